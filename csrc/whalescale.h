@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public API of the data plane. One engine owns the TUN queues, the UDP
+ * sockets, the sessions' transport keys and the worker threads. Python
+ * decides (handshakes, endpoints, timers); the workers move packets and never
+ * take the interpreter's lock.
+ *
+ * Threading: every function may be called from one controlling thread. Calls
+ * that change state are carried out by the owning worker between two turns of
+ * its loop and have taken effect when they return. Unless said otherwise
+ * functions return 0 (or a non-negative result) or a negative errno.
+ *
+ * The part between the two cdef marks is given to cffi as it stands, so it
+ * keeps to plain declarations.
+ */
+#ifndef WHALESCALE_H
+#define WHALESCALE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cdef-begin */
+
+/* A UDP endpoint or a local address. family: 4, 6 or 0 (unset). */
+struct ws_addr {
+	uint8_t family;
+	uint8_t pad;
+	uint16_t port; /* host order */
+	uint32_t scope_id; /* IPv6 link-local zone, an interface index */
+	uint8_t ip[16]; /* network order; IPv4 in the first 4 bytes */
+};
+
+/* An allowed-IPs entry: ip/cidr, bits past cidr are ignored. */
+struct ws_prefix {
+	uint8_t family; /* 4 or 6 */
+	uint8_t cidr;
+	uint8_t ip[16];
+};
+
+enum ws_backend { WS_BACKEND_AUTO = 0, WS_BACKEND_MMSG = 1, WS_BACKEND_URING = 2 };
+enum ws_cipher { WS_CIPHER_AUTO = 0, WS_CIPHER_IPSEC_MB = 1, WS_CIPHER_OPENSSL = 2 };
+
+/* Offload switches, a bit set turns the offload OFF. */
+enum ws_offload {
+	WS_NO_TUN_TSO = 1, /* no super-packets from the TUN device */
+	WS_NO_TUN_GRO = 2, /* no super-packets to the TUN device */
+	WS_NO_UDP_GSO = 4,
+	WS_NO_UDP_GRO = 8,
+	WS_NO_TUN_USO = 16
+};
+
+struct ws_config {
+	uint32_t workers; /* 1..WS_MAX_WORKERS */
+	uint32_t backend; /* enum ws_backend */
+	uint32_t cipher; /* enum ws_cipher */
+	uint32_t offloads_off; /* bits of enum ws_offload */
+	uint32_t fwmark; /* SO_MARK on every UDP socket, 0 for none */
+	uint32_t mtu; /* of the TUN device, bytes */
+	uint8_t public_key[32]; /* our Noise static key (X25519): what mac1 is checked against */
+};
+
+/* Keys of one direction pair, as the handshake derived them (copied, then the caller zeroes). */
+struct ws_keypair {
+	uint32_t local_index; /* what the other side writes into its messages */
+	uint32_t remote_index; /* what we write */
+	uint8_t send_key[32];
+	uint8_t receive_key[32];
+	uint64_t created_ns; /* CLOCK_BOOTTIME */
+	uint64_t rekey_after_ns; /* REKEY_AFTER_TIME as a duration */
+	uint64_t reject_after_ns; /* REJECT_AFTER_TIME as a duration */
+	uint64_t rekey_after_messages;
+	uint64_t reject_after_messages;
+	uint32_t initiator; /* 1: becomes current at once; 0: next, until its first message */
+};
+
+enum ws_upcall_type {
+	WS_UP_DATAGRAM = 1, /* a handshake or bootstrap message: data, remote, local */
+	WS_UP_NEED_HANDSHAKE = 2, /* peer has something to send and no usable key, or its key is old */
+	WS_UP_CONFIRMED = 3, /* index: a keypair installed as responder was used by the initiator */
+	WS_UP_ROAMED = 4, /* remote, local: the peer's authenticated endpoint changed */
+	WS_UP_CONTROL = 5, /* data: a frame inside the session for Python (not in plain mode) */
+	WS_UP_FATAL = 6 /* reason: an errno; the TUN device or a socket is gone */
+};
+
+/* One message up to Python. `peer` is -1 where none is known. */
+struct ws_upcall {
+	uint32_t type; /* enum ws_upcall_type */
+	int32_t peer;
+	uint32_t index;
+	uint32_t reason;
+	uint64_t now_ns; /* CLOCK_BOOTTIME of its receipt */
+	struct ws_addr remote;
+	struct ws_addr local; /* local.port is the socket's; family 0 where unknown */
+	uint32_t len;
+	uint8_t data[2048];
+};
+
+/* Why a datagram or packet was dropped; index into ws_stats.drops. */
+enum ws_drop {
+	WS_DROP_SHORT = 0, /* in: shorter than its type allows, or empty */
+	WS_DROP_TYPE = 1, /* in: no message type of ours, or reserved bytes set */
+	WS_DROP_LENGTH = 2, /* in: a length its type does not have, or too long */
+	WS_DROP_MAC1 = 3, /* in: a handshake message whose mac1 is not for our key */
+	WS_DROP_NO_KEY = 4, /* in: unknown receiver index */
+	WS_DROP_EXPIRED = 5, /* in: the keypair is past REJECT_AFTER_TIME or _MESSAGES */
+	WS_DROP_AUTH = 6, /* in: the AEAD tag does not match */
+	WS_DROP_REPLAY = 7, /* in: counter seen before or behind the window */
+	WS_DROP_MALFORMED = 8, /* in: the inner packet is not IP, or its lengths lie */
+	WS_DROP_SOURCE = 9, /* in: inner source address is not in the peer's allowed IPs */
+	WS_DROP_ECN = 10, /* in: outer CE on an inner packet that is not ECN-capable (RFC 6040) */
+	WS_DROP_UPCALL_FULL = 11, /* in: Python is behind, the upcall ring is full */
+	WS_DROP_NO_PEER = 12, /* out: no peer's allowed IPs hold the destination */
+	WS_DROP_NO_ENDPOINT = 13, /* out: the peer's endpoint is not known */
+	WS_DROP_STAGE_FULL = 14, /* out: waited for a handshake, pushed out by newer packets */
+	WS_DROP_SEND = 15, /* out: the kernel refused the datagram */
+	WS_DROP_TUN_WRITE = 16, /* in: the TUN device refused the packet */
+	WS_DROP_TUN_MALFORMED = 17, /* out: what the TUN device gave is not an IP packet */
+	WS_DROP_COUNT = 18
+};
+
+/* Counters of one worker; written by it alone, read by anyone at any time. */
+struct ws_stats {
+	uint64_t tx_packets, tx_bytes; /* inner packets sealed; bytes on the wire, UDP payload */
+	uint64_t rx_packets, rx_bytes; /* inner packets delivered; bytes on the wire, UDP payload */
+	uint64_t tx_batches, rx_batches; /* sends and receives asked of the kernel */
+	uint64_t tun_reads, tun_writes;
+	uint64_t keepalives_tx, keepalives_rx;
+	uint64_t handshake_rx; /* datagrams given to Python */
+	uint64_t turns; /* of the worker's loop */
+	uint64_t drops[18]; /* WS_DROP_COUNT */
+};
+
+/* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */
+struct ws_peer_stats {
+	uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes;
+	uint64_t last_sent_ns; /* any authenticated message of ours, keepalives too */
+	uint64_t last_received_ns; /* any authenticated message from the peer */
+	/* First data message received after our last send: the passive keepalive counts from here. */
+	uint64_t unsent_since_ns;
+	/* First data message sent after the last receive: "no answer" counts from here. */
+	uint64_t unanswered_since_ns;
+	uint64_t tx_counter; /* of the current keypair */
+	uint32_t current_index, next_index, previous_index; /* local indices, 0: none */
+	uint32_t staged; /* packets waiting for a handshake */
+	struct ws_addr endpoint, local; /* where the peer is now, and what we answer from */
+};
+
+typedef struct ws_engine ws_engine;
+
+/* What the engine chose after its self-tests, for status and doctor. */
+struct ws_chosen {
+	uint32_t backend; /* enum ws_backend */
+	uint32_t cipher; /* enum ws_cipher */
+	uint32_t offloads_off; /* bits of enum ws_offload: asked off, or failed its self-test */
+	uint32_t workers;
+};
+
+/* `error` (may be NULL) gets a line for the user where NULL is returned. */
+ws_engine *ws_engine_new(const struct ws_config *config, char *error, size_t error_bytes);
+/* One TUN queue for worker `worker`; the engine takes the descriptor over. Before ws_engine_start. */
+int ws_engine_set_tun(ws_engine *engine, uint32_t worker, int fd);
+int ws_engine_start(ws_engine *engine);
+/* Stops the workers, zeroes keys, closes descriptors, frees. */
+void ws_engine_free(ws_engine *engine);
+void ws_engine_chosen(const ws_engine *engine, struct ws_chosen *chosen);
+const struct ws_stats *ws_engine_stats(const ws_engine *engine, uint32_t worker);
+
+/*
+ * Opens a UDP socket. local.family 4/6 with ip all zero is the wildcard, port
+ * 0 lets the kernel choose. A wildcard must not be taken (-EADDRINUSE);
+ * sockets of single local addresses may then stand beside it on its port.
+ * Returns a socket number >= 0; *bound gets the address.
+ */
+int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
+		   struct ws_addr *bound);
+int ws_socket_close(ws_engine *engine, int socket);
+int ws_set_fwmark(ws_engine *engine, uint32_t fwmark);
+int ws_set_mtu(ws_engine *engine, uint32_t mtu);
+
+/* Returns the peer's number >= 0. Memory: about 1 KiB a peer. */
+int ws_peer_add(ws_engine *engine);
+int ws_peer_remove(ws_engine *engine, int peer);
+/* Replaces the peer's prefixes; one held by another peer moves over (as `wg set` does). */
+int ws_peer_set_allowed_ips(ws_engine *engine, int peer, const struct ws_prefix *prefixes,
+			    size_t count);
+/* local.family 0: let the routing table choose the source. */
+int ws_peer_set_endpoint(ws_engine *engine, int peer, const struct ws_addr *remote,
+			 const struct ws_addr *local);
+/* Rotates previous/current/next as WireGuard does and sends what was staged (if current). */
+int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair *keypair);
+/* Zeroes every keypair of the peer. */
+int ws_peer_clear_keypairs(ws_engine *engine, int peer);
+/* Drops what was staged for the peer (handshake given up). Returns how many packets. */
+int ws_peer_drop_staged(ws_engine *engine, int peer);
+/* An empty transport message; -ENOKEY without a usable current keypair. */
+int ws_peer_send_keepalive(ws_engine *engine, int peer);
+/* Valid until ws_peer_remove. */
+const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer);
+
+/* Sends a handshake or bootstrap message as it is. */
+int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,
+	    const uint8_t *data, size_t len);
+
+/* An eventfd that becomes readable when an upcall waits. Read it, then drain until 0. */
+int ws_upcall_fd(const ws_engine *engine);
+/* 1 and *upcall filled, or 0 when there is none. */
+int ws_upcall_next(ws_engine *engine, struct ws_upcall *upcall);
+
+/* 0 if the cipher is there and passes RFC 8439's vectors, else a negative errno. */
+int ws_cipher_selftest(uint32_t cipher);
+uint64_t ws_now_ns(void);
+
+/* cdef-end */
+
+#define WS_MAX_WORKERS 16
+#define WS_MAX_PEERS 65536
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What stands on the wire, shared with bpf/. Includes nothing; integers are
+ * little endian. Source: WireGuard whitepaper section 5.4.
+ */
+#ifndef WS_WIRE_H
+#define WS_WIRE_H
+
+enum {
+	WS_MSG_INITIATION = 1,
+	WS_MSG_RESPONSE = 2,
+	WS_MSG_COOKIE_REPLY = 3,
+	WS_MSG_TRANSPORT = 4,
+	/* Pre-session bootstrap (docs/wire.md): a WireGuard peer drops these unharmed. */
+	WS_MSG_BOOTSTRAP_REQUEST = 0x57,
+	WS_MSG_BOOTSTRAP_REPLY = 0x58,
+
+	WS_INITIATION_BYTES = 148,
+	WS_RESPONSE_BYTES = 92,
+	WS_COOKIE_REPLY_BYTES = 64,
+	WS_BOOTSTRAP_BYTES = 128, /* both: a reply is never longer than its request */
+
+	WS_TRANSPORT_HEADER_BYTES = 16, /* type, 3 reserved, receiver u32, counter u64 */
+	WS_TAG_BYTES = 16,
+	WS_TRANSPORT_MIN_BYTES = 32,
+	WS_PADDING_BYTES = 16, /* plaintext is padded to a multiple of this */
+	WS_MAC_BYTES = 16
+};
+
+#endif

@@ -1,0 +1,108 @@
+"""What goes into and comes out of the pure core. Times are ns of CLOCK_BOOTTIME."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+#: Index of a peer in the node, stable until it is removed. Chosen by `Node.add_peer`.
+PeerHandle = int
+
+
+class Endpoint(NamedTuple):
+    """A UDP endpoint. `ip` is numeric text in canonical form, `scope_id` the zone of fe80::/10."""
+
+    ip: str
+    port: int
+    scope_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """A datagram to send. `local` None: let the routing table choose the source."""
+
+    data: bytes
+    remote: Endpoint
+    local: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What the data plane saw of one peer; 0 means never (or: nothing outstanding)."""
+
+    last_sent: int = 0
+    last_received: int = 0
+    #: first data message received since our last send: the passive keepalive counts from here
+    unsent_since: int = 0
+    #: first data message sent since the last receive: the new handshake counts from here
+    unanswered_since: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeypairReady:
+    """Install these transport keys. The receiver zeroes both bytearrays after copying."""
+
+    peer: PeerHandle
+    local_index: int
+    remote_index: int
+    send_key: bytearray = field(repr=False)
+    receive_key: bytearray = field(repr=False)
+    initiator: bool
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeypairsExpired:
+    """Zero every keypair of the peer (REJECT_AFTER_TIME * 3 without a new one, or removal)."""
+
+    peer: PeerHandle
+
+
+@dataclass(frozen=True, slots=True)
+class SendKeepalive:
+    """Send an empty transport message with the current keypair."""
+
+    peer: PeerHandle
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChanged:
+    """The core learned (authenticated) or chose another endpoint for the peer."""
+
+    peer: PeerHandle
+    remote: Endpoint
+    local: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeCompleted:
+    peer: PeerHandle
+    initiator: bool
+    #: initiator only: time from our initiation to the response, ns
+    round_trip: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeGaveUp:
+    """REKEY_ATTEMPT_TIME is over: drop what was staged for the peer."""
+
+    peer: PeerHandle
+
+
+@dataclass(frozen=True, slots=True)
+class PeerIdentified:
+    """A peer configured by fingerprint told its node ID and it matches."""
+
+    peer: PeerHandle
+    node_id: bytes
+
+
+Event = (
+    KeypairReady
+    | KeypairsExpired
+    | SendKeepalive
+    | EndpointChanged
+    | HandshakeCompleted
+    | HandshakeGaveUp
+    | PeerIdentified
+)
