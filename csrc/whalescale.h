@@ -75,7 +75,8 @@ struct ws_keypair {
 
 enum ws_upcall_type {
 	WS_UP_DATAGRAM = 1, /* a handshake or bootstrap message: data, remote, local */
-	WS_UP_NEED_HANDSHAKE = 2, /* peer has something to send and no usable key, or its key is old */
+	WS_UP_NEED_HANDSHAKE =
+		2, /* peer has something to send and no usable key, or its key is old */
 	WS_UP_CONFIRMED = 3, /* index: a keypair installed as responder was used by the initiator */
 	WS_UP_ROAMED = 4, /* remote, local: the peer's authenticated endpoint changed */
 	WS_UP_CONTROL = 5, /* data: a frame inside the session for Python (not in plain mode) */

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From a TUN super-packet to whole, checksummed IP packets (TSO and USO in
+ * software). The header of each segment is made new, its payload stays where
+ * the TUN device put it, so that sealing can read both in one pass.
+ */
+#ifndef WS_SEGMENT_H
+#define WS_SEGMENT_H
+
+#include <linux/virtio_net.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WS_SEGMENT_MAX_HEADER 512 /* IP with options/extension headers + L4; longer is refused */
+
+struct ws_segmenter {
+	const uint8_t *packet;
+	size_t len;
+	size_t header_bytes; /* made new for each segment; 0: the packet goes out as it is */
+	size_t segment_bytes; /* payload of every segment but the last */
+	uint32_t count;
+	/* private to segment.c, as needed */
+	uint32_t tcp_seq;
+	uint32_t csum_base;
+	uint16_t ip_id;
+	uint16_t l4_offset;
+	uint8_t version;
+	uint8_t protocol;
+	uint8_t tcp_flags;
+	uint8_t pad;
+};
+
+/*
+ * Reads vnet (host byte order, as TUN gives it) and the packet's headers,
+ * trusting neither. A packet that needs no splitting but a checksum
+ * (NEEDS_CSUM) gets it in place and count = 1, header_bytes = 0. 0, or
+ * -EBADMSG (lengths or headers lie), -EPROTONOSUPPORT (a gso_type we never asked for).
+ */
+int ws_segment_begin(struct ws_segmenter *segmenter, const struct virtio_net_hdr *vnet,
+		     uint8_t *packet, size_t len);
+/*
+ * Segment k < count: writes header_bytes bytes to head (IP lengths, IPv4 id and checksum, TCP
+ * seq and flags: CWR on the first only, FIN/PSH on the last only; UDP length; L4 checksum
+ * complete) and points *body at its payload.
+ */
+void ws_segment_get(const struct ws_segmenter *segmenter, uint32_t k, uint8_t *head,
+		    const uint8_t **body, size_t *body_bytes);
+
+#endif

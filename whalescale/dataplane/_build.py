@@ -1,0 +1,51 @@
+"""cffi API-mode build of the data plane (run by setup.py)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import cffi
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CSRC = ROOT / "csrc"
+
+
+def cdef_text() -> str:
+    """The part of whalescale.h between its cdef marks."""
+    header = (CSRC / "whalescale.h").read_text()
+    found = re.search(r"/\* cdef-begin \*/(.*)/\* cdef-end \*/", header, re.DOTALL)
+    if found is None:
+        raise RuntimeError("csrc/whalescale.h lost its cdef marks")
+    return found.group(1)
+
+
+def sources() -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for p in CSRC.glob("*.c"))
+
+
+ffibuilder = cffi.FFI()
+ffibuilder.cdef(cdef_text())
+ffibuilder.set_source(
+    "whalescale.dataplane._lib",
+    '#include "whalescale.h"',
+    sources=sources(),
+    include_dirs=["csrc"],
+    depends=[str(p.relative_to(ROOT)) for p in CSRC.glob("*.h")],
+    libraries=["uring", "crypto"],
+    define_macros=[("_GNU_SOURCE", "1")],
+    extra_compile_args=[
+        "-std=c11",
+        "-O3",
+        "-g",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        *os.environ.get("WS_CFLAGS", "").split(),
+    ],
+    extra_link_args=os.environ.get("WS_LDFLAGS", "").split(),
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(tmpdir=str(ROOT), verbose=True)

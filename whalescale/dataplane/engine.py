@@ -1,0 +1,391 @@
+"""The data plane as Python sees it: the sole importer of the compiled `_lib`.
+
+Calls that change state return once the owning worker has carried them out.
+Failures raise OSError with the errno of the C side.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any, Final, NamedTuple
+
+from whalescale.dataplane import _lib
+
+ffi: Any = _lib.ffi
+lib: Any = _lib.lib
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Backend(IntEnum):
+    AUTO = 0
+    MMSG = 1
+    URING = 2
+
+
+class Cipher(IntEnum):
+    AUTO = 0
+    IPSEC_MB = 1
+    OPENSSL = 2
+
+
+class Offload(IntFlag):
+    """Switches: a bit set turns the offload off."""
+
+    NONE = 0
+    TUN_TSO = 1
+    TUN_GRO = 2
+    UDP_GSO = 4
+    UDP_GRO = 8
+    TUN_USO = 16
+
+
+class Drop(IntEnum):
+    """Why a datagram or packet was dropped (enum ws_drop)."""
+
+    SHORT = 0
+    TYPE = 1
+    LENGTH = 2
+    MAC1 = 3
+    NO_KEY = 4
+    EXPIRED = 5
+    AUTH = 6
+    REPLAY = 7
+    MALFORMED = 8
+    SOURCE = 9
+    ECN = 10
+    UPCALL_FULL = 11
+    NO_PEER = 12
+    NO_ENDPOINT = 13
+    STAGE_FULL = 14
+    SEND = 15
+    TUN_WRITE = 16
+    TUN_MALFORMED = 17
+
+
+class UpcallType(IntEnum):
+    DATAGRAM = 1
+    NEED_HANDSHAKE = 2
+    CONFIRMED = 3
+    ROAMED = 4
+    CONTROL = 5
+    FATAL = 6
+
+
+class Addr(NamedTuple):
+    """A UDP endpoint or local address: canonical numeric text, port, IPv6 zone index."""
+
+    ip: str
+    port: int
+    scope_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upcall:
+    type: UpcallType
+    peer: int | None
+    index: int
+    reason: int
+    now: int
+    remote: Addr | None
+    local: Addr | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    tx_packets: int
+    tx_bytes: int
+    rx_packets: int
+    rx_bytes: int
+    tx_batches: int
+    rx_batches: int
+    tun_reads: int
+    tun_writes: int
+    keepalives_tx: int
+    keepalives_rx: int
+    handshake_rx: int
+    turns: int
+    drops: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStats:
+    """One peer's figures; times are ns of CLOCK_BOOTTIME, 0 means never."""
+
+    tx_packets: int
+    tx_bytes: int
+    rx_packets: int
+    rx_bytes: int
+    last_sent: int
+    last_received: int
+    unsent_since: int
+    unanswered_since: int
+    tx_counter: int
+    current_index: int
+    next_index: int
+    previous_index: int
+    staged: int
+    endpoint: Addr | None
+    local: Addr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the engine took after its self-tests."""
+
+    backend: Backend
+    cipher: Cipher
+    offloads_off: Offload
+    workers: int
+
+
+_WORKER_FIELDS: Final = tuple(f for f in WorkerStats.__slots__ if f != "drops")
+
+
+def now() -> int:
+    """ns of CLOCK_BOOTTIME, the clock of everything here."""
+    return int(lib.ws_now_ns())
+
+
+def cipher_selftest(cipher: Cipher) -> bool:
+    """Whether the implementation is there and passes RFC 8439's vectors."""
+    return int(lib.ws_cipher_selftest(int(cipher))) == 0
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+    return result
+
+
+def _fill_addr(c: Any, addr: Addr | None) -> None:
+    if addr is None:
+        c.family = 0
+        return
+    c.family = 6 if ":" in addr.ip else 4
+    raw = socket.inet_pton(socket.AF_INET6 if c.family == 6 else socket.AF_INET, addr.ip)
+    ffi.memmove(c.ip, raw, len(raw))
+    c.port = addr.port
+    c.scope_id = addr.scope_id
+
+
+def _c_addr(addr: Addr | None) -> Any:
+    c = ffi.new("struct ws_addr *")
+    _fill_addr(c, addr)
+    return c
+
+
+def _py_addr(c: Any) -> Addr | None:
+    if c.family == 4:
+        return Addr(socket.inet_ntop(socket.AF_INET, bytes(c.ip[0:4])), c.port)
+    if c.family == 6:
+        return Addr(socket.inet_ntop(socket.AF_INET6, bytes(c.ip)), c.port, c.scope_id)
+    return None
+
+
+class Engine:
+    """Owner of the worker threads, TUN queues, UDP sockets and transport keys."""
+
+    def __init__(
+        self,
+        *,
+        public_key: bytes,
+        mtu: int,
+        workers: int = 1,
+        backend: Backend = Backend.AUTO,
+        cipher: Cipher = Cipher.AUTO,
+        offloads_off: Offload = Offload.NONE,
+        fwmark: int = 0,
+    ) -> None:
+        config = ffi.new("struct ws_config *")
+        config.workers = workers
+        config.backend = int(backend)
+        config.cipher = int(cipher)
+        config.offloads_off = int(offloads_off)
+        config.fwmark = fwmark
+        config.mtu = mtu
+        config.public_key = public_key
+        error = ffi.new("char[256]")
+        engine = lib.ws_engine_new(config, error, 256)
+        if engine == ffi.NULL:
+            raise OSError(ffi.string(error).decode(errors="replace"))
+        self._engine: Any = engine
+        self._stats = [lib.ws_engine_stats(engine, w) for w in range(workers)]
+        self._peers: dict[int, Any] = {}
+        self._upcall = ffi.new("struct ws_upcall *")
+
+    def set_tun(self, worker: int, fd: int) -> None:
+        """Give one TUN queue (vnet header on) to a worker; the engine owns `fd` from here on."""
+        _check(lib.ws_engine_set_tun(self._engine, worker, fd), "TUN queue")
+
+    def start(self) -> None:
+        _check(lib.ws_engine_start(self._engine), "start of the data plane")
+
+    def close(self) -> None:
+        """Stop the workers, zero the keys, close descriptors. Idempotent."""
+        if self._engine is not None:
+            lib.ws_engine_free(self._engine)
+            self._engine = None
+            self._stats.clear()
+            self._peers.clear()
+
+    def chosen(self) -> Chosen:
+        c = ffi.new("struct ws_chosen *")
+        lib.ws_engine_chosen(self._engine, c)
+        return Chosen(Backend(c.backend), Cipher(c.cipher), Offload(c.offloads_off), c.workers)
+
+    def worker_stats(self, worker: int) -> WorkerStats:
+        c = self._stats[worker]
+        return WorkerStats(**{f: getattr(c, f) for f in _WORKER_FIELDS}, drops=tuple(c.drops))
+
+    # sockets
+
+    def open_socket(self, local: Addr, ifindex: int = 0) -> tuple[int, Addr]:
+        """Open a UDP socket on `local` ("0.0.0.0" or "::": wildcard); port 0: the kernel chooses.
+
+        Returns its number and bound address. EADDRINUSE: the port is taken.
+        """
+        bound = ffi.new("struct ws_addr *")
+        number = _check(
+            lib.ws_socket_open(self._engine, _c_addr(local), ifindex, bound),
+            f"UDP port {local.port}",
+        )
+        got = _py_addr(bound)
+        assert got is not None
+        return number, got
+
+    def close_socket(self, number: int) -> None:
+        _check(lib.ws_socket_close(self._engine, number), "UDP socket")
+
+    def set_fwmark(self, fwmark: int) -> None:
+        _check(lib.ws_set_fwmark(self._engine, fwmark), "fwmark")
+
+    def set_mtu(self, mtu: int) -> None:
+        _check(lib.ws_set_mtu(self._engine, mtu), "MTU")
+
+    # peers
+
+    def add_peer(self) -> int:
+        peer = _check(lib.ws_peer_add(self._engine), "new peer")
+        self._peers[peer] = lib.ws_peer_stats(self._engine, peer)
+        return peer
+
+    def remove_peer(self, peer: int) -> None:
+        self._peers.pop(peer, None)
+        _check(lib.ws_peer_remove(self._engine, peer), "peer")
+
+    def set_allowed_ips(self, peer: int, networks: Sequence[Network]) -> None:
+        """Replace the peer's allowed IPs; a network held by another peer moves over."""
+        array = ffi.new("struct ws_prefix[]", max(len(networks), 1))
+        for c, network in zip(array, networks, strict=False):
+            c.family = network.version
+            c.cidr = network.prefixlen
+            raw = network.network_address.packed
+            ffi.memmove(c.ip, raw, len(raw))
+        _check(lib.ws_peer_set_allowed_ips(self._engine, peer, array, len(networks)), "allowed IPs")
+
+    def set_endpoint(self, peer: int, remote: Addr | None, local: Addr | None = None) -> None:
+        _check(
+            lib.ws_peer_set_endpoint(self._engine, peer, _c_addr(remote), _c_addr(local)),
+            "endpoint",
+        )
+
+    def install_keypair(
+        self,
+        peer: int,
+        *,
+        local_index: int,
+        remote_index: int,
+        send_key: bytearray,
+        receive_key: bytearray,
+        initiator: bool,
+        created: int,
+        rekey_after: int,
+        reject_after: int,
+        rekey_after_messages: int,
+        reject_after_messages: int,
+    ) -> None:
+        """Install transport keys (durations in ns). Both key buffers are zeroed on return."""
+        c = ffi.new("struct ws_keypair *")
+        try:
+            c.local_index, c.remote_index = local_index, remote_index
+            ffi.memmove(c.send_key, send_key, 32)
+            ffi.memmove(c.receive_key, receive_key, 32)
+            c.created_ns = created
+            c.rekey_after_ns, c.reject_after_ns = rekey_after, reject_after
+            c.rekey_after_messages = rekey_after_messages
+            c.reject_after_messages = reject_after_messages
+            c.initiator = int(initiator)
+            _check(lib.ws_peer_install_keypair(self._engine, peer, c), "keypair")
+        finally:
+            ffi.memmove(c, bytes(ffi.sizeof("struct ws_keypair")), ffi.sizeof("struct ws_keypair"))
+            send_key[:] = bytes(len(send_key))
+            receive_key[:] = bytes(len(receive_key))
+
+    def clear_keypairs(self, peer: int) -> None:
+        _check(lib.ws_peer_clear_keypairs(self._engine, peer), "keypairs")
+
+    def drop_staged(self, peer: int) -> int:
+        return _check(lib.ws_peer_drop_staged(self._engine, peer), "staged packets")
+
+    def send_keepalive(self, peer: int) -> bool:
+        """False when there is no usable current keypair."""
+        return int(lib.ws_peer_send_keepalive(self._engine, peer)) == 0
+
+    def peer_stats(self, peer: int) -> PeerStats:
+        """Read from shared memory, no call into the worker. KeyError: no such peer."""
+        c = self._peers[peer]
+        return PeerStats(
+            c.tx_packets,
+            c.tx_bytes,
+            c.rx_packets,
+            c.rx_bytes,
+            c.last_sent_ns,
+            c.last_received_ns,
+            c.unsent_since_ns,
+            c.unanswered_since_ns,
+            c.tx_counter,
+            c.current_index,
+            c.next_index,
+            c.previous_index,
+            c.staged,
+            _py_addr(c.endpoint),
+            _py_addr(c.local),
+        )
+
+    def activity(self, peer: int) -> tuple[int, int, int, int]:
+        """(last_sent, last_received, unsent_since, unanswered_since), ns; cheap."""
+        c = self._peers[peer]
+        return c.last_sent_ns, c.last_received_ns, c.unsent_since_ns, c.unanswered_since_ns
+
+    # messages
+
+    def send(self, data: bytes, remote: Addr, local: Addr | None = None) -> bool:
+        """Send a handshake or bootstrap message. False: the kernel refused it (counted)."""
+        result = lib.ws_send(self._engine, _c_addr(remote), _c_addr(local), data, len(data))
+        return int(result) == 0
+
+    def upcall_fd(self) -> int:
+        """An eventfd to watch for reading; read it, then exhaust `upcalls()`."""
+        return int(lib.ws_upcall_fd(self._engine))
+
+    def upcalls(self) -> Iterator[Upcall]:
+        """Drain what the workers reported."""
+        up = self._upcall
+        while self._engine is not None and lib.ws_upcall_next(self._engine, up):
+            yield Upcall(
+                UpcallType(up.type),
+                up.peer if up.peer >= 0 else None,
+                up.index,
+                up.reason,
+                up.now_ns,
+                _py_addr(up.remote),
+                _py_addr(up.local),
+                bytes(ffi.buffer(up.data, up.len)),
+            )
