@@ -1,0 +1,33 @@
+"""Every C leaf's test binary (ASan, UBSan, -Werror) is built and run as a test of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+OUT = HERE.parents[1] / "build" / "csrc"
+TESTS = sorted(path.stem for path in HERE.glob("test_*.c"))
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_leaf(name: str) -> None:
+    build = subprocess.run(
+        ["make", "-s", "-C", HERE, OUT / name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert build.returncode == 0, f"{name} does not build:\n{build.stdout}{build.stderr}"
+    run = subprocess.run([OUT / name], capture_output=True, text=True, timeout=150, check=False)
+    assert run.returncode == 0, f"{name} exited with {run.returncode}:\n{run.stdout}{run.stderr}"
+
+
+def test_every_tested_leaf_exists() -> None:
+    """A renamed leaf must not silently take its test out of the build."""
+    assert TESTS
+    leaves = {path.stem for path in (HERE.parents[1] / "csrc").glob("*.c")}
+    assert {name.removeprefix("test_") for name in TESTS} <= leaves
