@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+# `make help` lists the targets. Every step leaves a stamp in build/, so a second run costs nothing.
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PREFIX ?= /usr/local
+OPT ?= /opt/whalescale
+UNITDIR ?= /etc/systemd/system
+FUZZ_SECONDS ?= 60
+PYTEST_ARGS ?=
+
+STEP := tools/step.sh
+LOG := build/log
+STAMP := build/stamp
+EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) whalescale/dataplane/_build.py setup.py
+C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] bpf/*.[ch])
+
+.PHONY: help setup build test lint format fuzz demo install uninstall clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup      system packages (as root), Python environment, build"
+	@echo "make build      (re)build the data plane in place"
+	@echo "make demo       two hosts, a tunnel, figures (root)"
+	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
+	@echo "make lint       ruff, mypy, clang-format, import rules, shellcheck"
+	@echo "make format     put the formatting right"
+	@echo "make fuzz       fuzz for FUZZ_SECONDS=$(FUZZ_SECONDS) a target"
+	@echo "make install    $(OPT), $(PREFIX)/bin/ws, systemd unit, man page, completion (root)"
+	@echo "make uninstall  take that away again; configurations stay"
+	@echo "make clean      everything built, the environment too"
+
+setup: $(STAMP)/apt-dev $(STAMP)/venv-dev $(STAMP)/ext
+	@:
+
+build: $(STAMP)/ext
+	@:
+
+$(STAMP)/apt-run: tools/apt-packages tools/apt.sh
+	@mkdir -p $(STAMP)
+	@$(STEP) "system packages (build, run)" $(LOG)/apt-run.log tools/apt.sh build run
+	@touch $@
+
+$(STAMP)/apt-dev: $(STAMP)/apt-run
+	@$(STEP) "system packages (tests, lint)" $(LOG)/apt-dev.log tools/apt.sh dev
+	@touch $@
+
+$(STAMP)/venv: pyproject.toml tools/venv.sh | $(STAMP)/apt-run
+	@$(STEP) "Python environment" $(LOG)/venv.log tools/venv.sh "$(PYTHON)" $(VENV)
+	@touch $@
+
+$(STAMP)/venv-dev: $(STAMP)/venv
+	@$(STEP) "Python packages for tests and lint" $(LOG)/venv-dev.log \
+		$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+# editable_mode=compat is a plain .pth file: no import hook, so `ws` starts as fast as installed.
+$(STAMP)/ext: $(EXT_SOURCES) | $(STAMP)/venv
+	@$(STEP) "data plane (C)" $(LOG)/ext.log env WS_CFLAGS="-Werror $(WS_CFLAGS)" \
+		$(PY) -m pip install --quiet --no-build-isolation --no-deps \
+		--config-settings editable_mode=compat --editable .
+	@touch $@
+
+test: setup
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@clang-format --dry-run -Werror $(C_STYLE)
+	@$(PY) tools/check_imports.py
+	@if command -v shellcheck >/dev/null; then shellcheck tools/*.sh .ci/run; \
+		else echo "shellcheck is not installed: shell scripts not checked"; fi
+
+format: setup
+	@$(VENV)/bin/ruff check --fix --quiet . || :
+	@$(VENV)/bin/ruff format .
+	@clang-format -i $(C_STYLE)
+
+fuzz: setup
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest --timeout=0 tests/fuzz $(PYTEST_ARGS)
+
+demo: $(STAMP)/ext
+	@$(PY) tools/demo.py
+
+install: $(STAMP)/apt-run
+	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"
+
+uninstall:
+	@tools/install.sh uninstall "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"
+
+clean:
+	rm -rf build .venv *.egg-info dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f whalescale/dataplane/_lib.c whalescale/dataplane/_lib*.so
+	find whalescale tests tools -name __pycache__ -prune -exec rm -rf {} +
