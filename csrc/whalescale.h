@@ -211,6 +211,16 @@ int ws_upcall_next(ws_engine *engine, struct ws_upcall *upcall);
 int ws_cipher_selftest(uint32_t cipher);
 uint64_t ws_now_ns(void);
 
+/*
+ * Drops every capability of the calling thread but CAP_NET_ADMIN (effective,
+ * permitted; inheritable and ambient become empty; bounding as far as allowed)
+ * and forbids new ones through exec. Capabilities belong to threads: call it
+ * while there is one only. -EPERM: the thread has no CAP_NET_ADMIN.
+ */
+int ws_caps_keep_net_admin(void);
+/* No core dumps and no ptrace by others: keys stay in this process. */
+int ws_process_protect(void);
+
 /* cdef-end */
 
 #define WS_MAX_WORKERS 16

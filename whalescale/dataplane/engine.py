@@ -158,6 +158,16 @@ def cipher_selftest(cipher: Cipher) -> bool:
     return int(lib.ws_cipher_selftest(int(cipher))) == 0
 
 
+def keep_net_admin_only() -> None:
+    """Drop every capability but CAP_NET_ADMIN; call it while there is one thread (capabilities(7))."""
+    _check(lib.ws_caps_keep_net_admin(), "capabilities")
+
+
+def protect_process() -> None:
+    """No core dumps, no ptrace by others: keys stay in this process."""
+    _check(lib.ws_process_protect(), "core dumps")
+
+
 def _check(result: int, what: str) -> int:
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
