@@ -12,6 +12,8 @@ fi
 arch=$(dpkg --print-architecture)
 missing=
 for group in "$@"; do
+	# Package names are words.
+	# shellcheck disable=SC2013
 	for package in $(awk -v g="$group" -v a="$arch" '$1 == g && ($3 == "" || $3 == a) { print $2 }' "$list"); do
 		state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
 		[ "$state" = installed ] || missing="$missing $package"

@@ -1,0 +1,539 @@
+#!/usr/bin/env python3
+"""Hosts as network namespaces, joined by links with a rate, a delay and a loss.
+
+Everything a `Lab` makes is gone when it is closed: processes, namespaces, devices, folders. What a
+killed run left behind is swept up by the next one. Needs root.
+
+    with Lab() as lab:
+        a, b = lab.host("a"), lab.host("b")
+        link = lab.link(a, b, Shape(rate_mbit=100, delay_ms=20))
+        a.run("ping", "-c1", link.address(b))
+
+Shaped links use netem where the kernel has it, else TBF for a bare rate and vde's `wirefilter` for
+the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Any, Self
+
+#: Where WireGuard implementations keep their UAPI sockets, shared by all namespaces.
+UAPI_FOLDER = Path("/var/run/wireguard")
+_NAME = re.compile(r"^ws(\d+)-\d+-")
+_lab_numbers = itertools.count()
+
+
+class LabError(RuntimeError):
+    """A command of the lab failed; the message holds the command and what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One direction's properties, the same both ways. Delay is one-way."""
+
+    rate_mbit: float = 0.0
+    delay_ms: float = 0.0
+    jitter_ms: float = 0.0
+    loss_percent: float = 0.0
+    #: Queue behind the rate; 0: 50 ms of the rate, at least 64 KiB.
+    buffer_bytes: int = 0
+
+    @property
+    def queue_bytes(self) -> int:
+        return self.buffer_bytes or max(int(self.rate_mbit * 1e6 / 8 * 0.05), 65536)
+
+    @property
+    def only_rate(self) -> bool:
+        return not (self.delay_ms or self.jitter_ms or self.loss_percent)
+
+
+def run(
+    *command: str | Path,
+    check: bool = True,
+    stdin: str | None = None,
+    timeout: float = 60.0,
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, output captured as text. LabError when it fails or takes too long."""
+    words = [str(w) for w in command]
+    try:
+        done = subprocess.run(
+            words,
+            check=False,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=None if env is None else {**os.environ, **env},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"`{' '.join(words)}` took more than {timeout:g} s") from error
+    except FileNotFoundError as error:
+        raise LabError(f"`{words[0]}` is not installed; `make setup` installs it") from error
+    if check and done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise LabError(f"`{' '.join(words)}` failed ({done.returncode}): {said}")
+    return done
+
+
+def wait_until(
+    what: str, true: Callable[[], object], timeout: float = 10.0, interval: float = 0.05
+) -> Any:
+    """Poll until `true()` gives something true, and return that. LabError after `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = true()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise LabError(f"waited {timeout:g} s in vain for {what}")
+        time.sleep(interval)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait while the block cleans up."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def terminate_as_exception() -> None:
+    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that `with` blocks clean up."""
+
+    def raise_exit(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, raise_exit)
+    signal.signal(signal.SIGHUP, raise_exit)
+
+
+@functools.cache
+def has_netem() -> bool:
+    """Whether this kernel has the netem queueing discipline."""
+    with Lab() as lab:
+        return lab.host("probe").tc("qdisc add dev lo root netem delay 1ms", check=False)
+
+
+class Process:
+    """A process in a host, ended with the lab. Its output goes to a file of the lab's folder."""
+
+    def __init__(self, host: Host, command: Sequence[str], log: Path, env: dict[str, str]) -> None:
+        self.log_path = log
+        self.command = command
+        with log.open("wb") as out:
+            # The pipe stays open: some of these programs take the end of stdin as an order to stop.
+            self._popen = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *host.prefix, *command],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        return self._popen.poll()
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        assert self._popen.stdin is not None
+        return self._popen.stdin
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """The exit status, negative for a signal. LabError: still running after `timeout` s."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"`{' '.join(self.command)}` still runs after {timeout:g} s") from error
+
+    def finish(self, timeout: float = 60.0) -> str:
+        """Wait for it and return its output. LabError when it failed."""
+        status = self.wait(timeout)
+        if status != 0:
+            raise LabError(f"`{' '.join(self.command)}` failed ({status}): {self.log()[-2000:]}")
+        return self.log()
+
+    def kill(self) -> None:
+        """SIGKILL, and reap it."""
+        if self._popen.poll() is None:
+            self._popen.kill()
+        self._popen.wait()
+        self._close_pipe()
+
+    def stop(self, timeout: float = 5.0) -> int:
+        """SIGTERM, after `timeout` s SIGKILL. Returns the exit status."""
+        if self._popen.poll() is None:
+            self._popen.terminate()
+            try:
+                self._popen.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+        status = self._popen.wait()
+        self._close_pipe()
+        return status
+
+    def _close_pipe(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stdin.close()
+
+
+class Host:
+    """A network namespace."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self.lab = lab
+        self.name = name
+        self.netns = f"{lab.prefix}{name}"
+        self.prefix = ["ip", "netns", "exec", self.netns]
+        self.devices = itertools.count()
+        self.env: dict[str, str] = {}
+        self._logs = itertools.count()
+        run("ip", "netns", "add", self.netns)
+        self.ip("link set lo up")
+
+    def run(
+        self,
+        *command: str | Path,
+        check: bool = True,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the host and wait for it."""
+        return run(
+            *self.prefix,
+            *command,
+            check=check,
+            stdin=stdin,
+            timeout=timeout,
+            env={**self.env, **(env or {})},
+        )
+
+    def spawn(self, *command: str | Path, env: dict[str, str] | None = None) -> Process:
+        """Start a command in the host; the lab ends it at the latest."""
+        words = [str(w) for w in command]
+        log = self.lab.folder / f"{self.name}-{next(self._logs)}-{Path(words[0]).name}.log"
+        process = Process(self, words, log, {**self.env, **(env or {})})
+        self.lab.processes.append(process)
+        return process
+
+    def ip(self, line: str, check: bool = True) -> bool:
+        """`ip` with these arguments in the host. Returns whether it succeeded."""
+        return run("ip", "-n", self.netns, *line.split(), check=check).returncode == 0
+
+    def tc(self, line: str, check: bool = True) -> bool:
+        return run("tc", "-n", self.netns, *line.split(), check=check).returncode == 0
+
+    def ip_json(self, line: str) -> list[dict[str, Any]]:
+        out = run("ip", "-n", self.netns, "-j", *line.split()).stdout
+        return list(json.loads(out)) if out.strip() else []
+
+    def link_names(self) -> set[str]:
+        return {row["ifname"] for row in self.ip_json("link show")}
+
+    def udp_ports(self) -> set[int]:
+        """Local ports of the UDP sockets in the host."""
+        rows = self.run("ss", "-Hnulp").stdout.splitlines()
+        return {int(row.split()[3].rsplit(":", 1)[1]) for row in rows}
+
+    def wait_listening(self, port: int, timeout: float = 10.0) -> None:
+        """Until something listens on this TCP port."""
+
+        def listening() -> str:
+            return self.run("ss", "-Hntl", f"sport = :{port}").stdout.strip()
+
+        wait_until(f"a listener on port {port} in {self.name}", listening, timeout)
+
+    def pids(self) -> list[int]:
+        found = run("ip", "netns", "pids", self.netns, check=False).stdout
+        return [int(word) for word in found.split()]
+
+
+@dataclass
+class Link:
+    """Two devices joined. Addresses: 10.201.N.1 and .2, fd00:201:N::1 and ::2."""
+
+    lab: Lab
+    number: int
+    ends: dict[Host, str]
+    backend: str
+    shape: Shape
+    _management: list[Path] = field(default_factory=list)
+
+    def device(self, host: Host) -> str:
+        return self.ends[host]
+
+    def address(self, host: Host, family: int = 4, host_part: int = 0) -> str:
+        """The host's address on this link. `host_part`: another number than the usual 1 or 2."""
+        part = host_part or list(self.ends).index(host) + 1
+        return f"10.201.{self.number}.{part}" if family == 4 else f"fd00:201:{self.number}::{part}"
+
+    def add_address(self, host: Host, family: int = 4, host_part: int = 0) -> None:
+        bits = "24" if family == 4 else "64 nodad"
+        self.lab.ip_of(host, f"addr add {self.address(host, family, host_part)}/{bits}", self)
+
+    def remove_address(self, host: Host, family: int = 4, host_part: int = 0) -> None:
+        bits = "24" if family == 4 else "64"
+        self.lab.ip_of(host, f"addr del {self.address(host, family, host_part)}/{bits}", self)
+
+    def set_up(self, up: bool) -> None:
+        """Take the link down at both ends, or up again (IPv6 addresses are put back)."""
+        for host, device in self.ends.items():
+            host.ip(f"link set {device} {'up' if up else 'down'}")
+            if up:
+                host.ip(f"addr replace {self.address(host, 6)}/64 dev {device} nodad")
+
+    def reshape(self, **changes: float) -> None:
+        """Change fields of the shape while the link runs."""
+        self.shape = replace(self.shape, **changes)  # type: ignore[arg-type]
+        self.apply()
+
+    def apply(self) -> None:
+        s = self.shape
+        if self.backend == "wirefilter":
+            for path in self._management:
+                _wirefilter_set(path, s)
+            return
+        for host, device in self.ends.items():
+            host.tc(f"qdisc del dev {device} root", check=False)
+            if self.backend == "netem":
+                words = [f"qdisc add dev {device} root netem"]
+                if s.delay_ms:
+                    words.append(f"delay {s.delay_ms:g}ms {s.jitter_ms:g}ms")
+                if s.loss_percent:
+                    words.append(f"loss {s.loss_percent:g}%")
+                if s.rate_mbit:
+                    words.append(f"rate {s.rate_mbit:g}mbit")
+                held = s.queue_bytes + s.rate_mbit * 125 * (s.delay_ms + s.jitter_ms)
+                words.append(f"limit {max(int(held / 1500), 100)}")
+                host.tc(" ".join(words))
+            elif s.rate_mbit:
+                burst = max(int(s.rate_mbit * 125 * 2), 3200)
+                host.tc(
+                    f"qdisc add dev {device} root tbf rate {s.rate_mbit:g}mbit "
+                    f"burst {burst} limit {s.queue_bytes + burst}"
+                )
+
+
+def _wirefilter_set(management: Path, shape: Shape) -> None:
+    """Give a running wirefilter the shape, over its management socket."""
+    # The queue holds the delay line too.
+    held = shape.queue_bytes + int(shape.rate_mbit * 125 * (shape.delay_ms + shape.jitter_ms))
+    commands = [
+        f"delay {shape.delay_ms:g}" + (f"+{shape.jitter_ms:g}" if shape.jitter_ms else ""),
+        f"loss {shape.loss_percent:g}",
+        f"bandwidth {int(shape.rate_mbit * 125_000)}",
+        f"chanbufsize {held if shape.rate_mbit else 0}",
+    ]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(str(management))
+        _read_prompt(sock)
+        for command in commands:
+            sock.sendall(command.encode() + b"\n")
+            answer = _read_prompt(sock)
+            if "1000" not in answer:
+                raise LabError(f"wirefilter refused `{command}`: {answer.strip()}")
+
+
+def _read_prompt(sock: socket.socket) -> str:
+    got = b""
+    while not got.rstrip().endswith(b"$"):
+        data = sock.recv(4096)
+        if not data:
+            break
+        got += data
+    return got.decode(errors="replace")
+
+
+class Lab:
+    """Owner of hosts, links and processes; a context manager that leaves nothing behind."""
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0:
+            raise LabError("network namespaces need root: run this with sudo")
+        sweep()
+        self.prefix = f"ws{os.getpid()}-{next(_lab_numbers)}-"
+        self.hosts: list[Host] = []
+        self.processes: list[Process] = []
+        self.interfaces: set[str] = set()
+        self._links = itertools.count(1)
+        self.folder = Path(tempfile.mkdtemp(prefix=self.prefix))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def host(self, name: str) -> Host:
+        with signals_held():
+            host = Host(self, name)
+            self.hosts.append(host)
+        return host
+
+    def ip_of(self, host: Host, line: str, link: Link) -> None:
+        words = line.split(" nodad")
+        host.ip(f"{words[0]} dev {link.device(host)}{' nodad' if len(words) > 1 else ''}")
+
+    def link(self, a: Host, b: Host, shape: Shape | None = None, mtu: int = 1500) -> Link:
+        """Join two hosts; both ends get an IPv4 and an IPv6 address and are up."""
+        shape = shape or Shape()
+        number = next(self._links)
+        if shape == Shape() or (shape.only_rate and not has_netem()):
+            backend = "tbf"
+        elif has_netem():
+            backend = "netem"
+        else:
+            backend = "wirefilter"
+        ends = {host: f"eth{next(host.devices)}" for host in (a, b)}
+        link = Link(self, number, ends, backend, shape)
+        if backend == "wirefilter":
+            self._wirefilter(link)
+        else:
+            run(
+                *f"ip link add {ends[a]} netns {a.netns} type veth".split(),
+                *f"peer name {ends[b]} netns {b.netns}".split(),
+            )
+        for host, device in ends.items():
+            host.ip(f"link set {device} mtu {mtu} up")
+            link.add_address(host, 4)
+            link.add_address(host, 6)
+        link.apply()
+        return link
+
+    def _wirefilter(self, link: Link) -> None:
+        switches = []
+        for side, (host, device) in enumerate(link.ends.items()):
+            tap = f"wst{os.getpid()}{link.number}{side}"[-15:]
+            switch = self.folder / f"switch{link.number}-{side}"
+            switches.append(switch)
+            process = self._spawn_outside("vde_switch", "-tap", tap, "-s", switch)
+            wait_until(
+                f"vde_switch's device {tap}: {process.log()}",
+                lambda tap=tap, switch=switch: (
+                    Path(f"/sys/class/net/{tap}").exists() and (switch / "ctl").exists()
+                ),
+            )
+            run("ip", "link", "set", tap, "netns", host.netns, "name", device)
+        management = self.folder / f"wirefilter{link.number}"
+        held = str(1 << 20)
+        self._spawn_outside(
+            *("wirefilter", "-v", f"{switches[0]}:{switches[1]}", "-M", management, "-c", held)
+        )
+        wait_until("wirefilter's management socket", management.exists)
+        link._management.append(management)
+
+    def _spawn_outside(self, *command: str | Path) -> Process:
+        """A process in the namespace that we stand in ourselves."""
+        host = object.__new__(Host)
+        host.prefix, host.name = [], "outside"
+        words = [str(w) for w in command]
+        log = self.folder / f"outside-{len(self.processes)}-{words[0]}.log"
+        process = Process(host, words, log, {})
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """End the processes, delete the namespaces and the folder. Idempotent; never raises."""
+        with signals_held():
+            for process in reversed(self.processes):
+                with contextlib.suppress(OSError):
+                    process.stop(timeout=3.0)
+            self.processes.clear()
+            for host in self.hosts:
+                _delete_namespace(host.netns)
+            self.hosts.clear()
+            for name in self.interfaces:
+                (UAPI_FOLDER / f"{name}.sock").unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _delete_namespace(netns: str) -> None:
+    """Kill what still runs in the namespace (it can only be ours), then delete it."""
+    for word in run("ip", "netns", "pids", netns, check=False).stdout.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(word), signal.SIGKILL)
+    run("ip", "netns", "del", netns, check=False)
+
+
+def sweep() -> None:
+    """Delete namespaces and folders of labs whose process is gone (killed before it could)."""
+    folder = Path("/run/netns")
+    names = os.listdir(folder) if folder.is_dir() else []
+    for name in names:
+        found = _NAME.match(name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            _delete_namespace(name)
+    for path in Path(tempfile.gettempdir()).glob("ws*-*-*"):
+        found = _NAME.match(path.name)
+        if found and path.is_dir() and not Path(f"/proc/{found[1]}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def main() -> int:
+    """Two hosts and a link, and a shell (or a command) in the first."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--rate", type=float, default=0, help="Mbit/s")
+    parser.add_argument("--delay", type=float, default=0, help="ms, one way")
+    parser.add_argument("--jitter", type=float, default=0, help="ms")
+    parser.add_argument("--loss", type=float, default=0, help="per cent")
+    parser.add_argument("--links", type=int, default=1, help="how many such links")
+    parser.add_argument("command", nargs="*", default=[os.environ.get("SHELL", "/bin/sh")])
+    options = parser.parse_args()
+    terminate_as_exception()
+    try:
+        with Lab() as lab:
+            a, b = lab.host("a"), lab.host("b")
+            shape = Shape(options.rate, options.delay, options.jitter, options.loss)
+            for _ in range(options.links):
+                link = lab.link(a, b, shape)
+                print(f"{link.backend}: {link.address(a)} {link.address(a, 6)} (here) <->", end=" ")
+                print(f"{link.address(b)} {link.address(b, 6)} (ip netns exec {b.netns} ...)")
+            sys.stdout.flush()
+            return subprocess.run([*a.prefix, *options.command], check=False).returncode
+    except LabError as error:
+        print(f"netlab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
