@@ -1,0 +1,464 @@
+"""The configuration file: TOML -> frozen structs.
+
+`load` and `parse` check everything that the text alone can tell; `check` reads the key files too.
+Every error is a ConfigError that names the file, the key and what would be right.
+The raw shapes (what TOML holds) are in `_raw`; what callers get is fully typed and checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from whalescale import identity, keyfiles
+from whalescale.endpoints import HostPort, parse_endpoint
+
+Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: IPv6 needs 1280 inside; 9216 is the largest frame that real links carry.
+MTU_MIN: Final = 1280
+MTU_MAX: Final = 9216
+WORKERS_MAX: Final = 16
+#: a configuration of 65,536 peers stays well below
+FILE_BYTES_MAX: Final = 64 << 20
+
+_INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
+_PEER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A fault in the configuration: `file`, `key` ("" when it is the file itself), problem, fix.
+
+    `exit_code` is 1, or 4 where permission is what lacks.
+    """
+
+    def __init__(self, file: Path, key: str, problem: str, fix: str, *, exit_code: int = 1):
+        self.file, self.key, self.problem, self.fix = file, key, problem, fix
+        self.exit_code = exit_code
+        #: what is wrong and where, without the fix
+        self.message = f"{file}: {key}: {problem}" if key else f"{file}: {problem}"
+        super().__init__(f"{self.message}; {fix}" if fix else self.message)
+
+
+class InterfaceConfig(Struct, frozen=True, kw_only=True):
+    """[interface], checked. `private_key_file` is absolute or relative to the working directory."""
+
+    name: str
+    private_key_file: Path
+    listen_port: int = 51820
+    addresses: tuple[Address, ...] = ()
+    mtu: int = 1420
+    anchor: bool = False
+    #: SO_MARK of the UDP sockets, 0 for none
+    fwmark: int = 0
+    #: "auto": a route for each allowed IP; "off": leave the routing table alone
+    table: Literal["auto", "off"] = "auto"
+
+
+class PeerConfig(Struct, frozen=True, kw_only=True):
+    """One of [[peers]], checked. Exactly one of the three keys is set (raw bytes)."""
+
+    name: str
+    node_id: bytes | None = None
+    fingerprint: bytes | None = None
+    wireguard_public_key: bytes | None = None
+    endpoints: tuple[HostPort, ...] = ()
+    allowed_ips: tuple[Network, ...] = ()
+    preshared_key_file: Path | None = None
+    #: seconds, 0 off
+    persistent_keepalive: int = 0
+
+
+class DataplaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[dataplane]: which of the implementations to take, and switches for the offloads."""
+
+    backend: Literal["auto", "io_uring", "mmsg"] = "auto"
+    cipher: Literal["auto", "ipsec-mb", "openssl"] = "auto"
+    tun_tso: bool = True
+    tun_gro: bool = True
+    udp_gso: bool = True
+    udp_gro: bool = True
+    tun_uso: bool = True
+    workers: Annotated[int, Meta(ge=1, le=WORKERS_MAX)] = 1
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """A whole configuration; `path` is the file that it came from."""
+
+    path: Path
+    interface: InterfaceConfig
+    peers: tuple[PeerConfig, ...] = ()
+    dataplane: DataplaneConfig = DataplaneConfig()
+
+
+class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    private_key_file: str
+    listen_port: Annotated[int, Meta(ge=0, le=65535)] = 51820
+    addresses: list[str] = []
+    mtu: Annotated[int, Meta(ge=MTU_MIN, le=MTU_MAX)] = 1420
+    anchor: bool = False
+    fwmark: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
+    table: Literal["auto", "off"] = "auto"
+
+
+class _RawPeer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    id: str | None = None
+    wireguard_public_key: str | None = None
+    endpoints: list[str] = []
+    allowed_ips: list[str] = []
+    preshared_key_file: str | None = None
+    persistent_keepalive: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    interface: _RawInterface
+    peers: list[_RawPeer] = []
+    dataplane: DataplaneConfig = DataplaneConfig()
+
+
+#: what would be right, by key without indices
+_RIGHT: Final = {
+    "interface": "write a table [interface] with at least name and private_key_file",
+    "interface.name": 'write 1 to 15 of letters, digits and _=+.-, such as "ws0"',
+    "interface.private_key_file": 'write a file name, such as "ws0.key"',
+    "interface.listen_port": "write a UDP port from 0 (any free one) to 65535, such as 51820",
+    "interface.addresses": 'write a list of addresses with prefix, such as ["10.77.0.1/24"]',
+    "interface.mtu": f"write a number of bytes from {MTU_MIN} to {MTU_MAX}, such as 1420",
+    "interface.anchor": "write true or false",
+    "interface.fwmark": "write a number from 0 (none) to 4294967295",
+    "interface.table": 'write "auto" or "off"',
+    "peers": "write each peer as a table [[peers]]",
+    "peers.name": 'write 1 to 63 letters, digits, dots, dashes and underscores, such as "berlin"',
+    "peers.id": "write the node ID (56 characters) or the fingerprint (40) "
+    "that `ws pubkey` prints on the peer",
+    "peers.wireguard_public_key": "write the 44 characters that `wg pubkey` prints on the peer",
+    "peers.endpoints": 'write a list of "host:port", such as ["192.0.2.7:51820"]',
+    "peers.allowed_ips": 'write a list of networks, such as ["10.77.0.2/32"]',
+    "peers.preshared_key_file": 'write a file name, such as "berlin.psk"',
+    "peers.persistent_keepalive": "write seconds from 0 (off) to 65535, such as 25",
+    "dataplane": "write a table [dataplane]",
+    "dataplane.backend": 'write "auto", "io_uring" or "mmsg"',
+    "dataplane.cipher": 'write "auto", "ipsec-mb" or "openssl"',
+    "dataplane.workers": f"write a number from 1 to {WORKERS_MAX}",
+}
+_FIELDS: Final = {
+    "": ("interface", "peers", "dataplane"),
+    "interface": _RawInterface.__struct_fields__,
+    "peers": _RawPeer.__struct_fields__,
+    "dataplane": DataplaneConfig.__struct_fields__,
+}
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file (not the key files that it names). Raises ConfigError."""
+    try:
+        with path.open("rb") as f:
+            data = f.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise ConfigError(path, "", "no such file", "`sudo ws init` makes one") from None
+    except PermissionError:
+        fix = "run it as root, with `sudo`"
+        raise ConfigError(path, "", "you may not read this file", fix, exit_code=4) from None
+    except OSError as e:
+        fix = "name a readable TOML file with --config"
+        raise ConfigError(path, "", f"cannot be read: {e.strerror}", fix) from None
+    if len(data) > FILE_BYTES_MAX:
+        fix = f"keep it under {FILE_BYTES_MAX >> 20} MiB"
+        raise ConfigError(path, "", "the file is too large", fix)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as e:
+        fix = "save it as UTF-8 text"
+        raise ConfigError(path, "", f"byte {e.start} is not UTF-8", fix) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """Check the text of a configuration; `path` names it in errors and is what key files lie by."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(path, "", f"not TOML: {e}", "mend the named line") from None
+    except RecursionError:
+        raise ConfigError(path, "", "nested too deeply", "mend the brackets") from None
+    try:
+        raw = msgspec.convert(table, _Raw)
+    except msgspec.ValidationError as e:
+        raise _explained(e, path) from None
+    except RecursionError:
+        raise ConfigError(path, "", "nested too deeply", "mend the brackets") from None
+    return _Checker(path).config(raw)
+
+
+def check(path: Path) -> Config:
+    """`load`, and read every key file that it names, as an agent would at start."""
+    config = load(path)
+    own = identity.Identity.from_seed(bytes(read_private_key(config)))
+    try:
+        for number, peer in enumerate(config.peers):
+            read_preshared_key(config, peer)
+            if (
+                own.node_id == peer.node_id
+                or own.fingerprint == peer.fingerprint
+                or own.static_public == peer.wireguard_public_key
+            ):
+                key = "wireguard_public_key" if peer.wireguard_public_key else "id"
+                fix = "write the key of the peer, `ws pubkey` prints it there"
+                raise ConfigError(
+                    path, f"peers[{number}].{key}", "this is the key of this host itself", fix
+                )
+    finally:
+        own.zero()
+    return config
+
+
+def read_private_key(config: Config) -> bytearray:
+    """The Ed25519 seed (32 bytes; zero it after use). Raises ConfigError, exit code 4 for EACCES.
+
+    Refused: a file that others may read, that is not a regular one or belongs to another user.
+    """
+    key = "interface.private_key_file"
+    file = config.interface.private_key_file
+    missing = f"`ws keygen > {file}` in a shell with `umask 077` makes one, or `sudo ws init`"
+    text = _secret(config.path, key, file, missing)
+    try:
+        return bytearray(identity.decode_seed(text))
+    except identity.IdentityError as e:
+        fix = "put back the key as `ws keygen` printed it, or make a new one with `ws keygen`"
+        raise ConfigError(config.path, key, f"{file}: {e}", fix) from None
+
+
+def read_preshared_key(config: Config, peer: PeerConfig) -> bytes:
+    """The preshared key (32 bytes), zeros where the peer has none. Raises ConfigError."""
+    file = peer.preshared_key_file
+    if file is None:
+        return bytes(32)
+    number = config.peers.index(peer)
+    key = f"peers[{number}].preshared_key_file"
+    make = f"`wg genpsk > {file}` in a shell with `umask 077` makes one"
+    text = _secret(config.path, key, file, f"{make}; copy it to the peer too")
+    try:
+        return keyfiles.decode_wireguard_key(text)
+    except ValueError as e:
+        raise ConfigError(config.path, key, f"{file}: {e}", make) from None
+
+
+def is_interface_name(name: str) -> bool:
+    """IFNAMSIZ and the characters that wg-quick takes; "." and "all" mean other things in /proc."""
+    reserved = name in {".", "..", "all", "default", "lo"}
+    return bool(_INTERFACE_NAME.fullmatch(name)) and not reserved
+
+
+def is_peer_name(name: str) -> bool:
+    return bool(_PEER_NAME.fullmatch(name))
+
+
+def _secret(path: Path, key: str, file: Path, missing: str) -> str:
+    try:
+        return keyfiles.read(file)
+    except keyfiles.SecretError as e:
+        fix = missing if e.missing else e.fix
+        raise ConfigError(path, key, str(e), fix, exit_code=4 if e.denied else 1) from None
+
+
+def _right(key: str) -> str:
+    bare = re.sub(r"\[[^]]*]", "", key)
+    if bare.startswith("dataplane.") and bare not in _RIGHT:
+        return "write true or false"
+    return _RIGHT.get(bare, "see `man ws`")
+
+
+def _explained(error: msgspec.ValidationError, path: Path) -> ConfigError:
+    """msgspec's "Expected `int`, got `str` - at `$.peers[0].x`" in the words of a user."""
+    what, _, where = str(error).partition(" - at `$")
+    key = where.rstrip("`").lstrip(".")
+    kinds = {"object": "table", "array": "list", "str": "text", "int": "number", "bool": "boolean"}
+    bare = re.sub(r"\[[^]]*]", "", key)
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL):
+        name = unknown[1]
+        fields = _FIELDS.get(bare, ())
+        close = difflib.get_close_matches(name, fields, 1)
+        fix = f"did you mean {close[0]}?" if close else f"known here: {', '.join(fields)}"
+        shown = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else repr(name)
+        return ConfigError(path, f"{key}.{shown}".lstrip("."), "there is no such key", fix)
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        key = f"{key}.{missing[1]}".lstrip(".")
+        return ConfigError(path, key, "is missing", _right(key))
+    what = re.sub(r"`(\w+)( \| null)?`", lambda m: f"`{kinds.get(m[1], m[1])}`", what)
+    what = what.replace("`", "").replace("Expected", "expected").replace("Invalid enum", "unknown")
+    return ConfigError(path, key, what, _right(key))
+
+
+class _Checker:
+    """From the raw shapes to the checked ones; finds what the types alone cannot say."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def config(self, raw: _Raw) -> Config:
+        config = Config(
+            path=self._path,
+            interface=self._interface(raw.interface),
+            peers=tuple(self._peer(f"peers[{i}]", p) for i, p in enumerate(raw.peers)),
+            dataplane=raw.dataplane,
+        )
+        self._duplicates(config.peers)
+        return config
+
+    def _fail(self, key: str, problem: str, fix: str | None = None) -> ConfigError:
+        return ConfigError(self._path, key, problem, _right(key) if fix is None else fix)
+
+    def _file(self, key: str, name: str) -> Path:
+        if not name or "\0" in name or name.endswith("/"):
+            raise self._fail(key, f"{name!r} is no file name")
+        return self._path.parent / name
+
+    def _each(self, key: str, texts: Sequence[str], parse: Callable[[str], T]) -> tuple[T, ...]:
+        result: list[T] = []
+        for i, text in enumerate(texts):
+            try:
+                value = parse(text)
+            except ValueError as e:
+                raise self._fail(f"{key}[{i}]", str(e), "") from None
+            if value in result:
+                raise self._fail(f"{key}[{i}]", f"{text!r} is here twice", "remove one of them")
+            result.append(value)
+        return tuple(result)
+
+    def _interface(self, raw: _RawInterface) -> InterfaceConfig:
+        if not is_interface_name(raw.name):
+            raise self._fail("interface.name", f"{raw.name!r} cannot be an interface's name")
+        return InterfaceConfig(
+            name=raw.name,
+            private_key_file=self._file("interface.private_key_file", raw.private_key_file),
+            listen_port=raw.listen_port,
+            addresses=self._each("interface.addresses", raw.addresses, parse_address),
+            mtu=raw.mtu,
+            anchor=raw.anchor,
+            fwmark=raw.fwmark,
+            table=raw.table,
+        )
+
+    def _peer(self, key: str, raw: _RawPeer) -> PeerConfig:
+        if not is_peer_name(raw.name):
+            raise self._fail(f"{key}.name", f"{raw.name!r} cannot be a peer's name")
+        if raw.id is not None and raw.wireguard_public_key is not None:
+            problem = f"{raw.name} has both id and wireguard_public_key"
+            fix = "keep id for a Whalescale peer, wireguard_public_key for a plain WireGuard one"
+            raise self._fail(f"{key}.wireguard_public_key", problem, fix)
+        if raw.id is None and raw.wireguard_public_key is None:
+            raise self._fail(f"{key}.id", f"{raw.name} has neither id nor wireguard_public_key")
+        node_id, fingerprint = self._id(f"{key}.id", raw.id)
+        public: bytes | None = None
+        if raw.wireguard_public_key is not None:
+            try:
+                public = keyfiles.decode_wireguard_key(raw.wireguard_public_key)
+            except ValueError as e:
+                raise self._fail(f"{key}.wireguard_public_key", str(e)) from None
+        psk = raw.preshared_key_file
+        return PeerConfig(
+            name=raw.name,
+            node_id=node_id,
+            fingerprint=fingerprint,
+            wireguard_public_key=public,
+            endpoints=self._each(f"{key}.endpoints", raw.endpoints, parse_endpoint),
+            allowed_ips=self._each(f"{key}.allowed_ips", raw.allowed_ips, parse_network),
+            preshared_key_file=None
+            if psk is None
+            else self._file(f"{key}.preshared_key_file", psk),
+            persistent_keepalive=raw.persistent_keepalive,
+        )
+
+    def _id(self, key: str, text: str | None) -> tuple[bytes | None, bytes | None]:
+        if text is None:
+            return None, None
+        try:
+            return parse_id(text)
+        except ValueError as e:
+            raise self._fail(key, str(e)) from None
+
+    def _duplicates(self, peers: Sequence[PeerConfig]) -> None:
+        names: dict[str, int] = {}
+        keys: dict[tuple[str, bytes], int] = {}
+        networks: dict[Network, int] = {}
+        for i, peer in enumerate(peers):
+            if (other := names.setdefault(peer.name, i)) != i:
+                problem = f"{peer.name!r} is also the name of peers[{other}]"
+                raise self._fail(f"peers[{i}].name", problem, "give each peer a name of its own")
+            for known in _key_forms(peer):
+                if (other := keys.setdefault(known, i)) != i:
+                    field = "wireguard_public_key" if peer.wireguard_public_key else "id"
+                    problem = f"the key of {peer.name} is that of {peers[other].name} too"
+                    raise self._fail(f"peers[{i}].{field}", problem, "remove one of the two")
+            for j, network in enumerate(peer.allowed_ips):
+                if (other := networks.setdefault(network, i)) != i:
+                    problem = f"{network} belongs to {peers[other].name} already"
+                    fix = "a network can be reached by one peer only; remove it from the other"
+                    raise self._fail(f"peers[{i}].allowed_ips[{j}]", problem, fix)
+
+
+def _key_forms(peer: PeerConfig) -> list[tuple[str, bytes]]:
+    """Every form that the peer's key is known by, so that one node cannot stand here twice."""
+    forms: list[tuple[str, bytes]] = []
+    if peer.node_id is not None:
+        forms.append(("fingerprint", identity.fingerprint_of(peer.node_id)))
+        forms.append(("x25519", identity.node_id_to_x25519(peer.node_id)))
+    if peer.fingerprint is not None:
+        forms.append(("fingerprint", peer.fingerprint))
+    if peer.wireguard_public_key is not None:
+        forms.append(("x25519", peer.wireguard_public_key))
+    return forms
+
+
+def parse_id(text: str) -> tuple[bytes | None, bytes | None]:
+    """(node ID, None) or (None, fingerprint), told apart by length. Raises ValueError."""
+    bare = re.sub(r"[\s-]", "", text)
+    if len(bare) == 56:
+        return identity.decode_node_id(text), None
+    if len(bare) == 40:
+        return None, identity.decode_fingerprint(text)
+    if len(bare) == 44 and bare.endswith("="):
+        raise ValueError("this is a WireGuard public key; its place is wireguard_public_key")
+    raise ValueError(f"{len(bare)} characters are neither a node ID (56) nor a fingerprint (40)")
+
+
+def parse_address(text: str) -> Address:
+    """ "10.77.0.1/24" -> interface address. Raises ValueError with a message for a user."""
+    right = 'write an address with its prefix, such as "10.77.0.1/24"'
+    try:
+        address = ipaddress.ip_interface(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address; {right}") from None
+    if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
+        raise ValueError(f"{text!r} cannot be the address of an interface; {right}")
+    if isinstance(address, ipaddress.IPv6Interface) and address.ip.scope_id:
+        raise ValueError(f"{text!r} has a zone (%); {right}")
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """ "10.77.0.2/32" -> network; host bits must be zero. Raises ValueError, message for a user."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        masked: Any = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        right = 'write a network such as "10.77.0.2/32"'
+        raise ValueError(f"{text!r} is no IP network; {right}") from None
+    host = f"{text.partition('/')[0]}/{masked.max_prefixlen}"
+    raise ValueError(f'{text!r} has host bits set; write "{masked}", or "{host}" for the one host')

@@ -1,0 +1,30 @@
+"""Where things lie. Standard library only, so that the `ws` command starts fast."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+DEFAULT_INTERFACE: Final = "ws0"
+CONFIG_DIR: Final = Path("/etc/whalescale")
+
+
+def runtime_dir() -> Path:
+    """/run/whalescale, or what WHALESCALE_RUNTIME_DIR says."""
+    return Path(os.environ.get("WHALESCALE_RUNTIME_DIR") or "/run/whalescale")
+
+
+def control_socket(interface: str) -> Path:
+    """The agent's control socket (UNIX stream, JSON lines)."""
+    return runtime_dir() / f"{interface}.sock"
+
+
+def log_file(interface: str) -> Path:
+    """What an agent started in the background by `ws up` writes."""
+    return runtime_dir() / f"{interface}.log"
+
+
+def config_file(interface: str) -> Path:
+    """/etc/whalescale/<interface>.toml"""
+    return CONFIG_DIR / f"{interface}.toml"
