@@ -17,7 +17,14 @@
 #define WS_COALESCE_FLOWS 16 /* open at once; the oldest goes out when a new flow needs the room */
 #define WS_COALESCE_SEGMENTS 64 /* per super-packet */
 
-/* One write to the TUN device: iov[0] is the virtio header (10 bytes), iov[1..] packet pieces. */
+/*
+ * One write to the TUN device: iov[0] is the virtio header (10 bytes, `vnet` of this very struct:
+ * who copies the struct points it anew), iov[1..] packet pieces.
+ *
+ * One packet: vnet is zero, the packet unchanged; from a `trusted` peer a TCP or UDP packet has
+ * NEEDS_CSUM and the pseudo-header sum. A merged one: NEEDS_CSUM, the gso fields and hdr_len; its
+ * headers are the first packet's with new lengths, IPv4 header checksum, PSH of the last packet.
+ */
 struct ws_tun_write {
 	struct virtio_net_hdr vnet;
 	uint32_t packets; /* inner IP packets in it */
@@ -35,12 +42,14 @@ struct ws_coalesce;
 struct ws_coalesce *ws_coalesce_new(bool tcp, bool udp, ws_tun_emit emit, void *arg);
 void ws_coalesce_free(struct ws_coalesce *coalesce);
 /*
- * A whole IP packet (len = its own total length, checked by the caller). Merged only if its L4
- * checksum is right (or `trusted`: sealed by a peer that leaves it partial), it has payload, no
- * IP fragment/odd options, the same flow, headers (TTL, TOS, ECN, DF, TCP options, ack) and next
- * sequence number; all segments equal in length but the last. TCP: PSH or a short segment closes
- * the run; SYN/FIN/RST/URG/CWR/ECE never merge. Anything else passes alone, after what its flow
- * has open.
+ * A whole IP packet (len = its own total length, checked by the caller). Merged only if its
+ * checksums are right (L4: or `trusted`: sealed by a peer that leaves it partial), it has payload,
+ * no IP fragment or options, the same flow, headers (TTL, TOS, ECN, DF, flow label, TCP window,
+ * options, ack) and next sequence number; all segments equal in length but the last. IPv4 ids must
+ * count up by one, but with DF any will do: the one thing that cutting the super-packet up again
+ * does not bring back. TCP: PSH or a short segment closes the run; SYN/FIN/RST/URG/CWR/ECE never
+ * merge. Anything else passes alone: a packet of a flow after what the flow has open, a fragment
+ * or extension header after all that its hosts have open, other protocols at once.
  */
 void ws_coalesce_add(struct ws_coalesce *coalesce, uint8_t *packet, size_t len, bool trusted);
 /* Emits all that is open, oldest first. */

@@ -19,29 +19,34 @@ struct ws_segmenter {
 	size_t header_bytes; /* made new for each segment; 0: the packet goes out as it is */
 	size_t segment_bytes; /* payload of every segment but the last */
 	uint32_t count;
-	/* private to segment.c, as needed */
+	/* private to segment.c */
+	uint64_t ip_base; /* sum of the IPv4 header without length, id and checksum */
+	uint64_t l4_base; /* sum of pseudo and L4 header without what differs per segment */
 	uint32_t tcp_seq;
-	uint32_t csum_base;
 	uint16_t ip_id;
 	uint16_t l4_offset;
 	uint8_t version;
 	uint8_t protocol;
 	uint8_t tcp_flags;
-	uint8_t pad;
 };
 
 /*
  * Reads vnet (host byte order, as TUN gives it) and the packet's headers,
  * trusting neither. A packet that needs no splitting but a checksum
- * (NEEDS_CSUM) gets it in place and count = 1, header_bytes = 0. 0, or
- * -EBADMSG (lengths or headers lie), -EPROTONOSUPPORT (a gso_type we never asked for).
+ * (NEEDS_CSUM) gets it in place and count = 1, header_bytes = 0, len = its own
+ * length (bytes behind it are left out). 0, or -EBADMSG (lengths or headers lie), -EPROTONOSUPPORT
+ * (a gso_type we never asked for).
+ *
+ * vnet->hdr_len is not looked at: the kernel sets it to the whole linear part for forwarded
+ * packets. Nor is the sum in the checksum field, except behind IPv6 extension headers, where the
+ * pseudo header may be another than the IP header says (routing header).
  */
 int ws_segment_begin(struct ws_segmenter *segmenter, const struct virtio_net_hdr *vnet,
 		     uint8_t *packet, size_t len);
 /*
  * Segment k < count: writes header_bytes bytes to head (IP lengths, IPv4 id and checksum, TCP
  * seq and flags: CWR on the first only, FIN/PSH on the last only; UDP length; L4 checksum
- * complete) and points *body at its payload.
+ * complete) and points *body at its payload. IPv4 ids count up from the packet's, with DF too.
  */
 void ws_segment_get(const struct ws_segmenter *segmenter, uint32_t k, uint8_t *head,
 		    const uint8_t **body, size_t *body_bytes);
