@@ -1,0 +1,111 @@
+"""What every subcommand shares. Standard library and typer only: this is on the way of `--help`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from whalescale import locations
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from whalescale.config import Config
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+PERMISSION: Final = 4
+INTERRUPTED: Final = 130
+
+
+class CliError(Exception):
+    """Ends a command: one line (`message`, then `fix`: what would mend it) and the exit code."""
+
+    def __init__(self, message: str, fix: str = "", exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.message, self.fix, self.exit_code = message, fix, exit_code
+
+
+class Chosen:
+    """What `ws -i ws1 ...` before the subcommand chose, for a subcommand without its own -i."""
+
+    interface: str | None = None
+
+
+Interface = Annotated[
+    str | None,
+    typer.Option(
+        "--interface", "-i", metavar="NAME", help=f"Which one [{locations.DEFAULT_INTERFACE}]."
+    ),
+]
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="PATH", help="Its TOML file [/etc/whalescale/NAME.toml]."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON with a version, for programs.")]
+
+
+def interface_name(interface: str | None) -> str:
+    """-i, else the one before the subcommand, else WS_INTERFACE, else ws0."""
+    name = (
+        interface
+        or Chosen.interface
+        or os.environ.get("WS_INTERFACE")
+        or locations.DEFAULT_INTERFACE
+    )
+    if "/" in name or "\0" in name or name in {".", ".."} or len(os.fsencode(name)) > 15:
+        fix = "an interface's name has at most 15 characters and no slash, such as ws0"
+        raise CliError(f"{plain(name)!r} cannot be an interface's name", fix, USAGE)
+    return name
+
+
+def config_path(interface: str | None, config: Path | None) -> Path:
+    return config if config is not None else locations.config_file(interface_name(interface))
+
+
+def load_config(interface: str | None, config: Path | None) -> Config:
+    """The configuration that -i and --config choose; a contradiction of the two is an error."""
+    from whalescale import config as configuration
+
+    path = config_path(interface, config)
+    loaded = configuration.load(path)
+    chosen = interface or Chosen.interface
+    if chosen is not None and loaded.interface.name != chosen:
+        raise CliError(
+            f"{path} is for {loaded.interface.name}, not for {chosen}",
+            "leave -i away, or name the other file with --config",
+            USAGE,
+        )
+    return loaded
+
+
+def plain(text: str) -> str:
+    """One line without control characters: what came from elsewhere must not drive the terminal."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text).strip()
+
+
+def note(text: str) -> None:
+    """A remark beside the result: stderr."""
+    print(f"ws: {plain(text)}", file=sys.stderr)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None), flush=True)
+
+
+def console() -> Console:
+    """For tables. rich honours NO_COLOR; a pipe gets plain text, as wide as it needs."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
+    return Console(width=width, highlight=False, markup=False, emoji=False)

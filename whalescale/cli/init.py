@@ -1,0 +1,79 @@
+"""`ws init`: a configuration and a key, ready to start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whalescale.cli.common import USAGE, CliError, ConfigPath, Interface, config_path, plain
+from whalescale.cli.common import interface_name as chosen_name
+
+
+def init(
+    interface: Interface = None,
+    config: ConfigPath = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option("--address", "-a", metavar="IP/PREFIX", help="Own address; repeatable."),
+    ] = None,
+    listen_port: Annotated[
+        int, typer.Option("--listen-port", "-p", min=0, max=65535, help="UDP port.")
+    ] = 51820,
+    anchor: Annotated[bool, typer.Option("--anchor", help="A node that others find.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there (kept as .old).")
+    ] = False,
+) -> None:
+    """Make a configuration and a private key, and print the node ID for your peers."""
+    from whalescale import config as configuration
+    from whalescale import identity, keyfiles
+    from whalescale.cli import client, edit
+
+    name = chosen_name(interface)
+    if not configuration.is_interface_name(name):
+        fix = "take 1 to 15 of letters, digits and _=+.-, such as ws0"
+        raise CliError(f"{plain(name)!r} cannot be an interface's name", fix, USAGE)
+    path = config_path(interface, config).absolute()
+    key_path = path.with_suffix(".key")
+    for text in address or ():
+        try:
+            configuration.parse_address(text)
+        except ValueError as e:
+            raise CliError(f"--address: {e}", "", USAGE) from None
+    text = edit.new_document(
+        name=name,
+        key_file=key_path.name,
+        listen_port=listen_port,
+        addresses=address or [],
+        anchor=anchor,
+    )
+    configuration.parse(text, path)
+    claim(path, key_path, force=force)
+    own = identity.Identity.generate(os.urandom)
+    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n")
+    keyfiles.write(path, text)
+    print(f"configuration  {path}")
+    print(f"private key    {key_path}")
+    print(f"node ID        {identity.encode_node_id(own.node_id)}")
+    print(f"fingerprint    {identity.encode_fingerprint(own.fingerprint)}")
+    print(f"address        {', '.join([*(address or []), f'{own.overlay_address}/128'])}")
+    where = "" if config is None else f" --config {path}"
+    print(f"\nnext: `ws peer add{where} NAME --id ITS_NODE_ID --endpoint HOST:PORT`, then", end=" ")
+    print(client.up_command(name) if config is None else f"`sudo ws up{where}`")
+    own.zero()
+
+
+def claim(*files: Path, force: bool) -> None:
+    """Make the folders (0700) and see that no file is there; with `force` move it to FILE.old."""
+    for file in files:
+        if os.path.lexists(file) and not force:
+            fix = "--force replaces it and keeps the old one as .old"
+            raise CliError(f"{file} is there already", fix)
+    for file in files:
+        if not file.parent.is_dir():
+            file.parent.mkdir(parents=True, mode=0o700)
+        if os.path.lexists(file):
+            os.replace(file, file.with_name(f"{file.name}.old"))

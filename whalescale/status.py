@@ -1,0 +1,108 @@
+"""What an agent tells over its control socket: the shape of `ws status --json`, version 1.
+
+Unknown fields are allowed (a newer agent), wrong types are not. Byte counts are of the wire
+(UDP payload), times are seconds, `*_s` ones count backwards from now.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+VERSION: Final = 1
+
+State = Literal["up", "handshaking", "idle", "unreachable"]
+
+
+class Offloads(Struct, frozen=True, kw_only=True):
+    tun_tso: bool = False
+    tun_gro: bool = False
+    udp_gso: bool = False
+    udp_gro: bool = False
+    tun_uso: bool = False
+
+
+class Agent(Struct, frozen=True, kw_only=True):
+    version: str
+    pid: int
+    uptime_s: float
+    interface: str
+    config: str
+    node_id: str
+    fingerprint: str
+    wireguard_public_key: str
+    overlay_address: str
+    listen_port: int
+    addresses: tuple[str, ...] = ()
+    mtu: int = 0
+    anchor: bool = False
+    backend: str = ""
+    cipher: str = ""
+    offloads: Offloads = Offloads()
+    workers: int = 1
+    rss_bytes: int = 0
+    cpu_seconds: float = 0.0
+
+
+class Counters(Struct, frozen=True, kw_only=True):
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    handshake_rx: int = 0
+    keepalives_tx: int = 0
+    keepalives_rx: int = 0
+    drops: dict[str, int] = {}
+    handshake_drops: dict[str, int] = {}
+
+
+class Peer(Struct, frozen=True, kw_only=True):
+    name: str
+    state: State
+    id: str | None = None
+    fingerprint: str | None = None
+    wireguard_public_key: str | None = None
+    endpoint: str | None = None
+    local: str | None = None
+    candidates: tuple[str, ...] = ()
+    allowed_ips: tuple[str, ...] = ()
+    overlay_address: str | None = None
+    last_handshake_s: float | None = None
+    handshake_rtt_ms: float | None = None
+    last_received_s: float | None = None
+    last_sent_s: float | None = None
+    tx_bytes: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    rx_packets: int = 0
+    staged: int = 0
+    persistent_keepalive: int = 0
+    preshared_key: bool = False
+
+
+class PeerEvent(Struct, frozen=True, kw_only=True):
+    """`t`: UNIX seconds."""
+
+    t: float
+    event: str
+    peer: str | None = None
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    version: int
+    agent: Agent
+    counters: Counters = Counters()
+    peers: tuple[Peer, ...] = ()
+    events: tuple[PeerEvent, ...] = ()
+
+
+def parse(result: object) -> Status:
+    """Raises ValueError: not a status of a version that is known here."""
+    if isinstance(result, dict) and result.get("version") not in {VERSION, None}:
+        raise ValueError(f"status version {result['version']!r}, known here: {VERSION}")
+    try:
+        return msgspec.convert(result, Status)
+    except msgspec.ValidationError as e:
+        raise ValueError(str(e)) from None
