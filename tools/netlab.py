@@ -122,11 +122,15 @@ def signals_held() -> Iterator[None]:
 
 
 def terminate_as_exception() -> None:
-    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that `with` blocks clean up."""
+    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that `with` blocks clean up.
+
+    Ctrl-C too where it was ignored (background jobs of a shell).
+    """
 
     def raise_exit(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, raise_exit)
     signal.signal(signal.SIGHUP, raise_exit)
 
