@@ -16,24 +16,39 @@
 
 struct ws_aead;
 
-/* cipher: enum ws_cipher. NULL and errno (ENOTSUP, ENOMEM) if it cannot be had. */
+/*
+ * cipher: enum ws_cipher. AUTO takes ipsec-mb if it is there and passes the self-test, else
+ * OpenSSL. NULL and errno (ENOTSUP, ENOMEM) if it cannot be had. ipsec-mb is loaded by the first
+ * call, which therefore must not run in two threads at once. About 200 KiB with ipsec-mb.
+ */
 struct ws_aead *ws_aead_new(uint32_t cipher);
 void ws_aead_free(struct ws_aead *aead); /* zeroes what it held */
 uint32_t ws_aead_cipher(const struct ws_aead *aead);
-/* RFC 8439 2.8.2 and A.5 vectors, every length 0..300 round trip, a flipped bit refused. 0 or -EBADMSG. */
+/*
+ * RFC 8439 2.8.2 and A.5 vectors; every length 0..300 and some to 2048: equal to OpenSSL's,
+ * round trip, a flipped bit refused. 0 or -EBADMSG. 1-2 ms.
+ */
 int ws_aead_selftest(struct ws_aead *aead);
 
-/* dst[0..len) = ciphertext, dst[len..len+16) = tag. dst == src or no overlap. len <= 65535. */
+/*
+ * dst[0..len) = ciphertext, dst[len..len+16) = tag. dst == src or no overlap. len <= 65535. Should
+ * the cipher ever fail, dst is all zero: no plaintext leaves.
+ */
 void ws_aead_seal(struct ws_aead *aead, const uint8_t key[WS_KEY_BYTES], uint64_t counter,
 		  uint8_t *dst, const uint8_t *src, size_t len);
 /*
- * The plaintext in two pieces, written to dst contiguously (header rewritten,
- * payload straight from the read buffer): one pass, no copy.
+ * The plaintext in two pieces and zero_padding zero bytes, sealed as one text
+ * into dst, contiguously (header rewritten, payload straight from the read
+ * buffer). Each piece lies in dst at its own place or does not overlap it; an
+ * empty one may be NULL.
  */
 void ws_aead_seal2(struct ws_aead *aead, const uint8_t key[WS_KEY_BYTES], uint64_t counter,
 		   uint8_t *dst, const uint8_t *head, size_t head_len, const uint8_t *body,
 		   size_t body_len, size_t zero_padding);
-/* src holds len bytes, the last 16 the tag. True and dst[0..len-16), or false and dst undefined. */
+/*
+ * src holds len bytes, the last 16 the tag. dst == src or no overlap. True and dst[0..len-16), or
+ * false: then dst may hold text nobody vouched for, and must not be used.
+ */
 bool ws_aead_open(struct ws_aead *aead, const uint8_t key[WS_KEY_BYTES], uint64_t counter,
 		  uint8_t *dst, const uint8_t *src, size_t len);
 
@@ -41,7 +56,7 @@ bool ws_aead_open(struct ws_aead *aead, const uint8_t key[WS_KEY_BYTES], uint64_
 struct ws_mac1;
 struct ws_mac1 *ws_mac1_new(const uint8_t public_key[32]);
 void ws_mac1_free(struct ws_mac1 *mac1);
-/* The message with mac1 and mac2 as its last 32 bytes; constant-time compare. */
+/* The message with mac1 and mac2 as its last 32 bytes; constant-time compare. Allocates nothing. */
 bool ws_mac1_check(struct ws_mac1 *mac1, const uint8_t *message, size_t len);
 
 #endif
