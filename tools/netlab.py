@@ -448,13 +448,9 @@ class Lab:
             tap = f"wst{os.getpid()}{link.number}{side}"[-15:]
             switch = self.folder / f"switch{link.number}-{side}"
             switches.append(switch)
-            process = self._spawn_outside("vde_switch", "-tap", tap, "-s", switch)
-            wait_until(
-                f"vde_switch's device {tap}: {process.log()}",
-                lambda tap=tap, switch=switch: (
-                    Path(f"/sys/class/net/{tap}").exists() and (switch / "ctl").exists()
-                ),
-            )
+            self._spawn_outside("vde_switch", "-tap", tap, "-s", switch)
+            wait_until(f"vde_switch's device {tap}", Path(f"/sys/class/net/{tap}").exists)
+            wait_until("vde_switch's socket", (switch / "ctl").exists)
             run("ip", "link", "set", tap, "netns", host.netns, "name", device)
         management = self.folder / f"wirefilter{link.number}"
         held = str(1 << 20)
