@@ -99,6 +99,26 @@ static void one_length(struct ws_aead *a, struct ws_aead *b, size_t len)
 }
 
 /*
+ * The counter's place and byte order in the nonce (WireGuard whitepaper 5.4.6). From Python:
+ * ChaCha20Poly1305(bytes(range(32))).encrypt(bytes(4) + (0x0102030405060708).to_bytes(8, "little"),
+ * b"sixteen bytes ok", None).
+ */
+static void nonce(struct ws_aead *aead)
+{
+	static const uint8_t want[16 + TAG] = {0x83, 0x20, 0xd5, 0x90, 0xce, 0x5c, 0x84, 0x38,
+					       0x06, 0xd2, 0x5e, 0xa9, 0x00, 0x58, 0x0e, 0xd3,
+					       0x32, 0x0a, 0xc9, 0x37, 0xc2, 0x4c, 0x29, 0x82,
+					       0x64, 0x3b, 0x93, 0x88, 0xf9, 0x1b, 0x71, 0x31};
+	uint8_t key[WS_KEY_BYTES], got[16 + TAG];
+
+	for (int i = 0; i < WS_KEY_BYTES; i++)
+		key[i] = (uint8_t)i;
+	ws_aead_seal(aead, key, UINT64_C(0x0102030405060708), got,
+		     (const uint8_t *)"sixteen bytes ok", 16);
+	CHECK(!memcmp(got, want, sizeof(want)));
+}
+
+/*
  * Assembly is beyond ASan's sight: buffers that end where an unmapped page begins catch a read or
  * write past their end.
  */
@@ -216,6 +236,7 @@ static void whole_cipher(struct ws_aead *aead, struct ws_aead *reference)
 	longest(aead, reference);
 	for (int i = 0; i < 3000; i++)
 		pieces(aead, reference);
+	nonce(aead);
 	past_the_end(aead);
 	every_bit(aead);
 	nothing_allocated(aead);
