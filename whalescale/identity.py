@@ -70,7 +70,7 @@ def _encode(kind: str, raw: bytes | bytearray) -> str:
 
 
 def _decode(kind: str, text: str) -> bytes:
-    label, size = _KINDS[kind]
+    size = _KINDS[kind][1]
     expected = _text_length(size)
     # "".split() also drops tabs and the newline that a key file ends in.
     compact = "".join(text.replace("-", "").split()).lower()

@@ -18,6 +18,48 @@ class Endpoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """A peer as configured. One of the three keys is enough; what is known is derived from it."""
+
+    #: X25519; None while only a fingerprint is known (or where node_id says it)
+    static_public: bytes | None = None
+    #: Ed25519; None for a vanilla WireGuard peer
+    node_id: bytes | None = None
+    fingerprint: bytes | None = None
+    #: 32 bytes, zeros when there is none
+    preshared_key: bytes = field(default=bytes(32), repr=False)
+    #: candidates in order of preference, numeric
+    endpoints: tuple[Endpoint, ...] = ()
+    #: seconds, 0: off
+    persistent_keepalive: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """A view of one peer at one time."""
+
+    static_public: bytes | None
+    node_id: bytes | None
+    fingerprint: bytes | None
+    #: where the peer is, authenticated or (before the first handshake) chosen
+    endpoint: Endpoint | None
+    local: Endpoint | None
+    #: ns since 1970, 0: never
+    last_handshake_wall_ns: int
+    #: of the last handshake that we initiated, ns
+    round_trip: int | None
+    #: initiations (or bootstrap requests) sent in the attempt under way, 0: none is
+    handshake_attempts: int
+    #: our role in the current keypair; None without one
+    initiator: bool | None
+    #: CLOCK_BOOTTIME ns at which the current keypair was made; None without one
+    session_created: int | None
+    #: where the peer saw our bootstrap request come from; a hint
+    observed: Endpoint | None
+    persistent_keepalive: int
+
+
+@dataclass(frozen=True, slots=True)
 class Transmit:
     """A datagram to send. `local` None: let the routing table choose the source."""
 

@@ -1,0 +1,597 @@
+"""The facade of the pure core: datagrams, facts and `now` in; events, transmits, a deadline out.
+
+After every input drain `poll_event` first (a keypair must be installed before the response that
+announces it is on its way), then `poll_transmit`, then re-arm one timer for `poll_timeout`. Before
+`handle_timeout` pass a fresh `activity` of the peers that `due_peers` names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from collections import Counter, deque
+from collections.abc import Callable
+
+from whalescale.identity import Identity, IdentityError, fingerprint_of, x25519_to_node_ids
+from whalescale.protocol import bootstrap, messages, tai64n
+from whalescale.protocol.cookie import CookieChecker, LoadMonitor, RateLimiter
+from whalescale.protocol.limits import Limits
+from whalescale.protocol.messages import MessageError
+from whalescale.protocol.noise import (
+    HandshakeError,
+    InitiatorHandshake,
+    KeyPair,
+    ResponderHandshake,
+    TransportKeys,
+)
+from whalescale.protocol.peer import Keys, Peer, Pending, Session, checked_keys
+from whalescale.protocol.timers import TimerQueue
+from whalescale.protocol.types import (
+    Activity,
+    Endpoint,
+    EndpointChanged,
+    Event,
+    HandshakeCompleted,
+    HandshakeGaveUp,
+    KeypairReady,
+    KeypairsExpired,
+    PeerConfig,
+    PeerHandle,
+    PeerIdentified,
+    PeerStatus,
+    SendKeepalive,
+    Transmit,
+)
+
+__all__ = ["Node", "PeerConfig", "PeerStatus"]
+
+
+class Node:
+    """Every peer of one interface. Inputs naming a removed peer are ignored: they crossed it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        limits: Limits | None = None,
+        random: Callable[[int], bytes],
+        wall_clock: Callable[[], int],
+    ) -> None:
+        """`random(n)`: n bytes fit for keys. `wall_clock()`: ns since 1970, for TAI64N."""
+        self._limits = limits if limits is not None else Limits()
+        self._random = random
+        self._wall_clock = wall_clock
+        self._static = KeyPair.from_private(identity.static_private)
+        self._static_public = identity.static_public
+        self._node_id = identity.node_id
+        self._fingerprint = identity.fingerprint
+        self._bootstrap_key = bootstrap.mac_key(identity.fingerprint)
+
+        self._checker = CookieChecker(identity.static_public, self._limits, random)
+        self._load = LoadMonitor(self._limits)
+        self._handshake_limiter = RateLimiter(self._limits)
+        self._bootstrap_limiter = RateLimiter(self._limits)
+
+        self._peers: dict[PeerHandle, Peer] = {}
+        self._last_handle = 0
+        self._by_static: dict[bytes, Peer] = {}
+        self._by_fingerprint: dict[bytes, Peer] = {}
+        self._unidentified = 0  # peers known by fingerprint alone
+        self._by_index: dict[int, Peer] = {}  # indices of ours that the other side may write
+        self._by_nonce: dict[bytes, Peer] = {}
+
+        self._timers = TimerQueue()
+        self._events: deque[Event] = deque()
+        self._transmits: deque[Transmit] = deque()
+        self._under_load = False
+        #: Every refused datagram, by reason (docs/wire.md lists them).
+        self.drops: Counter[str] = Counter()
+
+    # peers
+
+    def add_peer(self, config: PeerConfig, now: int) -> PeerHandle:
+        """ValueError: a duplicate, our own or a low-order key, or a malformed config."""
+        keys = checked_keys(config)
+        self._refuse_unusable(keys)
+        self._last_handle += 1
+        peer = Peer(self._last_handle, config, keys, self._limits)
+        peer.jitter = self._limits.jitter(self._random)
+        self._peers[peer.handle] = peer
+        self._register(peer)
+        if peer.endpoint is not None:
+            self._events.append(EndpointChanged(peer.handle, peer.endpoint))
+        if config.persistent_keepalive:
+            self._persistent_keepalive(peer, now)
+        self._rearm(peer)
+        return peer.handle
+
+    def update_peer(self, peer: PeerHandle, config: PeerConfig, now: int) -> None:
+        """Take a changed PSK, candidates or keepalive; sessions stay. KeyError: no such peer.
+
+        ValueError: the config is malformed or of another key (remove and add the peer instead).
+        """
+        p = self._peers[peer]
+        keys = checked_keys(config)
+        for ours, theirs in (
+            (p.static_public, keys.static_public),
+            (p.node_id, keys.node_id),
+            (p.fingerprint, keys.fingerprint),
+        ):
+            if ours is not None and theirs is not None and ours != theirs:
+                raise ValueError("a peer's key cannot change; remove the peer and add the new one")
+        old = p.config
+        if keys.static_public is not None and p.static_public is None:
+            if keys.fingerprint != p.fingerprint:
+                raise ValueError("this key is not the one with the peer's fingerprint")
+            self._refuse_unusable(keys, p)
+            self._identify(p, keys.static_public, keys.node_id)
+        elif keys.fingerprint is not None and p.fingerprint is None:
+            self._refuse_unusable(keys, p)
+            p.node_id, p.fingerprint = keys.node_id, keys.fingerprint
+            self._register(p)
+        p.config = config
+        if config.endpoints != old.endpoints and config.endpoints:
+            p.turn = 0
+            # An endpoint that carries a session is worth more than a newly written one.
+            if p.endpoint not in config.endpoints and not p.has_usable_session(now):
+                self._choose_endpoint(p, config.endpoints[0], now)
+        if config.persistent_keepalive and not old.persistent_keepalive:
+            self._persistent_keepalive(p, now)
+        self._rearm(p)
+
+    def remove_peer(self, peer: PeerHandle, now: int) -> None:
+        """KeyError: no such peer."""
+        p = self._peers.pop(peer)
+        if p.static_public is not None:
+            del self._by_static[p.static_public]
+        else:
+            self._unidentified -= 1
+        if p.fingerprint is not None:
+            del self._by_fingerprint[p.fingerprint]
+        self._drop_pending(p)
+        self._forget_nonce(p)
+        self._free(p.drop_sessions())
+        self._timers.set(peer, None)
+        self._events.append(KeypairsExpired(peer))
+
+    def set_endpoint(self, peer: PeerHandle, endpoint: Endpoint, now: int) -> None:
+        """Where the user says the peer is. KeyError: no such peer."""
+        p = self._peers[peer]
+        self._choose_endpoint(p, endpoint, now)
+        self._rearm(p)
+
+    def peer_status(self, peer: PeerHandle) -> PeerStatus:
+        """KeyError: no such peer."""
+        return self._peers[peer].status()
+
+    @property
+    def peers(self) -> tuple[PeerHandle, ...]:
+        return tuple(self._peers)
+
+    def find_peer(self, static_public: bytes) -> PeerHandle | None:
+        """The peer with this X25519 key, once it is known."""
+        peer = self._by_static.get(static_public)
+        return peer.handle if peer is not None else None
+
+    @property
+    def under_load(self) -> bool:
+        """As of the last input. Setting it overrides the rule; see `follow_load`."""
+        return self._under_load
+
+    @under_load.setter
+    def under_load(self, value: bool) -> None:
+        self._load.forced = self._under_load = value
+
+    def follow_load(self) -> None:
+        """Go back to the rule of cookie.py."""
+        self._load.forced = None
+
+    # inputs
+
+    def receive_datagram(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """A handshake, cookie or bootstrap message. What is refused is counted in `drops`."""
+        try:
+            kind = messages.message_type(data)
+            if kind == messages.INITIATION:
+                self._receive_initiation(data, remote, local, now)
+            elif kind == messages.RESPONSE:
+                self._receive_response(data, remote, local, now)
+            elif kind == messages.COOKIE_REPLY:
+                self._receive_cookie_reply(data, now)
+            elif kind == messages.BOOTSTRAP_REQUEST:
+                self._receive_bootstrap_request(data, remote, local, now)
+            else:
+                self._receive_bootstrap_reply(data, remote, local, now)
+        except MessageError as refusal:
+            self.drops[refusal.reason] += 1
+        except HandshakeError:
+            self.drops["handshake"] += 1
+
+    def due_peers(self, now: int) -> tuple[PeerHandle, ...]:
+        """Peers whose timers `handle_timeout` would look at: refresh their `activity` first."""
+        due = self._timers.pop_due(now)
+        for handle in due:
+            self._timers.set(handle, self._peers[handle].deadline())
+        return tuple(due)
+
+    def handle_timeout(self, now: int) -> None:
+        """Call when `poll_timeout` is up; too early or too late does no harm."""
+        self._under_load = self._load.is_loaded(now)
+        for handle in self._timers.pop_due(now):
+            peer = self._peers[handle]
+            self._run_timers(peer, now)
+            self._rearm(peer)
+
+    def want_handshake(self, peer: PeerHandle, now: int) -> None:
+        """The data plane has packets but no usable key, or a key that is due for renewal."""
+        p = self._peers.get(peer)
+        if p is not None:
+            self._begin(p, now)
+            self._rearm(p)
+
+    def keypair_confirmed(self, peer: PeerHandle, local_index: int, now: int) -> None:
+        """The initiator has used the keypair that our response made."""
+        p = self._peers.get(peer)
+        if p is None or p.next is None or p.next.local_index != local_index:
+            return
+        self._free(p.confirm())
+        self._complete(p, None)
+        self._rearm(p)
+
+    def endpoint_observed(
+        self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """The data plane followed an authenticated packet; it knows, so no event answers this."""
+        p = self._peers.get(peer)
+        if p is not None:
+            p.endpoint, p.local, p.turn = remote, local, 0
+
+    def activity(self, peer: PeerHandle, activity: Activity, now: int) -> None:
+        """A newer sample of what the data plane saw."""
+        p = self._peers.get(peer)
+        if p is not None and p.activity != activity:
+            p.activity = activity
+            self._rearm(p)
+
+    # outputs
+
+    def poll_transmit(self) -> Transmit | None:
+        return self._transmits.popleft() if self._transmits else None
+
+    def poll_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def poll_timeout(self) -> int | None:
+        return self._timers.next()
+
+    # timers
+
+    def _rearm(self, peer: Peer) -> None:
+        self._timers.set(peer.handle, peer.deadline())
+
+    def _run_timers(self, peer: Peer, now: int) -> None:
+        if peer.zero_at is not None and peer.zero_at <= now:
+            peer.zero_at = None
+            self._free(peer.drop_sessions())
+            if peer.handshake_at is None:
+                self._drop_pending(peer)
+            self._events.append(KeypairsExpired(peer.handle))
+        passive, new_handshake, persistent = peer.due(now)
+        if passive:
+            peer.keepalive_sent = now
+            self._keepalive(peer, now)
+        if new_handshake:
+            peer.last_new_handshake = now
+            peer.jitter = self._limits.jitter(self._random)
+            peer.local = None  # the source address may be what is wrong
+            self._begin(peer, now)
+        if persistent:
+            self._persistent_keepalive(peer, now)
+        if peer.handshake_at is not None and peer.handshake_at <= now:
+            self._retransmit(peer, now)
+
+    def _persistent_keepalive(self, peer: Peer, now: int) -> None:
+        peer.persistent_fired = now
+        self._keepalive(peer, now)
+
+    def _keepalive(self, peer: Peer, now: int) -> None:
+        if peer.has_usable_session(now):
+            self._events.append(SendKeepalive(peer.handle))
+        else:
+            self._begin(peer, now)
+
+    # initiating
+
+    def _begin(self, peer: Peer, now: int) -> None:
+        """Something wants a handshake: a new count of attempts, at most one per REKEY_TIMEOUT."""
+        if peer.attempts and peer.handshake_at is not None:
+            # Already trying; WireGuard then counts its attempts from here.
+            peer.attempts = 1
+            return
+        peer.attempts = 0
+        sent = peer.handshake_sent
+        if sent is not None and 0 <= now - sent < self._limits.rekey_timeout:
+            if not peer.has_usable_session(now):
+                peer.handshake_at = sent + self._retransmit_delay()
+            return
+        self._initiate(peer, now)
+
+    def _retransmit(self, peer: Peer, now: int) -> None:
+        if peer.attempts >= self._limits.max_handshake_attempts:
+            self._give_up(peer, now)
+            return
+        sent = peer.handshake_sent
+        if sent is not None and 0 <= now - sent < self._limits.rekey_timeout:
+            # We answered the peer's own initiation meanwhile; give that one its time.
+            peer.handshake_at = sent + self._retransmit_delay()
+            return
+        peer.local = None
+        self._initiate(peer, now)
+
+    def _give_up(self, peer: Peer, now: int) -> None:
+        peer.attempts = 0
+        peer.handshake_at = None
+        self._drop_pending(peer)
+        self._forget_nonce(peer)
+        if peer.zero_at is None and (peer.current or peer.next or peer.previous):
+            peer.zero_at = now + self._limits.zero_keys_after
+        self._events.append(HandshakeGaveUp(peer.handle))
+
+    def _retransmit_delay(self) -> int:
+        return self._limits.rekey_timeout + self._limits.jitter(self._random)
+
+    def _initiate(self, peer: Peer, now: int, to: Endpoint | None = None) -> None:
+        """Message 1 (or a bootstrap request) to the next candidate."""
+        peer.attempts += 1
+        peer.handshake_at = now + self._retransmit_delay()
+        remote = to if to is not None else peer.next_candidate()
+        if remote is None:
+            return  # the attempts run out, unless an endpoint turns up
+        local = peer.local if remote == peer.endpoint else None
+        peer.handshake_sent = now
+        if peer.static_public is None:
+            data = self._bootstrap_request(peer)
+        else:
+            data = self._initiation(peer, now)
+        self._transmits.append(Transmit(data, remote, local))
+
+    def _initiation(self, peer: Peer, now: int) -> bytes:
+        timestamp = tai64n.encode(self._wall_clock())
+        if timestamp <= peer.timestamp_sent:
+            timestamp = tai64n.after(peer.timestamp_sent)
+        peer.timestamp_sent = timestamp
+        handshake = InitiatorHandshake(
+            self._static, peer.remote_key, peer.config.preshared_key, timestamp, self._random
+        )
+        self._drop_pending(peer)
+        index = self._new_index(peer)
+        peer.pending = Pending(handshake, index, now)
+        message = messages.encode_initiation(index, handshake.message)
+        return peer.generator.add_macs(message, now, self._limits)
+
+    def _receive_response(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        if not self._checker.check_mac1(data):
+            raise MessageError("mac1")
+        response = messages.decode_response(data)
+        peer = self._by_index.get(response.receiver)
+        pending = peer.pending if peer is not None else None
+        if peer is None or pending is None or pending.local_index != response.receiver:
+            raise MessageError("index")
+        self._gate(data, remote, local, now)
+        keys = pending.handshake.consume_response(response.noise)
+        peer.pending = None  # its index lives on in the session
+        peer.handshake_received = now
+        self._roam(peer, remote, local)
+        session = Session(pending.local_index, now, initiator=True)
+        self._free(peer.install_as_initiator(session))
+        self._session_derived(peer, session, response.sender, keys, now)
+        self._complete(peer, now - pending.sent)
+        # Shows the responder that we hold the key; what was staged does it as well.
+        self._events.append(SendKeepalive(peer.handle))
+        self._rearm(peer)
+
+    def _receive_cookie_reply(self, data: bytes, now: int) -> None:
+        reply = messages.decode_cookie_reply(data)
+        peer = self._by_index.get(reply.receiver)
+        if peer is None:
+            raise MessageError("index")
+        # Kept for the next retransmission: the whitepaper forbids sending at once (5.4.7).
+        if not peer.generator.consume_reply(reply, now):
+            raise MessageError("cookie")
+
+    # responding
+
+    def _receive_initiation(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        if not self._checker.check_mac1(data):
+            raise MessageError("mac1")
+        self._gate(data, remote, local, now)
+        initiation = messages.decode_initiation(data)
+        handshake = ResponderHandshake(self._static, initiation.noise, self._random)
+        peer, identified = self._peer_of_static(handshake.remote_static)
+        if handshake.timestamp <= peer.timestamp_received:
+            raise MessageError("replay")
+        consumed = peer.initiation_consumed
+        if consumed is not None and 0 <= now - consumed < self._limits.handshake_initiation_rate:
+            raise MessageError("flood")
+        noise, keys = handshake.create_response(peer.config.preshared_key)
+        peer.timestamp_received = handshake.timestamp
+        peer.initiation_consumed = now
+        if identified is not None:
+            self._identify(peer, handshake.remote_static, identified)
+        # Both initiated at once. WireGuard drops its own attempt on either side, and both wait for
+        # REKEY_TIMEOUT; here the side with the greater key keeps its own as well, and it wins.
+        if peer.pending is not None and self._static_public < handshake.remote_static:
+            self._drop_pending(peer)
+        peer.handshake_received = peer.handshake_sent = now
+        self._roam(peer, remote, local)
+        session = Session(self._new_index(peer), now, initiator=False)
+        self._free(peer.install_as_responder(session))
+        self._session_derived(peer, session, initiation.sender, keys, now)
+        message = messages.encode_response(session.local_index, initiation.sender, noise)
+        message = peer.generator.add_macs(message, now, self._limits)
+        self._transmits.append(Transmit(message, remote, local))
+        self._rearm(peer)
+
+    def _gate(self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int) -> None:
+        """The under-load rule for a handshake message with a valid mac1."""
+        self._under_load = self._load.count(now)
+        if not self._under_load:
+            return
+        if not self._checker.check_mac2(data, remote, now):
+            reply = self._checker.create_reply(data, remote, now)
+            self._transmits.append(Transmit(reply, remote, local))
+            raise MessageError("mac2")
+        if not self._handshake_limiter.allow(remote, now):
+            raise MessageError("ratelimit")
+
+    def _peer_of_static(self, static_public: bytes) -> tuple[Peer, bytes | None]:
+        """The peer with this proven key, and its node ID where the key was not known before."""
+        peer = self._by_static.get(static_public)
+        if peer is not None:
+            return peer, None
+        if self._unidentified:
+            with contextlib.suppress(IdentityError):
+                for node_id in x25519_to_node_ids(static_public):
+                    peer = self._by_fingerprint.get(fingerprint_of(node_id))
+                    if peer is not None and peer.static_public is None:
+                        return peer, node_id
+        raise MessageError("unknown_peer")
+
+    # bootstrap
+
+    def _bootstrap_request(self, peer: Peer) -> bytes:
+        assert peer.fingerprint is not None
+        if peer.nonce is None:
+            # One nonce for all attempts: a late reply to the first is as good.
+            peer.nonce = bootstrap.new_nonce(self._random)
+            self._by_nonce[peer.nonce] = peer
+        return bootstrap.encode_request(peer.fingerprint, peer.nonce)
+
+    def _receive_bootstrap_request(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        reply = bootstrap.answer_request(data, self._bootstrap_key, self._node_id, remote)
+        if not self._bootstrap_limiter.allow(remote, now):
+            raise MessageError("bootstrap_ratelimit")
+        self._transmits.append(Transmit(reply, remote, local))
+
+    def _receive_bootstrap_reply(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        peer = self._by_nonce.get(bootstrap.nonce_of(data))
+        if peer is None or peer.fingerprint is None:
+            raise MessageError("bootstrap_nonce")
+        reply = bootstrap.decode_reply(data, peer.fingerprint)
+        if reply.static_public in self._by_static or hmac.compare_digest(
+            reply.static_public, self._static_public
+        ):
+            raise MessageError("bootstrap_duplicate")
+        peer.observed = reply.observed
+        self._identify(peer, reply.static_public, reply.node_id)
+        peer.attempts = 0
+        self._initiate(peer, now, to=remote)
+        self._rearm(peer)
+
+    def _identify(self, peer: Peer, static_public: bytes, node_id: bytes | None) -> None:
+        """A peer known by fingerprint alone has a key from here on."""
+        self._forget_nonce(peer)
+        self._unidentified -= 1
+        peer.static_public, peer.node_id = static_public, node_id
+        self._register(peer)
+        if node_id is not None:
+            self._events.append(PeerIdentified(peer.handle, node_id))
+
+    # what the ways above share
+
+    def _session_derived(
+        self, peer: Peer, session: Session, remote_index: int, keys: TransportKeys, now: int
+    ) -> None:
+        peer.zero_at = now + self._limits.zero_keys_after
+        self._events.append(
+            KeypairReady(
+                peer=peer.handle,
+                local_index=session.local_index,
+                remote_index=remote_index,
+                send_key=keys.send,
+                receive_key=keys.receive,
+                initiator=session.initiator,
+                created=now,
+            )
+        )
+
+    def _complete(self, peer: Peer, round_trip: int | None) -> None:
+        peer.attempts = 0
+        peer.handshake_at = None
+        peer.last_handshake_wall_ns = self._wall_clock()
+        if round_trip is not None:
+            peer.round_trip = round_trip
+        initiator = round_trip is not None
+        self._events.append(HandshakeCompleted(peer.handle, initiator, round_trip))
+
+    def _roam(self, peer: Peer, remote: Endpoint, local: Endpoint | None) -> None:
+        """An authentic message came from `remote`: that is where the peer is."""
+        peer.turn = 0
+        if (peer.endpoint, peer.local) != (remote, local):
+            peer.endpoint, peer.local = remote, local
+            self._events.append(EndpointChanged(peer.handle, remote, local))
+
+    def _choose_endpoint(self, peer: Peer, endpoint: Endpoint, now: int) -> None:
+        unreachable = peer.endpoint is None
+        if peer.endpoint != endpoint:
+            peer.endpoint, peer.local = endpoint, None
+            self._events.append(EndpointChanged(peer.handle, endpoint))
+        peer.turn = 0
+        if unreachable and peer.handshake_at is not None:
+            # A handshake was wanted while there was nowhere to send it.
+            peer.attempts = 0
+            self._initiate(peer, now)
+
+    def _refuse_unusable(self, keys: Keys, but: Peer | None = None) -> None:
+        """ValueError where a peer (other than `but`) has one of the keys, or no handshake can."""
+        static, fingerprint = keys.static_public, keys.fingerprint
+        if static == self._static_public or fingerprint == self._fingerprint:
+            raise ValueError("this is the node's own key; a peer needs the other side's")
+        holders = (
+            self._by_static.get(static) if static is not None else None,
+            self._by_fingerprint.get(fingerprint) if fingerprint is not None else None,
+        )
+        if any(holder is not None and holder is not but for holder in holders):
+            raise ValueError("another peer has this key already")
+        if static is not None and not self._static.shares_secret_with(KeyPair.from_public(static)):
+            raise ValueError("this public key is not usable: it is of low order")
+
+    def _register(self, peer: Peer) -> None:
+        if peer.static_public is not None:
+            self._by_static[peer.static_public] = peer
+        else:
+            self._unidentified += 1
+        if peer.fingerprint is not None:
+            self._by_fingerprint[peer.fingerprint] = peer
+
+    def _new_index(self, peer: Peer) -> int:
+        """Random, not zero, and not one that a message on its way may still carry."""
+        while True:
+            index = int.from_bytes(self._random(4), "little")
+            if index and index not in self._by_index:
+                self._by_index[index] = peer
+                return index
+
+    def _free(self, indices: list[int]) -> None:
+        for index in indices:
+            del self._by_index[index]
+
+    def _drop_pending(self, peer: Peer) -> None:
+        if peer.pending is not None:
+            self._free([peer.pending.local_index])
+            peer.pending = None
+
+    def _forget_nonce(self, peer: Peer) -> None:
+        if peer.nonce is not None:
+            del self._by_nonce[peer.nonce]
+            peer.nonce = None
