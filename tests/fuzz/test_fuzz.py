@@ -1,0 +1,66 @@
+"""Every libFuzzer target runs for a bounded time on its corpus; a crash fails and leaves its input.
+
+WS_FUZZ_SECONDS (default 10) is the time per target. Inputs that crashed stay in build/fuzz; the
+message names the file and how to run it again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+OUT = HERE.parents[1] / "build" / "fuzz"
+SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "10"))
+TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c"))
+# A start of an instrumented process on a loaded machine, and libFuzzer's last input.
+GRACE_SECONDS = 60
+
+
+@pytest.mark.timeout(SECONDS + 4 * GRACE_SECONDS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_target(name: str, tmp_path: Path) -> None:
+    assert shutil.which("clang"), "the fuzz targets need clang with its run-time (apt: clang)"
+    binary = OUT / f"fuzz_{name}"
+    build = subprocess.run(
+        ["make", "-s", "-C", HERE, f"OUT={OUT}", binary],
+        capture_output=True,
+        text=True,
+        timeout=2 * GRACE_SECONDS,
+        check=False,
+    )
+    assert build.returncode == 0, f"fuzz_{name} does not build:\n{build.stdout}{build.stderr}"
+
+    corpus = HERE / "corpus" / name
+    seeds = list(corpus.iterdir()) if corpus.is_dir() else []
+    assert seeds, f"{corpus} has no input: a target starts from what its format looks like"
+
+    run = subprocess.run(
+        [
+            binary,
+            f"-max_total_time={SECONDS}",
+            "-timeout=10",
+            "-rss_limit_mb=2048",
+            "-print_final_stats=1",
+            f"-artifact_prefix={OUT}/{name}-",
+            tmp_path,  # what it finds new; the corpus in the tree is only read
+            corpus,
+        ],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=SECONDS + GRACE_SECONDS,
+        check=False,
+    )
+    assert run.returncode == 0, (
+        f"fuzz_{name} found a failing input; run it again with:\n"
+        f"  {binary} {OUT}/{name}-<file named below>\n{run.stderr[-8000:]}"
+    )
+    executed = re.search(r"stat::number_of_executed_units:\s+(\d+)", run.stderr)
+    assert executed, run.stderr[-2000:]
+    assert int(executed[1]) > len(seeds), "it ran its corpus and nothing more"
