@@ -113,6 +113,10 @@ class End(ABC):
         """Take the tunnel down in an orderly way."""
 
     @abstractmethod
+    def close(self) -> None:
+        """Stop everything of this end, whatever state it is in."""
+
+    @abstractmethod
     def run(
         self, *command: str | Path, check: bool = True, timeout: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
@@ -188,6 +192,12 @@ class HostEnd(End):
         if self.process is not None:
             self.process.stop()
             self.process = None
+
+    def close(self) -> None:
+        self.stop()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
     def kill(self) -> None:
         """SIGKILL: no chance to clean up."""

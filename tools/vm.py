@@ -35,7 +35,7 @@ MODULES = ("virtio_pci", "virtio_net", "virtio_rng", "wireguard")
 LIBRARIES = "lib/x86_64-linux-gnu"
 PACKAGES = ("busybox-static", "wireguard-tools", "libc6")
 QEMU = (
-    "qemu-system-x86_64 -accel tcg -cpu max -m 192 -nodefaults -no-reboot -display none "
+    "qemu-system-x86_64 -accel tcg -cpu max -m 256 -nodefaults -no-reboot -display none "
     "-serial stdio -object rng-random,id=r,filename=/dev/urandom -device virtio-rng-pci,rng=r "
     "-device virtio-net-pci,netdev=n,romfile="
 )
@@ -206,8 +206,11 @@ class Vm:
         return f"10.202.{self.number}.{part}" if family == 4 else f"fd00:202:{self.number}::{part}"
 
     def _console(self, text: str) -> None:
-        self.process.stdin.write(text.encode() + b"\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(text.encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise LabError(f"the machine is gone: {self.process.log()[-2000:]}") from error
 
     def _wait_for_shell(self, timeout: float = 90.0) -> None:
         deadline = time.monotonic() + timeout
@@ -283,6 +286,11 @@ class KernelWireGuard(End):
 
     def stop(self) -> None:
         self.vm.run(f"ip link del {self.interface}")
+
+    def close(self) -> None:
+        self.vm.run(
+            f"ip link del {self.interface}; killall -q httpd; rm -f /www/* /tmp/*", check=False
+        )
 
     def run(
         self, *command: str | Path, check: bool = True, timeout: float = 60.0

@@ -1,0 +1,130 @@
+"""Whalescale against wireguard-go and the kernel's WireGuard: handshakes, data, rekeys, roams."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.interop.conftest import KINDS, MakePair
+from tools.netlab import LabError, wait_until
+from tools.peers import HostEnd, http_url
+
+pytestmark = pytest.mark.netns
+
+MIB = 1 << 20
+ROLES = ["ours", "theirs"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("initiator", ROLES)
+@pytest.mark.parametrize("with_psk", [False, True], ids=["plain", "psk"])
+@pytest.mark.parametrize("family", [4, 6], ids=["outer4", "outer6"])
+def test_handshake_and_data(
+    make_pair: MakePair, psk: str, kind: str, initiator: str, with_psk: bool, family: int
+) -> None:
+    pair = make_pair(kind)
+    pair.start(initiator=initiator, psk=psk if with_psk else None, family=family)
+    first, second = pair.from_initiator(initiator)
+    first.ping(second, 4, count=1)
+    first.ping(second, 6, count=1)
+    assert first.latest_handshake() > 0
+    assert second.latest_handshake() > 0
+    # A packet of exactly the inner MTU: 1,392 bytes, ICMP and IPv4 headers.
+    pair.ours.run("ping", "-c1", "-w5", "-Mdo", "-s1392", pair.theirs.inside(4))
+    name, digest = pair.theirs.serve(2 * MIB)
+    assert pair.ours.fetch(http_url(pair.theirs, name, 4)) == digest
+    name, digest = pair.ours.serve(2 * MIB)
+    assert pair.theirs.fetch(http_url(pair.ours, name, 6)) == digest
+    received, sent = pair.ours.transfer()
+    assert received > 2 * MIB
+    assert sent > 2 * MIB
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_psk_gets_no_session(make_pair: MakePair, psk: str, kind: str) -> None:
+    pair = make_pair(kind)
+    pair.start(initiator="ours", psk=psk, their_psk="A" * 43 + "=")
+    with pytest.raises(LabError):
+        pair.ours.ping(pair.theirs, count=1, seconds=2)
+    assert pair.ours.latest_handshake() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None:
+    """Ours initiates a new session every 3 s under load; nothing is lost."""
+    pair = make_pair(kind, {"rekey_after_time": 3000})
+    if not _is_whalescale(pair.ours):
+        pytest.skip("only Whalescale's limits can be set")
+    pair.start(initiator="ours", psk=psk)
+    pair.ours.ping(pair.theirs, count=1)
+    name, digest = pair.theirs.serve(8 * MIB)
+    seen = {pair.ours.latest_handshake()}
+    transfer = pair.ours.curl(http_url(pair.theirs, name), rate_bytes=MIB * 4 // 5)
+    while transfer.poll() is None:
+        seen.add(pair.ours.latest_handshake())
+        time.sleep(0.25)
+    assert pair.ours.curl_digest(transfer) == digest
+    assert len(seen) >= 3, f"handshakes at {sorted(seen)}"
+    assert pair.theirs.latest_handshake() >= max(seen) - 1
+
+
+@pytest.mark.slow
+def test_rekey_by_the_other_side(make_pair: MakePair) -> None:
+    """wireguard-go and the kernel rekey after their own 120 s; all pairs wait at the same time."""
+    pairs = [make_pair("go-debian"), make_pair("kernel")]
+    began = {}
+    transfers = []
+    for pair in pairs:
+        pair.start(initiator="theirs")
+        pair.theirs.ping(pair.ours, count=1)
+        began[pair.theirs.interface] = pair.theirs.latest_handshake()
+        name, digest = pair.ours.serve(14 * MIB // 10)
+        transfers.append((pair, digest, http_url(pair.ours, name)))
+    deadline = time.monotonic() + 135
+    done: set[str] = set()
+    # A packet a second from their side: the initiator rekeys when it sends after 120 s.
+    while len(done) < len(pairs) and time.monotonic() < deadline:
+        for pair in pairs:
+            pair.theirs.ping(pair.ours, count=1, seconds=3)
+            if pair.theirs.latest_handshake() > began[pair.theirs.interface]:
+                done.add(pair.theirs.interface)
+        time.sleep(1)
+    assert done == {pair.theirs.interface for pair in pairs}
+    for pair, digest, url in transfers:
+        assert pair.theirs.latest_handshake() - began[pair.theirs.interface] >= 115
+        assert pair.theirs.fetch(url) == digest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mover", ROLES)
+@pytest.mark.parametrize("family", [4, 6], ids=["outer4", "outer6"])
+def test_roam_in_mid_transfer(make_pair: MakePair, kind: str, mover: str, family: int) -> None:
+    pair = make_pair(kind)
+    pair.start(initiator="ours", family=family)
+    pair.ours.ping(pair.theirs, count=1)
+    name, digest = pair.theirs.serve(4 * MIB)
+    transfer = pair.ours.curl(http_url(pair.theirs, name), rate_bytes=MIB)
+    received = pair.ours.transfer()[0]
+    wait_until("data to flow", lambda: pair.ours.transfer()[0] > received + MIB // 2)
+    new = (pair.move_ours if mover == "ours" else pair.move_theirs)(family)
+    assert pair.ours.curl_digest(transfer) == digest
+    watcher = pair.theirs if mover == "ours" else pair.ours
+    assert new in watcher.show("endpoints")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_other_side_starts_anew(make_pair: MakePair, kind: str) -> None:
+    """Their interface goes and comes back with the same key: ours takes the new session."""
+    pair = make_pair(kind)
+    pair.start(initiator="theirs")
+    pair.theirs.ping(pair.ours, count=1)
+    pair.theirs.stop()
+    pair.restart_theirs()
+    pair.theirs.ping(pair.ours, count=1)
+    name, digest = pair.ours.serve(MIB)
+    assert pair.theirs.fetch(http_url(pair.ours, name)) == digest
+
+
+def _is_whalescale(end: HostEnd) -> bool:
+    return type(end).__name__ == "Whalescale"
