@@ -1,0 +1,236 @@
+"""View -> renderables of rich. Pure: no clock, no terminal. Every colour stands beside a word."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from whalescale.status import Agent, Counters, Peer, Status
+from whalescale.tui import text
+from whalescale.tui.snapshot import Rate, View
+
+STATE_STYLES: Final = {"up": "green", "handshaking": "yellow", "idle": "cyan", "unreachable": "red"}
+DETAIL_LINES: Final = 14
+HEADER_LINES: Final = 5
+
+HINTS: Final = "? help   q quit   space pause   ↑/k ↓/j choose a peer"
+HELP: Final = (
+    ("q, Ctrl-C", "quit"),
+    ("space, p", "pause, and go on"),
+    ("↑ ↓, k j", "choose a peer"),
+    ("PgUp PgDn", "ten at a time"),
+    ("Home End, g G", "first, last"),
+    ("?, h", "this help"),
+    ("", ""),
+    ("up", "a session is established"),
+    ("handshaking", "asking for a session"),
+    ("idle", "no session, and nothing to send"),
+    ("unreachable", "handshakes stay without an answer"),
+    ("", ""),
+    ("sent, received", "bytes on the wire (UDP payload), per second in bits"),
+)
+
+
+def state(peer: Peer) -> Text:
+    return Text(peer.state, style=STATE_STYLES[peer.state])
+
+
+def _cell(value: str, style: str = "") -> Text:
+    return Text(text.plain(value), style=style)
+
+
+def drops(counters: Counters) -> str:
+    """ "replay 3, auth 1", or "none" """
+    both = {**counters.drops}
+    for reason, count in counters.handshake_drops.items():
+        both[f"handshake {reason}"] = count
+    some = sorted(((c, r) for r, c in both.items() if c), reverse=True)
+    return ", ".join(f"{text.plain(r)} {text.human_count(c)}" for c, r in some) or "none"
+
+
+def offloads(agent: Agent) -> str:
+    switches = {k: bool(getattr(agent.offloads, k)) for k in agent.offloads.__struct_fields__}
+    off = [k for k, on in switches.items() if not on]
+    if not off:
+        return "all offloads"
+    return "no offloads" if len(off) == len(switches) else f"offloads but {', '.join(off)}"
+
+
+def summary(status: Status) -> Table:
+    """The agent, as `ws status` shows it."""
+    a, c = status.agent, status.counters
+    workers = f"{a.workers} worker{'s' if a.workers != 1 else ''}"
+    rows = {
+        "interface": f"{a.interface}, up for {text.human_duration(a.uptime_s)}, process {a.pid}",
+        "node ID": a.node_id,
+        "fingerprint": a.fingerprint,
+        "WireGuard key": a.wireguard_public_key,
+        "addresses": ", ".join(dict.fromkeys([*a.addresses, a.overlay_address])),
+        "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
+        "data plane": f"{a.backend}, {a.cipher}, {workers}, {offloads(a)}",
+        "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",
+        "received": f"{text.human_bytes(c.rx_bytes)}, {text.human_count(c.rx_packets)} packets",
+        "dropped": drops(c),
+        "cost": f"{text.human_bytes(a.rss_bytes)} memory, {a.cpu_seconds:.1f} s CPU",
+        "configuration": a.config,
+    }
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, _cell(value))
+    return table
+
+
+def peers_table(
+    peers: Sequence[Peer], rates: dict[str, Rate] | None = None, selected: str | None = None
+) -> RenderableType:
+    """One line a peer; with `rates`, the live view's columns."""
+    if not peers:
+        return Text("no peers yet: `ws peer add NAME --id ID --endpoint HOST:PORT`", style="dim")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), expand=rates is not None, pad_edge=False)
+    for name in ("peer", "state", "endpoint", "handshake"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for name in ("RTT", "sent", "received"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("allowed IPs", overflow="fold", no_wrap=rates is not None)
+    for peer in peers:
+        sent, received = text.human_bytes(peer.tx_bytes), text.human_bytes(peer.rx_bytes)
+        chosen = selected is not None and peer.name == selected
+        if rates is not None:
+            r = rates.get(peer.name, Rate())
+            sent, received = text.human_rate(r.tx_bps), text.human_rate(r.rx_bps)
+        mark = "" if selected is None else "> " if chosen else "  "
+        table.add_row(
+            _cell(f"{mark}{peer.name}"),
+            state(peer),
+            _cell(peer.endpoint or text.NONE),
+            text.human_ago(peer.last_handshake_s),
+            text.human_ms(peer.handshake_rtt_ms),
+            sent,
+            received,
+            _cell(", ".join(peer.allowed_ips) or text.NONE),
+            style="reverse" if chosen else "",
+        )
+    return table
+
+
+def header(view: View, width: int) -> Panel:
+    a, c = view.current.agent, view.current.counters
+    up = sum(p.state == "up" for p in view.current.peers)
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"↑ sent {text.human_rate(view.total.tx_bps)}", style="bold")
+    line.append(f" ({text.human_bytes(c.tx_bytes)})   ")
+    line.append(f"↓ received {text.human_rate(view.total.rx_bps)}", style="bold")
+    line.append(f" ({text.human_bytes(c.rx_bytes)})   peers up {up} of {len(view.current.peers)}")
+    second = Text(no_wrap=True, overflow="ellipsis", style="dim")
+    second.append(f"up {text.human_duration(a.uptime_s)}  {a.backend}  {a.cipher}  ")
+    second.append(f"{text.human_bytes(a.rss_bytes)}  CPU {a.cpu_seconds:.1f} s  ")
+    second.append(f"dropped {drops(c)}")
+    third = Text(no_wrap=True, overflow="ellipsis")
+    if view.trouble:
+        third.append(f"trouble: {text.plain(view.trouble)}", style="bold red")
+    elif view.paused:
+        third.append("paused: space goes on", style="bold yellow")
+    else:
+        third.append(text.plain(", ".join(a.addresses)), style="dim")
+    title = text.plain(f"whalescale {a.interface}")
+    return Panel(Group(line, second, third), title=title, title_align="left", width=width)
+
+
+def detail(view: View, width: int) -> Panel:
+    """The chosen peer, with the history of its rates."""
+    peer = next((p for p in view.current.peers if p.name == view.selected), None)
+    if peer is None:
+        return Panel(Text("no peer", style="dim"), title="peer", title_align="left", width=width)
+    history = view.history.get(peer.name, ())
+    r = view.rates.get(peer.name, Rate())
+    bars = max(min(width - 36, 120), 8)
+    key = peer.id or peer.fingerprint or peer.wireguard_public_key or text.NONE
+    candidates = ", ".join(peer.candidates) or text.NONE
+    psk = "with" if peer.preshared_key else "without"
+    every = f"{peer.persistent_keepalive} s" if peer.persistent_keepalive else "off"
+    lines = [
+        ("↑ sent", f"{text.sparkline([t for t, _ in history], bars)} {text.human_rate(r.tx_bps)}"),
+        (
+            "↓ received",
+            f"{text.sparkline([x for _, x in history], bars)} {text.human_rate(r.rx_bps)}",
+        ),
+        (
+            "total",
+            f"{text.human_bytes(peer.tx_bytes)} sent, {text.human_bytes(peer.rx_bytes)} received; "
+            f"packets {text.human_count(peer.tx_packets)}, {text.human_count(peer.rx_packets)}",
+        ),
+        ("path", f"{peer.local or 'any'} → {peer.endpoint or 'not known yet'}"),
+        ("candidates", candidates),
+        ("allowed IPs", ", ".join(peer.allowed_ips) or text.NONE),
+        ("last seen", f"{text.human_ago(peer.last_received_s)}, {peer.staged} packets waiting"),
+        ("keepalive", f"{every}, {psk} preshared key"),
+        ("key", key),
+    ]
+    events = [e for e in view.current.events if e.peer in {peer.name, None}][-2:]
+    for event in events:
+        # UTC, so that the picture is the same wherever it is drawn
+        at = time.strftime("%H:%M:%S", time.gmtime(max(event.t, 0)))
+        lines.append((f"{at} UTC", event.event))
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for name, value in lines:
+        table.add_row(name, _cell(value))
+    title = Text.assemble(text.plain(peer.name), " ", state(peer))
+    return Panel(table, title=title, title_align="left", width=width)
+
+
+def help_panel(width: int) -> Panel:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for key, meaning in HELP:
+        style = STATE_STYLES.get(key, "")
+        table.add_row(Text(key, style=style), meaning)
+    return Panel(table, title="help: any key closes it", title_align="left", width=width)
+
+
+def visible(view: View, lines: int) -> Sequence[Peer]:
+    """The part of the peers that fits, with the chosen one in it."""
+    peers = view.current.peers
+    if len(peers) <= lines:
+        return peers
+    at = next((i for i, p in enumerate(peers) if p.name == view.selected), 0)
+    start = min(max(at - lines // 2, 0), len(peers) - lines)
+    return peers[start : start + lines]
+
+
+def screen(view: View, width: int, height: int) -> RenderableType:
+    """The whole live view for a terminal of this size."""
+    if view.help:
+        return Group(header(view, width), help_panel(width))
+    parts: list[RenderableType] = [header(view, width)]
+    left = height - HEADER_LINES - 1
+    with_detail = left >= DETAIL_LINES + 5 and bool(view.current.peers)
+    lines = max(left - 3 - (DETAIL_LINES if with_detail else 0), 1)
+    shown = visible(view, lines)
+    parts.append(peers_table(shown, view.rates, view.selected))
+    if with_detail:
+        parts.append(detail(view, width))
+    parts.append(Text(HINTS, style="dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def once(view: View, width: int) -> RenderableType:
+    """The same without a terminal: every peer, the chosen one's details, no hints."""
+    parts: list[RenderableType] = [
+        header(view, width),
+        peers_table(view.current.peers, view.rates),
+    ]
+    if view.current.peers:
+        parts.append(detail(view, width))
+    return Group(*parts)

@@ -1,0 +1,163 @@
+"""What the live view knows: two snapshots and a history of rates. Pure, no clock: the time between
+two snapshots is the difference of the agent's own uptime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from whalescale.status import Peer, Status
+
+HISTORY: Final = 240
+
+
+class Rate(NamedTuple):
+    """Bits per second on the wire; None where it is not known (first snapshot, restart)."""
+
+    tx_bps: float | None = None
+    rx_bps: float | None = None
+
+
+UNKNOWN: Final = Rate()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that `render.screen` draws."""
+
+    current: Status
+    total: Rate = UNKNOWN
+    #: by peer name
+    rates: dict[str, Rate] = field(default_factory=dict)
+    #: by peer name: (tx, rx) per interval, oldest first
+    history: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    selected: str | None = None
+    paused: bool = False
+    help: bool = False
+    #: why there is no fresh snapshot, "" when there is one
+    trouble: str = ""
+
+
+def rate(before: Peer | None, after: Peer, seconds: float) -> Rate:
+    if before is None or seconds <= 0:
+        return Rate()
+    return Rate(
+        _bps(before.tx_bytes, after.tx_bytes, seconds),
+        _bps(before.rx_bytes, after.rx_bytes, seconds),
+    )
+
+
+def _bps(before: int, after: int, seconds: float) -> float | None:
+    return (after - before) * 8 / seconds if after >= before else None
+
+
+def first(status: Status) -> View:
+    return View(current=status, selected=status.peers[0].name if status.peers else None)
+
+
+def advance(view: View, status: Status) -> View:
+    """The view after a new snapshot: rates from the difference, history one longer."""
+    before = view.current
+    same = before.agent.pid == status.agent.pid
+    seconds = status.agent.uptime_s - before.agent.uptime_s if same else 0.0
+    if same and seconds == 0:
+        return replace(view, current=status, trouble="")
+    old = {p.name: p for p in before.peers} if same else {}
+    rates = {p.name: rate(old.get(p.name), p, seconds) for p in status.peers}
+    history = {
+        name: (*view.history.get(name, ())[-HISTORY + 1 :], (r.tx_bps or 0.0, r.rx_bps or 0.0))
+        for name, r in rates.items()
+    }
+    total = Rate()
+    if seconds > 0:
+        total = Rate(
+            _bps(before.counters.tx_bytes, status.counters.tx_bytes, seconds),
+            _bps(before.counters.rx_bytes, status.counters.rx_bytes, seconds),
+        )
+    names = [p.name for p in status.peers]
+    selected = view.selected if view.selected in names else (names[0] if names else None)
+    return replace(
+        view,
+        current=status,
+        total=total,
+        rates=rates,
+        history=history,
+        selected=selected,
+        trouble="",
+    )
+
+
+def press(view: View, key: str) -> View | None:
+    """The view after a key; None: leave."""
+    if key == "q":
+        return None
+    if view.help:
+        return replace(view, help=False)
+    if key == "?":
+        return replace(view, help=True)
+    if key == "space":
+        return replace(view, paused=not view.paused)
+    names = [p.name for p in view.current.peers]
+    if not names:
+        return view
+    at = names.index(view.selected) if view.selected in names else 0
+    steps = {"up": at - 1, "down": at + 1, "home": 0, "end": len(names) - 1}
+    steps |= {"pageup": at - 10, "pagedown": at + 10}
+    if key in steps:
+        return replace(view, selected=names[min(max(steps[key], 0), len(names) - 1)])
+    return view
+
+
+_KEYS: Final = {
+    b"\x1b[A": "up",
+    b"\x1bOA": "up",
+    b"k": "up",
+    b"\x1b[B": "down",
+    b"\x1bOB": "down",
+    b"j": "down",
+    b"\x1b[H": "home",
+    b"\x1b[1~": "home",
+    b"g": "home",
+    b"\x1b[F": "end",
+    b"\x1b[4~": "end",
+    b"G": "end",
+    b"\x1b[5~": "pageup",
+    b"\x1b[6~": "pagedown",
+    b"q": "q",
+    b"Q": "q",
+    b"?": "?",
+    b"h": "?",
+    b" ": "space",
+    b"p": "space",
+}
+_LONGEST_FIRST: Final = sorted(_KEYS, key=len, reverse=True)
+
+
+def keys(data: bytes) -> list[str]:
+    """What the terminal sent -> names of keys; what is not known here is skipped."""
+    found: list[str] = []
+    at = 0
+    while at < len(data):
+        for code in _LONGEST_FIRST:
+            if data.startswith(code, at):
+                found.append(_KEYS[code])
+                at += len(code)
+                break
+        else:
+            at += _skip(data, at)
+    return found
+
+
+def _skip(data: bytes, at: int) -> int:
+    """Length of one unknown key; an escape sequence goes as a whole, its letters are no keys."""
+    if data[at] != 0x1B:
+        return 1
+    if data[at + 1 : at + 2] == b"O":
+        return 3
+    if data[at + 1 : at + 2] != b"[":
+        return 1
+    end = at + 2
+    while end < len(data) and not 0x40 <= data[end] <= 0x7E:
+        end += 1
+    return end - at + 1
