@@ -6,7 +6,7 @@ import heapq
 
 
 class TimerQueue:
-    """A heap with lazy entries: a deadline that moves later costs nothing until the old one is up."""
+    """A heap with lazy entries: moving a deadline later costs nothing until the old one is up."""
 
     __slots__ = ("_armed", "_deadlines", "_heap")
 
