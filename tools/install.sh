@@ -49,9 +49,9 @@ for page in docs/man/*.[1-8]; do
 	install -D -m 0644 "$page" "$prefix/share/man/man${page##*.}/$(basename "$page")"
 done
 install -d "$(dirname "$bash_file")" "$(dirname "$zsh_file")" "$(dirname "$fish_file")"
-_WS_COMPLETE=source_bash "$opt/venv/bin/ws" >"$bash_file"
-_WS_COMPLETE=source_zsh "$opt/venv/bin/ws" >"$zsh_file"
-_WS_COMPLETE=source_fish "$opt/venv/bin/ws" >"$fish_file"
+"$opt/venv/bin/ws" --show-completion bash >"$bash_file"
+"$opt/venv/bin/ws" --show-completion zsh >"$zsh_file"
+"$opt/venv/bin/ws" --show-completion fish >"$fish_file"
 reload_systemd
 echo "installed: $("$prefix/bin/ws" version 2>/dev/null | head -n 1)"
 echo "next: ws init, then systemctl enable --now ws@ws0"
