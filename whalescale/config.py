@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -451,14 +451,19 @@ def parse_address(text: str) -> Address:
 
 def parse_network(text: str) -> Network:
     """ "10.77.0.2/32" -> network; host bits must be zero. Raises ValueError, message for a user."""
+    masked = masked_network(text)
+    host = text.partition("/")[0]
+    if ipaddress.ip_address(host) == masked.network_address:
+        return masked
+    alone = f"{host}/{masked.max_prefixlen}"
+    raise ValueError(f'{text!r} has host bits set; write "{masked}", or "{alone}" for the one host')
+
+
+def masked_network(text: str) -> Network:
+    """As `parse_network`, but host bits are cleared, as `wg` does."""
     try:
-        return ipaddress.ip_network(text)
+        if "%" not in text:
+            return ipaddress.ip_network(text, strict=False)
     except ValueError:
         pass
-    try:
-        masked: Any = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        right = 'write a network such as "10.77.0.2/32"'
-        raise ValueError(f"{text!r} is no IP network; {right}") from None
-    host = f"{text.partition('/')[0]}/{masked.max_prefixlen}"
-    raise ValueError(f'{text!r} has host bits set; write "{masked}", or "{host}" for the one host')
+    raise ValueError(f'{text!r} is no IP network; write one such as "10.77.0.2/32"')

@@ -1,0 +1,278 @@
+"""What `ws doctor` looks at. Every check works without privileges and without the extension."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import re
+import resource
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+Verdict = Literal["ok", "warn", "fail"]
+
+CAP_NET_ADMIN: Final = 12
+UDP_SEGMENT: Final = 103
+UDP_GRO: Final = 104
+#: bpf(2); BPF_PROG_GET_NEXT_ID asks for nothing but shows whether the call is there
+BPF_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
+BPF_PROG_GET_NEXT_ID: Final = 11
+BUFFER_BYTES: Final = 1 << 20
+OPEN_FILES: Final = 1024
+OPCODES: Final = ("IORING_OP_SENDMSG", "IORING_OP_RECVMSG", "IORING_OP_READ", "IORING_OP_WRITE")
+
+
+class Check(NamedTuple):
+    """One line of the report; `fix` says what would mend a warn or fail."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+def system(proc: Path = Path("/proc"), sys_fs: Path = Path("/sys")) -> list[Check]:
+    """The machine, in the order of a start. A check that stumbles is a line too."""
+    checks: list[tuple[str, Callable[[], Check]]] = [
+        ("kernel", lambda: kernel(platform.release())),
+        ("TUN device", lambda: tun(Path("/dev/net/tun"))),
+        ("CAP_NET_ADMIN", lambda: capability(proc)),
+        ("data plane", extension),
+        ("cipher ipsec-mb", lambda: cipher("ipsec-mb")),
+        ("cipher openssl", lambda: cipher("openssl")),
+        ("io_uring", io_uring),
+        ("UDP GSO and GRO", udp_offloads),
+        ("IPv6", ipv6),
+        ("socket buffers", lambda: buffers(proc)),
+        ("open files", open_files),
+        ("BPF", bpf),
+        ("BTF", lambda: btf(sys_fs)),
+    ]
+    return [_run(name, check) for name, check in checks]
+
+
+def _run(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except Exception as e:
+        return Check(name, "warn", f"could not be checked: {e or type(e).__name__}")
+
+
+def kernel(release: str) -> Check:
+    """5.6 is the oldest with all that the mmsg backend uses, 6.0 with what io_uring uses."""
+    name = "kernel"
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
+    if found is None:
+        return Check(name, "warn", f"release {release!r} is not understood")
+    version = (int(found[1]), int(found[2]), int(found[3] or 0))
+    if version < (5, 6):
+        return Check(name, "fail", release, "Linux 5.6 or newer is needed, 6.1 is best")
+    if (7, 0, 0) <= version <= (7, 1, 4):
+        problem = f"{release}: UDP GSO is broken in 7.0.0 to 7.1.4"
+        return Check(name, "warn", problem, "update it, or set udp_gso = false under [dataplane]")
+    if version < (6, 0):
+        return Check(name, "warn", f"{release}: too old for io_uring here", "6.1 or newer is best")
+    return Check(name, "ok", release)
+
+
+def tun(path: Path) -> Check:
+    name = "TUN device"
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        fix = "`sudo modprobe tun`; in a container start it with --device /dev/net/tun"
+        return Check(name, "fail", f"{path} is missing", fix)
+    if not stat.S_ISCHR(info.st_mode):
+        return Check(name, "fail", f"{path} is no device", f"`sudo rm {path}; sudo modprobe tun`")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        return Check(name, "warn", f"you may not open {path}", "run it with `sudo`")
+    except OSError as e:
+        return Check(name, "fail", f"{path}: {e.strerror}", "`sudo modprobe tun`")
+    return Check(name, "ok", str(path))
+
+
+def capability(proc: Path) -> Check:
+    name = "CAP_NET_ADMIN"
+    text = (proc / "self/status").read_text()
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", text, re.MULTILINE)
+    if found is not None and int(found[1], 16) >> CAP_NET_ADMIN & 1:
+        return Check(name, "ok", "held")
+    if os.geteuid() == 0:
+        fix = "in a container start it with --cap-add NET_ADMIN"
+        return Check(name, "fail", "not held, though this is root", fix)
+    return Check(name, "warn", "not held by this user", "start with `sudo ws up`")
+
+
+def extension() -> Check:
+    name = "data plane"
+    try:
+        from whalescale.dataplane import engine
+    except ImportError as e:
+        return Check(name, "fail", f"the compiled extension is missing ({e})", "`make setup`")
+    return Check(name, "ok", f"compiled, {len(engine.Drop)} reasons of drops known")
+
+
+def cipher(which: Literal["ipsec-mb", "openssl"]) -> Check:
+    name = f"cipher {which}"
+    try:
+        from whalescale.dataplane.engine import Cipher, cipher_selftest
+    except ImportError:
+        return Check(name, "warn", "cannot be tested without the extension", "`make setup`")
+    if cipher_selftest(Cipher.IPSEC_MB if which == "ipsec-mb" else Cipher.OPENSSL):
+        return Check(name, "ok", "passes the vectors of RFC 8439")
+    if which == "openssl":
+        problem = "OpenSSL's ChaCha20-Poly1305 is missing or wrong"
+        return Check(name, "fail", problem, "`sudo apt install libssl3`; a FIPS mode forbids it")
+    problem = "not here, OpenSSL stands in (about half as fast)"
+    fix = "`sudo apt install libipsec-mb-dev` and `make setup`"
+    if platform.machine() != "x86_64":
+        return Check(name, "ok", "only for x86-64; OpenSSL stands in")
+    return Check(name, "warn", problem, fix)
+
+
+def io_uring() -> Check:
+    name = "io_uring"
+    stand_in = "recvmmsg and sendmmsg stand in"
+    try:
+        from liburing import probe
+    except ImportError as e:
+        return Check(name, "warn", f"liburing is missing ({e})", "`make setup`")
+    try:
+        found = probe()
+    except (OSError, RuntimeError) as e:
+        number = abs(e.errno) if isinstance(e, OSError) and e.errno else 0
+        forbidden = number in {errno.EPERM, errno.EACCES}
+        fix = "`sudo sysctl -w kernel.io_uring_disabled=0`" if forbidden else "Linux 6.1 has it"
+        why = "forbidden here" if forbidden else "not in this kernel"
+        return Check(name, "warn", f"{why}; {stand_in}", fix)
+    missing = [op for op in OPCODES if not found.get(op)]
+    if missing:
+        problem = f"lacks {', '.join(missing)}; {stand_in}"
+        return Check(name, "warn", problem, "use Linux 6.1 or newer")
+    return Check(name, "ok", f"{sum(found.values())} operations")
+
+
+def udp_offloads() -> Check:
+    """Three segments in one send over loopback have to come out as they went in."""
+    name = "UDP GSO and GRO"
+    sent = b"a" * 1000 + b"b" * 1000 + b"c" * 500
+    fix = "set udp_gso = false and udp_gro = false under [dataplane]"
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(1.0)
+        try:
+            sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
+            receiver.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
+            sender.sendto(sent, receiver.getsockname())
+            got = b""
+            while len(got) < len(sent):
+                got += receiver.recv(65536)
+        except OSError as e:
+            return Check(name, "warn", f"not here: {e.strerror or e}", fix)
+    if got != sent:
+        return Check(name, "warn", "this kernel mixes up the segments", fix)
+    return Check(name, "ok", "three segments in one send came through")
+
+
+def ipv6() -> Check:
+    name = "IPv6"
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+            s.bind(("::1", 0))
+    except OSError as e:
+        fix = "`sudo sysctl -w net.ipv6.conf.all.disable_ipv6=0`; the overlay address needs it"
+        return Check(name, "warn", f"not usable: {e.strerror or e}", fix)
+    return Check(name, "ok", "usable")
+
+
+def buffers(proc: Path) -> Check:
+    """The agent may pass these limits with CAP_NET_ADMIN; in some containers it may not."""
+    name = "socket buffers"
+    small = []
+    for key in ("rmem_max", "wmem_max"):
+        value = int((proc / f"sys/net/core/{key}").read_text())
+        if value < BUFFER_BYTES:
+            small.append(f"net.core.{key} is {value}")
+    if small:
+        fix = f"`sudo sysctl -w net.core.rmem_max={4 << 20} net.core.wmem_max={4 << 20}`"
+        return Check(name, "warn", ", ".join(small), fix)
+    return Check(name, "ok", "1 MiB or more")
+
+
+def open_files() -> Check:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+        return Check("open files", "warn", f"{soft} allowed", f"`ulimit -n {OPEN_FILES}`")
+    return Check("open files", "ok", f"{soft} allowed, {hard} at most")
+
+
+def bpf() -> Check:
+    name = "BPF"
+    number = BPF_SYSCALL.get(platform.machine())
+    if number is None:
+        return Check(name, "warn", f"not known on {platform.machine()}; nothing needs it yet")
+    libc = ctypes.CDLL(None, use_errno=True)
+    attributes = ctypes.create_string_buffer(120)
+    if libc.syscall(number, BPF_PROG_GET_NEXT_ID, attributes, len(attributes)) < 0:
+        code = ctypes.get_errno()
+        if code in {errno.EPERM, errno.EACCES}:
+            return Check(name, "warn", "only for root here", "run it with `sudo` to see more")
+        if code != errno.ENOENT:
+            problem = f"bpf(2): {os.strerror(code)}; the tunnel works without"
+            return Check(name, "warn", problem, "a kernel with CONFIG_BPF_SYSCALL has it")
+    return Check(name, "ok", "the system call is there")
+
+
+def btf(sys_fs: Path) -> Check:
+    path = sys_fs / "kernel/btf/vmlinux"
+    if path.exists():
+        return Check("BTF", "ok", str(path))
+    fix = "a kernel with CONFIG_DEBUG_INFO_BTF has it"
+    return Check("BTF", "warn", f"{path} is missing; the tunnel works without", fix)
+
+
+def configuration(path: Path) -> Iterator[Check]:
+    """The file, and the key files that it names."""
+    from whalescale import config
+
+    name = "configuration"
+    try:
+        loaded = config.check(path)
+    except config.ConfigError as e:
+        absent = not e.key and e.problem == "no such file"
+        verdict: Verdict = "warn" if e.exit_code == 4 or absent else "fail"
+        yield Check(name, verdict, e.message, e.fix)
+        return
+    count = len(loaded.peers)
+    yield Check(name, "ok", f"{path}, {count} peer{'s' if count != 1 else ''}")
+    others = loaded.path.stat().st_mode & 0o022
+    if others:
+        yield Check(name, "warn", f"others may change {path}", f"`sudo chmod go-w {path}`")
+
+
+def agent(interface: str) -> Check:
+    from whalescale.cli import client
+    from whalescale.cli.common import UNREACHABLE, CliError
+
+    try:
+        status = client.status(interface)[0]
+    except CliError as e:
+        taken = ""
+        if e.exit_code == UNREACHABLE:
+            with contextlib.suppress(OSError):
+                socket.if_nametoindex(interface)
+                taken = f"; an interface {interface} is there all the same"
+        return Check("agent", "warn", e.message + taken, e.fix)
+    up = sum(p.state == "up" for p in status.peers)
+    return Check("agent", "ok", f"{interface} is up, {up} of {len(status.peers)} peers too")

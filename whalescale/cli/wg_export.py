@@ -1,0 +1,217 @@
+"""`ws export --wireguard PEER`: the wg-quick file that the other side needs."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whalescale import config as configuration
+from whalescale import identity, keyfiles
+from whalescale.cli import client, edit, wgquick
+from whalescale.cli.common import (
+    USAGE,
+    CliError,
+    ConfigPath,
+    Interface,
+    load_config,
+    note,
+    plain,
+)
+from whalescale.config import Config, Network, PeerConfig
+
+
+def export(
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="Its name in the configuration.")],
+    wireguard: Annotated[
+        bool, typer.Option("--wireguard", help="The form of the file (the only one).")
+    ] = False,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="Make its private key, note its public key here."),
+    ] = False,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="HOST:PORT", help="Where this host is.")
+    ] = None,
+    allowed_ip: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-ip", "-a", metavar="NETWORK", help="With a new peer: its address."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Not to stdout; mode 600.")
+    ] = None,
+    interface: Interface = None,
+    config: ConfigPath = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Let --new-key replace its key, -o replace a file.")
+    ] = False,
+) -> None:
+    """Write a wg-quick file for a plain WireGuard peer: ws export --wireguard phone --new-key"""
+    if not wireguard:
+        raise CliError("the form is missing", "say `ws export --wireguard PEER`", USAGE)
+    if output is not None and output.exists() and not force:
+        raise CliError(f"{output} is there already", "--force replaces it")
+    if endpoint is not None:
+        endpoint = _checked_endpoint(endpoint)
+    loaded = load_config(interface, config)
+    own = identity.Identity.from_seed(configuration.read_private_key(loaded))
+    public, overlay = own.static_public, own.overlay_address
+    own.zero()
+    private: str | None = None
+    document: edit.Document | None = None
+    if new_key:
+        document, found, private = _with_new_key(loaded, peer, allowed_ip or [], force)
+        loaded = document.checked()
+    else:
+        found = edit.find_peer(loaded, peer)
+        if allowed_ip:
+            raise CliError("--allowed-ip is for a new peer", "say --new-key too", USAGE)
+    text = _text(loaded, found, public, overlay, private, endpoint)
+    if output is not None:
+        keyfiles.write(output, text)
+        print(f"wrote {output}")
+    else:
+        print(text, end="")
+    if document is not None:
+        # Last, so that no peer is noted here whose private key nobody got to see.
+        document.save()
+        note(f"{found.name}'s public key is in {loaded.path}")
+        edit.reload_running(loaded.interface.name)
+
+
+def _checked_endpoint(text: str) -> str:
+    from whalescale.endpoints import parse_endpoint
+
+    try:
+        return str(parse_endpoint(text))
+    except ValueError as e:
+        raise CliError(f"--endpoint: {e}", "", USAGE) from None
+
+
+def _with_new_key(
+    loaded: Config, name: str, allowed_ips: list[str], force: bool
+) -> tuple[edit.Document, PeerConfig, str]:
+    from nacl.public import PrivateKey
+
+    key = PrivateKey.generate()
+    public = keyfiles.encode_wireguard_key(bytes(key.public_key))
+    document = edit.Document(loaded.path)
+    at = next((i for i, p in enumerate(loaded.peers) if p.name == name), None)
+    if at is None:
+        networks = allowed_ips or [str(free_address(loaded))]
+        table = edit.peer_table(name, wireguard_public_key=public, allowed_ips=networks)
+        document.add_peer(table)
+        at = len(loaded.peers)
+    else:
+        old = loaded.peers[at]
+        if old.wireguard_public_key is None:
+            fix = f"it needs no wg-quick file; or `ws peer remove {name}` first"
+            raise CliError(f"{name} is a Whalescale peer, its key is its identity", fix)
+        if allowed_ips:
+            fix = "leave --allowed-ip away, or edit the file"
+            raise CliError(f"{name} is there already, with its allowed IPs", fix, USAGE)
+        if not force:
+            fix = "--force replaces it, and cuts off who has the old one"
+            raise CliError(f"{name} has a key already", fix)
+        document.set_peer(old, "wireguard_public_key", public)
+    return document, document.checked().peers[at], keyfiles.encode_wireguard_key(bytes(key))
+
+
+def free_address(loaded: Config) -> Network:
+    """The first address of our first network that neither we nor a peer have."""
+    taken = [n for p in loaded.peers for n in p.allowed_ips]
+    own = {a.ip for a in loaded.interface.addresses}
+    for address in loaded.interface.addresses:
+        for tried, host in enumerate(address.network.hosts()):
+            if tried > 1 << 16:
+                break
+            if host not in own and not any(host in n for n in taken):
+                return configuration.parse_network(str(host))
+    fix = "say with --allowed-ip which address it gets"
+    raise CliError(f"no address is free in the networks of {loaded.path}", fix)
+
+
+def _text(
+    loaded: Config,
+    peer: PeerConfig,
+    public: bytes,
+    overlay: ipaddress.IPv6Address,
+    private: str | None,
+    endpoint: str | None,
+) -> str:
+    name = loaded.interface.name
+    lines: list[tuple[str, str]] = [("#", f"{peer.name}: the other side of {name}")]
+    if private is not None:
+        lines.append(("PrivateKey", private))
+    else:
+        known = edit.key_texts(peer)[-1]
+        lines.append(("#", f"only {peer.name} has this one; its public key here: {known}"))
+        lines.append(("PrivateKey", "PRIVATE_KEY"))
+    addresses = [str(n) for n in peer.allowed_ips if n.prefixlen == n.max_prefixlen]
+    if peer.node_id is not None:
+        addresses.append(f"{identity.overlay_address(peer.node_id)}/128")
+    if addresses:
+        lines.append(("Address", ", ".join(addresses)))
+    if peer.endpoints:
+        lines.append(("ListenPort", str(peer.endpoints[0].port)))
+    lines.append(("MTU", str(loaded.interface.mtu)))
+    ours = [ipaddress.ip_network(a.ip) for a in loaded.interface.addresses]
+    ours.append(ipaddress.ip_network(overlay))
+    # Without an address of a family it could not send from there.
+    families = {n.version for n in peer.allowed_ips} or {4, 6}
+    if peer.node_id is not None:
+        families.add(6)
+    reached = ", ".join(str(n) for n in ours if n.version in families)
+    section: list[tuple[str, str]] = [
+        ("#", f"{name} on this host"),
+        ("PublicKey", keyfiles.encode_wireguard_key(public)),
+    ]
+    if peer.preshared_key_file is not None:
+        psk = configuration.read_preshared_key(loaded, peer)
+        section.append(("PresharedKey", keyfiles.encode_wireguard_key(psk)))
+    section.append(("AllowedIPs", reached))
+    where = endpoint or own_endpoint(loaded, peer)
+    if where is not None:
+        section.append(("Endpoint", where))
+    else:
+        port = loaded.interface.listen_port or "PORT"
+        section.append(("#", "where this host can be reached is not known here:"))
+        section.append(("#", f"Endpoint = THIS_HOST:{port}"))
+        note(f"put in where {name} can be reached, or say it with --endpoint HOST:{port}")
+    if not peer.endpoints:
+        # We cannot call a peer whose endpoint is unknown, so it has to keep the way open.
+        section.append(("PersistentKeepalive", "25"))
+    return wgquick.write(lines, section)
+
+
+def own_endpoint(loaded: Config, peer: PeerConfig) -> str | None:
+    """Where the peer sees us, as far as it can be known here: the address that the running agent
+    speaks to it from, or that the kernel would take towards its endpoint (no packet is sent).
+    """
+    port = loaded.interface.listen_port
+    try:
+        status = client.status(loaded.interface.name)[0]
+    except CliError:
+        status = None
+    if status is not None:
+        port = status.agent.listen_port or port
+        local = next((p.local for p in status.peers if p.name == peer.name), None)
+        if local and not local.startswith(("0.0.0.0:", "[::]:")):
+            return plain(local)
+    if not port:
+        return None
+    for candidate in peer.endpoints:
+        if not candidate.numeric:
+            continue
+        family = socket.AF_INET6 if ":" in candidate.host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((candidate.host, candidate.port))
+                ip = str(probe.getsockname()[0])
+        except OSError:
+            continue
+        return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+    return None

@@ -1,0 +1,127 @@
+"""`ws import wg0.conf`: a wg-quick file becomes a configuration with a key of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whalescale import keyfiles
+from whalescale.cli import edit, wgquick
+from whalescale.cli.common import (
+    USAGE,
+    CliError,
+    ConfigPath,
+    Interface,
+    config_path,
+    interface_name,
+    note,
+)
+from whalescale.cli.init import claim
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What wg-quick uses.")],
+    interface: Interface = None,
+    config: ConfigPath = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there (kept as .old).")
+    ] = False,
+) -> None:
+    """Take over a wg-quick file: ws import /etc/wireguard/wg0.conf
+
+    Its private key cannot be kept: the identity here is an Ed25519 key, and no such key belongs to
+    a given WireGuard key. A new one is made, and the peers have to be told its public key.
+    """
+    from whalescale import config as configuration
+    from whalescale import identity
+
+    name = interface_name(interface)
+    if not configuration.is_interface_name(name):
+        fix = "take 1 to 15 of letters, digits and _=+.-, such as ws0"
+        raise CliError(f"{name!r} cannot be an interface's name", fix, USAGE)
+    path = config_path(interface, config).absolute()
+    key_path = path.with_suffix(".key")
+    try:
+        found = wgquick.parse(_read(file))
+    except wgquick.WgQuickError as e:
+        raise CliError(f"{file}: {e}", "mend this line") from None
+    tables = []
+    psks: dict[Path, bytes] = {}
+    for peer, peer_name in zip(found.peers, peer_names(found.peers), strict=True):
+        psk_path: Path | None = None
+        if peer.preshared_key is not None:
+            psk_path = path.with_name(f"{path.stem}-{peer_name}.psk")
+            psks[psk_path] = peer.preshared_key
+        tables.append(
+            edit.peer_table(
+                peer_name,
+                wireguard_public_key=keyfiles.encode_wireguard_key(peer.public_key),
+                endpoints=[peer.endpoint] if peer.endpoint else [],
+                allowed_ips=peer.allowed_ips,
+                preshared_key_file=psk_path.name if psk_path is not None else None,
+                persistent_keepalive=peer.persistent_keepalive,
+            )
+        )
+    extra: list[tuple[str, object]] = []
+    if found.fwmark:
+        extra.append(("fwmark", found.fwmark))
+    if found.table != "auto":
+        extra.append(("table", found.table))
+    text = edit.new_document(
+        name=name,
+        key_file=key_path.name,
+        listen_port=found.listen_port or 0,
+        addresses=found.addresses,
+        mtu=found.mtu or 1420,
+        extra=extra,
+        peers=tables,
+    )
+    # wg takes what is refused here, e.g. one network at two peers: say it before anything is there.
+    configuration.parse(text, path)
+    claim(path, key_path, *psks, force=force)
+    own = identity.Identity.generate(os.urandom)
+    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n")
+    for psk_path, psk in psks.items():
+        keyfiles.write(psk_path, keyfiles.encode_wireguard_key(psk) + "\n")
+    keyfiles.write(path, text)
+    print(f"{file} -> {path}, {len(tables)} peer{'s' if len(tables) != 1 else ''}")
+    if found.has_private_key:
+        note("the PrivateKey was not taken over: no Ed25519 identity belongs to a WireGuard key")
+    if found.not_carried:
+        note(f"not taken over, the agent has nothing like it: {', '.join(found.not_carried)}")
+    print("\nthis host has a new key. In the configuration of every peer, its [Peer] becomes:")
+    print(f"  PublicKey = {keyfiles.encode_wireguard_key(own.static_public)}")
+    print(f"as a Whalescale peer it is: {identity.encode_node_id(own.node_id)}")
+    own.zero()
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as f:
+            return f.read(1 << 24).decode()
+    except FileNotFoundError:
+        raise CliError(f"{file}: no such file", "name a wg-quick file, e.g. wg0.conf") from None
+    except IsADirectoryError:
+        raise CliError(f"{file} is a folder", "name a wg-quick file, e.g. wg0.conf") from None
+    except UnicodeDecodeError:
+        raise CliError(f"{file} is not UTF-8 text", "name a wg-quick file") from None
+
+
+def peer_names(peers: list[wgquick.WgPeer]) -> list[str]:
+    """From the comments where they make a name ("# berlin"), else peer1, ...; no two alike."""
+    from whalescale.config import is_peer_name
+
+    names: list[str] = []
+    for number, peer in enumerate(peers, 1):
+        words = re.sub(r"^(friendly_)?name\s*[=:]\s*", "", peer.comment, flags=re.IGNORECASE)
+        name = re.sub(r"\s+", "-", words.strip())
+        if not is_peer_name(name) or name in names or len(name) > 40:
+            name = f"peer{number}"
+        while name in names:
+            name += "x"
+        names.append(name)
+    return names
