@@ -1,0 +1,77 @@
+"""Two Whalescale agents in namespaces.
+
+a 10.201.1.1 ── veth ── 10.201.1.2 b        outside (and fd00:201:1::1, ::2)
+  10.77.0.1 ══ tunnel ══ 10.77.0.2          inside  (and fd77::1, ::2)
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tools.netlab import Host, Lab, Link, Shape, terminate_as_exception
+from tools.peers import Peer, Whalescale, outside
+
+PORTS = {"a": 51820, "b": 51821}
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unwind_on_sigterm() -> None:
+    terminate_as_exception()
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces")
+    with Lab() as lab:
+        yield lab
+
+
+def make_end(host: Host, number: int, **options: object) -> Whalescale:
+    """An agent with addresses 10.77.0.N and fd77::N, not started. Its interface name is unique:
+    the UAPI sockets of all namespaces share a folder."""
+    name = f"wsn{os.getpid() % 100000}-{next(_numbers)}"
+    addresses = (f"10.77.0.{number}/24", f"fd77::{number}/64")
+    port = 51819 + number
+    return Whalescale(host, name, addresses, port, **options)  # type: ignore[arg-type]
+
+
+@dataclass
+class Two:
+    lab: Lab
+    link: Link
+    a: Whalescale
+    b: Whalescale
+
+    def peer_of(self, end: Whalescale, family: int = 4, endpoint: bool = True) -> Peer:
+        """What `end` is to be told of the other one."""
+        other = self.b if end is self.a else self.a
+        at = outside(self.link.address(other.host, family), other.port)
+        networks = tuple(f"{other.inside(f)}/{32 if f == 4 else 128}" for f in (4, 6))
+        return Peer(other.public_key, networks, at if endpoint else None, node_id=other.node_id)
+
+    def start(self, family: int = 4) -> None:
+        for end in (self.a, self.b):
+            end.start(self.peer_of(end, family))
+
+
+def make_two(lab: Lab, shape: Shape | None = None, **options: object) -> Two:
+    """Two agents on a link, not started."""
+    hosts = lab.host("a"), lab.host("b")
+    link = lab.link(*hosts, shape)
+    a, b = (make_end(host, n, **options) for n, host in enumerate(hosts, start=1))
+    return Two(lab, link, a, b)
+
+
+@pytest.fixture
+def two(lab: Lab) -> Two:
+    """Both agents up, each knowing the other's endpoint; no handshake yet."""
+    pair = make_two(lab)
+    pair.start()
+    return pair

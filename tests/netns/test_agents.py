@@ -1,0 +1,108 @@
+"""Two agents: packets, files, figures, an orderly end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.netns.conftest import Two, make_two
+from tools.netlab import UAPI_FOLDER, Lab, Shape
+from tools.peers import http_url
+
+pytestmark = pytest.mark.netns
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_packets_and_a_file(lab: Lab, outer: int) -> None:
+    two = make_two(lab)
+    two.start(outer)
+    two.a.ping(two.b, 4, count=2)
+    two.b.ping(two.a, 6, count=2)
+    # Packets of every size class: one byte, odd, exactly the MTU.
+    for size in (1, 333, 1391, 1392):
+        two.a.run("ping", "-c1", "-w3", "-Mdo", "-s", str(size), two.b.inside(4))
+    too_long = two.a.run("ping", "-c1", "-w1", "-Mdo", "-s1393", two.b.inside(4), check=False)
+    assert too_long.returncode != 0
+    name, digest = two.b.serve(32 * MIB)
+    for inner in (4, 6):
+        assert two.a.fetch(http_url(two.b, name, inner)) == digest
+
+
+def test_the_address_derived_from_the_key_works(two: Two) -> None:
+    status = json.loads(two.b.ws("status", "-i", two.b.interface, "--json").stdout)
+    address = status["agent"]["overlay_address"]
+    two.a.run("ping", "-c2", "-w5", address)
+
+
+def test_status_tells_what_happened(two: Two) -> None:
+    two.a.ping(two.b, count=5)
+    status = json.loads(two.a.ws("status", "-i", two.a.interface, "--json").stdout)
+    (peer,) = status["peers"]
+    assert peer["state"] == "up"
+    assert peer["id"].replace("-", "") == two.b.node_id
+    assert peer["endpoint"] == f"{two.link.address(two.b.host)}:{two.b.port}"
+    assert peer["tx_packets"] >= 5
+    assert peer["rx_packets"] >= 5
+    assert peer["last_handshake_s"] < 10
+    assert not any(status["counters"]["drops"].values())
+    assert not any(status["counters"]["handshake_drops"].values())
+
+
+@pytest.mark.parametrize(
+    "dataplane",
+    ['backend = "mmsg"', 'backend = "io_uring"', 'cipher = "openssl"', 'cipher = "ipsec-mb"']
+    + [f"{name} = false" for name in ("tun_tso", "tun_gro", "udp_gso", "udp_gro", "tun_uso")],
+)
+def test_each_part_of_the_data_plane(lab: Lab, dataplane: str) -> None:
+    """The choice on one side; the other side stays with what it takes by itself."""
+    two = make_two(lab)
+    two.a.dataplane = dataplane
+    two.start()
+    two.a.ping(two.b, count=1)
+    key, value = dataplane.split(" = ")
+    agent = json.loads(two.a.ws("status", "-i", two.a.interface, "--json").stdout)["agent"]
+    told = {**agent, **agent["offloads"]}
+    assert told[key] == json.loads(value)
+    name, digest = two.b.serve(16 * MIB)
+    assert two.a.fetch(http_url(two.b, name)) == digest
+    name, digest = two.a.serve(16 * MIB)
+    assert two.b.fetch(http_url(two.a, name, 6)) == digest
+
+
+def test_a_link_that_delays_and_loses(lab: Lab) -> None:
+    two = make_two(lab, Shape(rate_mbit=50, delay_ms=10, jitter_ms=3, loss_percent=0.5))
+    two.start()
+    two.a.ping(two.b, count=1)
+    name, digest = two.b.serve(4 * MIB)
+    assert two.a.fetch(http_url(two.b, name), timeout=60) == digest
+
+
+def test_an_orderly_end_leaves_nothing(two: Two) -> None:
+    two.a.ping(two.b, count=1)
+    devices = two.a.host.link_names()
+    assert two.a.interface in devices
+    two.a.ws("down", "-i", two.a.interface)
+    assert two.a.process is not None
+    assert two.a.process.wait(5) == 0
+    assert two.a.host.link_names() == devices - {two.a.interface}
+    routes = two.a.host.ip_json("route show table all") + two.a.host.ip_json("-6 route show")
+    assert not [row for row in routes if row.get("dev") == two.a.interface]
+    assert not (UAPI_FOLDER / f"{two.a.interface}.sock").exists()
+    assert _sockets(two.a.runtime) == []
+    assert two.a.port not in two.a.host.udp_ports()
+    assert two.a.host.pids() == []
+
+
+def _sockets(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_socket()]
+
+
+def test_sigterm_ends_it_as_well(two: Two) -> None:
+    assert two.a.process is not None
+    assert two.a.process.stop() == 0
+    assert two.a.interface not in two.a.host.link_names()
+    assert not (UAPI_FOLDER / f"{two.a.interface}.sock").exists()
