@@ -159,7 +159,7 @@ def cipher_selftest(cipher: Cipher) -> bool:
 
 
 def keep_net_admin_only() -> None:
-    """Drop every capability but CAP_NET_ADMIN; call it while there is one thread (capabilities(7))."""
+    """Drop every capability but CAP_NET_ADMIN; call it while there is one thread only."""
     _check(lib.ws_caps_keep_net_admin(), "capabilities")
 
 

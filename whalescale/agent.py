@@ -1,0 +1,521 @@
+"""The composition root: the only file that builds the core, the engine and the runtime together.
+
+Start-up order, each step undone in reverse when a later one fails: configuration and keys, lock,
+interface, addresses, UDP sockets, routes, capabilities dropped, workers, control sockets, ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import whalescale
+from whalescale import config as configuration
+from whalescale import locations
+from whalescale.config import Config, ConfigError
+from whalescale.dataplane import engine as dataplane
+from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload
+from whalescale.identity import Identity
+from whalescale.protocol.limits import NS_PER_MS, Limits
+from whalescale.protocol.node import Node
+from whalescale.runtime import logbuffer, notify, reload, snapshot
+from whalescale.runtime.control_socket import ControlServer, private_directory
+from whalescale.runtime.driver import Driver
+from whalescale.runtime.errors import EXIT_FAILED, EXIT_PERMISSION, AgentError
+from whalescale.runtime.netlink import (
+    Interface,
+    LocalAddress,
+    Netlink,
+    Network,
+    Route,
+    watch_addresses,
+)
+from whalescale.runtime.routes import Routes, free_table, wanted_routes
+from whalescale.runtime.sockets import Sockets
+from whalescale.runtime.tun import Tun, open_tun
+from whalescale.runtime.tunnel import PeerSpec, Tunnel
+from whalescale.runtime.wg_device import WgDevice
+from whalescale.runtime.wg_uapi import DIRECTORY as UAPI_DIRECTORY
+from whalescale.runtime.wg_uapi import UapiServer
+
+__all__ = ["AgentError", "run"]
+
+log = logging.getLogger(__name__)
+
+TEST_LIMITS: Final = "WHALESCALE_TEST_LIMITS"
+#: tests run several agents of one interface name on one machine
+UAPI_DIR: Final = "WHALESCALE_UAPI_DIR"
+
+_BACKENDS: Final = {"auto": Backend.AUTO, "mmsg": Backend.MMSG, "io_uring": Backend.URING}
+_CIPHERS: Final = {
+    "auto": Cipher.AUTO,
+    "ipsec-mb": Cipher.IPSEC_MB,
+    "openssl": Cipher.OPENSSL,
+}
+
+
+def run(config_path: Path) -> int:
+    """Run the agent of one configuration until it is told to stop; `ws up -f`.
+
+    Returns the exit code. AgentError: it could not start, or its interface was taken away.
+    """
+    os.umask(0o077)
+    ring = logbuffer.setup(journal="JOURNAL_STREAM" in os.environ)
+    try:
+        config = configuration.check(config_path)
+        limits = limits_from(os.environ.get(TEST_LIMITS, ""))
+        peers = reload.specs(config)
+        dataplane.protect_process()
+        seed = configuration.read_private_key(config)
+    except ConfigError as e:
+        raise reload.as_agent_error(e) from None
+    identity = Identity.from_seed(seed)
+    seed[:] = bytes(len(seed))
+    try:
+        with lock(config.interface.name):
+            return asyncio.run(Agent(config, identity, limits, ring).main(peers))
+    finally:
+        identity.zero()
+
+
+def limits_from(text: str) -> Limits:
+    """For tests of rekeying: JSON of Limits in ms (message counts as they are), shorter only.
+
+    WHALESCALE_TEST_LIMITS='{"rekey_after_time": 2000, "keepalive_timeout": 500}'
+    """
+    if not text:
+        return Limits()
+    defaults = Limits()
+    counts = ("rekey_after_messages", "reject_after_messages")
+    times = [f.name for f in fields(Limits) if getattr(defaults, f.name) >= NS_PER_MS]
+    known = {n for n in times if n.endswith(("_time", "_timeout", "_max", "_age"))} | {*counts}
+    try:
+        asked = json.loads(text)
+        values = {
+            name: int(value) if name in counts else int(float(value) * NS_PER_MS)
+            for name, value in asked.items()
+        }
+        if not values.keys() <= known:
+            raise ValueError(f"unknown: {', '.join(sorted(values.keys() - known))}")
+        if any(not 0 < v <= getattr(defaults, n) for n, v in values.items()):
+            raise ValueError("limits can only be made shorter")
+    except (ValueError, TypeError, AttributeError) as e:
+        raise AgentError(f"{TEST_LIMITS}: {e}", "unset it, it is for tests") from None
+    return replace(defaults, **values)
+
+
+@contextlib.contextmanager
+def lock(interface: str) -> Any:
+    """One agent per interface name and runtime directory; the kernel lets go of a killed one's."""
+    path = locations.runtime_dir() / f"{interface}.lock"
+    private_directory(path.parent)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise AgentError(
+                f"an agent for {interface} is running already (process {pid})",
+                f"`ws status -i {interface}` shows it, `ws down -i {interface}` stops it",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+        with contextlib.suppress(OSError):
+            path.unlink()
+    finally:
+        os.close(fd)
+
+
+class Agent:
+    """One running tunnel."""
+
+    def __init__(
+        self, config: Config, identity: Identity, limits: Limits, ring: logbuffer.LogBuffer
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._limits = limits
+        self._ring = ring
+        self._stop = asyncio.Event()
+        self._failure: AgentError | None = None
+        self._reloading = asyncio.Lock()
+        self._routing = asyncio.Lock()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._default_table = 0
+
+    async def main(self, peers: list[PeerSpec]) -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_loop_error)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await self._start(stack, peers)
+            except OSError as e:
+                raise AgentError(
+                    e.strerror or str(e),
+                    "`ws doctor` looks for the cause",
+                    EXIT_PERMISSION if e.errno in (errno.EPERM, errno.EACCES) else EXIT_FAILED,
+                ) from None
+            log.info("%s is up, UDP port %d", self._name, self._sockets.port)
+            notify.sd_notify("READY=1\nSTATUS=up")
+            notify.ready_fd()
+            await self._stop.wait()
+            notify.sd_notify("STOPPING=1")
+            self._control.stop_listening()
+        log.info("%s is down", self._name)
+        if self._failure is not None:
+            raise self._failure
+        return 0
+
+    @property
+    def _name(self) -> str:
+        return self._config.interface.name
+
+    # start
+
+    async def _start(self, stack: contextlib.AsyncExitStack, peers: list[PeerSpec]) -> None:
+        config = self._config
+        # First in, last out: who waits for the control connection's end finds all else gone.
+        self._control = ControlServer(
+            locations.control_socket(self._name),
+            {
+                "status": self._status,
+                "reload": self._reload,
+                "stop": self._on_stop,
+                "version": _version,
+            },
+            {"logs": self._logs},
+        )
+        stack.push_async_callback(self._control.close)
+        self._netlink = await stack.enter_async_context(Netlink.open())
+        if await self._netlink.find_interface(self._name) is not None:
+            raise AgentError(
+                f"interface {self._name} is there already",
+                f"choose another [interface] name, or remove it: ip link del {self._name}",
+            )
+        engine = await self._build(stack, config, peers)
+        await self._interface_up(config)
+        self._sockets.open(config.interface.listen_port)
+        first = await self._netlink.local_addresses(self._ifindex)
+        self._sockets.follow(first)
+        plan = reload.plan(self._tunnel, peers)
+        try:
+            self._tunnel.commit(plan.change)
+        except ValueError as e:
+            raise AgentError(f"{config.path}: {e}", "check the peers' keys") from None
+        self._routes = Routes(self._netlink, self._ifindex, self._name)
+        stack.push_async_callback(self._routes.clear)
+        await self._routes.apply(self._routes_for(config, plan.networks))
+        self._tunnel.on_networks_changed = self._spawn_reroute
+
+        _drop_capabilities()
+        engine.start()
+        loop = asyncio.get_running_loop()
+        self._driver.start(loop)
+        stack.callback(self._driver.stop)
+        self._task(self._watch(first))
+        stack.push_async_callback(self._cancel_background)
+        await self._control.start()
+        uapi = UapiServer(
+            Path(os.environ.get(UAPI_DIR) or UAPI_DIRECTORY) / f"{self._name}.sock",
+            self._device.view,
+            self._device.change,
+        )
+        try:
+            await uapi.start()
+        except (AgentError, OSError) as e:
+            # The tunnel works without it; `wg show` does not.
+            log.warning("no WireGuard socket: %s", e)
+        stack.push_async_callback(uapi.close)
+
+    async def _build(
+        self, stack: contextlib.AsyncExitStack, config: Config, peers: list[PeerSpec]
+    ) -> Engine:
+        """TUN device, engine, core and what ties them, nothing of it running yet."""
+        plane = config.dataplane
+        fwmark = config.interface.fwmark
+        if _wants_default(config, peers):
+            fwmark = await self._table_of_its_own(config)
+        tun = open_tun(self._name, queues=plane.workers, tso=plane.tun_tso, uso=plane.tun_uso)
+        engine = self._new_engine(stack, tun, config, fwmark)
+        found = await self._netlink.find_interface(self._name)
+        if found is None:
+            raise AgentError(f"interface {self._name} went away during the start", "start again")
+        self._ifindex = found
+        self._sockets = Sockets(engine)
+        self._node = Node(
+            self._identity, limits=self._limits, random=os.urandom, wall_clock=time.time_ns
+        )
+        self._tunnel = Tunnel(self._node, engine)
+        self._driver = Driver(
+            self._node,
+            engine,
+            self._limits,
+            on_event=self._tunnel.on_event,
+            on_fatal=self._on_fatal,
+        )
+        self._tunnel.attach(self._driver)
+        stack.callback(self._tunnel.close)
+        self._engine = engine
+        self._device = WgDevice(
+            self._identity,
+            self._node,
+            engine,
+            self._tunnel,
+            self._sockets,
+            fwmark,
+            lambda: self._default_table if self._routes.has_default else 0,
+        )
+        self._subject = snapshot.Subject(
+            config,
+            self._identity,
+            self._limits,
+            self._node,
+            engine,
+            self._driver,
+            self._tunnel,
+            self._sockets,
+            dataplane.now(),
+        )
+        return engine
+
+    def _new_engine(
+        self, stack: contextlib.AsyncExitStack, tun: Tun, config: Config, fwmark: int
+    ) -> Engine:
+        plane = config.dataplane
+        off = Offload.NONE
+        for offload in (o for o in Offload if o is not Offload.NONE):
+            if not getattr(plane, str(offload.name).lower()):
+                off |= offload
+        if not tun.uso:
+            off |= Offload.TUN_USO
+        try:
+            engine = Engine(
+                public_key=self._identity.static_public,
+                mtu=config.interface.mtu,
+                workers=plane.workers,
+                backend=_BACKENDS[plane.backend],
+                cipher=_CIPHERS[plane.cipher],
+                offloads_off=off,
+                fwmark=fwmark,
+            )
+        except OSError as e:
+            tun.close()
+            raise AgentError(
+                f"data plane: {e}", f"change [dataplane] in {config.path}, or see `ws doctor`"
+            ) from None
+        stack.callback(engine.close)
+        for worker, fd in enumerate(tun.fds):
+            engine.set_tun(worker, fd)
+        return engine
+
+    async def _interface_up(self, config: Config) -> None:
+        for address in self._addresses(config):
+            await self._netlink.add_address(self._ifindex, address)
+        await self._netlink.set_up(self._ifindex, config.interface.mtu)
+
+    def _addresses(self, config: Config) -> list[Interface]:
+        """The file's, and the one derived from the key."""
+        overlay = configuration.parse_address(f"{self._identity.overlay_address}/128")
+        return [*config.interface.addresses, overlay]
+
+    # routes
+
+    async def _table_of_its_own(self, config: Config) -> int:
+        """The routing table, and mark, of a tunnel that is the default route (wg-quick(8))."""
+        if not self._default_table:
+            self._default_table = config.interface.fwmark or await free_table(self._netlink)
+        return self._default_table
+
+    def _routes_for(self, config: Config, networks: set[Network]) -> set[Route]:
+        if config.interface.table == "off":
+            return set()
+        return wanted_routes(networks, self._addresses(config), self._default_table)
+
+    def _spawn_reroute(self) -> None:
+        self._task(self._reroute())
+
+    async def _reroute(self) -> None:
+        """A peer known by fingerprint told its node ID: its overlay address needs a route."""
+        async with self._routing:
+            try:
+                await self._routes.apply(self._routes_for(self._config, self._tunnel.networks()))
+            except AgentError as e:
+                log.warning("%s", e.message)
+
+    # in operation
+
+    def _task(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _cancel_background(self) -> None:
+        tasks = list(self._background)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, first: list[LocalAddress]) -> None:
+        last = first
+
+        def changed(addresses: Any) -> None:
+            nonlocal last
+            if addresses != last:
+                last = addresses
+                self._sockets.follow(addresses)
+
+        await watch_addresses(self._netlink, self._ifindex, changed)
+
+    def _on_fatal(self, reason: int) -> None:
+        if self._failure is None:
+            self._failure = AgentError(
+                f"interface {self._name} or one of its sockets is gone "
+                f"({os.strerror(reason) if reason else 'no reason given'})",
+                "`sudo ws up` makes it anew",
+            )
+        self._stop.set()
+
+    def _on_hangup(self) -> None:
+        async def reload_and_log() -> None:
+            try:
+                await self._reload({})
+            except AgentError as e:
+                log.error("reload refused: %s; %s", e.message, e.fix)
+
+        self._task(reload_and_log())
+
+    # methods of the control socket
+
+    async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        return snapshot.take(self._subject)
+
+    async def _on_stop(self, _: dict[str, Any]) -> dict[str, Any]:
+        # After the answer is on its way.
+        asyncio.get_running_loop().call_later(0.01, self._stop.set)
+        return {}
+
+    async def _logs(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The ring's lines, then (follow) new ones: {"line": {"t", "level", "message"}} each."""
+        queue: asyncio.Queue[logbuffer.Line] = asyncio.Queue(logbuffer.RING_LINES)
+
+        def put(line: logbuffer.Line) -> None:
+            if not queue.full():  # a reader that is too slow misses lines
+                queue.put_nowait(line)
+
+        unfollow = self._ring.follow(put)
+        try:
+            for line in self._ring.lines():
+                yield {"line": line}
+            while params.get("follow"):
+                yield {"line": await queue.get()}
+        finally:
+            unfollow()
+
+    async def _reload(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Read the file again and carry it out; {"check": true} only says what would change."""
+        async with self._reloading:
+            old = self._config
+            try:
+                new = configuration.check(old.path)
+            except ConfigError as e:
+                raise reload.as_agent_error(e) from None
+            reload.refuse(old, new, self._identity)
+            peers = reload.specs(new)
+            plan = reload.plan(self._tunnel, peers)
+            words = reload.changes(old, new, plan.change)
+            if not params.get("check"):
+                await self._carry_out(old, new, plan, peers)
+                log.info("reloaded %s: %s", new.path, "; ".join(words) or "nothing changed")
+            return {"changes": words}
+
+    async def _carry_out(
+        self, old: Config, new: Config, plan: reload.Plan, peers: list[PeerSpec]
+    ) -> None:
+        """What can fail comes first, and each step leaves things as they were if it does."""
+        port = self._sockets.port
+        if new.interface.listen_port != old.interface.listen_port:
+            self._sockets.reopen(new.interface.listen_port)
+        wanted = set(self._addresses(new))
+        added = [a for a in wanted if a not in self._addresses(old)]
+        before = self._routes.routes
+        try:
+            for address in added:
+                await self._netlink.add_address(self._ifindex, address)
+            async with self._routing:
+                fwmark = new.interface.fwmark
+                if _wants_default(new, peers):
+                    fwmark = await self._table_of_its_own(new)
+                self._device.set_fwmark(fwmark)
+                await self._routes.apply(self._routes_for(new, plan.networks))
+            try:
+                self._tunnel.commit(plan.change)
+            except ValueError as e:
+                raise AgentError(f"{new.path}: {e}", "check the peers' keys") from None
+        except (AgentError, OSError) as e:
+            with contextlib.suppress(AgentError, OSError):
+                await self._routes.apply(set(before))
+            for address in added:
+                with contextlib.suppress(OSError):
+                    await self._netlink.remove_address(self._ifindex, address)
+            with contextlib.suppress(AgentError):
+                self._sockets.reopen(port)
+            if isinstance(e, OSError):
+                raise AgentError(e.strerror or str(e), "nothing was changed") from None
+            raise
+        for address in set(self._addresses(old)) - wanted:
+            await self._netlink.remove_address(self._ifindex, address)
+        for address in wanted:
+            # Removing an IPv4 address takes the others of its network along.
+            await self._netlink.add_address(self._ifindex, address)
+        if new.interface.mtu != old.interface.mtu:
+            await self._netlink.set_mtu(self._ifindex, new.interface.mtu)
+            self._engine.set_mtu(new.interface.mtu)
+        self._config = self._subject.config = new
+
+
+async def _version(_: dict[str, Any]) -> dict[str, Any]:
+    return {"version": whalescale.__version__}
+
+
+def _wants_default(config: Config, peers: list[PeerSpec]) -> bool:
+    return config.interface.table == "auto" and any(
+        n.prefixlen == 0 for p in peers for n in p.allowed_ips
+    )
+
+
+def _drop_capabilities() -> None:
+    # They belong to threads: one that runs already would keep all of them.
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise AgentError(
+            f"{threads} threads run before the capabilities are dropped", "report this as a fault"
+        )
+    try:
+        dataplane.keep_net_admin_only()
+    except OSError as e:
+        raise AgentError(
+            f"capabilities: {e.strerror}",
+            "run `sudo ws up`, or give the service CAP_NET_ADMIN",
+            EXIT_PERMISSION,
+        ) from None
+
+
+def _log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    log.error("%s: %s", context.get("message", "event loop"), error if error else "no details")

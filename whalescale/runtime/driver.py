@@ -1,0 +1,384 @@
+"""Between the pure core and the C engine: upcalls and time in, keypairs and messages out.
+
+Everything here runs on the asyncio loop's thread. The core is asked nothing about
+sockets or clocks, the engine nothing about protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from whalescale.dataplane import engine as dataplane
+from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallType
+from whalescale.protocol.limits import Limits
+from whalescale.protocol.node import Node
+from whalescale.protocol.types import (
+    Activity,
+    Endpoint,
+    EndpointChanged,
+    Event,
+    HandshakeGaveUp,
+    KeypairReady,
+    KeypairsExpired,
+    PeerConfig,
+    PeerHandle,
+    SendKeepalive,
+    Transmit,
+)
+
+log = logging.getLogger(__name__)
+
+#: upcalls handled before the loop gets to look at its other descriptors
+UPCALLS_PER_TURN: Final = 32
+#: ... and the longest that a turn may take (a handshake costs about a millisecond)
+TURN_S: Final = 0.02
+#: the longest between two samples of what the workers saw
+TICK_S: Final = 1.0
+TICK_SHORTEST_S: Final = 0.02
+NS: Final = 1_000_000_000
+
+
+def to_addr(endpoint: Endpoint | None) -> Addr | None:
+    return None if endpoint is None else Addr(*endpoint)
+
+
+def to_endpoint(addr: Addr | None) -> Endpoint | None:
+    return None if addr is None else Endpoint(*addr)
+
+
+def tick_seconds(limits: Limits) -> float:
+    """Often enough for the shortest timer that counts from the engine's timestamps."""
+    shortest = min(limits.keepalive_timeout, limits.rekey_timeout, limits.rekey_after_time)
+    return max(TICK_SHORTEST_S, min(TICK_S, shortest / 5 / NS))
+
+
+class Driver:
+    """Owns the traffic between one Node and one Engine. Peers are named by the node's handles."""
+
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        limits: Limits,
+        *,
+        on_event: Callable[[Event], None],
+        on_fatal: Callable[[int], None],
+        clock: Callable[[], int] = dataplane.now,
+    ) -> None:
+        self._node = node
+        self._engine = engine
+        self._limits = limits
+        self._on_event = on_event
+        self._on_fatal = on_fatal
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._numbers: dict[PeerHandle, int] = {}
+        self._handles: dict[int, PeerHandle] = {}
+        #: peers that have keypairs in the engine, and what was last told of them
+        self._live: dict[PeerHandle, tuple[int, int, int, int]] = {}
+        self._last_now = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: int | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._tick_s = tick_seconds(limits)
+        self._resume: asyncio.Handle | None = None
+        #: what went wrong here and was survived, by kind
+        self.faults: Counter[str] = Counter()
+
+    # life
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        loop.add_reader(self._engine.upcall_fd(), self._upcalls_waiting)
+        self._tick = loop.call_later(self._tick_s, self._on_tick)
+        self.drain()
+
+    def stop(self) -> None:
+        """Let go of the loop. The engine may be closed afterwards, not before."""
+        if self._loop is None:
+            return
+        self._loop.remove_reader(self._engine.upcall_fd())
+        for handle in (self._timer, self._tick, self._resume):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._tick = self._resume = self._deadline = None
+        self._loop = None
+
+    def now(self) -> int:
+        """ns of CLOCK_BOOTTIME, never less than before."""
+        self._last_now = max(self._last_now, self._clock())
+        return self._last_now
+
+    # peers
+
+    def add_peer(self, config: PeerConfig) -> PeerHandle:
+        """ValueError: the node refuses it (duplicate, own or low-order key). OSError: no room."""
+        handle = self._node.add_peer(config, self.now())
+        try:
+            number = self._engine.add_peer()
+        except OSError:
+            self._node.remove_peer(handle, self.now())
+            self._discard_events()
+            raise
+        self._numbers[handle] = number
+        self._handles[number] = handle
+        self.drain()
+        return handle
+
+    def update_peer(self, handle: PeerHandle, config: PeerConfig) -> None:
+        """ValueError: the node refuses it."""
+        self._node.update_peer(handle, config, self.now())
+        self.drain()
+
+    def set_endpoint(self, handle: PeerHandle, endpoint: Endpoint) -> None:
+        self._node.set_endpoint(handle, endpoint, self.now())
+        self.drain()
+
+    def remove_peer(self, handle: PeerHandle) -> None:
+        self._node.remove_peer(handle, self.now())
+        self.drain()
+        self._live.pop(handle, None)
+        number = self._numbers.pop(handle)
+        del self._handles[number]
+        self._engine.remove_peer(number)
+
+    def want_handshake(self, handle: PeerHandle) -> None:
+        """Ask for a session now (`ws ping`, a peer that waits for one to be identified)."""
+        self._node.want_handshake(handle, self.now())
+        self.drain()
+
+    def number(self, handle: PeerHandle) -> int:
+        """The engine's number of a peer."""
+        return self._numbers[handle]
+
+    def stats(self, handle: PeerHandle) -> PeerStats:
+        return self._engine.peer_stats(self._numbers[handle])
+
+    # upcalls
+
+    def _upcalls_waiting(self) -> None:
+        try:
+            os.read(self._engine.upcall_fd(), 8)
+        except BlockingIOError:
+            pass
+        except OSError as e:
+            self._fault("eventfd", e)
+        if self._resume is None:
+            self._turn()
+
+    def _turn(self) -> None:
+        """Handle some upcalls; what remains waits until other descriptors were looked at."""
+        self._resume = None
+        if self._loop is None:
+            return
+        until = time.monotonic() + TURN_S
+        count = 0
+        for upcall in itertools.islice(self._engine.upcalls(), UPCALLS_PER_TURN):
+            count += 1
+            self._upcall(upcall)
+            self._drain_outputs()
+            if time.monotonic() > until:
+                count = UPCALLS_PER_TURN
+                break
+        self._rearm()
+        if count == UPCALLS_PER_TURN and self._loop is not None:
+            self._resume = self._loop.call_soon(self._turn)
+
+    def _upcall(self, up: Upcall) -> None:
+        self._last_now = now = max(self._last_now, up.now)
+        if up.type is UpcallType.FATAL:
+            self._on_fatal(up.reason)
+            return
+        try:
+            if up.type is UpcallType.DATAGRAM:
+                if up.remote is not None:
+                    self._node.receive_datagram(
+                        up.data, Endpoint(*up.remote), to_endpoint(up.local), now
+                    )
+                return
+            handle = self._handles.get(up.peer) if up.peer is not None else None
+            if handle is None:
+                return  # removed while the upcall waited
+            if up.type is UpcallType.NEED_HANDSHAKE:
+                self._node.want_handshake(handle, now)
+            elif up.type is UpcallType.CONFIRMED:
+                self._node.keypair_confirmed(handle, up.index, now)
+            elif up.type is UpcallType.ROAMED and up.remote is not None:
+                self._node.endpoint_observed(
+                    handle, Endpoint(*up.remote), to_endpoint(up.local), now
+                )
+        except Exception as e:  # a fault on one message must not end every session
+            self._fault(f"upcall {up.type.name.lower()}", e)
+
+    # time
+
+    def _on_tick(self) -> None:
+        if self._loop is None:
+            return
+        self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+        self._sample(tuple(self._live), self.now())
+        self._advance()
+
+    def _on_timer(self) -> None:
+        self._timer = self._deadline = None
+        self._advance()
+
+    def _sample(self, handles: Iterable[PeerHandle], now: int) -> None:
+        """Tell the core what the workers saw of these peers."""
+        for handle in handles:
+            told = self._live.get(handle)
+            if told is None:
+                continue
+            seen = self._engine.activity(self._numbers[handle])
+            if seen != told:
+                self._live[handle] = seen
+                self._node.activity(handle, Activity(*seen), now)
+
+    def _advance(self) -> None:
+        """Tell the core what time it is.
+
+        Fresh samples first: a timer computed from an old one may be due no longer. After a
+        suspend the clock has jumped and asyncio's has not; the tick finds that out.
+        """
+        now = self.now()
+        try:
+            deadline = self._node.poll_timeout()
+            if deadline is not None and deadline <= now:
+                self._sample(self._node.due_peers(now), now)
+                self._node.handle_timeout(now)
+        except Exception as e:  # see _upcall
+            self._fault("timer", e)
+        self.drain()
+
+    def _rearm(self) -> None:
+        if self._loop is None:
+            return
+        deadline = self._node.poll_timeout()
+        if deadline == self._deadline and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._deadline, self._timer = deadline, None
+        if deadline is not None:
+            # The floor keeps a deadline in the past from eating the loop.
+            delay = max((deadline - self._clock()) / NS, 0.001)
+            # The tick looks again every second, so a far one needs no timer of its own.
+            if delay <= 2 * self._tick_s:
+                self._timer = self._loop.call_later(delay, self._on_timer)
+            else:
+                self._deadline = None
+
+    # outputs
+
+    def drain(self) -> None:
+        """Carry out all that the core wants, and set the timer."""
+        self._drain_outputs()
+        self._rearm()
+
+    def _drain_outputs(self) -> None:
+        """Events before messages: keys are in place before the peer hears that it may use them."""
+        while True:
+            event = self._node.poll_event()
+            if event is not None:
+                self._event(event)
+                continue
+            transmit = self._node.poll_transmit()
+            if transmit is None:
+                return
+            self._transmit(transmit)
+
+    def _discard_events(self) -> None:
+        while self._node.poll_event() is not None:
+            pass
+
+    def _event(self, event: Event) -> None:
+        number = self._numbers.get(event.peer)
+        if number is None:
+            return
+        try:
+            self._apply(event, number)
+        except OSError as e:
+            self._fault(type(event).__name__, e)
+        try:
+            self._on_event(event)
+        except Exception as e:  # bookkeeping must not stop the session
+            self._fault(f"{type(event).__name__} hook", e)
+
+    def _apply(self, event: Event, number: int) -> None:
+        match event:
+            case KeypairReady():
+                self._install(event, number)
+            case KeypairsExpired():
+                self._live.pop(event.peer, None)
+                self._engine.clear_keypairs(number)
+            case SendKeepalive():
+                self._engine.send_keepalive(number)
+            case EndpointChanged():
+                stats = self._engine.peer_stats(number)
+                if (stats.endpoint, stats.local) != (to_addr(event.remote), to_addr(event.local)):
+                    self._engine.set_endpoint(number, Addr(*event.remote), to_addr(event.local))
+            case HandshakeGaveUp():
+                self._engine.drop_staged(number)
+            case _:
+                pass
+
+    def _install(self, event: KeypairReady, number: int) -> None:
+        limits = self._limits
+        try:
+            self._engine.install_keypair(
+                number,
+                local_index=event.local_index,
+                remote_index=event.remote_index,
+                send_key=event.send_key,
+                receive_key=event.receive_key,
+                initiator=event.initiator,
+                created=event.created,
+                rekey_after=limits.rekey_after_time,
+                reject_after=limits.reject_after_time,
+                rekey_after_messages=limits.rekey_after_messages,
+                reject_after_messages=limits.reject_after_messages,
+            )
+        finally:
+            for key in (event.send_key, event.receive_key):
+                key[:] = bytes(len(key))
+        self._live.setdefault(event.peer, (0, 0, 0, 0))
+
+    def _transmit(self, transmit: Transmit) -> None:
+        """The kernel may refuse (ENETUNREACH, EPERM of a firewall, ENOBUFS): timers try again."""
+        remote = Addr(*transmit.remote)
+        try:
+            if self._engine.send(transmit.data, remote, to_addr(transmit.local)):
+                return
+            # The local address may be gone: let the routing table choose.
+            if transmit.local is not None and self._engine.send(transmit.data, remote, None):
+                return
+            self.faults["send"] += 1
+        except OSError as e:
+            self._fault("send", e)
+
+    def _fault(self, what: str, error: Exception) -> None:
+        self.faults[what] += 1
+        if isinstance(error, OSError) and error.errno in (
+            errno.ENOBUFS,
+            errno.EPERM,
+            errno.ENETUNREACH,
+            errno.EHOSTUNREACH,
+        ):
+            return
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = (
+            f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}"
+            if place is not None
+            else "?"
+        )
+        log.error("%s: %s: %s (%s)", what, type(error).__name__, error, where)

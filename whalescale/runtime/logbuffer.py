@@ -1,0 +1,109 @@
+"""The agent's log: stderr, and a bounded ring in memory for `ws logs`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+RING_LINES: Final = 2000
+#: a message (by its format string) may be written this often per window
+BURST: Final = 10
+WINDOW_S: Final = 10.0
+
+Line = dict[str, Any]
+
+
+class RateLimit(logging.Filter):
+    """Lets BURST records of a format string pass per WINDOW_S; says later how many were held."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = (record.name, str(record.msg))
+        now = self._clock()
+        start, count = self._seen.get(key, (now, 0))
+        held = 0
+        if now - start >= WINDOW_S:
+            held = max(count - BURST, 0)
+            start, count = now, 0
+        if len(self._seen) > 256:
+            # format strings are literals, so this takes a caller that formats by itself
+            self._seen.clear()
+        self._seen[key] = (start, count + 1)
+        if held:
+            record.msg = f"{record.getMessage()} ({held} more like it were held back)"
+            record.args = ()
+        return count < BURST
+
+
+class LogBuffer(logging.Handler):
+    """Keeps the last RING_LINES lines as {"t": unix s, "level", "message"} and feeds followers."""
+
+    def __init__(self, lines: int = RING_LINES) -> None:
+        super().__init__()
+        self._ring: deque[Line] = deque(maxlen=lines)
+        self._followers: set[Callable[[Line], None]] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line: Line = {
+            "t": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        self._ring.append(line)
+        for follower in tuple(self._followers):
+            follower(line)
+
+    def lines(self) -> list[Line]:
+        return list(self._ring)
+
+    def follow(self, follower: Callable[[Line], None]) -> Callable[[], None]:
+        """Call `follower` with every new line, until the returned function is called."""
+        self._followers.add(follower)
+        return lambda: self._followers.discard(follower)
+
+
+class _Stderr(logging.Formatter):
+    """`time level message`; under systemd a priority prefix instead, the journal has the time."""
+
+    def __init__(self, journal: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not self._journal:
+            return super().format(record)
+        priority = 3 if record.levelno >= 40 else 4 if record.levelno >= 30 else 6
+        return f"<{priority}>{record.getMessage()}"
+
+
+def setup(*, journal: bool, level: int = logging.INFO) -> LogBuffer:
+    """Wire the `whalescale` logger to stderr and a new ring. Other libraries only warn."""
+    ring = LogBuffer()
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(_Stderr(journal))
+    limit = RateLimit()
+    logger = logging.getLogger("whalescale")
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+    logger.filters.clear()
+    logger.setLevel(level)
+    logger.propagate = False
+
+    class _Limited(logging.Handler):
+        # One limiter in front of both, so that both show the same lines.
+        def emit(self, record: logging.LogRecord) -> None:
+            if limit.filter(record):
+                ring.handle(record)
+                stderr.handle(record)
+
+    logger.addHandler(_Limited())
+    logging.getLogger().setLevel(logging.WARNING)
+    return ring

@@ -1,0 +1,168 @@
+"""What the agent tells of itself: the `status` result, whose shape is whalescale/status.py."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import whalescale
+from whalescale import identity as ident
+from whalescale.config import Config
+from whalescale.dataplane.engine import Backend, Cipher, Drop, Engine, Offload, WorkerStats
+from whalescale.identity import Identity
+from whalescale.keyfiles import encode_wireguard_key
+from whalescale.protocol.limits import Limits
+from whalescale.protocol.node import Node
+from whalescale.runtime.driver import Driver, to_endpoint
+from whalescale.runtime.sockets import Sockets
+from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
+from whalescale.status import VERSION
+
+_BACKENDS = {Backend.MMSG: "mmsg", Backend.URING: "io_uring", Backend.AUTO: ""}
+_CIPHERS = {Cipher.IPSEC_MB: "ipsec-mb", Cipher.OPENSSL: "openssl", Cipher.AUTO: ""}
+NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Subject:
+    """All that a snapshot looks at. `config` is replaced by a reload."""
+
+    config: Config
+    identity: Identity
+    limits: Limits
+    node: Node
+    engine: Engine
+    driver: Driver
+    tunnel: Tunnel
+    sockets: Sockets
+    started_ns: int
+
+
+def take(s: Subject) -> dict[str, Any]:
+    """The whole status; counters are read from shared memory, no worker is asked."""
+    now = s.driver.now()
+    return {
+        "version": VERSION,
+        "agent": _agent(s, now),
+        "counters": _counters(s),
+        "peers": [_peer(s, peer, now) for peer in s.tunnel.peers.values()],
+        "events": list(s.tunnel.events),
+    }
+
+
+def resident_bytes() -> int:
+    """Resident set size of this process (proc(5), statm)."""
+    with open("/proc/self/statm", encoding="ascii") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _agent(s: Subject, now: int) -> dict[str, Any]:
+    chosen = s.engine.chosen()
+    interface = s.config.interface
+    return {
+        "version": whalescale.__version__,
+        "pid": os.getpid(),
+        "uptime_s": round((now - s.started_ns) / NS, 3),
+        "interface": interface.name,
+        "config": str(s.config.path),
+        "node_id": ident.encode_node_id(s.identity.node_id),
+        "fingerprint": ident.encode_fingerprint(s.identity.fingerprint),
+        "wireguard_public_key": encode_wireguard_key(s.identity.static_public),
+        "overlay_address": str(s.identity.overlay_address),
+        "listen_port": s.sockets.port,
+        "addresses": [str(a) for a in interface.addresses],
+        "mtu": interface.mtu,
+        "anchor": interface.anchor,
+        "backend": _BACKENDS[chosen.backend],
+        "cipher": _CIPHERS[chosen.cipher],
+        "offloads": {
+            str(o.name).lower(): not chosen.offloads_off & o for o in Offload if o is not Offload(0)
+        },
+        "workers": chosen.workers,
+        "rss_bytes": resident_bytes(),
+        # of all threads, the C workers too
+        "cpu_seconds": round(time.process_time(), 3),
+    }
+
+
+def _counters(s: Subject) -> dict[str, Any]:
+    workers = [s.engine.worker_stats(w) for w in range(s.engine.chosen().workers)]
+    drops: Counter[str] = Counter()
+    for worker in workers:
+        for reason, n in zip(Drop, worker.drops, strict=False):
+            drops[reason.name.lower()] += n
+    names = (
+        "tx_packets",
+        "tx_bytes",
+        "rx_packets",
+        "rx_bytes",
+        "handshake_rx",
+        "keepalives_tx",
+        "keepalives_rx",
+    )
+    return {
+        **{name: _sum(workers, name) for name in names},
+        "drops": dict(drops),
+        "handshake_drops": dict(s.node.drops),
+    }
+
+
+def _sum(workers: Iterable[WorkerStats], name: str) -> int:
+    return sum(getattr(w, name) for w in workers)
+
+
+def _ago(now: int, then: int) -> float | None:
+    """Seconds since; None: never."""
+    return round(max(now - then, 0) / NS, 3) if then else None
+
+
+def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
+    stats = s.driver.stats(peer.handle)
+    core = s.node.peer_status(peer.handle)
+    spec = peer.spec
+    created = core.session_created
+    if created is not None and now - created < s.limits.reject_after_time:
+        state = "up"
+    elif peer.unreachable:
+        state = "unreachable"
+    elif core.handshake_attempts:
+        state = "handshaking"
+    else:
+        state = "idle"
+    fingerprint = core.fingerprint
+    candidates = [str(e) for e in spec.endpoints]
+    candidates += [
+        text
+        for e in peer.resolver.current()
+        if (text := format_endpoint(e)) and text not in candidates
+    ]
+    overlay = peer.overlay_network
+    return {
+        "name": spec.name,
+        "id": ident.encode_node_id(peer.node_id) if peer.node_id else None,
+        "fingerprint": ident.encode_fingerprint(fingerprint) if fingerprint else None,
+        "wireguard_public_key": encode_wireguard_key(peer.static_public)
+        if peer.static_public
+        else None,
+        "state": state,
+        "endpoint": format_endpoint(to_endpoint(stats.endpoint) or core.endpoint),
+        "local": format_endpoint(to_endpoint(stats.local) or core.local),
+        "candidates": candidates,
+        "allowed_ips": [str(n) for n in spec.allowed_ips],
+        "overlay_address": str(overlay.network_address) if overlay is not None else None,
+        "last_handshake_s": _ago(now, peer.last_handshake_ns),
+        "handshake_rtt_ms": round(core.round_trip / 1e6, 3) if core.round_trip else None,
+        "last_received_s": _ago(now, stats.last_received),
+        "last_sent_s": _ago(now, stats.last_sent),
+        "tx_bytes": stats.tx_bytes,
+        "rx_bytes": stats.rx_bytes,
+        "tx_packets": stats.tx_packets,
+        "rx_packets": stats.rx_packets,
+        "staged": stats.staged,
+        "persistent_keepalive": spec.persistent_keepalive,
+        "preshared_key": any(spec.preshared_key),
+    }

@@ -1,0 +1,329 @@
+"""The tunnel's peers: what the file and `wg set` ask for, carried into the core and the engine."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from whalescale import identity
+from whalescale.dataplane.engine import Engine
+from whalescale.endpoints import HostPort
+from whalescale.protocol.node import Node
+from whalescale.protocol.types import (
+    Endpoint,
+    EndpointChanged,
+    Event,
+    HandshakeCompleted,
+    HandshakeGaveUp,
+    KeypairsExpired,
+    PeerConfig,
+    PeerHandle,
+    PeerIdentified,
+)
+from whalescale.runtime.driver import Driver
+from whalescale.runtime.resolve import Resolver
+
+log = logging.getLogger(__name__)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: `ws status` shows the last of them
+EVENTS_KEPT: Final = 200
+#: the engine's WS_MAX_PEERS
+MAX_PEERS: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSpec:
+    """What is wanted of one peer. At least one of the three keys is set (raw bytes)."""
+
+    name: str
+    static_public: bytes | None = None
+    node_id: bytes | None = None
+    fingerprint: bytes | None = None
+    preshared_key: bytes = field(default=bytes(32), repr=False)
+    endpoints: tuple[HostPort, ...] = ()
+    allowed_ips: tuple[Network, ...] = ()
+    #: seconds, 0 off
+    persistent_keepalive: int = 0
+    #: named by the file, so that routes follow; False: added through the UAPI socket
+    configured: bool = True
+
+    def forms(self) -> frozenset[tuple[str, bytes]]:
+        """Every form of the key; specs of one peer share at least one."""
+        forms: set[tuple[str, bytes]] = set()
+        if self.static_public is not None:
+            forms.add(("x25519", self.static_public))
+        if self.node_id is not None:
+            forms.add(("x25519", identity.node_id_to_x25519(self.node_id)))
+            forms.add(("fingerprint", identity.fingerprint_of(self.node_id)))
+        if self.fingerprint is not None:
+            forms.add(("fingerprint", self.fingerprint))
+        return frozenset(forms)
+
+    @property
+    def x25519(self) -> bytes | None:
+        """The Noise static key, None while only a fingerprint is known."""
+        if self.static_public is not None or self.node_id is None:
+            return self.static_public
+        return identity.node_id_to_x25519(self.node_id)
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """A peer in operation. Times: `_ns` CLOCK_BOOTTIME, `_wall_ns` wall clock; 0: never."""
+
+    handle: PeerHandle
+    spec: PeerSpec
+    resolver: Resolver
+    node_id: bytes | None
+    static_public: bytes | None
+    last_handshake_ns: int = 0
+    last_handshake_wall_ns: int = 0
+    round_trip_ns: int | None = None
+    #: the last attempt was given up
+    unreachable: bool = False
+    #: what the engine was told
+    networks: tuple[Network, ...] = ()
+
+    @property
+    def overlay_network(self) -> Network | None:
+        """The /128 of the address derived from the node ID: implicitly one of the allowed IPs."""
+        return None if self.node_id is None else overlay_network(self.node_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A validated set of changes, carried out as one by `Tunnel.commit`."""
+
+    add: Sequence[PeerSpec] = ()
+    update: Sequence[tuple[Peer, PeerSpec]] = ()
+    remove: Sequence[Peer] = ()
+
+
+class Tunnel:
+    """All peers. `attach` the driver before anything else."""
+
+    def __init__(self, node: Node, engine: Engine, wall: Callable[[], int] = time.time_ns) -> None:
+        self._node = node
+        self._engine = engine
+        self._wall = wall
+        self._driver: Driver | None = None
+        self.peers: dict[PeerHandle, Peer] = {}
+        self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        #: called when `networks()` may have changed without a commit
+        self.on_networks_changed: Callable[[], None] = lambda: None
+
+    def attach(self, driver: Driver) -> None:
+        self._driver = driver
+
+    @property
+    def driver(self) -> Driver:
+        assert self._driver is not None
+        return self._driver
+
+    # views
+
+    def by_key(self, static_public: bytes) -> Peer | None:
+        handle = self._node.find_peer(static_public)
+        return None if handle is None else self.peers.get(handle)
+
+    def index(self) -> dict[tuple[str, bytes], Peer]:
+        """Every peer under every form of its key."""
+        found: dict[tuple[str, bytes], Peer] = {}
+        for peer in self.peers.values():
+            spec = peer.spec
+            if peer.node_id is not None:
+                spec = replace(spec, node_id=peer.node_id)
+            for form in spec.forms():
+                found[form] = peer
+        return found
+
+    def networks(self) -> set[Network]:
+        """What the routing table should send here: of peers named by the file only, as `wg set`
+        changes no routes either."""
+        found: set[Network] = set()
+        for peer in self.peers.values():
+            if peer.spec.configured:
+                found |= set(peer.networks)
+        return found
+
+    # changes
+
+    def commit(self, change: Change) -> None:
+        """Carry out `change`: all of it, or on ValueError or OSError nothing.
+
+        ValueError: a key that cannot be (low order, our own), or too many peers.
+        """
+        if len(self.peers) + len(change.add) - len(change.remove) > MAX_PEERS:
+            raise ValueError(f"more than {MAX_PEERS} peers")
+        added: list[Peer] = []
+        updated: list[tuple[Peer, PeerSpec]] = []
+        try:
+            for spec in change.add:
+                added.append(self._add(spec))
+            for peer, spec in change.update:
+                updated.append((peer, peer.spec))
+                self._update(peer, spec)
+        except (ValueError, OSError):
+            for peer, old in updated:
+                self._update(peer, old)
+            for peer in added:
+                self._drop(peer)
+            raise
+        for peer in change.remove:
+            self._note(peer, "removed")
+            self._drop(peer)
+        # Networks last, and from the losers to the winners: a network has one owner.
+        changed = [*added, *(peer for peer, _ in updated)]
+        for peer in changed:
+            peer.networks = self._wanted_networks(peer)
+        for peer in changed:
+            self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
+
+    def _config(self, spec: PeerSpec, endpoints: tuple[Endpoint, ...]) -> PeerConfig:
+        return PeerConfig(
+            static_public=spec.x25519,
+            node_id=spec.node_id,
+            fingerprint=spec.fingerprint,
+            preshared_key=spec.preshared_key,
+            endpoints=endpoints,
+            persistent_keepalive=spec.persistent_keepalive,
+        )
+
+    def _add(self, spec: PeerSpec) -> Peer:
+        resolver = Resolver(spec.name, spec.endpoints)
+        handle = self.driver.add_peer(self._config(spec, resolver.current()))
+        peer = Peer(handle, spec, resolver, spec.node_id, spec.x25519)
+        self.peers[handle] = peer
+        self._watch(peer, resolver)
+        self._note(peer, "added")
+        return peer
+
+    def _watch(self, peer: Peer, resolver: Resolver) -> None:
+        peer.resolver = resolver
+        resolver.found = lambda endpoints: self._resolved(peer, endpoints)
+        resolver.start()
+
+    def _resolved(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
+        """A name has (other) addresses: candidates, tried when the endpoint in use is silent."""
+        try:
+            self.driver.update_peer(peer.handle, self._config(peer.spec, endpoints))
+        except ValueError as e:
+            log.error("peer %s: %s", peer.spec.name, e)
+
+    def _update(self, peer: Peer, spec: PeerSpec) -> None:
+        old = peer.spec
+        if spec.endpoints == old.endpoints and spec.name == old.name:
+            resolver = peer.resolver
+        else:
+            resolver = Resolver(spec.name, spec.endpoints)
+        endpoints = resolver.current()
+        if (config := self._config(spec, endpoints)) != self._config(old, peer.resolver.current()):
+            self.driver.update_peer(peer.handle, config)
+        peer.spec = spec
+        peer.node_id = peer.node_id or spec.node_id
+        peer.static_public = peer.static_public or spec.x25519
+        if resolver is not peer.resolver:
+            peer.resolver.close()
+            self._watch(peer, resolver)
+        if spec.endpoints != old.endpoints and endpoints:
+            # Someone said where the peer is now; a roam since then may say otherwise again.
+            in_use = self._node.peer_status(peer.handle).endpoint
+            if in_use not in endpoints:
+                self.driver.set_endpoint(peer.handle, endpoints[0])
+
+    def _drop(self, peer: Peer) -> None:
+        peer.resolver.close()
+        del self.peers[peer.handle]
+        self.driver.remove_peer(peer.handle)
+
+    @staticmethod
+    def _wanted_networks(peer: Peer) -> tuple[Network, ...]:
+        own = peer.overlay_network
+        if own is None or own in peer.spec.allowed_ips:
+            return peer.spec.allowed_ips
+        return (*peer.spec.allowed_ips, own)
+
+    # what the core tells
+
+    def on_event(self, event: Event) -> None:
+        """The driver's hook: bookkeeping for status, look-ups, identified peers."""
+        peer = self.peers.get(event.peer)
+        if peer is None:
+            return
+        match event:
+            case HandshakeCompleted():
+                # A rekey every two minutes is an event, not a line in the log.
+                quiet = bool(peer.last_handshake_ns) and not peer.unreachable
+                peer.last_handshake_ns = self.driver.now()
+                peer.last_handshake_wall_ns = self._wall()
+                peer.round_trip_ns = event.round_trip or peer.round_trip_ns
+                if peer.unreachable:
+                    self._note(peer, "reachable again")
+                peer.unreachable = False
+                peer.resolver.handshake_completed()
+                self._note(peer, "session (initiator)" if event.initiator else "session", quiet)
+            case HandshakeGaveUp():
+                if not peer.unreachable:
+                    self._note(peer, "unreachable: no answer to the handshake")
+                peer.unreachable = True
+                peer.resolver.handshake_gave_up()
+            case KeypairsExpired():
+                self._note(peer, "keys expired")
+            case EndpointChanged():
+                self._note(peer, f"endpoint {format_endpoint(event.remote)}")
+            case PeerIdentified():
+                self._identified(peer, event.node_id)
+            case _:
+                pass
+
+    def _identified(self, peer: Peer, node_id: bytes) -> None:
+        peer.node_id = node_id
+        peer.static_public = identity.node_id_to_x25519(node_id)
+        peer.networks = self._wanted_networks(peer)
+        self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
+        self._note(peer, "identified")
+        self.on_networks_changed()
+
+    def _note(self, peer: Peer, what: str, quiet: bool = False) -> None:
+        self.events.append(
+            {"t": round(self._wall() / 1e9, 3), "peer": peer.spec.name, "event": what}
+        )
+        if not quiet:
+            log.info("peer %s: %s", peer.spec.name, what)
+
+    def close(self) -> None:
+        """Stop look-ups. Sessions end with the engine."""
+        for peer in self.peers.values():
+            peer.resolver.close()
+
+
+def overlay_network(node_id: bytes) -> Network:
+    return ipaddress.IPv6Network(identity.overlay_address(node_id))
+
+
+def format_endpoint(endpoint: Endpoint | None) -> str | None:
+    """ "192.0.2.7:51820", "[2001:db8::7]:51820", "[fe80::1%3]:51820"."""
+    if endpoint is None:
+        return None
+    if ":" not in endpoint.ip:
+        return f"{endpoint.ip}:{endpoint.port}"
+    zone = f"%{endpoint.scope_id}" if endpoint.scope_id else ""
+    return f"[{endpoint.ip}{zone}]:{endpoint.port}"
+
+
+def move_networks(specs: Iterable[PeerSpec], winner: PeerSpec) -> list[PeerSpec]:
+    """`specs` without the networks that `winner` has now: a network has one owner."""
+    taken = set(winner.allowed_ips)
+    return [
+        s
+        if s is winner or not taken & set(s.allowed_ips)
+        else replace(s, allowed_ips=tuple(n for n in s.allowed_ips if n not in taken))
+        for s in specs
+    ]

@@ -1,0 +1,185 @@
+"""What `wg show` sees and what `wg set` does, in terms of this agent's tunnel.
+
+Peers added here stand beside the file's and are not written to it. As with every WireGuard,
+`wg set` changes no routes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from whalescale.dataplane.engine import Engine
+from whalescale.identity import Identity
+from whalescale.protocol.node import Node
+from whalescale.runtime.driver import to_endpoint
+from whalescale.runtime.errors import AgentError
+from whalescale.runtime.resolve import numeric_endpoint
+from whalescale.runtime.sockets import Sockets
+from whalescale.runtime.tunnel import Change, Peer, PeerSpec, Tunnel, format_endpoint, move_networks
+from whalescale.runtime.wg_uapi import (
+    DeviceView,
+    PeerChange,
+    PeerView,
+    SetRequest,
+    UapiError,
+    same_private_key,
+)
+
+log = logging.getLogger(__name__)
+
+
+class WgDevice:
+    """`mark_held()`: the fwmark that the default route's rules need, 0 when none do."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        node: Node,
+        engine: Engine,
+        tunnel: Tunnel,
+        sockets: Sockets,
+        fwmark: int,
+        mark_held: Callable[[], int],
+    ) -> None:
+        self._identity = identity
+        self._node = node
+        self._engine = engine
+        self._tunnel = tunnel
+        self._sockets = sockets
+        self.fwmark = fwmark
+        self._mark_held = mark_held
+
+    # get
+
+    def view(self) -> DeviceView:
+        return DeviceView(
+            bytes(self._identity.static_private), self._sockets.port, self.fwmark, self._peers()
+        )
+
+    def _peers(self) -> Iterator[PeerView]:
+        for peer in list(self._tunnel.peers.values()):
+            # `wg` knows peers by public key only: one that has not told its own is left out.
+            if peer.static_public is None or peer.handle not in self._tunnel.peers:
+                continue
+            stats = self._tunnel.driver.stats(peer.handle)
+            endpoint = to_endpoint(stats.endpoint) or self._node.peer_status(peer.handle).endpoint
+            yield PeerView(
+                peer.static_public,
+                peer.spec.preshared_key,
+                format_endpoint(endpoint),
+                peer.last_handshake_wall_ns,
+                stats.tx_bytes,
+                stats.rx_bytes,
+                peer.spec.persistent_keepalive,
+                peer.networks,
+            )
+
+    # set
+
+    async def change(self, request: SetRequest) -> None:
+        """Check all of it, then do all of it. UapiError: nothing has changed."""
+        if request.private_key is not None and not same_private_key(
+            request.private_key, bytes(self._identity.static_private)
+        ):
+            raise UapiError(
+                errno.EINVAL, "the private key is the file's; change it there and restart the agent"
+            )
+        held = self._mark_held()
+        if held and request.fwmark not in (None, 0, held):
+            raise UapiError(errno.EBUSY, f"the default route's rules need fwmark {held}")
+        change = self._plan(request)
+        try:
+            if request.listen_port is not None:
+                self._sockets.reopen(request.listen_port)
+        except AgentError as e:
+            raise UapiError(errno.EADDRINUSE, e.message) from None
+        if request.fwmark is not None:
+            self.set_fwmark(request.fwmark or held)
+        try:
+            self._tunnel.commit(change)
+        except ValueError as e:
+            raise UapiError(errno.EINVAL, str(e)) from None
+        self._point(request)
+
+    def _point(self, request: SetRequest) -> None:
+        """An endpoint that is set again brings a peer back that has roamed since."""
+        for section in request.peers:
+            peer = self._tunnel.by_key(section.public_key)
+            if peer is None or section.endpoint is None:
+                continue
+            endpoint = numeric_endpoint(section.endpoint)
+            if self._node.peer_status(peer.handle).endpoint != endpoint:
+                self._tunnel.driver.set_endpoint(peer.handle, endpoint)
+
+    def set_fwmark(self, fwmark: int) -> None:
+        if fwmark != self.fwmark:
+            self._engine.set_fwmark(fwmark)
+            self.fwmark = fwmark
+
+    def _plan(self, request: SetRequest) -> Change:
+        """From the request's sections, in order, to what each peer shall be in the end."""
+        before: dict[bytes, Peer] = {
+            p.static_public: p for p in self._tunnel.peers.values() if p.static_public is not None
+        }
+        wanted: dict[bytes, PeerSpec] = {}
+        if not request.replace_peers:
+            wanted = {key: p.spec for key, p in before.items()}
+        for section in request.peers:
+            key = section.public_key
+            if key == self._identity.static_public:
+                continue  # as wireguard-go: a configuration shared by all hosts names us too
+            if section.remove:
+                wanted.pop(key, None)
+                continue
+            known = wanted.get(key)
+            if known is None:
+                if section.update_only:
+                    continue
+                known = self._fresh(key, before.get(key))
+            spec = _changed(known, section)
+            wanted[key] = spec
+            if section.allowed_ips:
+                moved = move_networks(wanted.values(), spec)
+                wanted = dict(zip(wanted, moved, strict=True))
+        return Change(
+            add=[s for key, s in wanted.items() if key not in before],
+            update=[
+                (p, wanted[key])
+                for key, p in before.items()
+                if key in wanted and wanted[key] != p.spec
+            ],
+            remove=[p for key, p in before.items() if key not in wanted],
+        )
+
+    @staticmethod
+    def _fresh(key: bytes, peer: Peer | None) -> PeerSpec:
+        """A new peer; one that was removed and comes back keeps its name and its node ID."""
+        if peer is None:
+            return PeerSpec(f"wg-{key.hex()[:8]}", static_public=key, configured=False)
+        old = peer.spec
+        return PeerSpec(
+            old.name, old.static_public, old.node_id, old.fingerprint, configured=old.configured
+        )
+
+
+def _changed(spec: PeerSpec, section: PeerChange) -> PeerSpec:
+    allowed = [] if section.replace_allowed_ips else list(spec.allowed_ips)
+    for add, network in section.allowed_ips:
+        if network in allowed:
+            allowed.remove(network)
+        if add:
+            allowed.append(network)
+    return replace(
+        spec,
+        preshared_key=spec.preshared_key
+        if section.preshared_key is None
+        else section.preshared_key,
+        endpoints=spec.endpoints if section.endpoint is None else (section.endpoint,),
+        persistent_keepalive=spec.persistent_keepalive
+        if section.persistent_keepalive is None
+        else section.persistent_keepalive,
+        allowed_ips=tuple(allowed),
+    )
