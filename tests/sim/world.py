@@ -1,0 +1,397 @@
+"""A fake internet: many Nodes, each with a stand-in of the C data plane, under one fake clock.
+
+Nothing sleeps; `World.run` jumps from event to event. All randomness comes from one seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import struct
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from whalescale.identity import Identity
+from whalescale.protocol.limits import Limits
+from whalescale.protocol.node import Node, PeerConfig
+from whalescale.protocol.types import (
+    Activity,
+    Endpoint,
+    EndpointChanged,
+    Event,
+    HandshakeGaveUp,
+    KeypairReady,
+    KeypairsExpired,
+    SendKeepalive,
+)
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+#: How often the driver samples a busy peer's activity.
+SAMPLE = SECOND // 2
+
+
+@dataclass
+class Link:
+    """What happens to a datagram on its way. Delay is uniform, so it reorders."""
+
+    delay: tuple[int, int] = (10 * MS, 10 * MS)
+    loss: float = 0.0
+    duplicate: float = 0.0
+
+
+class Keys:
+    """A keypair as the C side keeps it."""
+
+    def __init__(self, ready: KeypairReady) -> None:
+        self.local_index, self.remote_index = ready.local_index, ready.remote_index
+        self.initiator, self.created = ready.initiator, ready.created
+        self.seal = ChaCha20Poly1305(bytes(ready.send_key))
+        self.open = ChaCha20Poly1305(bytes(ready.receive_key))
+        ready.send_key[:] = ready.receive_key[:] = bytes(32)
+        self.counter = 0
+        self.seen: set[int] = set()
+
+
+class DataPeer:
+    """csrc/peer.c in a page: rotation, staging, timestamps."""
+
+    def __init__(self) -> None:
+        self.previous: Keys | None = None
+        self.current: Keys | None = None
+        self.next: Keys | None = None
+        self.endpoint: Endpoint | None = None
+        self.staged: deque[bytes] = deque(maxlen=128)
+        self.activity = Activity()
+        self.asked = 0
+        self.sampling = False
+
+
+class Host:
+    """A node with its data plane and driver at one address."""
+
+    def __init__(self, world: World, at: Endpoint, identity: Identity) -> None:
+        self.world = world
+        self.at = at
+        self.identity = identity
+        self.wall_offset = 1_600_000_000 * SECOND
+        self.node = Node(
+            identity,
+            limits=world.limits,
+            random=world.rng.randbytes,
+            wall_clock=lambda: world.now + self.wall_offset,
+        )
+        self.peers: dict[int, DataPeer] = {}
+        self.indices: dict[int, tuple[int, Keys]] = {}
+        self.events: list[tuple[int, Event]] = []
+        self.received: list[tuple[int, int, bytes]] = []  # (when, peer, data)
+        self.drops: Counter[str] = Counter()
+        self.keepalives = 0  # received
+
+    # control
+
+    def add(self, other: Host | None = None, **config: Any) -> int:
+        if other is not None and not config.keys() & {"node_id", "static_public", "fingerprint"}:
+            config["node_id"] = other.identity.node_id
+        handle = self.node.add_peer(PeerConfig(**config), self.world.now)
+        self.peers[handle] = DataPeer()
+        self.drain()
+        return handle
+
+    def of(self, kind: type[Any]) -> list[tuple[int, Any]]:
+        return [(when, e) for when, e in self.events if isinstance(e, kind)]
+
+    # data plane, out
+
+    def send(self, handle: int, data: bytes) -> None:
+        """One packet for a peer: sealed, or staged until a handshake is done."""
+        p, now, limits = self.peers[handle], self.world.now, self.world.limits
+        keys = p.current
+        if keys is None or now - keys.created >= limits.reject_after_time:
+            p.staged.append(data)
+            self._ask(handle)
+            return
+        self._transmit(handle, keys, data)
+        if keys.initiator and now - keys.created >= limits.rekey_after_time:
+            self._ask(handle)
+
+    def _transmit(self, handle: int, keys: Keys, data: bytes) -> None:
+        p, now = self.peers[handle], self.world.now
+        header = struct.pack("<IIQ", 4, keys.remote_index, keys.counter)
+        nonce = bytes(4) + struct.pack("<Q", keys.counter)
+        keys.counter += 1
+        p.activity = replace(p.activity, last_sent=now, unsent_since=0)
+        if data and not p.activity.unanswered_since:
+            p.activity = replace(p.activity, unanswered_since=now)
+        self._sample_soon(handle)
+        if p.endpoint is not None:
+            self.world.carry(self.at, p.endpoint, header + keys.seal.encrypt(nonce, data, b""))
+
+    def _ask(self, handle: int) -> None:
+        p, now = self.peers[handle], self.world.now
+        if not p.asked or now - p.asked >= SECOND:
+            p.asked = now
+            self.world.later(0, lambda: self._want(handle))
+
+    def _want(self, handle: int) -> None:
+        self.node.want_handshake(handle, self.world.now)
+        self.drain()
+
+    def _flush(self, handle: int) -> None:
+        p = self.peers[handle]
+        assert p.current is not None
+        while p.staged:
+            self._transmit(handle, p.current, p.staged.popleft())
+
+    # data plane, in
+
+    def receive(self, data: bytes, remote: Endpoint) -> None:
+        if data[:4] != b"\x04\0\0\0":
+            self.node.receive_datagram(data, remote, self.at, self.world.now)
+            self.drain()
+            return
+        if len(data) < 32:
+            self.drops["short"] += 1
+            return
+        _, index, counter = struct.unpack_from("<IIQ", data)
+        handle, keys = self.indices.get(index, (0, None))
+        now, limits = self.world.now, self.world.limits
+        if keys is None:
+            self.drops["no_key"] += 1
+            return
+        if now - keys.created >= limits.reject_after_time:
+            self.drops["expired"] += 1
+            return
+        if counter in keys.seen:
+            self.drops["replay"] += 1
+            return
+        try:
+            plain = keys.open.decrypt(bytes(4) + struct.pack("<Q", counter), data[16:], b"")
+        except InvalidTag:
+            self.drops["auth"] += 1
+            return
+        keys.seen.add(counter)
+        self._accepted(handle, keys, plain, remote)
+
+    def _accepted(self, handle: int, keys: Keys, plain: bytes, remote: Endpoint) -> None:
+        p, now, limits = self.peers[handle], self.world.now, self.world.limits
+        if p.endpoint != remote:
+            p.endpoint = remote
+            self.node.endpoint_observed(handle, remote, self.at, now)
+        p.activity = replace(p.activity, last_received=now, unanswered_since=0)
+        if plain:
+            if not p.activity.unsent_since:
+                p.activity = replace(p.activity, unsent_since=now)
+            self.received.append((now, handle, plain))
+        else:
+            self.keepalives += 1
+        self._sample_soon(handle)
+        if keys is p.next:
+            self._drop(p.previous)
+            p.previous, p.current, p.next = p.current, keys, None
+            p.asked = 0
+            self.node.keypair_confirmed(handle, keys.local_index, now)
+            self._flush(handle)
+            self.drain()
+        if (
+            keys is p.current
+            and keys.initiator
+            and now - keys.created >= limits.reject_after_time - 15 * SECOND
+        ):
+            self._ask(handle)
+
+    def _drop(self, keys: Keys | None) -> None:
+        if keys is not None:
+            del self.indices[keys.local_index]
+
+    def _install(self, ready: KeypairReady) -> None:
+        p, keys = self.peers[ready.peer], Keys(ready)
+        assert keys.local_index not in self.indices
+        self.indices[keys.local_index] = (ready.peer, keys)
+        if keys.initiator:
+            self._drop(p.previous)
+            if p.next is not None:
+                self._drop(p.current)
+                p.previous, p.next = p.next, None
+            else:
+                p.previous = p.current
+            p.current = keys
+            self._flush(ready.peer)
+        else:
+            self._drop(p.next)
+            self._drop(p.previous)
+            p.previous, p.next = None, keys
+        p.activity = replace(p.activity, unsent_since=0, unanswered_since=0)
+        p.asked = 0
+
+    def _zero(self, handle: int) -> None:
+        p = self.peers[handle]
+        for keys in (p.previous, p.current, p.next):
+            self._drop(keys)
+        p.previous = p.current = p.next = None
+
+    # driver
+
+    def _sample_soon(self, handle: int) -> None:
+        p = self.peers[handle]
+        if not p.sampling:
+            p.sampling = True
+            self.world.later(SAMPLE, lambda: self._sample(handle))
+
+    def _sample(self, handle: int) -> None:
+        p = self.peers[handle]
+        p.sampling = False
+        self.node.activity(handle, p.activity, self.world.now)
+        self.drain()
+
+    def timeout(self) -> None:
+        now = self.world.now
+        for handle in self.node.due_peers(now):
+            self.node.activity(handle, self.peers[handle].activity, now)
+        self.node.handle_timeout(now)
+        self.drain()
+        following = self.node.poll_timeout()
+        assert following is None or following > now, "a timer that would spin"
+
+    def drain(self) -> None:
+        while (event := self.node.poll_event()) is not None:
+            self.events.append((self.world.now, event))
+            match event:
+                case KeypairReady():
+                    self._install(event)
+                case KeypairsExpired():
+                    self._zero(event.peer)
+                case EndpointChanged():
+                    if event.peer in self.peers:
+                        self.peers[event.peer].endpoint = event.remote
+                    else:
+                        self.world.later(0, lambda: self._point(event))
+                case SendKeepalive():
+                    current = self.peers[event.peer].current
+                    if current is not None:
+                        self._transmit(event.peer, current, b"")
+                case HandshakeGaveUp():
+                    self.peers[event.peer].staged.clear()
+        while (transmit := self.node.poll_transmit()) is not None:
+            self.world.carry(self.at, transmit.remote, transmit.data)
+        self.world.arm(self)
+
+    def _point(self, event: EndpointChanged) -> None:
+        if event.peer in self.peers and self.peers[event.peer].endpoint is None:
+            self.peers[event.peer].endpoint = event.remote
+
+
+class World:
+    def __init__(self, seed: int = 1, link: Link | None = None, limits: Limits | None = None):
+        self.rng = random.Random(seed)  # noqa: S311
+        self.link = link or Link()
+        self.limits = limits or Limits()
+        self.now = 1000 * SECOND
+        self.hosts: dict[Endpoint, Host] = {}
+        #: A datagram for which this says False is lost.
+        self.passes: Callable[[Endpoint, Endpoint, bytes], bool] = lambda *_: True
+        #: Every datagram handed to the network: (when, source, destination, data).
+        self.wire: list[tuple[int, Endpoint, Endpoint, bytes]] = []
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._armed: dict[Endpoint, int] = {}
+
+    def host(self, number: int, identity: Identity | None = None) -> Host:
+        """A new host, or one started anew (state lost) at the same place."""
+        at = Endpoint(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 51820)
+        host = Host(self, at, identity or Identity.generate(self.rng.randbytes))
+        self.hosts[at] = host
+        self._armed.pop(at, None)
+        return host
+
+    def move(self, host: Host, to: Endpoint) -> None:
+        del self.hosts[host.at]
+        host.at = to
+        self.hosts[to] = host
+        self.arm(host)
+
+    def later(self, delay: int, call: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now + delay, next(self._count), call))
+
+    def every(self, interval: int, until: int, call: Callable[[], None]) -> None:
+        """Now and then each `interval` while `now` is before `until`."""
+
+        def tick() -> None:
+            if self.now < until:
+                call()
+                self.later(interval, tick)
+
+        self.later(0, tick)
+
+    def arm(self, host: Host) -> None:
+        when = host.node.poll_timeout()
+        if when is not None and self._armed.get(host.at, when + 1) > when:
+            self._armed[host.at] = when
+            heapq.heappush(self._queue, (when, next(self._count), lambda: self._fire(host, when)))
+
+    def _fire(self, host: Host, when: int) -> None:
+        if self.hosts.get(host.at) is host and self._armed.get(host.at) == when:
+            del self._armed[host.at]
+            host.timeout()
+
+    def carry(self, source: Endpoint, to: Endpoint, data: bytes) -> None:
+        self.wire.append((self.now, source, to, data))
+        if not self.passes(source, to, data):
+            return
+        copies = 1 + (self.rng.random() < self.link.duplicate)
+        for _ in range(copies):
+            if self.rng.random() >= self.link.loss:
+                delay = self.rng.randint(*self.link.delay)
+                self.later(delay, lambda: self._deliver(source, to, data))
+
+    def _deliver(self, source: Endpoint, to: Endpoint, data: bytes) -> None:
+        host = self.hosts.get(to)
+        if host is not None:
+            host.receive(data, source)
+
+    def run(self, seconds: float) -> None:
+        """Everything that happens in the next `seconds`."""
+        end = self.now + int(seconds * SECOND)
+        while self._queue and self._queue[0][0] <= end:
+            when, _, call = heapq.heappop(self._queue)
+            self.now = max(self.now, when)
+            call()
+        self.now = end
+
+    def jump(self, seconds: float) -> None:
+        """A suspend: the clock is later, and nothing happened meanwhile."""
+        self.now += int(seconds * SECOND)
+
+    def messages(
+        self, kind: int, source: Host | None = None, to: Host | None = None
+    ) -> list[tuple[int, bytes]]:
+        """(when, data) of every message of a type handed to the network."""
+        return [
+            (when, data)
+            for when, src, dst, data in self.wire
+            if data[0] == kind
+            and (source is None or src == source.at)
+            and (to is None or dst == to.at)
+        ]
+
+
+def pair(world: World, **config: Any) -> tuple[Host, Host, int, int]:
+    """Two hosts that know each other; only the first knows where the other is."""
+    a, b = world.host(1), world.host(2)
+    pa = a.add(b, endpoints=(b.at,), **config)
+    pb = b.add(a, **{k: v for k, v in config.items() if k == "preshared_key"})
+    return a, b, pa, pb
+
+
+def payloads(host: Host) -> list[bytes]:
+    return [data for _, _, data in host.received]
+
+
+def numbered(count: int) -> Iterable[bytes]:
+    return (n.to_bytes(4, "big") for n in range(count))
