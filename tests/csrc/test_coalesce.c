@@ -593,6 +593,40 @@ static void test_lying_length(struct ws_coalesce *coalesce)
 	}
 }
 
+/* A TCP header longer than the packet: alone, like a fragment. */
+static void test_cut_tcp_header(struct ws_coalesce *coalesce)
+{
+	struct model m = base();
+
+	m.tcp_options = 0;
+	m.payload_bytes = 20;
+	put_next(coalesce, &m, 0);
+	put_next(coalesce, &m, 0);
+	m.reserved = 0xa0; /* over the data offset of 5: 15 */
+	put_next(coalesce, &m, 0);
+	put_next(coalesce, &m, 0);
+	CHECK(!strcmp(pattern, "2 1 1"));
+	expect(coalesce, "cut TCP header", "2 1 1");
+}
+
+/* What one peer left unchecked never carries what is to be checked, nor the other way round. */
+static void test_trusted_mixed(struct ws_coalesce *coalesce)
+{
+	static uint8_t packet[2000];
+	struct model m = base();
+
+	for (int i = 0; i < 6; i++) {
+		size_t len = model_build(&m, packet);
+		struct sent *s = keep(packet, len, 0);
+
+		if (i == 2 || i == 3)
+			model_make_partial(&m, s->data, len);
+		ws_coalesce_add(coalesce, s->data, len, i == 2 || i == 3);
+		m.seq += 100;
+	}
+	expect(coalesce, "trusted between others", "2 2 2");
+}
+
 /* What has no flow: others at once, fragments and extension headers after their hosts' flows. */
 static void test_opaque(struct ws_coalesce *coalesce)
 {
@@ -826,6 +860,8 @@ int main(void)
 	test_checksums(coalesce);
 	test_ffff(coalesce);
 	test_lying_length(coalesce);
+	test_cut_tcp_header(coalesce);
+	test_trusted_mixed(coalesce);
 	test_opaque(coalesce);
 	test_switched_off();
 	test_garbage();
