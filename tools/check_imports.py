@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Check who imports whom: the rules of docs/architecture.md, read from the syntax trees.
+
+    tools/check_imports.py [ROOT]
+
+Prints one line a violation and exits 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "whalescale"
+
+#: modules that any part may use: no state, no sockets, nothing of the parts themselves
+SHARED = {"identity", "endpoints", "locations", "keyfiles", "status", "config"}
+#: what makes code impure: clocks, sockets, randomness, processes, files
+IMPURE = {
+    "asyncio", "io", "multiprocessing", "os", "pathlib", "random", "secrets", "select",
+    "selectors", "signal", "socket", "subprocess", "tempfile", "threading", "time",
+}  # fmt: skip
+#: outside packages that the pure core may use, beside the standard library
+CRYPTO = {"cryptography", "nacl", "noise"}
+
+
+#: C files that know nothing of sockets or of the engine, so that each has a test of its own
+LEAVES = ("aead", "allowedips", "checksum", "coalesce", "ecn", "replay", "segment")
+NOT_IN_LEAVES = re.compile(
+    r'#\s*include\s*[<"]((?:sys/socket|netinet/|arpa/|linux/(?!virtio)|net/|liburing|internal)[^>"]*)'
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str  # dotted, absolute
+    line: int
+
+
+def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]:
+    """All imports of a file, those inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                up = node.level - (1 if is_package else 0)
+                parts = parts[: len(parts) - up]
+                base = ".".join([*parts, *([base] if base else [])])
+            for alias in node.names:
+                # `from whalescale import config` imports a module, `from x.y import name` may
+                yield Import(f"{base}.{alias.name}", node.lineno)
+
+
+def part_of(module: str) -> str:
+    """The part of the house: "protocol", "runtime", "agent", ...; "" for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def refusal(module: str, what: Import) -> str | None:
+    """Why this module may not import that; None if it may."""
+    part = part_of(module)
+    top = what.module.split(".")[0]
+    if top == "__future__":
+        return None
+    if top != PACKAGE:
+        if part == "protocol" or module == f"{PACKAGE}.identity":
+            if top in IMPURE:
+                return f"{part} is pure: {top} is an argument's business"
+            if top not in sys.stdlib_module_names and top not in CRYPTO:
+                return f"{part} imports the standard library and the crypto libraries only"
+        if part == "dataplane" and module != f"{PACKAGE}.dataplane._build" and top == "cffi":
+            return "only the build script imports cffi"
+        return None
+    target = part_of(what.module)
+    if what.module.startswith(f"{PACKAGE}.dataplane._lib") and module != (
+        f"{PACKAGE}.dataplane.engine"
+    ):
+        return "engine.py is the sole importer of _lib"
+    if target in ("", part) or target.startswith("__"):
+        return None
+    allowed = {
+        "protocol": {"identity"},
+        "identity": set(),
+        "dataplane": set(),
+        "runtime": {"protocol", "dataplane"} | SHARED,
+        "agent": {"protocol", "dataplane", "runtime"} | SHARED,
+        "cli": {"tui"} | SHARED,
+        "tui": SHARED,
+    }.get(part, SHARED)
+    if target in allowed:
+        return None
+    if module == f"{PACKAGE}.cli.lifecycle" and target == "agent":
+        return None  # `ws up` becomes the agent
+    if module == f"{PACKAGE}.cli.checks" and target == "dataplane":
+        return None  # `ws doctor` runs the ciphers' self-tests, there may be no agent
+    return f"{part} may import {', '.join(sorted(allowed)) or 'nothing of ours'}"
+
+
+def check_file(path: Path, root: Path) -> list[str]:
+    relative = path.relative_to(root)
+    is_package = path.name == "__init__.py"
+    parts = list(relative.with_suffix("").parts)
+    module = ".".join(parts[:-1] if is_package else parts)
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    found = []
+    for what in imports(tree, module, is_package):
+        why = refusal(module, what)
+        if why is not None:
+            found.append(f"{relative}:{what.line}: imports {what.module}: {why}")
+    return found
+
+
+def check_leaves(root: Path) -> list[str]:
+    found = []
+    for path in [root / "csrc" / f"{leaf}{end}" for leaf in LEAVES for end in (".c", ".h")]:
+        if not path.exists():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if include := NOT_IN_LEAVES.match(line):
+                where = f"{path.relative_to(root)}:{number}"
+                found.append(f"{where}: includes {include[1]}: a leaf knows no sockets")
+    return found
+
+
+def check(root: Path) -> list[str]:
+    """One line for each violation under root/whalescale and root/csrc."""
+    files = sorted((root / PACKAGE).rglob("*.py"))
+    if not files:
+        return [f"{root / PACKAGE}: no Python files, wrong folder?"]
+    return [line for path in files for line in check_file(path, root)] + check_leaves(root)
+
+
+def main() -> int:
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent
+    violations = check(root)
+    for line in violations:
+        print(line)
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
