@@ -444,7 +444,7 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"{text!r} is no IP address; {right}") from None
     if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
         raise ValueError(f"{text!r} cannot be the address of an interface; {right}")
-    if isinstance(address, ipaddress.IPv6Interface) and address.ip.scope_id:
+    if "%" in text:
         raise ValueError(f"{text!r} has a zone (%); {right}")
     return address
 

@@ -39,7 +39,9 @@ def read(file: Path) -> str:
             raise SecretError(f"you may not read {file}", fix, denied=True) from None
         fix = "name a regular file"
         raise SecretError(f"{file} cannot be read: {os.strerror(e.errno or 0)}", fix) from None
-    with os.fdopen(fd, "rb") as f:
+    # Not fdopen: it raises for a folder.
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, fd)
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise SecretError(f"{file} is not a regular file", "name a regular file")
@@ -49,7 +51,7 @@ def read(file: Path) -> str:
         if info.st_uid not in {0, os.geteuid()}:
             problem = f"{file} belongs to user {info.st_uid}"
             raise SecretError(problem, f"`sudo chown {os.geteuid()} {file}`")
-        data = f.read(KEY_FILE_BYTES_MAX + 1)
+        data = os.read(fd, KEY_FILE_BYTES_MAX + 1)
     if len(data) > KEY_FILE_BYTES_MAX:
         raise SecretError(f"{file} is too large to be a key", "name the right file")
     try:

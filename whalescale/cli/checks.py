@@ -275,4 +275,4 @@ def agent(interface: str) -> Check:
                 taken = f"; an interface {interface} is there all the same"
         return Check("agent", "warn", e.message + taken, e.fix)
     up = sum(p.state == "up" for p in status.peers)
-    return Check("agent", "ok", f"{interface} is up, {up} of {len(status.peers)} peers too")
+    return Check("agent", "ok", f"{interface} is up, and {up} of {len(status.peers)} peers")

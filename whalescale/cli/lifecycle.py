@@ -93,7 +93,7 @@ def _foreground(interface: str | None, config: Path | None) -> int:
 
 def _start(name: str, path: Path) -> None:
     directory = locations.runtime_dir()
-    directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = locations.log_file(name)
     with contextlib.suppress(FileNotFoundError):
         os.replace(log, log.with_suffix(".log.old"))
