@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the engine share. Leaves (replay, aead, allowedips,
+ * segment, coalesce, ecn) never include this.
+ *
+ * A worker is one thread with its TUN queue, sockets, buffers and sessions.
+ * All that hangs off struct ws_worker is touched by its thread alone, once it
+ * runs; the controlling thread gets in through ws_worker_call.
+ */
+#ifndef WS_INTERNAL_H
+#define WS_INTERNAL_H
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+#include "aead.h"
+#include "allowedips.h"
+#include "coalesce.h"
+#include "replay.h"
+#include "whalescale.h"
+#include "wire.h"
+
+#define WS_MAX_SOCKETS 64
+#define WS_BUFFER_BYTES 66048 /* one UDP or TUN super-packet of up to 65535 and a virtio header */
+#define WS_RX_BUFFERS 16
+#define WS_TX_BUFFERS 32
+#define WS_TX_MAX_BYTES 65507 /* UDP payload over IPv4 */
+#define WS_TX_MAX_SEGMENTS 64 /* UDP_MAX_SEGMENTS of older kernels */
+#define WS_VNET_BYTES 10 /* sizeof(struct virtio_net_hdr) */
+#define WS_TUN_READS 32 /* per turn, so that neither direction starves the other */
+
+#define WS_SECOND_NS 1000000000ULL
+
+/* Counters are written by one thread and read by others: plain adds, no torn values. */
+#define ws_add(counter, n)                                                                         \
+	__atomic_store_n(&(counter), __atomic_load_n(&(counter), __ATOMIC_RELAXED) + (n),          \
+			 __ATOMIC_RELAXED)
+#define ws_set(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+
+struct ws_worker;
+struct ws_peer;
+
+union ws_sockaddr {
+	struct sockaddr sa;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+
+/* keypair.c: transport keys of one session and who owns which receiver index. */
+struct ws_keys {
+	uint8_t send_key[WS_KEY_BYTES];
+	uint8_t receive_key[WS_KEY_BYTES];
+	uint64_t tx_counter;
+	uint64_t rekey_at_ns;
+	uint64_t reject_at_ns;
+	uint64_t receive_rekey_at_ns; /* initiator: ask for a new key on receiving past this */
+	uint64_t rekey_after_messages;
+	uint64_t reject_after_messages;
+	uint32_t local_index;
+	uint32_t remote_index;
+	bool initiator;
+	struct ws_peer *peer;
+	struct ws_replay replay;
+};
+
+struct ws_index_table {
+	struct ws_keys **slots; /* open addressing, linear probing */
+	uint32_t mask;
+	uint32_t used;
+};
+
+int ws_index_init(struct ws_index_table *table);
+void ws_index_free(struct ws_index_table *table);
+int ws_index_insert(struct ws_index_table *table, struct ws_keys *keys); /* -EEXIST, -ENOMEM */
+void ws_index_remove(struct ws_index_table *table, const struct ws_keys *keys);
+struct ws_keys *ws_index_find(const struct ws_index_table *table, uint32_t index);
+struct ws_keys *ws_keys_new(const struct ws_keypair *keypair);
+void ws_keys_free(struct ws_keys *keys); /* zeroes */
+
+/* stage.c: packets that wait for a handshake, in slots of a fixed pool. */
+struct ws_stage_slot;
+struct ws_stage_pool {
+	struct ws_stage_slot *slots;
+	int32_t free_head;
+	uint32_t free_count;
+};
+struct ws_stage_queue {
+	int32_t head, tail; /* slot numbers, -1 none */
+	uint32_t packets;
+};
+
+int ws_stage_init(struct ws_stage_pool *pool);
+void ws_stage_free(struct ws_stage_pool *pool);
+void ws_stage_queue_init(struct ws_stage_queue *queue);
+/* Keeps a copy; the oldest of this queue give way. Returns how many packets were lost. */
+uint32_t ws_stage_push(struct ws_stage_pool *pool, struct ws_stage_queue *queue,
+		       const uint8_t *data, size_t len);
+/* Copies the oldest to `data` (WS_BUFFER_BYTES); its length, or 0 when empty. */
+size_t ws_stage_pop(struct ws_stage_pool *pool, struct ws_stage_queue *queue, uint8_t *data);
+uint32_t ws_stage_clear(struct ws_stage_pool *pool, struct ws_stage_queue *queue);
+
+/* peer.c */
+struct ws_peer {
+	struct ws_peer_stats stats; /* read by Python */
+	struct ws_keys *current, *previous, *next;
+	union ws_sockaddr remote;
+	socklen_t remote_bytes; /* 0: endpoint unknown */
+	int socket; /* number of the socket to send from, -1: by family */
+	bool no_gso; /* the kernel refused a GSO send on this way */
+	uint64_t asked_ns; /* last WS_UP_NEED_HANDSHAKE */
+	int32_t number;
+	struct ws_stage_queue staged;
+};
+
+/* A receive, perhaps many datagrams of `stride` bytes (UDP_GRO). */
+struct ws_rx {
+	uint8_t *data;
+	size_t len;
+	size_t stride; /* 0: one datagram */
+	const union ws_sockaddr *from;
+	struct ws_addr local; /* family 0: not told */
+	int socket;
+	uint8_t tos;
+};
+
+/* A send: datagrams of `stride` bytes, the last may be shorter, all to one endpoint. */
+struct ws_tx {
+	uint8_t *data; /* WS_BUFFER_BYTES */
+	uint32_t len;
+	uint32_t stride;
+	uint32_t count;
+	int32_t peer; /* -1: none */
+	int socket;
+	uint8_t ecn;
+	bool closed; /* holds a shorter last datagram: nothing may follow */
+	bool no_gso;
+	struct ws_addr local;
+	union ws_sockaddr remote;
+	socklen_t remote_bytes;
+};
+
+struct ws_socket {
+	int fd; /* -1: free */
+	uint32_t ifindex;
+	struct ws_addr local;
+	bool wildcard;
+	bool gro;
+};
+
+/* A backend moves bytes between the kernel and the pipelines. */
+struct ws_io_ops {
+	const char *name;
+	uint32_t backend;
+	int (*init)(struct ws_worker *worker);
+	void (*destroy)(struct ws_worker *worker);
+	/* Socket `number` of the worker was opened / is about to be closed. */
+	int (*socket_added)(struct ws_worker *worker, int number);
+	void (*socket_removed)(struct ws_worker *worker, int number);
+	/* Waits, moves what is there through the pipelines. 0, or a negative errno that is fatal. */
+	int (*turn)(struct ws_worker *worker);
+	/* A free send buffer; may send what is queued to get one. Never NULL. */
+	struct ws_tx *(*tx_get)(struct ws_worker *worker);
+	/* Takes the filled buffer over. Sent at the latest by tx_flush. */
+	void (*tx_submit)(struct ws_worker *worker, struct ws_tx *tx);
+	void (*tx_flush)(struct ws_worker *worker);
+	/* Returns once the pieces may be reused. */
+	void (*tun_write)(struct ws_worker *worker, const struct iovec *iov, uint32_t count,
+			  uint32_t packets);
+};
+
+extern const struct ws_io_ops ws_mmsg_ops;
+extern const struct ws_io_ops ws_uring_ops;
+
+struct ws_command;
+
+/* upcall.c: one producer (the worker), one consumer (Python). */
+struct ws_upcall_ring {
+	struct ws_upcall *slots;
+	_Atomic uint32_t head; /* next to write */
+	_Atomic uint32_t tail; /* next to read */
+	int eventfd;
+};
+
+int ws_upcall_ring_init(struct ws_upcall_ring *ring, int eventfd);
+void ws_upcall_ring_free(struct ws_upcall_ring *ring);
+/* A slot to fill, or NULL when the ring is full. */
+struct ws_upcall *ws_upcall_reserve(struct ws_upcall_ring *ring);
+void ws_upcall_commit(struct ws_upcall_ring *ring);
+bool ws_upcall_take(struct ws_upcall_ring *ring, struct ws_upcall *out);
+
+struct ws_worker {
+	struct ws_stats stats;
+	struct ws_engine *engine;
+	uint32_t number;
+	uint32_t mtu;
+	uint64_t now_ns; /* of this turn */
+	bool no_udp_gso;
+
+	int tun_fd;
+	int wake_fd; /* eventfd: a command waits */
+	struct ws_socket sockets[WS_MAX_SOCKETS];
+
+	const struct ws_io_ops *io;
+	void *io_state;
+	struct ws_tx *open_tx; /* being filled by send.c */
+
+	struct ws_aead *aead;
+	struct ws_mac1 *mac1;
+	struct ws_coalesce *coalesce;
+	struct ws_allowedips *allowedips;
+	struct ws_index_table indices;
+	struct ws_keys *last_keys; /* of the last datagram: bulk comes in runs */
+	struct ws_stage_pool stage;
+	struct ws_upcall_ring upcalls;
+	uint8_t *scratch; /* WS_BUFFER_BYTES, for staged packets */
+
+	pthread_t thread;
+	bool running;
+	_Atomic bool stop;
+	_Atomic(struct ws_command *) command;
+};
+
+struct ws_engine {
+	struct ws_config config;
+	struct ws_chosen chosen;
+	uint32_t workers;
+	bool started;
+	int upcall_fd;
+	uint32_t upcall_next; /* worker to look at first, so that none starves */
+	pthread_mutex_t control; /* one controlling call at a time; never taken by a worker */
+	int32_t next_peer;
+	struct ws_peer *peer_by_number[WS_MAX_PEERS];
+	struct ws_worker *worker[WS_MAX_WORKERS];
+};
+
+static inline void ws_drop(struct ws_worker *worker, enum ws_drop reason, uint64_t n)
+{
+	ws_add(worker->stats.drops[reason], n);
+}
+
+/* peer.c, on the worker's thread */
+struct ws_peer *ws_worker_peer(struct ws_worker *worker, int number);
+void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
+		   const struct ws_addr *local);
+int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys);
+void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer); /* next becomes current */
+void ws_peer_zero(struct ws_worker *worker, struct ws_peer *peer);
+void ws_peer_ask_handshake(struct ws_worker *worker, struct ws_peer *peer, uint32_t reason);
+void ws_peer_sent(struct ws_worker *worker, struct ws_peer *peer, bool data);
+void ws_peer_received(struct ws_worker *worker, struct ws_peer *peer, bool data);
+
+/* send.c */
+void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len); /* vnet header first */
+void ws_send_staged(struct ws_worker *worker, struct ws_peer *peer);
+int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer);
+void ws_send_flush(struct ws_worker *worker);
+
+/* receive.c */
+void ws_receive(struct ws_worker *worker, const struct ws_rx *rx);
+void ws_receive_flush(struct ws_worker *worker);
+void ws_receive_emit(void *worker, const struct ws_tun_write *write); /* coalesce's callback */
+
+/* udp.c */
+#define WS_CONTROL_BYTES 128
+int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
+		bool share, struct ws_socket *out, struct ws_addr *bound);
+void ws_addr_to_sockaddr(const struct ws_addr *addr, union ws_sockaddr *out, socklen_t *len);
+void ws_sockaddr_to_addr(const union ws_sockaddr *from, struct ws_addr *out);
+/* Reads local address, TOS and GRO stride from the control data of a receive. */
+void ws_udp_read_control(const struct ws_socket *socket, struct msghdr *msg, struct ws_rx *rx);
+/* Fills msg for tx: name, one iov over [data, data+len), control. gso: as one UDP_SEGMENT send. */
+void ws_udp_fill(const struct ws_worker *worker, struct ws_tx *tx, struct msghdr *msg,
+		 struct iovec *iov, uint8_t control[WS_CONTROL_BYTES], bool gso);
+/* The socket to send tx from, or NULL. */
+const struct ws_socket *ws_udp_socket(const struct ws_worker *worker, const struct ws_tx *tx);
+/* After a send of tx failed with `error`: send it in other ways, or count it lost. */
+void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error);
+
+#endif

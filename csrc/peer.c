@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One peer: its endpoint, its previous, current and next keypair, and the
+ * timestamps that Python's timers are computed from.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Python answers a "need a handshake" once; said again only if nothing came of it. */
+#define ASK_INTERVAL_NS (WS_SECOND_NS)
+
+struct ws_peer *ws_worker_peer(struct ws_worker *worker, int number)
+{
+	if (number < 0 || number >= WS_MAX_PEERS)
+		return NULL;
+	return worker->engine->peer_by_number[number];
+}
+
+static bool any_address(const struct ws_addr *addr)
+{
+	static const uint8_t zero[16];
+
+	return memcmp(addr->ip, zero, sizeof(zero)) == 0;
+}
+
+static int find_socket(const struct ws_worker *worker, const struct ws_addr *local)
+{
+	int wildcard = -1;
+
+	for (int i = 0; i < WS_MAX_SOCKETS; i++) {
+		const struct ws_socket *socket = &worker->sockets[i];
+
+		if (socket->fd < 0 || socket->local.family != local->family)
+			continue;
+		if (local->port && socket->local.port != local->port)
+			continue;
+		if (socket->wildcard)
+			wildcard = i;
+		else if (!any_address(local) && !memcmp(socket->local.ip, local->ip, 16) &&
+			 (!local->scope_id || socket->local.scope_id == local->scope_id))
+			return i;
+	}
+	return wildcard;
+}
+
+/* remote.family 0 forgets the endpoint. */
+void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
+		   const struct ws_addr *local)
+{
+	peer->stats.endpoint = *remote;
+	peer->stats.local = *local;
+	peer->no_gso = false;
+	peer->remote_bytes = 0;
+	peer->socket = -1;
+	if (!remote->family)
+		return;
+	ws_addr_to_sockaddr(remote, &peer->remote, &peer->remote_bytes);
+	if (local->family == remote->family)
+		peer->socket = find_socket(worker, local);
+}
+
+static void update_indices(struct ws_peer *peer)
+{
+	ws_set(peer->stats.current_index, peer->current ? peer->current->local_index : 0);
+	ws_set(peer->stats.next_index, peer->next ? peer->next->local_index : 0);
+	ws_set(peer->stats.previous_index, peer->previous ? peer->previous->local_index : 0);
+}
+
+static void discard(struct ws_worker *worker, struct ws_keys **slot)
+{
+	if (!*slot)
+		return;
+	ws_index_remove(&worker->indices, *slot);
+	if (worker->last_keys == *slot)
+		worker->last_keys = NULL;
+	ws_keys_free(*slot);
+	*slot = NULL;
+}
+
+int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys)
+{
+	int error;
+
+	keys->peer = peer;
+	error = ws_index_insert(&worker->indices, keys);
+	if (error)
+		return error;
+	if (keys->initiator) {
+		/* The responder confirmed it already: it is current at once. */
+		discard(worker, &peer->previous);
+		if (peer->next) {
+			peer->previous = peer->next;
+			peer->next = NULL;
+			discard(worker, &peer->current);
+		} else {
+			peer->previous = peer->current;
+		}
+		peer->current = keys;
+	} else {
+		/* Not ours to use before the initiator did. */
+		discard(worker, &peer->next);
+		discard(worker, &peer->previous);
+		peer->next = keys;
+	}
+	peer->asked_ns = 0;
+	update_indices(peer);
+	return 0;
+}
+
+void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer)
+{
+	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
+
+	discard(worker, &peer->previous);
+	peer->previous = peer->current;
+	peer->current = peer->next;
+	peer->next = NULL;
+	peer->asked_ns = 0;
+	update_indices(peer);
+	if (!upcall) {
+		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+		return;
+	}
+	memset(upcall, 0, offsetof(struct ws_upcall, data));
+	upcall->type = WS_UP_CONFIRMED;
+	upcall->peer = peer->number;
+	upcall->index = peer->current->local_index;
+	upcall->now_ns = worker->now_ns;
+	ws_upcall_commit(&worker->upcalls);
+}
+
+void ws_peer_zero(struct ws_worker *worker, struct ws_peer *peer)
+{
+	discard(worker, &peer->current);
+	discard(worker, &peer->previous);
+	discard(worker, &peer->next);
+	update_indices(peer);
+}
+
+void ws_peer_ask_handshake(struct ws_worker *worker, struct ws_peer *peer, uint32_t reason)
+{
+	struct ws_upcall *upcall;
+
+	if (peer->asked_ns && worker->now_ns - peer->asked_ns < ASK_INTERVAL_NS)
+		return;
+	upcall = ws_upcall_reserve(&worker->upcalls);
+	if (!upcall) {
+		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+		return; /* asked again by the next packet */
+	}
+	peer->asked_ns = worker->now_ns;
+	memset(upcall, 0, offsetof(struct ws_upcall, data));
+	upcall->type = WS_UP_NEED_HANDSHAKE;
+	upcall->peer = peer->number;
+	upcall->reason = reason;
+	upcall->now_ns = worker->now_ns;
+	ws_upcall_commit(&worker->upcalls);
+}
+
+void ws_peer_sent(struct ws_worker *worker, struct ws_peer *peer, bool data)
+{
+	ws_set(peer->stats.last_sent_ns, worker->now_ns);
+	ws_set(peer->stats.unsent_since_ns, 0);
+	if (data && !peer->stats.unanswered_since_ns)
+		ws_set(peer->stats.unanswered_since_ns, worker->now_ns);
+}
+
+void ws_peer_received(struct ws_worker *worker, struct ws_peer *peer, bool data)
+{
+	ws_set(peer->stats.last_received_ns, worker->now_ns);
+	ws_set(peer->stats.unanswered_since_ns, 0);
+	if (data && !peer->stats.unsent_since_ns)
+		ws_set(peer->stats.unsent_since_ns, worker->now_ns);
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inbound, in the order of a datagram's way:
+ *  1. ws_receive: one receive, split into its datagrams
+ *  2. datagram: type and exact length; handshake messages go up to Python
+ *  3. find: receiver index -> keypair, within its limits
+ *  4. open: a look at the replay window, AEAD, then the window for good
+ *  5. authenticated: roam, confirm a new keypair, timestamps
+ *  6. deliver: IP lengths, source in the peer's allowed IPs, ECN
+ *  7. coalesce: neighbours of a flow become one TUN write
+ *
+ * Nothing before step 5 changes state, and every refusal is a counter.
+ */
+#include "internal.h"
+
+#include "ecn.h"
+
+#include <endian.h>
+#include <string.h>
+
+enum ask_reason { ASK_REKEY = 2 };
+
+static uint32_t get32(const uint8_t *at)
+{
+	uint32_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return le32toh(value);
+}
+
+static uint64_t get64(const uint8_t *at)
+{
+	uint64_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return le64toh(value);
+}
+
+static void upcall_datagram(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
+			    size_t len)
+{
+	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
+
+	if (!upcall) {
+		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+		return;
+	}
+	upcall->type = WS_UP_DATAGRAM;
+	upcall->peer = -1;
+	upcall->index = 0;
+	upcall->reason = 0;
+	upcall->now_ns = worker->now_ns;
+	ws_sockaddr_to_addr(rx->from, &upcall->remote);
+	upcall->local = rx->local;
+	upcall->len = (uint32_t)len;
+	memcpy(upcall->data, data, len);
+	ws_upcall_commit(&worker->upcalls);
+	ws_add(worker->stats.handshake_rx, 1);
+}
+
+/* Anything but a transport message. Lengths are exact, mac1 keeps strangers out of Python. */
+static void handshake(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
+		      size_t len, uint32_t type)
+{
+	size_t expected;
+
+	switch (type) {
+	case WS_MSG_INITIATION:
+		expected = WS_INITIATION_BYTES;
+		break;
+	case WS_MSG_RESPONSE:
+		expected = WS_RESPONSE_BYTES;
+		break;
+	case WS_MSG_COOKIE_REPLY:
+		expected = WS_COOKIE_REPLY_BYTES;
+		break;
+	case WS_MSG_BOOTSTRAP_REQUEST:
+	case WS_MSG_BOOTSTRAP_REPLY:
+		expected = WS_BOOTSTRAP_BYTES;
+		break;
+	default:
+		ws_drop(worker, WS_DROP_TYPE, 1);
+		return;
+	}
+	if (len != expected) {
+		ws_drop(worker, WS_DROP_LENGTH, 1);
+		return;
+	}
+	if ((type == WS_MSG_INITIATION || type == WS_MSG_RESPONSE) &&
+	    !ws_mac1_check(worker->mac1, data, len)) {
+		ws_drop(worker, WS_DROP_MAC1, 1);
+		return;
+	}
+	upcall_datagram(worker, rx, data, len);
+}
+
+static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx)
+{
+	struct ws_upcall *upcall;
+	struct ws_addr remote;
+
+	ws_sockaddr_to_addr(rx->from, &remote);
+	if (!memcmp(&remote, &peer->stats.endpoint, sizeof(remote)) &&
+	    !memcmp(&rx->local, &peer->stats.local, sizeof(rx->local)))
+		return;
+	ws_peer_point(worker, peer, &remote, &rx->local);
+	upcall = ws_upcall_reserve(&worker->upcalls);
+	if (!upcall) {
+		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+		return; /* Python reads the endpoint from the statistics as well */
+	}
+	memset(upcall, 0, offsetof(struct ws_upcall, data));
+	upcall->type = WS_UP_ROAMED;
+	upcall->peer = peer->number;
+	upcall->now_ns = worker->now_ns;
+	upcall->remote = remote;
+	upcall->local = rx->local;
+	ws_upcall_commit(&worker->upcalls);
+}
+
+static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		    uint8_t *packet, size_t len)
+{
+	size_t total;
+	int32_t owner;
+
+	if (packet[0] >> 4 == 4 && len >= 20) {
+		size_t header = (size_t)(packet[0] & 15) * 4;
+
+		total = (size_t)packet[2] << 8 | packet[3];
+		if (header < 20 || total < header || total > len)
+			goto malformed;
+		owner = ws_allowedips_lookup4(worker->allowedips, packet + 12);
+	} else if (packet[0] >> 4 == 6 && len >= 40) {
+		total = 40 + ((size_t)packet[4] << 8 | packet[5]);
+		if (total > len)
+			goto malformed;
+		owner = ws_allowedips_lookup6(worker->allowedips, packet + 8);
+	} else {
+		goto malformed;
+	}
+	if (owner != peer->number) {
+		ws_drop(worker, WS_DROP_SOURCE, 1);
+		return;
+	}
+	if (!ws_ecn_decapsulate(rx->tos, packet, total)) {
+		ws_drop(worker, WS_DROP_ECN, 1);
+		return;
+	}
+	ws_add(peer->stats.rx_packets, 1);
+	ws_coalesce_add(worker->coalesce, packet, total, false);
+	return;
+malformed:
+	ws_drop(worker, WS_DROP_MALFORMED, 1);
+}
+
+/* The peer proved itself with this datagram. */
+static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const struct ws_rx *rx,
+			  bool data)
+{
+	struct ws_peer *peer = keys->peer;
+
+	roam(worker, peer, rx);
+	ws_peer_received(worker, peer, data);
+	if (keys == peer->next) {
+		ws_peer_confirm(worker, peer);
+		ws_send_staged(worker, peer);
+	}
+	/* Time to renew before the other side can no longer answer (whitepaper 6.2). */
+	if (keys->initiator && keys == peer->current && worker->now_ns >= keys->receive_rekey_at_ns)
+		ws_peer_ask_handshake(worker, peer, ASK_REKEY);
+}
+
+static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *data, size_t len)
+{
+	struct ws_keys *keys = worker->last_keys;
+	uint32_t index = get32(data + 4);
+	uint64_t counter = get64(data + 8);
+	uint8_t *text = data + WS_TRANSPORT_HEADER_BYTES;
+	size_t text_len = len - WS_TRANSPORT_HEADER_BYTES;
+
+	if (!keys || keys->local_index != index) {
+		keys = ws_index_find(&worker->indices, index);
+		if (!keys) {
+			ws_drop(worker, WS_DROP_NO_KEY, 1);
+			return;
+		}
+		worker->last_keys = keys;
+	}
+	if (worker->now_ns >= keys->reject_at_ns || counter >= keys->reject_after_messages) {
+		ws_drop(worker, WS_DROP_EXPIRED, 1);
+		return;
+	}
+	if (!ws_replay_check(&keys->replay, counter)) {
+		ws_drop(worker, WS_DROP_REPLAY, 1);
+		return;
+	}
+	if (!ws_aead_open(worker->aead, keys->receive_key, counter, text, text, text_len)) {
+		ws_drop(worker, WS_DROP_AUTH, 1);
+		return;
+	}
+	if (!ws_replay_insert(&keys->replay, counter)) {
+		ws_drop(worker, WS_DROP_REPLAY, 1);
+		return;
+	}
+	text_len -= WS_TAG_BYTES;
+	authenticated(worker, keys, rx, text_len > 0);
+	ws_add(keys->peer->stats.rx_bytes, len);
+	if (text_len == 0) {
+		ws_add(worker->stats.keepalives_rx, 1);
+		return;
+	}
+	deliver(worker, keys->peer, rx, text, text_len);
+}
+
+static void datagram(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *data, size_t len)
+{
+	uint32_t type;
+
+	ws_add(worker->stats.rx_bytes, len);
+	if (len < 4) {
+		ws_drop(worker, WS_DROP_SHORT, 1);
+		return;
+	}
+	type = get32(data); /* the three reserved bytes must be zero */
+	if (type != WS_MSG_TRANSPORT)
+		handshake(worker, rx, data, len, type);
+	else if (len < WS_TRANSPORT_MIN_BYTES)
+		ws_drop(worker, WS_DROP_SHORT, 1);
+	else
+		transport(worker, rx, data, len);
+}
+
+void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
+{
+	size_t stride = rx->stride ? rx->stride : rx->len;
+
+	ws_add(worker->stats.rx_batches, 1);
+	if (!rx->len) {
+		ws_drop(worker, WS_DROP_SHORT, 1);
+		return;
+	}
+	for (size_t at = 0; at < rx->len; at += stride)
+		datagram(worker, rx, rx->data + at, rx->len - at < stride ? rx->len - at : stride);
+}
+
+void ws_receive_emit(void *arg, const struct ws_tun_write *write)
+{
+	struct ws_worker *worker = arg;
+
+	ws_add(worker->stats.rx_packets, write->packets);
+	worker->io->tun_write(worker, write->iov, write->iov_count, write->packets);
+}
+
+void ws_receive_flush(struct ws_worker *worker)
+{
+	ws_coalesce_flush(worker->coalesce);
+}

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * UDP sockets: opening, what the kernel tells with a receive, what we tell it
+ * with a send, and what to do when it refuses.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+#define SOCKET_BUFFER_BYTES (8 << 20)
+#define SEND_WAIT_MS 5
+
+void ws_addr_to_sockaddr(const struct ws_addr *addr, union ws_sockaddr *out, socklen_t *len)
+{
+	memset(out, 0, sizeof(*out));
+	if (addr->family == 6) {
+		out->in6.sin6_family = AF_INET6;
+		out->in6.sin6_port = htons(addr->port);
+		out->in6.sin6_scope_id = addr->scope_id;
+		memcpy(&out->in6.sin6_addr, addr->ip, 16);
+		*len = sizeof(out->in6);
+	} else {
+		out->in.sin_family = AF_INET;
+		out->in.sin_port = htons(addr->port);
+		memcpy(&out->in.sin_addr, addr->ip, 4);
+		*len = sizeof(out->in);
+	}
+}
+
+void ws_sockaddr_to_addr(const union ws_sockaddr *from, struct ws_addr *out)
+{
+	memset(out, 0, sizeof(*out));
+	if (from->sa.sa_family == AF_INET6) {
+		out->family = 6;
+		out->port = ntohs(from->in6.sin6_port);
+		out->scope_id = from->in6.sin6_scope_id;
+		memcpy(out->ip, &from->in6.sin6_addr, 16);
+	} else if (from->sa.sa_family == AF_INET) {
+		out->family = 4;
+		out->port = ntohs(from->in.sin_port);
+		memcpy(out->ip, &from->in.sin_addr, 4);
+	}
+}
+
+static void set_buffer(int fd, int force, int plain)
+{
+	int bytes = SOCKET_BUFFER_BYTES;
+
+	if (setsockopt(fd, SOL_SOCKET, force, &bytes, sizeof(bytes)))
+		(void)setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
+}
+
+static bool is_wildcard(const struct ws_addr *addr)
+{
+	static const uint8_t zero[16];
+
+	return memcmp(addr->ip, zero, addr->family == 6 ? 16 : 4) == 0;
+}
+
+int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
+		bool share, struct ws_socket *out, struct ws_addr *bound)
+{
+	const int one = 1;
+	union ws_sockaddr sa;
+	socklen_t len;
+	int fd, error;
+	bool v6 = local->family == 6;
+
+	if (local->family != 4 && local->family != 6)
+		return -EINVAL;
+	fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	out->wildcard = is_wildcard(local);
+	out->ifindex = ifindex;
+	if (v6) {
+		if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) ||
+		    setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &one, sizeof(one)) ||
+		    setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &one, sizeof(one)))
+			goto fail;
+	} else {
+		if (setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one)) ||
+		    setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &one, sizeof(one)))
+			goto fail;
+	}
+	if (engine->config.fwmark &&
+	    setsockopt(fd, SOL_SOCKET, SO_MARK, &engine->config.fwmark, sizeof(uint32_t)))
+		goto fail;
+	if (ifindex && setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &ifindex, sizeof(ifindex)))
+		goto fail;
+	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+	out->gro = !(engine->chosen.offloads_off & WS_NO_UDP_GRO) &&
+		   !setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one));
+	if (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))
+		goto fail;
+	/*
+	 * A wildcard binds without SO_REUSEADDR, so that a port somebody holds
+	 * is an error, and gets it after, so that our own sockets of single
+	 * addresses may stand beside it.
+	 */
+	if (!out->wildcard && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+		goto fail;
+	ws_addr_to_sockaddr(local, &sa, &len);
+	if (bind(fd, &sa.sa, len))
+		goto fail;
+	if (out->wildcard && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+		goto fail;
+	len = sizeof(sa);
+	if (getsockname(fd, &sa.sa, &len))
+		goto fail;
+	ws_sockaddr_to_addr(&sa, &out->local);
+	*bound = out->local;
+	out->fd = fd;
+	return 0;
+fail:
+	error = errno;
+	close(fd);
+	return -error;
+}
+
+void ws_udp_read_control(const struct ws_socket *socket, struct msghdr *msg, struct ws_rx *rx)
+{
+	rx->local = socket->local;
+	rx->stride = 0;
+	rx->tos = 0;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		const void *data = CMSG_DATA(c);
+
+		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
+			int stride;
+
+			memcpy(&stride, data, sizeof(stride));
+			rx->stride = stride > 0 ? (size_t)stride : 0;
+		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
+			memcpy(&rx->tos, data, 1);
+		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
+			int tclass;
+
+			memcpy(&tclass, data, sizeof(tclass));
+			rx->tos = (uint8_t)tclass;
+		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+			struct in_pktinfo info;
+
+			memcpy(&info, data, sizeof(info));
+			memcpy(rx->local.ip, &info.ipi_spec_dst, 4);
+		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+			struct in6_pktinfo info;
+
+			memcpy(&info, data, sizeof(info));
+			memcpy(rx->local.ip, &info.ipi6_addr, 16);
+			/* The zone matters for fe80::/10 alone. */
+			rx->local.scope_id = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)
+						     ? (uint32_t)info.ipi6_ifindex
+						     : 0;
+		}
+	}
+}
+
+static void *put_control(struct msghdr *msg, int level, int type, size_t len)
+{
+	struct cmsghdr *c = (struct cmsghdr *)((uint8_t *)msg->msg_control + msg->msg_controllen);
+
+	c->cmsg_level = level;
+	c->cmsg_type = type;
+	c->cmsg_len = CMSG_LEN(len);
+	msg->msg_controllen += CMSG_SPACE(len);
+	memset(CMSG_DATA(c), 0, len);
+	return CMSG_DATA(c);
+}
+
+const struct ws_socket *ws_udp_socket(const struct ws_worker *worker, const struct ws_tx *tx)
+{
+	uint8_t family = tx->remote.sa.sa_family == AF_INET6 ? 6 : 4;
+
+	if (tx->socket >= 0 && worker->sockets[tx->socket].fd >= 0)
+		return &worker->sockets[tx->socket];
+	for (int i = 0; i < WS_MAX_SOCKETS; i++)
+		if (worker->sockets[i].fd >= 0 && worker->sockets[i].wildcard &&
+		    worker->sockets[i].local.family == family)
+			return &worker->sockets[i];
+	return NULL;
+}
+
+void ws_udp_fill(const struct ws_worker *worker, struct ws_tx *tx, struct msghdr *msg,
+		 struct iovec *iov, uint8_t control[WS_CONTROL_BYTES], bool gso)
+{
+	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	bool v6 = tx->remote.sa.sa_family == AF_INET6;
+
+	iov->iov_base = tx->data;
+	iov->iov_len = tx->len;
+	memset(msg, 0, sizeof(*msg));
+	msg->msg_name = &tx->remote;
+	msg->msg_namelen = tx->remote_bytes;
+	msg->msg_iov = iov;
+	msg->msg_iovlen = 1;
+	msg->msg_control = control;
+	if (gso && tx->count > 1) {
+		uint16_t stride = (uint16_t)tx->stride;
+
+		memcpy(put_control(msg, IPPROTO_UDP, UDP_SEGMENT, sizeof(stride)), &stride,
+		       sizeof(stride));
+	}
+	if (tx->ecn) {
+		int tos = tx->ecn;
+
+		memcpy(put_control(msg, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS,
+				   sizeof(tos)),
+		       &tos, sizeof(tos));
+	}
+	/* Answer from the address that was spoken to, whatever the routing table prefers. */
+	if (socket && socket->wildcard && tx->local.family == (v6 ? 6 : 4)) {
+		if (v6) {
+			struct in6_pktinfo info = {.ipi6_ifindex = tx->local.scope_id};
+
+			memcpy(&info.ipi6_addr, tx->local.ip, 16);
+			memcpy(put_control(msg, IPPROTO_IPV6, IPV6_PKTINFO, sizeof(info)), &info,
+			       sizeof(info));
+		} else {
+			struct in_pktinfo info = {0};
+
+			memcpy(&info.ipi_spec_dst, tx->local.ip, 4);
+			memcpy(put_control(msg, IPPROTO_IP, IP_PKTINFO, sizeof(info)), &info,
+			       sizeof(info));
+		}
+	}
+	if (!msg->msg_controllen)
+		msg->msg_control = NULL;
+}
+
+static int send_piece(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
+{
+	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
+	struct msghdr msg;
+	struct iovec iov;
+
+	if (!socket)
+		return EAFNOSUPPORT;
+	ws_udp_fill(worker, tx, &msg, &iov, control, false);
+	iov.iov_base = tx->data + at;
+	iov.iov_len = len;
+	for (int tries = 0; tries < 2; tries++) {
+		struct pollfd wait = {.fd = socket->fd, .events = POLLOUT};
+
+		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL) >= 0)
+			return 0;
+		if (errno != EAGAIN && errno != ENOBUFS)
+			break;
+		(void)poll(&wait, 1, SEND_WAIT_MS);
+	}
+	return errno;
+}
+
+void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
+{
+	struct ws_peer *peer = tx->peer >= 0 ? ws_worker_peer(worker, tx->peer) : NULL;
+	bool retried_local = false;
+
+	/* A device without checksum offload (EIO), or a path MTU below the stride. */
+	if (tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE) && peer)
+		peer->no_gso = true;
+	for (uint32_t at = 0; at < tx->len;) {
+		uint32_t len = tx->len - at < tx->stride ? tx->len - at : tx->stride;
+
+		error = send_piece(worker, tx, at, len);
+		if (error && tx->local.family && !retried_local) {
+			/* The address that was spoken to may be gone from this host. */
+			tx->local.family = 0;
+			tx->socket = -1;
+			retried_local = true;
+			if (peer && (error == EINVAL || error == EADDRNOTAVAIL ||
+				     error == ENETUNREACH || error == ENODEV)) {
+				struct ws_addr none = {0};
+
+				ws_peer_point(worker, peer, &peer->stats.endpoint, &none);
+			}
+			continue;
+		}
+		if (error)
+			ws_drop(worker, WS_DROP_SEND, 1);
+		at += len;
+	}
+}

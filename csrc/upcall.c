@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SLOTS 1024 /* a power of two; touched only as far as a backlog grows */
+
+int ws_upcall_ring_init(struct ws_upcall_ring *ring, int eventfd)
+{
+	void *memory = mmap(NULL, SLOTS * sizeof(struct ws_upcall), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ring->slots = memory == MAP_FAILED ? NULL : memory;
+	ring->eventfd = eventfd;
+	atomic_init(&ring->head, 0);
+	atomic_init(&ring->tail, 0);
+	return ring->slots ? 0 : -ENOMEM;
+}
+
+void ws_upcall_ring_free(struct ws_upcall_ring *ring)
+{
+	if (ring->slots)
+		munmap(ring->slots, SLOTS * sizeof(struct ws_upcall));
+	ring->slots = NULL;
+}
+
+struct ws_upcall *ws_upcall_reserve(struct ws_upcall_ring *ring)
+{
+	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
+
+	return head - tail < SLOTS ? &ring->slots[head % SLOTS] : NULL;
+}
+
+void ws_upcall_commit(struct ws_upcall_ring *ring)
+{
+	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+	uint64_t one = 1;
+	ssize_t n;
+
+	atomic_store_explicit(&ring->head, head + 1, memory_order_release);
+	/* Python reads the eventfd before it drains, so every commit must ring. */
+	n = write(ring->eventfd, &one, sizeof(one));
+	(void)n; /* full means it is readable already */
+}
+
+bool ws_upcall_take(struct ws_upcall_ring *ring, struct ws_upcall *out)
+{
+	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+	uint32_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+	const struct ws_upcall *slot;
+
+	if (head == tail)
+		return false;
+	slot = &ring->slots[tail % SLOTS];
+	__builtin_memcpy(out, slot, offsetof(struct ws_upcall, data));
+	__builtin_memcpy(out->data, slot->data, slot->len);
+	atomic_store_explicit(&ring->tail, tail + 1, memory_order_release);
+	return true;
+}

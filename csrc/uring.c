@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The io_uring backend: one system call a turn. Receives and TUN reads are
+ * multishot into rings of provided buffers, sends and TUN writes are queued
+ * and go out with the next wait. A receive buffer returns to the kernel when
+ * the TUN writes queued in its turn are done.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+#ifndef IORING_SETUP_DEFER_TASKRUN
+#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
+#endif
+#define OP_READ_MULTISHOT 49 /* Linux 6.7; newer than Debian's liburing */
+
+#define SQ_ENTRIES 256
+#define CQ_ENTRIES 1024
+#define RX_BUFFERS 32 /* powers of two */
+#define TUN_BUFFERS 32
+#define RX_HEADER_BYTES (sizeof(struct io_uring_recvmsg_out) + sizeof(union ws_sockaddr) + 128)
+#define RX_BUFFER_BYTES (WS_BUFFER_BYTES + 256)
+#define TX_SLOTS WS_TX_BUFFERS
+#define WRITE_SLOTS 64
+#define GROUP_RX 0
+#define GROUP_TUN 1
+
+/* Registered files: the TUN device, the wake-up eventfd, then the sockets. */
+enum { FILE_TUN = 0, FILE_WAKE = 1, FILE_SOCKET = 2 };
+
+/* user_data: what in the high half, which in the low. */
+enum { ON_WAKE = 1, ON_TUN, ON_SOCKET, ON_SENT, ON_WRITTEN, ON_CANCELLED };
+
+_Static_assert(RX_HEADER_BYTES <= 256, "a receive's header must fit beside its payload");
+
+struct tx_slot {
+	struct ws_tx tx;
+	struct msghdr msg;
+	struct iovec iov;
+	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
+};
+
+struct write_slot {
+	struct iovec iov[WS_COALESCE_SEGMENTS + 1];
+	struct virtio_net_hdr vnet;
+	uint32_t packets;
+	uint32_t epoch;
+};
+
+struct buffer_ring {
+	struct io_uring_buf_ring *ring;
+	uint8_t *buffers;
+	uint32_t count;
+	uint32_t bytes; /* of one buffer */
+};
+
+struct completion {
+	uint64_t user_data;
+	int32_t res;
+	uint32_t flags;
+};
+
+struct uring_state {
+	struct io_uring ring;
+	bool ring_ready;
+	bool enabled;
+	bool multishot_read;
+	struct buffer_ring rx, tun;
+	struct msghdr receive; /* shape of every receive */
+	uint8_t *memory;
+	size_t memory_bytes;
+	uint8_t *tx_data;
+
+	struct tx_slot tx[TX_SLOTS + 1]; /* the last one is for a synchronous send */
+	uint16_t tx_free[TX_SLOTS];
+	uint32_t tx_free_count;
+	struct ws_tx *tx_queued[TX_SLOTS + 1];
+	uint32_t tx_queued_count;
+
+	struct write_slot writes[WRITE_SLOTS];
+	uint16_t write_free[WRITE_SLOTS];
+	uint32_t write_free_count;
+
+	/*
+	 * Receive buffers that queued TUN writes may still read, in two epochs:
+	 * one is being filled while the writes of the other complete.
+	 */
+	uint16_t held[2][RX_BUFFERS];
+	uint32_t held_count[2];
+	uint32_t outstanding[2]; /* TUN writes */
+	uint32_t epoch; /* 0 or 1: being filled */
+
+	struct completion backlog[CQ_ENTRIES];
+	uint32_t backlog_count;
+	uint64_t wake_value;
+	bool tun_armed, wake_armed;
+	bool socket_armed[WS_MAX_SOCKETS];
+};
+
+static uint64_t tag(uint32_t what, uint32_t which)
+{
+	return (uint64_t)what << 32 | which;
+}
+
+static struct io_uring_sqe *get_sqe(struct uring_state *state)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&state->ring);
+
+	if (!sqe) {
+		io_uring_submit(&state->ring);
+		sqe = io_uring_get_sqe(&state->ring);
+	}
+	return sqe;
+}
+
+static void give_buffer(struct buffer_ring *ring, uint16_t id)
+{
+	io_uring_buf_ring_add(ring->ring, ring->buffers + (size_t)id * ring->bytes, ring->bytes, id,
+			      io_uring_buf_ring_mask(ring->count), 0);
+	io_uring_buf_ring_advance(ring->ring, 1);
+}
+
+static int make_buffer_ring(struct uring_state *state, struct buffer_ring *ring, int group,
+			    uint32_t count, uint32_t bytes)
+{
+	struct io_uring_buf_reg reg = {.ring_entries = count, .bgid = (uint16_t)group};
+	void *memory = mmap(NULL, count * sizeof(struct io_uring_buf), PROT_READ | PROT_WRITE,
+			    MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	int error;
+
+	if (memory == MAP_FAILED)
+		return -ENOMEM;
+	ring->ring = memory;
+	ring->count = count;
+	ring->bytes = bytes;
+	reg.ring_addr = (uintptr_t)memory;
+	error = io_uring_register_buf_ring(&state->ring, &reg, 0);
+	if (error) {
+		munmap(memory, count * sizeof(struct io_uring_buf));
+		ring->ring = NULL;
+		return error;
+	}
+	io_uring_buf_ring_init(ring->ring);
+	for (uint32_t i = 0; i < count; i++)
+		give_buffer(ring, (uint16_t)i);
+	return 0;
+}
+
+static void uring_destroy(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+
+	if (!state)
+		return;
+	if (state->ring_ready)
+		io_uring_queue_exit(&state->ring);
+	if (state->rx.ring)
+		munmap(state->rx.ring, state->rx.count * sizeof(struct io_uring_buf));
+	if (state->tun.ring)
+		munmap(state->tun.ring, state->tun.count * sizeof(struct io_uring_buf));
+	if (state->memory)
+		munmap(state->memory, state->memory_bytes);
+	free(state);
+	worker->io_state = NULL;
+}
+
+static int make_ring(struct uring_state *state)
+{
+	/*
+	 * The worker's thread enables the ring and is its single issuer from
+	 * then on. Older kernels know fewer flags.
+	 */
+	static const unsigned int flags[] = {
+		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+		IORING_SETUP_COOP_TASKRUN,
+	};
+	int error = -ENOTSUP;
+
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		struct io_uring_params params = {
+			.flags = flags[i] | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE,
+			.cq_entries = CQ_ENTRIES,
+		};
+
+		error = io_uring_queue_init_params(SQ_ENTRIES, &state->ring, &params);
+		if (!error) {
+			state->ring_ready = true;
+			return 0;
+		}
+	}
+	return error;
+}
+
+static int register_files(struct uring_state *state, const struct ws_worker *worker)
+{
+	int fds[2] = {worker->tun_fd, worker->wake_fd};
+	int error = io_uring_register_files_sparse(&state->ring, FILE_SOCKET + WS_MAX_SOCKETS);
+
+	if (error)
+		return error;
+	error = io_uring_register_files_update(&state->ring, FILE_TUN, fds, 2);
+	return error < 0 ? error : 0;
+}
+
+static int uring_init(struct ws_worker *worker)
+{
+	struct uring_state *state = calloc(1, sizeof(*state));
+	size_t rx_bytes = (size_t)RX_BUFFERS * RX_BUFFER_BYTES;
+	size_t tun_bytes = (size_t)TUN_BUFFERS * WS_BUFFER_BYTES;
+	struct io_uring_probe *probe;
+	int error;
+
+	if (!state)
+		return -ENOMEM;
+	worker->io_state = state;
+	state->memory_bytes = rx_bytes + tun_bytes + (size_t)(TX_SLOTS + 1) * WS_BUFFER_BYTES;
+	state->memory = mmap(NULL, state->memory_bytes, PROT_READ | PROT_WRITE,
+			     MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	if (state->memory == MAP_FAILED) {
+		state->memory = NULL;
+		return -ENOMEM;
+	}
+	state->rx.buffers = state->memory;
+	state->tun.buffers = state->memory + rx_bytes;
+	state->tx_data = state->tun.buffers + tun_bytes;
+	error = make_ring(state);
+	if (error)
+		return error;
+	probe = io_uring_get_probe_ring(&state->ring);
+	state->multishot_read = probe && io_uring_opcode_supported(probe, OP_READ_MULTISHOT);
+	io_uring_free_probe(probe);
+	error = make_buffer_ring(state, &state->rx, GROUP_RX, RX_BUFFERS, RX_BUFFER_BYTES);
+	if (!error)
+		error = make_buffer_ring(state, &state->tun, GROUP_TUN, TUN_BUFFERS,
+					 WS_BUFFER_BYTES);
+	if (!error)
+		error = register_files(state, worker);
+	if (error)
+		return error;
+	for (uint16_t i = 0; i <= TX_SLOTS; i++)
+		state->tx[i].tx.data = state->tx_data + (size_t)i * WS_BUFFER_BYTES;
+	for (uint16_t i = 0; i < TX_SLOTS; i++)
+		state->tx_free[state->tx_free_count++] = i;
+	for (uint16_t i = 0; i < WRITE_SLOTS; i++)
+		state->write_free[state->write_free_count++] = i;
+	state->receive.msg_namelen = sizeof(union ws_sockaddr);
+	state->receive.msg_controllen = 128;
+	/* io_uring polls by itself, but gives -EAGAIN back from a non-blocking TUN device. */
+	(void)fcntl(worker->tun_fd, F_SETFL, fcntl(worker->tun_fd, F_GETFL) & ~O_NONBLOCK);
+	return 0;
+}
+
+/* arming */
+
+static void arm_tun(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_sqe *sqe = get_sqe(state);
+
+	if (!sqe)
+		return; /* tried again next turn */
+	io_uring_prep_read(sqe, FILE_TUN, NULL, 0, (uint64_t)-1);
+	if (state->multishot_read)
+		sqe->opcode = OP_READ_MULTISHOT;
+	else
+		sqe->len = WS_BUFFER_BYTES;
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+	sqe->buf_group = GROUP_TUN;
+	io_uring_sqe_set_data64(sqe, tag(ON_TUN, 0));
+	state->tun_armed = true;
+}
+
+static void arm_wake(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_sqe *sqe = get_sqe(state);
+
+	if (!sqe)
+		return;
+	io_uring_prep_read(sqe, FILE_WAKE, &state->wake_value, sizeof(state->wake_value), 0);
+	sqe->flags |= IOSQE_FIXED_FILE;
+	io_uring_sqe_set_data64(sqe, tag(ON_WAKE, 0));
+	state->wake_armed = true;
+}
+
+static void arm_socket(struct ws_worker *worker, int number)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_sqe *sqe = get_sqe(state);
+
+	if (!sqe)
+		return;
+	io_uring_prep_recvmsg_multishot(sqe, FILE_SOCKET + number, &state->receive, 0);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+	sqe->buf_group = GROUP_RX;
+	io_uring_sqe_set_data64(sqe, tag(ON_SOCKET, (uint32_t)number));
+	state->socket_armed[number] = true;
+}
+
+/* What ended (buffers ran out, an old kernel's single shot) starts again. */
+static void arm_all(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+
+	if (!state->wake_armed)
+		arm_wake(worker);
+	if (!state->tun_armed && worker->tun_fd >= 0)
+		arm_tun(worker);
+	for (int i = 0; i < WS_MAX_SOCKETS; i++)
+		if (worker->sockets[i].fd >= 0 && !state->socket_armed[i])
+			arm_socket(worker, i);
+}
+
+static int uring_socket_added(struct ws_worker *worker, int number)
+{
+	struct uring_state *state = worker->io_state;
+	int fd = worker->sockets[number].fd;
+	int error = io_uring_register_files_update(&state->ring, FILE_SOCKET + (unsigned)number,
+						   &fd, 1);
+
+	state->socket_armed[number] = false;
+	return error < 0 ? error : 0;
+}
+
+static void uring_socket_removed(struct ws_worker *worker, int number)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_sqe *sqe;
+	int none = -1;
+
+	if (state->socket_armed[number] && state->enabled) {
+		sqe = get_sqe(state);
+		if (sqe) {
+			io_uring_prep_cancel64(sqe, tag(ON_SOCKET, (uint32_t)number), 0);
+			io_uring_sqe_set_data64(sqe, tag(ON_CANCELLED, 0));
+			io_uring_submit(&state->ring);
+		}
+	}
+	(void)io_uring_register_files_update(&state->ring, FILE_SOCKET + (unsigned)number, &none,
+					     1);
+}
+
+/* sending */
+
+static void send_now(struct ws_worker *worker, struct ws_tx *tx)
+{
+	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	struct tx_slot *slot = (struct tx_slot *)tx;
+
+	if (!socket || (tx->no_gso && tx->count > 1)) {
+		ws_udp_rescue(worker, tx, 0);
+		return;
+	}
+	ws_udp_fill(worker, tx, &slot->msg, &slot->iov, slot->control, true);
+	if (sendmsg(socket->fd, &slot->msg, MSG_NOSIGNAL) < 0)
+		ws_udp_rescue(worker, tx, errno);
+}
+
+static void release_tx(struct uring_state *state, struct ws_tx *tx)
+{
+	uint16_t id = (uint16_t)((struct tx_slot *)tx - state->tx);
+
+	if (id < TX_SLOTS)
+		state->tx_free[state->tx_free_count++] = id;
+}
+
+static void uring_tx_submit(struct ws_worker *worker, struct ws_tx *tx)
+{
+	struct uring_state *state = worker->io_state;
+	struct tx_slot *slot = (struct tx_slot *)tx;
+	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	struct io_uring_sqe *sqe = NULL;
+	uint32_t id = (uint32_t)(slot - state->tx);
+
+	if (socket && id < TX_SLOTS && !(tx->no_gso && tx->count > 1))
+		sqe = get_sqe(state);
+	if (!sqe) {
+		send_now(worker, tx);
+		release_tx(state, tx);
+		return;
+	}
+	ws_udp_fill(worker, tx, &slot->msg, &slot->iov, slot->control, true);
+	io_uring_prep_sendmsg(sqe, FILE_SOCKET + (int)(socket - worker->sockets), &slot->msg,
+			      MSG_NOSIGNAL);
+	sqe->flags |= IOSQE_FIXED_FILE;
+	io_uring_sqe_set_data64(sqe, tag(ON_SENT, id));
+	ws_add(worker->stats.tx_batches, 1);
+}
+
+static void on_sent(struct ws_worker *worker, uint32_t id, int res)
+{
+	struct uring_state *state = worker->io_state;
+
+	if (res < 0)
+		ws_udp_rescue(worker, &state->tx[id].tx, -res);
+	release_tx(state, &state->tx[id].tx);
+}
+
+/* Frees TUN write slots and send buffers that are done; keeps the rest for the turn. */
+static void reap(struct ws_worker *worker);
+
+static struct ws_tx *uring_tx_get(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+
+	if (!state->tx_free_count) {
+		io_uring_submit(&state->ring);
+		reap(worker);
+	}
+	if (!state->tx_free_count)
+		return &state->tx[TX_SLOTS].tx;
+	return &state->tx[state->tx_free[--state->tx_free_count]].tx;
+}
+
+static void uring_tx_flush(struct ws_worker *worker)
+{
+	(void)worker; /* the next wait submits */
+}
+
+/* TUN writes */
+
+static void uring_tun_write(struct ws_worker *worker, const struct iovec *iov, uint32_t count,
+			    uint32_t packets)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_sqe *sqe = NULL;
+	struct write_slot *slot;
+	uint16_t id;
+
+	ws_add(worker->stats.tun_writes, 1);
+	if (!state->write_free_count) {
+		io_uring_submit(&state->ring);
+		reap(worker);
+	}
+	if (state->write_free_count)
+		sqe = get_sqe(state);
+	if (!sqe) {
+		/* Behind those queued already, so that order is kept. */
+		if (writev(worker->tun_fd, iov, (int)count) < 0)
+			ws_drop(worker, WS_DROP_TUN_WRITE, packets);
+		return;
+	}
+	id = state->write_free[--state->write_free_count];
+	slot = &state->writes[id];
+	memcpy(slot->iov, iov, count * sizeof(*iov));
+	memcpy(&slot->vnet, iov[0].iov_base, WS_VNET_BYTES);
+	slot->iov[0].iov_base = &slot->vnet;
+	slot->packets = packets;
+	slot->epoch = state->epoch;
+	state->outstanding[state->epoch]++;
+	io_uring_prep_writev(sqe, FILE_TUN, slot->iov, count, 0);
+	sqe->flags |= IOSQE_FIXED_FILE;
+	io_uring_sqe_set_data64(sqe, tag(ON_WRITTEN, id));
+}
+
+static void on_written(struct ws_worker *worker, uint32_t id, int res)
+{
+	struct uring_state *state = worker->io_state;
+
+	if (res < 0)
+		ws_drop(worker, WS_DROP_TUN_WRITE, state->writes[id].packets);
+	state->outstanding[state->writes[id].epoch]--;
+	state->write_free[state->write_free_count++] = (uint16_t)id;
+}
+
+static void reap(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_cqe *cqe;
+
+	while (state->backlog_count < CQ_ENTRIES && !io_uring_peek_cqe(&state->ring, &cqe)) {
+		uint32_t what = (uint32_t)(cqe->user_data >> 32);
+
+		if (what == ON_SENT)
+			on_sent(worker, (uint32_t)cqe->user_data, cqe->res);
+		else if (what == ON_WRITTEN)
+			on_written(worker, (uint32_t)cqe->user_data, cqe->res);
+		else
+			state->backlog[state->backlog_count++] =
+				(struct completion){cqe->user_data, cqe->res, cqe->flags};
+		io_uring_cqe_seen(&state->ring, cqe);
+	}
+}
+
+/* receiving */
+
+static void on_datagrams(struct ws_worker *worker, int number, const struct completion *done)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_recvmsg_out *out;
+	struct ws_rx rx = {.socket = number};
+	struct msghdr msg = {0};
+	uint8_t *buffer;
+	uint16_t id;
+
+	if (!(done->flags & IORING_CQE_F_MORE))
+		state->socket_armed[number] = false;
+	if (!(done->flags & IORING_CQE_F_BUFFER))
+		return; /* out of buffers or cancelled */
+	id = (uint16_t)(done->flags >> IORING_CQE_BUFFER_SHIFT);
+	buffer = state->rx.buffers + (size_t)id * RX_BUFFER_BYTES;
+	out = io_uring_recvmsg_validate(buffer, done->res, &state->receive);
+	state->held[state->epoch][state->held_count[state->epoch]++] = id;
+	if (!out || worker->sockets[number].fd < 0)
+		return;
+	if (out->flags & (MSG_TRUNC | MSG_CTRUNC)) {
+		ws_drop(worker, WS_DROP_LENGTH, 1);
+		return;
+	}
+	rx.from = io_uring_recvmsg_name(out);
+	msg.msg_control = (uint8_t *)io_uring_recvmsg_name(out) + state->receive.msg_namelen;
+	msg.msg_controllen = out->controllen;
+	rx.data = io_uring_recvmsg_payload(out, &state->receive);
+	rx.len = io_uring_recvmsg_payload_length(out, done->res, &state->receive);
+	ws_udp_read_control(&worker->sockets[number], &msg, &rx);
+	ws_receive(worker, &rx);
+}
+
+static int on_tun(struct ws_worker *worker, const struct completion *done)
+{
+	struct uring_state *state = worker->io_state;
+	uint16_t id;
+
+	if (!(done->flags & IORING_CQE_F_MORE))
+		state->tun_armed = false;
+	if (!(done->flags & IORING_CQE_F_BUFFER)) {
+		if (done->res < 0 && done->res != -ENOBUFS && done->res != -EINTR &&
+		    done->res != -EAGAIN && done->res != -ECANCELED)
+			return done->res;
+		return 0;
+	}
+	id = (uint16_t)(done->flags >> IORING_CQE_BUFFER_SHIFT);
+	if (done->res > 0) {
+		ws_add(worker->stats.tun_reads, 1);
+		ws_send_packet(worker, state->tun.buffers + (size_t)id * WS_BUFFER_BYTES,
+			       (size_t)done->res);
+	}
+	give_buffer(&state->tun, id);
+	return 0;
+}
+
+static int on_completion(struct ws_worker *worker, const struct completion *done)
+{
+	struct uring_state *state = worker->io_state;
+	uint32_t which = (uint32_t)done->user_data;
+
+	switch (done->user_data >> 32) {
+	case ON_WAKE:
+		state->wake_armed = false;
+		break;
+	case ON_TUN:
+		return on_tun(worker, done);
+	case ON_SOCKET:
+		on_datagrams(worker, (int)which, done);
+		break;
+	case ON_SENT:
+		on_sent(worker, which, done->res);
+		break;
+	case ON_WRITTEN:
+		on_written(worker, which, done->res);
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+/* At the end of a turn: nothing of this epoch is open in the coalescer any more. */
+static void release_held(struct uring_state *state)
+{
+	uint32_t other = state->epoch ^ 1;
+
+	if (state->outstanding[other])
+		return;
+	while (state->held_count[other])
+		give_buffer(&state->rx, state->held[other][--state->held_count[other]]);
+	state->epoch = other;
+	/* What queued no write need not wait. */
+	if (!state->outstanding[other ^ 1])
+		while (state->held_count[other ^ 1])
+			give_buffer(&state->rx,
+				    state->held[other ^ 1][--state->held_count[other ^ 1]]);
+}
+
+static int uring_turn(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_cqe *cqe;
+	int error = 0;
+	bool ended = false;
+
+	if (!state->enabled) {
+		/* By hand: liburing 2.3 declares io_uring_enable_rings but does not export it. */
+		if (syscall(__NR_io_uring_register, state->ring.ring_fd,
+			    IORING_REGISTER_ENABLE_RINGS, NULL, 0))
+			return -errno;
+		state->enabled = true;
+	}
+	arm_all(worker);
+	error = io_uring_submit_and_wait(&state->ring, 1);
+	if (error < 0 && error != -EINTR && error != -EBUSY && error != -EAGAIN)
+		return error;
+	worker->now_ns = ws_now_ns();
+	error = 0;
+	/* What is here now; what arrives meanwhile belongs to the next turn. */
+	for (unsigned ready = io_uring_cq_ready(&state->ring); ready && !ended; ready--) {
+		struct completion done;
+
+		if (io_uring_peek_cqe(&state->ring, &cqe))
+			break;
+		done = (struct completion){cqe->user_data, cqe->res, cqe->flags};
+		io_uring_cqe_seen(&state->ring, cqe);
+		error = on_completion(worker, &done);
+		ended = error != 0;
+		/* reap() may have set some aside: they come first. */
+		for (uint32_t i = 0; i < state->backlog_count && !ended; i++) {
+			error = on_completion(worker, &state->backlog[i]);
+			ended = error != 0;
+		}
+		state->backlog_count = 0;
+	}
+	ws_receive_flush(worker);
+	ws_send_flush(worker);
+	release_held(state);
+	return error;
+}
+
+const struct ws_io_ops ws_uring_ops = {
+	.name = "io_uring",
+	.backend = WS_BACKEND_URING,
+	.init = uring_init,
+	.destroy = uring_destroy,
+	.socket_added = uring_socket_added,
+	.socket_removed = uring_socket_removed,
+	.turn = uring_turn,
+	.tx_get = uring_tx_get,
+	.tx_submit = uring_tx_submit,
+	.tx_flush = uring_tx_flush,
+	.tun_write = uring_tun_write,
+};
