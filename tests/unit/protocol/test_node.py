@@ -1,0 +1,463 @@
+"""The facade: configuration, endpoints, indices, hostile bytes. Time is for tests/sim."""
+
+import itertools
+import os
+import random
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nacl import bindings
+
+from whalescale.identity import Identity, node_id_to_x25519
+from whalescale.protocol import bootstrap, messages, tai64n
+from whalescale.protocol.cookie import CookieGenerator
+from whalescale.protocol.limits import NS_PER_S, Limits
+from whalescale.protocol.node import Node, PeerConfig
+from whalescale.protocol.noise import NO_PSK, InitiatorHandshake, KeyPair
+from whalescale.protocol.types import (
+    Activity,
+    Endpoint,
+    EndpointChanged,
+    HandshakeCompleted,
+    HandshakeGaveUp,
+    KeypairReady,
+    KeypairsExpired,
+    PeerIdentified,
+    SendKeepalive,
+)
+
+A, B, C = (Identity(bytes([n]) * 32) for n in (1, 2, 3))
+A_AT, B_AT, C_AT = Endpoint("192.0.2.1", 1), Endpoint("192.0.2.2", 2), Endpoint("192.0.2.3", 3)
+S = NS_PER_S
+NOW = 1000 * S
+
+
+def node(identity=A, rand=os.urandom, **limits):
+    clock = itertools.count(10**18, 10**8)
+    return Node(identity, limits=Limits(**limits), random=rand, wall_clock=lambda: next(clock))
+
+
+def events(n):
+    return list(iter(n.poll_event, None))
+
+
+def sent(n):
+    return list(iter(n.poll_transmit, None))
+
+
+def session(a, b, pa, now=NOW):
+    """A handshake from a to b; the keypair events of both."""
+    a.want_handshake(pa, now)
+    [initiation] = sent(a)
+    b.receive_datagram(initiation.data, A_AT, B_AT, now)
+    [response] = sent(b)
+    a.receive_datagram(response.data, B_AT, A_AT, now)
+    ready = [[e for e in events(n) if isinstance(e, KeypairReady)][-1] for n in (a, b)]
+    b.keypair_confirmed(ready[1].peer, ready[1].local_index, now)
+    return ready
+
+
+@pytest.fixture
+def couple():
+    a, b = node(A), node(B)
+    pa = a.add_peer(PeerConfig(node_id=B.node_id, endpoints=(B_AT,)), NOW)
+    pb = b.add_peer(PeerConfig(node_id=A.node_id), NOW)
+    return a, b, pa, pb
+
+
+# configuration
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (PeerConfig(), "needs a node ID"),
+        (PeerConfig(node_id=A.node_id), "own key"),
+        (PeerConfig(static_public=A.static_public), "own key"),
+        (PeerConfig(fingerprint=A.fingerprint), "own key"),
+        (PeerConfig(static_public=bytes(32)), "low order"),
+        (PeerConfig(static_public=(1).to_bytes(32, "little")), "low order"),
+        (PeerConfig(static_public=bytes(31)), "32 bytes"),
+        (PeerConfig(node_id=bytes(32)), "not a valid"),
+        (PeerConfig(fingerprint=bytes(21)), "22 bytes"),
+        (PeerConfig(node_id=B.node_id, preshared_key=b"short"), "preshared"),
+        (PeerConfig(node_id=B.node_id, persistent_keepalive=-1), "persistent_keepalive"),
+        (PeerConfig(node_id=B.node_id, persistent_keepalive=65536), "persistent_keepalive"),
+        (PeerConfig(node_id=B.node_id, static_public=C.static_public), "is not the one"),
+        (PeerConfig(node_id=B.node_id, fingerprint=C.fingerprint), "fingerprint"),
+        (PeerConfig(static_public=B.static_public, fingerprint=C.fingerprint), "fingerprint"),
+    ],
+)
+def test_refused_configs(config, says):
+    n = node()
+    with pytest.raises(ValueError, match=says):
+        n.add_peer(config, NOW)
+    assert n.peers == ()
+    assert events(n) == []
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        PeerConfig(node_id=B.node_id),
+        PeerConfig(static_public=B.static_public),
+        PeerConfig(fingerprint=B.fingerprint),
+    ],
+)
+def test_duplicates_are_refused(second):
+    n = node()
+    n.add_peer(PeerConfig(node_id=B.node_id), NOW)
+    with pytest.raises(ValueError, match="another peer"):
+        n.add_peer(second, NOW)
+    assert len(n.peers) == 1
+
+
+def test_keys_are_completed():
+    n = node()
+    by_id = n.peer_status(n.add_peer(PeerConfig(node_id=B.node_id), NOW))
+    assert (by_id.static_public, by_id.fingerprint) == (B.static_public, B.fingerprint)
+    both = PeerConfig(static_public=C.static_public, fingerprint=C.fingerprint)
+    assert n.peer_status(n.add_peer(both, NOW)).node_id == C.node_id
+
+
+def test_add_chooses_the_first_candidate():
+    n = node()
+    peer = n.add_peer(PeerConfig(node_id=B.node_id, endpoints=(B_AT, C_AT)), NOW)
+    assert events(n) == [EndpointChanged(peer, B_AT)]
+    assert n.peer_status(peer).endpoint == B_AT
+    assert sent(n) == []
+
+
+def test_removal_frees_everything(couple):
+    a, b, pa, _ = couple
+    session(a, b, pa)
+    a.want_handshake(pa, NOW + 10 * S)
+    a.remove_peer(pa, NOW + 11 * S)
+    assert events(a)[-1] == KeypairsExpired(pa)
+    assert (a.peers, a.poll_timeout(), a._by_index) == ((), None, {})
+    for call in (a.want_handshake, a.handle_timeout):
+        call(*((pa, NOW) if call == a.want_handshake else (NOW,)))
+    a.keypair_confirmed(pa, 1, NOW)
+    a.endpoint_observed(pa, B_AT, None, NOW)
+    a.activity(pa, Activity(1, 1, 1, 1), NOW)
+    with pytest.raises(KeyError):
+        a.peer_status(pa)
+    with pytest.raises(KeyError):
+        a.remove_peer(pa, NOW)
+    again = a.add_peer(PeerConfig(node_id=B.node_id), NOW)
+    assert again != pa
+
+
+def test_update_changes_the_psk_of_the_next_handshake(couple):
+    a, b, pa, pb = couple
+    session(a, b, pa)
+    psk = os.urandom(32)
+    a.update_peer(pa, PeerConfig(node_id=B.node_id, endpoints=(B_AT,), preshared_key=psk), NOW)
+    assert not [e for e in events(a) if isinstance(e, KeypairsExpired)]
+    b.update_peer(pb, PeerConfig(node_id=A.node_id, preshared_key=psk), NOW)
+    session(a, b, pa, NOW + 10 * S)
+    assert not a.drops
+
+
+def test_update_refuses_another_key(couple):
+    a, _, pa, _ = couple
+    for other in (PeerConfig(node_id=C.node_id), PeerConfig(fingerprint=C.fingerprint)):
+        with pytest.raises(ValueError, match="cannot change"):
+            a.update_peer(pa, other, NOW)
+
+
+def test_update_with_the_node_id_of_a_fingerprint_peer():
+    n = node()
+    peer = n.add_peer(PeerConfig(fingerprint=B.fingerprint), NOW)
+    with pytest.raises(ValueError, match="fingerprint"):
+        n.update_peer(peer, PeerConfig(static_public=C.static_public), NOW)
+    n.update_peer(peer, PeerConfig(node_id=B.node_id), NOW)
+    assert events(n) == [PeerIdentified(peer, B.node_id)]
+    assert n.find_peer(B.static_public) == peer
+    n.remove_peer(peer, NOW)
+    assert n._unidentified == 0
+
+
+def test_update_of_endpoints(couple):
+    a, b, pa, _ = couple
+    events(a)
+    a.update_peer(pa, PeerConfig(node_id=B.node_id, endpoints=(C_AT,)), NOW)
+    assert events(a) == [EndpointChanged(pa, C_AT)]
+    a.set_endpoint(pa, B_AT, NOW)
+    session(a, b, pa)
+    events(a)
+    # What carries a session is kept; the new candidate is there for when it fails.
+    a.update_peer(pa, PeerConfig(node_id=B.node_id, endpoints=(A_AT,)), NOW + S)
+    assert events(a) == []
+    assert a.peer_status(pa).endpoint == B_AT
+
+
+def test_update_starts_persistent_keepalive(couple):
+    a, _, pa, _ = couple
+    config = PeerConfig(node_id=B.node_id, endpoints=(B_AT,), persistent_keepalive=25)
+    a.update_peer(pa, config, NOW)
+    assert len(sent(a)) == 1
+    off = PeerConfig(node_id=B.node_id, endpoints=(B_AT,))
+    a.update_peer(pa, off, NOW)
+    a.handle_timeout(NOW + 3600 * S)
+    assert a.peer_status(pa).persistent_keepalive == 0
+
+
+# endpoints
+
+
+def test_a_wanted_handshake_goes_out_once_there_is_an_endpoint():
+    n = node()
+    peer = n.add_peer(PeerConfig(node_id=B.node_id), NOW)
+    n.want_handshake(peer, NOW)
+    assert sent(n) == []
+    n.set_endpoint(peer, B_AT, NOW + S)
+    [initiation] = sent(n)
+    assert initiation.remote == B_AT
+    assert events(n) == [EndpointChanged(peer, B_AT)]
+
+
+def test_without_any_endpoint_it_gives_up_as_well():
+    n = node()
+    peer = n.add_peer(PeerConfig(node_id=B.node_id), NOW)
+    n.want_handshake(peer, NOW)
+    while (when := n.poll_timeout()) is not None:
+        n.handle_timeout(when)
+        assert when < NOW + 100 * S
+    assert events(n) == [HandshakeGaveUp(peer)]
+
+
+def test_answers_go_back_the_way_they_came(couple):
+    a, b, pa, pb = couple
+    a.want_handshake(pa, NOW)
+    [initiation] = sent(a)
+    assert (initiation.remote, initiation.local) == (B_AT, None)
+    b.receive_datagram(initiation.data, C_AT, B_AT, NOW)
+    [response] = sent(b)
+    assert (response.remote, response.local) == (C_AT, B_AT)
+    # The keypair is there before the response can be answered.
+    changed, ready = events(b)
+    assert changed == EndpointChanged(pb, C_AT, B_AT)
+    assert isinstance(ready, KeypairReady)
+    assert not ready.initiator
+
+
+def test_observed_endpoints_cause_no_event(couple):
+    a, _, pa, _ = couple
+    events(a)
+    a.endpoint_observed(pa, C_AT, A_AT, NOW)
+    assert events(a) == []
+    assert (a.peer_status(pa).endpoint, a.peer_status(pa).local) == (C_AT, A_AT)
+
+
+# keypairs and indices
+
+
+def test_events_of_an_initiator_in_order(couple):
+    a, b, pa, _ = couple
+    events(a)
+    a.want_handshake(pa, NOW)
+    b.receive_datagram(sent(a)[0].data, A_AT, None, NOW)
+    a.receive_datagram(sent(b)[0].data, B_AT, None, NOW + 7)
+    ready, completed, keepalive = events(a)
+    assert isinstance(ready, KeypairReady)
+    assert ready.created == NOW + 7
+    assert completed == HandshakeCompleted(pa, True, 7)
+    assert keepalive == SendKeepalive(pa)
+    assert a.peer_status(pa).last_handshake_wall_ns > 10**18
+    assert a.peer_status(pa).handshake_attempts == 0
+
+
+def test_the_responder_completes_when_its_keypair_is_confirmed(couple):
+    a, b, pa, pb = couple
+    a.want_handshake(pa, NOW)
+    b.receive_datagram(sent(a)[0].data, A_AT, None, NOW)
+    index = next(e.local_index for e in events(b) if isinstance(e, KeypairReady))
+    assert b.peer_status(pb).initiator is None
+    b.keypair_confirmed(pb, index ^ 1, NOW)
+    assert events(b) == []
+    b.keypair_confirmed(pb, index, NOW)
+    assert events(b) == [HandshakeCompleted(pb, False, None)]
+    assert b.peer_status(pb).initiator is False
+    b.keypair_confirmed(pb, index, NOW)
+    assert events(b) == []
+
+
+def test_indices_are_random_not_zero_and_unique():
+    """A source that repeats itself: zero, then a taken index, then a free one."""
+    draws = [b"\0\0\0\0", b"\1\0\0\0", b"\0\0\0\0", b"\1\0\0\0", b"\2\0\0\0"]
+    counting = iter(draws)
+    drawing = False
+
+    def rand(size):
+        return next(counting) if size == 4 and drawing else os.urandom(size)
+
+    n = node(rand=rand)
+    peers = [n.add_peer(PeerConfig(node_id=i.node_id), NOW) for i in (B, C)]
+    drawing = True
+    assert [n._new_index(n._peers[p]) for p in peers] == [1, 2]
+
+
+def test_no_index_leaks_over_many_handshakes(couple):
+    a, b, pa, pb = couple
+    for n in range(30):
+        session(a, b, pa, NOW + n * 10 * S)
+        assert len(a._by_index) <= 3
+        assert len(b._by_index) <= 3
+    for n in range(30, 60):
+        session(b, a, pb, NOW + n * 10 * S) if n % 2 else session(a, b, pa, NOW + n * 10 * S)
+        assert len(a._by_index) <= 3
+    a.want_handshake(pa, NOW + 1000 * S)
+    for _ in range(10):
+        a.handle_timeout(a.poll_timeout())
+    assert len(a._by_index) <= 4
+
+
+def test_one_initiation_per_rekey_timeout(couple):
+    a, _, pa, _ = couple
+    for n in range(50):
+        a.want_handshake(pa, NOW + n * S // 10)
+    assert len(sent(a)) == 1
+
+
+def test_a_second_response_to_one_initiation_is_refused(couple):
+    a, b, pa, _ = couple
+    a.want_handshake(pa, NOW)
+    b.receive_datagram(sent(a)[0].data, A_AT, None, NOW)
+    [response] = sent(b)
+    a.receive_datagram(response.data, B_AT, None, NOW)
+    a.receive_datagram(response.data, B_AT, None, NOW)
+    assert a.drops == {"index": 1}
+
+
+# memory and secrets
+
+
+def test_an_idle_peer_is_small():
+    n = node()
+    peer = n._peers[n.add_peer(PeerConfig(node_id=B.node_id), NOW)]
+    assert not hasattr(peer, "__dict__")
+    assert peer._generator is None
+    assert peer._remote_key is None
+    assert sys.getsizeof(peer) < 400
+
+
+def test_no_key_in_any_repr(couple):
+    a, b, pa, _ = couple
+    psk = os.urandom(32)
+    config = PeerConfig(node_id=B.node_id, preshared_key=psk)
+    ready, _ = session(a, b, pa)
+    for thing in (config, ready, a, a._peers[pa], a.peer_status(pa), A):
+        text = repr(thing) + str(thing)
+        for secret in (psk, ready.send_key, ready.receive_key, A.seed, A.static_private):
+            assert secret.hex() not in text
+            assert repr(bytes(secret)) not in text
+
+
+# hostile bytes
+
+KINDS = {1: 148, 2: 92, 3: 64, 0x57: 128, 0x58: 128}
+MAC1 = CookieGenerator(A.static_public)
+
+
+def with_mac1(data):
+    """As an attacker who knows the public key makes it."""
+    return MAC1.add_macs(data[:-32], 0, Limits()) if data[:1] in (b"\1", b"\2") else data
+
+
+framed = st.builds(
+    lambda kind, body: (bytes((kind, 0, 0, 0)) + body)[: KINDS[kind]].ljust(KINDS[kind], b"\0"),
+    st.sampled_from(sorted(KINDS)),
+    st.binary(max_size=148),
+)
+hostile = st.one_of(st.binary(max_size=200), framed, framed.map(with_mac1))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(hostile, max_size=6), st.booleans())
+def test_hostile_bytes_are_counted_and_change_nothing(datagrams, loaded):
+    n = node()
+    peer = n.add_peer(PeerConfig(node_id=B.node_id, endpoints=(B_AT,)), NOW)
+    n.add_peer(PeerConfig(fingerprint=C.fingerprint, endpoints=(C_AT,)), NOW)
+    n.want_handshake(peer, NOW)
+    n.want_handshake(peer + 1, NOW)
+    sent(n), events(n)
+    n.under_load = loaded
+    before = [n.peer_status(p) for p in n.peers]
+    for data in datagrams:
+        n.receive_datagram(data, Endpoint("203.0.113.1", 5), None, NOW)
+    assert n.drops.total() == len(datagrams)
+    assert events(n) == []
+    # Nothing but cookie replies, and those only under load; each shorter than what caused it.
+    for transmit in sent(n):
+        assert loaded
+        assert len(transmit.data) == 64
+    assert [n.peer_status(p) for p in n.peers] == before
+
+
+def test_true_messages_with_any_bit_flipped():
+    """No flip of a live message is accepted, and the true one still is afterwards."""
+    rng = random.Random(1)  # noqa: S311
+    a, b, c = node(A), node(B), node(C)
+    pa = a.add_peer(PeerConfig(node_id=B.node_id, endpoints=(B_AT,)), NOW)
+    pc = a.add_peer(PeerConfig(fingerprint=C.fingerprint, endpoints=(C_AT,)), NOW)
+    b.add_peer(PeerConfig(node_id=A.node_id), NOW)
+    c.add_peer(PeerConfig(node_id=A.node_id), NOW)
+
+    def flips(to, data, macs_of):
+        """Every third bit, half of them under a fresh mac1 where one can be made."""
+        events(to)
+        for bit in range(rng.randrange(3), len(data) * 8, 3):
+            forged = bytearray(data)
+            forged[bit // 8] ^= 1 << bit % 8
+            forged = bytes(forged)
+            # The sender index is under mac1 alone, in every WireGuard: a new mac1 lets it pass.
+            if macs_of is not None and bit % 2 and 8 <= bit // 8 < len(data) - 32:
+                forged = CookieGenerator(macs_of).add_macs(forged[:-32], NOW, Limits())
+            if macs_of is not None and forged[:-16] == data[:-16]:
+                continue  # mac2 is looked at under load only
+            before = to.drops.total()
+            to.receive_datagram(forged, A_AT, None, NOW)
+            assert to.drops.total() == before + 1
+            assert sent(to) == []
+        assert not [e for e in events(to) if isinstance(e, KeypairReady | PeerIdentified)]
+        to.receive_datagram(data, A_AT, None, NOW)
+        return sent(to)
+
+    a.want_handshake(pa, NOW)
+    [response] = flips(b, sent(a)[0].data, B.static_public)
+    flips(a, response.data, A.static_public)
+    assert a.peer_status(pa).initiator is True
+    a.want_handshake(pc, NOW)
+    [reply] = flips(c, sent(a)[0].data, None)
+    [initiation] = flips(a, reply.data, None)
+    assert initiation.data[0] == 1
+    assert a.peer_status(pc).node_id == C.node_id
+
+
+def test_a_twin_of_a_key_by_a_low_order_point_is_an_unknown_peer():
+    """A + T of order 8 gives the same shared secrets as A, but it is no node's key."""
+    order_8 = bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
+    p = 2**255 - 19
+    y = int.from_bytes(bindings.crypto_core_ed25519_add(A.node_id, order_8), "little") % 2**255
+    twin = ((1 + y) * pow(1 - y, -1, p) % p).to_bytes(32, "little")
+    assert twin != A.static_public
+    mixed = KeyPair.from_private(A.static_private)
+    mixed.raw.public_bytes = twin
+
+    n = node(B)
+    n.add_peer(PeerConfig(fingerprint=A.fingerprint), NOW)
+    handshake = InitiatorHandshake(
+        mixed, KeyPair.from_public(B.static_public), NO_PSK, tai64n.encode(10**18), os.urandom
+    )
+    body = messages.encode_initiation(5, handshake.message)
+    data = CookieGenerator(B.static_public).add_macs(body, 0, Limits())
+    n.receive_datagram(data, A_AT, None, NOW)
+    assert n.drops == {"unknown_peer": 1}
+
+
+def test_bootstrap_keys_are_the_static_keys():
+    assert node_id_to_x25519(B.node_id) == B.static_public
+    assert bootstrap.mac_key(B.fingerprint) != bootstrap.mac_key(A.fingerprint)
