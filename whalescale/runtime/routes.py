@@ -82,11 +82,18 @@ class Routes:
             for r in wanted
             if r.network.prefixlen == 0 and r.table != MAIN_TABLE
         }
-        for version, table in rules.items():
-            if self._rules.get(version) != table:
-                if version == 4:
-                    _accept_marked_sources()
-                await self._netlink.add_default_rules(version, table)
+        added: list[tuple[int, int]] = []
+        try:
+            for version, table in rules.items():
+                if self._rules.get(version) != table:
+                    if version == 4:
+                        _accept_marked_sources()
+                    await self._netlink.add_default_rules(version, table)
+                    added.append((version, table))
+        except OSError:
+            for version, table in added:
+                await self._netlink.remove_default_rules(version, table)
+            raise
         for version, table in self._rules.items():
             if rules.get(version) != table:
                 await self._netlink.remove_default_rules(version, table)

@@ -1,0 +1,263 @@
+"""Test doubles of the engine and of netlink, and two hosts that hear each other."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+from whalescale.dataplane.engine import (
+    Addr,
+    Backend,
+    Chosen,
+    Cipher,
+    Engine,
+    Network,
+    Offload,
+    PeerStats,
+    Upcall,
+    UpcallType,
+    WorkerStats,
+)
+from whalescale.identity import Identity
+from whalescale.protocol.limits import Limits
+from whalescale.protocol.node import Node
+from whalescale.runtime.driver import Driver
+from whalescale.runtime.netlink import Netlink, Route
+from whalescale.runtime.tunnel import PeerSpec, Tunnel
+
+NO_STATS = PeerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)
+
+
+class FakeEngine:
+    """Remembers what it was told; `push` is what a worker would report."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.queue: deque[Upcall] = deque()
+        self.seen: dict[int, tuple[int, int, int, int]] = {}
+        self.keypairs: dict[int, dict[str, Any]] = {}
+        self.cleared: list[int] = []
+        self.dropped: list[int] = []
+        self.keepalives: list[int] = []
+        self.endpoints: dict[int, tuple[Addr | None, Addr | None]] = {}
+        self.networks: dict[int, tuple[Network, ...]] = {}
+        self.sent: list[tuple[bytes, Addr, Addr | None]] = []
+        self.sockets: dict[int, tuple[Addr, int]] = {}
+        self.taken_ports: set[int] = set()
+        self.no_ipv6 = False
+        self.fwmark = 0
+        self.activity_reads = 0
+        self.on_send: Callable[[bytes, Addr, Addr | None], bool] = lambda *_: True
+        self.room = 10_000
+        self._next = 0
+
+    def as_engine(self) -> Engine:
+        return cast(Engine, self)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    # upcalls
+
+    def upcall_fd(self) -> int:
+        return self.fd
+
+    def push(self, kind: UpcallType, peer: int | None = None, **more: Any) -> None:
+        values: dict[str, Any] = {
+            "index": 0, "reason": 0, "now": 0, "remote": None, "local": None, "data": b"",
+        }  # fmt: skip
+        values.update(more)
+        self.queue.append(Upcall(kind, peer, **values))
+        os.eventfd_write(self.fd, 1)
+
+    def upcalls(self) -> Iterator[Upcall]:
+        while self.queue:
+            yield self.queue.popleft()
+
+    # peers
+
+    def add_peer(self) -> int:
+        if len(self.seen) >= self.room:
+            raise OSError(errno.ENOSPC, "new peer")
+        number = self._next
+        self._next += 1
+        self.seen[number] = (0, 0, 0, 0)
+        self.endpoints[number] = (None, None)
+        self.networks[number] = ()
+        return number
+
+    def remove_peer(self, number: int) -> None:
+        del self.seen[number], self.endpoints[number], self.networks[number]
+
+    def set_allowed_ips(self, number: int, networks: Sequence[Network]) -> None:
+        taken = set(networks)
+        for other in self.networks:
+            self.networks[other] = tuple(n for n in self.networks[other] if n not in taken)
+        self.networks[number] = tuple(networks)
+
+    def set_endpoint(self, number: int, remote: Addr | None, local: Addr | None = None) -> None:
+        self.endpoints[number] = (remote, local)
+
+    def install_keypair(self, number: int, **keypair: Any) -> None:
+        self.keypairs[number] = {
+            **keypair,
+            "send_key": bytes(keypair["send_key"]),
+            "receive_key": bytes(keypair["receive_key"]),
+        }
+
+    def clear_keypairs(self, number: int) -> None:
+        self.keypairs.pop(number, None)
+        self.cleared.append(number)
+
+    def drop_staged(self, number: int) -> int:
+        self.dropped.append(number)
+        return 0
+
+    def send_keepalive(self, number: int) -> bool:
+        self.keepalives.append(number)
+        return True
+
+    def activity(self, number: int) -> tuple[int, int, int, int]:
+        self.activity_reads += 1
+        return self.seen[number]
+
+    def peer_stats(self, number: int) -> PeerStats:
+        remote, local = self.endpoints[number]
+        return NO_STATS.__class__(*(0,) * 13, remote, local)
+
+    def send(self, data: bytes, remote: Addr, local: Addr | None = None) -> bool:
+        self.sent.append((data, remote, local))
+        return self.on_send(data, remote, local)
+
+    # sockets
+
+    def open_socket(self, local: Addr, ifindex: int = 0) -> tuple[int, Addr]:
+        wildcard = local.ip in ("0.0.0.0", "::")  # noqa: S104
+        if wildcard and local.port in self.taken_ports:
+            raise OSError(errno.EADDRINUSE, "UDP port")
+        if self.no_ipv6 and ":" in local.ip:
+            raise OSError(errno.EAFNOSUPPORT, "UDP port")
+        bound = local._replace(port=local.port or 40000)
+        number = self._next
+        self._next += 1
+        self.sockets[number] = (bound, ifindex)
+        return number, bound
+
+    def close_socket(self, number: int) -> None:
+        del self.sockets[number]
+
+    def set_fwmark(self, fwmark: int) -> None:
+        self.fwmark = fwmark
+
+    # figures
+
+    def chosen(self) -> Chosen:
+        return Chosen(Backend.MMSG, Cipher.OPENSSL, Offload.TUN_USO, 1)
+
+    def worker_stats(self, _: int) -> WorkerStats:
+        return WorkerStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, tuple(range(18)))
+
+
+class FakeNetlink:
+    """Routes and rules of one machine; refuses what `refused` names."""
+
+    def __init__(self) -> None:
+        self.routes: set[Route] = set()
+        self.rules: set[tuple[int, int]] = set()
+        self.refused: dict[Any, int] = {}
+
+    def as_netlink(self) -> Netlink:
+        return cast(Netlink, self)
+
+    async def add_route(self, _: int, route: Route) -> None:
+        if number := self.refused.get(route):
+            raise OSError(number, f"route {route.network}: {os.strerror(number)}")
+        self.routes.add(route)
+
+    async def remove_route(self, _: int, route: Route) -> None:
+        self.routes.discard(route)
+
+    async def add_default_rules(self, version: int, table: int) -> None:
+        if number := self.refused.get(version):
+            raise OSError(number, "rule")
+        self.rules.add((version, table))
+
+    async def remove_default_rules(self, version: int, table: int) -> None:
+        self.rules.discard((version, table))
+
+    async def table_in_use(self, table: int) -> bool:
+        return any(r.table == table for r in self.routes)
+
+
+class Host:
+    """A real Node over a fake engine. Use inside a running loop; `close` it."""
+
+    def __init__(self, seed: int, ip: str, limits: Limits | None = None) -> None:
+        self.identity = Identity.from_seed(bytes([seed]) * 32)
+        self.address = Addr(ip, 51820)
+        self.engine = FakeEngine()
+        self.limits = limits or Limits()
+        self.time = 1_000_000_000_000
+        self.wall = 1_700_000_000_000_000_000
+        self.fatal: list[int] = []
+        self.node = Node(
+            self.identity, limits=self.limits, random=os.urandom, wall_clock=self._wall
+        )
+        self.tunnel = Tunnel(self.node, self.engine.as_engine(), self._wall)
+        self.driver = Driver(
+            self.node,
+            self.engine.as_engine(),
+            self.limits,
+            on_event=self.tunnel.on_event,
+            on_fatal=self.fatal.append,
+            clock=lambda: self.time,
+        )
+        self.tunnel.attach(self.driver)
+
+    def _wall(self) -> int:
+        self.wall += 1_000_000
+        return self.wall
+
+    def start(self) -> None:
+        self.driver.start(asyncio.get_running_loop())
+
+    def spec(self, name: str, **more: Any) -> PeerSpec:
+        """How others name this host."""
+        return PeerSpec(name, node_id=self.identity.node_id, **more)
+
+    def close(self) -> None:
+        self.tunnel.close()
+        self.driver.stop()
+        self.engine.close()
+
+
+def join(a: Host, b: Host) -> None:
+    """What one sends to the other's address arrives as an upcall."""
+    for one, other in ((a, b), (b, a)):
+
+        def deliver(
+            data: bytes, remote: Addr, local: Addr | None, one: Host = one, other: Host = other
+        ) -> bool:
+            if remote == other.address:
+                other.engine.push(
+                    UpcallType.DATAGRAM,
+                    now=other.time,
+                    remote=one.address,
+                    local=other.address,
+                    data=data,
+                )
+            return True
+
+        one.engine.on_send = deliver
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Let the loop run until the condition holds; fails after `seconds`."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "it never came true"
+        await asyncio.sleep(0.001)

@@ -1,0 +1,300 @@
+"""Upcalls and time in, keypairs and messages out, over a fake engine and a real core."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.runtime.fakes import Host, join, until
+from whalescale.dataplane.engine import Addr, UpcallType
+from whalescale.endpoints import parse_endpoint
+from whalescale.protocol.limits import NS_PER_S, Limits
+from whalescale.protocol.types import PeerConfig, Transmit
+from whalescale.runtime import driver as driver_module
+from whalescale.runtime.driver import tick_seconds
+from whalescale.runtime.tunnel import Change, Peer
+
+SECOND = NS_PER_S
+
+
+@contextmanager
+def two_hosts(limits: Limits | None = None) -> Iterator[tuple[Host, Host, Peer, Peer]]:
+    a, b = Host(1, "192.0.2.1", limits), Host(2, "192.0.2.2", limits)
+    join(a, b)
+    a.start()
+    b.start()
+    try:
+        a.tunnel.commit(Change(add=[b.spec("b", endpoints=(parse_endpoint("192.0.2.2:51820"),))]))
+        b.tunnel.commit(Change(add=[a.spec("a")]))
+        yield a, b, next(iter(a.tunnel.peers.values())), next(iter(b.tunnel.peers.values()))
+    finally:
+        a.close()
+        b.close()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+async def session(a: Host, b: Host) -> None:
+    """The workers of `a` have a packet and no key; ends when both hold keys."""
+    a.engine.push(UpcallType.NEED_HANDSHAKE, 0, now=a.time)
+    await until(lambda: 0 in a.engine.keypairs and 0 in b.engine.keypairs)
+
+
+def test_a_packet_without_a_key_makes_a_session_on_both_sides() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, peer_b, peer_a):
+            await session(a, b)
+            ka, kb = a.engine.keypairs[0], b.engine.keypairs[0]
+            assert ka["send_key"] == kb["receive_key"] != bytes(32)
+            assert ka["receive_key"] == kb["send_key"] != bytes(32)
+            assert (ka["local_index"], ka["remote_index"]) == (
+                kb["remote_index"],
+                kb["local_index"],
+            )
+            assert (ka["initiator"], kb["initiator"]) == (True, False)
+            assert ka["rekey_after"] == 120 * SECOND
+            assert ka["reject_after"] == 180 * SECOND
+            assert ka["reject_after_messages"] == 2**64 - 2**13 - 1
+            # The initiator shows that it holds the key; the responder's session counts from then.
+            assert a.engine.keepalives == [0]
+            assert peer_b.last_handshake_ns > 0
+            assert peer_a.last_handshake_ns == 0
+            b.engine.push(UpcallType.CONFIRMED, 0, index=kb["local_index"], now=b.time)
+            await until(lambda: peer_a.last_handshake_ns > 0)
+            assert b.engine.endpoints[0] == (a.address, b.address)
+
+    run(test)
+
+
+def test_events_are_carried_out_before_messages_leave() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, _, _):
+            held: list[bool] = []
+            deliver = b.engine.on_send
+
+            def sending(data: bytes, remote: Addr, local: Addr | None) -> bool:
+                held.append(0 in b.engine.keypairs)
+                return deliver(data, remote, local)
+
+            b.engine.on_send = sending
+            await session(a, b)
+            assert held == [True]
+
+    run(test)
+
+
+def test_a_refused_send_is_tried_without_the_local_address_and_never_raises() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, _, _):
+            tried: list[Addr | None] = []
+
+            def refuse(_: bytes, __: Addr, local: Addr | None) -> bool:
+                tried.append(local)
+                return False
+
+            a.engine.on_send = refuse
+            remote, local = (a.address._replace(ip=ip) for ip in ("192.0.2.9", "192.0.2.1"))
+            transmit = Transmit(b"x", remote, local)  # type: ignore[arg-type]
+            a.driver._transmit(transmit)
+            assert tried == [local, None]
+            assert a.driver.faults["send"] == 1
+
+            def fail(*_: Any) -> bool:
+                raise OSError(errno.ENOBUFS, "send")
+
+            a.engine.on_send = fail
+            a.driver._transmit(transmit)
+            assert a.driver.faults["send"] == 2
+
+    run(test)
+
+
+def test_a_flood_of_upcalls_lets_the_loop_serve_others() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, _, _):
+            for _ in range(2000):
+                a.engine.push(UpcallType.DATAGRAM, remote=Addr("192.0.2.66", 1), data=b"\x01" * 148)
+            turns_of_others = 0
+            while a.engine.queue:
+                await asyncio.sleep(0)
+                turns_of_others += 1
+            assert turns_of_others >= 2000 // driver_module.UPCALLS_PER_TURN
+            assert sum(a.node.drops.values()) == 2000
+
+    run(test)
+
+
+def test_a_fault_in_the_core_is_counted_and_survived(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, _, _):
+            original = a.node.receive_datagram
+
+            def broken(*_: Any) -> None:
+                raise RuntimeError("unexpected")
+
+            monkeypatch.setattr(a.node, "receive_datagram", broken)
+            a.engine.push(UpcallType.DATAGRAM, remote=b.address, data=b"x")
+            await until(lambda: a.driver.faults["upcall datagram"] == 1)
+            monkeypatch.setattr(a.node, "receive_datagram", original)
+            await session(a, b)
+
+    run(test)
+
+
+def test_upcalls_of_a_removed_peer_are_ignored() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, peer, _):
+            a.tunnel.commit(Change(remove=[peer]))
+            for kind in (UpcallType.NEED_HANDSHAKE, UpcallType.CONFIRMED, UpcallType.ROAMED):
+                a.engine.push(kind, 0, remote=Addr("192.0.2.7", 7))
+            await until(lambda: not a.engine.queue)
+            assert not a.engine.sent
+            assert not a.driver.faults
+            assert a.engine.cleared == [0]
+            assert not a.engine.seen
+
+    run(test)
+
+
+def test_a_fatal_upcall_is_handed_on() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, _, _):
+            a.engine.push(UpcallType.FATAL, reason=errno.EBADFD)
+            await until(lambda: a.fatal == [errno.EBADFD])
+
+    run(test)
+
+
+def test_roaming_reaches_the_core() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, peer, _):
+            await session(a, b)
+            remote, local = Addr("198.51.100.9", 4444), Addr("192.0.2.1", 51820)
+            a.engine.push(UpcallType.ROAMED, 0, remote=remote, local=local, now=a.time)
+            await until(lambda: a.node.peer_status(peer.handle).endpoint == remote)
+
+    run(test)
+
+
+SHORT = replace(
+    Limits(),
+    keepalive_timeout=200_000_000,
+    rekey_timeout=200_000_000,
+    rekey_attempt_time=600_000_000,
+    rekey_timeout_jitter_max=1_000_000,
+)
+
+
+def test_the_passive_keepalive_counts_from_what_the_workers_saw() -> None:
+    async def test() -> None:
+        with two_hosts(SHORT) as (a, b, _, _):
+            await session(a, b)
+            a.engine.keepalives.clear()
+            a.time += SECOND
+            # Data came in and nothing has gone out since.
+            a.engine.seen[0] = (a.time - 10, a.time, a.time, 0)
+            await asyncio.sleep(5 * tick_seconds(SHORT))
+            assert a.engine.keepalives == []
+            a.time += SHORT.keepalive_timeout
+            await until(lambda: a.engine.keepalives == [0])
+
+    run(test)
+
+
+def test_a_timer_looks_at_fresh_facts_before_it_fires() -> None:
+    async def test() -> None:
+        with two_hosts(SHORT) as (a, b, _, _):
+            await session(a, b)
+            a.engine.keepalives.clear()
+            a.time += SECOND
+            a.engine.seen[0] = (a.time - 10, a.time, a.time, 0)
+            a.driver._on_tick()
+            # Meanwhile the worker has sent: the keepalive is not needed any more.
+            a.time += SHORT.keepalive_timeout
+            a.engine.seen[0] = (a.time, a.time - 10, 0, 0)
+            a.driver._on_timer()
+            assert a.engine.keepalives == []
+
+    run(test)
+
+
+def test_a_jump_of_the_clock_is_caught_up_with() -> None:
+    async def test() -> None:
+        with two_hosts(SHORT) as (a, b, _, _):
+            await session(a, b)
+            # Suspended for a day: the keys are past REJECT_AFTER_TIME * 3 and go.
+            a.time += 86_400 * SECOND
+            await until(lambda: 0 in a.engine.cleared)
+            # The next packet makes a new session.
+            b.time += 86_400 * SECOND
+            a.engine.keypairs.clear()
+            await session(a, b)
+
+    run(test)
+
+
+def test_a_clock_that_goes_back_does_not() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, _, _):
+            before = a.driver.now()
+            a.time -= 5 * SECOND
+            assert a.driver.now() == before
+
+    run(test)
+
+
+def test_giving_up_drops_what_waits_and_is_noted() -> None:
+    async def test() -> None:
+        with two_hosts(SHORT) as (a, _, peer, _):
+            a.engine.on_send = lambda *_: True  # into the void
+            a.engine.push(UpcallType.NEED_HANDSHAKE, 0, now=a.time)
+            for _ in range(20):
+                await asyncio.sleep(tick_seconds(SHORT))
+                a.time += SHORT.rekey_timeout + 2_000_000
+            await until(lambda: a.engine.dropped == [0])
+            assert peer.unreachable
+            assert len(a.engine.sent) == SHORT.max_handshake_attempts
+            assert any("unreachable" in e["event"] for e in a.tunnel.events)
+
+    run(test)
+
+
+def test_idle_peers_are_not_sampled() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, _, _):
+            a.driver._on_tick()
+            assert a.engine.activity_reads == 0
+            await session(a, b)
+            a.driver._on_tick()
+            assert a.engine.activity_reads == 1
+
+    run(test)
+
+
+def test_no_room_in_the_engine_leaves_no_peer_in_the_core() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, _, _):
+            a.engine.room = 1
+            third = Host(3, "192.0.2.3")
+            with pytest.raises(OSError, match="new peer"):
+                a.driver.add_peer(PeerConfig(node_id=third.identity.node_id))
+            assert len(a.node.peers) == 1
+            third.engine.close()
+
+    run(test)
+
+
+def test_the_tick_follows_the_shortest_timer() -> None:
+    assert tick_seconds(Limits()) == 1.0
+    assert tick_seconds(replace(Limits(), keepalive_timeout=1_000_000)) == 0.02
+    assert tick_seconds(SHORT) == pytest.approx(0.04)

@@ -1,0 +1,308 @@
+"""Small parts: sockets, routes, log, notification, TUN errors, import rules."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.runtime.fakes import FakeEngine, FakeNetlink
+from tools import check_imports
+from whalescale.dataplane.engine import Addr
+from whalescale.runtime import logbuffer, notify, routes, tun
+from whalescale.runtime.errors import AgentError
+from whalescale.runtime.netlink import MAIN_TABLE, LocalAddress, Route
+from whalescale.runtime.routes import Routes, free_table, wanted_routes
+from whalescale.runtime.sockets import MAX_ADDRESSES, Sockets
+
+#: the IPv4 wildcard
+ANY = str(ipaddress.IPv4Address(0))
+
+
+def net(text: str) -> Any:
+    return ipaddress.ip_network(text)
+
+
+# UDP sockets
+
+
+def test_a_socket_per_address_comes_and_goes() -> None:
+    engine = FakeEngine()
+    sockets = Sockets(engine.as_engine())
+    sockets.open(0)
+    assert sockets.port == 40000
+    assert [a for a, _ in engine.sockets.values()] == [Addr(ANY, 40000), Addr("::", 40000)]
+    first = LocalAddress("192.0.2.1", 2, False)
+    link = LocalAddress("fe80::1", 3, True)
+    sockets.follow([first, link])
+    assert list(engine.sockets.values())[2:] == [
+        (Addr("192.0.2.1", 40000), 0),
+        (Addr("fe80::1", 40000, 3), 3),
+    ]
+    sockets.follow([link])
+    assert sockets.addresses == ["fe80::1"]
+    sockets.follow([LocalAddress(f"10.0.{i}.1", 2, False) for i in range(MAX_ADDRESSES + 5)])
+    assert len(engine.sockets) == 2 + MAX_ADDRESSES
+    engine.close()
+
+
+def test_without_ipv6_there_is_one_wildcard() -> None:
+    engine = FakeEngine()
+    engine.no_ipv6 = True
+    sockets = Sockets(engine.as_engine())
+    sockets.open(51820)
+    assert [a.ip for a, _ in engine.sockets.values()] == [ANY]
+    sockets.follow([LocalAddress("2001:db8::1", 2, False)])  # refused, not fatal
+    assert sockets.addresses == []
+    engine.close()
+
+
+def test_a_busy_port_names_the_port_and_changes_nothing() -> None:
+    engine = FakeEngine()
+    sockets = Sockets(engine.as_engine())
+    sockets.open(51820)
+    sockets.follow([LocalAddress("192.0.2.1", 2, False)])
+    before = dict(engine.sockets)
+    engine.taken_ports = {51821}
+    with pytest.raises(AgentError, match="UDP port 51821 is taken") as e:
+        sockets.reopen(51821)
+    assert "listen_port" in e.value.fix
+    assert (engine.sockets, sockets.port) == (before, 51820)
+    sockets.reopen(51822)
+    assert sorted(a.ip for a, _ in engine.sockets.values()) == [ANY, "192.0.2.1", "::"]
+    assert {a.port for a, _ in engine.sockets.values()} == {51822}
+    engine.close()
+
+
+# routes
+
+
+def test_which_routes_are_wanted() -> None:
+    own = [ipaddress.ip_interface("10.77.0.1/24"), ipaddress.ip_interface("fd77::1/128")]
+    allowed = [net(t) for t in ("10.77.0.0/24", "10.77.0.2/32", "0.0.0.0/0", "::/0", "fd77::2/128")]
+    assert wanted_routes(allowed, own, 51820) == {
+        Route(net("10.77.0.2/32"), MAIN_TABLE),
+        Route(net("fd77::2/128"), MAIN_TABLE),
+        Route(net("0.0.0.0/0"), 51820),
+        Route(net("::/0"), 51820),
+    }
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetlink:
+    mark = tmp_path / "src_valid_mark"
+    mark.write_text("0\n")
+    monkeypatch.setattr(routes, "SRC_VALID_MARK", mark)
+    return FakeNetlink()
+
+
+def test_routes_and_rules_are_put_in_and_taken_out(kernel: FakeNetlink) -> None:
+    async def test() -> None:
+        ours = Routes(kernel.as_netlink(), 7, "ws0")
+        first = {
+            Route(net("10.0.0.0/8")),
+            Route(net("0.0.0.0/0"), 51820),
+            Route(net("::/0"), 51820),
+        }
+        await ours.apply(first)
+        assert (kernel.routes, kernel.rules) == (first, {(4, 51820), (6, 51820)})
+        assert ours.has_default
+        assert routes.SRC_VALID_MARK.read_text() == "1"
+        second = {Route(net("10.0.0.0/8")), Route(net("::/0"), 51820)}
+        await ours.apply(second)
+        assert (kernel.routes, kernel.rules) == (second, {(6, 51820)})
+        await ours.clear()
+        assert (kernel.routes, kernel.rules) == (set(), set())
+        assert not ours.has_default
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("refused", [Route(net("10.2.0.0/16")), 6])
+def test_a_refused_route_takes_back_what_was_added(kernel: FakeNetlink, refused: Any) -> None:
+    async def test() -> None:
+        ours = Routes(kernel.as_netlink(), 7, "ws0")
+        before = {Route(net("10.0.0.0/8"))}
+        await ours.apply(before)
+        kernel.refused[refused] = errno.EEXIST
+        wanted = {
+            Route(net("10.1.0.0/16")),
+            Route(net("10.2.0.0/16")),
+            Route(net("0.0.0.0/0"), 51820),
+            Route(net("::/0"), 51820),
+        }
+        with pytest.raises(AgentError, match="there already"):
+            await ours.apply(wanted)
+        assert (kernel.routes, kernel.rules, ours.routes) == (before, set(), before)
+
+    asyncio.run(test())
+
+
+def test_the_first_free_table_is_taken(kernel: FakeNetlink) -> None:
+    kernel.routes = {Route(net("0.0.0.0/0"), 51820), Route(net("0.0.0.0/0"), 51821)}
+    assert asyncio.run(free_table(kernel.as_netlink())) == 51822
+
+
+# the log
+
+
+def test_a_repeated_message_is_held_back_and_counted() -> None:
+    at = [0.0]
+    limit = logbuffer.RateLimit(lambda: at[0])
+
+    def passes(*args: object) -> str | None:
+        record = logging.LogRecord("w", logging.INFO, "", 0, "peer %s", args, None)
+        return record.getMessage() if limit.filter(record) else None
+
+    shown = [passes(i) for i in range(100)]
+    assert shown == [*(f"peer {i}" for i in range(10)), *[None] * 90]
+    at[0] = 11.0
+    assert passes("x") == "peer x (90 more like it were held back)"
+    assert passes("y") == "peer y"
+
+
+def test_the_ring_is_bounded_and_feeds_followers() -> None:
+    ring = logbuffer.LogBuffer(3)
+    seen: list[Any] = []
+    stop = ring.follow(seen.append)
+    for i in range(5):
+        ring.handle(logging.LogRecord("w", logging.WARNING, "", 0, "line %d", (i,), None))
+    stop()
+    ring.handle(logging.LogRecord("w", logging.INFO, "", 0, "last", (), None))
+    assert [line["message"] for line in ring.lines()] == ["line 3", "line 4", "last"]
+    assert [line["message"] for line in seen] == [f"line {i}" for i in range(5)]
+    assert seen[0]["level"] == "warning"
+
+
+# readiness
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_sd_notify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
+    name = f"@whalescale-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(name.replace("@", "\0") if abstract else name)
+        assert notify.sd_notify("READY=1")
+        assert s.recv(100) == b"READY=1"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    assert not notify.sd_notify("READY=1")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    assert not notify.sd_notify("READY=1")
+
+
+def test_the_ready_byte_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    monkeypatch.setenv("WHALESCALE_READY_FD", str(write))
+    notify.ready_fd()
+    notify.ready_fd()
+    assert os.read(read, 10) == b"\n"
+    assert os.read(read, 10) == b""
+    os.close(read)
+
+
+# the TUN device
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "code"),
+    [
+        (errno.EPERM, "CAP_NET_ADMIN", 4),
+        (errno.ENOENT, "/dev/net/tun is missing", 1),
+        (errno.EBUSY, "taken", 1),
+        (errno.ENOMEM, "ws9", 1),
+    ],
+)
+def test_why_there_is_no_tun_device(
+    monkeypatch: pytest.MonkeyPatch, number: int, words: str, code: int
+) -> None:
+    class Error(Exception):
+        pass
+
+    def refuse(**_: Any) -> None:
+        raise Error(number, os.strerror(number))
+
+    fake = SimpleNamespace(
+        IFF_TUN=1, IFF_NO_PI=2, IFF_VNET_HDR=4, IFF_MULTI_QUEUE=8, Error=Error, TunTapDevice=refuse
+    )
+    monkeypatch.setitem(sys.modules, "pytun", fake)
+    with pytest.raises(AgentError, match=words) as e:
+        tun.open_tun("ws9")
+    assert e.value.exit_code == code
+    assert e.value.fix
+
+
+# who imports whom
+
+
+def test_the_house_keeps_its_rules() -> None:
+    assert check_imports.check(Path(check_imports.__file__).parent.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("protocol/a.py", "import asyncio"),
+        ("protocol/a.py", "from os import urandom"),
+        ("protocol/paths/a.py", "from time import monotonic"),
+        ("protocol/a.py", "def f():\n    import random"),
+        ("protocol/a.py", "import msgspec"),
+        ("protocol/a.py", "from whalescale.runtime import driver"),
+        ("protocol/a.py", "from ..runtime.driver import Driver"),
+        ("protocol/a.py", "from whalescale import config"),
+        ("identity.py", "import os"),
+        ("dataplane/a.py", "import whalescale.protocol.types"),
+        ("runtime/a.py", "from whalescale.dataplane import _lib"),
+        ("runtime/a.py", "from whalescale import agent"),
+        ("runtime/a.py", "from whalescale.cli import main"),
+        ("cli/show.py", "from whalescale.agent import run"),
+        ("cli/show.py", "from whalescale.runtime.driver import Driver"),
+        ("tui/a.py", "from whalescale.dataplane.engine import Engine"),
+        ("config.py", "from whalescale.runtime import errors"),
+    ],
+)
+def test_each_breach_is_found(tmp_path: Path, file: str, text: str) -> None:
+    path = tmp_path / "whalescale" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{text}\n")
+    (line,) = check_imports.check(tmp_path)
+    assert line.startswith(f"whalescale/{file}:")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("protocol/a.py", "from whalescale.identity import Identity\nimport struct, hmac"),
+        (
+            "protocol/a.py",
+            "from .types import Endpoint\nfrom noise.connection import NoiseConnection",
+        ),
+        ("dataplane/engine.py", "from whalescale.dataplane import _lib"),
+        ("runtime/a.py", "from whalescale.config import Config\nimport asyncio"),
+        ("agent.py", "from whalescale.runtime import driver\nfrom whalescale.protocol import node"),
+        ("cli/lifecycle.py", "from whalescale.agent import run"),
+    ],
+)
+def test_what_is_allowed_passes(tmp_path: Path, file: str, text: str) -> None:
+    path = tmp_path / "whalescale" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{text}\n")
+    assert check_imports.check(tmp_path) == []
+
+
+def test_a_leaf_that_includes_sockets_is_found(tmp_path: Path) -> None:
+    (tmp_path / "whalescale").mkdir()
+    (tmp_path / "whalescale" / "a.py").write_text("")
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "replay.c").write_text("#include <stdint.h>\n#include <sys/socket.h>\n")
+    (line,) = check_imports.check(tmp_path)
+    assert line.startswith("csrc/replay.c:2:")

@@ -1,0 +1,224 @@
+"""From the file to the tunnel, once and again; and what the agent tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.runtime.fakes import Host
+from whalescale import config as configuration
+from whalescale import identity as ident
+from whalescale import status
+from whalescale.config import Config
+from whalescale.protocol.types import PeerIdentified
+from whalescale.runtime import reload, snapshot
+from whalescale.runtime.errors import AgentError
+from whalescale.runtime.sockets import Sockets
+from whalescale.runtime.tunnel import Change, PeerSpec
+
+INTERFACE = """
+[interface]
+name = "ws0"
+private_key_file = "ws0.key"
+addresses = ["10.77.0.1/24"]
+"""
+
+
+@pytest.fixture
+def hosts() -> Any:
+    made = [Host(n, f"192.0.2.{n}") for n in (1, 2, 3, 4)]
+    yield made
+    for host in made:
+        host.close()
+
+
+class File:
+    """A configuration file of host 1."""
+
+    def __init__(self, folder: Path, host: Host) -> None:
+        self.path = folder / "ws0.toml"
+        self.key(host.identity.seed)
+
+    def key(self, seed: bytes | bytearray) -> None:
+        fd = os.open(self.path.with_suffix(".key"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        os.write(fd, ident.encode_seed(seed).encode())
+        os.close(fd)
+
+    def write(self, *peers: str, interface: str = INTERFACE) -> Config:
+        self.path.write_text(interface + "".join(f"[[peers]]\n{p}\n" for p in peers))
+        return configuration.check(self.path)
+
+
+def peer(name: str, host: Host, *lines: str, by: str = "id") -> str:
+    key = {
+        "id": f'id = "{ident.encode_node_id(host.identity.node_id)}"',
+        "fingerprint": f'id = "{ident.encode_fingerprint(host.identity.fingerprint)}"',
+    }[by]
+    return "\n".join([f'name = "{name}"', key, *lines])
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        await asyncio.wait_for(test(), 20)
+
+    asyncio.run(limited())
+
+
+def test_only_what_changed_is_touched(tmp_path: Path, hosts: list[Host]) -> None:
+    async def test() -> None:
+        a, b, c, d = hosts
+        file = File(tmp_path, a)
+        first = file.write(
+            peer("b", b, 'allowed_ips = ["10.77.0.2/32"]'),
+            peer("c", c, 'allowed_ips = ["10.77.0.3/32"]'),
+        )
+        a.tunnel.commit(reload.plan(a.tunnel, reload.specs(first)).change)
+        by_hand = PeerSpec("wg-x", static_public=bytes([9]) + bytes(31), configured=False)
+        a.tunnel.commit(Change(add=[by_hand]))
+        handles = {p.spec.name: p.handle for p in a.tunnel.peers.values()}
+        cleared = list(a.engine.cleared)
+        second = file.write(
+            peer(
+                "b", b, 'allowed_ips = ["10.77.0.2/32", "10.88.0.0/16"]', "persistent_keepalive = 9"
+            ),
+            peer("d", d, 'allowed_ips = ["10.77.0.3/32"]'),
+        )
+        plan = reload.plan(a.tunnel, reload.specs(second))
+        assert reload.changes(first, second, plan.change) == [
+            "peer d added",
+            "peer b changed",
+            "peer c removed",
+        ]
+        assert {str(n) for n in plan.networks} == {
+            "10.77.0.2/32",
+            "10.88.0.0/16",
+            "10.77.0.3/32",
+            f"{b.identity.overlay_address}/128",
+            f"{d.identity.overlay_address}/128",
+        }
+        a.tunnel.commit(plan.change)
+        after = {p.spec.name: p for p in a.tunnel.peers.values()}
+        assert after.keys() == {"b", "d", "wg-x"}
+        assert after["b"].handle == handles["b"]
+        assert a.node.peer_status(handles["b"]).persistent_keepalive == 9
+        # No keys were cleared but those of the peer that went.
+        assert len(a.engine.cleared) == len(cleared) + 1
+        assert plan.networks == a.tunnel.networks()
+        again = reload.plan(a.tunnel, reload.specs(second)).change
+        assert (again.add, again.update, again.remove) == ([], [], [])
+
+    run(test)
+
+
+def test_a_peer_that_cannot_be_takes_nothing_along(hosts: list[Host]) -> None:
+    async def test() -> None:
+        a, b, c, _ = hosts
+        a.tunnel.commit(Change(add=[b.spec("b", persistent_keepalive=5)]))
+        (held,) = a.tunnel.peers.values()
+        low_order = PeerSpec("bad", static_public=bytes(32))
+        with pytest.raises(ValueError, match="low order"):
+            a.tunnel.commit(Change(add=[c.spec("c"), low_order], remove=[held]))
+        another_key = (held, c.spec("b"))
+        with pytest.raises(ValueError, match="key cannot change"):
+            a.tunnel.commit(Change(add=[c.spec("c")], update=[another_key]))
+        assert [p.spec for p in a.tunnel.peers.values()] == [b.spec("b", persistent_keepalive=5)]
+        assert len(a.engine.seen) == 1
+
+    run(test)
+
+
+def test_a_fingerprint_becomes_a_node_id(tmp_path: Path, hosts: list[Host]) -> None:
+    async def test() -> None:
+        a, b, _, _ = hosts
+        file = File(tmp_path, a)
+        first = file.write(peer("b", b, 'allowed_ips = ["10.77.0.2/32"]', by="fingerprint"))
+        a.tunnel.commit(reload.plan(a.tunnel, reload.specs(first)).change)
+        (held,) = a.tunnel.peers.values()
+        assert held.overlay_network is None
+        told: list[bool] = []
+        a.tunnel.on_networks_changed = lambda: told.append(True)
+        a.tunnel.on_event(PeerIdentified(held.handle, b.identity.node_id))
+        assert told == [True]
+        assert held.static_public == b.identity.static_public
+        overlay = f"{b.identity.overlay_address}/128"
+        assert [str(n) for n in a.engine.networks[0]] == ["10.77.0.2/32", overlay]
+        # The file may now name the whole ID: it is the same peer, its session stays.
+        second = file.write(peer("b", b, 'allowed_ips = ["10.77.0.2/32"]'))
+        plan = reload.plan(a.tunnel, reload.specs(second))
+        assert (plan.change.add, plan.change.remove) == ([], [])
+        a.tunnel.commit(plan.change)
+        assert list(a.tunnel.peers.values()) == [held]
+        assert overlay in {str(n) for n in plan.networks}
+
+    run(test)
+
+
+def test_what_needs_a_restart_is_refused(tmp_path: Path, hosts: list[Host]) -> None:
+    a, b, _, _ = hosts
+    file = File(tmp_path, a)
+    old = file.write()
+    reload.refuse(old, file.write(peer("b", b)), a.identity)
+    with pytest.raises(AgentError, match="name changed from ws0 to ws1"):
+        reload.refuse(old, file.write(interface=INTERFACE.replace("ws0", "ws1", 1)), a.identity)
+    with pytest.raises(AgentError, match="dataplane"):
+        reload.refuse(
+            old, file.write(interface=INTERFACE + "[dataplane]\nworkers = 2\n"), a.identity
+        )
+    file.key(b"\x07" * 32)
+    with pytest.raises(AgentError, match="private key changed") as e:
+        reload.refuse(old, file.write(), a.identity)
+    assert "restart" in e.value.fix
+
+
+def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Host]) -> None:
+    async def test() -> None:
+        a, b, c, _ = hosts
+        config = File(tmp_path, a).write(
+            peer("b", b, 'allowed_ips = ["10.77.0.2/32"]', 'endpoints = ["192.0.2.2:51820"]'),
+            peer("c", c, by="fingerprint"),
+        )
+        a.tunnel.commit(reload.plan(a.tunnel, reload.specs(config)).change)
+        sockets = Sockets(a.engine.as_engine())
+        sockets.open(51820)
+        a.time += 2_500_000_000
+        raw = snapshot.take(
+            snapshot.Subject(
+                config,
+                a.identity,
+                a.limits,
+                a.node,
+                a.engine.as_engine(),
+                a.driver,
+                a.tunnel,
+                sockets,
+                a.time - 2_500_000_000,
+            )
+        )
+        told = status.parse(json.loads(json.dumps(raw)))
+        assert told.agent.node_id == ident.encode_node_id(a.identity.node_id)
+        assert (told.agent.backend, told.agent.cipher) == ("mmsg", "openssl")
+        assert (told.agent.uptime_s, told.agent.listen_port) == (2.5, 51820)
+        assert (told.agent.offloads.tun_uso, told.agent.offloads.tun_tso) == (False, True)
+        assert told.agent.rss_bytes > 1 << 20
+        assert told.counters.drops["tun_malformed"] == 17
+        assert [p.name for p in told.peers] == ["b", "c"]
+        assert told.peers[0].endpoint == "192.0.2.2:51820"
+        assert told.peers[0].candidates == ("192.0.2.2:51820",)
+        assert told.peers[0].overlay_address == str(b.identity.overlay_address)
+        assert told.peers[0].state == "idle"
+        assert told.peers[0].last_handshake_s is None
+        assert told.peers[1].id is None
+        assert told.peers[1].fingerprint == ident.encode_fingerprint(c.identity.fingerprint)
+        assert [e.event for e in told.events][:1] == ["added"]
+        # No key that is secret is in it.
+        text = json.dumps(raw)
+        assert ident.encode_seed(a.identity.seed) not in text
+        assert a.identity.static_private.hex() not in text
+
+    run(test)
