@@ -100,8 +100,8 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def parse(result: object) -> Status:
     """Raises ValueError: not a status of a version that is known here."""
-    if isinstance(result, dict) and result.get("version") not in {VERSION, None}:
-        raise ValueError(f"status version {result['version']!r}, known here: {VERSION}")
+    if isinstance(result, dict) and result.get("version") != VERSION:
+        raise ValueError(f"status version {result.get('version')!r:.40}, known here: {VERSION}")
     try:
         return msgspec.convert(result, Status)
     except msgspec.ValidationError as e:

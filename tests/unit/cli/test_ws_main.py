@@ -1,0 +1,179 @@
+"""The entry point: help, usage errors, exit codes, completion, and what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Ws
+
+from whalescale import __version__
+from whalescale.cli import main as ws_main
+from whalescale.cli.main import COMMANDS
+
+
+def test_help_lists_every_command(ws: Ws) -> None:
+    done = ws("--help")
+    assert done.code == 0
+    for name, entry in COMMANDS.items():
+        assert f"  {name} " in done.out
+        assert entry.help in done.out
+
+
+def test_the_issue_commands_are_all_there() -> None:
+    wanted = "keygen pubkey init up down status peers peer ping import export reload doctor top"
+    assert set(wanted.split()) | {"logs", "version"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_each_command_has_help(ws: Ws, name: str) -> None:
+    done = ws(name, "--help")
+    assert done.code == 0
+    assert f"Usage: ws {name} " in done.out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "rich msgspec pyroute2 tomlkit nacl cffi asyncio whalescale.config whalescale.identity"
+    code = (
+        "import sys; from whalescale.cli.main import main; code = main(['--help']);"
+        f"bad = [m for m in {heavy.split()} if m in sys.modules];"
+        "sys.exit(f'imported: {bad}' if bad or code else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_is_fast(ws_process: Ws) -> None:
+    """150 ms is the promise; the best of several runs, since the machine is shared."""
+    ws_process("--help")
+    best = 1.0
+    for _ in range(10):
+        start = time.perf_counter()
+        assert ws_process("--help").code == 0
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.15
+
+
+@pytest.mark.parametrize(
+    ("words", "piece"),
+    [
+        (["statsu"], "'status'"),
+        (["--nonsense"], "--nonsense"),
+        (["status", "--nonsense"], "`ws status --help`"),
+        (["status", "surplus"], "surplus"),
+        (["peer", "add"], "NAME"),
+        (["peer", "adds"], "adds"),
+        (["ping"], "PEER"),
+        (["ping", "x", "-c", "0"], "greater than or equal to 1"),
+        (["ping", "x", "-c", "many"], "valid integer"),
+        (["init", "-p", "70000"], "65535"),
+        (["init", "-i", "a/b"], "15 characters"),
+        (["init", "-i", "a b"], "such as ws0"),
+        (["init", "-a", "10.0.0.300"], "--address"),
+        (["status", "-i", "x" * 16], "15 characters"),
+        (["-i", "../x", "status"], "15 characters"),
+        (["pubkey", "--fingerprint", "--wireguard"], "exclude"),
+        (["export", "x"], "--wireguard"),
+        (["top", "-n", "0"], "0"),
+        (["--show-completion", "tcsh"], "bash, zsh, fish"),
+    ],
+)
+def test_usage_errors(ws: Ws, words: list[str], piece: str) -> None:
+    done = ws(*words)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("ws: ")
+    assert piece in done.err
+
+
+@pytest.mark.parametrize("words", [[], ["peer"]])
+def test_no_command_shows_help_and_is_a_usage_error(ws: Ws, words: list[str]) -> None:
+    done = ws(*words)
+    assert done.code == 2
+    assert "Usage: ws" in done.out
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "piece"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), 4, "sudo"),
+        (FileNotFoundError(2, "No such file", "/x"), 1, "/x: No such file"),
+        (RuntimeError("two\nlines\x1b[31m"), 1, "please report it"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_every_exception_ends_in_one_line(
+    ws: Ws, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, piece: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ws_main, "app", fail)
+    done = ws("status")
+    assert done.code == code
+    assert piece in done.err
+    assert done.err.count("\n") == (1 if piece else 0)
+    assert "\x1b" not in done.err
+
+
+def test_debug_shows_the_traceback(ws_process: Ws) -> None:
+    done = ws_process("status", env={"WS_DEBUG": "1"})
+    assert done.code == 3
+    assert "Traceback" in done.err
+    assert "Traceback" not in ws_process("status").err
+
+
+def test_version(ws: Ws) -> None:
+    assert ws("--version").out == f"whalescale {__version__}\n"
+    assert ws("version").out.startswith(f"whalescale {__version__} (Python ")
+
+
+@pytest.mark.parametrize(
+    ("shell", "mark"),
+    [("bash", "complete -o default -F"), ("zsh", "#compdef ws"), ("fish", "complete --command ws")],
+)
+def test_completion_scripts(ws_process: Ws, shell: str, mark: str) -> None:
+    done = ws_process("--show-completion", shell)
+    assert (done.code, done.err) == (0, "")
+    assert mark in done.out
+    assert ws_process("--show-completion", env={"SHELL": f"/bin/{shell}"}).out == done.out
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("ws st", {"status"}), ("ws pe", {"peer", "peers"}), ("ws peer ", {"add", "remove"})],
+)
+def test_bash_completion_completes(
+    ws_process: Ws, tmp_path: Path, line: str, expected: set[str]
+) -> None:
+    """Through the script that bash would source."""
+    script = ws_process("--show-completion", "bash").out
+    words = line.split(" ")
+    quoted = " ".join(f"'{w}'" for w in words)
+    program = tmp_path / "ws"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m whalescale.cli \"$@\"\n")
+    program.chmod(0o755)
+    code = (
+        f"PATH='{tmp_path}':$PATH\n{script}\n"
+        f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}\n_ws_completion ws\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == expected
+    syntax = subprocess.run(["bash", "-n", "-c", script], check=False)
+    assert syntax.returncode == 0
+
+
+def test_a_reader_that_goes_away_is_no_fault() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m whalescale.cli --help | head -n 1 >/dev/null"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
