@@ -14,11 +14,23 @@ from rich.text import Text
 
 from whalescale.status import Agent, Counters, Peer, Status
 from whalescale.tui import text
-from whalescale.tui.snapshot import Rate, View
+from whalescale.tui.snapshot import UNKNOWN, View
 
 STATE_STYLES: Final = {"up": "green", "handshaking": "yellow", "idle": "cyan", "unreachable": "red"}
-DETAIL_LINES: Final = 14
+DETAIL_LINES: Final = 13
 HEADER_LINES: Final = 5
+#: from which width of the terminal on a column of the live table is there
+LIVE_COLUMNS: Final = {
+    "peer": 0,
+    "state": 0,
+    "endpoint": 78,
+    "handshake": 96,
+    "RTT": 106,
+    "sent": 38,
+    "received": 52,
+    "allowed IPs": 130,
+}
+NO_PEERS: Final = Text("no peers yet: `ws peer add NAME --id ID --endpoint HOST:PORT`", style="dim")
 
 HINTS: Final = "? help   q quit   space pause   ↑/k ↓/j choose a peer"
 HELP: Final = (
@@ -89,35 +101,61 @@ def summary(status: Status) -> Table:
     return table
 
 
-def peers_table(
-    peers: Sequence[Peer], rates: dict[str, Rate] | None = None, selected: str | None = None
-) -> RenderableType:
-    """One line a peer; with `rates`, the live view's columns."""
+def peers_table(peers: Sequence[Peer]) -> RenderableType:
+    """One line a peer, with totals: `ws peers`."""
     if not peers:
-        return Text("no peers yet: `ws peer add NAME --id ID --endpoint HOST:PORT`", style="dim")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), expand=rates is not None, pad_edge=False)
-    for name in ("peer", "state", "endpoint", "handshake"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("RTT", "sent", "received"):
-        table.add_column(name, no_wrap=True, justify="right")
-    table.add_column("allowed IPs", overflow="fold", no_wrap=rates is not None)
+        return NO_PEERS
+    table = _table(("peer", "state", "endpoint", "handshake", "RTT", "sent", "received"))
+    table.add_column("allowed IPs", overflow="fold")
     for peer in peers:
-        sent, received = text.human_bytes(peer.tx_bytes), text.human_bytes(peer.rx_bytes)
-        chosen = selected is not None and peer.name == selected
-        if rates is not None:
-            r = rates.get(peer.name, Rate())
-            sent, received = text.human_rate(r.tx_bps), text.human_rate(r.rx_bps)
-        mark = "" if selected is None else "> " if chosen else "  "
         table.add_row(
-            _cell(f"{mark}{peer.name}"),
+            _cell(peer.name),
             state(peer),
             _cell(peer.endpoint or text.NONE),
             text.human_ago(peer.last_handshake_s),
             text.human_ms(peer.handshake_rtt_ms),
-            sent,
-            received,
+            text.human_bytes(peer.tx_bytes),
+            text.human_bytes(peer.rx_bytes),
             _cell(", ".join(peer.allowed_ips) or text.NONE),
-            style="reverse" if chosen else "",
+        )
+    return table
+
+
+def live_table(view: View, peers: Sequence[Peer], width: int) -> RenderableType:
+    """One line a peer, with rates; what does not fit the width is left to the details."""
+    if not view.current.peers:
+        return NO_PEERS
+    names = [name for name, least in LIVE_COLUMNS.items() if width >= least]
+    table = _table(names)
+    for peer in peers:
+        chosen = peer.name == view.selected
+        r = view.rates.get(peer.name, UNKNOWN)
+        more = f" +{len(peer.allowed_ips) - 1}" if len(peer.allowed_ips) > 1 else ""
+        cells: dict[str, RenderableType] = {
+            "peer": _cell(f"{'>' if chosen else ' '} {peer.name}"),
+            "state": state(peer),
+            "sent": text.human_rate(r.tx_bps),
+            "received": text.human_rate(r.rx_bps),
+            "endpoint": _cell(peer.endpoint or text.NONE),
+            "handshake": text.human_ago(peer.last_handshake_s),
+            "RTT": text.human_ms(peer.handshake_rtt_ms),
+            "allowed IPs": _cell((*peer.allowed_ips, text.NONE)[0] + more),
+        }
+        table.add_row(*(cells[n] for n in names), style="reverse" if chosen else "")
+    return table
+
+
+def _table(names: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in names:
+        figure = name in {"RTT", "sent", "received"}
+        least = {"peer": 10, "state": 11, "sent": 10, "received": 10, "RTT": 7}.get(name)
+        table.add_column(
+            name,
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=least,
+            justify="right" if figure else "left",
         )
     return table
 
@@ -151,7 +189,7 @@ def detail(view: View, width: int) -> Panel:
     if peer is None:
         return Panel(Text("no peer", style="dim"), title="peer", title_align="left", width=width)
     history = view.history.get(peer.name, ())
-    r = view.rates.get(peer.name, Rate())
+    r = view.rates.get(peer.name, UNKNOWN)
     bars = max(min(width - 36, 120), 8)
     key = peer.id or peer.fingerprint or peer.wireguard_public_key or text.NONE
     candidates = ", ".join(peer.candidates) or text.NONE
@@ -214,11 +252,11 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     if view.help:
         return Group(header(view, width), help_panel(width))
     parts: list[RenderableType] = [header(view, width)]
-    left = height - HEADER_LINES - 1
-    with_detail = left >= DETAIL_LINES + 5 and bool(view.current.peers)
-    lines = max(left - 3 - (DETAIL_LINES if with_detail else 0), 1)
-    shown = visible(view, lines)
-    parts.append(peers_table(shown, view.rates, view.selected))
+    # The table's head takes two lines, the hints one.
+    left = height - HEADER_LINES - 3
+    with_detail = left >= DETAIL_LINES + 3 and bool(view.current.peers)
+    lines = max(left - (DETAIL_LINES if with_detail else 0), 1)
+    parts.append(live_table(view, visible(view, lines), width))
     if with_detail:
         parts.append(detail(view, width))
     parts.append(Text(HINTS, style="dim", no_wrap=True, overflow="ellipsis"))
@@ -229,7 +267,7 @@ def once(view: View, width: int) -> RenderableType:
     """The same without a terminal: every peer, the chosen one's details, no hints."""
     parts: list[RenderableType] = [
         header(view, width),
-        peers_table(view.current.peers, view.rates),
+        live_table(view, view.current.peers, width),
     ]
     if view.current.peers:
         parts.append(detail(view, width))
