@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,8 @@ static void *work(void *arg)
 		}
 		if (atomic_load_explicit(&worker->command, memory_order_relaxed))
 			run_command(worker);
+		if (worker->engine->workers > 1 && !error)
+			ws_handoff_drain(worker);
 	}
 	return NULL;
 }
@@ -144,6 +147,8 @@ static void worker_free(struct ws_worker *worker)
 	ws_index_free(&worker->indices);
 	ws_stage_free(&worker->stage);
 	ws_upcall_ring_free(&worker->upcalls);
+	for (int i = 0; i < WS_MAX_WORKERS; i++)
+		ws_handoff_free(&worker->inbox[i]);
 	free(worker->scratch);
 	free(worker);
 }
@@ -178,6 +183,11 @@ static struct ws_worker *worker_new(ws_engine *engine, uint32_t number)
 		worker_free(worker);
 		return NULL;
 	}
+	for (uint32_t i = 0; i < engine->workers; i++)
+		if (i != number && ws_handoff_init(&worker->inbox[i])) {
+			worker_free(worker);
+			return NULL;
+		}
 	return worker;
 }
 
@@ -209,8 +219,8 @@ ws_engine *ws_engine_new(const struct ws_config *config, char *error, size_t err
 	ws_engine *engine = NULL;
 	const char *why = "out of memory";
 
-	if (config->workers != 1) {
-		why = "this version runs one worker: set workers = 1";
+	if (!config->workers || config->workers > WS_MAX_WORKERS) {
+		why = "the number of workers must be 1 to 16";
 		goto fail;
 	}
 	if (config->mtu < 576 || config->mtu > 65535) {
@@ -283,6 +293,25 @@ int ws_engine_set_tun(ws_engine *engine, uint32_t worker, int fd)
 	return 0;
 }
 
+/* To the worker-th CPU that this process may use. */
+static void pin(struct ws_worker *worker)
+{
+	cpu_set_t allowed, one;
+	int nth = 0;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed))
+		return;
+	nth = (int)worker->number % CPU_COUNT(&allowed);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &allowed) || nth-- > 0)
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		(void)pthread_setaffinity_np(worker->thread, sizeof(one), &one);
+		return;
+	}
+}
+
 int ws_engine_start(ws_engine *engine)
 {
 	if (engine->started)
@@ -293,9 +322,15 @@ int ws_engine_start(ws_engine *engine)
 
 		if (error)
 			return error;
-		error = pthread_create(&worker->thread, NULL, work, worker);
+	}
+	for (uint32_t i = 0; i < engine->workers; i++) {
+		struct ws_worker *worker = engine->worker[i];
+		int error = pthread_create(&worker->thread, NULL, work, worker);
+
 		if (error)
 			return -error;
+		if (engine->config.pin_cpus)
+			pin(worker);
 		pthread_setname_np(worker->thread, "ws-worker");
 		worker->running = true;
 	}
@@ -379,30 +414,42 @@ static int remove_socket(struct ws_worker *worker, void *arg)
 	for (int i = 0; i < worker->engine->next_peer; i++) {
 		struct ws_peer *peer = ws_worker_peer(worker, i);
 
-		if (peer && peer->socket == change->number)
+		if (peer && owner(worker->engine, i) == worker && peer->socket == change->number)
 			peer->socket = -1;
 	}
 	return 0;
 }
 
+/* Each worker has a socket of its own under the same number, in one SO_REUSEPORT group. */
 int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		   struct ws_addr *bound)
 {
 	struct socket_change change = {.number = 0};
-	struct ws_worker *worker = engine->worker[0];
-	int error;
+	struct ws_addr wanted = *local;
+	bool share = engine->workers > 1;
+	int error = 0;
 
 	pthread_mutex_lock(&engine->control);
-	while (change.number < WS_MAX_SOCKETS && worker->sockets[change.number].fd >= 0)
+	while (change.number < WS_MAX_SOCKETS && engine->worker[0]->sockets[change.number].fd >= 0)
 		change.number++;
-	error = change.number < WS_MAX_SOCKETS ? 0 : -ENFILE;
-	if (!error)
-		error = ws_udp_open(engine, local, ifindex, false, &change.socket, bound);
-	if (!error) {
-		error = call(worker, add_socket, &change);
+	if (change.number == WS_MAX_SOCKETS) {
+		pthread_mutex_unlock(&engine->control);
+		return -ENFILE;
+	}
+	if (share)
+		error = ws_udp_probe(&wanted);
+	for (uint32_t i = 0; i < engine->workers && !error; i++) {
+		error = ws_udp_open(engine, &wanted, ifindex, share, &change.socket, bound);
+		if (error)
+			break;
+		wanted = *bound; /* where port 0 was asked for */
+		error = call(engine->worker[i], add_socket, &change);
 		if (error)
 			close(change.socket.fd);
 	}
+	for (uint32_t i = 0; i < engine->workers && error; i++)
+		if (engine->worker[i]->sockets[change.number].fd >= 0)
+			call(engine->worker[i], remove_socket, &change);
 	pthread_mutex_unlock(&engine->control);
 	return error ? error : change.number;
 }
@@ -414,7 +461,8 @@ int ws_socket_close(ws_engine *engine, int socket)
 
 	pthread_mutex_lock(&engine->control);
 	if (socket >= 0 && socket < WS_MAX_SOCKETS && engine->worker[0]->sockets[socket].fd >= 0)
-		error = call(engine->worker[0], remove_socket, &change);
+		for (uint32_t i = 0; i < engine->workers; i++)
+			error = call(engine->worker[i], remove_socket, &change);
 	pthread_mutex_unlock(&engine->control);
 	return error;
 }
@@ -424,11 +472,13 @@ int ws_set_fwmark(ws_engine *engine, uint32_t fwmark)
 	int error = 0;
 
 	pthread_mutex_lock(&engine->control);
-	for (int i = 0; i < WS_MAX_SOCKETS && !error; i++)
-		if (engine->worker[0]->sockets[i].fd >= 0 &&
-		    setsockopt(engine->worker[0]->sockets[i].fd, SOL_SOCKET, SO_MARK, &fwmark,
-			       sizeof(fwmark)))
-			error = -errno;
+	for (uint32_t w = 0; w < engine->workers; w++)
+		for (int i = 0; i < WS_MAX_SOCKETS && !error; i++) {
+			int fd = engine->worker[w]->sockets[i].fd;
+
+			if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_MARK, &fwmark, sizeof(fwmark)))
+				error = -errno;
+		}
 	if (!error)
 		engine->config.fwmark = fwmark;
 	pthread_mutex_unlock(&engine->control);
@@ -480,11 +530,16 @@ int ws_peer_add(ws_engine *engine)
 	return number;
 }
 
+static int unroute_peer(struct ws_worker *worker, void *arg)
+{
+	ws_allowedips_remove_peer(worker->allowedips, ((struct ws_peer *)arg)->number);
+	return 0;
+}
+
 static int remove_peer(struct ws_worker *worker, void *arg)
 {
 	struct ws_peer *peer = arg;
 
-	ws_allowedips_remove_peer(worker->allowedips, peer->number);
 	ws_peer_zero(worker, peer);
 	ws_stage_clear(&worker->stage, &peer->staged);
 	worker->engine->peer_by_number[peer->number] = NULL;
@@ -498,6 +553,8 @@ int ws_peer_remove(ws_engine *engine, int peer)
 	pthread_mutex_lock(&engine->control);
 	gone = known(engine, peer) ? engine->peer_by_number[peer] : NULL;
 	if (gone) {
+		for (uint32_t i = 0; i < engine->workers; i++)
+			call(engine->worker[i], unroute_peer, gone);
 		call(owner(engine, peer), remove_peer, gone);
 		free(gone);
 	}
@@ -543,8 +600,17 @@ int ws_peer_set_allowed_ips(ws_engine *engine, int peer, const struct ws_prefix 
 			    size_t count)
 {
 	struct prefix_change change = {.peer = peer, .prefixes = prefixes, .count = count};
+	int error = -ENOENT;
 
-	return call_peer(engine, peer, set_allowed_ips, &change);
+	pthread_mutex_lock(&engine->control);
+	if (known(engine, peer)) {
+		error = 0;
+		/* Any worker may read a packet from the TUN device: each has the whole table. */
+		for (uint32_t i = 0; i < engine->workers && !error; i++)
+			error = call(engine->worker[i], set_allowed_ips, &change);
+	}
+	pthread_mutex_unlock(&engine->control);
+	return error;
 }
 
 struct endpoint_change {
@@ -586,9 +652,12 @@ static int install_keypair(struct ws_worker *worker, void *arg)
 
 int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair *keypair)
 {
-	struct keypair_change change = {.peer = peer, .keys = ws_keys_new(keypair)};
+	struct keypair_change change = {.peer = peer, .keys = NULL};
 	int error;
 
+	if (peer < 0 || keypair->local_index % engine->workers != (uint32_t)peer % engine->workers)
+		return -EINVAL; /* its datagrams would go to a worker that does not own the peer */
+	change.keys = ws_keys_new(keypair);
 	if (!change.keys)
 		return -ENOMEM;
 	error = call_peer(engine, peer, install_keypair, &change);

@@ -176,6 +176,24 @@ extern const struct ws_io_ops ws_uring_ops;
 
 struct ws_command;
 
+/* handoff.c: from one worker to another. */
+enum ws_handoff_kind { WS_HANDOFF_DATAGRAM = 1, WS_HANDOFF_PACKET = 2 };
+struct ws_handoff {
+	void *slots;
+	_Atomic uint32_t head; /* next to write */
+	_Atomic uint32_t tail; /* next to read */
+};
+
+int ws_handoff_init(struct ws_handoff *ring);
+void ws_handoff_free(struct ws_handoff *ring);
+/* datagrams of rx->stride bytes, len in all */
+void ws_handoff_datagram(struct ws_worker *worker, struct ws_worker *owner, const struct ws_rx *rx,
+			 const uint8_t *data, size_t len);
+void ws_handoff_packet(struct ws_worker *worker, struct ws_worker *owner, const uint8_t *frame,
+		       size_t len);
+/* What others handed to this worker. */
+void ws_handoff_drain(struct ws_worker *worker);
+
 /* upcall.c: one producer (the worker), one consumer (Python). */
 struct ws_upcall_ring {
 	struct ws_upcall *slots;
@@ -216,6 +234,9 @@ struct ws_worker {
 	struct ws_stage_pool stage;
 	struct ws_upcall_ring upcalls;
 	uint8_t *scratch; /* WS_BUFFER_BYTES, for staged packets */
+	struct ws_handoff inbox[WS_MAX_WORKERS]; /* by the worker that writes; unused with one */
+	bool borrowed; /* TUN writes must be done before they return */
+	uint64_t busy_until_ns; /* poll without sleeping till then */
 
 	pthread_t thread;
 	bool running;
@@ -265,6 +286,8 @@ void ws_receive_emit(void *worker, const struct ws_tun_write *write); /* coalesc
 
 /* udp.c */
 #define WS_CONTROL_BYTES 128
+/* -EADDRINUSE if another socket holds the wildcard's port. */
+int ws_udp_probe(const struct ws_addr *local);
 int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		bool share, struct ws_socket *out, struct ws_addr *bound);
 void ws_addr_to_sockaddr(const struct ws_addr *addr, union ws_sockaddr *out, socklen_t *len);

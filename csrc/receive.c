@@ -231,6 +231,18 @@ static void datagram(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *
 		transport(worker, rx, data, len);
 }
 
+/* The worker that owns a transport message's session, NULL if it is this one. */
+static struct ws_worker *foreign(const struct ws_worker *worker, const uint8_t *data, size_t len)
+{
+	const struct ws_engine *engine = worker->engine;
+	uint32_t number;
+
+	if (engine->workers == 1 || len < WS_TRANSPORT_MIN_BYTES || get32(data) != WS_MSG_TRANSPORT)
+		return NULL;
+	number = get32(data + 4) % engine->workers;
+	return number == worker->number ? NULL : engine->worker[number];
+}
+
 void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
 {
 	size_t stride = rx->stride ? rx->stride : rx->len;
@@ -240,8 +252,21 @@ void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
 		ws_drop(worker, WS_DROP_SHORT, 1);
 		return;
 	}
-	for (size_t at = 0; at < rx->len; at += stride)
-		datagram(worker, rx, rx->data + at, rx->len - at < stride ? rx->len - at : stride);
+	for (size_t at = 0; at < rx->len;) {
+		size_t len = rx->len - at < stride ? rx->len - at : stride;
+		struct ws_worker *other = foreign(worker, rx->data + at, len);
+
+		if (!other) {
+			datagram(worker, rx, rx->data + at, len);
+		} else {
+			/* As much of the run as belongs there, in one piece. */
+			while (at + len < rx->len &&
+			       foreign(worker, rx->data + at + len, rx->len - at - len) == other)
+				len += rx->len - at - len < stride ? rx->len - at - len : stride;
+			ws_handoff_datagram(worker, other, rx, rx->data + at, len);
+		}
+		at += len;
+	}
 }
 
 void ws_receive_emit(void *arg, const struct ws_tun_write *write)

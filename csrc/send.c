@@ -19,7 +19,8 @@
 
 enum ask_reason { ASK_NO_KEY = 1, ASK_REKEY = 2 };
 
-static struct ws_peer *route(struct ws_worker *worker, const uint8_t *packet, size_t len)
+/* The number of the peer whose allowed IPs hold the destination, or -1 (counted). */
+static int32_t route(struct ws_worker *worker, const uint8_t *packet, size_t len)
 {
 	int32_t number;
 
@@ -29,13 +30,11 @@ static struct ws_peer *route(struct ws_worker *worker, const uint8_t *packet, si
 		number = ws_allowedips_lookup6(worker->allowedips, packet + 24);
 	else {
 		ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
-		return NULL;
+		return -1;
 	}
-	if (number < 0) {
+	if (number < 0)
 		ws_drop(worker, WS_DROP_NO_PEER, 1);
-		return NULL;
-	}
-	return ws_worker_peer(worker, number);
+	return number;
 }
 
 static struct ws_keys *usable_keys(const struct ws_worker *worker, const struct ws_peer *peer)
@@ -134,7 +133,8 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 	struct ws_keys *keys;
 	struct ws_peer *peer;
 	uint8_t *packet = frame + WS_VNET_BYTES;
-	uint32_t k;
+	uint32_t k, owner;
+	int32_t number;
 	uint8_t ecn;
 
 	if (len <= WS_VNET_BYTES || len > WS_BUFFER_BYTES) {
@@ -142,9 +142,17 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		return;
 	}
 	memcpy(&vnet, frame, WS_VNET_BYTES);
-	peer = route(worker, packet, len - WS_VNET_BYTES);
-	if (!peer)
+	number = route(worker, packet, len - WS_VNET_BYTES);
+	if (number < 0)
 		return;
+	owner = (uint32_t)number % worker->engine->workers;
+	if (owner != worker->number) {
+		ws_handoff_packet(worker, worker->engine->worker[owner], frame, len);
+		return;
+	}
+	peer = ws_worker_peer(worker, number);
+	if (!peer)
+		return; /* removed between hand-off and here */
 	keys = usable_keys(worker, peer);
 	if (!keys) {
 		uint32_t lost = ws_stage_push(&worker->stage, &peer->staged, frame, len);

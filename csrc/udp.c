@@ -69,6 +69,27 @@ static bool is_wildcard(const struct ws_addr *addr)
 	return memcmp(addr->ip, zero, addr->family == 6 ? 16 : 4) == 0;
 }
 
+/* Within a SO_REUSEPORT group a port that another program holds would go unnoticed. */
+int ws_udp_probe(const struct ws_addr *local)
+{
+	int fd, error = 0, one = 1;
+	union ws_sockaddr sa;
+	socklen_t len;
+
+	if (!local->port || !is_wildcard(local))
+		return 0;
+	fd = socket(local->family == 6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (local->family == 6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	ws_addr_to_sockaddr(local, &sa, &len);
+	if (bind(fd, &sa.sa, len))
+		error = -errno;
+	close(fd);
+	return error;
+}
+
 int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		bool share, struct ws_socket *out, struct ws_addr *bound)
 {

@@ -438,11 +438,11 @@ static void uring_tun_write(struct ws_worker *worker, const struct iovec *iov, u
 	uint16_t id;
 
 	ws_add(worker->stats.tun_writes, 1);
-	if (!state->write_free_count) {
+	if (worker->borrowed || !state->write_free_count) {
 		io_uring_submit(&state->ring);
 		reap(worker);
 	}
-	if (state->write_free_count)
+	if (state->write_free_count && !worker->borrowed)
 		sqe = get_sqe(state);
 	if (!sqe) {
 		/* Behind those queued already, so that order is kept. */

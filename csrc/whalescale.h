@@ -56,6 +56,8 @@ struct ws_config {
 	uint32_t offloads_off; /* bits of enum ws_offload */
 	uint32_t fwmark; /* SO_MARK on every UDP socket, 0 for none */
 	uint32_t mtu; /* of the TUN device, bytes */
+	uint32_t pin_cpus; /* 1: worker i runs on the i-th CPU this process may use */
+	uint32_t busy_poll_us; /* poll this long after the last traffic before sleeping, 0: never */
 	uint8_t public_key[32]; /* our Noise static key (X25519): what mac1 is checked against */
 };
 
@@ -116,7 +118,8 @@ enum ws_drop {
 	WS_DROP_SEND = 15, /* out: the kernel refused the datagram */
 	WS_DROP_TUN_WRITE = 16, /* in: the TUN device refused the packet */
 	WS_DROP_TUN_MALFORMED = 17, /* out: what the TUN device gave is not an IP packet */
-	WS_DROP_COUNT = 18
+	WS_DROP_HANDOFF_FULL = 18, /* between workers: the owner is behind */
+	WS_DROP_COUNT = 19
 };
 
 /* Counters of one worker; written by it alone, read by anyone at any time. */
@@ -128,7 +131,9 @@ struct ws_stats {
 	uint64_t keepalives_tx, keepalives_rx;
 	uint64_t handshake_rx; /* datagrams given to Python */
 	uint64_t turns; /* of the worker's loop */
-	uint64_t drops[18]; /* WS_DROP_COUNT */
+	/* Came to this worker but belonged to another: 0 with steering (bpf/) */
+	uint64_t foreign_rx, foreign_tx;
+	uint64_t drops[19]; /* WS_DROP_COUNT */
 };
 
 /* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */
@@ -178,7 +183,10 @@ int ws_socket_close(ws_engine *engine, int socket);
 int ws_set_fwmark(ws_engine *engine, uint32_t fwmark);
 int ws_set_mtu(ws_engine *engine, uint32_t mtu);
 
-/* Returns the peer's number >= 0. Memory: about 1 KiB a peer. */
+/*
+ * Returns the peer's number >= 0. The worker number % workers owns it, and its receiver indices
+ * must be congruent to it too. Memory: about 1 KiB a peer.
+ */
 int ws_peer_add(ws_engine *engine);
 int ws_peer_remove(ws_engine *engine, int peer);
 /* Replaces the peer's prefixes; one held by another peer moves over (as `wg set` does). */

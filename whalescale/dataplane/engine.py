@@ -66,6 +66,7 @@ class Drop(IntEnum):
     SEND = 15
     TUN_WRITE = 16
     TUN_MALFORMED = 17
+    HANDOFF_FULL = 18
 
 
 class UpcallType(IntEnum):
@@ -111,6 +112,8 @@ class WorkerStats:
     keepalives_rx: int
     handshake_rx: int
     turns: int
+    foreign_rx: int
+    foreign_tx: int
     drops: tuple[int, ...]
 
 
@@ -212,6 +215,8 @@ class Engine:
         cipher: Cipher = Cipher.AUTO,
         offloads_off: Offload = Offload.NONE,
         fwmark: int = 0,
+        pin_cpus: bool = False,
+        busy_poll_us: int = 0,
     ) -> None:
         config = ffi.new("struct ws_config *")
         config.workers = workers
@@ -220,6 +225,8 @@ class Engine:
         config.offloads_off = int(offloads_off)
         config.fwmark = fwmark
         config.mtu = mtu
+        config.pin_cpus = int(pin_cpus)
+        config.busy_poll_us = busy_poll_us
         config.public_key = public_key
         error = ffi.new("char[256]")
         engine = lib.ws_engine_new(config, error, 256)
