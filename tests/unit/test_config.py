@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
@@ -341,13 +340,11 @@ def test_any_endpoint_is_taken_or_explained(text: str) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     keyfiles.write(tmp_path / "ws0.key", identity.encode_seed(bytes([9]) * 32) + "\n")
     keyfiles.write(tmp_path / "berlin.psk", keyfiles.encode_wireguard_key(bytes([7]) * 32) + "\n")
     (tmp_path / "ws0.toml").write_text(FULL)
-    yield tmp_path
-    for path in tmp_path.iterdir():
-        path.chmod(0o600)
+    return tmp_path
 
 
 def test_load_reads_keys_beside_the_file(folder: Path) -> None:
