@@ -459,7 +459,7 @@ class Node:
             with contextlib.suppress(IdentityError):
                 for node_id in x25519_to_node_ids(static_public):
                     peer = self._by_fingerprint.get(fingerprint_of(node_id))
-                    if peer is not None and peer.static_public is None:
+                    if peer is not None:  # and without a key yet, or it stood in _by_static
                         return peer, node_id
         raise MessageError("unknown_peer")
 

@@ -130,15 +130,13 @@ class InitiatorHandshake:
         connection = self._connection
         state = connection.noise_protocol.handshake_state
         symmetric = state.symmetric_state
-        cipher = symmetric.cipher_state
-        kept = (symmetric.h, symmetric.ck, cipher.k, cipher.n, state.message_patterns[:])
+        # The cipher's key need not be kept: message 2 begins with MixKey.
+        kept = (symmetric.h, symmetric.ck, state.message_patterns[:])
         psks = list(connection.noise_protocol.psks)
         try:
             payload = connection.read_message(message)
         except _REFUSALS as error:
-            symmetric.h, symmetric.ck, key, nonce, state.message_patterns = kept
-            cipher.initialize_key(key)
-            cipher.set_nonce(nonce)
+            symmetric.h, symmetric.ck, state.message_patterns = kept
             connection.noise_protocol.psks = psks
             connection._next_fn = connection.read_message
             raise HandshakeError from error

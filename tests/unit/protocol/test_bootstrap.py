@@ -67,6 +67,12 @@ def test_a_request_that_is_not_zero_padded():
     assert reason(bootstrap.answer_request, data, key, B.node_id, A_AT) == "reserved"
 
 
+def test_a_reply_that_is_not_zero_padded():
+    _, _, reply = exchange()
+    data = bootstrap._seal(bootstrap.mac_key(B.fingerprint), reply[:88] + b"\1" * 24)
+    assert reason(bootstrap.decode_reply, data, B.fingerprint) == "reserved"
+
+
 def test_whoever_knows_the_fingerprint_cannot_pose_as_its_node():
     nonce, _, _ = exchange()
     body = b"\x58\0\0\0" + nonce + C.node_id

@@ -332,6 +332,88 @@ def test_a_second_response_to_one_initiation_is_refused(couple):
     assert a.drops == {"index": 1}
 
 
+# timers whose parts the simulations do not tell apart
+
+
+def initiations(n):
+    return [t for t in sent(n) if t.data[0] == 1]
+
+
+def test_having_answered_we_do_not_initiate_for_a_rekey_timeout(couple):
+    a, b, pa, pb = couple
+    a.want_handshake(pa, NOW)
+    b.receive_datagram(sent(a)[0].data, A_AT, B_AT, NOW)
+    sent(b)
+    # The initiator never confirms, and we have something to send.
+    b.want_handshake(pb, NOW + S)
+    assert sent(b) == []
+    assert NOW + 5 * S <= b.poll_timeout() < NOW + 5 * S + 334_000_000
+    b.handle_timeout(b.poll_timeout())
+    assert len(initiations(b)) == 1
+
+
+def test_data_sent_before_a_handshake_is_answered_by_it(couple):
+    a, b, pa, _ = couple
+    a.activity(pa, Activity(last_sent=NOW - S, unanswered_since=NOW - S), NOW)
+    session(a, b, pa)
+    a.handle_timeout(NOW + 60 * S)
+    assert sent(a) == []
+
+
+def test_data_after_a_handshake_asks_for_an_answer(couple):
+    a, b, pa, _ = couple
+    session(a, b, pa)
+    a.endpoint_observed(pa, B_AT, A_AT, NOW)
+    a.activity(pa, Activity(last_sent=NOW + 9 * S, unanswered_since=NOW + S), NOW + 10 * S)
+    assert NOW + 16 * S <= a.poll_timeout() < NOW + 16 * S + 334_000_000
+    a.handle_timeout(a.poll_timeout())
+    [initiation] = initiations(a)
+    # The source address may be what is wrong, so the routing table chooses.
+    assert (initiation.remote, initiation.local) == (B_AT, None)
+
+
+def test_an_answer_stops_that(couple):
+    a, b, pa, _ = couple
+    session(a, b, pa)
+    a.activity(pa, Activity(last_sent=NOW + 9 * S, unanswered_since=NOW + S), NOW + 10 * S)
+    a.activity(pa, Activity(NOW + 9 * S, NOW + 11 * S), NOW + 11 * S)
+    a.handle_timeout(NOW + 60 * S)
+    assert sent(a) == []
+
+
+def test_persistent_keepalive_counts_from_the_response():
+    a, b = node(A), node(B)
+    config = PeerConfig(node_id=B.node_id, endpoints=(B_AT,), persistent_keepalive=25)
+    pa = a.add_peer(config, NOW)
+    b.add_peer(PeerConfig(node_id=A.node_id), NOW)
+    b.receive_datagram(sent(a)[0].data, A_AT, None, NOW)
+    a.receive_datagram(sent(b)[0].data, B_AT, None, NOW + 3 * S)
+    events(a)
+    assert a.poll_timeout() == NOW + 28 * S
+    a.activity(pa, Activity(last_sent=NOW + 4 * S, last_received=NOW + 7 * S), NOW + 8 * S)
+    assert a.poll_timeout() == NOW + 32 * S
+    a.handle_timeout(NOW + 32 * S)
+    assert events(a) == [SendKeepalive(pa)]
+    assert a.poll_timeout() == NOW + 57 * S
+
+
+def test_passive_keepalive_after_a_sample_that_missed_one(couple):
+    a, b, pa, _ = couple
+    session(a, b, pa)
+    events(a)
+    a.activity(pa, Activity(NOW, NOW + S, unsent_since=NOW + S), NOW + 2 * S)
+    assert a.poll_timeout() == NOW + 11 * S
+    a.handle_timeout(NOW + 11 * S)
+    assert events(a) == [SendKeepalive(pa)]
+    # The sample is stale and stands: no second one ...
+    a.handle_timeout(NOW + 40 * S)
+    assert events(a) == []
+    # ... until data comes in.
+    a.activity(pa, Activity(NOW, NOW + 41 * S, unsent_since=NOW + S), NOW + 41 * S)
+    a.handle_timeout(NOW + 42 * S)
+    assert events(a) == [SendKeepalive(pa)]
+
+
 # memory and secrets
 
 
