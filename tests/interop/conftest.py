@@ -135,8 +135,8 @@ def _host_pair(lab: Lab, kind: str, limits_ms: dict[str, int] | None) -> Pair:
 
     def move(host: Host, part: int) -> Callable[[int], str]:
         def to_new(family: int) -> str:
-            link.add_address(host, family, part)
             link.remove_address(host, family)
+            link.add_address(host, family, part)
             return link.address(host, family, part)
 
         return to_new
@@ -160,17 +160,17 @@ def _machine_pair(
         bits = "24" if family == 4 else "64"
         old, new = machine.address(1, family), machine.address(11, family)
         nodad = " nodad" if family == 6 else ""
-        host.ip(f"addr add {new}/{bits} dev {machine.device}{nodad}")
         host.ip(f"addr del {old}/{bits} dev {machine.device}")
-        moved.append(lambda: host.ip(f"addr add {old}/{bits} dev {machine.device}{nodad}"))
+        host.ip(f"addr add {new}/{bits} dev {machine.device}{nodad}")
         moved.append(lambda: host.ip(f"addr del {new}/{bits} dev {machine.device}"))
+        moved.append(lambda: host.ip(f"addr add {old}/{bits} dev {machine.device}{nodad}"))
         return new
 
     def move_theirs(family: int) -> str:
         bits = "24" if family == 4 else "64"
         old, new = machine.address(2, family), machine.address(12, family)
-        machine.run(f"ip addr add {new}/{bits} dev eth0; ip addr del {old}/{bits} dev eth0")
-        back = f"ip addr add {old}/{bits} dev eth0; ip addr del {new}/{bits} dev eth0"
+        machine.run(f"ip addr del {old}/{bits} dev eth0; ip addr add {new}/{bits} dev eth0")
+        back = f"ip addr del {new}/{bits} dev eth0; ip addr add {old}/{bits} dev eth0"
         moved.append(lambda: machine.run(back))
         return new
 

@@ -108,9 +108,11 @@ def test_roam_in_mid_transfer(make_pair: MakePair, kind: str, mover: str, family
     received = pair.ours.transfer()[0]
     wait_until("data to flow", lambda: pair.ours.transfer()[0] > received + MIB // 2)
     new = (pair.move_ours if mover == "ours" else pair.move_theirs)(family)
+    # The other side learns of it from the first message that the mover sends.
+    moved, still = pair.from_initiator(mover)
+    moved.ping(still, count=1)
     assert pair.ours.curl_digest(transfer) == digest
-    watcher = pair.theirs if mover == "ours" else pair.ours
-    assert new in watcher.show("endpoints")
+    assert new in still.show("endpoints")
 
 
 @pytest.mark.parametrize("kind", KINDS)
