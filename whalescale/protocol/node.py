@@ -89,12 +89,19 @@ class Node:
 
     # peers
 
-    def add_peer(self, config: PeerConfig, now: int) -> PeerHandle:
-        """ValueError: a duplicate, our own or a low-order key, or a malformed config."""
+    def add_peer(
+        self, config: PeerConfig, now: int, *, index_modulus: int = 1, index_residue: int = 0
+    ) -> PeerHandle:
+        """ValueError: a duplicate, our own or a low-order key, or a malformed config.
+
+        Every receiver index of the peer will be congruent to `index_residue` modulo
+        `index_modulus`: with several workers it says which one owns the session.
+        """
         keys = checked_keys(config)
         self._refuse_unusable(keys)
         self._last_handle += 1
         peer = Peer(self._last_handle, config, keys, self._limits)
+        peer.index_modulus, peer.index_residue = index_modulus, index_residue
         peer.jitter = self._limits.jitter(self._random)
         self._peers[peer.handle] = peer
         self._register(peer)
@@ -578,7 +585,8 @@ class Node:
         """Random, not zero, and not one that a message on its way may still carry."""
         while True:
             index = int.from_bytes(self._random(4), "little")
-            if index and index not in self._by_index:
+            index -= index % peer.index_modulus - peer.index_residue
+            if 0 < index < 1 << 32 and index not in self._by_index:
                 self._by_index[index] = peer
                 return index
 

@@ -101,6 +101,8 @@ class Peer:
         "handshake_at",
         "handshake_received",
         "handshake_sent",
+        "index_modulus",
+        "index_residue",
         "initiation_consumed",
         "jitter",
         "keepalive_sent",
@@ -136,6 +138,8 @@ class Peer:
         self.local: Endpoint | None = None
         self.turn = 0  # which candidate the next initiation goes to
         self.observed: Endpoint | None = None
+
+        self.index_modulus, self.index_residue = 1, 0  # what our receiver indices are congruent to
 
         # Handshakes. `handshake_at` is the retransmission of an initiation or bootstrap request.
         self.pending: Pending | None = None

@@ -121,12 +121,14 @@ class Driver:
 
     def add_peer(self, config: PeerConfig) -> PeerHandle:
         """ValueError: the node refuses it (duplicate, own or low-order key). OSError: no room."""
-        handle = self._node.add_peer(config, self.now())
+        number = self._engine.add_peer()
+        workers = self._engine.chosen().workers
         try:
-            number = self._engine.add_peer()
-        except OSError:
-            self._node.remove_peer(handle, self.now())
-            self._discard_events()
+            handle = self._node.add_peer(
+                config, self.now(), index_modulus=workers, index_residue=number % workers
+            )
+        except ValueError:
+            self._engine.remove_peer(number)
             raise
         self._numbers[handle] = number
         self._handles[number] = handle
@@ -294,10 +296,6 @@ class Driver:
             if transmit is None:
                 return
             self._transmit(transmit)
-
-    def _discard_events(self) -> None:
-        while self._node.poll_event() is not None:
-            pass
 
     def _event(self, event: Event) -> None:
         number = self._numbers.get(event.peer)
