@@ -372,6 +372,14 @@ def test_data_after_a_handshake_asks_for_an_answer(couple):
     assert (initiation.remote, initiation.local) == (B_AT, None)
 
 
+def test_retries_let_the_routing_table_choose_the_source(couple):
+    a, b, pa, _ = couple
+    session(a, b, pa)
+    a.want_handshake(pa, NOW + 130 * S)
+    a.handle_timeout(NOW + 136 * S)
+    assert [(t.remote, t.local) for t in initiations(a)] == [(B_AT, A_AT), (B_AT, None)]
+
+
 def test_an_answer_stops_that(couple):
     a, b, pa, _ = couple
     session(a, b, pa)
