@@ -156,7 +156,7 @@ static void worker_free(struct ws_worker *worker)
 static struct ws_worker *worker_new(ws_engine *engine, uint32_t number)
 {
 	struct ws_worker *worker = aligned_alloc(64, (sizeof(*worker) + 63) & ~(size_t)63);
-	uint32_t off = engine->config.offloads_off;
+	uint32_t off = engine->chosen.offloads_off;
 	bool gro = !(off & WS_NO_TUN_GRO);
 
 	if (!worker)
@@ -235,6 +235,7 @@ ws_engine *ws_engine_new(const struct ws_config *config, char *error, size_t err
 	engine->workers = config->workers;
 	engine->chosen.workers = config->workers;
 	engine->chosen.offloads_off = config->offloads_off;
+	engine->chosen.offloads_off |= ws_offload_selftest();
 	engine->chosen.cipher = choose_cipher(config->cipher);
 	pthread_mutex_init(&engine->control, NULL);
 	engine->upcall_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

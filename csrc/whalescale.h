@@ -215,6 +215,8 @@ int ws_upcall_fd(const ws_engine *engine);
 /* 1 and *upcall filled, or 0 when there is none. */
 int ws_upcall_next(ws_engine *engine, struct ws_upcall *upcall);
 
+/* Bits of enum ws_offload whose offload does not carry bytes unharmed over loopback. */
+uint32_t ws_offload_selftest(void);
 /* 0 if the cipher is there and passes RFC 8439's vectors, else a negative errno. */
 int ws_cipher_selftest(uint32_t cipher);
 uint64_t ws_now_ns(void);
