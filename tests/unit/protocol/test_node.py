@@ -300,6 +300,17 @@ def test_indices_are_random_not_zero_and_unique():
     assert [n._new_index(n._peers[p]) for p in peers] == [1, 2]
 
 
+@pytest.mark.parametrize(("modulus", "residue"), [(2, 0), (2, 1), (16, 15)])
+def test_indices_tell_the_worker_that_owns_the_session(modulus, residue):
+    n = node()
+    config = PeerConfig(node_id=B.node_id)
+    peer = n.add_peer(config, NOW, index_modulus=modulus, index_residue=residue)
+    drawn = [n._new_index(n._peers[peer]) for _ in range(200)]
+    assert {index % modulus for index in drawn} == {residue}
+    assert all(0 < index < 2**32 for index in drawn)
+    assert len(set(drawn)) == 200
+
+
 def test_no_index_leaks_over_many_handshakes(couple):
     a, b, pa, pb = couple
     for n in range(30):
