@@ -239,6 +239,8 @@ class HostEnd(End):
         words += ["--connect-timeout", "20"]
         if rate_bytes:
             words += ["--limit-rate", str(rate_bytes)]
+            # curl only reads slowly: with large receive buffers all would come at once.
+            self.run("sh", "-c", "echo 4096 65536 131072 > /proc/sys/net/ipv4/tcp_rmem")
         return self.host.spawn(*words, url)
 
     def curl_digest(self, process: Process, timeout: float = 120.0) -> str:

@@ -52,8 +52,8 @@ def test_another_psk_gets_no_session(make_pair: MakePair, psk: str, kind: str) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None:
-    """Ours initiates a new session every 3 s under load; nothing is lost."""
-    pair = make_pair(kind, {"rekey_after_time": 3000})
+    """Ours initiates a new session every 2 s under load; nothing is lost."""
+    pair = make_pair(kind, {"rekey_after_time": 2000, "rekey_timeout": 1000})
     if not _is_whalescale(pair.ours):
         pytest.skip("only Whalescale's limits can be set")
     pair.start(initiator="ours", psk=psk)

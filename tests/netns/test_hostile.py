@@ -1,0 +1,142 @@
+"""A million bad datagrams during a transfer: all accounted for, nothing lost, nothing logged."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.conftest import Two, make_two
+from tools.netlab import Lab, wait_until
+from tools.peers import Whalescale, http_url
+
+pytestmark = pytest.mark.netns
+
+MIB = 1 << 20
+COUNT = 1_000_000
+FLOOD = Path(__file__).parent / "flood.py"
+#: Reads UDP payloads off a device until its stdin has something: device, port.
+CAPTURE = """
+import json, select, socket, sys
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+sock.bind((sys.argv[1], 0x0800))
+print("[", flush=True)
+got = []
+while not select.select([sys.stdin, sock], [], [])[0][0] is sys.stdin:
+    data, address = sock.recvfrom(65536)
+    header = (data[0] & 15) * 4
+    payload = data[header + 8 :]
+    if data[9] == 17 and int.from_bytes(data[header + 2 : header + 4], "big") == int(sys.argv[2]):
+        if len(payload) <= 1500 and len(got) < 4096:
+            got.append(payload.hex())
+print(json.dumps(got)[1:])
+"""
+
+
+def counters(end: Whalescale) -> dict[str, Any]:
+    status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
+    return dict(status["counters"])
+
+
+def udp_errors(end: Whalescale) -> int:
+    """Datagrams that the kernel threw away before the socket gave them out."""
+    lines = end.run("cat", "/proc/net/snmp").stdout.splitlines()
+    names, values = (line.split()[1:] for line in lines if line.startswith("Udp:"))
+    return int(dict(zip(names, values, strict=True))["InErrors"])
+
+
+def difference(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    found = {name: count - before.get(name, 0) for name, count in after.items()}
+    return {name: count for name, count in found.items() if count}
+
+
+def genuine(two: Two) -> list[str]:
+    """Datagrams from b that a has taken: the handshake and some pings."""
+    device = two.link.device(two.a.host)
+    capture = two.a.host.spawn(sys.executable, "-c", CAPTURE, device, str(two.a.port))
+    wait_until("the capture", capture.log)
+    two.b.run("ping", "-c200", "-i0.005", "-q", "-s64", two.a.inside(4))
+    capture.stdin.write(b"\n")
+    capture.stdin.flush()
+    found: list[str] = json.loads(capture.finish(10))
+    assert len(found) >= 200
+    assert any(text.startswith("01") for text in found)
+    return found
+
+
+@pytest.mark.slow
+def test_a_million_bad_datagrams(lab: Lab) -> None:
+    two = make_two(lab)
+    two.start()
+    plan = {
+        "to": [two.link.address(two.a.host), two.a.port],
+        "count": COUNT,
+        "public_key": base64.b64decode(two.a.public_key).hex(),
+        "genuine": genuine(two),
+    }
+    plan_file = lab.folder / "plan.json"
+    plan_file.write_text(json.dumps(plan))
+    name, digest = two.b.serve(64 * MIB)
+    assert two.a.process is not None
+    log_before = len(two.a.process.log())
+    errors, before = udp_errors(two.a), counters(two.a)
+    transfer = two.a.curl(http_url(two.b, name), rate_bytes=4 * MIB, timeout=240)
+    flood = two.b.host.spawn(sys.executable, FLOOD, plan_file)
+    sent = json.loads(flood.finish(240))
+    assert transfer.poll() is None, "the transfer ended before the flood did"
+    assert two.a.curl_digest(transfer, 240) == digest
+
+    # What Python still has in its queue is counted within moments.
+    time.sleep(1)
+    after, lost = counters(two.a), udp_errors(two.a) - errors
+    dropped = difference(after["drops"], before["drops"])
+    refused = difference(after["handshake_drops"], before["handshake_drops"])
+    to_python = after["handshake_rx"] - before["handshake_rx"]
+    total = sum(sent.values())
+    assert total >= COUNT * 0.99
+    accounted = sum(dropped.values()) + to_python
+    told = f"sent {sent}, dropped {dropped}, refused {refused}, in the kernel {lost}"
+    # Genuine handshakes and losses of the kernel's are few beside these.
+    assert accounted <= total + 50, told
+    assert accounted + lost >= total, told
+    assert sum(refused.values()) >= to_python - 50, told
+    for reason in ("short", "type", "length", "mac1", "no_key", "auth", "replay"):
+        assert dropped.get(reason, 0) > 0, f"nothing counted as {reason}: {told}"
+    assert len(refused) >= 2, told
+    assert len(two.a.process.log()) - log_before < 10_000
+    two.a.ping(two.b, count=3)
+
+
+def test_a_packet_from_an_address_that_is_not_the_peers(two: Two) -> None:
+    two.b.ping(two.a, count=1)
+    two.b.host.ip(f"addr add 10.99.0.9/32 dev {two.b.interface}")
+    before = counters(two.a)
+    words = ("ping", "-i0.1", "-w1", "-I", "10.99.0.9", two.a.inside(4))
+    said = two.b.run(*words, check=False).stdout
+    sent = int(said.partition(" packets transmitted, 0 received")[0].rsplit("\n", 1)[1])
+    assert sent > 0
+    after = counters(two.a)
+    assert difference(after["drops"], before["drops"]) == {"source": sent}
+    assert after["rx_packets"] == before["rx_packets"]
+
+
+def test_noise_on_the_port_before_any_peer_speaks(two: Two) -> None:
+    """Nothing answers a stranger: no datagram goes back but to who knows our key."""
+    stranger = two.link.address(two.b.host)
+    script = (
+        "import os,socket,sys; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
+        "s.settimeout(0.5); s.connect((sys.argv[1], int(sys.argv[2])));"
+        "[s.send(os.urandom(n)) for n in (1, 31, 32, 92, 148, 1400)];"
+        "[s.send(bytes([k, 0, 0, 0]) + os.urandom(n)) for k, n in ((1, 144), (2, 88), (3, 60))]\n"
+        "try: s.recv(2048); print('answered')\n"
+        "except socket.timeout: print('silent')"
+    )
+    target = two.link.address(two.a.host)
+    out = two.b.run(sys.executable, "-c", script, target, str(two.a.port)).stdout
+    assert out.strip() == "silent", stranger
+    two.a.ping(two.b, count=1)
