@@ -105,6 +105,9 @@ int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_ke
 		peer->next = keys;
 	}
 	peer->asked_ns = 0;
+	/* A handshake is something received and something sent: what waited before is answered. */
+	ws_set(peer->stats.unanswered_since_ns, 0);
+	ws_set(peer->stats.unsent_since_ns, 0);
 	update_indices(peer);
 	return 0;
 }
