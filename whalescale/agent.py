@@ -54,6 +54,8 @@ __all__ = ["AgentError", "run"]
 log = logging.getLogger(__name__)
 
 TEST_LIMITS: Final = "WHALESCALE_TEST_LIMITS"
+#: the kernel takes down a killed agent's interface once it has ended its io_uring
+LEAVING_S: Final = 3.0
 #: tests run several agents of one interface name on one machine
 UAPI_DIR: Final = "WHALESCALE_UAPI_DIR"
 
@@ -120,22 +122,28 @@ def lock(interface: str) -> Any:
     """One agent per interface name and runtime directory; the kernel lets go of a killed one's."""
     path = locations.runtime_dir() / f"{interface}.lock"
     private_directory(path.parent)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(fd), os.stat(path)):
+                break
         except BlockingIOError:
             pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
             raise AgentError(
                 f"an agent for {interface} is running already (process {pid})",
                 f"`ws status -i {interface}` shows it, `ws down -i {interface}` stops it",
             ) from None
+        # An agent that ended has removed this file between our two steps.
+        os.close(fd)
+    try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
+    finally:
         with contextlib.suppress(OSError):
             path.unlink()
-    finally:
         os.close(fd)
 
 
@@ -203,11 +211,7 @@ class Agent:
         )
         stack.push_async_callback(self._control.close)
         self._netlink = await stack.enter_async_context(Netlink.open())
-        if await self._netlink.find_interface(self._name) is not None:
-            raise AgentError(
-                f"interface {self._name} is there already",
-                f"choose another [interface] name, or remove it: ip link del {self._name}",
-            )
+        await self._name_is_free()
         engine = await self._build(stack, config, peers)
         await self._interface_up(config)
         self._sockets.open(config.interface.listen_port)
@@ -242,6 +246,17 @@ class Agent:
             # The tunnel works without it; `wg show` does not.
             log.warning("no WireGuard socket: %s", e)
         stack.push_async_callback(uapi.close)
+
+    async def _name_is_free(self) -> None:
+        """AgentError: the interface exists. That of an agent just killed gets the time to go."""
+        deadline = time.monotonic() + LEAVING_S
+        while (ifindex := await self._netlink.find_interface(self._name)) is not None:
+            if time.monotonic() > deadline or not await self._netlink.is_tun(ifindex):
+                raise AgentError(
+                    f"interface {self._name} is there already",
+                    f"choose another [interface] name, or remove it: ip link del {self._name}",
+                )
+            await asyncio.sleep(0.05)
 
     async def _build(
         self, stack: contextlib.AsyncExitStack, config: Config, peers: list[PeerSpec]
@@ -384,10 +399,12 @@ class Agent:
 
     def _on_fatal(self, reason: int) -> None:
         if self._failure is None:
+            gone = reason in (errno.EBADFD, errno.ENODEV, errno.EIO)
             self._failure = AgentError(
-                f"interface {self._name} or one of its sockets is gone "
-                f"({os.strerror(reason) if reason else 'no reason given'})",
-                "`sudo ws up` makes it anew",
+                f"interface {self._name} was removed"
+                if gone
+                else f"the data plane stopped: {os.strerror(reason)}",
+                "`sudo ws up` starts again",
             )
         self._stop.set()
 

@@ -88,6 +88,18 @@ class Netlink:
             found = await self._ipr.link_lookup(ifname=name)
         return int(found[0]) if found else None
 
+    async def is_tun(self, ifindex: int) -> bool:
+        """Whether it is a TUN device; False when it is gone."""
+        try:
+            with _os_errors("interface"):
+                for link in await self._ipr.link("get", index=ifindex):
+                    info = link.get("linkinfo") or {}
+                    return bool(info.get("kind") == "tun")
+        except OSError as e:
+            if e.errno != errno.ENODEV:
+                raise
+        return False
+
     async def set_up(self, ifindex: int, mtu: int) -> None:
         """MTU and up; no link-local address of its own, as on a WireGuard interface."""
         with _os_errors("interface"):

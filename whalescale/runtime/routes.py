@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -115,7 +116,7 @@ class Routes:
         self._routes.clear()
 
     def _explain(self, error: OSError) -> AgentError:
-        what = error.strerror or str(error)
+        what = (error.strerror or str(error)).removesuffix(f": {os.strerror(errno.EEXIST)}")
         if error.errno == errno.EEXIST:
             return AgentError(
                 f"{what}: another route to this network is there already",

@@ -1,0 +1,135 @@
+"""The real kernel, in a network namespace of its own that nothing leads out of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+PREAMBLE = """
+import asyncio, errno, ipaddress, os
+from whalescale.runtime.netlink import LocalAddress, Netlink, Route, watch_addresses
+from whalescale.runtime.tun import open_tun
+net, face = ipaddress.ip_network, ipaddress.ip_interface
+
+async def device(nl, name):
+    tun = open_tun(name)
+    index = await nl.find_interface(name)
+    assert index is not None
+    return tun, index
+"""
+
+ROUTES = """
+async def main():
+    async with Netlink.open() as nl:
+        assert await nl.find_interface("wsu0") is None
+        tun, index = await device(nl, "wsu0")
+        assert not os.get_blocking(tun.fds[0])
+        assert await nl.is_tun(index)
+        for _ in range(2):  # idempotent
+            await nl.add_address(index, face("10.77.0.1/24"))
+            await nl.add_address(index, face("fd77::1/128"))
+        await nl.set_up(index, 1380)
+        os.system("ip link show wsu0 | grep -o 'mtu [0-9]*'")
+        for text, table in (("10.78.0.0/16", 254), ("fd78::/64", 254), ("0.0.0.0/0", 51820)):
+            await nl.add_route(index, Route(net(text), table))
+            try:
+                await nl.add_route(index, Route(net(text), table))
+            except OSError as e:
+                assert e.errno == errno.EEXIST and text in e.strerror, e
+            else:
+                raise AssertionError("a second route of the same kind")
+        assert await nl.table_in_use(51820) and not await nl.table_in_use(51821)
+        for version in (4, 6):
+            for _ in range(2):  # as after a kill -9
+                await nl.add_default_rules(version, 51820)
+            await nl.add_default_rules(version, 51821)
+        os.system("ip rule; ip -6 rule")
+        print("--")
+        for version in (4, 6):
+            await nl.remove_default_rules(version, 51820)
+        os.system("ip rule; ip -6 rule")
+        print("--")
+        for version in (4, 6):
+            for _ in range(2):
+                await nl.remove_default_rules(version, 51821)
+        os.system("ip rule; ip -6 rule; ip -6 addr show dev wsu0 scope link")
+        for _ in range(2):
+            await nl.remove_route(index, Route(net("10.78.0.0/16")))
+            await nl.remove_address(index, face("10.77.0.1/24"))
+        tun.close()
+        while await nl.find_interface("wsu0") is not None:
+            await asyncio.sleep(0.01)
+        assert not await nl.is_tun(index)
+        await nl.remove_route(index, Route(net("fd78::/64")))
+        assert os.listdir("/proc/self/task") == [str(os.getpid())]  # one thread
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
+WATCH = """
+async def main():
+    seen = asyncio.Queue()
+    async with Netlink.open() as nl:
+        ours, own = await device(nl, "wsu0")
+        other, index = await device(nl, "wsu1")
+        for i, text in ((own, "10.77.0.1/24"), (index, "192.0.2.1/24")):
+            await nl.add_address(i, face(text))
+            await nl.set_up(i, 1420)
+        watch = asyncio.create_task(watch_addresses(nl, own, seen.put_nowait))
+
+        async def expect(*ips):
+            addresses = await seen.get()
+            assert addresses == [LocalAddress(ip, index, False) for ip in ips], addresses
+
+        await expect("192.0.2.1")
+        await nl.add_address(index, face("2001:db8::1/64"))
+        await expect("192.0.2.1", "2001:db8::1")
+        await nl.add_address(own, face("10.77.1.1/24"))  # the tunnel's own: nobody is told
+        await nl.remove_address(index, face("192.0.2.1/24"))
+        await expect("2001:db8::1")
+        os.system("ip link set lo up")
+        other.close()
+        await expect()
+        watch.cancel()
+        ours.close()
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
+
+def run(script: str) -> str:
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", PREAMBLE + script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_addresses_routes_and_rules() -> None:
+    both, one, none = run(ROUTES).split("--\n")
+    assert both.startswith("mtu 1380\n")
+    assert both.count("suppress_prefixlength 0") == 2
+    assert both.count("not from all fwmark 0xca6c lookup 51820") == 2
+    # The suppress rule stays while the other tunnel needs it.
+    assert one.count("suppress_prefixlength 0") == 2
+    assert "51820" not in one
+    assert one.count("51821") == 2
+    assert "suppress" not in none
+    assert "fwmark" not in none
+    assert "fe80" not in none  # no link-local address of its own
+
+
+def test_addresses_are_watched() -> None:
+    run(WATCH)
