@@ -13,7 +13,10 @@ PYTEST_ARGS ?=
 STEP := tools/step.sh
 LOG := build/log
 STAMP := build/stamp
-EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) whalescale/dataplane/_build.py setup.py
+EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) bpf/maps.h whalescale/dataplane/_build.py setup.py
+BPF_FOLDER := whalescale/dataplane/bpf
+BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
+BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] bpf/*.[ch])
 
 .PHONY: help setup build test lint format fuzz demo install uninstall clean
@@ -31,10 +34,10 @@ help:
 	@echo "make uninstall  take that away again; configurations stay"
 	@echo "make clean      everything built, the environment too"
 
-setup: $(STAMP)/apt-dev $(STAMP)/venv-dev $(STAMP)/ext
+setup: $(STAMP)/apt-dev $(STAMP)/venv-dev $(STAMP)/ext $(STAMP)/bpf
 	@:
 
-build: $(STAMP)/ext
+build: $(STAMP)/ext $(STAMP)/bpf
 	@:
 
 $(STAMP)/apt-run: tools/apt-packages tools/apt.sh
@@ -62,6 +65,17 @@ $(STAMP)/ext: $(EXT_SOURCES) | $(STAMP)/venv
 		--config-settings editable_mode=compat --editable .
 	@touch $@
 
+# The programs need nothing of this kernel (no vmlinux.h). Without them the agent works and says so.
+$(STAMP)/bpf: $(BPF_OBJECTS) | $(STAMP)/apt-run
+	@touch $@
+
+$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c bpf/maps.h csrc/wire.h | $(STAMP)/apt-run
+	@mkdir -p $(BPF_FOLDER) $(STAMP)
+	@if command -v clang >/dev/null; then \
+		$(STEP) "eBPF program $*" $(LOG)/bpf-$*.log clang $(BPF_CFLAGS) -c $< -o $@ && \
+		{ ! command -v llvm-strip >/dev/null || llvm-strip -g $@; }; \
+	else echo "eBPF program $*: no clang, left out"; fi
+
 test: setup
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
@@ -82,10 +96,10 @@ format: setup
 fuzz: setup
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest --timeout=0 tests/fuzz $(PYTEST_ARGS)
 
-demo: $(STAMP)/ext
+demo: $(STAMP)/ext $(STAMP)/bpf
 	@$(PY) tools/demo.py
 
-install: $(STAMP)/apt-run
+install: $(STAMP)/apt-run $(STAMP)/bpf
 	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"
 
 uninstall:
@@ -93,5 +107,6 @@ uninstall:
 
 clean:
 	rm -rf build .venv *.egg-info dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(BPF_FOLDER)
 	rm -f whalescale/dataplane/_lib.c whalescale/dataplane/_lib*.so
 	find whalescale tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -231,6 +231,88 @@ int ws_caps_keep_net_admin(void);
 /* No core dumps and no ptrace by others: keys stay in this process. */
 int ws_process_protect(void);
 
+/*
+ * The programs of bpf/ (optional; csrc/bpf.c). Loaded with CAP_BPF, CAP_PERFMON
+ * and CAP_NET_ADMIN; afterwards CAP_NET_ADMIN is enough. Nothing is pinned: all
+ * goes with the process, but for legacy tc filters (kernels before 6.6), which
+ * the next start with the same tag replaces.
+ */
+typedef struct ws_bpf ws_bpf;
+
+enum ws_bpf_program {
+	WS_BPF_SHIELD = 1, /* drops what cannot be ours, limits handshake messages */
+	WS_BPF_PATH_COUNTS = 2, /* counts datagrams per path */
+	WS_BPF_STEER = 4, /* datagrams to the worker that owns their receiver index */
+	WS_BPF_TUNSTEER = 8 /* packets to the queue of the peer's worker */
+};
+
+enum ws_bpf_hook {
+	WS_HOOK_TC = 1, /* tcx, on older kernels a clsact filter */
+	WS_HOOK_TC_LEGACY = 2,
+	WS_HOOK_XDP = 3, /* in the driver; tc where it takes none */
+	WS_HOOK_XDP_GENERIC = 4
+};
+
+/* Datagrams to our ports and addresses. Written by the kernel, per CPU; summed here. */
+struct ws_shield_stats {
+	uint64_t transport, handshake; /* let through */
+	uint64_t short_, type, length; /* dropped, as in enum ws_drop */
+	uint64_t source_limit, global_limit; /* dropped: too many handshake messages */
+};
+
+/* Tokens a second and how many may be saved up; rate 0: no limit. */
+struct ws_shield_rates {
+	uint32_t source_rate, source_burst; /* of one IPv4 address or IPv6 /64 */
+	uint32_t global_rate, global_burst; /* of all sources that are not known */
+};
+
+/* One direction of a path: datagrams, UDP payload bytes, datagrams by type. */
+struct ws_path_counts {
+	uint64_t packets, bytes;
+	uint64_t types[6]; /* other, initiation, response, cookie reply, transport, bootstrap */
+};
+
+struct ws_bpf_path {
+	struct ws_addr local, remote;
+	struct ws_path_counts rx, tx;
+};
+
+/*
+ * Loads `programs` (bits of enum ws_bpf_program) from <folder>/<name>.bpf.o.
+ * `error` gets a line for the user for the first that failed, "" if none did;
+ * NULL where none could be loaded. `tag`: names our legacy filters, 1..65535.
+ */
+ws_bpf *ws_bpf_open(const char *folder, uint32_t programs, uint32_t tag, char *error,
+		    size_t error_bytes);
+/* Detaches everything. */
+void ws_bpf_free(ws_bpf *bpf);
+uint32_t ws_bpf_loaded(const ws_bpf *bpf);
+/* 0 if the maps can be used with the capabilities held now; -EPERM before Linux 5.19 without CAP_BPF. */
+int ws_bpf_check(ws_bpf *bpf);
+
+/*
+ * Shield (at `hook`) and path counters (at tc) on one interface. Returns the
+ * hook that the shield took. -EALREADY: they are there.
+ */
+int ws_bpf_attach(ws_bpf *bpf, uint32_t ifindex, uint32_t hook);
+/* -ENOENT: not attached. The interface may be gone. */
+int ws_bpf_detach(ws_bpf *bpf, uint32_t ifindex);
+
+/* Replace: the UDP ports that are ours (at most 16), the local addresses (at most 1,024). */
+int ws_bpf_set_ports(ws_bpf *bpf, const uint16_t *ports, size_t count);
+int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count);
+int ws_bpf_set_rates(ws_bpf *bpf, const struct ws_shield_rates *rates);
+/* Handshake messages from this address do not draw on the strangers' common limit. */
+int ws_bpf_add_known(ws_bpf *bpf, const struct ws_addr *addr);
+
+int ws_bpf_shield_stats(ws_bpf *bpf, struct ws_shield_stats *stats);
+/* Fills at most `max` paths and `strangers` (received from where we never sent to). Returns how many;
+ * a path may come twice when the table changes meanwhile. */
+int ws_bpf_paths(ws_bpf *bpf, struct ws_bpf_path *paths, size_t max,
+		 struct ws_path_counts *strangers);
+/* sent: steered as asked; failed: left to the kernel. program: WS_BPF_STEER or WS_BPF_TUNSTEER. */
+int ws_bpf_steer_stats(ws_bpf *bpf, uint32_t program, uint64_t *sent, uint64_t *failed);
+
 /* cdef-end */
 
 #define WS_MAX_WORKERS 16
