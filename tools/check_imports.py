@@ -94,7 +94,7 @@ def refusal(module: str, what: Import) -> str | None:
         "dataplane": set(),
         "runtime": {"protocol", "dataplane"} | SHARED,
         "agent": {"protocol", "dataplane", "runtime"} | SHARED,
-        "cli": {"tui"} | SHARED,
+        "cli": {"tui", "bench"} | SHARED,
         "tui": SHARED,
     }.get(part, SHARED)
     if target in allowed:

@@ -1,0 +1,1 @@
+"""The bench: every contestant in turn, round by round, in network namespaces of this machine."""

@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""`make bench`: measure, and tell.
+
+    python -m tools.bench [run] [--quick] [--only NAME]... [--contestant NAME]...
+    python -m tools.bench compare OLD.json NEW.json [--tolerance 10]
+    python -m tools.bench docs RUN.json        the table into docs/performance.md
+    python -m tools.bench list
+
+A run writes build/bench/STAMP.json, .md and -*.png. Exit status: 0 ok, 1 something failed (or, for
+compare, is worse), 2 usage, 4 no root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ is None or __package__ == "":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from rich.console import Console
+
+from tools.bench import compare as comparison
+from tools.bench import machine, report
+from tools.bench.contestants import MAIN, VARIANTS
+from tools.bench.model import Options, Run, Scenario
+from tools.bench.runner import Runner, stamp
+from tools.bench.scenarios import SCENARIOS, named
+from tools.netlab import LabError, terminate_as_exception
+from tools.peers import ROOT
+
+FOLDER = ROOT / "build/bench"
+DOCUMENT = ROOT / "docs/performance.md"
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/bench", description="Measure Whalescale.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="measure (also without a word)")
+    run.add_argument("--quick", action="store_true", help="2 rounds of 2 s: does it all work?")
+    run.add_argument("--rounds", type=_within(1, 100), help="[5]")
+    run.add_argument("--seconds", type=_within(1, 120), help="of each sample [5]")
+    run.add_argument("--only", action="append", default=[], metavar="NAME",
+                     help="this scenario, or those whose names begin so; repeatable")  # fmt: skip
+    run.add_argument("--contestant", action="append", default=[], metavar="NAME",
+                     choices=[*MAIN, *VARIANTS], help="only these; may be repeated")  # fmt: skip
+    run.add_argument("--docs", action="store_true", help="put the table into docs/performance.md")
+    compare = commands.add_parser("compare", help="two runs as ratios; 1 if the new one is worse")
+    compare.add_argument("old", type=Path)
+    compare.add_argument("new", type=Path)
+    compare.add_argument("--tolerance", type=_within(0, 100), metavar="PERCENT",
+                         default=100 * comparison.TOLERANCE, help="of noise [10]")  # fmt: skip
+    docs = commands.add_parser("docs", help="put a run's table into docs/performance.md")
+    docs.add_argument("run", type=Path)
+    commands.add_parser("list", help="scenarios and contestants")
+    known = {*commands.choices, "-h", "--help"}
+    return parser.parse_args(words if words and words[0] in known else ["run", *words])
+
+
+class _within:
+    """argparse's type: a number of [low, high]."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, text: str) -> float:
+        value = float(text)
+        if not self.low <= value <= self.high:
+            raise argparse.ArgumentTypeError(f"{text}: from {self.low:g} to {self.high:g}")
+        return value
+
+    def __repr__(self) -> str:
+        return "number"
+
+
+def load(path: Path) -> Run:
+    """A stored run. ValueError: it is none."""
+    try:
+        return Run.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def save(run: Run, stem: Path) -> Path:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    path = stem.with_name(f"{stem.name}.json")
+    path.write_text(json.dumps(run.as_json(), indent=1) + "\n")
+    stem.with_name(f"{stem.name}.md").write_text(report.markdown(run))
+    return path
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> int:
+    if os.geteuid() != 0:
+        console.print("bench: needs root (network namespaces): sudo make bench")
+        return 4
+    quick: bool = arguments.quick
+    options = Options(
+        rounds=int(arguments.rounds or (2 if quick else 5)),
+        seconds=arguments.seconds or (2.0 if quick else 5.0),
+        quick=quick,
+    )
+    chosen = [s for name in arguments.only for s in named(name)] or list(SCENARIOS)
+    scenarios: list[Scenario] = list(dict.fromkeys(chosen))
+    run = Run(options, machine.describe())
+    stem = FOLDER / stamp()
+    interrupted = False
+    console.print(report.machine_line(run), markup=False)
+    plan = Runner(run, scenarios, _Silent(), contestants=arguments.contestant)
+    total = sum(plan.estimate(s) for s in scenarios)
+    console.print(f"{len(scenarios)} scenarios, about {total / 60:.0f} min")
+    with report.Screen(console, total) as screen:
+        runner = Runner(
+            *(run, scenarios, screen),
+            contestants=arguments.contestant,
+            after_each=lambda: _keep(run, stem),
+        )
+        try:
+            with runner:
+                runner.run()
+        except (KeyboardInterrupt, SystemExit):
+            interrupted = True
+    path = save(run, stem)
+    if any(run.results.values()):
+        from tools.bench import plots
+
+        drawn = plots.draw(run, stem)
+        console.print()
+        console.print(report.figures_table(run))
+        console.print(f"\n{_shown(path)}, .md and {len(drawn)} plots beside it", markup=False)
+    if interrupted:
+        console.print("bench: broken off; what was measured is kept, everything is cleaned up")
+        return 130
+    if arguments.docs:
+        report.put_into(DOCUMENT, report.markdown(run))
+    failed = [
+        f"{scenario}: {name}"
+        for scenario, by_name in run.results.items()
+        for name, series in by_name.items()
+        if series.failures
+    ]
+    if failed:
+        console.print(f"bench: failures in {'; '.join(failed)}", markup=False)
+    return 1 if failed else 0
+
+
+class _Silent:
+    """Watches nothing: for the estimate."""
+
+    def scenario(self, *_: object) -> None: ...
+
+    def doing(self, *_: object) -> None: ...
+
+    def sampled(self, *_: object) -> None: ...
+
+    def finished(self, *_: object) -> None: ...
+
+
+def _keep(run: Run, stem: Path) -> None:
+    if run.results:
+        save(run, stem)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def compare(arguments: argparse.Namespace, console: Console) -> int:
+    changes = comparison.compare(load(arguments.old), load(arguments.new))
+    both = [c for c in changes if c.factor is not None]
+    worse = [c for c in changes if c.is_regression(arguments.tolerance / 100)]
+    for change in changes:
+        mark = "WORSE " if change in worse else "      "
+        console.print(f"{mark}{change}", markup=False)
+    console.print(
+        f"\n{len(both)} ratios in both runs, {len(worse)} worse by more than "
+        f"{arguments.tolerance:g} %"
+    )
+    if not both and not worse:
+        console.print("bench: the two runs have nothing in common to compare")
+        return 1
+    return 1 if worse else 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = _arguments(sys.argv[1:] if words is None else words)
+    terminate_as_exception()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    try:
+        if arguments.command == "compare":
+            return compare(arguments, console)
+        if arguments.command == "docs":
+            report.put_into(DOCUMENT, report.markdown(load(arguments.run)))
+            return 0
+        if arguments.command == "list":
+            for scenario in SCENARIOS:
+                console.print(f"{scenario.name:<16} {scenario.title}", markup=False)
+            console.print(f"\ncontestants: {', '.join((*MAIN, *VARIANTS))}", markup=False)
+            return 0
+        return measure(arguments, console)
+    except KeyboardInterrupt:
+        console.print("bench: interrupted; everything is cleaned up")
+        return 130
+    except (LabError, OSError, ValueError) as error:
+        console.print(f"bench: {error}", markup=False)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

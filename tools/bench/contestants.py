@@ -1,0 +1,206 @@
+"""The contestants: two namespaces joined by veth, and what carries packets between them.
+
+    a 10.201.1.1 ── veth ── 10.201.1.2 b        outside (and fd00:201:1::1, ::2)
+      10.77.0.1 ══ tunnel ══ 10.77.0.2          inside
+
+Load always goes from a to b first. A variant of Whalescale is written "whalescale:key=value,...",
+with the keys of [dataplane].
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from tools.bench.model import SkipError
+from tools.bench.targets import BARE, FROM_WS, NEW, OLD, TO_WS, WS
+from tools.netlab import Host, Lab, LabError, Link
+from tools.peers import (
+    HostEnd,
+    Peer,
+    Whalescale,
+    WireGuardGo,
+    debian_wireguard_go,
+    newest_wireguard_go,
+    outside,
+)
+from whalescale.config import DataplaneConfig
+
+MAIN = (BARE, OLD, NEW, WS, FROM_WS, TO_WS)
+OFFLOADS = ("tun_tso", "tun_gro", "udp_gso", "udp_gro", "tun_uso")
+_SETTINGS = (
+    "backend=io_uring",
+    "backend=mmsg",
+    "cipher=ipsec-mb",
+    "cipher=openssl",
+    *(f"{o}=false" for o in OFFLOADS),
+    ",".join(f"{o}=false" for o in OFFLOADS),
+    "workers=2",
+    "bpf=true",
+    "bpf=false",
+)
+VARIANTS = tuple(f"{WS}:{setting}" for setting in _SETTINGS)
+LABELS = {
+    BARE: "no tunnel",
+    OLD: "wireguard-go, Debian's",
+    NEW: "wireguard-go, newest",
+    WS: "whalescale",
+    FROM_WS: "whalescale -> wireguard-go",
+    TO_WS: "wireguard-go -> whalescale",
+    f"{WS}:{','.join(f'{o}=false' for o in OFFLOADS)}": "whalescale, no offloads",
+}
+PORT = 51820
+
+_numbers = itertools.count()
+
+
+def label(name: str) -> str:
+    """For people: "whalescale, backend mmsg"."""
+    if name in LABELS:
+        return LABELS[name]
+    base, _, settings = name.partition(":")
+    return f"{base}, {settings.replace('=', ' ')}" if settings else base
+
+
+def settings(name: str) -> dict[str, str]:
+    """The [dataplane] keys of a variant."""
+    text = name.partition(":")[2]
+    return dict(pair.split("=", 1) for pair in text.split(",")) if text else {}
+
+
+def dataplane_toml(name: str) -> str:
+    """The lines under [dataplane] that a variant means."""
+
+    def value(text: str) -> str:
+        return text if text in {"true", "false"} or text.isdigit() else f'"{text}"'
+
+    return "\n".join(f"{k} = {value(v)}" for k, v in settings(name).items())
+
+
+def check(name: str) -> None:
+    """SkipError: this machine, or this version of Whalescale, cannot run the contestant."""
+    if name in (NEW, FROM_WS, TO_WS) and newest_wireguard_go() is None:
+        raise SkipError("the newest wireguard-go needs Go 1.23 or newer to be built")
+    if name == OLD and debian_wireguard_go() is None:
+        raise SkipError("wireguard-go is not installed: apt-get install wireguard-go")
+    for key in settings(name):
+        if key not in DataplaneConfig.__struct_fields__:
+            raise SkipError(f"this version has no [dataplane] {key}")
+
+
+class Pair:
+    """A running contestant. Close it: a context manager that leaves nothing behind."""
+
+    def __init__(self, name: str, family: int = 4) -> None:
+        """Bring it up; returns once packets come through. LabError, SkipError."""
+        check(name)
+        self.name = name
+        self.lab = Lab()
+        try:
+            self.a: Host = self.lab.host("a")
+            self.b: Host = self.lab.host("b")
+            self.link: Link = self.lab.link(self.a, self.b)
+            self.ends: tuple[HostEnd, ...] = self._start(family)
+            self.target = self.ends[1].inside() if self.ends else self._outside(self.b, family)
+            self.source = self.ends[0].inside() if self.ends else self._outside(self.a, family)
+            self.warm_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.lab.close()
+
+    @property
+    def agents(self) -> dict[str, int]:
+        """Process IDs of the two sides; empty without a tunnel."""
+        return {e.host.name: e.process.pid for e in self.ends if e.process is not None}
+
+    def warm_up(self) -> None:
+        """A session stands and packets pass. LabError: none do."""
+        done = self.a.run("ping", "-n", "-c2", "-i0.2", "-w12", self.target, check=False)
+        if done.returncode != 0:
+            said = [f"; {e.interface} said: {_tail(e)}" for e in self.ends if _tail(e)]
+            raise LabError(f"no ping through {label(self.name)}{''.join(said)}")
+
+    def alive(self) -> bool:
+        return all(e.process is not None and e.process.poll() is None for e in self.ends)
+
+    def _outside(self, host: Host, family: int) -> str:
+        return self.link.address(host, family)
+
+    def _start(self, family: int) -> tuple[HostEnd, ...]:
+        base = self.name.partition(":")[0]
+        kinds = {
+            BARE: (),
+            WS: (self._whalescale, self._whalescale),
+            NEW: (self._newest, self._newest),
+            OLD: (self._debian, self._debian),
+            FROM_WS: (self._whalescale, self._newest),
+            TO_WS: (self._newest, self._whalescale),
+        }[base]
+        if not kinds:
+            return ()
+        one, two = make_end(self.a, 1, kinds[0]), make_end(self.b, 2, kinds[1])
+        for end, other in ((one, two), (two, one)):
+            at = outside(self._outside(other.host, family), other.port)
+            # Between Whalescale and WireGuard there is the X25519 key only.
+            node_id = other.node_id if isinstance(end, Whalescale) else None
+            end.start(Peer(other.public_key, (f"{other.inside()}/32",), at, node_id=node_id))
+        for end in (one, two):
+            if isinstance(end, Whalescale):
+                confirm(end, settings(self.name))
+        return (one, two)
+
+    def _whalescale(self, host: Host, name: str, addresses: tuple[str, ...]) -> HostEnd:
+        return Whalescale(host, name, addresses, PORT, dataplane=dataplane_toml(self.name))
+
+    def _newest(self, host: Host, name: str, addresses: tuple[str, ...]) -> HostEnd:
+        return _wireguard_go(host, name, addresses, newest_wireguard_go())
+
+    def _debian(self, host: Host, name: str, addresses: tuple[str, ...]) -> HostEnd:
+        return _wireguard_go(host, name, addresses, debian_wireguard_go())
+
+
+def make_end(
+    host: Host, number: int, kind: Callable[[Host, str, tuple[str, ...]], HostEnd]
+) -> HostEnd:
+    """An end with the address 10.77.0.N. Its interface's name is unique on the machine, since
+    the UAPI sockets of all namespaces share a folder."""
+    name = f"wsb{os.getpid() % 100000}-{next(_numbers)}"
+    return kind(host, name, (f"10.77.0.{number}/24",))
+
+
+def _wireguard_go(
+    host: Host, name: str, addresses: tuple[str, ...], binary: Path | None
+) -> HostEnd:
+    if binary is None:
+        raise SkipError("this wireguard-go is not there")
+    return WireGuardGo(host, name, addresses, PORT, binary)
+
+
+def confirm(end: Whalescale, wanted: dict[str, str]) -> None:
+    """The agent runs what was asked for and did not fall back. SkipError: it did."""
+    if not wanted:
+        return
+    status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)["agent"]
+    told = {**status, **status.get("offloads", {})}
+    for key, value in wanted.items():
+        got = told.get(key)
+        if got is not None and str(got).lower() != value:
+            raise SkipError(f"asked for {key} {value}, the agent runs {str(got).lower()}")
+
+
+def _tail(end: HostEnd) -> str:
+    lines = end.process.log().strip().splitlines() if end.process is not None else []
+    return lines[-1][-200:] if lines else ""

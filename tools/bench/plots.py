@@ -1,0 +1,129 @@
+"""PNG plots of a run: one a scenario, and one of the figures against what they must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tools.bench.contestants import label
+from tools.bench.model import Run, Scenario, Series, figures
+from tools.bench.scenarios import SCENARIOS
+from tools.bench.targets import METRICS, TARGETS, WS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OURS, OTHERS = "#2563a8", "#a0a6ad"
+MUST, AIM = "#c0392b", "#1e8449"
+
+
+def draw(run: Run, stem: Path) -> list[Path]:
+    """Writes STEM-<scenario>.png and STEM-figures.png; what has no figures is left out."""
+    made = [
+        path
+        for scenario in SCENARIOS
+        if scenario.name in run.results
+        and (path := _scenario(run, scenario, stem.with_name(f"{stem.name}-{scenario.name}.png")))
+    ]
+    if path := _figures(run, stem.with_name(f"{stem.name}-figures.png")):
+        made.append(path)
+    return made
+
+
+def _axes(rows: int) -> Axes:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    _, axes = pyplot.subplots(figsize=(9, 1.4 + 0.42 * rows), layout="constrained")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return axes
+
+
+def _save(axes: Axes, path: Path) -> Path:
+    from matplotlib import pyplot
+
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.savefig(str(path), dpi=110)  # type: ignore[union-attr]
+    pyplot.close("all")
+    return path
+
+
+def _scenario(run: Run, scenario: Scenario, path: Path) -> Path | None:
+    key = scenario.plotted or scenario.metrics[0]
+    metric = METRICS[key]
+    rows: list[tuple[str, Series, float]] = []
+    for name, series in run.results[scenario.name].items():
+        middle = series.median(key)
+        if middle is not None:
+            rows.append((name, series, middle))
+    if not rows:
+        return None
+    axes = _axes(len(rows))
+    for y, (name, series, middle) in enumerate(rows):
+        values = [v for v in series.of(key) if v is not None]
+        reach = [[middle - min(values)], [max(values) - middle]]
+        colour = OURS if WS in name or name.startswith("vanilla") else OTHERS
+        axes.barh(y, middle, color=colour, xerr=reach, ecolor="#444444", capsize=3, height=0.6)
+        text = f"{middle:,.{metric.digits}f}"
+        axes.annotate(text, (max(values), y), (6, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(rows)), [label(name) for name, _, _ in rows])
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    for target in TARGETS:
+        if target.scenario != scenario.name or target.metric != key:
+            continue
+        base = 1.0
+        if target.under is not None:
+            found = run.series(scenario.name, target.under).median(key)
+            if found is None:
+                continue
+            base = found
+        mine = [y for y, (name, _, _) in enumerate(rows) if name == target.over]
+        for y in mine:
+            # Only across the bar that it is meant for: each has a bound of its own.
+            for bound, colour, style in ((target.must, MUST, "-"), (target.aim, AIM, "--")):
+                if bound is not None:
+                    axes.vlines(bound * base, y - 0.42, y + 0.42, colour, style, lw=2)
+    side = "more is better" if metric.better == "more" else "less is better"
+    unit = f" ({metric.unit})" if metric.unit else ""
+    axes.set_xlabel(f"{metric.title}{unit}; {side}; whiskers: all rounds")
+    axes.set_title(scenario.title, loc="left")
+    _legend(axes)
+    return _save(axes, path)
+
+
+def _figures(run: Run, path: Path) -> Path | None:
+    """Each figure in units of its must; right of the line is good, whichever way it counts."""
+    there = [f for f in figures(run) if f.value is not None and f.value > 0]
+    if not there:
+        return None
+    axes = _axes(len(there))
+    for y, figure in enumerate(there):
+        target, value = figure.target, figure.value
+        assert value is not None
+        more = target.better == "more"
+        share = value / target.must if more else target.must / value
+        axes.barh(y, share, color=OURS, height=0.6)
+        if target.aim is not None:
+            aim = target.aim / target.must if more else target.must / target.aim
+            axes.vlines(aim, y - 0.42, y + 0.42, AIM, "--", lw=2)
+        text = f"{value:,.3g} {target.unit}".replace(" x", "x")
+        axes.annotate(text, (share, y), (6, 0), textcoords="offset points", va="center")
+    axes.axvline(1, color=MUST, lw=2)
+    axes.set_yticks(range(len(there)), [f.target.title for f in there])
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xlabel("times what it must be; further right is better")
+    _legend(axes)
+    return _save(axes, path)
+
+
+def _legend(axes: Axes) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=MUST, lw=2), Line2D([], [], color=AIM, ls="--", lw=2)]
+    axes.legend(lines, ["must", "aim"], loc="lower right", frameon=False, fontsize="small")

@@ -1,0 +1,232 @@
+"""A run for people: the terminal's tables and progress, and Markdown for docs/performance.md."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tools.bench.contestants import label
+from tools.bench.model import Figure, Run, Scenario, Series, Target, figures
+from tools.bench.scenarios import SCENARIOS
+from tools.bench.targets import METRICS, NEW, WS
+from whalescale.bench.measure import ratio_of_rounds
+
+BEGIN = "<!-- bench: begin (made by `python -m tools.bench docs`; do not edit) -->"
+END = "<!-- bench: end -->"
+_STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def bound(target: Target, value: float | None) -> str:
+    """ ">= 2x": what a figure has to be."""
+    if value is None:
+        return "-"
+    sign = ">=" if target.better == "more" else "<="
+    return f"{sign} {value:,g} {target.unit}".replace(" x", "x").rstrip()
+
+
+def measured(figure: Figure) -> str:
+    if figure.value is None:
+        return figure.reason or "not measured"
+    unit = figure.target.unit
+    text = number(figure.value, 0 if unit == "" else 1 if unit != "x" else 2)
+    return f"{text}x" if unit == "x" else f"{text} {unit}".rstrip()
+
+
+def verdict(figure: Figure, counts: bool) -> str:
+    """A run that is too short has no verdict, whatever its figures say."""
+    if figure.value is not None and not counts:
+        return f"({figure.verdict.lower()})"
+    return figure.verdict
+
+
+def cell(series: Series, metric: str) -> str:
+    """One figure of a table: the median, or why there is none."""
+    if series.skipped:
+        return f"skipped: {series.skipped}"
+    if series.error:
+        return f"failed: {series.error}"
+    return number(series.median(metric), METRICS[metric].digits)
+
+
+class Screen:
+    """Progress and a table for each scenario; in a terminal with a moving line."""
+
+    def __init__(self, console: Console, total_seconds: float) -> None:
+        self.console = console
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(24),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total_seconds, left="")
+        self._began = time.monotonic()
+        self._turn = 0.0
+        self._left = total_seconds
+
+    def __enter__(self) -> Screen:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def scenario(self, scenario: Scenario, rounds: int) -> None:
+        self.console.print(f"\n{scenario.title} ({scenario.name}, {rounds} rounds)", style="bold")
+
+    def doing(self, scenario: Scenario, contestant: str, number: int) -> None:
+        self._turn = time.monotonic()
+        what = f"{scenario.name}, round {number}: {label(contestant)}"
+        self._bar.update(self._task, description=what, left=f"about {self._left / 60:.0f} min left")
+
+    def sampled(self, scenario: Scenario, contestant: str, series: Series) -> None:
+        took = time.monotonic() - self._turn
+        self._left = max(0.0, self._left - took)
+        self._bar.advance(self._task, took)
+        if self._bar.disable:
+            # No terminal: a line for each, so that a log shows how far it is.
+            self.console.print(f"  {label(contestant):<34} {self._said(scenario, series)}")
+
+    @staticmethod
+    def _said(scenario: Scenario, series: Series) -> str:
+        if series.skipped:
+            return f"skipped: {series.skipped}"
+        last = series.samples[-1]
+        if last.error:
+            return f"round {last.round} FAILED: {last.error}"
+        shown = [m for m in scenario.metrics if m in last.values][:3]
+        values = (
+            f"{number(last.values[m], METRICS[m].digits)} {METRICS[m].unit}".rstrip() for m in shown
+        )
+        return f"round {last.round}: {', '.join(values)}"
+
+    def finished(self, scenario: Scenario, results: dict[str, Series]) -> None:
+        self.console.print(scenario_table(scenario, results))
+
+
+def scenario_table(scenario: Scenario, results: dict[str, Series]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    for key in scenario.metrics:
+        m = METRICS[key]
+        table.add_column(f"{m.title}{f' ({m.unit})' if m.unit else ''}", justify="right")
+    table.add_column("rounds", justify="right")
+    remarks: list[str] = []
+    for name, series in results.items():
+        there = sum(bool(s.values) for s in series.samples)
+        tried = len(series.samples)
+        if series.skipped or series.error:
+            remarks.append(f"{label(name)}: {cell(series, scenario.metrics[0])}")
+            cells = ["-" for _ in scenario.metrics]
+        else:
+            cells = [cell(series, m) for m in scenario.metrics]
+            if series.failures:
+                last = next(s.error for s in reversed(series.samples) if s.error)
+                remarks.append(f"{label(name)}: {series.failures} rounds failed: {last}")
+        table.add_row(label(name), *cells, f"{there}/{tried}")
+    if remarks:
+        table.caption = "\n".join(remarks)
+        table.caption_justify = "left"
+    return table
+
+
+def figures_table(run: Run) -> Table:
+    table = Table(title="What has to be reached", title_justify="left")
+    for column, justify in (("figure", "left"), ("measured", "right"), ("must", "right"),
+                            ("aim", "right"), ("verdict", "left")):  # fmt: skip
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for f in figures(run):
+        said = verdict(f, run.options.counts)
+        style = _STYLES.get(f.verdict, "dim") if run.options.counts else "dim"
+        table.add_row(
+            *(f.target.title, measured(f), bound(f.target, f.target.must)),
+            *(bound(f.target, f.target.aim), f"[{style}]{said}[/]"),
+        )
+    return table
+
+
+def machine_line(run: Run) -> str:
+    """What the figures were measured on."""
+    m = run.machine
+    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items() if v)
+    kind = "virtual machine, " if m.get("virtual") else ""
+    return (
+        f"{m['time']}, revision {m['revision'] or 'unknown'}; {kind}{m['cpus']} CPUs "
+        f"({m['cpu'] or m['architecture']}), Linux {m['kernel']}, TCP "
+        f"{m['congestion_control']}; {versions}."
+    )
+
+
+def summary(run: Run) -> str:
+    """How the figures came about, and what they are worth."""
+    o = run.options
+    rounds = f"{o.rounds} interleaved rounds" if o.rounds > 1 else "1 round"
+    text = f"{machine_line(run)} Medians of {rounds} of {o.seconds:g} s."
+    if not run.complete:
+        text += " The run was broken off."
+    if not o.counts:
+        text += (
+            " **A short run: its figures only show that everything works; a verdict takes 5"
+            " rounds of 5 s.**"
+        )
+    return text
+
+
+def markdown(run: Run) -> str:
+    """The generated part of docs/performance.md."""
+    lines = [summary(run), "", "| figure | measured | must | aim | verdict |"]
+    lines.append("|---|--:|--:|--:|---|")
+    for f in figures(run):
+        row = (f.target.title, measured(f), bound(f.target, f.target.must),
+               bound(f.target, f.target.aim), verdict(f, run.options.counts))  # fmt: skip
+        lines.append(_row(row))
+    for scenario in SCENARIOS:
+        if scenario.name in run.results:
+            lines += ["", f"### {scenario.title[0].upper()}{scenario.title[1:]}", ""]
+            lines += _scenario_markdown(scenario, run.results[scenario.name])
+    return "\n".join(lines) + "\n"
+
+
+def _scenario_markdown(scenario: Scenario, results: dict[str, Series]) -> list[str]:
+    units = [METRICS[m] for m in scenario.metrics]
+    heads = [f"{m.title}{f' ({m.unit})' if m.unit else ''}" for m in units]
+    first = next(iter(results), "")
+    against = next(c for c in (NEW, WS, first) if c in results)
+    plotted = scenario.plotted or scenario.metrics[0]
+    heads.append(f"{METRICS[plotted].title} / {label(against)}")
+    lines = [_row(("", *heads)), "|---" + "|--:" * len(heads) + "|"]
+    reasons = []
+    for name, series in results.items():
+        if series.skipped or series.error:
+            reasons.append(f"- {label(name)}: {cell(series, scenario.metrics[0])}")
+            continue
+        ratio = ratio_of_rounds(series.of(plotted), results[against].of(plotted))
+        # A percentage of a percentage says nothing.
+        shown = "-" if METRICS[plotted].unit == "%" or ratio is None else f"{ratio:.2f}x"
+        lines.append(_row((label(name), *(cell(series, m) for m in scenario.metrics), shown)))
+    return [*lines, "", *reasons] if reasons else lines
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(' '.join(c.split()).replace('|', '/') for c in cells)} |"
+
+
+def put_into(document: Path, text: str) -> None:
+    """Replace what stands between the markers. ValueError: the document has none."""
+    old = document.read_text()
+    head, begin, rest = old.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{document} lacks the lines {BEGIN} and {END}")
+    document.write_text(f"{head}{begin}\n{text}\n{end}{tail}")

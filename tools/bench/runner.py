@@ -1,0 +1,157 @@
+"""Runs scenarios: round 1 has every contestant in turn, then round 2, so that what drifts in the
+machine hits all of them alike.
+
+A contestant stays up from its first scenario to its last. One that fails is taken down, reported
+with its error, and started afresh for its next turn; one that fails twice running is out of that
+scenario.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self
+
+from tools.bench.contestants import Pair, check
+from tools.bench.model import Options, Run, Sample, Scenario, Series, SkipError, Values
+from tools.netlab import LabError
+from whalescale.bench.measure import MeasureError
+
+FAILURES_MAX = 2
+Key = tuple[str, int]
+
+
+class Watcher(Protocol):
+    """Is told what happens."""
+
+    def scenario(self, scenario: Scenario, rounds: int) -> None: ...
+
+    def doing(self, scenario: Scenario, contestant: str, number: int) -> None: ...
+
+    def sampled(self, scenario: Scenario, contestant: str, series: Series) -> None: ...
+
+    def finished(self, scenario: Scenario, results: dict[str, Series]) -> None: ...
+
+
+class Runner:
+    """A context manager: whatever was brought up is taken down."""
+
+    def __init__(
+        self,
+        run: Run,
+        scenarios: Sequence[Scenario],
+        watcher: Watcher,
+        *,
+        contestants: Sequence[str] = (),
+        start: Callable[[str, int], Pair] = Pair,
+        after_each: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`contestants`: only these (all when empty). `after_each`: called after each scenario."""
+        self._run = run
+        self._scenarios = scenarios
+        self._watcher = watcher
+        self._only = set(contestants)
+        self._start = start
+        self._after_each = after_each
+        self._pairs: dict[Key, Pair] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._pairs:
+            self._pairs.popitem()[1].close()
+
+    @property
+    def options(self) -> Options:
+        return self._run.options
+
+    def contestants(self, scenario: Scenario) -> list[str]:
+        return [c for c in scenario.contestants if not self._only or c in self._only]
+
+    def rounds(self, scenario: Scenario) -> int:
+        wanted = scenario.rounds or self.options.rounds
+        return min(wanted, self.options.rounds)
+
+    def estimate(self, scenario: Scenario) -> float:
+        """Seconds for the whole scenario, roughly."""
+        turns = len(self.contestants(scenario)) * self.rounds(scenario)
+        return turns * scenario.estimate(self.options)
+
+    def run(self) -> None:
+        for number, scenario in enumerate(self._scenarios):
+            if self.contestants(scenario):
+                self._scenario(scenario)
+            self._close_unneeded(self._scenarios[number + 1 :])
+            self._after_each()
+        self._run.complete = True
+
+    def _scenario(self, scenario: Scenario) -> None:
+        names = self.contestants(scenario)
+        results = {name: Series() for name in names}
+        self._run.results[scenario.name] = results
+        rounds = self.rounds(scenario)
+        self._watcher.scenario(scenario, rounds)
+        for name, series in results.items():
+            try:
+                check(name)
+            except SkipError as reason:
+                series.skipped = str(reason)
+        for number in range(1, rounds + 1):
+            for name, series in results.items():
+                if series.skipped or self._is_out(series):
+                    continue
+                self._watcher.doing(scenario, name, number)
+                self._turn(scenario, name, number, series)
+                self._watcher.sampled(scenario, name, series)
+        self._watcher.finished(scenario, results)
+
+    @staticmethod
+    def _is_out(series: Series) -> bool:
+        last = series.samples[-FAILURES_MAX:]
+        return len(last) == FAILURES_MAX and all(s.error for s in last)
+
+    def _turn(self, scenario: Scenario, name: str, number: int, series: Series) -> None:
+        sample = Sample(number, load=round(os.getloadavg()[0], 2))
+        try:
+            sample.values = self._measure(scenario, name)
+        except SkipError as reason:
+            series.skipped = str(reason)
+            self._drop((name, scenario.family))
+            return
+        except (LabError, MeasureError, OSError, ValueError, KeyError) as error:
+            sample.error = f"{type(error).__name__}: {error}"
+            if isinstance(error, LabError | MeasureError):
+                sample.error = str(error)
+            self._drop((name, scenario.family))
+        series.samples.append(sample)
+
+    def _measure(self, scenario: Scenario, name: str) -> Values:
+        if scenario.measure_alone is not None:
+            return scenario.measure_alone(name, self.options)
+        assert scenario.measure is not None, "a scenario has one of the two"
+        key = (name, scenario.family)
+        if key not in self._pairs:
+            self._pairs[key] = self._start(name, scenario.family)
+        pair = self._pairs[key]
+        # A session that expired while others were measured is not part of the measurement.
+        pair.warm_up()
+        return scenario.measure(pair, self.options)
+
+    def _drop(self, key: Key) -> None:
+        pair = self._pairs.pop(key, None)
+        if pair is not None:
+            pair.close()
+
+    def _close_unneeded(self, later: Sequence[Scenario]) -> None:
+        needed = {(c, s.family) for s in later if s.measure for c in self.contestants(s)}
+        for key in [k for k in self._pairs if k not in needed]:
+            self._drop(key)
+
+
+def stamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S")
