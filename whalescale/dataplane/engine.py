@@ -163,12 +163,12 @@ def cipher_selftest(cipher: Cipher) -> bool:
 
 def keep_net_admin_only() -> None:
     """Drop every capability but CAP_NET_ADMIN; call it while there is one thread only."""
-    _check(lib.ws_caps_keep_net_admin(), "capabilities")
+    check(lib.ws_caps_keep_net_admin(), "capabilities")
 
 
 def protect_process() -> None:
     """No core dumps, no ptrace by others: keys stay in this process."""
-    _check(lib.ws_process_protect(), "core dumps")
+    check(lib.ws_process_protect(), "core dumps")
 
 
 def offload_selftest() -> Offload:
@@ -176,13 +176,13 @@ def offload_selftest() -> Offload:
     return Offload(lib.ws_offload_selftest())
 
 
-def _check(result: int, what: str) -> int:
+def check(result: int, what: str) -> int:
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
     return result
 
 
-def _fill_addr(c: Any, addr: Addr | None) -> None:
+def fill_addr(c: Any, addr: Addr | None) -> None:
     if addr is None:
         c.family = 0
         return
@@ -193,13 +193,13 @@ def _fill_addr(c: Any, addr: Addr | None) -> None:
     c.scope_id = addr.scope_id
 
 
-def _c_addr(addr: Addr | None) -> Any:
+def c_addr(addr: Addr | None) -> Any:
     c = ffi.new("struct ws_addr *")
-    _fill_addr(c, addr)
+    fill_addr(c, addr)
     return c
 
 
-def _py_addr(c: Any) -> Addr | None:
+def py_addr(c: Any) -> Addr | None:
     if c.family == 4:
         return Addr(socket.inet_ntop(socket.AF_INET, bytes(c.ip[0:4])), c.port)
     if c.family == 6:
@@ -244,10 +244,10 @@ class Engine:
 
     def set_tun(self, worker: int, fd: int) -> None:
         """Give one TUN queue (vnet header on) to a worker; the engine owns `fd` from here on."""
-        _check(lib.ws_engine_set_tun(self._engine, worker, fd), "TUN queue")
+        check(lib.ws_engine_set_tun(self._engine, worker, fd), "TUN queue")
 
     def start(self) -> None:
-        _check(lib.ws_engine_start(self._engine), "start of the data plane")
+        check(lib.ws_engine_start(self._engine), "start of the data plane")
 
     def close(self) -> None:
         """Stop the workers, zero the keys, close descriptors. Idempotent."""
@@ -274,33 +274,33 @@ class Engine:
         Returns its number and bound address. EADDRINUSE: the port is taken.
         """
         bound = ffi.new("struct ws_addr *")
-        number = _check(
-            lib.ws_socket_open(self._engine, _c_addr(local), ifindex, bound),
+        number = check(
+            lib.ws_socket_open(self._engine, c_addr(local), ifindex, bound),
             f"UDP port {local.port}",
         )
-        got = _py_addr(bound)
+        got = py_addr(bound)
         assert got is not None
         return number, got
 
     def close_socket(self, number: int) -> None:
-        _check(lib.ws_socket_close(self._engine, number), "UDP socket")
+        check(lib.ws_socket_close(self._engine, number), "UDP socket")
 
     def set_fwmark(self, fwmark: int) -> None:
-        _check(lib.ws_set_fwmark(self._engine, fwmark), "fwmark")
+        check(lib.ws_set_fwmark(self._engine, fwmark), "fwmark")
 
     def set_mtu(self, mtu: int) -> None:
-        _check(lib.ws_set_mtu(self._engine, mtu), "MTU")
+        check(lib.ws_set_mtu(self._engine, mtu), "MTU")
 
     # peers
 
     def add_peer(self) -> int:
-        peer = _check(lib.ws_peer_add(self._engine), "new peer")
+        peer = check(lib.ws_peer_add(self._engine), "new peer")
         self._peers[peer] = lib.ws_peer_stats(self._engine, peer)
         return peer
 
     def remove_peer(self, peer: int) -> None:
         self._peers.pop(peer, None)
-        _check(lib.ws_peer_remove(self._engine, peer), "peer")
+        check(lib.ws_peer_remove(self._engine, peer), "peer")
 
     def set_allowed_ips(self, peer: int, networks: Sequence[Network]) -> None:
         """Replace the peer's allowed IPs; a network held by another peer moves over."""
@@ -310,11 +310,11 @@ class Engine:
             c.cidr = network.prefixlen
             raw = network.network_address.packed
             ffi.memmove(c.ip, raw, len(raw))
-        _check(lib.ws_peer_set_allowed_ips(self._engine, peer, array, len(networks)), "allowed IPs")
+        check(lib.ws_peer_set_allowed_ips(self._engine, peer, array, len(networks)), "allowed IPs")
 
     def set_endpoint(self, peer: int, remote: Addr | None, local: Addr | None = None) -> None:
-        _check(
-            lib.ws_peer_set_endpoint(self._engine, peer, _c_addr(remote), _c_addr(local)),
+        check(
+            lib.ws_peer_set_endpoint(self._engine, peer, c_addr(remote), c_addr(local)),
             "endpoint",
         )
 
@@ -344,17 +344,17 @@ class Engine:
             c.rekey_after_messages = rekey_after_messages
             c.reject_after_messages = reject_after_messages
             c.initiator = int(initiator)
-            _check(lib.ws_peer_install_keypair(self._engine, peer, c), "keypair")
+            check(lib.ws_peer_install_keypair(self._engine, peer, c), "keypair")
         finally:
             ffi.memmove(c, bytes(ffi.sizeof("struct ws_keypair")), ffi.sizeof("struct ws_keypair"))
             send_key[:] = bytes(len(send_key))
             receive_key[:] = bytes(len(receive_key))
 
     def clear_keypairs(self, peer: int) -> None:
-        _check(lib.ws_peer_clear_keypairs(self._engine, peer), "keypairs")
+        check(lib.ws_peer_clear_keypairs(self._engine, peer), "keypairs")
 
     def drop_staged(self, peer: int) -> int:
-        return _check(lib.ws_peer_drop_staged(self._engine, peer), "staged packets")
+        return check(lib.ws_peer_drop_staged(self._engine, peer), "staged packets")
 
     def send_keepalive(self, peer: int) -> bool:
         """False when there is no usable current keypair."""
@@ -377,8 +377,8 @@ class Engine:
             c.next_index,
             c.previous_index,
             c.staged,
-            _py_addr(c.endpoint),
-            _py_addr(c.local),
+            py_addr(c.endpoint),
+            py_addr(c.local),
         )
 
     def activity(self, peer: int) -> tuple[int, int, int, int]:
@@ -390,7 +390,7 @@ class Engine:
 
     def send(self, data: bytes, remote: Addr, local: Addr | None = None) -> bool:
         """Send a handshake or bootstrap message. False: the kernel refused it (counted)."""
-        result = lib.ws_send(self._engine, _c_addr(remote), _c_addr(local), data, len(data))
+        result = lib.ws_send(self._engine, c_addr(remote), c_addr(local), data, len(data))
         return int(result) == 0
 
     def upcall_fd(self) -> int:
@@ -407,7 +407,7 @@ class Engine:
                 up.index,
                 up.reason,
                 up.now_ns,
-                _py_addr(up.remote),
-                _py_addr(up.local),
+                py_addr(up.remote),
+                py_addr(up.local),
                 bytes(ffi.buffer(up.data, up.len)),
             )
