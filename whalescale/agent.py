@@ -232,6 +232,8 @@ class Agent:
         loop = asyncio.get_running_loop()
         self._driver.start(loop)
         stack.callback(self._driver.stop)
+        # After a kill the peers go on with keys that are gone here: a new session tells them.
+        self._tunnel.greet()
         self._task(self._watch(first))
         stack.push_async_callback(self._cancel_background)
         await self._control.start()
