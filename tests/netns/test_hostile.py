@@ -56,10 +56,11 @@ def difference(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
 
 
 def genuine(two: Two) -> list[str]:
-    """Datagrams from b that a has taken: the handshake and some pings."""
+    """Start b, and return datagrams from it that a has taken: its handshake and some pings."""
     device = two.link.device(two.a.host)
     capture = two.a.host.spawn(sys.executable, "-c", CAPTURE, device, str(two.a.port))
     wait_until("the capture", capture.log)
+    two.b.start(two.peer_of(two.b))
     two.b.run("ping", "-c200", "-i0.005", "-q", "-s64", two.a.inside(4))
     capture.stdin.write(b"\n")
     capture.stdin.flush()
@@ -72,7 +73,7 @@ def genuine(two: Two) -> list[str]:
 @pytest.mark.slow
 def test_a_million_bad_datagrams(lab: Lab) -> None:
     two = make_two(lab)
-    two.start()
+    two.a.start(two.peer_of(two.a, endpoint=False))
     plan = {
         "to": [two.link.address(two.a.host), two.a.port],
         "count": COUNT,
