@@ -30,6 +30,7 @@ from whalescale.identity import Identity
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
 from whalescale.runtime import logbuffer, notify, reload, snapshot
+from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer, private_directory
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import EXIT_FAILED, EXIT_PERMISSION, AgentError
@@ -228,6 +229,8 @@ class Agent:
         self._tunnel.on_networks_changed = self._spawn_reroute
 
         _drop_capabilities()
+        self._bpf.confirm()
+        self._bpf.follow(first, self._sockets.port)
         engine.start()
         loop = asyncio.get_running_loop()
         self._driver.start(loop)
@@ -287,6 +290,9 @@ class Agent:
             on_fatal=self._on_fatal,
         )
         self._tunnel.attach(self._driver)
+        self._bpf = Bpf.load(self._name, wanted=config.dataplane.bpf, xdp=config.dataplane.xdp)
+        stack.callback(self._bpf.close)
+        self._tunnel.on_any_event = self._bpf.on_event
         stack.callback(self._tunnel.close)
         self._engine = engine
         self._device = WgDevice(
@@ -308,6 +314,7 @@ class Agent:
             self._tunnel,
             self._sockets,
             dataplane.now(),
+            self._bpf,
         )
         return engine
 
@@ -396,6 +403,7 @@ class Agent:
             if addresses != last:
                 last = addresses
                 self._sockets.follow(addresses)
+                self._bpf.follow(addresses, self._sockets.port)
 
         await watch_addresses(self._netlink, self._ifindex, changed)
 
@@ -505,6 +513,7 @@ class Agent:
         if new.interface.mtu != old.interface.mtu:
             await self._netlink.set_mtu(self._ifindex, new.interface.mtu)
             self._engine.set_mtu(new.interface.mtu)
+        self._bpf.set_port(self._sockets.port)
         self._config = self._subject.config = new
 
 

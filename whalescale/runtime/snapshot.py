@@ -17,6 +17,7 @@ from whalescale.identity import Identity
 from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
+from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.driver import Driver, to_endpoint
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
@@ -40,6 +41,7 @@ class Subject:
     tunnel: Tunnel
     sockets: Sockets
     started_ns: int
+    bpf: Bpf
 
 
 def take(s: Subject) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def take(s: Subject) -> dict[str, Any]:
         "version": VERSION,
         "agent": _agent(s, now),
         "counters": _counters(s),
+        "bpf": s.bpf.status(),
         "peers": [_peer(s, peer, now) for peer in s.tunnel.peers.values()],
         "events": list(s.tunnel.events),
     }

@@ -88,6 +88,8 @@ class Peer:
     round_trip_ns: int | None = None
     #: the last attempt was given up
     unreachable: bool = False
+    #: a session was wanted at the start, and no endpoint was known yet
+    greet: bool = False
     #: what the engine was told
     networks: tuple[Network, ...] = ()
 
@@ -118,6 +120,8 @@ class Tunnel:
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         #: called when `networks()` may have changed without a commit
         self.on_networks_changed: Callable[[], None] = lambda: None
+        #: called with every event of the core
+        self.on_any_event: Callable[[Event], None] = lambda _: None
 
     def attach(self, driver: Driver) -> None:
         self._driver = driver
@@ -186,6 +190,14 @@ class Tunnel:
         for peer in changed:
             self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
 
+    def greet(self) -> None:
+        """Ask all peers whose endpoint is known, or once a name gives one, for a session."""
+        for peer in self.peers.values():
+            if peer.resolver.current():
+                self.driver.want_handshake(peer.handle)
+            else:
+                peer.greet = peer.resolver.has_names
+
     def _config(self, spec: PeerSpec, endpoints: tuple[Endpoint, ...]) -> PeerConfig:
         return PeerConfig(
             static_public=spec.x25519,
@@ -216,6 +228,10 @@ class Tunnel:
             self.driver.update_peer(peer.handle, self._config(peer.spec, endpoints))
         except ValueError as e:
             log.error("peer %s: %s", peer.spec.name, e)
+            return
+        if peer.greet:
+            peer.greet = False
+            self.driver.want_handshake(peer.handle)
 
     def _update(self, peer: Peer, spec: PeerSpec) -> None:
         old = peer.spec
@@ -254,6 +270,7 @@ class Tunnel:
 
     def on_event(self, event: Event) -> None:
         """The driver's hook: bookkeeping for status, look-ups, identified peers."""
+        self.on_any_event(event)
         peer = self.peers.get(event.peer)
         if peer is None:
             return

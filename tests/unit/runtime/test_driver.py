@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -182,6 +183,32 @@ def test_roaming_reaches_the_core() -> None:
             remote, local = Addr("198.51.100.9", 4444), Addr("192.0.2.1", 51820)
             a.engine.push(UpcallType.ROAMED, 0, remote=remote, local=local, now=a.time)
             await until(lambda: a.node.peer_status(peer.handle).endpoint == remote)
+
+    run(test)
+
+
+def test_at_the_start_peers_are_asked_for_a_session_also_by_name() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, peer, _):
+            a.tunnel.commit(Change(remove=[peer]))
+            named = b.spec("b", endpoints=(parse_endpoint("b.example:51820"),))
+            release = asyncio.Event()
+
+            def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+                asyncio.run_coroutine_threadsafe(release.wait(), loop).result(10)
+                return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.2", 51820))]
+
+            loop = asyncio.get_running_loop()
+            with pytest.MonkeyPatch.context() as m:
+                m.setattr(socket, "getaddrinfo", getaddrinfo)
+                a.tunnel.commit(Change(add=[named]))
+                a.tunnel.greet()
+                b.tunnel.greet()  # knows no endpoint and no name: says nothing
+                await asyncio.sleep(0.02)
+                assert not a.engine.sent
+                assert not b.engine.sent
+                release.set()
+                await until(lambda: bool(a.engine.keypairs) and bool(b.engine.keypairs))
 
     run(test)
 
