@@ -108,7 +108,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
     run = Run(options, machine.describe())
     stem = FOLDER / stamp()
     interrupted = False
-    console.print(report.machine_line(run), markup=False)
+    console.print(report.machine_line(run))
     plan = Runner(run, scenarios, _Silent(), contestants=arguments.contestant)
     total = sum(plan.estimate(s) for s in scenarios)
     console.print(f"{len(scenarios)} scenarios, about {total / 60:.0f} min")
@@ -130,7 +130,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
         drawn = plots.draw(run, stem)
         console.print()
         console.print(report.figures_table(run))
-        console.print(f"\n{_shown(path)}, .md and {len(drawn)} plots beside it", markup=False)
+        console.print(f"\n{_shown(path)}, .md and {len(drawn)} plots beside it")
     if interrupted:
         console.print("bench: broken off; what was measured is kept, everything is cleaned up")
         return 130
@@ -143,7 +143,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
         if series.failures
     ]
     if failed:
-        console.print(f"bench: failures in {'; '.join(failed)}", markup=False)
+        console.print(f"bench: failures in {'; '.join(failed)}")
     return 1 if failed else 0
 
 
@@ -174,7 +174,7 @@ def compare(arguments: argparse.Namespace, console: Console) -> int:
     worse = [c for c in changes if c.is_regression(arguments.tolerance / 100)]
     for change in changes:
         mark = "WORSE " if change in worse else "      "
-        console.print(f"{mark}{change}", markup=False)
+        console.print(f"{mark}{change}")
     console.print(
         f"\n{len(both)} ratios in both runs, {len(worse)} worse by more than "
         f"{arguments.tolerance:g} %"
@@ -188,7 +188,9 @@ def compare(arguments: argparse.Namespace, console: Console) -> int:
 def main(words: Sequence[str] | None = None) -> int:
     arguments = _arguments(sys.argv[1:] if words is None else words)
     terminate_as_exception()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = Console(
+        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 140
+    )
     try:
         if arguments.command == "compare":
             return compare(arguments, console)
@@ -197,15 +199,15 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         if arguments.command == "list":
             for scenario in SCENARIOS:
-                console.print(f"{scenario.name:<16} {scenario.title}", markup=False)
-            console.print(f"\ncontestants: {', '.join((*MAIN, *VARIANTS))}", markup=False)
+                console.print(f"{scenario.name:<16} {scenario.title}")
+            console.print(f"\ncontestants: {', '.join((*MAIN, *VARIANTS))}")
             return 0
         return measure(arguments, console)
     except KeyboardInterrupt:
         console.print("bench: interrupted; everything is cleaned up")
         return 130
     except (LabError, OSError, ValueError) as error:
-        console.print(f"bench: {error}", markup=False)
+        console.print(f"bench: {error}")
         return 1
 
 

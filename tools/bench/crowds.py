@@ -26,6 +26,8 @@ PEERS = 1000
 FLOOD_PPS = 200_000
 FLOOD_RECORDS = 8192
 STORM_SECONDS = 60.0
+#: Below that a flow is broken, not slow, and what a flood does to it says nothing.
+FLOW_GBPS_MIN = 0.05
 #: RFC 2544's range, which the forged sources are of
 FORGED = "198.18.0.0/15"
 #: TEST-NET-3: nobody's address, where the flood goes when only its own cost is to be seen
@@ -165,9 +167,14 @@ def _flood(pair: Pair, options: Options, make: Callable[[bytes], bytes]) -> Valu
     _route(pair)
     alone = load.finish_tcp(load.start_tcp(pair, options.seconds), options.seconds).gbps
     beside, _ = _beside(pair, options.seconds, records, NOWHERE)
+    if beside < 0.05 * alone or alone < FLOW_GBPS_MIN:
+        raise MeasureError(
+            f"the flow is sick without any flood to the agent: {alone:.3f} Gbit/s by itself, "
+            f"{beside:.3f} beside a flood to nowhere"
+        )
     under, sent = _beside(pair, options.seconds, records, pair.link.address(pair.b))
     return {
-        "cost_percent": 100 * (1 - under / beside) if beside else 100.0,
+        "cost_percent": 100 * (1 - under / beside),
         "cost_raw_percent": 100 * (1 - under / alone),
         "flood_pps": sent,
         "gbps": under,

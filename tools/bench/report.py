@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from tools.bench.contestants import label
 from tools.bench.model import Figure, Run, Scenario, Series, Target, figures
@@ -136,7 +137,7 @@ def scenario_table(scenario: Scenario, results: dict[str, Series]) -> Table:
                 remarks.append(f"{label(name)}: {series.failures} rounds failed: {last}")
         table.add_row(label(name), *cells, f"{there}/{tried}")
     if remarks:
-        table.caption = "\n".join(remarks)
+        table.caption = Text("\n".join(remarks))
         table.caption_justify = "left"
     return table
 
@@ -151,7 +152,7 @@ def figures_table(run: Run) -> Table:
         style = _STYLES.get(f.verdict, "dim") if run.options.counts else "dim"
         table.add_row(
             *(f.target.title, measured(f), bound(f.target, f.target.must)),
-            *(bound(f.target, f.target.aim), f"[{style}]{said}[/]"),
+            *(bound(f.target, f.target.aim), Text(said, style=style)),
         )
     return table
 
