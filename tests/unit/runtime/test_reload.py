@@ -18,6 +18,7 @@ from whalescale import status
 from whalescale.config import Config
 from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
+from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Change, PeerSpec
@@ -198,6 +199,7 @@ def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Hos
                 a.tunnel,
                 sockets,
                 a.time - 2_500_000_000,
+                Bpf("not in this test"),
             )
         )
         told = status.parse(json.loads(json.dumps(raw)))
