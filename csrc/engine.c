@@ -703,6 +703,52 @@ int ws_peer_send_keepalive(ws_engine *engine, int peer)
 	return call_peer(engine, peer, send_keepalive, &peer);
 }
 
+struct control_message {
+	int peer;
+	const uint8_t *data;
+	size_t len;
+};
+
+static int send_control(struct ws_worker *worker, void *arg)
+{
+	const struct control_message *message = arg;
+
+	return ws_send_control(worker, ws_worker_peer(worker, message->peer), message->data,
+			       message->len);
+}
+
+int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_t len)
+{
+	struct control_message message = {.peer = peer, .data = data, .len = len};
+
+	if (!len || len > WS_CONTROL_MAX_BYTES || data[0] >> 4 != WS_FRAME_CONTROL_NIBBLE)
+		return -EMSGSIZE;
+	return call_peer(engine, peer, send_control, &message);
+}
+
+struct frames_change {
+	int peer;
+	int on;
+	uint32_t max_packet;
+};
+
+static int set_frames(struct ws_worker *worker, void *arg)
+{
+	const struct frames_change *change = arg;
+	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
+
+	peer->frames = change->on != 0;
+	peer->frame_max_bytes = change->max_packet;
+	return 0;
+}
+
+int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet)
+{
+	struct frames_change change = {.peer = peer, .on = on, .max_packet = max_packet};
+
+	return call_peer(engine, peer, set_frames, &change);
+}
+
 const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
 {
 	return known(engine, peer) ? &engine->peer_by_number[peer]->stats : NULL;

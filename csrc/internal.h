@@ -110,6 +110,11 @@ struct ws_peer {
 	socklen_t remote_bytes; /* 0: endpoint unknown */
 	int socket; /* number of the socket to send from, -1: by family */
 	bool no_gso; /* the kernel refused a GSO send on this way */
+	bool frames; /* extended mode: packets go as data frames */
+	uint32_t frame_max_bytes; /* longest inner packet that goes as a frame, 0: any */
+	uint32_t data_seq; /* of the next data frame, low 32 bits */
+	uint64_t control_window_ns; /* when the peer's control frames began to be counted */
+	uint32_t control_count;
 	uint64_t asked_ns; /* last WS_UP_NEED_HANDSHAKE */
 	int32_t number;
 	struct ws_stage_queue staged;
@@ -277,6 +282,8 @@ void ws_peer_received(struct ws_worker *worker, struct ws_peer *peer, bool data)
 void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len); /* vnet header first */
 void ws_send_staged(struct ws_worker *worker, struct ws_peer *peer);
 int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer);
+int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *data,
+		    size_t len);
 void ws_send_flush(struct ws_worker *worker);
 
 /* receive.c */

@@ -18,6 +18,8 @@
 #include <endian.h>
 #include <string.h>
 
+#define CONTROL_PER_SECOND 1000
+
 enum ask_reason { ASK_REKEY = 2 };
 
 static uint32_t get32(const uint8_t *at)
@@ -36,17 +38,17 @@ static uint64_t get64(const uint8_t *at)
 	return le64toh(value);
 }
 
-static void upcall_datagram(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
-			    size_t len)
+static bool upcall_message(struct ws_worker *worker, uint32_t type, int32_t peer,
+			   const struct ws_rx *rx, const uint8_t *data, size_t len)
 {
 	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
 
 	if (!upcall) {
 		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
-		return;
+		return false;
 	}
-	upcall->type = WS_UP_DATAGRAM;
-	upcall->peer = -1;
+	upcall->type = type;
+	upcall->peer = peer;
 	upcall->index = 0;
 	upcall->reason = 0;
 	upcall->now_ns = worker->now_ns;
@@ -55,7 +57,7 @@ static void upcall_datagram(struct ws_worker *worker, const struct ws_rx *rx, co
 	upcall->len = (uint32_t)len;
 	memcpy(upcall->data, data, len);
 	ws_upcall_commit(&worker->upcalls);
-	ws_add(worker->stats.handshake_rx, 1);
+	return true;
 }
 
 /* Anything but a transport message. Lengths are exact, mac1 keeps strangers out of Python. */
@@ -91,7 +93,8 @@ static void handshake(struct ws_worker *worker, const struct ws_rx *rx, const ui
 		ws_drop(worker, WS_DROP_MAC1, 1);
 		return;
 	}
-	upcall_datagram(worker, rx, data, len);
+	if (upcall_message(worker, WS_UP_DATAGRAM, -1, rx, data, len))
+		ws_add(worker->stats.handshake_rx, 1);
 }
 
 static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx)
@@ -118,8 +121,9 @@ static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws
 	ws_upcall_commit(&worker->upcalls);
 }
 
+/* trusted: the inner L4 checksum may be left to our kernel (WS_FRAME_PARTIAL). */
 static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
-		    uint8_t *packet, size_t len)
+		    uint8_t *packet, size_t len, bool trusted)
 {
 	size_t total;
 	int32_t owner;
@@ -148,7 +152,7 @@ static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct
 		return;
 	}
 	ws_add(peer->stats.rx_packets, 1);
-	ws_coalesce_add(worker->coalesce, packet, total, false);
+	ws_coalesce_add(worker->coalesce, packet, total, trusted);
 	return;
 malformed:
 	ws_drop(worker, WS_DROP_MALFORMED, 1);
@@ -169,6 +173,37 @@ static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const 
 	/* Time to renew before the other side can no longer answer (whitepaper 6.2). */
 	if (keys->initiator && keys == peer->current && worker->now_ns >= keys->receive_rekey_at_ns)
 		ws_peer_ask_handshake(worker, peer, ASK_REKEY);
+}
+
+static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		       uint8_t *frame, size_t len)
+{
+	if (len <= WS_FRAME_HEADER_BYTES || frame[0] & ~(WS_FRAME_DATA | WS_FRAME_FLAGS)) {
+		ws_drop(worker, WS_DROP_FRAME, 1);
+		return;
+	}
+	deliver(worker, peer, rx, frame + WS_FRAME_HEADER_BYTES, len - WS_FRAME_HEADER_BYTES,
+		frame[0] & WS_FRAME_PARTIAL);
+}
+
+/* Up to Python, but no peer may crowd the others out of the ring. */
+static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+			  const uint8_t *frame, size_t len)
+{
+	if (len > WS_CONTROL_MAX_BYTES) {
+		ws_drop(worker, WS_DROP_FRAME, 1);
+		return;
+	}
+	if (worker->now_ns - peer->control_window_ns >= WS_SECOND_NS) {
+		peer->control_window_ns = worker->now_ns;
+		peer->control_count = 0;
+	}
+	if (++peer->control_count > CONTROL_PER_SECOND) {
+		ws_drop(worker, WS_DROP_CONTROL_RATE, 1);
+		return;
+	}
+	if (upcall_message(worker, WS_UP_CONTROL, peer->number, rx, frame, len))
+		ws_add(worker->stats.control_rx, 1);
 }
 
 static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *data, size_t len)
@@ -210,7 +245,12 @@ static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t 
 		ws_add(worker->stats.keepalives_rx, 1);
 		return;
 	}
-	deliver(worker, keys->peer, rx, text, text_len);
+	if (text[0] & WS_FRAME_DATA)
+		data_frame(worker, keys->peer, rx, text, text_len);
+	else if (text[0] >> 4 == WS_FRAME_CONTROL_NIBBLE)
+		control_frame(worker, keys->peer, rx, text, text_len);
+	else
+		deliver(worker, keys->peer, rx, text, text_len, false);
 }
 
 static void datagram(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *data, size_t len)

@@ -91,8 +91,23 @@ static void sum_headers(struct ws_segmenter *segmenter, bool partial)
 	}
 }
 
+/* The checksum that vnet asks for is TCP's or UDP's own, right behind the IP header. */
+static bool plain_l4(const struct virtio_net_hdr *vnet, const uint8_t *packet, size_t len,
+		     size_t ip_bytes)
+{
+	uint8_t protocol = packet[packet[0] >> 4 == 4 ? WS_IPV4_PROTOCOL : WS_IPV6_NEXT];
+
+	if (vnet->csum_start != ip_bytes ||
+	    (packet[0] >> 4 == 4 && ws_get16(packet + WS_IPV4_FRAGMENT) & WS_IPV4_MF_OFFSET))
+		return false;
+	if (protocol == WS_PROTOCOL_TCP)
+		return vnet->csum_offset == WS_TCP_CHECKSUM && ip_bytes + WS_TCP_BYTES <= len;
+	return protocol == WS_PROTOCOL_UDP && vnet->csum_offset == WS_UDP_CHECKSUM &&
+	       ip_bytes + WS_UDP_BYTES <= len;
+}
+
 int ws_segment_begin(struct ws_segmenter *segmenter, const struct virtio_net_hdr *vnet,
-		     uint8_t *packet, size_t len)
+		     uint8_t *packet, size_t len, bool leave_partial)
 {
 	bool needs_checksum = vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	size_t ip_bytes, total, l4_offset, header_bytes, payload;
@@ -106,10 +121,14 @@ int ws_segment_begin(struct ws_segmenter *segmenter, const struct virtio_net_hdr
 	segmenter->len = total;
 	segmenter->version = packet[0] >> 4;
 	segmenter->count = 1;
+	segmenter->partial =
+		leave_partial && needs_checksum && plain_l4(vnet, packet, total, ip_bytes);
 
 	switch (vnet->gso_type) {
 	case VIRTIO_NET_HDR_GSO_NONE:
-		return needs_checksum ? complete_checksum(vnet, packet, total, ip_bytes) : 0;
+		if (!needs_checksum || segmenter->partial)
+			return 0;
+		return complete_checksum(vnet, packet, total, ip_bytes);
 	case VIRTIO_NET_HDR_GSO_TCPV4:
 	case VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN:
 		want_version = 4;
@@ -200,7 +219,9 @@ void ws_segment_get(const struct ws_segmenter *segmenter, uint32_t k, uint8_t *h
 		ws_put16(head + WS_IPV6_LENGTH, (uint16_t)(ip_len - WS_IPV6_BYTES));
 	}
 
-	sum = ws_csum_add(segmenter->l4_base + htons(l4_len), *body, bytes);
+	sum = segmenter->l4_base + htons(l4_len);
+	if (!segmenter->partial)
+		sum = ws_csum_add(sum, *body, bytes);
 	if (segmenter->protocol == WS_PROTOCOL_TCP) {
 		seq = segmenter->tcp_seq + (uint32_t)(k * segmenter->segment_bytes);
 		flags = segmenter->tcp_flags;

@@ -8,6 +8,7 @@
 #define WS_SEGMENT_H
 
 #include <linux/virtio_net.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,7 @@ struct ws_segmenter {
 	size_t header_bytes; /* made new for each segment; 0: the packet goes out as it is */
 	size_t segment_bytes; /* payload of every segment but the last */
 	uint32_t count;
+	bool partial; /* the L4 checksums hold no more than a pseudo-header sum */
 	/* private to segment.c */
 	uint64_t ip_base; /* sum of the IPv4 header without length, id and checksum */
 	uint64_t l4_base; /* sum of pseudo and L4 header without what differs per segment */
@@ -40,9 +42,12 @@ struct ws_segmenter {
  * vnet->hdr_len is not looked at: the kernel sets it to the whole linear part for forwarded
  * packets. Nor is the sum in the checksum field, except behind IPv6 extension headers, where the
  * pseudo header may be another than the IP header says (routing header).
+ *
+ * leave_partial: TCP and UDP checksums that the kernel left to us stay undone and `partial` says
+ * so; for a receiver that asks its own kernel for them (ws_coalesce_add's `trusted`).
  */
 int ws_segment_begin(struct ws_segmenter *segmenter, const struct virtio_net_hdr *vnet,
-		     uint8_t *packet, size_t len);
+		     uint8_t *packet, size_t len, bool leave_partial);
 /*
  * Segment k < count: writes header_bytes bytes to head (IP lengths, IPv4 id and checksum, TCP
  * seq and flags: CWR on the first only, FIN/PSH on the last only; UDP length; L4 checksum

@@ -95,8 +95,22 @@ static void put_header(uint8_t *at, uint32_t receiver, uint64_t counter)
 	memcpy(at + 8, &counter, sizeof(counter));
 }
 
+static void put_frame_header(const struct ws_worker *worker, struct ws_peer *peer, uint8_t *at,
+			     uint32_t flags)
+{
+	uint64_t time_us = worker->now_ns / 1000;
+
+	at[0] = (uint8_t)(WS_FRAME_DATA | flags);
+	at[1] = (uint8_t)time_us;
+	at[2] = (uint8_t)(time_us >> 8);
+	at[3] = (uint8_t)(time_us >> 16);
+	put32(at + 4, peer->data_seq++);
+}
+
+/* limit: padding must not make the plaintext longer than this. */
 static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, uint8_t ecn,
-		 const uint8_t *head, size_t head_bytes, const uint8_t *body, size_t body_bytes)
+		 const uint8_t *head, size_t head_bytes, const uint8_t *body, size_t body_bytes,
+		 size_t limit)
 {
 	size_t len = head_bytes + body_bytes;
 	size_t padded = (len + WS_PADDING_BYTES - 1) & ~(size_t)(WS_PADDING_BYTES - 1);
@@ -104,9 +118,8 @@ static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys 
 	uint32_t bytes;
 	uint8_t *at;
 
-	/* Padding must not make a full-sized packet outgrow the path. */
-	if (padded > worker->mtu)
-		padded = len > worker->mtu ? len : worker->mtu;
+	if (padded > limit)
+		padded = len > limit ? len : limit;
 	bytes = (uint32_t)(WS_TRANSPORT_HEADER_BYTES + padded + WS_TAG_BYTES);
 	at = reserve(worker, peer, bytes, ecn);
 	put_header(at, keys->remote_index, counter);
@@ -127,13 +140,13 @@ static void sent(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys 
 
 void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 {
-	uint8_t head[WS_SEGMENT_MAX_HEADER];
+	uint8_t head[WS_FRAME_HEADER_BYTES + WS_SEGMENT_MAX_HEADER];
 	struct ws_segmenter segmenter;
 	struct virtio_net_hdr vnet;
 	struct ws_keys *keys;
 	struct ws_peer *peer;
 	uint8_t *packet = frame + WS_VNET_BYTES;
-	uint32_t k, owner;
+	uint32_t k, owner, longest, front = 0;
 	int32_t number;
 	uint8_t ecn;
 
@@ -167,23 +180,39 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		ws_drop(worker, WS_DROP_NO_ENDPOINT, 1);
 		return;
 	}
-	if (ws_segment_begin(&segmenter, &vnet, packet, len - WS_VNET_BYTES)) {
-		ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
-		return;
+	if (ws_segment_begin(&segmenter, &vnet, packet, len - WS_VNET_BYTES, peer->frames))
+		goto malformed;
+	if (peer->frames) {
+		longest = (uint32_t)(segmenter.header_bytes
+					     ? segmenter.header_bytes + segmenter.segment_bytes
+					     : segmenter.len);
+		if (!peer->frame_max_bytes || longest <= peer->frame_max_bytes)
+			front = WS_FRAME_HEADER_BYTES;
+		else if (segmenter.partial &&
+			 ws_segment_begin(&segmenter, &vnet, packet, len - WS_VNET_BYTES, false))
+			goto malformed;
 	}
 	ecn = ws_ecn_encapsulate(packet, len - WS_VNET_BYTES);
 	for (k = 0; k < segmenter.count && keys->tx_counter < keys->reject_after_messages; k++) {
 		const uint8_t *body;
 		size_t body_bytes;
 
-		ws_segment_get(&segmenter, k, head, &body, &body_bytes);
-		seal(worker, peer, keys, ecn, head, segmenter.header_bytes, body, body_bytes);
+		if (front)
+			put_frame_header(worker, peer, head,
+					 (segmenter.partial ? WS_FRAME_PARTIAL : 0) |
+						 (k ? WS_FRAME_RUN : 0));
+		ws_segment_get(&segmenter, k, head + front, &body, &body_bytes);
+		seal(worker, peer, keys, ecn, head, front + segmenter.header_bytes, body,
+		     body_bytes, worker->mtu + front);
 	}
 	ws_add(peer->stats.tx_packets, k);
 	ws_add(worker->stats.tx_packets, k);
 	if (k < segmenter.count)
 		ws_drop(worker, WS_DROP_STAGE_FULL, segmenter.count - k);
 	sent(worker, peer, keys, true);
+	return;
+malformed:
+	ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
 }
 
 void ws_send_staged(struct ws_worker *worker, struct ws_peer *peer)
@@ -207,9 +236,22 @@ int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer)
 		return -ENOKEY;
 	if (!peer->remote_bytes)
 		return -EDESTADDRREQ;
-	seal(worker, peer, keys, 0, NULL, 0, NULL, 0);
+	seal(worker, peer, keys, 0, NULL, 0, NULL, 0, 0);
 	ws_add(worker->stats.keepalives_tx, 1);
 	sent(worker, peer, keys, false);
+	return 0;
+}
+
+int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *data, size_t len)
+{
+	struct ws_keys *keys = usable_keys(worker, peer);
+
+	if (!keys)
+		return -ENOKEY;
+	if (!peer->remote_bytes)
+		return -EDESTADDRREQ;
+	seal(worker, peer, keys, 0, NULL, 0, data, len, WS_CONTROL_MAX_BYTES);
+	sent(worker, peer, keys, true);
 	return 0;
 }
 

@@ -81,7 +81,7 @@ enum ws_upcall_type {
 		2, /* peer has something to send and no usable key, or its key is old */
 	WS_UP_CONFIRMED = 3, /* index: a keypair installed as responder was used by the initiator */
 	WS_UP_ROAMED = 4, /* remote, local: the peer's authenticated endpoint changed */
-	WS_UP_CONTROL = 5, /* data: a frame inside the session for Python (not in plain mode) */
+	WS_UP_CONTROL = 5, /* data: a control frame from inside the session */
 	WS_UP_FATAL = 6 /* reason: an errno; the TUN device or a socket is gone */
 };
 
@@ -119,7 +119,9 @@ enum ws_drop {
 	WS_DROP_TUN_WRITE = 16, /* in: the TUN device refused the packet */
 	WS_DROP_TUN_MALFORMED = 17, /* out: what the TUN device gave is not an IP packet */
 	WS_DROP_HANDOFF_FULL = 18, /* between workers: the owner is behind */
-	WS_DROP_COUNT = 19
+	WS_DROP_FRAME = 19, /* in: a frame of no type or flags that we know, or too short */
+	WS_DROP_CONTROL_RATE = 20, /* in: more control frames than a peer may send */
+	WS_DROP_COUNT = 21
 };
 
 /* Counters of one worker; written by it alone, read by anyone at any time. */
@@ -130,10 +132,11 @@ struct ws_stats {
 	uint64_t tun_reads, tun_writes;
 	uint64_t keepalives_tx, keepalives_rx;
 	uint64_t handshake_rx; /* datagrams given to Python */
+	uint64_t control_rx; /* control frames given to Python */
 	uint64_t turns; /* of the worker's loop */
 	/* Came to this worker but belonged to another: 0 with steering (bpf/) */
 	uint64_t foreign_rx, foreign_tx;
-	uint64_t drops[19]; /* WS_DROP_COUNT */
+	uint64_t drops[21]; /* WS_DROP_COUNT */
 };
 
 /* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */
@@ -203,6 +206,13 @@ int ws_peer_clear_keypairs(ws_engine *engine, int peer);
 int ws_peer_drop_staged(ws_engine *engine, int peer);
 /* An empty transport message; -ENOKEY without a usable current keypair. */
 int ws_peer_send_keepalive(ws_engine *engine, int peer);
+/* A control frame inside the session; first byte 0x10..0x1f. -ENOKEY as above, -EMSGSIZE. */
+int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_t len);
+/*
+ * Extended mode (docs/multipath.md): send data frames from here on, or plain packets again.
+ * Inner packets longer than max_packet stay plain. Received frames are always taken.
+ */
+int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet);
 /* Valid until ws_peer_remove. */
 const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer);
 

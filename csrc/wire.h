@@ -24,7 +24,16 @@ enum {
 	WS_TAG_BYTES = 16,
 	WS_TRANSPORT_MIN_BYTES = 32,
 	WS_PADDING_BYTES = 16, /* plaintext is padded to a multiple of this */
-	WS_MAC_BYTES = 16
+	WS_MAC_BYTES = 16,
+
+	/* Inside a transport message (docs/multipath.md sections 1 and 3). */
+	WS_FRAME_DATA = 0x80, /* set in the first byte; flags in the rest of it */
+	WS_FRAME_PARTIAL = 0x01,
+	WS_FRAME_RUN = 0x02,
+	WS_FRAME_FLAGS = WS_FRAME_PARTIAL | WS_FRAME_RUN, /* those we take */
+	WS_FRAME_HEADER_BYTES = 8, /* flags, time u24, seq u32 */
+	WS_FRAME_CONTROL_NIBBLE = 1, /* 0x10..0x1f */
+	WS_CONTROL_MAX_BYTES = 1024
 };
 
 #endif

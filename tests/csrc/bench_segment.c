@@ -43,7 +43,7 @@ int main(void)
 
 		start = now_ns();
 		for (int i = 0; i < ROUNDS; i++) {
-			if (ws_segment_begin(&segmenter, &vnet, packet, len))
+			if (ws_segment_begin(&segmenter, &vnet, packet, len, false))
 				return 1;
 			for (uint32_t k = 0; k < segmenter.count; k++) {
 				ws_segment_get(&segmenter, k, head, &body, &bytes);

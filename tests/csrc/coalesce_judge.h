@@ -164,7 +164,7 @@ static void on_write(void *arg, const struct ws_tun_write *write)
 	judge(&vnet, packet, len);
 	CHECK_EQ(write->packets > 1, vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE);
 	CHECK(write->packets > 1 || trusted_run);
-	CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len), 0);
+	CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len, false), 0);
 	CHECK_EQ(segmenter.count, write->packets);
 	if (write->packets > 1) {
 		merged_packets += write->packets;

@@ -86,7 +86,7 @@ static void check_super(const struct model *m, size_t gso_size, bool all)
 	vnet.hdr_len = (uint16_t)check_random(); /* the kernel's is of no use: any will do */
 	if (m->protocol == 6 && m->flags & 0x80)
 		vnet.gso_type |= VIRTIO_NET_HDR_GSO_ECN;
-	CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len), 0);
+	CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len, false), 0);
 	CHECK_EQ(segmenter.count, count);
 	CHECK_EQ(segmenter.header_bytes, model_header_bytes(m));
 	if (segmenter.count == count) {
@@ -186,7 +186,7 @@ static void test_udp_zero(void)
 		len = model_build(&m, packet);
 		model_make_partial(&m, packet, len);
 		vnet.gso_type = VIRTIO_NET_HDR_GSO_NONE;
-		CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len), 0);
+		CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len, false), 0);
 		CHECK(packet[at] == 0xff && packet[at + 1] == 0xff);
 	}
 }
@@ -215,7 +215,7 @@ static void test_whole(void)
 			model_make_partial(&m, packet, len);
 		vnet.flags = partial ? VIRTIO_NET_HDR_F_NEEDS_CSUM : VIRTIO_NET_HDR_F_DATA_VALID;
 		vnet.gso_type = VIRTIO_NET_HDR_GSO_NONE;
-		CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len + behind), 0);
+		CHECK_EQ(ws_segment_begin(&segmenter, &vnet, packet, len + behind, false), 0);
 		CHECK_EQ(segmenter.count, 1);
 		CHECK_EQ(segmenter.header_bytes, 0);
 		ws_segment_get(&segmenter, 0, NULL, &body, &body_bytes);
@@ -241,7 +241,7 @@ static int take_apart(const struct virtio_net_hdr *vnet, const uint8_t *packet, 
 
 	if (len)
 		memcpy(exact, packet, len);
-	result = ws_segment_begin(&segmenter, vnet, exact, len);
+	result = ws_segment_begin(&segmenter, vnet, exact, len, false);
 	CHECK(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
 	if (!result) {
 		CHECK(segmenter.count >= 1);

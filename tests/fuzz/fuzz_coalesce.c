@@ -71,7 +71,7 @@ static void on_write(void *arg, const struct ws_tun_write *write)
 		require(!memcmp(flat, copies[i], len));
 		return;
 	}
-	require(!ws_segment_begin(&segmenter, &vnet, flat, len));
+	require(!ws_segment_begin(&segmenter, &vnet, flat, len, false));
 	require(segmenter.count == write->packets);
 	if (write->packets == 1)
 		return;

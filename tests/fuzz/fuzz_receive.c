@@ -7,7 +7,7 @@
  *  op % 4 = 0: the bytes arrive as a datagram
  *           1: the bytes arrive sealed, as the plaintext of a peer's transport message
  *           2: the same with one bit flipped: must be refused
- *           3: the bytes are a frame from the TUN device
+ *           3: the bytes are what the TUN device gave; the high bits choose data frames
  *  op >> 2 chooses the TOS byte, and how often GRO cuts the datagram.
  *
  * Invariants: every datagram ends in exactly one counter; what reaches the
@@ -42,6 +42,8 @@ static struct ws_tx *tx_get(struct ws_worker *worker)
 	return &tx;
 }
 
+static ws_engine *engine;
+
 static void tx_submit(struct ws_worker *worker, struct ws_tx *sent)
 {
 	static uint8_t plain[WS_BUFFER_BYTES];
@@ -61,7 +63,14 @@ static void tx_submit(struct ws_worker *worker, struct ws_tx *sent)
 		MUST(le64toh(counter) == next_out++);
 		MUST(ws_aead_open(other, key_out, le64toh(counter), plain, sent->data + at + 16,
 				  len - 16));
-		MUST(len == 32 || plain[0] >> 4 == 4 || plain[0] >> 4 == 6);
+		if (len == 32)
+			continue;
+		if (engine->peer_by_number[0]->frames && plain[0] & WS_FRAME_DATA) {
+			MUST(!(plain[0] & ~(WS_FRAME_DATA | WS_FRAME_FLAGS)));
+			MUST(plain[8] >> 4 == 4 || plain[8] >> 4 == 6);
+		} else {
+			MUST(plain[0] >> 4 == 4 || plain[0] >> 4 == 6);
+		}
 	}
 }
 
@@ -99,8 +108,6 @@ static const struct ws_io_ops ops = {
 	.tun_write = tun_write,
 };
 
-static ws_engine *engine;
-
 static void set_up(void)
 {
 	const struct ws_config config = {.workers = 1, .mtu = 1420, .cipher = WS_CIPHER_OPENSSL};
@@ -136,13 +143,15 @@ static void fresh_session(void)
 	MUST(!ws_peer_install_keypair(engine, 0, &keypair));
 }
 
-static uint64_t inbound_drops(const struct ws_stats *stats)
+/* Datagrams that came to an end, one way or another. */
+static uint64_t accounted(const struct ws_stats *stats)
 {
 	uint64_t sum = 0;
 
 	for (int i = WS_DROP_SHORT; i <= WS_DROP_UPCALL_FULL; i++)
 		sum += stats->drops[i];
-	return sum;
+	sum += stats->drops[WS_DROP_FRAME] + stats->drops[WS_DROP_CONTROL_RATE];
+	return sum + stats->keepalives_rx + stats->handshake_rx + stats->control_rx + tun_packets;
 }
 
 static void drain(void)
@@ -158,8 +167,7 @@ static void arrive(struct ws_worker *worker, uint8_t op, uint8_t *data, size_t l
 	static const union ws_sockaddr from = {.in = {.sin_family = AF_INET, .sin_port = 256}};
 	struct ws_rx rx = {.data = data, .len = len, .from = &from, .tos = op >> 2 & 3};
 	const struct ws_stats *stats = &worker->stats;
-	uint64_t before =
-		inbound_drops(stats) + stats->keepalives_rx + stats->handshake_rx + tun_packets;
+	uint64_t before = accounted(stats);
 	uint64_t datagrams;
 
 	if (op & 0x40)
@@ -167,9 +175,7 @@ static void arrive(struct ws_worker *worker, uint8_t op, uint8_t *data, size_t l
 	datagrams = rx.stride && len ? (len + rx.stride - 1) / rx.stride : 1;
 	ws_receive(worker, &rx);
 	ws_receive_flush(worker);
-	MUST(inbound_drops(stats) + stats->keepalives_rx + stats->handshake_rx + tun_packets -
-		     before ==
-	     datagrams);
+	MUST(accounted(stats) - before == datagrams);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -215,6 +221,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		default:
 			memcpy(buffer, data, len);
+			MUST(!ws_peer_set_frames(engine, 0, op >> 7, op & 0x40 ? 100 : 0));
 			ws_send_packet(worker, buffer, len);
 			ws_send_flush(worker);
 		}

@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!packet)
 		return 0;
 	memcpy(packet, data + sizeof(vnet), len);
-	result = ws_segment_begin(&segmenter, &vnet, packet, len);
+	result = ws_segment_begin(&segmenter, &vnet, packet, len, false);
 	require(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
 	if (!result) {
 		require(segmenter.count >= 1 && segmenter.len <= len);

@@ -67,6 +67,8 @@ class Drop(IntEnum):
     TUN_WRITE = 16
     TUN_MALFORMED = 17
     HANDOFF_FULL = 18
+    FRAME = 19
+    CONTROL_RATE = 20
 
 
 class UpcallType(IntEnum):
@@ -111,6 +113,7 @@ class WorkerStats:
     keepalives_tx: int
     keepalives_rx: int
     handshake_rx: int
+    control_rx: int
     turns: int
     foreign_rx: int
     foreign_tx: int
@@ -359,6 +362,14 @@ class Engine:
     def send_keepalive(self, peer: int) -> bool:
         """False when there is no usable current keypair."""
         return int(lib.ws_peer_send_keepalive(self._engine, peer)) == 0
+
+    def send_control(self, peer: int, frame: bytes) -> bool:
+        """Send a control frame inside the session (docs/multipath.md). False: no usable key."""
+        return int(lib.ws_peer_send_control(self._engine, peer, frame, len(frame))) == 0
+
+    def set_frames(self, peer: int, on: bool, max_packet: int) -> None:
+        """Extended mode on or off; inner packets longer than `max_packet` bytes stay plain."""
+        _check(lib.ws_peer_set_frames(self._engine, peer, int(on), max_packet), "frames")
 
     def peer_stats(self, peer: int) -> PeerStats:
         """Read from shared memory, no call into the worker. KeyError: no such peer."""

@@ -159,7 +159,7 @@ class FakeEngine:
         return Chosen(Backend.MMSG, Cipher.OPENSSL, Offload.TUN_USO, 1)
 
     def worker_stats(self, _: int) -> WorkerStats:
-        return WorkerStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0, tuple(range(19)))
+        return WorkerStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 0, 0, tuple(range(21)))
 
 
 class FakeNetlink:
