@@ -85,6 +85,8 @@ static void *work(void *arg)
 		if (worker->engine->workers > 1 && !error)
 			ws_handoff_drain(worker);
 	}
+	if (worker->io->stop)
+		worker->io->stop(worker);
 	return NULL;
 }
 

@@ -164,6 +164,8 @@ struct ws_io_ops {
 	/* Socket `number` of the worker was opened / is about to be closed. */
 	int (*socket_added)(struct ws_worker *worker, int number);
 	void (*socket_removed)(struct ws_worker *worker, int number);
+	/* NULL or, on the worker's thread after its last turn: let go of all descriptors. */
+	void (*stop)(struct ws_worker *worker);
 	/* Waits, moves what is there through the pipelines. 0, or a negative errno that is fatal. */
 	int (*turn)(struct ws_worker *worker);
 	/* A free send buffer; may send what is queued to get one. Never NULL. */
@@ -265,6 +267,15 @@ struct ws_engine {
 static inline void ws_drop(struct ws_worker *worker, enum ws_drop reason, uint64_t n)
 {
 	ws_add(worker->stats.drops[reason], n);
+}
+
+/* What became of a TUN write of so many packets: result as write(2) returns it. */
+static inline void ws_tun_written(struct ws_worker *worker, ssize_t result, uint32_t packets)
+{
+	if (result < 0)
+		ws_drop(worker, WS_DROP_TUN_WRITE, packets);
+	else
+		ws_add(worker->stats.rx_packets, packets);
 }
 
 /* peer.c, on the worker's thread */

@@ -155,8 +155,7 @@ static void mmsg_tun_write(struct ws_worker *worker, const struct iovec *iov, ui
 			   uint32_t packets)
 {
 	ws_add(worker->stats.tun_writes, 1);
-	if (writev(worker->tun_fd, iov, (int)count) < 0)
-		ws_drop(worker, WS_DROP_TUN_WRITE, packets);
+	ws_tun_written(worker, writev(worker->tun_fd, iov, (int)count), packets);
 }
 
 static void receive(struct ws_worker *worker, int number)

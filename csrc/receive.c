@@ -313,7 +313,6 @@ void ws_receive_emit(void *arg, const struct ws_tun_write *write)
 {
 	struct ws_worker *worker = arg;
 
-	ws_add(worker->stats.rx_packets, write->packets);
 	worker->io->tun_write(worker, write->iov, write->iov_count, write->packets);
 }
 

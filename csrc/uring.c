@@ -38,8 +38,15 @@
 /* Registered files: the TUN device, the wake-up eventfd, then the sockets. */
 enum { FILE_TUN = 0, FILE_WAKE = 1, FILE_SOCKET = 2 };
 
-/* user_data: what in the high half, which in the low. */
+/*
+ * user_data: what in the high half, which in the low. For a socket that is its
+ * number and how often the number was given out, so that a late completion of
+ * a closed socket is not taken for one of its successor.
+ */
 enum { ON_WAKE = 1, ON_TUN, ON_SOCKET, ON_SENT, ON_WRITTEN, ON_CANCELLED };
+#define SOCKET_BITS 8
+_Static_assert(WS_MAX_SOCKETS <= 1 << SOCKET_BITS, "a socket's number must fit");
+#define CANCEL_TRIES 100
 
 _Static_assert(RX_HEADER_BYTES <= 256, "a receive's header must fit beside its payload");
 
@@ -105,11 +112,17 @@ struct uring_state {
 	uint64_t wake_value;
 	bool tun_armed, wake_armed;
 	bool socket_armed[WS_MAX_SOCKETS];
+	uint32_t socket_uses[WS_MAX_SOCKETS];
 };
 
 static uint64_t tag(uint32_t what, uint32_t which)
 {
 	return (uint64_t)what << 32 | which;
+}
+
+static uint64_t socket_tag(const struct uring_state *state, int number)
+{
+	return tag(ON_SOCKET, state->socket_uses[number] << SOCKET_BITS | (uint32_t)number);
 }
 
 static struct io_uring_sqe *get_sqe(struct uring_state *state)
@@ -162,8 +175,11 @@ static void uring_destroy(struct ws_worker *worker)
 
 	if (!state)
 		return;
-	if (state->ring_ready)
+	if (state->ring_ready) {
+		if (!state->enabled)
+			(void)io_uring_unregister_files(&state->ring);
 		io_uring_queue_exit(&state->ring);
+	}
 	if (state->rx.ring)
 		munmap(state->rx.ring, state->rx.count * sizeof(struct io_uring_buf));
 	if (state->tun.ring)
@@ -303,7 +319,7 @@ static void arm_socket(struct ws_worker *worker, int number)
 	io_uring_prep_recvmsg_multishot(sqe, FILE_SOCKET + number, &state->receive, 0);
 	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
 	sqe->buf_group = GROUP_RX;
-	io_uring_sqe_set_data64(sqe, tag(ON_SOCKET, (uint32_t)number));
+	io_uring_sqe_set_data64(sqe, socket_tag(state, number));
 	state->socket_armed[number] = true;
 }
 
@@ -329,9 +345,27 @@ static int uring_socket_added(struct ws_worker *worker, int number)
 						   &fd, 1);
 
 	state->socket_armed[number] = false;
+	state->socket_uses[number]++;
 	return error < 0 ? error : 0;
 }
 
+/* Sees what is complete by now; see below. */
+static void reap(struct ws_worker *worker);
+
+/* Submits, and lets cancelled requests come to their end. False: the ring is of no use any more. */
+static bool settle(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	int error = io_uring_submit_and_wait(&state->ring, 1);
+
+	reap(worker);
+	return error >= 0 || error == -EINTR || error == -EBUSY || error == -EAGAIN;
+}
+
+/*
+ * A pending receive holds the socket open, and with it its port: it has to be
+ * over when this returns.
+ */
 static void uring_socket_removed(struct ws_worker *worker, int number)
 {
 	struct uring_state *state = worker->io_state;
@@ -341,13 +375,51 @@ static void uring_socket_removed(struct ws_worker *worker, int number)
 	if (state->socket_armed[number] && state->enabled) {
 		sqe = get_sqe(state);
 		if (sqe) {
-			io_uring_prep_cancel64(sqe, tag(ON_SOCKET, (uint32_t)number), 0);
+			io_uring_prep_cancel64(sqe, socket_tag(state, number), 0);
 			io_uring_sqe_set_data64(sqe, tag(ON_CANCELLED, 0));
-			io_uring_submit(&state->ring);
 		}
+		for (int i = 0; sqe && i < CANCEL_TRIES && state->socket_armed[number]; i++)
+			if (!settle(worker))
+				break;
 	}
 	(void)io_uring_register_files_update(&state->ring, FILE_SOCKET + (unsigned)number, &none,
 					     1);
+}
+
+static bool busy(const struct uring_state *state)
+{
+	if (state->tun_armed || state->wake_armed || state->tx_free_count < TX_SLOTS ||
+	    state->write_free_count < WRITE_SLOTS)
+		return true;
+	for (int i = 0; i < WS_MAX_SOCKETS; i++)
+		if (state->socket_armed[i])
+			return true;
+	return false;
+}
+
+/*
+ * The kernel takes a ring apart some time after it was closed. What it still
+ * held, ports and the TUN device, would stay taken till then.
+ */
+static void uring_stop(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_sqe *sqe;
+
+	if (state->enabled) {
+		sqe = get_sqe(state);
+		if (sqe) {
+			io_uring_prep_cancel64(sqe, 0,
+					       IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
+			io_uring_sqe_set_data64(sqe, tag(ON_CANCELLED, 0));
+		}
+		for (int i = 0; sqe && i < CANCEL_TRIES && busy(state); i++) {
+			if (!settle(worker))
+				break;
+			state->backlog_count = 0; /* nobody looks at it any more */
+		}
+	}
+	(void)io_uring_unregister_files(&state->ring);
 }
 
 /* sending */
@@ -406,9 +478,6 @@ static void on_sent(struct ws_worker *worker, uint32_t id, int res)
 	release_tx(state, &state->tx[id].tx);
 }
 
-/* Frees TUN write slots and send buffers that are done; keeps the rest for the turn. */
-static void reap(struct ws_worker *worker);
-
 static struct ws_tx *uring_tx_get(struct ws_worker *worker)
 {
 	struct uring_state *state = worker->io_state;
@@ -446,8 +515,7 @@ static void uring_tun_write(struct ws_worker *worker, const struct iovec *iov, u
 		sqe = get_sqe(state);
 	if (!sqe) {
 		/* Behind those queued already, so that order is kept. */
-		if (writev(worker->tun_fd, iov, (int)count) < 0)
-			ws_drop(worker, WS_DROP_TUN_WRITE, packets);
+		ws_tun_written(worker, writev(worker->tun_fd, iov, (int)count), packets);
 		return;
 	}
 	id = state->write_free[--state->write_free_count];
@@ -467,12 +535,36 @@ static void on_written(struct ws_worker *worker, uint32_t id, int res)
 {
 	struct uring_state *state = worker->io_state;
 
-	if (res < 0)
-		ws_drop(worker, WS_DROP_TUN_WRITE, state->writes[id].packets);
+	ws_tun_written(worker, res, state->writes[id].packets);
 	state->outstanding[state->writes[id].epoch]--;
 	state->write_free[state->write_free_count++] = (uint16_t)id;
 }
 
+/* What is to be received from has ended; it starts again with the next turn. */
+static void note_end(struct uring_state *state, uint64_t user_data)
+{
+	uint32_t number = (uint32_t)user_data & ((1 << SOCKET_BITS) - 1);
+
+	switch (user_data >> 32) {
+	case ON_WAKE:
+		state->wake_armed = false;
+		break;
+	case ON_TUN:
+		state->tun_armed = false;
+		break;
+	case ON_SOCKET:
+		if (user_data == socket_tag(state, (int)number))
+			state->socket_armed[number] = false;
+		break;
+	default:
+		break;
+	}
+}
+
+/*
+ * Frees TUN write slots and send buffers that are done; keeps the rest for the
+ * next turn, which begins with it.
+ */
 static void reap(struct ws_worker *worker)
 {
 	struct uring_state *state = worker->io_state;
@@ -488,31 +580,32 @@ static void reap(struct ws_worker *worker)
 		else
 			state->backlog[state->backlog_count++] =
 				(struct completion){cqe->user_data, cqe->res, cqe->flags};
+		if (!(cqe->flags & IORING_CQE_F_MORE))
+			note_end(state, cqe->user_data);
 		io_uring_cqe_seen(&state->ring, cqe);
 	}
 }
 
 /* receiving */
 
-static void on_datagrams(struct ws_worker *worker, int number, const struct completion *done)
+static void on_datagrams(struct ws_worker *worker, const struct completion *done)
 {
 	struct uring_state *state = worker->io_state;
+	int number = (int)(done->user_data & ((1 << SOCKET_BITS) - 1));
 	struct io_uring_recvmsg_out *out;
 	struct ws_rx rx = {.socket = number};
 	struct msghdr msg = {0};
 	uint8_t *buffer;
 	uint16_t id;
 
-	if (!(done->flags & IORING_CQE_F_MORE))
-		state->socket_armed[number] = false;
 	if (!(done->flags & IORING_CQE_F_BUFFER))
 		return; /* out of buffers or cancelled */
 	id = (uint16_t)(done->flags >> IORING_CQE_BUFFER_SHIFT);
 	buffer = state->rx.buffers + (size_t)id * RX_BUFFER_BYTES;
 	out = io_uring_recvmsg_validate(buffer, done->res, &state->receive);
 	state->held[state->epoch][state->held_count[state->epoch]++] = id;
-	if (!out || worker->sockets[number].fd < 0)
-		return;
+	if (!out || worker->sockets[number].fd < 0 || done->user_data != socket_tag(state, number))
+		return; /* the socket is gone */
 	if (out->flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		ws_drop(worker, WS_DROP_LENGTH, 1);
 		return;
@@ -531,8 +624,6 @@ static int on_tun(struct ws_worker *worker, const struct completion *done)
 	struct uring_state *state = worker->io_state;
 	uint16_t id;
 
-	if (!(done->flags & IORING_CQE_F_MORE))
-		state->tun_armed = false;
 	if (!(done->flags & IORING_CQE_F_BUFFER)) {
 		if (done->res < 0 && done->res != -ENOBUFS && done->res != -EINTR &&
 		    done->res != -EAGAIN && done->res != -ECANCELED)
@@ -551,17 +642,13 @@ static int on_tun(struct ws_worker *worker, const struct completion *done)
 
 static int on_completion(struct ws_worker *worker, const struct completion *done)
 {
-	struct uring_state *state = worker->io_state;
 	uint32_t which = (uint32_t)done->user_data;
 
 	switch (done->user_data >> 32) {
-	case ON_WAKE:
-		state->wake_armed = false;
-		break;
 	case ON_TUN:
 		return on_tun(worker, done);
 	case ON_SOCKET:
-		on_datagrams(worker, (int)which, done);
+		on_datagrams(worker, done);
 		break;
 	case ON_SENT:
 		on_sent(worker, which, done->res);
@@ -592,12 +679,24 @@ static void release_held(struct uring_state *state)
 				    state->held[other ^ 1][--state->held_count[other ^ 1]]);
 }
 
+/* What reap() set aside, also while this runs. */
+static int run_backlog(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	int error = 0;
+
+	for (uint32_t i = 0; i < state->backlog_count && !error; i++)
+		error = on_completion(worker, &state->backlog[i]);
+	state->backlog_count = 0;
+	return error;
+}
+
 static int uring_turn(struct ws_worker *worker)
 {
 	struct uring_state *state = worker->io_state;
 	struct io_uring_cqe *cqe;
-	int error = 0;
-	bool ended = false;
+	unsigned int wait = 1;
+	int error;
 
 	if (!state->enabled) {
 		/* By hand: liburing 2.3 declares io_uring_enable_rings but does not export it. */
@@ -606,28 +705,37 @@ static int uring_turn(struct ws_worker *worker)
 			return -errno;
 		state->enabled = true;
 	}
+	/*
+	 * Set aside at the end of the last turn or since: no other completion
+	 * would wake us for it.
+	 */
+	if (state->backlog_count) {
+		wait = 0;
+		worker->now_ns = ws_now_ns();
+		error = run_backlog(worker);
+		if (error)
+			return error;
+	}
 	arm_all(worker);
-	error = io_uring_submit_and_wait(&state->ring, 1);
+	error = io_uring_submit_and_wait(&state->ring, wait);
 	if (error < 0 && error != -EINTR && error != -EBUSY && error != -EAGAIN)
 		return error;
 	worker->now_ns = ws_now_ns();
 	error = 0;
 	/* What is here now; what arrives meanwhile belongs to the next turn. */
-	for (unsigned ready = io_uring_cq_ready(&state->ring); ready && !ended; ready--) {
+	for (unsigned ready = io_uring_cq_ready(&state->ring); ready && !error; ready--) {
 		struct completion done;
 
 		if (io_uring_peek_cqe(&state->ring, &cqe))
 			break;
 		done = (struct completion){cqe->user_data, cqe->res, cqe->flags};
 		io_uring_cqe_seen(&state->ring, cqe);
+		if (!(done.flags & IORING_CQE_F_MORE))
+			note_end(state, done.user_data);
 		error = on_completion(worker, &done);
-		ended = error != 0;
 		/* reap() may have set some aside: they come first. */
-		for (uint32_t i = 0; i < state->backlog_count && !ended; i++) {
-			error = on_completion(worker, &state->backlog[i]);
-			ended = error != 0;
-		}
-		state->backlog_count = 0;
+		if (!error)
+			error = run_backlog(worker);
 	}
 	ws_receive_flush(worker);
 	ws_send_flush(worker);
@@ -642,6 +750,7 @@ const struct ws_io_ops ws_uring_ops = {
 	.destroy = uring_destroy,
 	.socket_added = uring_socket_added,
 	.socket_removed = uring_socket_removed,
+	.stop = uring_stop,
 	.turn = uring_turn,
 	.tx_get = uring_tx_get,
 	.tx_submit = uring_tx_submit,
