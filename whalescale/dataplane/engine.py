@@ -369,7 +369,7 @@ class Engine:
 
     def set_frames(self, peer: int, on: bool, max_packet: int) -> None:
         """Extended mode on or off; inner packets longer than `max_packet` bytes stay plain."""
-        _check(lib.ws_peer_set_frames(self._engine, peer, int(on), max_packet), "frames")
+        check(lib.ws_peer_set_frames(self._engine, peer, int(on), max_packet), "frames")
 
     def peer_stats(self, peer: int) -> PeerStats:
         """Read from shared memory, no call into the worker. KeyError: no such peer."""
