@@ -8,6 +8,7 @@ PREFIX ?= /usr/local
 OPT ?= /opt/whalescale
 UNITDIR ?= /etc/systemd/system
 FUZZ_SECONDS ?= 60
+BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
 STEP := tools/step.sh
@@ -17,15 +18,16 @@ EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) bpf/maps.h whalescale/dataplane/_bu
 BPF_FOLDER := whalescale/dataplane/bpf
 BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
-C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] bpf/*.[ch])
+C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help setup build test lint format fuzz demo install uninstall clean
+.PHONY: help setup build test lint format fuzz demo bench install uninstall clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup      system packages (as root), Python environment, build"
 	@echo "make build      (re)build the data plane in place"
 	@echo "make demo       two hosts, a tunnel, figures (root)"
+	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
 	@echo "make lint       ruff, mypy, clang-format, import rules, shellcheck"
 	@echo "make format     put the formatting right"
@@ -98,6 +100,9 @@ fuzz: setup
 
 demo: $(STAMP)/ext $(STAMP)/bpf
 	@$(PY) tools/demo.py
+
+bench: setup
+	@$(PY) -m tools.bench $(BENCH_ARGS)
 
 install: $(STAMP)/apt-run $(STAMP)/bpf
 	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tools.bench.model import SkipError
 from tools.bench.targets import BARE, FROM_WS, NEW, OLD, TO_WS, WS
@@ -193,12 +193,25 @@ def confirm(end: Whalescale, wanted: dict[str, str]) -> None:
     """The agent runs what was asked for and did not fall back. SkipError: it did."""
     if not wanted:
         return
-    status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)["agent"]
-    told = {**status, **status.get("offloads", {})}
+    status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
+    refused = disagreement(status, wanted)
+    if refused:
+        raise SkipError(refused)
+
+
+def disagreement(status: dict[str, Any], wanted: dict[str, str]) -> str:
+    """Where a status differs from what was asked for; "" where it does not (or does not say)."""
+    agent = status.get("agent", {})
+    told = {**agent, **agent.get("offloads", {})}
+    bpf = status.get("bpf", {})
+    if "state" in bpf:
+        told["bpf"] = bpf["state"] == "on"
     for key, value in wanted.items():
         got = told.get(key)
         if got is not None and str(got).lower() != value:
-            raise SkipError(f"asked for {key} {value}, the agent runs {str(got).lower()}")
+            why = f": {bpf['reason']}" if key == "bpf" and bpf.get("reason") else ""
+            return f"asked for {key} {value}, the agent runs {str(got).lower()}{why}"
+    return ""
 
 
 def _tail(end: HostEnd) -> str:

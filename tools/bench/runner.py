@@ -16,6 +16,7 @@ from typing import Protocol, Self
 from tools.bench.contestants import Pair, check
 from tools.bench.model import Options, Run, Sample, Scenario, Series, SkipError, Values
 from tools.netlab import LabError
+from tools.peers import ROOT
 from whalescale.bench.measure import MeasureError
 
 FAILURES_MAX = 2
@@ -127,6 +128,8 @@ class Runner:
             sample.error = f"{type(error).__name__}: {error}"
             if isinstance(error, LabError | MeasureError):
                 sample.error = str(error)
+            # Results are published: where the tree lies is nobody's business.
+            sample.error = sample.error.replace(f"{ROOT}/", "")
             self._drop((name, scenario.family))
         series.samples.append(sample)
 

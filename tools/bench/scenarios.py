@@ -36,7 +36,7 @@ def _pps64(pair: Pair, o: Options) -> Values:
 
 
 def _pps64_single(pair: Pair, o: Options) -> Values:
-    # The kernel's way through socket, route and device costs 3 us each here: the sender is the limit.
+    # Each goes the kernel's whole way by itself, at 3 us here: the sender is the limit.
     return load.udp(pair, o.seconds, load.SMALL_PAYLOAD)
 
 

@@ -86,23 +86,20 @@ def parse_iperf(output: str) -> Carried:
     if "error" in result:
         raise MeasureError(f"iperf3: {result['error']}")
     end = result.get("end")
-    sums = [end.get(k) for k in _received_sums(end)] if isinstance(end, dict) else []
+    if not isinstance(end, dict):
+        raise MeasureError("iperf3's JSON has no end")
     try:
-        bits = sum(float(s["bits_per_second"]) for s in sums)
-        received = sum(float(s["bytes"]) for s in sums)
-        sent = [s for k, s in end.items() if k.startswith("sum_sent")]
+        # Not `sum`: for UDP that is what was sent.
+        sums = [end["sum_received"], *[end[k] for k in ("sum_received_bidir_reverse",) if k in end]]
+        bits = sum([float(s["bits_per_second"]) for s in sums], 0.0)
+        received = sum([float(s["bytes"]) for s in sums], 0.0)
+        sent = [s for key, s in end.items() if key.startswith("sum_sent")]
         again = sum(int(s.get("retransmits", 0)) for s in sent)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MeasureError(f"iperf3's JSON lacks the sum of what came: {error}") from None
-    if not sums or received <= 0:
+    if received <= 0:
         raise MeasureError("iperf3 carried nothing")
     return Carried(bits, received, again)
-
-
-def _received_sums(end: dict[str, Any]) -> list[str]:
-    """`sum` is UDP's in iperf3 before 3.17, where it counts the receiver's side too."""
-    found = [k for k in ("sum_received", "sum_received_bidir_reverse") if k in end]
-    return found or [k for k in ("sum", "sum_bidir_reverse") if k in end]
 
 
 def ping_command(address: str, count: int, interval_s: float) -> list[str]:

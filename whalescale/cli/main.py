@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "top": Entry("Look", "top", "top", "Watch it live."),
     "logs": Entry("Look", "logs", "logs", "Show what the agent wrote."),
     "ping": Entry("Look", "ping", "ping", "Ping a peer through the tunnel."),
+    "bench": Entry("Look", "bench", "bench", "Measure how fast it is."),
     "doctor": Entry("Look", "doctor", "doctor", "Check what this machine lacks."),
     "version": Entry("Look", "show", "version", "Show the version."),
 }

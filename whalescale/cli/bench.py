@@ -1,0 +1,192 @@
+"""`ws bench`: how fast the tunnel is, on this machine or to another one."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from whalescale.cli.common import (
+    FAILED,
+    OK,
+    USAGE,
+    CliError,
+    Interface,
+    Json,
+    console,
+    interface_name,
+    plain,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from whalescale.bench.session import Row, Session
+
+
+def bench(
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PEER]",
+            help="A peer's name, or its address in the tunnel. None: two hosts here.",
+        ),
+    ] = None,
+    bare: Annotated[
+        str | None,
+        typer.Option("--bare", metavar="ADDRESS", help="The same host outside the tunnel."),
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Be the other end, until Ctrl-C.")] = False,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option("--listen", metavar="ADDRESS", help="With --serve [the tunnel's addresses]."),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP, of --serve.")] = 5299,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How many.")] = 3,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, max=60, help="How long each sample takes.")
+    ] = 3.0,
+    interface: Interface = None,
+    json: Json = False,
+) -> int:
+    """Measure the tunnel: `ws bench --serve` there, `ws bench PEER` here; or `sudo ws bench`."""
+    if serve and (host is not None or bare is not None):
+        raise CliError("--serve is one end, PEER and --bare are the other", "use one", USAGE)
+    if listen and not serve:
+        raise CliError("--listen belongs to --serve", "add --serve", USAGE)
+    if serve:
+        return _serve(listen or _tunnel_addresses(interface_name(interface)), port)
+    if host is None:
+        if bare is not None:
+            raise CliError("--bare belongs to a PEER", "name the peer", USAGE)
+        return _here(rounds, seconds, json)
+    return _measure(_address(host, interface), bare, port, rounds, seconds, json)
+
+
+def _tunnel_addresses(name: str) -> list[str]:
+    """Where only peers come in."""
+    from whalescale.cli import client
+
+    agent = client.status(name)[0].agent
+    found = [a.partition("/")[0] for a in (*agent.addresses, agent.overlay_address) if a]
+    return list(dict.fromkeys(found))
+
+
+def _address(host: str, interface: str | None) -> str:
+    """An address as it is, else that of the peer of this name."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    from whalescale.cli import client
+    from whalescale.cli.ping import address_of, find
+
+    name = interface_name(interface)
+    status = client.status(name)[0]
+    peer = find(status, host, name)
+    # The address that was written down is what its owner listens on as well.
+    for network in peer.allowed_ips:
+        with contextlib.suppress(ValueError):
+            single = ipaddress.ip_network(network, strict=False)
+            if single.prefixlen == single.max_prefixlen:
+                return str(single.network_address)
+    return address_of(peer)
+
+
+def _serve(addresses: list[str], port: int) -> int:
+    from whalescale.bench.remote import Server
+
+    with Server(addresses, port) as server:
+        where = ", ".join(addresses)
+        print(f"serving on {where}, port {server.port}; Ctrl-C ends it", flush=True)
+        server.serve(lambda text: print(plain(text), flush=True))
+    return OK
+
+
+def _here(rounds: int, seconds: float, json: bool) -> int:
+    """Two namespaces; this command once more in each: --serve in one, PEER in the other."""
+    from whalescale.bench import local
+    from whalescale.bench.remote import BenchError
+
+    inside, outside = local.INSIDE["b"], local.OUTSIDE["b"]
+    with local.two_hosts() as (a, b):
+        server = subprocess.Popen(
+            b.command("bench", "--serve", "--listen", inside, "--listen", outside),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=b.environment,
+            start_new_session=True,
+        )
+        try:
+            assert server.stdout is not None
+            if not server.stdout.readline().startswith(b"serving"):
+                raise BenchError("the other end does not start")
+            words = ["--rounds", str(rounds), "--seconds", f"{seconds:g}", *(["--json"] * json)]
+            done = subprocess.run(
+                a.command("bench", inside, "--bare", outside, *words),
+                env=a.environment,
+                check=False,
+            )
+        finally:
+            local.end(server)
+    return done.returncode
+
+
+def _measure(
+    address: str, bare: str | None, port: int, rounds: int, seconds: float, json: bool
+) -> int:
+    from whalescale.bench.remote import Remote
+    from whalescale.bench.session import Session
+
+    ways = {"tunnel": address, **({"bare": bare} if bare else {})}
+    with Remote(address, port) as remote:
+        session = Session(remote, ways, rounds, seconds)
+        _watch(session)
+    failed = any(row.errors for row in session.rows)
+    if json:
+        print_json(session.as_json())
+    else:
+        _show(session, ways)
+    return FAILED if failed else OK
+
+
+def _watch(session: Session) -> None:
+    """Progress on stderr: a moving line in a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        session.run(lambda _: None)
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"about {session.estimate:.0f} s")
+        session.run(lambda text: progress.update(task, description=text))
+
+
+def _show(session: Session, ways: dict[str, str]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for way, address in ways.items():
+        table.add_column(f"{way} ({address})", justify="right")
+    if "bare" in ways:
+        table.add_column("tunnel / bare", justify="right")
+    for row in session.rows:
+        cells = [_cell(row, way) for way in ways]
+        if "bare" in ways:
+            cells.append("-" if row.ratio is None else f"{row.ratio:.2f}x")
+        table.add_row(row.title, *cells)
+    console().print(table)
+    for row in session.rows:
+        for way, error in row.errors.items():
+            print(f"{row.title}, {way}: {plain(error)}")
+
+
+def _cell(row: Row, way: str) -> str:
+    value = row.median(way)
+    return "failed" if value is None else f"{value:,.{row.digits}f} {row.unit}"
