@@ -1,0 +1,137 @@
+"""`ws bench --serve` over loopback: what it answers, and to whom."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whalescale.bench import measure, remote
+from whalescale.bench.remote import BenchError, Remote, Server, is_listening
+from whalescale.bench.session import Session
+
+LOCAL = "127.0.0.1"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Serves one client, on a free port."""
+    with Server([LOCAL], 0) as server:
+        thread = threading.Thread(target=server.serve, args=(lambda _: None, 1), daemon=True)
+        thread.start()
+        yield server
+        if thread.is_alive():  # no client came, or it is still there
+            socket.create_connection((LOCAL, server.port), 5).close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_cost_of_the_same_machine(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        busy, boot = near.cost()
+        assert boot == measure.boot_id()
+        assert 0 < busy <= measure.busy_seconds()
+
+
+def test_iperf_is_started_and_ended(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        first = near.iperf(LOCAL)
+        assert is_listening(first)
+        second = near.iperf(LOCAL)
+        assert second != first
+        assert not is_listening(first), "one at a time"
+    # The server ends it when its client is gone; the fixture waits for that.
+
+
+@pytest.mark.parametrize("address", ["::", "192.0.2.1", "; reboot", "", None, 7])
+def test_only_served_addresses(server: Server, address: object) -> None:
+    with Remote(LOCAL, server.port) as near, pytest.raises(BenchError, match="not an address"):
+        near.call("iperf", address=address)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"nonsense", b"[]", b'{"v": 2, "do": "cost"}', b'{"v": 1}', b'{"v": 1, "do": ["cost"]}',
+     b"[" * 4000],
+)  # fmt: skip
+def test_garbage_is_refused_and_does_no_harm(server: Server, line: bytes) -> None:
+    with socket.create_connection((LOCAL, server.port), 5) as sock:
+        stream = sock.makefile("rwb")
+        stream.write(line + b"\n")
+        stream.flush()
+        assert json.loads(stream.readline())["ok"] is False
+        stream.write(b'{"v": 1, "do": "hello"}\n')
+        stream.flush()
+        assert json.loads(stream.readline())["ok"] is True
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as taken:
+        taken.bind((LOCAL, 0))  # bound, not listening: refuses
+        with pytest.raises(BenchError, match="no answer") as caught:
+            Remote(LOCAL, taken.getsockname()[1])
+    assert "ws bench --serve" in caught.value.fix
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense\n", b"[]\n", b'{"ok": 1}\n'])
+def test_a_server_that_is_none(answer: bytes) -> None:
+    with socket.create_server((LOCAL, 0)) as other:
+
+        def speak() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        with pytest.raises(BenchError):
+            Remote(LOCAL, other.getsockname()[1])
+        thread.join(5)
+
+
+def test_an_address_of_another_host() -> None:
+    with pytest.raises(BenchError, match=r"cannot listen on 192\.0\.2\.1"):
+        Server([LOCAL, "192.0.2.1"], 0)
+
+
+def test_listening_ports_of_proc(tmp_path: Path) -> None:
+    head = "  sl  local_address rem_address   st tx_queue rx_queue\n"
+    (tmp_path / "tcp").write_text(head + "   0: 0100007F:1451 00000000:0000 0A 0:0\n")
+    (tmp_path / "tcp6").write_text(head + f"   0: {'0' * 32}:1452 {'0' * 32}:0000 01 0:0\n")
+    assert is_listening(5201, tmp_path)
+    assert not is_listening(5202, tmp_path), "connected, not listening"
+    assert not is_listening(5203, tmp_path)
+
+
+def test_a_session_over_loopback(server: Server) -> None:
+    """Both ways are the same here, so the ratio has to be there and to be near 1."""
+    with Remote(LOCAL, server.port) as near:
+        session = Session(near, {"tunnel": LOCAL, "bare": LOCAL}, 1, 1.0)
+        session._loads = {"tcp1": session._loads["tcp1"]}
+        session.run(lambda _: None)
+    table = {f["name"]: f for f in session.as_json()["figures"]}
+    assert all(not row.errors for row in session.rows)
+    assert 0.2 < table["tcp1"]["ratio"] < 5
+    assert table["cpu"]["tunnel"]["median"] > 0
+    assert table["ping"]["bare"]["median"] > 0
+
+
+def test_a_way_that_fails_is_an_error_not_a_figure(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        session = Session(near, {"tunnel": "192.0.2.1"}, 1, 1.0)
+        session._loads = {"tcp1": session._loads["tcp1"]}
+        session._pinged = lambda _: 1.0  # type: ignore[method-assign]
+        session.run(lambda _: None)
+    row = session._by_load["tcp1"]
+    assert row.median("tunnel") is None
+    assert "not an address that is served" in row.errors["tunnel"]
+    assert session._cpu.median("tunnel") is None
+
+
+def test_protocol_is_small() -> None:
+    assert remote.LINE_BYTES_MAX <= 4096
