@@ -34,7 +34,7 @@ def test_a_thousand_peers_at_once_all_get_in_at_the_first_try():
     assert not hub.node.drops
     assert not hub.node.under_load
     # Each of them holds one index at the hub, and no two the same.
-    assert len(hub.node._by_index) == len(hub.indices) == 1000
+    assert len(hub.node._indices._peers) == len(hub.indices) == 1000
 
 
 def test_idle_peers_have_no_timer():
@@ -69,7 +69,7 @@ def test_a_mesh_over_bad_links(seed):
         assert not host.node.drops.keys() - {"replay", "flood", "index", "mac2"}
         # What the core thinks is in use is what the data plane holds, but for initiations out.
         out = {p.pending.local_index for p in host.node._peers.values() if p.pending}
-        assert set(host.node._by_index) - out == set(host.indices)
+        assert set(host.node._indices._peers) - out == set(host.indices)
     world.link = Link()
     for (i, j), peer in peers.items():
         hosts[i].send(peer, bytes((i, j)))

@@ -192,7 +192,7 @@ def test_keys_are_zeroed_after_540_seconds():
         [(expired, _)] = host.of(KeypairsExpired)
         assert expired == derived + 540 * SECOND
         assert not host.indices
-        assert not host.node._by_index
+        assert not host.node._indices._peers
     a.send(pa, b"again")
     world.run(1)
     assert payloads(b) == [b"open", b"again"]

@@ -28,6 +28,7 @@ from whalescale.protocol.types import (
     HandshakeGaveUp,
     KeypairReady,
     KeypairsExpired,
+    SendControl,
     SendKeepalive,
 )
 
@@ -185,10 +186,12 @@ class Host:
             p.endpoint = remote
             self.node.endpoint_observed(handle, remote, self.at, now)
         p.activity = replace(p.activity, last_received=now, unanswered_since=0)
+        control = self.world.control and plain[:1] and plain[0] >> 4 == 1
         if plain:
             if not p.activity.unsent_since:
                 p.activity = replace(p.activity, unsent_since=now)
-            self.received.append((now, handle, plain))
+            if not control:
+                self.received.append((now, handle, plain))
         else:
             self.keepalives += 1
         self._sample_soon(handle)
@@ -198,6 +201,9 @@ class Host:
             p.asked = 0
             self.node.keypair_confirmed(handle, keys.local_index, now)
             self._flush(handle)
+            self.drain()
+        if control:
+            self.node.receive_control(handle, plain, now)
             self.drain()
         if (
             keys is p.current
@@ -276,6 +282,10 @@ class Host:
                     current = self.peers[event.peer].current
                     if current is not None:
                         self._transmit(event.peer, current, b"")
+                case SendControl() if self.world.control:
+                    current = self.peers[event.peer].current
+                    if current is not None:
+                        self._transmit(event.peer, current, event.frame)
                 case HandshakeGaveUp():
                     self.peers[event.peer].staged.clear()
         while (transmit := self.node.poll_transmit()) is not None:
@@ -294,6 +304,8 @@ class World:
         self.limits = limits or Limits()
         self.now = 1000 * SECOND
         self.hosts: dict[Endpoint, Host] = {}
+        #: Control frames go through the sessions; else they are lost, as at a plain WireGuard peer.
+        self.control = False
         #: A datagram for which this says False is lost.
         self.passes: Callable[[Endpoint, Endpoint, bytes], bool] = lambda *_: True
         #: Every datagram handed to the network: (when, source, destination, data).

@@ -241,6 +241,8 @@ class Engine:
         if engine == ffi.NULL:
             raise OSError(ffi.string(error).decode(errors="replace"))
         self._engine: Any = engine
+        #: of the TUN device, bytes
+        self.mtu = mtu
         self._stats = [lib.ws_engine_stats(engine, w) for w in range(workers)]
         self._peers: dict[int, Any] = {}
         self._upcall = ffi.new("struct ws_upcall *")
@@ -293,6 +295,7 @@ class Engine:
 
     def set_mtu(self, mtu: int) -> None:
         check(lib.ws_set_mtu(self._engine, mtu), "MTU")
+        self.mtu = mtu
 
     # peers
 
@@ -396,6 +399,10 @@ class Engine:
         """(last_sent, last_received, unsent_since, unanswered_since), ns; cheap."""
         c = self._peers[peer]
         return c.last_sent_ns, c.last_received_ns, c.unsent_since_ns, c.unanswered_since_ns
+
+    def current_index(self, peer: int) -> int:
+        """Receiver index of the keypair in use, 0 without one; cheap."""
+        return int(self._peers[peer].current_index)
 
     # messages
 

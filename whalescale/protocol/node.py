@@ -7,14 +7,16 @@ announces it is on its way), then `poll_transmit`, then re-arm one timer for `po
 
 from __future__ import annotations
 
-import contextlib
-import hmac
 from collections import Counter, deque
 from collections.abc import Callable
 
-from whalescale.identity import Identity, IdentityError, fingerprint_of, x25519_to_node_ids
+from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
+from whalescale.protocol.control import ControlError, FrameType, Offer, decode_offer, encode_offer
+from whalescale.protocol.control import frame_type as control_type
 from whalescale.protocol.cookie import CookieChecker, LoadMonitor, RateLimiter
+from whalescale.protocol.extended import ExtendedMode
+from whalescale.protocol.indices import IndexTable
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.noise import (
@@ -24,13 +26,15 @@ from whalescale.protocol.noise import (
     ResponderHandshake,
     TransportKeys,
 )
-from whalescale.protocol.peer import Keys, Peer, Pending, Session, checked_keys
+from whalescale.protocol.peer import Peer, Pending, Session, checked_keys
+from whalescale.protocol.registry import Registry
 from whalescale.protocol.timers import TimerQueue
 from whalescale.protocol.types import (
     Activity,
     Endpoint,
     EndpointChanged,
     Event,
+    ExtendedModeChanged,
     HandshakeCompleted,
     HandshakeGaveUp,
     KeypairReady,
@@ -39,6 +43,7 @@ from whalescale.protocol.types import (
     PeerHandle,
     PeerIdentified,
     PeerStatus,
+    SendControl,
     SendKeepalive,
     Transmit,
 )
@@ -64,7 +69,6 @@ class Node:
         self._static = KeyPair.from_private(identity.static_private)
         self._static_public = identity.static_public
         self._node_id = identity.node_id
-        self._fingerprint = identity.fingerprint
         self._bootstrap_key = bootstrap.mac_key(identity.fingerprint)
 
         self._checker = CookieChecker(identity.static_public, self._limits, random)
@@ -74,10 +78,9 @@ class Node:
 
         self._peers: dict[PeerHandle, Peer] = {}
         self._last_handle = 0
-        self._by_static: dict[bytes, Peer] = {}
-        self._by_fingerprint: dict[bytes, Peer] = {}
-        self._unidentified = 0  # peers known by fingerprint alone
-        self._by_index: dict[int, Peer] = {}  # indices of ours that the other side may write
+        self._registry = Registry(self._static, identity.static_public, identity.fingerprint)
+        self._indices = IndexTable(random)
+        self._epoch = int.from_bytes(random(8), "little")
         self._by_nonce: dict[bytes, Peer] = {}
 
         self._timers = TimerQueue()
@@ -98,13 +101,13 @@ class Node:
         `index_modulus`: with several workers it says which one owns the session.
         """
         keys = checked_keys(config)
-        self._refuse_unusable(keys)
+        self._registry.refuse_unusable(keys)
         self._last_handle += 1
         peer = Peer(self._last_handle, config, keys, self._limits)
         peer.index_modulus, peer.index_residue = index_modulus, index_residue
         peer.jitter = self._limits.jitter(self._random)
         self._peers[peer.handle] = peer
-        self._register(peer)
+        self._registry.add(peer)
         if peer.endpoint is not None:
             self._events.append(EndpointChanged(peer.handle, peer.endpoint))
         if config.persistent_keepalive:
@@ -130,12 +133,12 @@ class Node:
         if keys.static_public is not None and p.static_public is None:
             if keys.fingerprint != p.fingerprint:
                 raise ValueError("this key is not the one with the peer's fingerprint")
-            self._refuse_unusable(keys, p)
+            self._registry.refuse_unusable(keys, p)
             self._identify(p, keys.static_public, keys.node_id)
         elif keys.fingerprint is not None and p.fingerprint is None:
-            self._refuse_unusable(keys, p)
+            self._registry.refuse_unusable(keys, p)
             p.node_id, p.fingerprint = keys.node_id, keys.fingerprint
-            self._register(p)
+            self._registry.add(p)
         p.config = config
         if config.endpoints != old.endpoints and config.endpoints:
             p.turn = 0
@@ -149,15 +152,10 @@ class Node:
     def remove_peer(self, peer: PeerHandle, now: int) -> None:
         """KeyError: no such peer."""
         p = self._peers.pop(peer)
-        if p.static_public is not None:
-            del self._by_static[p.static_public]
-        else:
-            self._unidentified -= 1
-        if p.fingerprint is not None:
-            del self._by_fingerprint[p.fingerprint]
+        self._registry.remove(p)
         self._drop_pending(p)
         self._forget_nonce(p)
-        self._free(p.drop_sessions())
+        self._indices.free(p.drop_sessions())
         self._timers.set(peer, None)
         self._events.append(KeypairsExpired(peer))
 
@@ -177,7 +175,7 @@ class Node:
 
     def find_peer(self, static_public: bytes) -> PeerHandle | None:
         """The peer with this X25519 key, once it is known."""
-        peer = self._by_static.get(static_public)
+        peer = self._registry.get(static_public)
         return peer.handle if peer is not None else None
 
     @property
@@ -243,8 +241,8 @@ class Node:
         p = self._peers.get(peer)
         if p is None or p.next is None or p.next.local_index != local_index:
             return
-        self._free(p.confirm())
-        self._complete(p, None)
+        self._indices.free(p.confirm())
+        self._complete(p, None, now)
         self._rearm(p)
 
     def endpoint_observed(
@@ -261,6 +259,21 @@ class Node:
         if p is not None and p.activity != activity:
             p.activity = activity
             self._rearm(p)
+
+    def receive_control(self, peer: PeerHandle, frame: bytes, now: int) -> None:
+        """A control frame from inside the peer's session. Never raises on hostile bytes."""
+        p = self._peers.get(peer)
+        if p is None:
+            return
+        try:
+            if control_type(frame) is not FrameType.OFFER:
+                raise ControlError("control_type")
+            offer = decode_offer(frame)
+        except ControlError as e:
+            self.drops[str(e)] += 1
+            return
+        if p.extended is not None:
+            self._follow(p, p.extended.received(offer, now))
 
     # outputs
 
@@ -281,10 +294,17 @@ class Node:
     def _run_timers(self, peer: Peer, now: int) -> None:
         if peer.zero_at is not None and peer.zero_at <= now:
             peer.zero_at = None
-            self._free(peer.drop_sessions())
+            self._indices.free(peer.drop_sessions())
             if peer.handshake_at is None:
                 self._drop_pending(peer)
             self._events.append(KeypairsExpired(peer.handle))
+            if peer.extended is not None:
+                peer.extended.session_ended()
+                self._follow(peer, None)
+        if peer.extended is not None:
+            at = peer.extended.deadline()
+            if at is not None and at <= now:
+                self._follow(peer, peer.extended.handle_timeout(now))
         passive, new_handshake, persistent = peer.due(now)
         if passive:
             peer.keepalive_sent = now
@@ -373,7 +393,7 @@ class Node:
             self._static, peer.remote_key, peer.config.preshared_key, timestamp, self._random
         )
         self._drop_pending(peer)
-        index = self._new_index(peer)
+        index = self._indices.new(peer)
         peer.pending = Pending(handshake, index, now)
         message = messages.encode_initiation(index, handshake.message)
         return peer.generator.add_macs(message, now, self._limits)
@@ -384,7 +404,7 @@ class Node:
         if not self._checker.check_mac1(data):
             raise MessageError("mac1")
         response = messages.decode_response(data)
-        peer = self._by_index.get(response.receiver)
+        peer = self._indices.get(response.receiver)
         pending = peer.pending if peer is not None else None
         if peer is None or pending is None or pending.local_index != response.receiver:
             raise MessageError("index")
@@ -394,16 +414,16 @@ class Node:
         peer.handshake_received = now
         self._roam(peer, remote, local)
         session = Session(pending.local_index, now, initiator=True)
-        self._free(peer.install_as_initiator(session))
+        self._indices.free(peer.install_as_initiator(session))
         self._session_derived(peer, session, response.sender, keys, now)
-        self._complete(peer, now - pending.sent)
+        self._complete(peer, now - pending.sent, now)
         # Shows the responder that we hold the key; what was staged does it as well.
         self._events.append(SendKeepalive(peer.handle))
         self._rearm(peer)
 
     def _receive_cookie_reply(self, data: bytes, now: int) -> None:
         reply = messages.decode_cookie_reply(data)
-        peer = self._by_index.get(reply.receiver)
+        peer = self._indices.get(reply.receiver)
         if peer is None:
             raise MessageError("index")
         # Kept for the next retransmission: the whitepaper forbids sending at once (5.4.7).
@@ -420,7 +440,10 @@ class Node:
         self._gate(data, remote, local, now)
         initiation = messages.decode_initiation(data)
         handshake = ResponderHandshake(self._static, initiation.noise, self._random)
-        peer, identified = self._peer_of_static(handshake.remote_static)
+        found = self._registry.of_static(handshake.remote_static)
+        if found is None:
+            raise MessageError("unknown_peer")
+        peer, identified = found
         if handshake.timestamp <= peer.timestamp_received:
             raise MessageError("replay")
         consumed = peer.initiation_consumed
@@ -437,8 +460,8 @@ class Node:
             self._drop_pending(peer)
         peer.handshake_received = peer.handshake_sent = now
         self._roam(peer, remote, local)
-        session = Session(self._new_index(peer), now, initiator=False)
-        self._free(peer.install_as_responder(session))
+        session = Session(self._indices.new(peer), now, initiator=False)
+        self._indices.free(peer.install_as_responder(session))
         self._session_derived(peer, session, initiation.sender, keys, now)
         message = messages.encode_response(session.local_index, initiation.sender, noise)
         message = peer.generator.add_macs(message, now, self._limits)
@@ -456,19 +479,6 @@ class Node:
             raise MessageError("mac2")
         if not self._handshake_limiter.allow(remote, now):
             raise MessageError("ratelimit")
-
-    def _peer_of_static(self, static_public: bytes) -> tuple[Peer, bytes | None]:
-        """The peer with this proven key, and its node ID where the key was not known before."""
-        peer = self._by_static.get(static_public)
-        if peer is not None:
-            return peer, None
-        if self._unidentified:
-            with contextlib.suppress(IdentityError):
-                for node_id in x25519_to_node_ids(static_public):
-                    peer = self._by_fingerprint.get(fingerprint_of(node_id))
-                    if peer is not None:  # and without a key yet, or it stood in _by_static
-                        return peer, node_id
-        raise MessageError("unknown_peer")
 
     # bootstrap
 
@@ -495,9 +505,7 @@ class Node:
         if peer is None or peer.fingerprint is None:
             raise MessageError("bootstrap_nonce")
         reply = bootstrap.decode_reply(data, peer.fingerprint)
-        if reply.static_public in self._by_static or hmac.compare_digest(
-            reply.static_public, self._static_public
-        ):
+        if self._registry.taken(reply.static_public):
             raise MessageError("bootstrap_duplicate")
         peer.observed = reply.observed
         self._identify(peer, reply.static_public, reply.node_id)
@@ -508,9 +516,8 @@ class Node:
     def _identify(self, peer: Peer, static_public: bytes, node_id: bytes | None) -> None:
         """A peer known by fingerprint alone has a key from here on."""
         self._forget_nonce(peer)
-        self._unidentified -= 1
         peer.static_public, peer.node_id = static_public, node_id
-        self._register(peer)
+        self._registry.add(peer)
         if node_id is not None:
             self._events.append(PeerIdentified(peer.handle, node_id))
 
@@ -532,7 +539,7 @@ class Node:
             )
         )
 
-    def _complete(self, peer: Peer, round_trip: int | None) -> None:
+    def _complete(self, peer: Peer, round_trip: int | None, now: int) -> None:
         peer.attempts = 0
         peer.handshake_at = None
         peer.last_handshake_wall_ns = self._wall_clock()
@@ -540,6 +547,20 @@ class Node:
             peer.round_trip = round_trip
         initiator = round_trip is not None
         self._events.append(HandshakeCompleted(peer.handle, initiator, round_trip))
+        # A vanilla WireGuard peer, one known by its X25519 key alone, is never offered anything.
+        if peer.node_id is not None:
+            if peer.extended is None:
+                peer.extended = ExtendedMode(self._epoch)
+            self._follow(peer, peer.extended.session_started(now))
+
+    def _follow(self, peer: Peer, offer: Offer | None) -> None:
+        """Send the offer, and tell the data plane where the mode has changed."""
+        if offer is not None:
+            self._events.append(SendControl(peer.handle, encode_offer(offer)))
+        active = peer.extended is not None and peer.extended.active
+        if active != peer.frames:
+            peer.frames = active
+            self._events.append(ExtendedModeChanged(peer.handle, active))
 
     def _roam(self, peer: Peer, remote: Endpoint, local: Endpoint | None) -> None:
         """An authentic message came from `remote`: that is where the peer is."""
@@ -559,44 +580,9 @@ class Node:
             peer.attempts = 0
             self._initiate(peer, now)
 
-    def _refuse_unusable(self, keys: Keys, but: Peer | None = None) -> None:
-        """ValueError where a peer (other than `but`) has one of the keys, or no handshake can."""
-        static, fingerprint = keys.static_public, keys.fingerprint
-        if static == self._static_public or fingerprint == self._fingerprint:
-            raise ValueError("this is the node's own key; a peer needs the other side's")
-        holders = (
-            self._by_static.get(static) if static is not None else None,
-            self._by_fingerprint.get(fingerprint) if fingerprint is not None else None,
-        )
-        if any(holder is not None and holder is not but for holder in holders):
-            raise ValueError("another peer has this key already")
-        if static is not None and not self._static.shares_secret_with(KeyPair.from_public(static)):
-            raise ValueError("this public key is not usable: it is of low order")
-
-    def _register(self, peer: Peer) -> None:
-        if peer.static_public is not None:
-            self._by_static[peer.static_public] = peer
-        else:
-            self._unidentified += 1
-        if peer.fingerprint is not None:
-            self._by_fingerprint[peer.fingerprint] = peer
-
-    def _new_index(self, peer: Peer) -> int:
-        """Random, not zero, and not one that a message on its way may still carry."""
-        while True:
-            index = int.from_bytes(self._random(4), "little")
-            index -= index % peer.index_modulus - peer.index_residue
-            if 0 < index < 1 << 32 and index not in self._by_index:
-                self._by_index[index] = peer
-                return index
-
-    def _free(self, indices: list[int]) -> None:
-        for index in indices:
-            del self._by_index[index]
-
     def _drop_pending(self, peer: Peer) -> None:
         if peer.pending is not None:
-            self._free([peer.pending.local_index])
+            self._indices.free([peer.pending.local_index])
             peer.pending = None
 
     def _forget_nonce(self, peer: Peer) -> None:

@@ -14,6 +14,7 @@ from whalescale.identity import (
     x25519_to_node_ids,
 )
 from whalescale.protocol.cookie import CookieGenerator
+from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.noise import PSK_BYTES, InitiatorHandshake, KeyPair
 from whalescale.protocol.types import Activity, Endpoint, PeerConfig, PeerHandle, PeerStatus
@@ -96,7 +97,9 @@ class Peer:
         "config",
         "current",
         "endpoint",
+        "extended",
         "fingerprint",
+        "frames",
         "handle",
         "handshake_at",
         "handshake_received",
@@ -140,6 +143,9 @@ class Peer:
         self.observed: Endpoint | None = None
 
         self.index_modulus, self.index_residue = 1, 0  # what our receiver indices are congruent to
+
+        self.extended: ExtendedMode | None = None  # None until the first session
+        self.frames = False  # what the data plane was told of it
 
         # Handshakes. `handshake_at` is the retransmission of an initiation or bootstrap request.
         self.pending: Pending | None = None
@@ -295,6 +301,7 @@ class Peer:
                 self._passive_keepalive_at(),
                 self._new_handshake_at(),
                 self._persistent_keepalive_at(),
+                self.extended.deadline() if self.extended is not None else None,
             )
             if at is not None
         ]
@@ -315,4 +322,5 @@ class Peer:
             session_created=current.created if current else None,
             observed=self.observed,
             persistent_keepalive=self.config.persistent_keepalive,
+            extended=self.frames,
         )

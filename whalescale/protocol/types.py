@@ -57,6 +57,8 @@ class PeerStatus:
     #: where the peer saw our bootstrap request come from; a hint
     observed: Endpoint | None
     persistent_keepalive: int
+    #: frames are spoken (docs/multipath.md)
+    extended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,22 @@ class PeerIdentified:
     node_id: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SendControl:
+    """Send a control frame inside the session (docs/multipath.md section 4)."""
+
+    peer: PeerHandle
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedModeChanged:
+    """Send data frames from here on, or plain packets again."""
+
+    peer: PeerHandle
+    active: bool
+
+
 Event = (
     KeypairReady
     | KeypairsExpired
@@ -147,4 +165,6 @@ Event = (
     | HandshakeCompleted
     | HandshakeGaveUp
     | PeerIdentified
+    | SendControl
+    | ExtendedModeChanged
 )

@@ -25,11 +25,13 @@ from whalescale.protocol.types import (
     Endpoint,
     EndpointChanged,
     Event,
+    ExtendedModeChanged,
     HandshakeGaveUp,
     KeypairReady,
     KeypairsExpired,
     PeerConfig,
     PeerHandle,
+    SendControl,
     SendKeepalive,
     Transmit,
 )
@@ -44,6 +46,8 @@ TURN_S: Final = 0.02
 TICK_S: Final = 1.0
 TICK_SHORTEST_S: Final = 0.02
 NS: Final = 1_000_000_000
+#: of a data frame, before the packet (csrc/wire.h)
+FRAME_HEADER_BYTES: Final = 8
 
 
 def to_addr(endpoint: Endpoint | None) -> Addr | None:
@@ -84,6 +88,8 @@ class Driver:
         self._handles: dict[int, PeerHandle] = {}
         #: peers that have keypairs in the engine, and what was last told of them
         self._live: dict[PeerHandle, tuple[int, int, int, int]] = {}
+        #: peers whose session was once in extended mode, and whether it is
+        self._frames: dict[PeerHandle, bool] = {}
         self._last_now = 0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: int | None = None
@@ -148,6 +154,7 @@ class Driver:
         self._node.remove_peer(handle, self.now())
         self.drain()
         self._live.pop(handle, None)
+        self._frames.pop(handle, None)
         number = self._numbers.pop(handle)
         del self._handles[number]
         self._engine.remove_peer(number)
@@ -217,6 +224,9 @@ class Driver:
                 self._node.endpoint_observed(
                     handle, Endpoint(*up.remote), to_endpoint(up.local), now
                 )
+                self._follow_frames(handle)
+            elif up.type is UpcallType.CONTROL:
+                self._node.receive_control(handle, up.data, now)
         except Exception as e:  # a fault on one message must not end every session
             self._fault(f"upcall {up.type.name.lower()}", e)
 
@@ -239,7 +249,10 @@ class Driver:
             told = self._live.get(handle)
             if told is None:
                 continue
-            seen = self._engine.activity(self._numbers[handle])
+            number = self._numbers[handle]
+            # Does nothing unless the upcall that said so was lost to a full ring.
+            self._node.keypair_confirmed(handle, self._engine.current_index(number), now)
+            seen = self._engine.activity(number)
             if seen != told:
                 self._live[handle] = seen
                 self._node.activity(handle, Activity(*seen), now)
@@ -323,10 +336,31 @@ class Driver:
                 stats = self._engine.peer_stats(number)
                 if (stats.endpoint, stats.local) != (to_addr(event.remote), to_addr(event.local)):
                     self._engine.set_endpoint(number, Addr(*event.remote), to_addr(event.local))
+                self._follow_frames(event.peer)
             case HandshakeGaveUp():
                 self._engine.drop_staged(number)
+            case SendControl():
+                self._engine.send_control(number, event.frame)
+            case ExtendedModeChanged():
+                self._frames[event.peer] = event.active
+                self._follow_frames(event.peer)
             case _:
                 pass
+
+    def _follow_frames(self, handle: PeerHandle) -> None:
+        """A data frame is 8 bytes longer than a packet (docs/multipath.md section 3).
+
+        The tunnel's MTU leaves room for a message over IPv6. Over IPv4 20 bytes are to spare; over
+        IPv6 packets longer than the MTU less 8 stay plain.
+        """
+        active = self._frames.get(handle)
+        if active is None:
+            return
+        number = self._numbers[handle]
+        endpoint = self._engine.peer_stats(number).endpoint
+        over_ipv6 = endpoint is not None and ":" in endpoint.ip
+        limit = self._engine.mtu - FRAME_HEADER_BYTES if over_ipv6 else 0
+        self._engine.set_frames(number, active, limit)
 
     def _install(self, event: KeypairReady, number: int) -> None:
         limits = self._limits

@@ -25,6 +25,7 @@ from whalescale.protocol.types import (
     KeypairReady,
     KeypairsExpired,
     PeerIdentified,
+    SendControl,
     SendKeepalive,
 )
 
@@ -54,9 +55,27 @@ def session(a, b, pa, now=NOW):
     b.receive_datagram(initiation.data, A_AT, B_AT, now)
     [response] = sent(b)
     a.receive_datagram(response.data, B_AT, A_AT, now)
-    ready = [[e for e in events(n) if isinstance(e, KeypairReady)][-1] for n in (a, b)]
+    of_a, of_b = events(a), events(b)
+    ready = [[e for e in es if isinstance(e, KeypairReady)][-1] for es in (of_a, of_b)]
     b.keypair_confirmed(ready[1].peer, ready[1].local_index, now)
+    swap_offers(a, b, ready[0].peer, ready[1].peer, [*of_a, *events(a)], now)
     return ready
+
+
+def swap_offers(a, b, pa, pb, of_a, now):
+    """Carry control frames between the two until there are none."""
+    of_b = events(b)
+    for _ in range(10):
+        to_b = [e.frame for e in of_a if isinstance(e, SendControl)]
+        to_a = [e.frame for e in of_b if isinstance(e, SendControl)]
+        if not to_a and not to_b:
+            return
+        for frame in to_b:
+            b.receive_control(pb, frame, now)
+        for frame in to_a:
+            a.receive_control(pa, frame, now)
+        of_a, of_b = events(a), events(b)
+    raise AssertionError("offers without end")
 
 
 @pytest.fixture
@@ -136,7 +155,7 @@ def test_removal_frees_everything(couple):
     a.want_handshake(pa, NOW + 10 * S)
     a.remove_peer(pa, NOW + 11 * S)
     assert events(a)[-1] == KeypairsExpired(pa)
-    assert (a.peers, a.poll_timeout(), a._by_index) == ((), None, {})
+    assert (a.peers, a.poll_timeout(), len(a._indices)) == ((), None, 0)
     for call in (a.want_handshake, a.handle_timeout):
         call(*((pa, NOW) if call == a.want_handshake else (NOW,)))
     a.keypair_confirmed(pa, 1, NOW)
@@ -177,7 +196,8 @@ def test_update_with_the_node_id_of_a_fingerprint_peer():
     assert events(n) == [PeerIdentified(peer, B.node_id)]
     assert n.find_peer(B.static_public) == peer
     n.remove_peer(peer, NOW)
-    assert n._unidentified == 0
+    assert not n._registry._by_static
+    assert not n._registry._by_fingerprint
 
 
 def test_update_of_endpoints(couple):
@@ -261,7 +281,8 @@ def test_events_of_an_initiator_in_order(couple):
     a.want_handshake(pa, NOW)
     b.receive_datagram(sent(a)[0].data, A_AT, None, NOW)
     a.receive_datagram(sent(b)[0].data, B_AT, None, NOW + 7)
-    ready, completed, keepalive = events(a)
+    ready, completed, offer, keepalive = events(a)
+    assert isinstance(offer, SendControl)
     assert isinstance(ready, KeypairReady)
     assert ready.created == NOW + 7
     assert completed == HandshakeCompleted(pa, True, 7)
@@ -279,7 +300,9 @@ def test_the_responder_completes_when_its_keypair_is_confirmed(couple):
     b.keypair_confirmed(pb, index ^ 1, NOW)
     assert events(b) == []
     b.keypair_confirmed(pb, index, NOW)
-    assert events(b) == [HandshakeCompleted(pb, False, None)]
+    completed, offer = events(b)
+    assert completed == HandshakeCompleted(pb, False, None)
+    assert isinstance(offer, SendControl)
     assert b.peer_status(pb).initiator is False
     b.keypair_confirmed(pb, index, NOW)
     assert events(b) == []
@@ -297,7 +320,7 @@ def test_indices_are_random_not_zero_and_unique():
     n = node(rand=rand)
     peers = [n.add_peer(PeerConfig(node_id=i.node_id), NOW) for i in (B, C)]
     drawing = True
-    assert [n._new_index(n._peers[p]) for p in peers] == [1, 2]
+    assert [n._indices.new(n._peers[p]) for p in peers] == [1, 2]
 
 
 @pytest.mark.parametrize(("modulus", "residue"), [(2, 0), (2, 1), (16, 15)])
@@ -305,7 +328,7 @@ def test_indices_tell_the_worker_that_owns_the_session(modulus, residue):
     n = node()
     config = PeerConfig(node_id=B.node_id)
     peer = n.add_peer(config, NOW, index_modulus=modulus, index_residue=residue)
-    drawn = [n._new_index(n._peers[peer]) for _ in range(200)]
+    drawn = [n._indices.new(n._peers[peer]) for _ in range(200)]
     assert {index % modulus for index in drawn} == {residue}
     assert all(0 < index < 2**32 for index in drawn)
     assert len(set(drawn)) == 200
@@ -315,15 +338,15 @@ def test_no_index_leaks_over_many_handshakes(couple):
     a, b, pa, pb = couple
     for n in range(30):
         session(a, b, pa, NOW + n * 10 * S)
-        assert len(a._by_index) <= 3
-        assert len(b._by_index) <= 3
+        assert len(a._indices._peers) <= 3
+        assert len(b._indices._peers) <= 3
     for n in range(30, 60):
         session(b, a, pb, NOW + n * 10 * S) if n % 2 else session(a, b, pa, NOW + n * 10 * S)
-        assert len(a._by_index) <= 3
+        assert len(a._indices._peers) <= 3
     a.want_handshake(pa, NOW + 1000 * S)
     for _ in range(10):
         a.handle_timeout(a.poll_timeout())
-    assert len(a._by_index) <= 4
+    assert len(a._indices._peers) <= 4
 
 
 def test_one_initiation_per_rekey_timeout(couple):
@@ -402,7 +425,7 @@ def test_an_answer_stops_that(couple):
 
 def test_persistent_keepalive_counts_from_the_response():
     a, b = node(A), node(B)
-    config = PeerConfig(node_id=B.node_id, endpoints=(B_AT,), persistent_keepalive=25)
+    config = PeerConfig(static_public=B.static_public, endpoints=(B_AT,), persistent_keepalive=25)
     pa = a.add_peer(config, NOW)
     b.add_peer(PeerConfig(node_id=A.node_id), NOW)
     b.receive_datagram(sent(a)[0].data, A_AT, None, NOW)

@@ -28,7 +28,7 @@ def test_hchacha20_of_the_draft():
 
 
 def make_node(seed, ephemeral, index, extra=()):
-    sizes = {32: ephemeral, 4: index.to_bytes(4, "little"), **dict(extra)}
+    sizes = {32: ephemeral, 4: index.to_bytes(4, "little"), 8: bytes(8), **dict(extra)}
     return Node(Identity(seed), random=lambda n: sizes[n], wall_clock=lambda: WALL)
 
 

@@ -42,6 +42,10 @@ class FakeEngine:
         self.keypairs: dict[int, dict[str, Any]] = {}
         self.cleared: list[int] = []
         self.dropped: list[int] = []
+        self.control: list[tuple[int, bytes]] = []
+        self.frames: dict[int, tuple[bool, int]] = {}
+        self.confirmed: dict[int, int] = {}
+        self.mtu = 1420
         self.keepalives: list[int] = []
         self.endpoints: dict[int, tuple[Addr | None, Addr | None]] = {}
         self.networks: dict[int, tuple[Network, ...]] = {}
@@ -120,6 +124,16 @@ class FakeEngine:
     def send_keepalive(self, number: int) -> bool:
         self.keepalives.append(number)
         return True
+
+    def current_index(self, number: int) -> int:
+        return self.confirmed.get(number, 0)
+
+    def send_control(self, number: int, frame: bytes) -> bool:
+        self.control.append((number, frame))
+        return True
+
+    def set_frames(self, number: int, on: bool, max_packet: int) -> None:
+        self.frames[number] = (on, max_packet)
 
     def activity(self, number: int) -> tuple[int, int, int, int]:
         self.activity_reads += 1

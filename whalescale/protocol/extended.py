@@ -1,0 +1,89 @@
+"""Plain or extended mode of one peer (docs/multipath.md section 1).
+
+A session starts plain. Each side offers; who has heard an offer may send frames. A plain WireGuard
+peer drops the offers unharmed and hears nothing but IP packets.
+"""
+
+from __future__ import annotations
+
+from whalescale.protocol.control import Feature, Offer
+
+NS_PER_S = 1_000_000_000
+#: again this long after the first offer of a keypair, unless the peer says that it has heard it
+RESEND_AFTER = tuple(s * NS_PER_S for s in (1, 2, 4, 8))
+#: how long frames go on under a new keypair on which the peer has not offered yet
+OFFER_GRACE = 3 * NS_PER_S
+#: between two answers to offers: a peer that does not listen is not answered without end
+ANSWER_INTERVAL = NS_PER_S // 5
+FEATURES = Feature.PARTIAL | Feature.RUN
+MAX_PATH = 0  # paths beyond the first are not spoken yet
+REORDER_DEPTH = 128
+
+
+class ExtendedMode:
+    """The offers of one peer. Inputs return the frame to send, if any. Times are ns."""
+
+    __slots__ = (
+        "_answered_at",
+        "_epoch",
+        "_grace_at",
+        "_heard",
+        "_resends",
+        "active",
+        "peer_epoch",
+    )
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._heard = False  # an offer on the keypair in use
+        self._resends: list[int] = []  # deadlines, earliest last
+        self._grace_at: int | None = None
+        self._answered_at: int | None = None
+        #: frames may be sent
+        self.active = False
+        self.peer_epoch: int | None = None
+
+    def session_started(self, now: int) -> Offer:
+        """A new keypair is in use: offer."""
+        self._heard = False
+        self._resends = [now + after for after in reversed(RESEND_AFTER)]
+        self._grace_at = now + OFFER_GRACE if self.active else None
+        return self._offer()
+
+    def session_ended(self) -> None:
+        """No keypair any more; the next one starts plain."""
+        self._resends = []
+        self._grace_at = None
+        self.active = self._heard = False
+
+    def received(self, offer: Offer, now: int) -> Offer | None:
+        self.peer_epoch = offer.epoch
+        self.active = self._heard = True
+        self._grace_at = None
+        if offer.heard:
+            self._resends = []
+            return None
+        if self._answered_at is not None and 0 <= now - self._answered_at < ANSWER_INTERVAL:
+            return None
+        self._answered_at = now
+        return self._offer()
+
+    def deadline(self) -> int | None:
+        resend = self._resends[-1] if self._resends else None
+        if self._grace_at is None or (resend is not None and resend < self._grace_at):
+            return resend
+        return self._grace_at
+
+    def handle_timeout(self, now: int) -> Offer | None:
+        """What `deadline` announced. `active` may have changed afterwards."""
+        if self._grace_at is not None and self._grace_at <= now:
+            self._grace_at = None
+            self.active = False
+        due = False
+        while self._resends and self._resends[-1] <= now:
+            self._resends.pop()
+            due = True
+        return self._offer() if due else None
+
+    def _offer(self) -> Offer:
+        return Offer(self._heard, MAX_PATH, FEATURES, self._epoch, 0, REORDER_DEPTH)
