@@ -186,9 +186,9 @@ struct ws_command;
 /* handoff.c: from one worker to another. */
 enum ws_handoff_kind { WS_HANDOFF_DATAGRAM = 1, WS_HANDOFF_PACKET = 2 };
 struct ws_handoff {
-	void *slots;
-	_Atomic uint32_t head; /* next to write */
-	_Atomic uint32_t tail; /* next to read */
+	uint8_t *bytes;
+	_Atomic uint32_t head; /* position of the next record to write */
+	_Atomic uint32_t tail; /* of the next to read */
 };
 
 int ws_handoff_init(struct ws_handoff *ring);

@@ -164,8 +164,10 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		return;
 	}
 	peer = ws_worker_peer(worker, number);
-	if (!peer)
-		return; /* removed between hand-off and here */
+	if (!peer) { /* removed between hand-off and here */
+		ws_drop(worker, WS_DROP_NO_PEER, 1);
+		return;
+	}
 	keys = usable_keys(worker, peer);
 	if (!keys) {
 		uint32_t lost = ws_stage_push(&worker->stage, &peer->staged, frame, len);
