@@ -46,7 +46,7 @@ struct {
 
 static __always_inline bool load(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes)
 {
-	return !bpf_skb_load_bytes_relative(skb, offset, to, bytes, BPF_HDR_START_NET);
+	return !bpf_skb_load_bytes(skb, offset, to, bytes);
 }
 
 static __always_inline void map_ipv4(struct ws_ip *ip, __u32 address)
@@ -56,9 +56,9 @@ static __always_inline void map_ipv4(struct ws_ip *ip, __u32 address)
 	ip->word[3] = address;
 }
 
-/* Fills the key; returns the offset of the payload from the network header, 0: not ours. */
-static __always_inline __u32 parse(struct __sk_buff *skb, bool out, struct ws_path_key *key,
-				   __u32 *bytes)
+/* Fills the key; returns the offset of the payload, 0: not ours. */
+static __always_inline __u32 parse(struct __sk_buff *skb, bool out, __u32 network,
+				   struct ws_path_key *key, __u32 *bytes)
 {
 	struct ws_ip *source = out ? &key->local : &key->remote;
 	struct ws_ip *destination = out ? &key->remote : &key->local;
@@ -68,20 +68,20 @@ static __always_inline __u32 parse(struct __sk_buff *skb, bool out, struct ws_pa
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr ip;
 
-		if (!load(skb, 0, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
+		if (!load(skb, network, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
 		    ip.frag_off & bpf_htons(IP_OFFSET) || ip.ihl < 5)
 			return 0;
 		map_ipv4(source, ip.saddr);
 		map_ipv4(destination, ip.daddr);
-		offset = ip.ihl * 4;
+		offset = network + ip.ihl * 4;
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr ip;
 
-		if (!load(skb, 0, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
+		if (!load(skb, network, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
 			return 0;
 		__builtin_memcpy(source, &ip.saddr, sizeof(*source));
 		__builtin_memcpy(destination, &ip.daddr, sizeof(*destination));
-		offset = sizeof(ip);
+		offset = network + sizeof(ip);
 	} else {
 		return 0;
 	}
@@ -115,8 +115,7 @@ static __always_inline void add(struct __sk_buff *skb, struct ws_path_count *cou
 	count->types[type] += n;
 }
 
-SEC("tc")
-int paths_in(struct __sk_buff *skb)
+static __always_inline int received(struct __sk_buff *skb, __u32 network)
 {
 	struct ws_path_key key = {};
 	struct ws_path_value *path;
@@ -124,7 +123,7 @@ int paths_in(struct __sk_buff *skb)
 
 	if (skb->vlan_present)
 		return TC_ACT_UNSPEC;
-	offset = parse(skb, false, &key, &bytes);
+	offset = parse(skb, false, network, &key, &bytes);
 	if (!offset)
 		return TC_ACT_UNSPEC;
 	path = bpf_map_lookup_elem(&paths, &key);
@@ -139,18 +138,17 @@ int paths_in(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-SEC("tc")
-int paths_out(struct __sk_buff *skb)
+static __always_inline int sent(struct __sk_buff *skb, __u32 network)
 {
 	static const struct ws_path_value fresh;
 	struct ws_path_key key = {};
 	struct ws_path_value *path;
 	__u32 bytes, offset;
 
-	/* Without a socket it is forwarded, not ours. */
-	if (!skb->sk)
+	/* Without a socket it is forwarded, not ours. A VLAN's interface has counted it. */
+	if (!skb->sk || skb->vlan_present)
 		return TC_ACT_UNSPEC;
-	offset = parse(skb, true, &key, &bytes);
+	offset = parse(skb, true, network, &key, &bytes);
 	if (!offset)
 		return TC_ACT_UNSPEC;
 	path = bpf_map_lookup_elem(&paths, &key);
@@ -161,6 +159,31 @@ int paths_out(struct __sk_buff *skb)
 	if (path)
 		add(skb, &path->tx, offset, bytes);
 	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int paths_in(struct __sk_buff *skb)
+{
+	return received(skb, ETH_HLEN);
+}
+
+SEC("tc")
+int paths_out(struct __sk_buff *skb)
+{
+	return sent(skb, ETH_HLEN);
+}
+
+/* For devices without a link-layer header: tunnels, PPP. */
+SEC("tc")
+int paths_in_bare(struct __sk_buff *skb)
+{
+	return received(skb, 0);
+}
+
+SEC("tc")
+int paths_out_bare(struct __sk_buff *skb)
+{
+	return sent(skb, 0);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

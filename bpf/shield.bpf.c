@@ -91,17 +91,17 @@ struct {
 /* What the rest needs of a datagram, or of an aggregate of datagrams. */
 struct datagram {
 	struct ws_ip source, destination;
-	__u32 payload; /* offset from the network header */
+	__u32 payload; /* its offset */
 	__u32 bytes; /* of payload */
 	__u32 stride; /* of an aggregate's datagrams, 0: it is none */
 };
 
-/* `offset` counts from the network header; an XDP frame has an Ethernet header before it. */
+/* Reads what is not linear too, as an aggregate's payload is. */
 static __always_inline bool load(void *ctx, bool xdp, __u32 offset, void *to, __u32 bytes)
 {
 	if (xdp)
-		return !bpf_xdp_load_bytes(ctx, ETH_HLEN + offset, to, bytes);
-	return !bpf_skb_load_bytes_relative(ctx, offset, to, bytes, BPF_HDR_START_NET);
+		return !bpf_xdp_load_bytes(ctx, offset, to, bytes);
+	return !bpf_skb_load_bytes(ctx, offset, to, bytes);
 }
 
 static __always_inline void map_ipv4(struct ws_ip *ip, __u32 address)
@@ -113,7 +113,8 @@ static __always_inline void map_ipv4(struct ws_ip *ip, __u32 address)
 
 /* False: not UDP to us whole (fragments, extension headers and VLAN tags pass; a VLAN's own
  * interface has a program too). */
-static __always_inline bool parse(void *ctx, bool xdp, __u16 protocol, struct datagram *d)
+static __always_inline bool parse(void *ctx, bool xdp, __u32 network, __u16 protocol,
+				  struct datagram *d)
 {
 	struct udphdr udp;
 	__u16 port;
@@ -121,20 +122,20 @@ static __always_inline bool parse(void *ctx, bool xdp, __u16 protocol, struct da
 	if (protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr ip;
 
-		if (!load(ctx, xdp, 0, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
+		if (!load(ctx, xdp, network, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
 		    ip.frag_off & bpf_htons(IP_FRAGMENT) || ip.ihl < 5)
 			return false;
 		map_ipv4(&d->source, ip.saddr);
 		map_ipv4(&d->destination, ip.daddr);
-		d->payload = ip.ihl * 4;
+		d->payload = network + ip.ihl * 4;
 	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr ip;
 
-		if (!load(ctx, xdp, 0, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
+		if (!load(ctx, xdp, network, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
 			return false;
 		__builtin_memcpy(&d->source, &ip.saddr, sizeof(d->source));
 		__builtin_memcpy(&d->destination, &ip.daddr, sizeof(d->destination));
-		d->payload = sizeof(ip);
+		d->payload = network + sizeof(ip);
 	} else {
 		return false;
 	}
@@ -318,15 +319,27 @@ static __always_inline bool refuse(void *ctx, bool xdp, const struct datagram *d
 }
 
 /* TC_ACT_UNSPEC and TCX_NEXT are one: what is not dropped goes on to other programs. */
-SEC("tc")
-int shield_tc(struct __sk_buff *skb)
+static __always_inline int judge(struct __sk_buff *skb, __u32 network)
 {
 	struct datagram d = {};
 
-	if (skb->vlan_present || !parse(skb, false, skb->protocol, &d))
+	if (skb->vlan_present || !parse(skb, false, network, skb->protocol, &d))
 		return TC_ACT_UNSPEC;
 	d.stride = skb->gso_size;
 	return refuse(skb, false, &d) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int shield_tc(struct __sk_buff *skb)
+{
+	return judge(skb, ETH_HLEN);
+}
+
+/* For devices without a link-layer header: tunnels, PPP. */
+SEC("tc")
+int shield_tc_bare(struct __sk_buff *skb)
+{
+	return judge(skb, 0);
 }
 
 SEC("xdp")
@@ -336,7 +349,7 @@ int shield_xdp(struct xdp_md *xdp)
 	__u16 protocol;
 
 	if (bpf_xdp_load_bytes(xdp, ETH_HLEN - sizeof(protocol), &protocol, sizeof(protocol)) ||
-	    !parse(xdp, true, protocol, &d))
+	    !parse(xdp, true, ETH_HLEN, protocol, &d))
 		return XDP_PASS;
 	return refuse(xdp, true, &d) ? XDP_DROP : XDP_PASS;
 }

@@ -22,6 +22,9 @@
 /* Newer than the headers of Debian 12. */
 #define TCX_INGRESS 46
 #define TCX_EGRESS 47
+/* ARPHRD_RAWIP, ARPHRD_NONE of <linux/if_arp.h>, which does not go with <net/if.h>. */
+#define TYPE_RAWIP 519
+#define TYPE_NONE 0xfffe
 /* Of our legacy filters; the shield comes first. */
 #define PRIORITY_SHIELD 0x5753
 #define PRIORITY_PATHS 0x5754
@@ -75,29 +78,45 @@ static int hook_tc(const struct ws_bpf *bpf, uint32_t ifindex, struct ws_hook *h
 	return WS_HOOK_TC_LEGACY;
 }
 
-/* XDP frames of other devices (PPP, tunnels) have no Ethernet header. */
-static bool is_ethernet(uint32_t ifindex)
+/* What stands before the network header: 0 Ethernet, 1 nothing (an index into `program`). */
+static int link_header(uint32_t ifindex)
 {
 	struct ifreq request;
-	bool result;
-	int fd;
+	int fd, error = 0;
 
 	memset(&request, 0, sizeof(request));
+	if (!if_indextoname(ifindex, request.ifr_name))
+		return -errno;
 	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return false;
-	result = if_indextoname(ifindex, request.ifr_name) && !ioctl(fd, SIOCGIFHWADDR, &request) &&
-		 request.ifr_hwaddr.sa_family == ARPHRD_ETHER;
+		return -errno;
+	if (ioctl(fd, SIOCGIFHWADDR, &request))
+		error = -errno;
 	close(fd);
-	return result;
+	if (error)
+		return error;
+	switch (request.ifr_hwaddr.sa_family) {
+	case ARPHRD_ETHER:
+		return 0;
+	case ARPHRD_PPP:
+	case ARPHRD_TUNNEL:
+	case ARPHRD_TUNNEL6:
+	case ARPHRD_SIT:
+	case TYPE_RAWIP:
+	case TYPE_NONE:
+		return 1;
+	default:
+		return -EOPNOTSUPP;
+	}
 }
 
-static int hook_shield(const struct ws_bpf *bpf, struct ws_hooks *interface, uint32_t hook)
+static int hook_shield(const struct ws_bpf *bpf, struct ws_hooks *interface, int bare,
+		       uint32_t hook)
 {
 	uint32_t ifindex = interface->ifindex;
 	int link;
 
-	if ((hook == WS_HOOK_XDP || hook == WS_HOOK_XDP_GENERIC) && is_ethernet(ifindex)) {
+	if (!bare && (hook == WS_HOOK_XDP || hook == WS_HOOK_XDP_GENERIC)) {
 		link = link_create(bpf->program.shield_xdp, ifindex, BPF_XDP,
 				   hook == WS_HOOK_XDP ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE);
 		if (link >= 0) {
@@ -105,7 +124,7 @@ static int hook_shield(const struct ws_bpf *bpf, struct ws_hooks *interface, uin
 			return (int)hook;
 		}
 	}
-	return hook_tc(bpf, ifindex, &interface->shield, bpf->program.shield_tc, false,
+	return hook_tc(bpf, ifindex, &interface->shield, bpf->program.shield_tc[bare], false,
 		       PRIORITY_SHIELD, hook == WS_HOOK_TC_LEGACY);
 }
 
@@ -123,7 +142,7 @@ int ws_bpf_attach(ws_bpf *bpf, uint32_t ifindex, uint32_t hook)
 	const struct ws_hook none = {.link = -1};
 	struct ws_hooks *interface;
 	bool legacy = hook == WS_HOOK_TC_LEGACY;
-	int taken = 0, error = 0;
+	int taken = 0, error = 0, bare;
 
 	if (!ifindex || hook < WS_HOOK_TC || hook > WS_HOOK_XDP_GENERIC)
 		return -EINVAL;
@@ -132,21 +151,24 @@ int ws_bpf_attach(ws_bpf *bpf, uint32_t ifindex, uint32_t hook)
 	interface = find_interface(bpf, 0);
 	if (!interface)
 		return -ENOSPC;
+	bare = link_header(ifindex);
+	if (bare < 0)
+		return bare;
 	*interface = (struct ws_hooks){ifindex, none, none, none};
-	if (bpf->program.shield_tc >= 0)
-		taken = hook_shield(bpf, interface, hook);
-	if (taken >= 0 && bpf->program.paths_in >= 0) {
-		error = hook_tc(bpf, ifindex, &interface->paths_in, bpf->program.paths_in, false,
-				PRIORITY_PATHS, legacy);
+	if (bpf->program.shield_tc[0] >= 0)
+		taken = hook_shield(bpf, interface, bare, hook);
+	if (taken >= 0 && bpf->program.paths_in[0] >= 0) {
+		error = hook_tc(bpf, ifindex, &interface->paths_in, bpf->program.paths_in[bare],
+				false, PRIORITY_PATHS, legacy);
 		if (error >= 0)
-			error = hook_tc(bpf, ifindex, &interface->paths_out, bpf->program.paths_out,
-					true, PRIORITY_PATHS, legacy);
+			error = hook_tc(bpf, ifindex, &interface->paths_out,
+					bpf->program.paths_out[bare], true, PRIORITY_PATHS, legacy);
 	}
 	if (taken < 0 || error < 0) {
 		(void)ws_bpf_detach(bpf, ifindex);
 		return taken < 0 ? taken : error;
 	}
-	return bpf->program.shield_tc >= 0 ? taken : error;
+	return bpf->program.shield_tc[0] >= 0 ? taken : error;
 }
 
 int ws_bpf_detach(ws_bpf *bpf, uint32_t ifindex)

@@ -29,7 +29,9 @@ struct ws_bpf {
 	int cpus;
 	/* Descriptors of programs and maps, -1: not loaded. They belong to the objects. */
 	struct {
-		int shield_tc, shield_xdp, paths_in, paths_out, steer, tunsteer;
+		int shield_xdp, steer, tunsteer;
+		/* [1]: for devices without a link-layer header */
+		int shield_tc[2], paths_in[2], paths_out[2];
 	} program;
 	struct {
 		int ports, locals, known, limits, counts; /* the shield's */

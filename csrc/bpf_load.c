@@ -125,10 +125,13 @@ static int map_of(const struct ws_bpf *bpf, int which, const char *name)
 
 static void find_all(struct ws_bpf *bpf)
 {
-	bpf->program.shield_tc = program_of(bpf, SHIELD, "shield_tc");
+	bpf->program.shield_tc[0] = program_of(bpf, SHIELD, "shield_tc");
+	bpf->program.shield_tc[1] = program_of(bpf, SHIELD, "shield_tc_bare");
 	bpf->program.shield_xdp = program_of(bpf, SHIELD, "shield_xdp");
-	bpf->program.paths_in = program_of(bpf, PATHS, "paths_in");
-	bpf->program.paths_out = program_of(bpf, PATHS, "paths_out");
+	bpf->program.paths_in[0] = program_of(bpf, PATHS, "paths_in");
+	bpf->program.paths_in[1] = program_of(bpf, PATHS, "paths_in_bare");
+	bpf->program.paths_out[0] = program_of(bpf, PATHS, "paths_out");
+	bpf->program.paths_out[1] = program_of(bpf, PATHS, "paths_out_bare");
 	bpf->program.steer = program_of(bpf, STEER, "steer");
 	bpf->program.tunsteer = program_of(bpf, TUNSTEER, "tunsteer");
 	bpf->map.ports = map_of(bpf, SHIELD, "ports");

@@ -29,6 +29,7 @@ from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload
 from whalescale.identity import Identity
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
+from whalescale.protocol.types import Event
 from whalescale.runtime import logbuffer, notify, reload, snapshot
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer, private_directory
@@ -286,13 +287,12 @@ class Agent:
             self._node,
             engine,
             self._limits,
-            on_event=self._tunnel.on_event,
+            on_event=self._on_event,
             on_fatal=self._on_fatal,
         )
         self._tunnel.attach(self._driver)
         self._bpf = Bpf.load(self._name, wanted=config.dataplane.bpf, xdp=config.dataplane.xdp)
         stack.callback(self._bpf.close)
-        self._tunnel.on_any_event = self._bpf.on_event
         stack.callback(self._tunnel.close)
         self._engine = engine
         self._device = WgDevice(
@@ -406,6 +406,10 @@ class Agent:
                 self._bpf.follow(addresses, self._sockets.port)
 
         await watch_addresses(self._netlink, self._ifindex, changed)
+
+    def _on_event(self, event: Event) -> None:
+        self._bpf.on_event(event)
+        self._tunnel.on_event(event)
 
     def _on_fatal(self, reason: int) -> None:
         if self._failure is None:

@@ -91,6 +91,10 @@ class DataplaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     udp_gro: bool = True
     tun_uso: bool = True
     workers: Annotated[int, Meta(ge=1, le=WORKERS_MAX)] = 1
+    #: the eBPF programs, where the kernel and the libraries allow them
+    bpf: bool = True
+    #: the shield in the card's driver (XDP) instead of at tc, where the driver takes it
+    xdp: bool = False
 
 
 class Config(Struct, frozen=True, kw_only=True):

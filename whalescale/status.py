@@ -90,10 +90,39 @@ class PeerEvent(Struct, frozen=True, kw_only=True):
     peer: str | None = None
 
 
+class PathCounts(Struct, frozen=True, kw_only=True):
+    """One direction: datagrams, UDP payload bytes, datagrams by message type (those above 0)."""
+
+    packets: int = 0
+    bytes: int = 0
+    types: dict[str, int] = {}
+
+
+class BpfPath(Struct, frozen=True, kw_only=True):
+    local: str
+    remote: str
+    rx: PathCounts = PathCounts()
+    tx: PathCounts = PathCounts()
+
+
+class Bpf(Struct, frozen=True, kw_only=True):
+    """`reason`: why it is off, or which part is; `hooks`: interface -> where the shield stands."""
+
+    state: Literal["on", "off"] = "off"
+    reason: str = ""
+    hooks: dict[str, str] = {}
+    #: datagrams let through (transport, handshake) and dropped (the rest)
+    shield: dict[str, int] = {}
+    paths: tuple[BpfPath, ...] = ()
+    #: received from where nothing was ever sent to
+    strangers: PathCounts = PathCounts()
+
+
 class Status(Struct, frozen=True, kw_only=True):
     version: int
     agent: Agent
     counters: Counters = Counters()
+    bpf: Bpf = Bpf()
     peers: tuple[Peer, ...] = ()
     events: tuple[PeerEvent, ...] = ()
 

@@ -52,6 +52,7 @@ def system(proc: Path = Path("/proc"), sys_fs: Path = Path("/sys")) -> list[Chec
         ("socket buffers", lambda: buffers(proc)),
         ("open files", open_files),
         ("BPF", bpf),
+        ("eBPF programs", bpf_programs),
         ("BTF", lambda: btf(sys_fs)),
     ]
     return [_run(name, check) for name, check in checks]
@@ -232,6 +233,26 @@ def bpf() -> Check:
             problem = f"bpf(2): {os.strerror(code)}; the tunnel works without"
             return Check(name, "warn", problem, "a kernel with CONFIG_BPF_SYSCALL has it")
     return Check(name, "ok", "the system call is there")
+
+
+def bpf_programs() -> Check:
+    """Loads them, attaches nothing."""
+    name = "eBPF programs"
+    try:
+        from whalescale.dataplane.programs import Program, Programs
+    except ImportError:
+        return Check(name, "warn", "cannot be tested without the extension", "`make setup`")
+    wanted = Program.SHIELD | Program.PATHS | Program.STEER | Program.TUNSTEER
+    try:
+        programs = Programs.load(wanted, tag=1)
+    except OSError as e:
+        fix = "" if os.geteuid() == 0 else "run it with `sudo` to see more"
+        return Check(name, "warn", f"off, because {e}; the tunnel works without", fix)
+    lacks, loaded = programs.lacks, programs.loaded
+    programs.close()
+    if lacks:
+        return Check(name, "warn", f"some are off, because {lacks}; the tunnel works without")
+    return Check(name, "ok", f"{loaded.bit_count()} load here")
 
 
 def btf(sys_fs: Path) -> Check:

@@ -120,8 +120,6 @@ class Tunnel:
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         #: called when `networks()` may have changed without a commit
         self.on_networks_changed: Callable[[], None] = lambda: None
-        #: called with every event of the core
-        self.on_any_event: Callable[[Event], None] = lambda _: None
 
     def attach(self, driver: Driver) -> None:
         self._driver = driver
@@ -270,7 +268,6 @@ class Tunnel:
 
     def on_event(self, event: Event) -> None:
         """The driver's hook: bookkeeping for status, look-ups, identified peers."""
-        self.on_any_event(event)
         peer = self.peers.get(event.peer)
         if peer is None:
             return

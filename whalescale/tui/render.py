@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from whalescale.status import Agent, Counters, Peer, Status
+from whalescale.status import Agent, Bpf, Counters, Peer, Status
 from whalescale.tui import text
 from whalescale.tui.snapshot import UNKNOWN, View
 
@@ -75,6 +75,16 @@ def offloads(agent: Agent) -> str:
     return "no offloads" if len(off) == len(switches) else f"offloads but {', '.join(off)}"
 
 
+def bpf(b: Bpf) -> str:
+    """ "shield on eth0 (tc), dropped 12", or "off, because ..." """
+    if b.state == "off":
+        return f"off, because {text.plain(b.reason)}" if b.reason else "off"
+    where = ", ".join(f"{text.plain(i)} ({text.plain(h)})" for i, h in b.hooks.items())
+    dropped = sum(n for what, n in b.shield.items() if what not in {"transport", "handshake"})
+    line = f"shield on {where or 'no interface'}, dropped {text.human_count(dropped)}"
+    return f"{line}; {text.plain(b.reason)}" if b.reason else line
+
+
 def summary(status: Status) -> Table:
     """The agent, as `ws status` shows it."""
     a, c = status.agent, status.counters
@@ -87,6 +97,7 @@ def summary(status: Status) -> Table:
         "addresses": ", ".join(dict.fromkeys([*a.addresses, a.overlay_address])),
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
         "data plane": f"{a.backend}, {a.cipher}, {workers}, {offloads(a)}",
+        "bpf": bpf(status.bpf),
         "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",
         "received": f"{text.human_bytes(c.rx_bytes)}, {text.human_count(c.rx_packets)} packets",
         "dropped": drops(c),
