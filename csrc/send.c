@@ -146,7 +146,7 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 	struct ws_keys *keys;
 	struct ws_peer *peer;
 	uint8_t *packet = frame + WS_VNET_BYTES;
-	uint32_t k, owner, longest, front = 0;
+	uint32_t k, owner, longest, front = 0, limit = worker->mtu;
 	int32_t number;
 	uint8_t ecn;
 
@@ -188,11 +188,15 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		longest = (uint32_t)(segmenter.header_bytes
 					     ? segmenter.header_bytes + segmenter.segment_bytes
 					     : segmenter.len);
-		if (!peer->frame_max_bytes || longest <= peer->frame_max_bytes)
+		if (!peer->frame_max_bytes || longest <= peer->frame_max_bytes) {
 			front = WS_FRAME_HEADER_BYTES;
-		else if (segmenter.partial &&
-			 ws_segment_begin(&segmenter, &vnet, packet, len - WS_VNET_BYTES, false))
+			/* Nor may the padding make it longer than the longest frame. */
+			if (peer->frame_max_bytes && peer->frame_max_bytes < limit)
+				limit = peer->frame_max_bytes;
+		} else if (segmenter.partial && ws_segment_begin(&segmenter, &vnet, packet,
+								 len - WS_VNET_BYTES, false)) {
 			goto malformed;
+		}
 	}
 	ecn = ws_ecn_encapsulate(packet, len - WS_VNET_BYTES);
 	for (k = 0; k < segmenter.count && keys->tx_counter < keys->reject_after_messages; k++) {
@@ -205,7 +209,7 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 						 (k ? WS_FRAME_RUN : 0));
 		ws_segment_get(&segmenter, k, head + front, &body, &body_bytes);
 		seal(worker, peer, keys, ecn, head, front + segmenter.header_bytes, body,
-		     body_bytes, worker->mtu + front);
+		     body_bytes, limit + front);
 	}
 	ws_add(peer->stats.tx_packets, k);
 	ws_add(worker->stats.tx_packets, k);

@@ -262,7 +262,7 @@ void ws_udp_fill(const struct ws_worker *worker, struct ws_tx *tx, struct msghdr
 		msg->msg_control = NULL;
 }
 
-static int send_piece(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
+static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
 {
 	const struct ws_socket *socket = ws_udp_socket(worker, tx);
 	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
@@ -277,6 +277,7 @@ static int send_piece(const struct ws_worker *worker, struct ws_tx *tx, uint32_t
 	for (int tries = 0; tries < 2; tries++) {
 		struct pollfd wait = {.fd = socket->fd, .events = POLLOUT};
 
+		ws_add(worker->stats.tx_batches, 1);
 		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL) >= 0)
 			return 0;
 		if (errno != EAGAIN && errno != ENOBUFS)

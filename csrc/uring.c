@@ -427,13 +427,16 @@ static void uring_stop(struct ws_worker *worker)
 static void send_now(struct ws_worker *worker, struct ws_tx *tx)
 {
 	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	struct uring_state *state = worker->io_state;
 	struct tx_slot *slot = (struct tx_slot *)tx;
 
+	io_uring_submit(&state->ring); /* what is queued goes before it */
 	if (!socket || (tx->no_gso && tx->count > 1)) {
 		ws_udp_rescue(worker, tx, 0);
 		return;
 	}
 	ws_udp_fill(worker, tx, &slot->msg, &slot->iov, slot->control, true);
+	ws_add(worker->stats.tx_batches, 1);
 	if (sendmsg(socket->fd, &slot->msg, MSG_NOSIGNAL) < 0)
 		ws_udp_rescue(worker, tx, errno);
 }
