@@ -264,6 +264,15 @@ struct ws_engine {
 	struct ws_worker *worker[WS_MAX_WORKERS];
 };
 
+/* engine.c: runs on the worker between two turns; before the start and after the end, here. */
+int ws_worker_call(struct ws_worker *worker, int (*run)(struct ws_worker *, void *), void *arg);
+
+/* The one worker that owns the peer. */
+static inline struct ws_worker *ws_owner(const struct ws_engine *engine, int peer)
+{
+	return engine->worker[(uint32_t)peer % engine->workers];
+}
+
 static inline void ws_drop(struct ws_worker *worker, enum ws_drop reason, uint64_t n)
 {
 	ws_add(worker->stats.drops[reason], n);

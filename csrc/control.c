@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the controlling thread changes: sockets, peers, keypairs. Each change
+ * is a function that runs on the worker concerned, between two turns.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool known(const ws_engine *engine, int peer)
+{
+	return peer >= 0 && peer < WS_MAX_PEERS && engine->peer_by_number[peer];
+}
+
+/* sockets */
+
+struct socket_change {
+	int number;
+	struct ws_socket socket;
+};
+
+static int add_socket(struct ws_worker *worker, void *arg)
+{
+	struct socket_change *change = arg;
+	int error;
+
+	worker->sockets[change->number] = change->socket;
+	if (!worker->io)
+		return 0;
+	error = worker->io->socket_added(worker, change->number);
+	if (error)
+		worker->sockets[change->number].fd = -1;
+	return error;
+}
+
+static int remove_socket(struct ws_worker *worker, void *arg)
+{
+	struct socket_change *change = arg;
+	int fd = worker->sockets[change->number].fd;
+
+	if (worker->io)
+		worker->io->socket_removed(worker, change->number);
+	worker->sockets[change->number].fd = -1;
+	close(fd);
+	for (int i = 0; i < worker->engine->next_peer; i++) {
+		struct ws_peer *peer = ws_worker_peer(worker, i);
+
+		if (peer && ws_owner(worker->engine, i) == worker && peer->socket == change->number)
+			peer->socket = -1;
+	}
+	return 0;
+}
+
+/* Each worker has a socket of its own under the same number, in one SO_REUSEPORT group. */
+int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
+		   struct ws_addr *bound)
+{
+	struct socket_change change = {.number = 0};
+	struct ws_addr wanted = *local;
+	bool share = engine->workers > 1;
+	int error = 0;
+
+	pthread_mutex_lock(&engine->control);
+	while (change.number < WS_MAX_SOCKETS && engine->worker[0]->sockets[change.number].fd >= 0)
+		change.number++;
+	if (change.number == WS_MAX_SOCKETS) {
+		pthread_mutex_unlock(&engine->control);
+		return -ENFILE;
+	}
+	if (share)
+		error = ws_udp_probe(&wanted);
+	for (uint32_t i = 0; i < engine->workers && !error; i++) {
+		error = ws_udp_open(engine, &wanted, ifindex, share, &change.socket, bound);
+		if (error)
+			break;
+		wanted = *bound; /* where port 0 was asked for */
+		error = ws_worker_call(engine->worker[i], add_socket, &change);
+		if (error)
+			close(change.socket.fd);
+	}
+	for (uint32_t i = 0; i < engine->workers && error; i++)
+		if (engine->worker[i]->sockets[change.number].fd >= 0)
+			ws_worker_call(engine->worker[i], remove_socket, &change);
+	pthread_mutex_unlock(&engine->control);
+	return error ? error : change.number;
+}
+
+int ws_socket_close(ws_engine *engine, int socket)
+{
+	struct socket_change change = {.number = socket};
+	int error = -EBADF;
+
+	pthread_mutex_lock(&engine->control);
+	if (socket >= 0 && socket < WS_MAX_SOCKETS && engine->worker[0]->sockets[socket].fd >= 0)
+		for (uint32_t i = 0; i < engine->workers; i++)
+			error = ws_worker_call(engine->worker[i], remove_socket, &change);
+	pthread_mutex_unlock(&engine->control);
+	return error;
+}
+
+int ws_set_fwmark(ws_engine *engine, uint32_t fwmark)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&engine->control);
+	for (uint32_t w = 0; w < engine->workers; w++)
+		for (int i = 0; i < WS_MAX_SOCKETS && !error; i++) {
+			int fd = engine->worker[w]->sockets[i].fd;
+
+			if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_MARK, &fwmark, sizeof(fwmark)))
+				error = -errno;
+		}
+	if (!error)
+		engine->config.fwmark = fwmark;
+	pthread_mutex_unlock(&engine->control);
+	return error;
+}
+
+static int set_mtu(struct ws_worker *worker, void *arg)
+{
+	worker->mtu = *(uint32_t *)arg;
+	return 0;
+}
+
+int ws_set_mtu(ws_engine *engine, uint32_t mtu)
+{
+	if (mtu < 576 || mtu > 65535)
+		return -EINVAL;
+	pthread_mutex_lock(&engine->control);
+	for (uint32_t i = 0; i < engine->workers; i++)
+		ws_worker_call(engine->worker[i], set_mtu, &mtu);
+	engine->config.mtu = mtu;
+	pthread_mutex_unlock(&engine->control);
+	return 0;
+}
+
+/* peers */
+
+int ws_peer_add(ws_engine *engine)
+{
+	struct ws_peer *peer = calloc(1, sizeof(*peer));
+	int number = 0;
+
+	if (!peer)
+		return -ENOMEM;
+	pthread_mutex_lock(&engine->control);
+	while (number < engine->next_peer && engine->peer_by_number[number])
+		number++;
+	if (number < WS_MAX_PEERS) {
+		peer->number = number;
+		peer->socket = -1;
+		ws_stage_queue_init(&peer->staged);
+		__atomic_store_n(&engine->peer_by_number[number], peer, __ATOMIC_RELEASE);
+		if (number == engine->next_peer)
+			engine->next_peer++;
+	} else {
+		free(peer);
+		number = -ENOSPC;
+	}
+	pthread_mutex_unlock(&engine->control);
+	return number;
+}
+
+static int unroute_peer(struct ws_worker *worker, void *arg)
+{
+	ws_allowedips_remove_peer(worker->allowedips, ((struct ws_peer *)arg)->number);
+	return 0;
+}
+
+static int remove_peer(struct ws_worker *worker, void *arg)
+{
+	struct ws_peer *peer = arg;
+
+	ws_peer_zero(worker, peer);
+	ws_stage_clear(&worker->stage, &peer->staged);
+	worker->engine->peer_by_number[peer->number] = NULL;
+	return 0;
+}
+
+int ws_peer_remove(ws_engine *engine, int peer)
+{
+	struct ws_peer *gone;
+
+	pthread_mutex_lock(&engine->control);
+	gone = known(engine, peer) ? engine->peer_by_number[peer] : NULL;
+	if (gone) {
+		for (uint32_t i = 0; i < engine->workers; i++)
+			ws_worker_call(engine->worker[i], unroute_peer, gone);
+		ws_worker_call(ws_owner(engine, peer), remove_peer, gone);
+		free(gone);
+	}
+	pthread_mutex_unlock(&engine->control);
+	return gone ? 0 : -ENOENT;
+}
+
+/* Calls `run` on the peer's worker; arg's first member must be the peer's number. */
+static int call_peer(ws_engine *engine, int peer, int (*run)(struct ws_worker *, void *), void *arg)
+{
+	int error = -ENOENT;
+
+	pthread_mutex_lock(&engine->control);
+	if (known(engine, peer))
+		error = ws_worker_call(ws_owner(engine, peer), run, arg);
+	pthread_mutex_unlock(&engine->control);
+	return error;
+}
+
+struct prefix_change {
+	int peer;
+	const struct ws_prefix *prefixes;
+	size_t count;
+};
+
+static int set_allowed_ips(struct ws_worker *worker, void *arg)
+{
+	const struct prefix_change *change = arg;
+
+	ws_allowedips_remove_peer(worker->allowedips, change->peer);
+	for (size_t i = 0; i < change->count; i++) {
+		const struct ws_prefix *prefix = &change->prefixes[i];
+		int error = ws_allowedips_insert(worker->allowedips, prefix->family, prefix->ip,
+						 prefix->cidr, change->peer);
+
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+int ws_peer_set_allowed_ips(ws_engine *engine, int peer, const struct ws_prefix *prefixes,
+			    size_t count)
+{
+	struct prefix_change change = {.peer = peer, .prefixes = prefixes, .count = count};
+	int error = -ENOENT;
+
+	pthread_mutex_lock(&engine->control);
+	if (known(engine, peer)) {
+		error = 0;
+		/* Any worker may read a packet from the TUN device: each has the whole table. */
+		for (uint32_t i = 0; i < engine->workers && !error; i++)
+			error = ws_worker_call(engine->worker[i], set_allowed_ips, &change);
+	}
+	pthread_mutex_unlock(&engine->control);
+	return error;
+}
+
+struct endpoint_change {
+	int peer;
+	const struct ws_addr *remote, *local;
+};
+
+static int set_endpoint(struct ws_worker *worker, void *arg)
+{
+	const struct endpoint_change *change = arg;
+
+	ws_peer_point(worker, ws_worker_peer(worker, change->peer), change->remote, change->local);
+	return 0;
+}
+
+int ws_peer_set_endpoint(ws_engine *engine, int peer, const struct ws_addr *remote,
+			 const struct ws_addr *local)
+{
+	struct endpoint_change change = {.peer = peer, .remote = remote, .local = local};
+
+	return call_peer(engine, peer, set_endpoint, &change);
+}
+
+struct keypair_change {
+	int peer;
+	struct ws_keys *keys;
+};
+
+static int install_keypair(struct ws_worker *worker, void *arg)
+{
+	const struct keypair_change *change = arg;
+	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
+	int error = ws_peer_install(worker, peer, change->keys);
+
+	if (!error && change->keys->initiator)
+		ws_send_staged(worker, peer);
+	return error;
+}
+
+int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair *keypair)
+{
+	struct keypair_change change = {.peer = peer, .keys = NULL};
+	int error;
+
+	if (peer < 0 || keypair->local_index % engine->workers != (uint32_t)peer % engine->workers)
+		return -EINVAL; /* its datagrams would go to a worker that does not own the peer */
+	change.keys = ws_keys_new(keypair);
+	if (!change.keys)
+		return -ENOMEM;
+	error = call_peer(engine, peer, install_keypair, &change);
+	if (error)
+		ws_keys_free(change.keys);
+	return error;
+}
+
+static int clear_keypairs(struct ws_worker *worker, void *arg)
+{
+	ws_peer_zero(worker, ws_worker_peer(worker, *(int *)arg));
+	return 0;
+}
+
+int ws_peer_clear_keypairs(ws_engine *engine, int peer)
+{
+	return call_peer(engine, peer, clear_keypairs, &peer);
+}
+
+static int drop_staged(struct ws_worker *worker, void *arg)
+{
+	struct ws_peer *peer = ws_worker_peer(worker, *(int *)arg);
+	uint32_t dropped = ws_stage_clear(&worker->stage, &peer->staged);
+
+	ws_drop(worker, WS_DROP_STAGE_FULL, dropped);
+	ws_set(peer->stats.staged, 0);
+	return (int)dropped;
+}
+
+int ws_peer_drop_staged(ws_engine *engine, int peer)
+{
+	return call_peer(engine, peer, drop_staged, &peer);
+}
+
+static int send_keepalive(struct ws_worker *worker, void *arg)
+{
+	return ws_send_keepalive(worker, ws_worker_peer(worker, *(int *)arg));
+}
+
+int ws_peer_send_keepalive(ws_engine *engine, int peer)
+{
+	return call_peer(engine, peer, send_keepalive, &peer);
+}
+
+struct control_message {
+	int peer;
+	const uint8_t *data;
+	size_t len;
+};
+
+static int send_control(struct ws_worker *worker, void *arg)
+{
+	const struct control_message *message = arg;
+
+	return ws_send_control(worker, ws_worker_peer(worker, message->peer), message->data,
+			       message->len);
+}
+
+int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_t len)
+{
+	struct control_message message = {.peer = peer, .data = data, .len = len};
+
+	if (!len || len > WS_CONTROL_MAX_BYTES || data[0] >> 4 != WS_FRAME_CONTROL_NIBBLE)
+		return -EMSGSIZE;
+	return call_peer(engine, peer, send_control, &message);
+}
+
+struct frames_change {
+	int peer;
+	int on;
+	uint32_t max_packet;
+};
+
+static int set_frames(struct ws_worker *worker, void *arg)
+{
+	const struct frames_change *change = arg;
+	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
+
+	peer->frames = change->on != 0;
+	peer->frame_max_bytes = change->max_packet;
+	return 0;
+}
+
+int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet)
+{
+	struct frames_change change = {.peer = peer, .on = on, .max_packet = max_packet};
+
+	return call_peer(engine, peer, set_frames, &change);
+}
+
+const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
+{
+	return known(engine, peer) ? &engine->peer_by_number[peer]->stats : NULL;
+}
+
+/* messages */
+
+/*
+ * Straight from the controlling thread: the kernel takes sends from any
+ * thread, and sockets come and go under the same lock.
+ */
+int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,
+	    const uint8_t *data, size_t len)
+{
+	struct ws_worker *worker = engine->worker[0];
+	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
+	struct ws_tx tx = {.len = (uint32_t)len, .stride = (uint32_t)len, .count = 1, .peer = -1};
+	const struct ws_socket *socket;
+	struct msghdr msg;
+	struct iovec iov;
+	int error = 0;
+
+	if (!len || len > WS_TX_MAX_BYTES || !remote->family)
+		return -EINVAL;
+	tx.data = (uint8_t *)(uintptr_t)data; /* only read */
+	tx.socket = -1;
+	ws_addr_to_sockaddr(remote, &tx.remote, &tx.remote_bytes);
+	pthread_mutex_lock(&engine->control);
+	/* First from where we were spoken to; if that address is gone, from anywhere. */
+	for (int attempt = 0; attempt < 2; attempt++) {
+		if (attempt == 0 && local->family == remote->family)
+			tx.local = *local;
+		else
+			tx.local.family = 0;
+		socket = ws_udp_socket(worker, &tx);
+		if (!socket) {
+			error = -EAFNOSUPPORT;
+			break;
+		}
+		ws_udp_fill(worker, &tx, &msg, &iov, control, false);
+		error = sendmsg(socket->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+		if (!error || !tx.local.family)
+			break;
+	}
+	pthread_mutex_unlock(&engine->control);
+	return error;
+}
