@@ -28,7 +28,9 @@
 #define CQ_ENTRIES 1024
 #define RX_BUFFERS 32 /* powers of two */
 #define TUN_BUFFERS 32
-#define RX_HEADER_BYTES (sizeof(struct io_uring_recvmsg_out) + sizeof(union ws_sockaddr) + 128)
+/* Control data follows the name and must be aligned. */
+#define NAME_BYTES ((sizeof(union ws_sockaddr) + 7) & ~(size_t)7)
+#define RX_HEADER_BYTES (sizeof(struct io_uring_recvmsg_out) + NAME_BYTES + WS_CONTROL_BYTES)
 #define RX_BUFFER_BYTES (WS_BUFFER_BYTES + 256)
 #define TX_SLOTS WS_TX_BUFFERS
 #define WRITE_SLOTS 64
@@ -269,8 +271,8 @@ static int uring_init(struct ws_worker *worker)
 		state->tx_free[state->tx_free_count++] = i;
 	for (uint16_t i = 0; i < WRITE_SLOTS; i++)
 		state->write_free[state->write_free_count++] = i;
-	state->receive.msg_namelen = sizeof(union ws_sockaddr);
-	state->receive.msg_controllen = 128;
+	state->receive.msg_namelen = NAME_BYTES;
+	state->receive.msg_controllen = WS_CONTROL_BYTES;
 	/* io_uring polls by itself, but gives -EAGAIN back from a non-blocking TUN device. */
 	(void)fcntl(worker->tun_fd, F_SETFL, fcntl(worker->tun_fd, F_GETFL) & ~O_NONBLOCK);
 	return 0;
