@@ -11,6 +11,8 @@ FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
 STEP := tools/step.sh
 LOG := build/log
 STAMP := build/stamp
@@ -20,12 +22,13 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help setup build test lint format fuzz demo bench install uninstall clean
+.PHONY: help setup build asan test lint format fuzz demo bench install uninstall clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup      system packages (as root), Python environment, build"
 	@echo "make build      (re)build the data plane in place"
+	@echo "make asan       the data plane under ASan and UBSan, in build/asan"
 	@echo "make demo       two hosts, a tunnel, figures (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
@@ -77,6 +80,16 @@ $(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c bpf/maps.h csrc/wire.h | $(STAMP)/apt-run
 		$(STEP) "eBPF program $*" $(LOG)/bpf-$*.log clang $(BPF_CFLAGS) -c $< -o $@ && \
 		{ ! command -v llvm-strip >/dev/null || llvm-strip -g $@; }; \
 	else echo "eBPF program $*: no clang, left out"; fi
+
+# Beside the one in the tree: the netns tests load it where WS_TEST_LIB says so.
+asan: $(STAMP)/asan
+	@:
+
+$(STAMP)/asan: $(EXT_SOURCES) | $(STAMP)/venv
+	@$(STEP) "data plane (C) under ASan and UBSan" $(LOG)/asan.log \
+		env WS_CFLAGS="-Werror -O1 $(SANITIZE)" WS_LDFLAGS="$(SANITIZE)" \
+		$(PY) setup.py --quiet build_ext --build-lib build/asan --build-temp build/asan/temp
+	@touch $@
 
 test: setup
 	@$(PY) -m pytest $(PYTEST_ARGS)
