@@ -8,12 +8,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.bench import load
 from tools.bench.contestants import Pair
 from tools.bench.model import Options, Values
-from tools.netlab import Host, LabError, Process, wait_until
+from tools.netlab import Host, LabError, Link, Process, wait_until
 from tools.peers import ROOT, HostEnd
 from whalescale.bench import measure
 from whalescale.bench.measure import MeasureError
@@ -30,7 +31,7 @@ STORM_SECONDS = 60.0
 FLOW_GBPS_MIN = 0.05
 #: RFC 2544's range, which the forged sources are of
 FORGED = "198.18.0.0/15"
-#: TEST-NET-3: nobody's address, where the flood goes when only its own cost is to be seen
+#: TEST-NET-3: nobody's address, which the third host drops what is for
 NOWHERE = "203.0.113.1"
 
 
@@ -164,15 +165,16 @@ def _flood(pair: Pair, options: Options, make: Callable[[bytes], bytes]) -> Valu
     records = pair.lab.folder / f"{make.__name__}.bin"
     if not records.exists():
         records.write_bytes(make(base64.b64decode(pair.ends[1].public_key)))
-    _route(pair)
+    aside = _aside(pair)
     alone = load.finish_tcp(load.start_tcp(pair, options.seconds), options.seconds).gbps
-    beside, _ = _beside(pair, options.seconds, records, NOWHERE)
+    nowhere, agent = Aim(NOWHERE, *aside), Aim(pair.link.address(pair.b), pair.link, pair.b)
+    beside, _ = _beside(pair, options.seconds, records, nowhere)
     if beside < 0.05 * alone or alone < FLOW_GBPS_MIN:
         raise MeasureError(
             f"the flow is sick without any flood to the agent: {alone:.3f} Gbit/s by itself, "
             f"{beside:.3f} beside a flood to nowhere"
         )
-    under, sent = _beside(pair, options.seconds, records, pair.link.address(pair.b))
+    under, sent = _beside(pair, options.seconds, records, agent)
     return {
         "cost_percent": 100 * (1 - under / beside),
         "cost_raw_percent": 100 * (1 - under / alone),
@@ -181,25 +183,38 @@ def _flood(pair: Pair, options: Options, make: Callable[[bytes], bytes]) -> Valu
     }
 
 
-def _route(pair: Pair) -> None:
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where a flood goes: an address, and the link to the host that gets it."""
+
+    address: str
+    link: Link
+    host: Host
+
+
+def _aside(pair: Pair) -> tuple[Link, Host]:
     """A third host that drops what is for nowhere; and b can answer the forged sources (to a,
     which drops it): an agent that replies pays for its replies."""
-    if any(host.name == "c" for host in pair.lab.hosts):
-        return
+    if pair.aside is not None:
+        return pair.aside
     c: Host = pair.lab.host("c")
-    aside = pair.lab.link(pair.a, c)
-    pair.a.ip(f"route add {NOWHERE}/32 via {aside.address(c)}")
+    link = pair.lab.link(pair.a, c)
     pair.b.ip(f"route add {FORGED} via {pair.link.address(pair.a)}")
     for host in (pair.a, pair.b, c):
         for key in ("ipv4.conf.all.rp_filter", "ipv4.ip_forward"):
             host.run("sysctl", "-qw", f"net.{key}=0")
+    pair.aside = (link, c)
+    return pair.aside
 
 
-def _beside(pair: Pair, seconds: float, records: Path, to: str) -> tuple[float, float]:
+def _beside(pair: Pair, seconds: float, records: Path, aim: Aim) -> tuple[float, float]:
     """(Gbit/s of a flow, datagrams/s of the flood beside it)."""
     end = pair.ends[1]
+    # Whoever floods has a machine of his own; here he comes first on the one that there is.
     flood: Process = pair.a.spawn(
-        *(load.udpblast(), "flood", "--to", to, "--port", str(end.port)),
+        *("nice", "-n", "-15", load.udpblast(), "flood"),
+        *("--to", aim.address, "--port", str(end.port), "--device", aim.link.device(pair.a)),
+        *("--mac", load.mac_of(aim.host, aim.link.device(aim.host))),
         *("--size", str(INITIATION_BYTES), "--rate", str(FLOOD_PPS)),
         *("--seconds", f"{seconds + 25:g}", "--records", records),
     )
@@ -207,8 +222,9 @@ def _beside(pair: Pair, seconds: float, records: Path, to: str) -> tuple[float, 
         try:
             gbps = load.finish_tcp(load.start_tcp(pair, seconds), seconds).gbps
         except (MeasureError, LabError) as error:
-            if flood.poll() is not None or not pair.alive() or to == NOWHERE:
-                raise MeasureError(f"a flow beside a flood to {to}: {error}") from error
+            if flood.poll() is not None or not pair.alive() or aim.address == NOWHERE:
+                where = f"a flow beside a flood to {aim.address}"
+                raise MeasureError(f"{where}: {error}") from error
             # The agent lives and lets nothing through: that is what the flood costs.
             gbps = 0.0
     finally:

@@ -18,7 +18,8 @@ from tools.peers import ROOT
 from whalescale.bench import measure
 from whalescale.bench.measure import Load, MeasureError
 
-SOURCE = Path(__file__).with_name("udpblast.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("udpblast.c", "flood.c"))
+HEADER = Path(__file__).with_name("udpblast.h")
 BINARY = ROOT / "build/bench/udpblast"
 
 #: what an MTU of 1420 leaves of a UDP/IPv4 packet
@@ -33,14 +34,15 @@ _ports = itertools.cycle(range(5201, 5299))
 
 def udpblast() -> Path:
     """The generator, compiled when its source is newer. SkipError: no compiler."""
-    if BINARY.exists() and BINARY.stat().st_mtime >= SOURCE.stat().st_mtime:
+    changed = max(path.stat().st_mtime for path in (*SOURCES, HEADER))
+    if BINARY.exists() and BINARY.stat().st_mtime >= changed:
         return BINARY
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise SkipError("udpblast needs a C compiler: apt-get install gcc")
     BINARY.parent.mkdir(parents=True, exist_ok=True)
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    run(compiler, *flags, "-o", BINARY, SOURCE)
+    run(compiler, *flags, "-o", BINARY, *SOURCES)
     return BINARY
 
 

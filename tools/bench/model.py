@@ -188,6 +188,8 @@ class Target:
     aim: float | None
     better: Literal["more", "less"]
     unit: str = "x"
+    #: a metric and what its median has to be at least, else the figure is of something else
+    needs: tuple[str, float] | None = None
 
     def reached(self, value: float, bound: float) -> bool:
         return value >= bound if self.better == "more" else value <= bound
@@ -249,6 +251,11 @@ def figure(run: Run, target: Target) -> Figure:
         reason = reason or _reason(under, target.under)
     if value is None and not reason:
         reason = "no round in which both were measured"
+    if value is not None and target.needs is not None:
+        metric, least = target.needs
+        found = over.median(metric) or 0.0
+        if found < least:
+            value, reason = None, f"needs {metric} of {least:,.0f}, there were {found:,.0f}"
     return Figure(target, value, reason, sum(v is not None for v in values))
 
 

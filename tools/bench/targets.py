@@ -28,6 +28,9 @@ METRICS = {m.key: m for m in _METRICS}
 WS, NEW, OLD, BARE = "whalescale", "wireguard-go", "wireguard-go-debian", "bare"
 TO_WS, FROM_WS = "vanilla-receives", "vanilla-sends"
 
+#: less is not the flood that the figure is about
+FULL_FLOOD = ("flood_pps", 180_000.0)
+
 TARGETS = (
     Target("tcp-newest", "one TCP flow / wireguard-go newest", "tcp1", "gbps", WS, NEW, 2.0, 3.0,
            "more"),
@@ -52,7 +55,7 @@ TARGETS = (
     Target("storm", "handshake storm: of 1,000 new peers connected", "storm", "storm_complete",
            WS, None, 1000, None, "more", ""),
     Target("flood-junk", "cost of 200k/s of junk to a TCP flow, shield on", "flood-junk",
-           "cost_percent", "whalescale:bpf=true", None, 15, None, "less", "%"),
+           "cost_percent", "whalescale:bpf=true", None, 15, None, "less", "%", FULL_FLOOD),
     Target("flood-mac1", "cost of 200k/s of initiations to a TCP flow, shield on", "flood-mac1",
-           "cost_percent", "whalescale:bpf=true", None, 15, None, "less", "%"),
+           "cost_percent", "whalescale:bpf=true", None, 15, None, "less", "%", FULL_FLOOD),
 )  # fmt: skip

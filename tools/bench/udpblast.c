@@ -4,34 +4,31 @@
  *
  *   udpblast send  --to ADDR --port P --size N --seconds S [--gso] [--threads T] [--rate PPS]
  *   udpblast sink  --listen ADDR --port P --seconds S [--gro]
- *   udpblast flood --to ADDR --port P --size N --seconds S --rate PPS --records FILE
+ *   udpblast flood --to ADDR --port P --size N --seconds S --rate PPS --records FILE \
+ *                  --device NAME --mac ADDRESS
  *
  * send:  datagrams of N bytes, 64 a system call; --gso: 64 (at most 64,000 bytes) a UDP_SEGMENT send.
  * sink:  prints "ready" when bound, counts what comes, ends when nothing came for half a second
  *        after the first datagram, or after S seconds. --gro: takes runs of equal datagrams whole.
  * flood: IPv4 datagrams with forged source addresses (198.18.0.0/15, RFC 2544's) whose payloads
- *        are the N-byte records of a file, in turn. Needs CAP_NET_RAW.
+ *        are the N-byte records of a file, in turn; whole frames, straight to the device. Needs
+ *        CAP_NET_RAW.
  *
  * Each prints one line of JSON at its end. Everything is bounded in time and count.
  */
 #define _GNU_SOURCE
+#include "udpblast.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <netdb.h>
-#include <netinet/ip.h>
 #include <netinet/udp.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,46 +39,6 @@
 #define UDP_GRO 104
 #endif
 
-enum {
-	BATCH = 64,
-	/* UDP_MAX_SEGMENTS of the kernels before 6.9 */
-	SEGMENTS_MAX = 64,
-	GSO_BYTES_MAX = 64000,
-	PLAIN_BYTES_MAX = 9216,
-	GRO_BYTES_MAX = 65536,
-	THREADS_MAX = 16,
-	SECONDS_MAX = 300,
-	SOCKET_BUFFER_BYTES = 32 << 20,
-	IDLE_MS = 500,
-	/* Between two looks at an empty socket; the buffer holds far more than what comes meanwhile. */
-	SINK_SLEEP_NS = 250000,
-};
-
-#define NS_PER_S 1000000000ull
-/* No run sends more than this, whatever it was told. */
-#define COUNT_MAX 4000000000ull
-/* Each datagram begins with it, so that the sink counts nothing else. */
-#define MAGIC 0x5753424c41535431ull
-
-struct options {
-	const char *address;
-	const char *records;
-	const char *port;
-	size_t size;
-	double seconds;
-	uint64_t rate;
-	int threads;
-	bool gso;
-	bool gro;
-};
-
-struct result {
-	uint64_t packets;
-	uint64_t errors;
-	int first_error;
-	uint64_t ns;
-};
-
 struct sender {
 	const struct options *options;
 	const struct addrinfo *to;
@@ -90,7 +47,7 @@ struct sender {
 	int fatal;
 };
 
-static volatile sig_atomic_t stopped;
+volatile sig_atomic_t stopped;
 
 static void stop(int number)
 {
@@ -98,7 +55,7 @@ static void stop(int number)
 	stopped = 1;
 }
 
-static uint64_t now_ns(void)
+uint64_t now_ns(void)
 {
 	struct timespec t;
 
@@ -106,20 +63,19 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-static void die(const char *what)
+void die(const char *what)
 {
 	fprintf(stderr, "udpblast: %s: %s\n", what, strerror(errno));
 	exit(1);
 }
 
-static void refuse(const char *what)
+void refuse(const char *what)
 {
 	fprintf(stderr, "udpblast: %s\n", what);
 	exit(2);
 }
 
-/* The larger one where the capability is there; without it what the kernel grants has to do. */
-static void set_buffer(int fd, int force, int plain)
+void set_buffer(int fd, int force, int plain)
 {
 	int bytes = SOCKET_BUFFER_BYTES;
 
@@ -127,7 +83,7 @@ static void set_buffer(int fd, int force, int plain)
 		setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
 }
 
-static struct addrinfo *resolve(const struct options *o)
+struct addrinfo *resolve(const struct options *o)
 {
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
 				 .ai_socktype = SOCK_DGRAM};
@@ -139,8 +95,7 @@ static struct addrinfo *resolve(const struct options *o)
 	return found;
 }
 
-/* Sleeps until the packets already sent are due; returns the time after it. */
-static uint64_t pace(uint64_t start, uint64_t sent, uint64_t rate)
+uint64_t pace(uint64_t start, uint64_t sent, uint64_t rate)
 {
 	uint64_t now = now_ns();
 	uint64_t due;
@@ -157,8 +112,7 @@ static uint64_t pace(uint64_t start, uint64_t sent, uint64_t rate)
 	return now_ns();
 }
 
-/* Sends one batch; counts what the kernel did not take. Returns messages taken. */
-static int send_batch(int fd, struct mmsghdr *messages, int count, struct result *r)
+int send_batch(int fd, struct mmsghdr *messages, int count, struct result *r)
 {
 	int sent = sendmmsg(fd, messages, (unsigned int)count, 0);
 
@@ -174,8 +128,7 @@ static int send_batch(int fd, struct mmsghdr *messages, int count, struct result
 	return 0;
 }
 
-/* Fatal: what no later try can change. */
-static bool hopeless(const struct result *r)
+bool hopeless(const struct result *r)
 {
 	return r->errors >= 1000 && r->packets == 0;
 }
@@ -384,107 +337,6 @@ static int run_sink(const struct options *o)
 	return 0;
 }
 
-static unsigned char *read_records(const struct options *o, size_t *count)
-{
-	FILE *file = fopen(o->records, "rb");
-	struct stat about;
-	unsigned char *memory;
-	size_t size;
-
-	if (!file || fstat(fileno(file), &about) < 0)
-		die(o->records);
-	size = (size_t)about.st_size;
-	*count = size / o->size;
-	if (!*count || *count * o->size != size || size > (64u << 20))
-		refuse("--records: not a whole number of records of --size, or over 64 MiB");
-	memory = malloc(size);
-	if (!memory || fread(memory, 1, size, file) != size)
-		die(o->records);
-	fclose(file);
-	return memory;
-}
-
-struct forged {
-	struct iphdr ip;
-	struct udphdr udp;
-} __attribute__((packed));
-
-/* xorshift64: the sources need only differ */
-static uint64_t next_random(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
-static int run_flood(const struct options *o)
-{
-	struct addrinfo *to = resolve(o);
-	struct sockaddr_in remote;
-	struct mmsghdr messages[BATCH];
-	struct iovec parts[BATCH][2];
-	struct forged headers[BATCH];
-	struct result r = {0};
-	uint64_t state = 0x9e3779b97f4a7c15ull ^ now_ns(), start, now, end;
-	size_t records, next = 0;
-	unsigned char *memory = read_records(o, &records);
-	int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
-
-	if (fd < 0)
-		die("a raw socket");
-	if (to->ai_family != AF_INET)
-		refuse("flood: IPv4 only");
-	memcpy(&remote, to->ai_addr, sizeof(remote));
-	freeaddrinfo(to);
-	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
-	memset(messages, 0, sizeof(messages));
-	memset(headers, 0, sizeof(headers));
-	for (int i = 0; i < BATCH; i++) {
-		struct forged *h = &headers[i];
-
-		/* The kernel fills in the IP checksum; a UDP checksum of 0 means none (RFC 768). */
-		h->ip.version = 4;
-		h->ip.ihl = 5;
-		h->ip.ttl = 64;
-		h->ip.protocol = IPPROTO_UDP;
-		h->ip.tot_len = htons((uint16_t)(sizeof(*h) + o->size));
-		h->ip.daddr = remote.sin_addr.s_addr;
-		h->udp.dest = remote.sin_port;
-		h->udp.len = htons((uint16_t)(sizeof(h->udp) + o->size));
-		parts[i][0] = (struct iovec){h, sizeof(*h)};
-		parts[i][1].iov_len = o->size;
-		messages[i].msg_hdr.msg_iov = parts[i];
-		messages[i].msg_hdr.msg_iovlen = 2;
-		messages[i].msg_hdr.msg_name = &remote;
-		messages[i].msg_hdr.msg_namelen = sizeof(remote);
-	}
-
-	start = now_ns();
-	end = start + (uint64_t)(o->seconds * (double)NS_PER_S);
-	for (now = start; now < end && !stopped && r.packets < COUNT_MAX;) {
-		for (int i = 0; i < BATCH; i++) {
-			const uint64_t random = next_random(&state);
-
-			headers[i].ip.saddr = htonl(0xc6120000u | (uint32_t)(random & 0x1ffff));
-			headers[i].udp.source = htons((uint16_t)(1024 + (random >> 40) % 60000));
-			parts[i][1].iov_base = memory + next * o->size;
-			next = next + 1 < records ? next + 1 : 0;
-		}
-		r.packets += (uint64_t)send_batch(fd, messages, BATCH, &r);
-		if (hopeless(&r)) {
-			errno = r.first_error;
-			die("flood");
-		}
-		now = pace(start, r.packets, o->rate);
-	}
-	free(memory);
-	close(fd);
-	printf("{\"sent\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"seconds\": %.6f}\n", r.packets,
-	       r.errors, (double)(now - start) / (double)NS_PER_S);
-	return 0;
-}
-
 /* A whole number of [low, high], or the end. */
 static uint64_t number_of(const char *name, const char *text, uint64_t low, uint64_t high)
 {
@@ -512,6 +364,8 @@ static struct options parse(int argc, char **argv)
 		{"threads", required_argument, NULL, 'n'},
 		{"rate", required_argument, NULL, 'r'},
 		{"records", required_argument, NULL, 'f'},
+		{"device", required_argument, NULL, 'd'},
+		{"mac", required_argument, NULL, 'm'},
 		{"gso", no_argument, NULL, 'g'},
 		{"gro", no_argument, NULL, 'G'},
 		{NULL, 0, NULL, 0},
@@ -546,6 +400,12 @@ static struct options parse(int argc, char **argv)
 		case 'f':
 			o.records = optarg;
 			break;
+		case 'd':
+			o.device = optarg;
+			break;
+		case 'm':
+			o.mac = optarg;
+			break;
 		case 'g':
 			o.gso = true;
 			break;
@@ -576,7 +436,7 @@ int main(int argc, char **argv)
 		return run_send(&o);
 	if (!strcmp(mode, "sink"))
 		return run_sink(&o);
-	if (!o.records || !o.rate)
-		refuse("flood: --records and --rate are needed");
+	if (!o.records || !o.rate || !o.device || !o.mac)
+		refuse("flood: --records, --rate, --device and --mac are needed");
 	return run_flood(&o);
 }

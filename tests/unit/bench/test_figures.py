@@ -58,6 +58,16 @@ def test_a_storm_without_an_end_is_below_what_it_must_be() -> None:
     assert verdicts(run) == {"storm": "BELOW"}
 
 
+def test_half_a_flood_is_no_flood() -> None:
+    def run(pps: float) -> Run:
+        flood = series("cost_percent", 3.0)
+        flood.samples[0].values["flood_pps"] = pps
+        return make_run({"flood-junk": {"whalescale:bpf=true": flood}})
+
+    assert verdicts(run(199_000)) == {"flood-junk": "must reached"}
+    assert verdicts(run(90_000)) == {"flood-junk": "not measured"}
+
+
 def test_a_short_run_gives_no_verdict() -> None:
     text = report.markdown(make_run(tcp(9), rounds=2, seconds=2))
     assert "(aim reached)" in text

@@ -117,7 +117,7 @@ def test_what_is_not_ours_is_not_counted(program: Path, sinks: list[Sink]) -> No
         ["send", "--to", "127.0.0.1", "--port", "9", "--seconds", "nan"],
         ["send", "--to", "127.0.0.1", "--port", "9", "--threads", "17"],
         ["flood", "--to", "127.0.0.1", "--port", "9"],
-        ["flood", "--to", "127.0.0.1", "--port", "9", "--records", "x"],
+        ["flood", "--to", "127.0.0.1", "--port", "9", "--records", "x", "--rate", "9"],
     ],
 )
 def test_wrong_words_are_refused(program: Path, words: list[str]) -> None:
@@ -130,7 +130,8 @@ def test_records_must_be_whole(program: Path, tmp_path: Path) -> None:
     records = tmp_path / "records"
     records.write_bytes(bytes(149))
     words = ["--to", "127.0.0.1", "--port", "9", "--size", "148", "--rate", "1000"]
-    command = [program, "flood", *words, "--seconds", "1", "--records", records]
+    words += ["--device", "lo", "--mac", "02:00:00:00:00:01", "--seconds", "1"]
+    command = [program, "flood", *words, "--records", records]
     done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     assert done.returncode == 2
     assert "whole number" in done.stderr
