@@ -4,7 +4,7 @@
  * the counters. Links (XDP, and tcx from Linux 6.6) end with their descriptor,
  * so with kill -9 too.
  */
-#include "bpf_internal.h"
+#include "bpf.h"
 
 #include <errno.h>
 #include <linux/bpf.h>

@@ -3,7 +3,7 @@
  * Loads the programs of bpf/. libbpf is bound at run time, so one build works
  * with and without it.
  */
-#include "bpf_internal.h"
+#include "bpf.h"
 
 #include <errno.h>
 #include <stdio.h>

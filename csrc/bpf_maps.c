@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Maps of the programs in bpf/, by bpf(2) alone. */
-#include "bpf_internal.h"
+#include "bpf.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Steering of datagrams to sockets and of packets to TUN queues, for the engine. */
-#include "bpf_internal.h"
+#include "bpf.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -323,6 +323,22 @@ int ws_bpf_paths(ws_bpf *bpf, struct ws_bpf_path *paths, size_t max,
 /* sent: steered as asked; failed: left to the kernel. program: WS_BPF_STEER or WS_BPF_TUNSTEER. */
 int ws_bpf_steer_stats(ws_bpf *bpf, uint32_t program, uint64_t *sent, uint64_t *failed);
 
+/*
+ * Makes the bound SO_REUSEPORT sockets of one local address a group: fds[w] is
+ * worker w's. Each group has as many workers as the first one. Returns the
+ * group's number; the kernel forgets sockets when they are closed.
+ * -ENOTSUP: the program is not loaded. -ENOSPC: 64 groups are there already.
+ */
+int ws_bpf_steer_attach(ws_bpf *bpf, const int *fds, uint32_t workers);
+int ws_bpf_steer_detach(ws_bpf *bpf, int group);
+
+/* From now on this TUN device's packets go to the queue that the prefixes say, else to queue 0. */
+int ws_bpf_tunsteer_attach(ws_bpf *bpf, int tun_fd);
+/* Packets to this prefix go to this worker's queue; replaces what was said of it before. */
+int ws_bpf_tunsteer_set(ws_bpf *bpf, const struct ws_prefix *prefix, uint32_t worker);
+/* -ENOENT: nothing was said of it. */
+int ws_bpf_tunsteer_remove(ws_bpf *bpf, const struct ws_prefix *prefix);
+
 /* cdef-end */
 
 #define WS_MAX_WORKERS 16

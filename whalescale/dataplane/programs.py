@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 from pathlib import Path
 from typing import Any, Final
 
-from whalescale.dataplane.engine import Addr, c_addr, check, ffi, fill_addr, lib, py_addr
+from whalescale.dataplane.engine import Addr, Network, c_addr, check, ffi, fill_addr, lib, py_addr
 
 #: where `make build` puts the objects
 FOLDER: Final = Path(__file__).parent / "bpf"
@@ -167,11 +167,38 @@ class Programs:
                 found[local, remote] = (_counts(c.rx), _counts(c.tx))
         return found, _counts(strangers)
 
+    def steer(self, fds: Sequence[int]) -> int:
+        """Make the bound SO_REUSEPORT sockets of one local address a group, in the workers' order:
+        worker = receiver index % workers. Returns the group's number."""
+        return check(lib.ws_bpf_steer_attach(self._bpf, list(fds), len(fds)), "eBPF steering")
+
+    def unsteer(self, group: int) -> None:
+        check(lib.ws_bpf_steer_detach(self._bpf, group), "eBPF steering")
+
+    def steer_tun(self, fd: int) -> None:
+        """Let `set_owner` choose the queues of this TUN device; unknown destinations: queue 0."""
+        check(lib.ws_bpf_tunsteer_attach(self._bpf, fd), "TUN steering")
+
+    def set_owner(self, network: Network, worker: int) -> None:
+        check(lib.ws_bpf_tunsteer_set(self._bpf, _prefix(network), worker), "TUN steering")
+
+    def remove_owner(self, network: Network) -> None:
+        """OSError ENOENT: it had none."""
+        check(lib.ws_bpf_tunsteer_remove(self._bpf, _prefix(network)), "TUN steering")
+
     def steer_stats(self, program: Program) -> tuple[int, int]:
         """(steered as asked, left to the kernel) of STEER or TUNSTEER."""
         sent, failed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
         check(lib.ws_bpf_steer_stats(self._bpf, int(program), sent, failed), "eBPF counters")
         return int(sent[0]), int(failed[0])
+
+
+def _prefix(network: Network) -> Any:
+    c = ffi.new("struct ws_prefix *")
+    c.family, c.cidr = network.version, network.prefixlen
+    raw = network.network_address.packed
+    ffi.memmove(c.ip, raw, len(raw))
+    return c
 
 
 def _counts(c: Any) -> PathCounts:

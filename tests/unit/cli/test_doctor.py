@@ -129,7 +129,7 @@ def test_btf(tmp_path: Path) -> None:
 
 def test_a_check_that_stumbles_is_a_line(tmp_path: Path) -> None:
     report = checks.system(tmp_path, tmp_path)
-    assert len(report) == len({c.name for c in report}) == 13
+    assert len(report) == len({c.name for c in report}) == 14
     stumbled = {c.name for c in report if "could not be checked" in c.detail}
     assert stumbled == {"CAP_NET_ADMIN", "socket buffers"}
     assert all(c.fix for c in report if c.verdict == "fail")
