@@ -1,0 +1,87 @@
+"""Workers of the data plane: sessions handed over between them, changes and faults under traffic.
+
+A hub with four peers (two each on two engines of the other host), engines made and freed, devices
+and sockets that vanish. Every scenario also runs under ASan and UBSan ("sanitized").
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.netns.dataplane_run import run_scenario
+from tools.netlab import Lab
+
+pytestmark = [pytest.mark.netns, pytest.mark.parametrize("backend", ["MMSG", "URING"])]
+
+MIB = 1 << 20
+several = pytest.mark.parametrize(
+    ("workers", "sanitize"),
+    [(2, False), (3, False), (3, True)],
+    ids=["2", "3", "3-sanitized"],
+)
+one_and_more = pytest.mark.parametrize(
+    ("workers", "sanitize"),
+    [(1, True), (2, False), (2, True)],
+    ids=["1-sanitized", "2", "2-sanitized"],
+)
+
+
+@several
+def test_four_peers_at_once(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    """Without steering programs: what comes to the wrong worker is handed over, nothing is lost."""
+    run_scenario(lab, "workers", backend=backend, workers=workers, sanitize=sanitize, size=4 * MIB)
+
+
+@several
+@pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
+def test_bursts_across_workers(
+    lab: Lab, backend: str, sanitize: bool, workers: int, frames: bool
+) -> None:
+    options = {"backend": backend, "workers": workers, "frames": frames}
+    run_scenario(lab, "bursts", **options, sanitize=sanitize, step=6 if sanitize else 2)
+
+
+@one_and_more
+def test_new_keypairs_lose_nothing(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    run_scenario(lab, "rotation", backend=backend, workers=workers, sanitize=sanitize, rounds=10)
+
+
+@one_and_more
+def test_peers_come_and_go(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    run_scenario(
+        lab, "peers_come_and_go", backend=backend, workers=workers, sanitize=sanitize, rounds=30
+    )
+
+
+@one_and_more
+def test_sockets_come_and_go(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    run_scenario(
+        lab, "sockets_come_and_go", backend=backend, workers=workers, sanitize=sanitize, rounds=20
+    )
+
+
+@one_and_more
+def test_commands_are_answered(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    run_scenario(lab, "commands", backend=backend, workers=workers, sanitize=sanitize)
+
+
+@one_and_more
+def test_the_device_vanishes(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    run_scenario(lab, "device_deleted", backend=backend, workers=workers, sanitize=sanitize)
+
+
+@one_and_more
+def test_close_under_load(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    run_scenario(
+        lab, "close_under_load", backend=backend, workers=workers, sanitize=sanitize, rounds=3
+    )
+
+
+@pytest.mark.parametrize("sanitize", [False, True], ids=["", "sanitized"])
+def test_nothing_is_left_open(lab: Lab, backend: str, sanitize: bool) -> None:
+    """50 engines made, started and freed, on the same port and interface name."""
+    run_scenario(lab, "cycles", backend=backend, sanitize=sanitize, rounds=10 if sanitize else 51)
+
+
+def test_freed_without_a_start(lab: Lab, backend: str) -> None:
+    run_scenario(lab, "never_started", backend=backend, workers=2, sanitize=True)
