@@ -404,6 +404,7 @@ class Agent:
                 last = addresses
                 self._sockets.follow(addresses)
                 self._bpf.follow(addresses, self._sockets.port)
+                self._driver.announce()
 
         await watch_addresses(self._netlink, self._ifindex, changed)
 

@@ -80,6 +80,8 @@ class Peer(Struct, frozen=True, kw_only=True):
     staged: int = 0
     persistent_keepalive: int = 0
     preshared_key: bool = False
+    #: data frames go through the session (docs/multipath.md), not plain WireGuard packets
+    extended: bool = False
 
 
 class PeerEvent(Struct, frozen=True, kw_only=True):

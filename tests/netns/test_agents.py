@@ -106,3 +106,23 @@ def test_sigterm_ends_it_as_well(two: Two) -> None:
     assert two.a.process.stop() == 0
     assert two.a.interface not in two.a.host.link_names()
     assert not (UAPI_FOLDER / f"{two.a.interface}.sock").exists()
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_a_host_that_moves_in_silence_is_followed(lab: Lab, outer: int) -> None:
+    """Only the other side speaks: the mover's agent must make itself known."""
+    two = make_two(lab)
+    two.start(outer)
+    two.b.ping(two.a, count=1)
+    two.link.remove_address(two.a.host, outer)
+    two.link.add_address(two.a.host, outer, 11)
+    two.b.ping(two.a, count=1, seconds=5)
+    status = json.loads(two.b.ws("status", "-i", two.b.interface, "--json").stdout)
+    assert two.link.address(two.a.host, outer, 11) in status["peers"][0]["endpoint"]
+
+
+def test_two_nodes_speak_frames(two: Two) -> None:
+    two.a.ping(two.b, count=1)
+    for end in (two.a, two.b):
+        status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
+        assert status["peers"][0]["extended"] is True

@@ -164,6 +164,14 @@ class Driver:
         self._node.want_handshake(handle, self.now())
         self.drain()
 
+    def announce(self) -> None:
+        """Our addresses changed: let every peer with a session see the new one.
+
+        Who only receives would else stay at the old address until a keepalive is due, up to 30 s.
+        """
+        for handle in self._live:
+            self._engine.send_keepalive(self._numbers[handle])
+
     def number(self, handle: PeerHandle) -> int:
         """The engine's number of a peer."""
         return self._numbers[handle]

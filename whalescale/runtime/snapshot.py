@@ -168,4 +168,5 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "staged": stats.staged,
         "persistent_keepalive": spec.persistent_keepalive,
         "preshared_key": any(spec.preshared_key),
+        "extended": core.extended,
     }

@@ -205,6 +205,7 @@ def detail(view: View, width: int) -> Panel:
     key = peer.id or peer.fingerprint or peer.wireguard_public_key or text.NONE
     candidates = ", ".join(peer.candidates) or text.NONE
     psk = "with" if peer.preshared_key else "without"
+    mode = "extended" if peer.extended else "plain WireGuard"
     every = f"{peer.persistent_keepalive} s" if peer.persistent_keepalive else "off"
     lines = [
         ("↑ sent", f"{text.sparkline([t for t, _ in history], bars)} {text.human_rate(r.tx_bps)}"),
@@ -221,7 +222,7 @@ def detail(view: View, width: int) -> Panel:
         ("candidates", candidates),
         ("allowed IPs", ", ".join(peer.allowed_ips) or text.NONE),
         ("last seen", f"{text.human_ago(peer.last_received_s)}, {peer.staged} packets waiting"),
-        ("keepalive", f"{every}, {psk} preshared key"),
+        ("session", f"{mode}, {psk} preshared key, keepalive {every}"),
         ("key", key),
     ]
     events = [e for e in view.current.events if e.peer in {peer.name, None}][-2:]

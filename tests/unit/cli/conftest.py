@@ -5,24 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_agent import FakeAgent
+from run_ws import Done, Ws
 
 from whalescale.cli import common, main
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Ws = Callable[..., Done]
 
 
 @pytest.fixture(autouse=True)

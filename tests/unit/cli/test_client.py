@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ws
 from fake_agent import FakeAgent, failure, ok, sample
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from run_ws import Ws
 
 from whalescale.cli import client
 from whalescale.cli.common import CliError

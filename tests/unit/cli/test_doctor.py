@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Ws
 from fake_agent import FakeAgent
+from run_ws import Ws
 
 from whalescale.cli import checks
 
@@ -58,6 +58,8 @@ def test_capability(tmp_path: Path, mask: str, held: bool) -> None:
 
 def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "whalescale.dataplane.engine", None)
+    # What another test imported stays an attribute of its package.
+    monkeypatch.delattr("whalescale.dataplane.engine", raising=False)
     found = checks.extension()
     assert (found.verdict, found.fix) == ("fail", "`make setup`")
     for which in ("ipsec-mb", "openssl"):

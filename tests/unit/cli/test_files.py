@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Ws
 from fake_agent import FakeAgent, failure
+from run_ws import Ws
 
 from whalescale import config, identity, keyfiles
 from whalescale.cli import wgquick

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Ws
 from fake_agent import FakeAgent
+from run_ws import Ws
 
 from whalescale.cli import lifecycle
 

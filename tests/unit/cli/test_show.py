@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ws
 from fake_agent import FakeAgent, failure, ok, sample
+from run_ws import Ws
 
 from whalescale import status
 from whalescale.cli import ping

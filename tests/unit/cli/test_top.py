@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Ws
 from fake_agent import FakeAgent, sample
+from run_ws import Ws
 
 ALT_SCREEN_ON, ALT_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 CURSOR_ON = b"\x1b[?25h"

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Ws
+from run_ws import Ws
 
 from whalescale import __version__
 from whalescale.cli import main as ws_main

@@ -198,7 +198,7 @@ def test_screen() -> None:
         "▁▂▃▄▅▆▇█",
         "192.0.2.1:51820 → 192.0.2.7:51820",
         "berlin.example:51820, 192.0.2.7:51820",
-        "25 s, with preshared key",
+        "with preshared key, keepalive 25 s",
         "22:13:20 UTC",
         "session established",
         render.HINTS,
