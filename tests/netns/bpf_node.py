@@ -16,7 +16,6 @@ from dataclasses import asdict
 from whalescale.dataplane import engine
 from whalescale.dataplane.programs import Hook, Program, Programs, Rates
 
-
 SO_RCVBUFFORCE = 33
 
 

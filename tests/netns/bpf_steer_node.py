@@ -117,7 +117,7 @@ def tun(programs: Programs, result: dict[str, object]) -> None:
     wanted = {"10.9.1.1": 1, "10.9.1.7": 0, "10.9.2.1": 0, "10.9.200.1": 0}
     wanted |= {"fd09:0:1::5": 1, "fd09:0:2::5": 0}
     found = {}
-    for target, queue in wanted.items():
+    for target in wanted:
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
         for _ in range(20):
             with socket.socket(family, socket.SOCK_DGRAM) as s:
