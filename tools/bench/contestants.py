@@ -100,8 +100,6 @@ class Pair:
         check(name)
         self.name = name
         self.lab = Lab()
-        #: a third host and the link from a to it, once somebody needs it
-        self.aside: tuple[Link, Host] | None = None
         try:
             self.a: Host = self.lab.host("a")
             self.b: Host = self.lab.host("b")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tools.bench import load
 from tools.bench.contestants import Pair
-from tools.bench.model import Options, Values
-from tools.netlab import Host, LabError, Link, Process, wait_until
+from tools.bench.model import Options, SkipError, Values
+from tools.netlab import LabError, Process, wait_until
 from tools.peers import ROOT, HostEnd
 from whalescale.bench import measure
 from whalescale.bench.measure import MeasureError
@@ -31,8 +31,8 @@ STORM_SECONDS = 60.0
 FLOW_GBPS_MIN = 0.05
 #: RFC 2544's range, which the forged sources are of
 FORGED = "198.18.0.0/15"
-#: TEST-NET-3: nobody's address, which the third host drops what is for
-NOWHERE = "203.0.113.1"
+#: a device that drops everything, which the flood goes to when only the generator is to be seen
+NOWHERE = "nowhere"
 
 
 def add_peers(end: HostEnd, identities: list[Identity]) -> None:
@@ -160,14 +160,14 @@ def _flood(pair: Pair, options: Options, make: Callable[[bytes], bytes]) -> Valu
     """A TCP flow by itself, beside a flood to nowhere, beside the same flood to the agent.
 
     The generator runs on the same cores as the flow, and its own CPU time is no fault of the
-    agent's: the cost is told against the flood to nowhere, and (raw) against no flood.
+    agent's: the cost is told against the flood to nowhere, and (raw) against no flood. All that
+    the kernel does on the way in, and the shield, count as the cost.
     """
     records = pair.lab.folder / f"{make.__name__}.bin"
     if not records.exists():
         records.write_bytes(make(base64.b64decode(pair.ends[1].public_key)))
-    aside = _aside(pair)
+    nowhere, agent = _aims(pair)
     alone = load.finish_tcp(load.start_tcp(pair, options.seconds), options.seconds).gbps
-    nowhere, agent = Aim(NOWHERE, *aside), Aim(pair.link.address(pair.b), pair.link, pair.b)
     beside, _ = _beside(pair, options.seconds, records, nowhere)
     if beside < 0.05 * alone or alone < FLOW_GBPS_MIN:
         raise MeasureError(
@@ -185,26 +185,32 @@ def _flood(pair: Pair, options: Options, make: Callable[[bytes], bytes]) -> Valu
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Where a flood goes: an address, and the link to the host that gets it."""
+    """Where a flood goes. `device` is a's."""
 
+    device: str
+    mac: str
     address: str
-    link: Link
-    host: Host
+    to_agent: bool
 
 
-def _aside(pair: Pair) -> tuple[Link, Host]:
-    """A third host that drops what is for nowhere; and b can answer the forged sources (to a,
-    which drops it): an agent that replies pays for its replies."""
-    if pair.aside is not None:
-        return pair.aside
-    c: Host = pair.lab.host("c")
-    link = pair.lab.link(pair.a, c)
-    pair.b.ip(f"route add {FORGED} via {pair.link.address(pair.a)}")
-    for host in (pair.a, pair.b, c):
-        for key in ("ipv4.conf.all.rp_filter", "ipv4.ip_forward"):
-            host.run("sysctl", "-qw", f"net.{key}=0")
-    pair.aside = (link, c)
-    return pair.aside
+def _aims(pair: Pair) -> tuple[Aim, Aim]:
+    """(nowhere: a device that drops what it is told to send; the agent on b).
+
+    b can answer the forged sources (to a, which drops it): an agent that replies pays for it.
+    """
+    if NOWHERE not in pair.a.link_names():
+        # Whichever this kernel has: ifb drops what no filter sent it.
+        kinds = ("dummy", "ifb")
+        if not any(pair.a.ip(f"link add {NOWHERE} type {kind}", check=False) for kind in kinds):
+            raise SkipError("this kernel has neither dummy nor ifb devices to flood in its place")
+        pair.a.ip(f"link set {NOWHERE} up")
+        pair.b.ip(f"route add {FORGED} via {pair.link.address(pair.a)}")
+        for host in (pair.a, pair.b):
+            for key in ("ipv4.conf.all.rp_filter", "ipv4.ip_forward"):
+                host.run("sysctl", "-qw", f"net.{key}=0")
+    mac, address = load.mac_of(pair.b, pair.link.device(pair.b)), pair.link.address(pair.b)
+    nowhere = Aim(NOWHERE, mac, address, to_agent=False)
+    return nowhere, Aim(pair.link.device(pair.a), mac, address, to_agent=True)
 
 
 def _beside(pair: Pair, seconds: float, records: Path, aim: Aim) -> tuple[float, float]:
@@ -213,8 +219,7 @@ def _beside(pair: Pair, seconds: float, records: Path, aim: Aim) -> tuple[float,
     # Whoever floods has a machine of his own; here he comes first on the one that there is.
     flood: Process = pair.a.spawn(
         *("nice", "-n", "-15", load.udpblast(), "flood"),
-        *("--to", aim.address, "--port", str(end.port), "--device", aim.link.device(pair.a)),
-        *("--mac", load.mac_of(aim.host, aim.link.device(aim.host))),
+        *("--to", aim.address, "--port", str(end.port), "--device", aim.device, "--mac", aim.mac),
         *("--size", str(INITIATION_BYTES), "--rate", str(FLOOD_PPS)),
         *("--seconds", f"{seconds + 25:g}", "--records", records),
     )
@@ -222,8 +227,8 @@ def _beside(pair: Pair, seconds: float, records: Path, aim: Aim) -> tuple[float,
         try:
             gbps = load.finish_tcp(load.start_tcp(pair, seconds), seconds).gbps
         except (MeasureError, LabError) as error:
-            if flood.poll() is not None or not pair.alive() or aim.address == NOWHERE:
-                where = f"a flow beside a flood to {aim.address}"
+            if flood.poll() is not None or not pair.alive() or not aim.to_agent:
+                where = f"a flow beside a flood into {aim.device}"
                 raise MeasureError(f"{where}: {error}") from error
             # The agent lives and lets nothing through: that is what the flood costs.
             gbps = 0.0

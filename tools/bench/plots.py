@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from tools.bench.contestants import label
 from tools.bench.model import Run, Scenario, Series, figures
+from tools.bench.report import measured
 from tools.bench.scenarios import SCENARIOS
 from tools.bench.targets import METRICS, TARGETS, WS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SHARE_MAX = 4.0
 OURS, OTHERS = "#2563a8", "#a0a6ad"
 MUST, AIM = "#c0392b", "#1e8449"
 
@@ -68,8 +70,7 @@ def _scenario(run: Run, scenario: Scenario, path: Path) -> Path | None:
         reach = [[middle - min(values)], [max(values) - middle]]
         colour = OURS if WS in name or name.startswith("vanilla") else OTHERS
         axes.barh(y, middle, color=colour, xerr=reach, ecolor="#444444", capsize=3, height=0.6)
-        text = f"{middle:,.{metric.digits}f}"
-        axes.annotate(text, (max(values), y), (6, 0), textcoords="offset points", va="center")
+        _write(axes, f"{middle:,.{metric.digits}f}", max(values), y)
     axes.set_yticks(range(len(rows)), [label(name) for name, _, _ in rows])
     axes.invert_yaxis()
     axes.margins(x=0.14)
@@ -98,7 +99,7 @@ def _scenario(run: Run, scenario: Scenario, path: Path) -> Path | None:
 
 def _figures(run: Run, path: Path) -> Path | None:
     """Each figure in units of its must; right of the line is good, whichever way it counts."""
-    there = [f for f in figures(run) if f.value is not None and f.value > 0]
+    there = [f for f in figures(run) if f.value is not None]
     if not there:
         return None
     axes = _axes(len(there))
@@ -106,13 +107,14 @@ def _figures(run: Run, path: Path) -> Path | None:
         target, value = figure.target, figure.value
         assert value is not None
         more = target.better == "more"
-        share = value / target.must if more else target.must / value
+        # A bar longer than that (or a cost of nothing) would only make the others short.
+        share = value / target.must if more else target.must / max(value, target.must / SHARE_MAX)
+        share = min(share, SHARE_MAX)
         axes.barh(y, share, color=OURS, height=0.6)
         if target.aim is not None:
             aim = target.aim / target.must if more else target.must / target.aim
             axes.vlines(aim, y - 0.42, y + 0.42, AIM, "--", lw=2)
-        text = f"{value:,.3g} {target.unit}".replace(" x", "x")
-        axes.annotate(text, (share, y), (6, 0), textcoords="offset points", va="center")
+        _write(axes, measured(figure), share, y)
     axes.axvline(1, color=MUST, lw=2)
     axes.set_yticks(range(len(there)), [f.target.title for f in there])
     axes.invert_yaxis()
@@ -120,6 +122,12 @@ def _figures(run: Run, path: Path) -> Path | None:
     axes.set_xlabel("times what it must be; further right is better")
     _legend(axes)
     return _save(axes, path)
+
+
+def _write(axes: Axes, text: str, x: float, y: float) -> None:
+    """Beside a bar, readable over the lines too."""
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
+    axes.annotate(text, (x, y), (6, 0), textcoords="offset points", va="center", bbox=box, zorder=5)
 
 
 def _legend(axes: Axes) -> None:
