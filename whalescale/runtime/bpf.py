@@ -28,10 +28,10 @@ from whalescale.runtime.netlink import LocalAddress
 
 log = logging.getLogger(__name__)
 
-#: A handshake costs Python about a millisecond of one core. From one source: many peers behind one
-#: NAT start at once, then come back every two minutes. From all strangers: as much as leaves most
-#: of the core to the tunnel (docs/decisions.md).
-RATES: Final = Rates(source=50, source_burst=500, strangers=200, strangers_burst=2000)
+#: A handshake costs Python about a millisecond of one core. One source: many peers behind one NAT
+#: start at once, then come back every two minutes. All strangers: what a flood may cost a running
+#: transfer decides (docs/decisions.md).
+RATES: Final = Rates(source=50, source_burst=500, strangers=100, strangers_burst=500)
 HOOKS: Final = {
     Hook.TC: "tc",
     Hook.TC_LEGACY: "tc (clsact)",
