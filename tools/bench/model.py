@@ -43,7 +43,7 @@ class Options:
     @property
     def counts(self) -> bool:
         """Whether the figures are good enough for a verdict."""
-        return self.rounds >= 5 and self.seconds >= 5
+        return not self.quick and self.rounds >= 5 and self.seconds >= 5
 
     def of(self, full: float, quick: float) -> float:
         return quick if self.quick else full

@@ -176,6 +176,8 @@ def summary(run: Run) -> str:
     text = f"{machine_line(run)} Medians of {rounds} of {o.seconds:g} s."
     if not run.complete:
         text += " The run was broken off."
+    if o.quick:
+        text += " Memory after 10 s of load instead of a minute, 50 pings instead of 200."
     if not o.counts:
         text += (
             " **A short run: its figures only show that everything works; a verdict takes 5"

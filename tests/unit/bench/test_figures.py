@@ -11,7 +11,7 @@ from fake import make_run, series, tcp
 from tools.bench import plots, report
 from tools.bench.__main__ import load, main, save
 from tools.bench.compare import compare, ratios
-from tools.bench.model import Run, Series, figures
+from tools.bench.model import Options, Run, Series, figures
 from tools.bench.scenarios import SCENARIOS, named
 from tools.bench.targets import METRICS, TARGETS
 
@@ -74,6 +74,9 @@ def test_a_short_run_gives_no_verdict() -> None:
     assert "short run" in text
     assert "| aim reached |" not in text
     full = report.markdown(make_run(tcp(9)))
+    quick = make_run(tcp(9))
+    quick.options = Options(5, 5.0, quick=True)
+    assert "(aim reached)" in report.markdown(quick), "shorter in other ways too"
     assert "| aim reached |" in full
     assert "short run" not in full
 
