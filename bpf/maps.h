@@ -36,7 +36,7 @@ enum ws_shield_count {
 	WS_SHIELD_COUNT = 7
 };
 
-/* A token a `interval_ns`, at most burst_ns / interval_ns of them saved up. interval 0: no limit. */
+/* A token every interval_ns, at most burst_ns worth of them saved up. interval_ns 0: no limit. */
 struct ws_bucket {
 	__u64 interval_ns;
 	__u64 burst_ns;

@@ -232,6 +232,7 @@ class Agent:
         _drop_capabilities()
         self._bpf.confirm()
         self._bpf.follow(first, self._sockets.port)
+        self._sockets.on_port = self._bpf.set_port
         engine.start()
         loop = asyncio.get_running_loop()
         self._driver.start(loop)
@@ -518,7 +519,6 @@ class Agent:
         if new.interface.mtu != old.interface.mtu:
             await self._netlink.set_mtu(self._ifindex, new.interface.mtu)
             self._engine.set_mtu(new.interface.mtu)
-        self._bpf.set_port(self._sockets.port)
         self._config = self._subject.config = new
 
 

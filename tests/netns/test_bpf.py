@@ -282,6 +282,18 @@ def test_a_tunnel_behind_the_shield(lab: Lab, outer: int, dataplane: str) -> Non
     assert path["tx"]["types"].get("other", 0) == 0
 
 
+def test_the_shield_follows_a_change_of_the_port(lab: Lab) -> None:
+    two = make_two(lab)
+    two.start()
+    two.a.ping(two.b, count=1)
+    two.a.run("wg", "set", two.a.interface, "listen-port", "4321")
+    target = f"/dev/udp/{two.link.address(two.a.host)}"
+    for port in (4321, two.a.port):
+        two.b.run("bash", "-c", f"for i in 1 2 3; do printf xxxx >{target}/{port}; done")
+    assert bpf_of(two.a)["shield"]["short"] == 3
+    two.a.ping(two.b, count=1)
+
+
 def programs_of(pid: int) -> set[int]:
     found = set()
     for file in Path(f"/proc/{pid}/fdinfo").iterdir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from whalescale.dataplane.engine import Addr, Engine
@@ -26,6 +26,8 @@ class Sockets:
         self._single: dict[LocalAddress, int] = {}
         self._wanted: tuple[LocalAddress, ...] = ()
         self.port = 0
+        #: called after the port changed
+        self.on_port: Callable[[int], None] = lambda _: None
 
     def open(self, port: int) -> None:
         """Open both wildcards on `port` (0: any). AgentError: it is taken; nothing changed."""
@@ -48,6 +50,7 @@ class Sockets:
         for number in (*old_single, *old_wildcards):
             self._engine.close_socket(number)
         self.follow(self._wanted)
+        self.on_port(self.port)
 
     def reopen(self, port: int) -> None:
         """Change the port. AgentError: the old one stays."""
