@@ -54,6 +54,79 @@ static int remove_socket(struct ws_worker *worker, void *arg)
 	return 0;
 }
 
+/* steering (bpf/): never required, so what fails here is left to the hand-off */
+
+int ws_engine_use_bpf(ws_engine *engine, ws_bpf *bpf)
+{
+	pthread_mutex_lock(&engine->control);
+	engine->bpf = bpf;
+	pthread_mutex_unlock(&engine->control);
+	return 0;
+}
+
+static void steer_socket(ws_engine *engine, int number)
+{
+	int fds[WS_MAX_WORKERS];
+
+	if (!engine->bpf || engine->workers == 1)
+		return;
+	for (uint32_t i = 0; i < engine->workers; i++)
+		fds[i] = engine->worker[i]->sockets[number].fd;
+	engine->steer_group[number] = ws_bpf_steer_attach(engine->bpf, fds, engine->workers);
+}
+
+static void unsteer_socket(ws_engine *engine, int number)
+{
+	if (engine->bpf && engine->steer_group[number] >= 0)
+		(void)ws_bpf_steer_detach(engine->bpf, engine->steer_group[number]);
+	engine->steer_group[number] = -1;
+}
+
+static bool same_prefix(const struct ws_prefix *a, const struct ws_prefix *b)
+{
+	return a->family == b->family && a->cidr == b->cidr &&
+	       !memcmp(a->ip, b->ip, a->family == 4 ? 4 : 16);
+}
+
+static bool holds(const struct ws_peer *peer, const struct ws_prefix *prefix)
+{
+	for (size_t i = 0; i < peer->prefix_count; i++)
+		if (same_prefix(&peer->prefixes[i], prefix))
+			return true;
+	return false;
+}
+
+/* The peer's packets go to the queue of its worker. */
+static void steer_packets(ws_engine *engine, struct ws_peer *peer, const struct ws_prefix *prefixes,
+			  size_t count)
+{
+	struct ws_prefix *old = peer->prefixes;
+	size_t old_count = peer->prefix_count;
+
+	if (!engine->bpf || engine->workers == 1)
+		return;
+	peer->prefix_count = 0;
+	peer->prefixes = count ? calloc(count, sizeof(*prefixes)) : NULL;
+	if (peer->prefixes) {
+		memcpy(peer->prefixes, prefixes, count * sizeof(*prefixes));
+		peer->prefix_count = count;
+	}
+	for (size_t i = 0; i < old_count; i++) {
+		bool held = false;
+
+		/* One that moved over to another peer is that one's now. */
+		for (int p = 0; p < engine->next_peer && !held; p++)
+			held = engine->peer_by_number[p] &&
+			       holds(engine->peer_by_number[p], &old[i]);
+		if (!held)
+			(void)ws_bpf_tunsteer_remove(engine->bpf, &old[i]);
+	}
+	for (size_t i = 0; i < count; i++)
+		(void)ws_bpf_tunsteer_set(engine->bpf, &prefixes[i],
+					  (uint32_t)peer->number % engine->workers);
+	free(old);
+}
+
 /* Each worker has a socket of its own under the same number, in one SO_REUSEPORT group. */
 int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		   struct ws_addr *bound)
@@ -81,6 +154,8 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 		if (error)
 			close(change.socket.fd);
 	}
+	if (!error)
+		steer_socket(engine, change.number);
 	for (uint32_t i = 0; i < engine->workers && error; i++)
 		if (engine->worker[i]->sockets[change.number].fd >= 0)
 			ws_worker_call(engine->worker[i], remove_socket, &change);
@@ -94,9 +169,11 @@ int ws_socket_close(ws_engine *engine, int socket)
 	int error = -EBADF;
 
 	pthread_mutex_lock(&engine->control);
-	if (socket >= 0 && socket < WS_MAX_SOCKETS && engine->worker[0]->sockets[socket].fd >= 0)
+	if (socket >= 0 && socket < WS_MAX_SOCKETS && engine->worker[0]->sockets[socket].fd >= 0) {
+		unsteer_socket(engine, socket);
 		for (uint32_t i = 0; i < engine->workers; i++)
 			error = ws_worker_call(engine->worker[i], remove_socket, &change);
+	}
 	pthread_mutex_unlock(&engine->control);
 	return error;
 }
@@ -187,6 +264,7 @@ int ws_peer_remove(ws_engine *engine, int peer)
 	pthread_mutex_lock(&engine->control);
 	gone = known(engine, peer) ? engine->peer_by_number[peer] : NULL;
 	if (gone) {
+		steer_packets(engine, gone, NULL, 0);
 		for (uint32_t i = 0; i < engine->workers; i++)
 			ws_worker_call(engine->worker[i], unroute_peer, gone);
 		ws_worker_call(ws_owner(engine, peer), remove_peer, gone);
@@ -242,6 +320,8 @@ int ws_peer_set_allowed_ips(ws_engine *engine, int peer, const struct ws_prefix 
 		/* Any worker may read a packet from the TUN device: each has the whole table. */
 		for (uint32_t i = 0; i < engine->workers && !error; i++)
 			error = ws_worker_call(engine->worker[i], set_allowed_ips, &change);
+		if (!error)
+			steer_packets(engine, engine->peer_by_number[peer], prefixes, count);
 	}
 	pthread_mutex_unlock(&engine->control);
 	return error;

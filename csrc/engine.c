@@ -223,6 +223,8 @@ ws_engine *ws_engine_new(const struct ws_config *config, char *error, size_t err
 		goto fail;
 	engine->config = *config;
 	engine->upcall_fd = -1;
+	for (int i = 0; i < WS_MAX_SOCKETS; i++)
+		engine->steer_group[i] = -1;
 	engine->workers = config->workers;
 	engine->chosen.workers = config->workers;
 	engine->chosen.offloads_off = config->offloads_off;
@@ -327,6 +329,8 @@ int ws_engine_start(ws_engine *engine)
 		worker->running = true;
 	}
 	engine->started = true;
+	if (engine->bpf && engine->workers > 1)
+		(void)ws_bpf_tunsteer_attach(engine->bpf, engine->worker[0]->tun_fd);
 	return 0;
 }
 
@@ -353,6 +357,7 @@ void ws_engine_free(ws_engine *engine)
 	for (int i = 0; i < engine->next_peer; i++)
 		if (engine->peer_by_number[i]) {
 			zero_peer(ws_owner(engine, i), engine->peer_by_number[i]);
+			free(engine->peer_by_number[i]->prefixes);
 			free(engine->peer_by_number[i]);
 		}
 	for (uint32_t i = 0; i < engine->workers; i++)

@@ -117,6 +117,9 @@ struct ws_peer {
 	uint32_t control_count;
 	uint64_t asked_ns; /* last WS_UP_NEED_HANDSHAKE */
 	int32_t number;
+	/* What steering was told, so that it can be taken back; the controlling thread's. */
+	struct ws_prefix *prefixes;
+	size_t prefix_count;
 	struct ws_stage_queue staged;
 };
 
@@ -261,6 +264,9 @@ struct ws_engine {
 	pthread_mutex_t control; /* one controlling call at a time; never taken by a worker */
 	int32_t next_peer;
 	struct ws_peer *peer_by_number[WS_MAX_PEERS];
+	/* steering, with several workers */
+	ws_bpf *bpf; /* not ours to free */
+	int steer_group[WS_MAX_SOCKETS]; /* by socket number, -1: none */
 	struct ws_worker *worker[WS_MAX_WORKERS];
 };
 

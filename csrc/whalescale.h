@@ -338,6 +338,12 @@ int ws_bpf_tunsteer_attach(ws_bpf *bpf, int tun_fd);
 int ws_bpf_tunsteer_set(ws_bpf *bpf, const struct ws_prefix *prefix, uint32_t worker);
 /* -ENOENT: nothing was said of it. */
 int ws_bpf_tunsteer_remove(ws_bpf *bpf, const struct ws_prefix *prefix);
+/*
+ * Steer what arrives to the workers that own it: every socket group opened from here on, and the
+ * TUN device, by the allowed IPs set from here on. Nothing with one worker. NULL: stop using it
+ * (before ws_bpf_free). Call before sockets are opened.
+ */
+int ws_engine_use_bpf(ws_engine *engine, ws_bpf *bpf);
 
 /* cdef-end */
 

@@ -231,6 +231,7 @@ class Agent:
 
         _drop_capabilities()
         self._bpf.confirm()
+        self._steer()
         self._bpf.follow(first, self._sockets.port)
         self._sockets.on_port = self._bpf.set_port
         engine.start()
@@ -253,6 +254,10 @@ class Agent:
             # The tunnel works without it; `wg show` does not.
             log.warning("no WireGuard socket: %s", e)
         stack.push_async_callback(uapi.close)
+
+    def _steer(self) -> None:
+        programs = self._bpf.programs
+        self._engine.use_programs(programs.handle if programs is not None else None)
 
     async def _name_is_free(self) -> None:
         """AgentError: the interface exists. That of an agent just killed gets the time to go."""
@@ -292,10 +297,12 @@ class Agent:
             on_fatal=self._on_fatal,
         )
         self._tunnel.attach(self._driver)
-        self._bpf = Bpf.load(self._name, wanted=config.dataplane.bpf, xdp=config.dataplane.xdp)
-        stack.callback(self._bpf.close)
-        stack.callback(self._tunnel.close)
         self._engine = engine
+        self._bpf = Bpf.load(self._name, wanted=plane.bpf, xdp=plane.xdp, workers=plane.workers)
+        stack.callback(self._bpf.close)
+        self._steer()
+        stack.callback(engine.use_programs, None)
+        stack.callback(self._tunnel.close)
         self._device = WgDevice(
             self._identity,
             self._node,

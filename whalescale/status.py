@@ -54,6 +54,10 @@ class Counters(Struct, frozen=True, kw_only=True):
     handshake_rx: int = 0
     keepalives_tx: int = 0
     keepalives_rx: int = 0
+    control_rx: int = 0
+    #: came to another worker than the session's own
+    foreign_rx: int = 0
+    foreign_tx: int = 0
     drops: dict[str, int] = {}
     handshake_drops: dict[str, int] = {}
 

@@ -404,6 +404,10 @@ class Engine:
         """Receiver index of the keypair in use, 0 without one; cheap."""
         return int(self._peers[peer].current_index)
 
+    def use_programs(self, handle: Any) -> None:
+        """Steer with these eBPF programs (`Programs.handle`); None: no longer."""
+        lib.ws_engine_use_bpf(self._engine, ffi.NULL if handle is None else handle)
+
     # messages
 
     def send(self, data: bytes, remote: Addr, local: Addr | None = None) -> bool:

@@ -53,14 +53,19 @@ class Bpf:
         self._addresses: Sequence[LocalAddress] = ()
 
     @classmethod
-    def load(cls, interface: str, *, wanted: bool, xdp: bool, rates: Rates = RATES) -> Bpf:
+    def load(
+        cls, interface: str, *, wanted: bool, xdp: bool, workers: int = 1, rates: Rates = RATES
+    ) -> Bpf:
         """Never raises."""
         if not wanted:
             return cls("[dataplane] bpf = false")
         programs: Programs | None = None
         try:
             tag = zlib.crc32(interface.encode()) % 65535 + 1
-            programs = Programs.load(Program.SHIELD | Program.PATHS, tag)
+            kinds = Program.SHIELD | Program.PATHS
+            if workers > 1:
+                kinds |= Program.STEER | Program.TUNSTEER
+            programs = Programs.load(kinds, tag)
             programs.set_rates(rates)
         except OSError as e:
             if programs is not None:

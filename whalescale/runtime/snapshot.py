@@ -106,6 +106,9 @@ def _counters(s: Subject) -> dict[str, Any]:
         "handshake_rx",
         "keepalives_tx",
         "keepalives_rx",
+        "control_rx",
+        "foreign_rx",
+        "foreign_tx",
     )
     return {
         **{name: _sum(workers, name) for name in names},
