@@ -5,117 +5,12 @@
  * and go out with the next wait. A receive buffer returns to the kernel when
  * the TUN writes queued in its turn are done.
  */
-#include "internal.h"
+#include "uring.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <liburing.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#ifndef IORING_SETUP_SINGLE_ISSUER
-#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
-#endif
-#ifndef IORING_SETUP_DEFER_TASKRUN
-#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
-#endif
-#define OP_READ_MULTISHOT 49 /* Linux 6.7; newer than Debian's liburing */
-
-#define SQ_ENTRIES 256
-#define CQ_ENTRIES 1024
-#define RX_BUFFERS 32 /* powers of two */
-#define TUN_BUFFERS 32
-/* Control data follows the name and must be aligned. */
-#define NAME_BYTES ((sizeof(union ws_sockaddr) + 7) & ~(size_t)7)
-#define RX_HEADER_BYTES (sizeof(struct io_uring_recvmsg_out) + NAME_BYTES + WS_CONTROL_BYTES)
-#define RX_BUFFER_BYTES (WS_BUFFER_BYTES + 256)
-#define TX_SLOTS WS_TX_BUFFERS
-#define WRITE_SLOTS 64
-#define GROUP_RX 0
-#define GROUP_TUN 1
-
-/* Registered files: the TUN device, the wake-up eventfd, then the sockets. */
-enum { FILE_TUN = 0, FILE_WAKE = 1, FILE_SOCKET = 2 };
-
-/*
- * user_data: what in the high half, which in the low. For a socket that is its
- * number and how often the number was given out, so that a late completion of
- * a closed socket is not taken for one of its successor.
- */
-enum { ON_WAKE = 1, ON_TUN, ON_SOCKET, ON_SENT, ON_WRITTEN, ON_CANCELLED };
-#define SOCKET_BITS 8
-_Static_assert(WS_MAX_SOCKETS <= 1 << SOCKET_BITS, "a socket's number must fit");
-#define CANCEL_TRIES 100
-
-_Static_assert(RX_HEADER_BYTES <= 256, "a receive's header must fit beside its payload");
-
-struct tx_slot {
-	struct ws_tx tx;
-	struct msghdr msg;
-	struct iovec iov;
-	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
-};
-
-struct write_slot {
-	struct iovec iov[WS_COALESCE_SEGMENTS + 1];
-	struct virtio_net_hdr vnet;
-	uint32_t packets;
-	uint32_t epoch;
-};
-
-struct buffer_ring {
-	struct io_uring_buf_ring *ring;
-	uint8_t *buffers;
-	uint32_t count;
-	uint32_t bytes; /* of one buffer */
-};
-
-struct completion {
-	uint64_t user_data;
-	int32_t res;
-	uint32_t flags;
-};
-
-struct uring_state {
-	struct io_uring ring;
-	bool ring_ready;
-	bool enabled;
-	bool multishot_read;
-	struct buffer_ring rx, tun;
-	struct msghdr receive; /* shape of every receive */
-	uint8_t *memory;
-	size_t memory_bytes;
-	uint8_t *tx_data;
-
-	struct tx_slot tx[TX_SLOTS + 1]; /* the last one is for a synchronous send */
-	uint16_t tx_free[TX_SLOTS];
-	uint32_t tx_free_count;
-	struct ws_tx *tx_queued[TX_SLOTS + 1];
-	uint32_t tx_queued_count;
-
-	struct write_slot writes[WRITE_SLOTS];
-	uint16_t write_free[WRITE_SLOTS];
-	uint32_t write_free_count;
-
-	/*
-	 * Receive buffers that queued TUN writes may still read, in two epochs:
-	 * one is being filled while the writes of the other complete.
-	 */
-	uint16_t held[2][RX_BUFFERS];
-	uint32_t held_count[2];
-	uint32_t outstanding[2]; /* TUN writes */
-	uint32_t epoch; /* 0 or 1: being filled */
-
-	struct completion backlog[CQ_ENTRIES];
-	uint32_t backlog_count;
-	uint64_t wake_value;
-	bool tun_armed, wake_armed;
-	bool socket_armed[WS_MAX_SOCKETS];
-	uint32_t socket_uses[WS_MAX_SOCKETS];
-};
 
 static uint64_t tag(uint32_t what, uint32_t which)
 {
@@ -136,146 +31,6 @@ static struct io_uring_sqe *get_sqe(struct uring_state *state)
 		sqe = io_uring_get_sqe(&state->ring);
 	}
 	return sqe;
-}
-
-static void give_buffer(struct buffer_ring *ring, uint16_t id)
-{
-	io_uring_buf_ring_add(ring->ring, ring->buffers + (size_t)id * ring->bytes, ring->bytes, id,
-			      io_uring_buf_ring_mask(ring->count), 0);
-	io_uring_buf_ring_advance(ring->ring, 1);
-}
-
-static int make_buffer_ring(struct uring_state *state, struct buffer_ring *ring, int group,
-			    uint32_t count, uint32_t bytes)
-{
-	struct io_uring_buf_reg reg = {.ring_entries = count, .bgid = (uint16_t)group};
-	void *memory = mmap(NULL, count * sizeof(struct io_uring_buf), PROT_READ | PROT_WRITE,
-			    MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
-	int error;
-
-	if (memory == MAP_FAILED)
-		return -ENOMEM;
-	ring->ring = memory;
-	ring->count = count;
-	ring->bytes = bytes;
-	reg.ring_addr = (uintptr_t)memory;
-	error = io_uring_register_buf_ring(&state->ring, &reg, 0);
-	if (error) {
-		munmap(memory, count * sizeof(struct io_uring_buf));
-		ring->ring = NULL;
-		return error;
-	}
-	io_uring_buf_ring_init(ring->ring);
-	for (uint32_t i = 0; i < count; i++)
-		give_buffer(ring, (uint16_t)i);
-	return 0;
-}
-
-static void uring_destroy(struct ws_worker *worker)
-{
-	struct uring_state *state = worker->io_state;
-
-	if (!state)
-		return;
-	if (state->ring_ready) {
-		if (!state->enabled)
-			(void)io_uring_unregister_files(&state->ring);
-		io_uring_queue_exit(&state->ring);
-	}
-	if (state->rx.ring)
-		munmap(state->rx.ring, state->rx.count * sizeof(struct io_uring_buf));
-	if (state->tun.ring)
-		munmap(state->tun.ring, state->tun.count * sizeof(struct io_uring_buf));
-	if (state->memory)
-		munmap(state->memory, state->memory_bytes);
-	free(state);
-	worker->io_state = NULL;
-}
-
-static int make_ring(struct uring_state *state)
-{
-	/*
-	 * The worker's thread enables the ring and is its single issuer from
-	 * then on. Older kernels know fewer flags.
-	 */
-	static const unsigned int flags[] = {
-		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
-		IORING_SETUP_COOP_TASKRUN,
-	};
-	int error = -ENOTSUP;
-
-	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
-		struct io_uring_params params = {
-			.flags = flags[i] | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE,
-			.cq_entries = CQ_ENTRIES,
-		};
-
-		error = io_uring_queue_init_params(SQ_ENTRIES, &state->ring, &params);
-		if (!error) {
-			state->ring_ready = true;
-			return 0;
-		}
-	}
-	return error;
-}
-
-static int register_files(struct uring_state *state, const struct ws_worker *worker)
-{
-	int fds[2] = {worker->tun_fd, worker->wake_fd};
-	int error = io_uring_register_files_sparse(&state->ring, FILE_SOCKET + WS_MAX_SOCKETS);
-
-	if (error)
-		return error;
-	error = io_uring_register_files_update(&state->ring, FILE_TUN, fds, 2);
-	return error < 0 ? error : 0;
-}
-
-static int uring_init(struct ws_worker *worker)
-{
-	struct uring_state *state = calloc(1, sizeof(*state));
-	size_t rx_bytes = (size_t)RX_BUFFERS * RX_BUFFER_BYTES;
-	size_t tun_bytes = (size_t)TUN_BUFFERS * WS_BUFFER_BYTES;
-	struct io_uring_probe *probe;
-	int error;
-
-	if (!state)
-		return -ENOMEM;
-	worker->io_state = state;
-	state->memory_bytes = rx_bytes + tun_bytes + (size_t)(TX_SLOTS + 1) * WS_BUFFER_BYTES;
-	state->memory = mmap(NULL, state->memory_bytes, PROT_READ | PROT_WRITE,
-			     MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
-	if (state->memory == MAP_FAILED) {
-		state->memory = NULL;
-		return -ENOMEM;
-	}
-	state->rx.buffers = state->memory;
-	state->tun.buffers = state->memory + rx_bytes;
-	state->tx_data = state->tun.buffers + tun_bytes;
-	error = make_ring(state);
-	if (error)
-		return error;
-	probe = io_uring_get_probe_ring(&state->ring);
-	state->multishot_read = probe && io_uring_opcode_supported(probe, OP_READ_MULTISHOT);
-	io_uring_free_probe(probe);
-	error = make_buffer_ring(state, &state->rx, GROUP_RX, RX_BUFFERS, RX_BUFFER_BYTES);
-	if (!error)
-		error = make_buffer_ring(state, &state->tun, GROUP_TUN, TUN_BUFFERS,
-					 WS_BUFFER_BYTES);
-	if (!error)
-		error = register_files(state, worker);
-	if (error)
-		return error;
-	for (uint16_t i = 0; i <= TX_SLOTS; i++)
-		state->tx[i].tx.data = state->tx_data + (size_t)i * WS_BUFFER_BYTES;
-	for (uint16_t i = 0; i < TX_SLOTS; i++)
-		state->tx_free[state->tx_free_count++] = i;
-	for (uint16_t i = 0; i < WRITE_SLOTS; i++)
-		state->write_free[state->write_free_count++] = i;
-	state->receive.msg_namelen = NAME_BYTES;
-	state->receive.msg_controllen = WS_CONTROL_BYTES;
-	/* io_uring polls by itself, but gives -EAGAIN back from a non-blocking TUN device. */
-	(void)fcntl(worker->tun_fd, F_SETFL, fcntl(worker->tun_fd, F_GETFL) & ~O_NONBLOCK);
-	return 0;
 }
 
 /* arming */
@@ -641,7 +396,7 @@ static int on_tun(struct ws_worker *worker, const struct completion *done)
 		ws_send_packet(worker, state->tun.buffers + (size_t)id * WS_BUFFER_BYTES,
 			       (size_t)done->res);
 	}
-	give_buffer(&state->tun, id);
+	ws_uring_give_buffer(&state->tun, id);
 	return 0;
 }
 
@@ -675,13 +430,13 @@ static void release_held(struct uring_state *state)
 	if (state->outstanding[other])
 		return;
 	while (state->held_count[other])
-		give_buffer(&state->rx, state->held[other][--state->held_count[other]]);
+		ws_uring_give_buffer(&state->rx, state->held[other][--state->held_count[other]]);
 	state->epoch = other;
 	/* What queued no write need not wait. */
 	if (!state->outstanding[other ^ 1])
 		while (state->held_count[other ^ 1])
-			give_buffer(&state->rx,
-				    state->held[other ^ 1][--state->held_count[other ^ 1]]);
+			ws_uring_give_buffer(
+				&state->rx, state->held[other ^ 1][--state->held_count[other ^ 1]]);
 }
 
 /* What reap() set aside, also while this runs. */
@@ -751,8 +506,8 @@ static int uring_turn(struct ws_worker *worker)
 const struct ws_io_ops ws_uring_ops = {
 	.name = "io_uring",
 	.backend = WS_BACKEND_URING,
-	.init = uring_init,
-	.destroy = uring_destroy,
+	.init = ws_uring_init,
+	.destroy = ws_uring_destroy,
 	.socket_added = uring_socket_added,
 	.socket_removed = uring_socket_removed,
 	.stop = uring_stop,
