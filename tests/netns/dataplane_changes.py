@@ -333,7 +333,7 @@ def device_deleted(hosts: Hosts, options: Options) -> None:
                 seen.extend(upcall.type for upcall in a.upcalls())
                 return seen.count(UpcallType.FATAL) >= options.workers
 
-            wait_for("the report that the device is gone", fatal, 3)
+            wait_for("the report that the device is gone", fatal, 15)
             before = time.monotonic()
             a.engine.set_endpoint(tunnel.a.peer, b.outside())
             a.engine.remove_peer(tunnel.a.peer)
