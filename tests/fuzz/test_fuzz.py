@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "build" / "fuzz"
 SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "10"))
+PYTHON_TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
 TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c"))
 # A start of an instrumented process on a loaded machine, and libFuzzer's last input.
 GRACE_SECONDS = 60
@@ -36,13 +38,26 @@ def test_target(name: str, tmp_path: Path) -> None:
     )
     assert build.returncode == 0, f"fuzz_{name} does not build:\n{build.stdout}{build.stderr}"
 
+    fuzz(name, [binary], tmp_path)
+
+
+@pytest.mark.timeout(SECONDS + 4 * GRACE_SECONDS)
+@pytest.mark.parametrize("name", PYTHON_TARGETS)
+def test_python_target(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris has no build for this machine")
+    OUT.mkdir(parents=True, exist_ok=True)
+    fuzz(name, [sys.executable, HERE / f"fuzz_{name}.py"], tmp_path)
+
+
+def fuzz(name: str, command: list[str | Path], tmp_path: Path) -> None:
+    """Run a target on its corpus for its time."""
     corpus = HERE / "corpus" / name
     seeds = list(corpus.iterdir()) if corpus.is_dir() else []
     assert seeds, f"{corpus} has no input: a target starts from what its format looks like"
 
     run = subprocess.run(
         [
-            binary,
+            *command,
             f"-max_total_time={SECONDS}",
             "-timeout=10",
             "-rss_limit_mb=2048",
@@ -56,10 +71,12 @@ def test_target(name: str, tmp_path: Path) -> None:
         errors="replace",
         timeout=SECONDS + GRACE_SECONDS,
         check=False,
+        cwd=HERE.parents[1],
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
     )
     assert run.returncode == 0, (
         f"fuzz_{name} found a failing input; run it again with:\n"
-        f"  {binary} {OUT}/{name}-<file named below>\n{run.stderr[-8000:]}"
+        f"  {' '.join(map(str, command))} {OUT}/{name}-<file named below>\n{run.stderr[-8000:]}"
     )
     executed = re.search(r"stat::number_of_executed_units:\s+(\d+)", run.stderr)
     assert executed, run.stderr[-2000:]
