@@ -25,6 +25,7 @@ from whalescale import config as configuration
 from whalescale import locations
 from whalescale.config import Config, ConfigError
 from whalescale.dataplane import engine as dataplane
+from whalescale.dataplane import probe
 from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload
 from whalescale.identity import Identity
 from whalescale.protocol.limits import NS_PER_MS, Limits
@@ -341,11 +342,14 @@ class Agent:
                 public_key=self._identity.static_public,
                 mtu=config.interface.mtu,
                 workers=plane.workers,
-                backend=_BACKENDS[plane.backend],
+                backend=choose_backend(plane.backend),
                 cipher=_CIPHERS[plane.cipher],
                 offloads_off=off,
                 fwmark=fwmark,
             )
+        except AgentError:
+            tun.close()
+            raise
         except OSError as e:
             tun.close()
             raise AgentError(
@@ -531,6 +535,22 @@ class Agent:
 
 async def _version(_: dict[str, Any]) -> dict[str, Any]:
     return {"version": whalescale.__version__}
+
+
+def choose_backend(wanted: str) -> Backend:
+    """What [dataplane] backend comes to on this kernel. AgentError: asked for and not there."""
+    backend = _BACKENDS[wanted]
+    if backend is Backend.MMSG:
+        return backend
+    found = probe.io_uring()
+    if not found.problem:
+        return backend
+    if backend is Backend.URING:
+        raise AgentError(
+            f"[dataplane] backend = {wanted}: {found.problem}", f'{found.fix}, or "auto"'
+        )
+    log.info("io_uring: %s; recvmmsg and sendmmsg stand in", found.problem)
+    return Backend.MMSG
 
 
 def _wants_default(config: Config, peers: list[PeerSpec]) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from whalescale import agent
+from whalescale.dataplane import probe
+from whalescale.dataplane.engine import Backend
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.runtime.errors import AgentError
 
@@ -139,3 +141,16 @@ def test_without_cap_net_admin_it_says_so() -> None:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.stdout == "refused 1\n", done.stderr
+
+
+def test_the_backend_follows_what_the_kernel_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "io_uring", lambda: probe.IoUring(60))
+    assert agent.choose_backend("auto") is Backend.AUTO
+    assert agent.choose_backend("io_uring") is Backend.URING
+    lacking = probe.IoUring(0, "forbidden here", "`sudo sysctl -w kernel.io_uring_disabled=0`")
+    monkeypatch.setattr(probe, "io_uring", lambda: lacking)
+    assert agent.choose_backend("auto") is Backend.MMSG
+    assert agent.choose_backend("mmsg") is Backend.MMSG
+    with pytest.raises(AgentError, match="forbidden here") as refused:
+        agent.choose_backend("io_uring")
+    assert "io_uring_disabled=0" in refused.value.fix

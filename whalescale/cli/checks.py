@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from whalescale.dataplane import probe
+
 Verdict = Literal["ok", "warn", "fail"]
 
 CAP_NET_ADMIN: Final = 12
@@ -25,7 +27,6 @@ BPF_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_GET_NEXT_ID: Final = 11
 BUFFER_BYTES: Final = 1 << 20
 OPEN_FILES: Final = 1024
-OPCODES: Final = ("IORING_OP_SENDMSG", "IORING_OP_RECVMSG", "IORING_OP_READ", "IORING_OP_WRITE")
 
 
 class Check(NamedTuple):
@@ -140,25 +141,11 @@ def cipher(which: Literal["ipsec-mb", "openssl"]) -> Check:
 
 
 def io_uring() -> Check:
-    name = "io_uring"
-    stand_in = "recvmmsg and sendmmsg stand in"
-    try:
-        from liburing import probe
-    except ImportError as e:
-        return Check(name, "warn", f"liburing is missing ({e})", "`make setup`")
-    try:
-        found = probe()
-    except (OSError, RuntimeError) as e:
-        number = abs(e.errno) if isinstance(e, OSError) and e.errno else 0
-        forbidden = number in {errno.EPERM, errno.EACCES}
-        fix = "`sudo sysctl -w kernel.io_uring_disabled=0`" if forbidden else "Linux 6.1 has it"
-        why = "forbidden here" if forbidden else "not in this kernel"
-        return Check(name, "warn", f"{why}; {stand_in}", fix)
-    missing = [op for op in OPCODES if not found.get(op)]
-    if missing:
-        problem = f"lacks {', '.join(missing)}; {stand_in}"
-        return Check(name, "warn", problem, "use Linux 6.1 or newer")
-    return Check(name, "ok", f"{sum(found.values())} operations")
+    found = probe.io_uring()
+    if found.problem:
+        problem = f"{found.problem}; recvmmsg and sendmmsg stand in"
+        return Check("io_uring", "warn", problem, found.fix)
+    return Check("io_uring", "ok", f"{found.operations} operations")
 
 
 def udp_offloads() -> Check:

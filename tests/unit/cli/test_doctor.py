@@ -13,6 +13,7 @@ from fake_agent import FakeAgent
 from run_ws import Ws
 
 from whalescale.cli import checks
+from whalescale.dataplane import probe
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_ciphers_that_fail(monkeypatch: pytest.MonkeyPatch, which: str, verdict:
 
 def test_io_uring(monkeypatch: pytest.MonkeyPatch) -> None:
     liburing = pytest.importorskip("liburing")
-    monkeypatch.setattr(liburing, "probe", lambda: dict.fromkeys(checks.OPCODES, True))
+    monkeypatch.setattr(liburing, "probe", lambda: dict.fromkeys(probe.OPCODES, True))
     assert checks.io_uring().verdict == "ok"
     monkeypatch.setattr(liburing, "probe", lambda: {"IORING_OP_SENDMSG": True})
     assert "IORING_OP_RECVMSG" in checks.io_uring().detail
