@@ -127,6 +127,19 @@ static void steer_packets(ws_engine *engine, struct ws_peer *peer, const struct 
 	free(old);
 }
 
+/* Lets a socket of a single address bind beside our wildcards of that family, and no longer. */
+static void share_port(ws_engine *engine, uint8_t family, int on)
+{
+	for (uint32_t w = 0; w < engine->workers; w++)
+		for (int i = 0; i < WS_MAX_SOCKETS; i++) {
+			const struct ws_socket *socket = &engine->worker[w]->sockets[i];
+
+			if (socket->fd >= 0 && socket->local.family == family)
+				(void)setsockopt(socket->fd, SOL_SOCKET, SO_REUSEADDR, &on,
+						 sizeof(on));
+		}
+}
+
 /* Each worker has a socket of its own under the same number, in one SO_REUSEPORT group. */
 int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		   struct ws_addr *bound)
@@ -145,6 +158,7 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 	}
 	if (share)
 		error = ws_udp_probe(&wanted);
+	share_port(engine, local->family, 1);
 	for (uint32_t i = 0; i < engine->workers && !error; i++) {
 		error = ws_udp_open(engine, &wanted, ifindex, share, &change.socket, bound);
 		if (error)
@@ -154,6 +168,7 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 		if (error)
 			close(change.socket.fd);
 	}
+	share_port(engine, local->family, 0);
 	if (!error)
 		steer_socket(engine, change.number);
 	for (uint32_t i = 0; i < engine->workers && error; i++)

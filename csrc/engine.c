@@ -47,38 +47,41 @@ static void run_command(struct ws_worker *worker)
 	sem_post(&command->done);
 }
 
-static void report_fatal(struct ws_worker *worker, int error)
+/* False: no room in the ring, try again. */
+static bool report_fatal(struct ws_worker *worker, int error)
 {
 	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
 
 	if (!upcall)
-		return;
+		return false;
 	memset(upcall, 0, offsetof(struct ws_upcall, data));
 	upcall->type = WS_UP_FATAL;
 	upcall->peer = -1;
 	upcall->reason = (uint32_t)-error;
 	upcall->now_ns = worker->now_ns;
 	ws_upcall_commit(&worker->upcalls);
+	return true;
 }
 
 static void *work(void *arg)
 {
 	struct ws_worker *worker = arg;
+	bool told = false;
 	int error = 0;
 
 	while (!atomic_load_explicit(&worker->stop, memory_order_relaxed)) {
 		if (error) {
 			/* Nothing moves any more, but Python must still get through. */
 			uint64_t count;
-			ssize_t n = read(worker->wake_fd, &count, sizeof(count));
 
-			if (n < 0)
+			told = told || report_fatal(worker, error);
+			if (!told || read(worker->wake_fd, &count, sizeof(count)) < 0)
 				usleep(10000);
 		} else {
 			error = worker->io->turn(worker);
 			ws_add(worker->stats.turns, 1);
 			if (error)
-				report_fatal(worker, error);
+				told = report_fatal(worker, error);
 		}
 		if (atomic_load_explicit(&worker->command, memory_order_relaxed))
 			run_command(worker);

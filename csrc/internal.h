@@ -109,13 +109,14 @@ struct ws_peer {
 	union ws_sockaddr remote;
 	socklen_t remote_bytes; /* 0: endpoint unknown */
 	int socket; /* number of the socket to send from, -1: by family */
-	bool no_gso; /* the kernel refused a GSO send on this way */
+	uint64_t no_gso_until_ns; /* the kernel refused a GSO send on this way */
 	bool frames; /* extended mode: packets go as data frames */
 	uint32_t frame_max_bytes; /* longest inner packet that goes as a frame, 0: any */
 	uint32_t data_seq; /* of the next data frame, low 32 bits */
 	uint64_t control_window_ns; /* when the peer's control frames began to be counted */
 	uint32_t control_count;
 	uint64_t asked_ns; /* last WS_UP_NEED_HANDSHAKE */
+	uint64_t roamed_ns; /* last WS_UP_ROAMED */
 	int32_t number;
 	/* What steering was told, so that it can be taken back; the controlling thread's. */
 	struct ws_prefix *prefixes;
@@ -216,6 +217,8 @@ int ws_upcall_ring_init(struct ws_upcall_ring *ring, int eventfd);
 void ws_upcall_ring_free(struct ws_upcall_ring *ring);
 /* A slot to fill, or NULL when the ring is full. */
 struct ws_upcall *ws_upcall_reserve(struct ws_upcall_ring *ring);
+/* 1/share of the ring is taken: no more of what others must not crowd out. */
+bool ws_upcall_crowded(struct ws_upcall_ring *ring, uint32_t share);
 void ws_upcall_commit(struct ws_upcall_ring *ring);
 bool ws_upcall_take(struct ws_upcall_ring *ring, struct ws_upcall *out);
 
@@ -245,6 +248,7 @@ struct ws_worker {
 	struct ws_upcall_ring upcalls;
 	uint8_t *scratch; /* WS_BUFFER_BYTES, for staged packets */
 	struct ws_handoff inbox[WS_MAX_WORKERS]; /* by the worker that writes; unused with one */
+	uint64_t send_waited_ns; /* the turn in which a full socket buffer was waited for */
 	bool borrowed; /* TUN writes must be done before they return */
 	uint64_t busy_until_ns; /* poll without sleeping till then */
 

@@ -6,6 +6,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -80,6 +81,8 @@ static int mmsg_init(struct ws_worker *worker)
 	}
 	for (int i = 0; i < WS_TX_BUFFERS; i++)
 		state->tx[i].data = state->buffers + (size_t)(WS_RX_BUFFERS + i) * WS_BUFFER_BYTES;
+	/* io_uring, tried before, wants the device blocking. */
+	(void)fcntl(worker->tun_fd, F_SETFL, fcntl(worker->tun_fd, F_GETFL) | O_NONBLOCK);
 	error = watch(state, worker->wake_fd, TAG_WAKE);
 	if (!error && worker->tun_fd >= 0)
 		error = watch(state, worker->tun_fd, TAG_TUN);

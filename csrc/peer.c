@@ -51,7 +51,7 @@ void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct 
 {
 	peer->stats.endpoint = *remote;
 	peer->stats.local = *local;
-	peer->no_gso = false;
+	peer->no_gso_until_ns = 0;
 	peer->remote_bytes = 0;
 	peer->socket = -1;
 	if (!remote->family)

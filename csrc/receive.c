@@ -18,7 +18,8 @@
 #include <endian.h>
 #include <string.h>
 
-#define CONTROL_PER_SECOND 1000
+#define CONTROL_PER_SECOND 200
+#define ROAM_INTERVAL_NS (WS_SECOND_NS / 10)
 
 enum ask_reason { ASK_REKEY = 2 };
 
@@ -93,6 +94,15 @@ static void handshake(struct ws_worker *worker, const struct ws_rx *rx, const ui
 		ws_drop(worker, WS_DROP_MAC1, 1);
 		return;
 	}
+	/*
+	 * Cookie replies and bootstrap messages prove nothing yet, mac1 no more than that the
+	 * sender has our public key: the rest of the ring is for what peers and workers say.
+	 */
+	if (ws_upcall_crowded(&worker->upcalls,
+			      type == WS_MSG_INITIATION || type == WS_MSG_RESPONSE ? 2 : 4)) {
+		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+		return;
+	}
 	if (upcall_message(worker, WS_UP_DATAGRAM, -1, rx, data, len))
 		ws_add(worker->stats.handshake_rx, 1);
 }
@@ -107,6 +117,10 @@ static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws
 	    !memcmp(&rx->local, &peer->stats.local, sizeof(rx->local)))
 		return;
 	ws_peer_point(worker, peer, &remote, &rx->local);
+	/* Who changes address with every packet must not crowd the others out of the ring. */
+	if (peer->roamed_ns && worker->now_ns - peer->roamed_ns < ROAM_INTERVAL_NS)
+		return; /* Python finds it when it looks at the statistics next */
+	peer->roamed_ns = worker->now_ns;
 	upcall = ws_upcall_reserve(&worker->upcalls);
 	if (!upcall) {
 		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
@@ -198,7 +212,7 @@ static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const 
 		peer->control_window_ns = worker->now_ns;
 		peer->control_count = 0;
 	}
-	if (++peer->control_count > CONTROL_PER_SECOND) {
+	if (++peer->control_count > CONTROL_PER_SECOND || ws_upcall_crowded(&worker->upcalls, 2)) {
 		ws_drop(worker, WS_DROP_CONTROL_RATE, 1);
 		return;
 	}

@@ -68,7 +68,7 @@ static uint8_t *reserve(struct ws_worker *worker, struct ws_peer *peer, uint32_t
 		tx->socket = peer->socket;
 		tx->ecn = ecn;
 		tx->closed = false;
-		tx->no_gso = worker->no_udp_gso || peer->no_gso;
+		tx->no_gso = worker->no_udp_gso || worker->now_ns < peer->no_gso_until_ns;
 		tx->local = peer->stats.local;
 		tx->remote = peer->remote;
 		tx->remote_bytes = peer->remote_bytes;

@@ -21,6 +21,7 @@
 
 #define SOCKET_BUFFER_BYTES (8 << 20)
 #define SEND_WAIT_MS 5
+#define NO_GSO_NS (60 * WS_SECOND_NS) /* then the path's MTU may be another */
 
 void ws_addr_to_sockaddr(const struct ws_addr *addr, union ws_sockaddr *out, socklen_t *len)
 {
@@ -93,7 +94,7 @@ int ws_udp_probe(const struct ws_addr *local)
 int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		bool share, struct ws_socket *out, struct ws_addr *bound)
 {
-	const int one = 1;
+	const int one = 1, off = 0;
 	union ws_sockaddr sa;
 	socklen_t len;
 	int fd, error;
@@ -129,15 +130,16 @@ int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uin
 		goto fail;
 	/*
 	 * A wildcard binds without SO_REUSEADDR, so that a port somebody holds
-	 * is an error, and gets it after, so that our own sockets of single
-	 * addresses may stand beside it.
+	 * is an error. A socket of a single address may stand beside it while
+	 * both have SO_REUSEADDR (the caller sees to the wildcard). Neither
+	 * keeps it: whoever else has it, of any user, could take the port over.
 	 */
 	if (!out->wildcard && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
 		goto fail;
 	ws_addr_to_sockaddr(local, &sa, &len);
 	if (bind(fd, &sa.sa, len))
 		goto fail;
-	if (out->wildcard && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+	if (!out->wildcard && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off)))
 		goto fail;
 	len = sizeof(sa);
 	if (getsockname(fd, &sa.sa, &len))
@@ -262,6 +264,13 @@ void ws_udp_fill(const struct ws_worker *worker, struct ws_tx *tx, struct msghdr
 		msg->msg_control = NULL;
 }
 
+/* One that may be gone with the address it was bound to or spoken to. */
+static bool source_gone(int error)
+{
+	return error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH ||
+	       error == EHOSTUNREACH || error == ENODEV;
+}
+
 static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
 {
 	const struct ws_socket *socket = ws_udp_socket(worker, tx);
@@ -274,17 +283,19 @@ static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 	ws_udp_fill(worker, tx, &msg, &iov, control, false);
 	iov.iov_base = tx->data + at;
 	iov.iov_len = len;
-	for (int tries = 0; tries < 2; tries++) {
+	for (;;) {
 		struct pollfd wait = {.fd = socket->fd, .events = POLLOUT};
 
 		ws_add(worker->stats.tx_batches, 1);
 		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL) >= 0)
 			return 0;
-		if (errno != EAGAIN && errno != ENOBUFS)
-			break;
+		/* A full buffer is waited for once a turn: other peers must not stand still. */
+		if ((errno != EAGAIN && errno != ENOBUFS) ||
+		    worker->send_waited_ns == worker->now_ns)
+			return errno;
+		worker->send_waited_ns = worker->now_ns;
 		(void)poll(&wait, 1, SEND_WAIT_MS);
 	}
-	return errno;
 }
 
 void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
@@ -294,18 +305,22 @@ void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 
 	/* A device without checksum offload (EIO), or a path MTU below the stride. */
 	if (tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE) && peer)
-		peer->no_gso = true;
+		peer->no_gso_until_ns = worker->now_ns + NO_GSO_NS;
 	for (uint32_t at = 0; at < tx->len;) {
 		uint32_t len = tx->len - at < tx->stride ? tx->len - at : tx->stride;
 
 		error = send_piece(worker, tx, at, len);
-		if (error && tx->local.family && !retried_local) {
+		if ((error == EAGAIN || error == ENOBUFS) && tx->len - at > len) {
+			/* No room for the rest either: UDP may lose it, the worker must go on. */
+			ws_drop(worker, WS_DROP_SEND, (tx->len - at + tx->stride - 1) / tx->stride);
+			return;
+		}
+		if (source_gone(error) && tx->local.family && !retried_local) {
 			/* The address that was spoken to may be gone from this host. */
 			tx->local.family = 0;
 			tx->socket = -1;
 			retried_local = true;
-			if (peer && (error == EINVAL || error == EADDRNOTAVAIL ||
-				     error == ENETUNREACH || error == ENODEV)) {
+			if (peer) {
 				struct ws_addr none = {0};
 
 				ws_peer_point(worker, peer, &peer->stats.endpoint, &none);

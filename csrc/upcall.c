@@ -35,6 +35,13 @@ struct ws_upcall *ws_upcall_reserve(struct ws_upcall_ring *ring)
 	return head - tail < SLOTS ? &ring->slots[head % SLOTS] : NULL;
 }
 
+bool ws_upcall_crowded(struct ws_upcall_ring *ring, uint32_t share)
+{
+	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+
+	return head - atomic_load_explicit(&ring->tail, memory_order_acquire) >= SLOTS / share;
+}
+
 void ws_upcall_commit(struct ws_upcall_ring *ring)
 {
 	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);

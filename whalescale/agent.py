@@ -220,6 +220,11 @@ class Agent:
         self._sockets.open(config.interface.listen_port)
         first = await self._netlink.local_addresses(self._ifindex)
         self._sockets.follow(first)
+        # Sockets, device and programs are open. Before the peers: looking their names up starts
+        # a thread, and every thread would have to drop its capabilities by itself.
+        _drop_capabilities()
+        self._bpf.confirm()
+        self._steer()
         plan = reload.plan(self._tunnel, peers)
         try:
             self._tunnel.commit(plan.change)
@@ -230,9 +235,6 @@ class Agent:
         await self._routes.apply(self._routes_for(config, plan.networks))
         self._tunnel.on_networks_changed = self._spawn_reroute
 
-        _drop_capabilities()
-        self._bpf.confirm()
-        self._steer()
         self._bpf.follow(first, self._sockets.port)
         self._sockets.on_port = self._bpf.set_port
         engine.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,12 @@ def test_two_nodes_speak_frames(two: Two) -> None:
     for end in (two.a, two.b):
         status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
         assert status["peers"][0]["extended"] is True
+
+
+def test_an_endpoint_by_a_name_that_nobody_knows(lab: Lab) -> None:
+    """The agent starts (its look-ups run beside it) and takes the other side's handshake."""
+    two = make_two(lab)
+    named = replace(two.peer_of(two.a), endpoint="nobody.invalid:51820")
+    two.a.start(named)
+    two.b.start(two.peer_of(two.b))
+    two.b.ping(two.a, count=1)

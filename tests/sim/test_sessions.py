@@ -10,6 +10,7 @@ from whalescale.protocol.types import (
     EndpointChanged,
     HandshakeCompleted,
     HandshakeGaveUp,
+    HandshakeUnanswered,
     KeypairReady,
     KeypairsExpired,
     SendKeepalive,
@@ -167,9 +168,15 @@ def test_packets_that_keep_coming_keep_the_attempts_going():
     world.run(290)
     assert not a.of(HandshakeGaveUp)
     assert len(world.messages(INITIATION)) > 50
+    # Who looks the peer's name up again must hear of it all the same.
+    told = [when for when, _ in a.of(HandshakeUnanswered)]
+    assert len(told) == 3
+    assert told[0] - world.start < 100 * SECOND
     world.passes = lambda *_: True
     world.run(6)
     assert payloads(b)
+    world.run(300)
+    assert len(a.of(HandshakeUnanswered)) == 3
 
 
 def test_jitter_differs_between_retries():

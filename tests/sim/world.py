@@ -302,7 +302,7 @@ class World:
         self.rng = random.Random(seed)  # noqa: S311
         self.link = link or Link()
         self.limits = limits or Limits()
-        self.now = 1000 * SECOND
+        self.now = self.start = 1000 * SECOND
         self.hosts: dict[Endpoint, Host] = {}
         #: Control frames go through the sessions; else they are lost, as at a plain WireGuard peer.
         self.control = False

@@ -400,6 +400,11 @@ class Engine:
         c = self._peers[peer]
         return c.last_sent_ns, c.last_received_ns, c.unsent_since_ns, c.unanswered_since_ns
 
+    def endpoint(self, peer: int) -> tuple[Addr | None, Addr | None]:
+        """(remote, local) of the peer as the worker knows them."""
+        c = self._peers[peer]
+        return py_addr(c.endpoint), py_addr(c.local)
+
     def current_index(self, peer: int) -> int:
         """Receiver index of the keypair in use, 0 without one; cheap."""
         return int(self._peers[peer].current_index)

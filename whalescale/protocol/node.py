@@ -37,6 +37,7 @@ from whalescale.protocol.types import (
     ExtendedModeChanged,
     HandshakeCompleted,
     HandshakeGaveUp,
+    HandshakeUnanswered,
     KeypairReady,
     KeypairsExpired,
     PeerConfig,
@@ -372,6 +373,9 @@ class Node:
     def _initiate(self, peer: Peer, now: int, to: Endpoint | None = None) -> None:
         """Message 1 (or a bootstrap request) to the next candidate."""
         peer.attempts += 1
+        peer.unanswered += 1
+        if peer.unanswered % (self._limits.max_handshake_attempts + 1) == 0:
+            self._events.append(HandshakeUnanswered(peer.handle))
         peer.handshake_at = now + self._retransmit_delay()
         remote = to if to is not None else peer.next_candidate()
         if remote is None:
@@ -540,7 +544,7 @@ class Node:
         )
 
     def _complete(self, peer: Peer, round_trip: int | None, now: int) -> None:
-        peer.attempts = 0
+        peer.attempts = peer.unanswered = 0
         peer.handshake_at = None
         peer.last_handshake_wall_ns = self._wall_clock()
         if round_trip is not None:

@@ -124,6 +124,7 @@ class Peer:
         "timestamp_received",
         "timestamp_sent",
         "turn",
+        "unanswered",
         "zero_at",
     )
 
@@ -151,6 +152,9 @@ class Peer:
         self.pending: Pending | None = None
         self.nonce: bytes | None = None  # of a bootstrap request that is out
         self.attempts = 0
+        self.unanswered = (
+            0  # initiations since the last session; `attempts` begins anew with packets
+        )
         self.handshake_at: int | None = None
         self.handshake_sent: int | None = None  # initiation or response of ours
         self.handshake_received: int | None = None  # an authentic one of theirs

@@ -134,6 +134,13 @@ class HandshakeGaveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class HandshakeUnanswered:
+    """As many initiations in a row as make a give-up had no answer, but packets keep coming."""
+
+    peer: PeerHandle
+
+
+@dataclass(frozen=True, slots=True)
 class PeerIdentified:
     """A peer configured by fingerprint told its node ID and it matches."""
 
@@ -164,6 +171,7 @@ Event = (
     | EndpointChanged
     | HandshakeCompleted
     | HandshakeGaveUp
+    | HandshakeUnanswered
     | PeerIdentified
     | SendControl
     | ExtendedModeChanged

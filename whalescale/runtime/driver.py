@@ -90,6 +90,8 @@ class Driver:
         self._live: dict[PeerHandle, tuple[int, int, int, int]] = {}
         #: peers whose session was once in extended mode, and whether it is
         self._frames: dict[PeerHandle, bool] = {}
+        #: where the engine last said that a peer is, and what we answer from
+        self._told: dict[PeerHandle, tuple[Addr | None, Addr | None]] = {}
         self._last_now = 0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: int | None = None
@@ -155,6 +157,7 @@ class Driver:
         self.drain()
         self._live.pop(handle, None)
         self._frames.pop(handle, None)
+        self._told.pop(handle, None)
         number = self._numbers.pop(handle)
         del self._handles[number]
         self._engine.remove_peer(number)
@@ -260,10 +263,19 @@ class Driver:
             number = self._numbers[handle]
             # Does nothing unless the upcall that said so was lost to a full ring.
             self._node.keypair_confirmed(handle, self._engine.current_index(number), now)
+            self._compare_endpoint(handle, number, now)
             seen = self._engine.activity(number)
             if seen != told:
                 self._live[handle] = seen
                 self._node.activity(handle, Activity(*seen), now)
+
+    def _compare_endpoint(self, handle: PeerHandle, number: int, now: int) -> None:
+        """Upcalls tell of a roam ten times a second at most, and can be lost."""
+        remote, local = self._engine.endpoint(number)
+        if remote is None or self._told.get(handle) == (remote, local):
+            return
+        self._told[handle] = (remote, local)
+        self._node.endpoint_observed(handle, Endpoint(*remote), to_endpoint(local), now)
 
     def _advance(self) -> None:
         """Tell the core what time it is.

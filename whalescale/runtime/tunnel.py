@@ -20,6 +20,7 @@ from whalescale.protocol.types import (
     Event,
     HandshakeCompleted,
     HandshakeGaveUp,
+    HandshakeUnanswered,
     KeypairsExpired,
     PeerConfig,
     PeerHandle,
@@ -283,7 +284,7 @@ class Tunnel:
                 peer.unreachable = False
                 peer.resolver.handshake_completed()
                 self._note(peer, "session (initiator)" if event.initiator else "session", quiet)
-            case HandshakeGaveUp():
+            case HandshakeGaveUp() | HandshakeUnanswered():
                 if not peer.unreachable:
                     self._note(peer, "unreachable: no answer to the handshake")
                 peer.unreachable = True

@@ -125,6 +125,9 @@ class FakeEngine:
         self.keepalives.append(number)
         return True
 
+    def endpoint(self, number: int) -> tuple[Addr | None, Addr | None]:
+        return self.endpoints[number]
+
     def current_index(self, number: int) -> int:
         return self.confirmed.get(number, 0)
 

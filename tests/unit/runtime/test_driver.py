@@ -16,7 +16,7 @@ from tests.unit.runtime.fakes import Host, join, until
 from whalescale.dataplane.engine import Addr, UpcallType
 from whalescale.endpoints import parse_endpoint
 from whalescale.protocol.limits import NS_PER_S, Limits
-from whalescale.protocol.types import PeerConfig, Transmit
+from whalescale.protocol.types import Endpoint, PeerConfig, Transmit
 from whalescale.runtime import driver as driver_module
 from whalescale.runtime.driver import tick_seconds
 from whalescale.runtime.tunnel import Change, Peer
@@ -266,6 +266,17 @@ def test_a_jump_of_the_clock_is_caught_up_with() -> None:
             b.time += 86_400 * SECOND
             a.engine.keypairs.clear()
             await session(a, b)
+
+    run(test)
+
+
+def test_a_roam_without_an_upcall_is_found_all_the_same() -> None:
+    async def test() -> None:
+        with two_hosts(SHORT) as (a, b, peer, _):
+            await session(a, b)
+            elsewhere = Addr("203.0.113.9", 4242)
+            a.engine.endpoints[a.driver.number(peer.handle)] = (elsewhere, None)
+            await until(lambda: a.node.peer_status(peer.handle).endpoint == Endpoint(*elsewhere))
 
     run(test)
 
