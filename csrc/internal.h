@@ -304,6 +304,8 @@ void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct 
 int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys);
 void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer); /* next becomes current */
 void ws_peer_zero(struct ws_worker *worker, struct ws_peer *peer);
+/* Why Python is asked for a handshake: the upcall's `reason`. */
+enum ws_ask_reason { WS_ASK_NO_KEY = 1, WS_ASK_REKEY = 2 };
 void ws_peer_ask_handshake(struct ws_worker *worker, struct ws_peer *peer, uint32_t reason);
 void ws_peer_sent(struct ws_worker *worker, struct ws_peer *peer, bool data);
 void ws_peer_received(struct ws_worker *worker, struct ws_peer *peer, bool data);

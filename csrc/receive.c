@@ -21,8 +21,6 @@
 #define CONTROL_PER_SECOND 200
 #define ROAM_INTERVAL_NS (WS_SECOND_NS / 10)
 
-enum ask_reason { ASK_REKEY = 2 };
-
 static uint32_t get32(const uint8_t *at)
 {
 	uint32_t value;
@@ -186,7 +184,7 @@ static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const 
 	}
 	/* Time to renew before the other side can no longer answer (whitepaper 6.2). */
 	if (keys->initiator && keys == peer->current && worker->now_ns >= keys->receive_rekey_at_ns)
-		ws_peer_ask_handshake(worker, peer, ASK_REKEY);
+		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
 }
 
 static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,

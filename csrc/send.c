@@ -17,8 +17,6 @@
 #include <errno.h>
 #include <string.h>
 
-enum ask_reason { ASK_NO_KEY = 1, ASK_REKEY = 2 };
-
 /* The number of the peer whose allowed IPs hold the destination, or -1 (counted). */
 static int32_t route(struct ws_worker *worker, const uint8_t *packet, size_t len)
 {
@@ -135,7 +133,7 @@ static void sent(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys 
 	ws_peer_sent(worker, peer, data);
 	if (keys->tx_counter > keys->rekey_after_messages ||
 	    (keys->initiator && worker->now_ns >= keys->rekey_at_ns))
-		ws_peer_ask_handshake(worker, peer, ASK_REKEY);
+		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
 }
 
 void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
@@ -175,7 +173,7 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		if (lost)
 			ws_drop(worker, WS_DROP_STAGE_FULL, lost);
 		ws_set(peer->stats.staged, peer->staged.packets);
-		ws_peer_ask_handshake(worker, peer, ASK_NO_KEY);
+		ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
 		return;
 	}
 	if (!peer->remote_bytes) {
