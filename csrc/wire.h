@@ -30,10 +30,20 @@ enum {
 	WS_FRAME_DATA = 0x80, /* set in the first byte; flags in the rest of it */
 	WS_FRAME_PARTIAL = 0x01,
 	WS_FRAME_RUN = 0x02,
-	WS_FRAME_FLAGS = WS_FRAME_PARTIAL | WS_FRAME_RUN, /* those we take */
+	WS_FRAME_AGAIN = 0x04, /* a copy of a packet sent before */
+	WS_FRAME_URGENT = 0x08, /* outside the seq: delivered at once */
+	WS_FRAME_FEEDBACK = 0x10, /* the sender schedules over paths: it wants ACKs, and order */
+	WS_FRAME_FLAGS = WS_FRAME_PARTIAL | WS_FRAME_RUN | WS_FRAME_AGAIN | WS_FRAME_URGENT |
+			 WS_FRAME_FEEDBACK, /* those we take */
 	WS_FRAME_HEADER_BYTES = 8, /* flags, time u24, seq u32 */
 	WS_FRAME_CONTROL_NIBBLE = 1, /* 0x10..0x1f */
-	WS_CONTROL_MAX_BYTES = 1024
+	WS_CONTROL_MAX_BYTES = 1024,
+	WS_CONTROL_PATH_PROBE =
+		0x12, /* the one that may be longer: it is padded to probe the MTU */
+	WS_CONTROL_ACK = 0x15, /* produced and consumed in C */
+	WS_CONTROL_VERSION = 1,
+	WS_PATH_COUNT = 8, /* of one peer and direction */
+	WS_PATH_SHIFT = 56 /* the path's number is the high byte of message 4's counter */
 };
 
 #endif

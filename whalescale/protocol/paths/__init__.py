@@ -1,0 +1,1 @@
+"""Several paths to one peer: found, probed, measured, tuned (docs/multipath.md)."""

@@ -1,0 +1,227 @@
+"""What goes into and comes out of a peer's path manager. Times are ns of CLOCK_BOOTTIME."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from whalescale.protocol.types import Endpoint
+
+#: of one peer and direction; our numbers of them are 0..MAX_PATHS-1
+MAX_PATHS = 8
+
+
+class LocalLink(NamedTuple):
+    """One address of this host that UDP may leave from."""
+
+    ip: str
+    ifindex: int
+    interface: str
+    mtu: int
+    link_local: bool = False
+
+
+class Scheduler(StrEnum):
+    EDF = "edf"
+    WRR = "wrr"
+    MINRTT = "minrtt"
+    REDUNDANT = "redundant"
+    BACKUP = "backup"
+
+
+@dataclass(frozen=True, slots=True)
+class MultipathSettings:
+    """The `[multipath]` table of the configuration."""
+
+    enabled: bool = True
+    scheduler: Scheduler = Scheduler.EDF
+    #: packets, or None: adaptive
+    reorder_depth: int | None = None
+    deliver_late: bool = True
+    #: None: where a path loses and it pays
+    repair: bool | None = None
+
+
+class PathState(StrEnum):
+    CANDIDATE = "candidate"
+    PROBING = "probing"
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
+class Pin(NamedTuple):
+    """What `ws paths --set` says of a path (by interface or endpoints, so that it outlives the path)."""
+
+    disabled: bool = False
+    #: lower is preferred (scheduler backup); None: by kind of path
+    tier: int | None = None
+    #: largest share of the rate that it may be given, 0..1
+    weight_cap: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PathSpec:
+    """A path as the data plane is to have it (struct ws_path)."""
+
+    id: int
+    local: Endpoint
+    remote: Endpoint
+    ifindex: int
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PathParams:
+    """struct ws_path_params, same names and units."""
+
+    rate_bps: int
+    window_bytes: int
+    srtt_us: int
+    weight: int
+    tier: int
+    degraded: bool
+    delay_us: int
+    max_packet: int
+    rescue_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerParams:
+    """struct ws_multipath_params, same names and units."""
+
+    scheduler: Scheduler
+    depth: int
+    slack_us: int
+    queue_us: int
+    queue_bytes: int
+    repair: bool
+    repair_age_us: int
+    reorder_depth: int
+    hold_us: int
+    loss_wait_us: int
+    path_idle_us: int
+    deliver_late: bool
+    ack_interval_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathSample:
+    """struct ws_path_stats at one time, same names and units (csrc/whalescale.h)."""
+
+    tx_datagrams: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_again: int = 0
+    in_flight_bytes: int = 0
+    last_sent_ns: int = 0
+    last_ack_ns: int = 0
+    oldest_unacked_ns: int = 0
+    acked_datagrams: int = 0
+    acked_bytes: int = 0
+    acked_highest: int = 0
+    acked_arrived_us: int = 0
+    acks: int = 0
+    rtt_us: int = 0
+    srtt_us: int = 0
+    rttvar_us: int = 0
+    rtt_min_us: int = 0
+    delay_us: int = 0
+    delay_min_us: int = 0
+    limited_us: int = 0
+    lost_copies: int = 0
+    silent: int = 0
+    rx_datagrams: int = 0
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_highest: int = 0
+    last_received_ns: int = 0
+    rx_delay_us: int = 0
+    rx_delay_min_us: int = 0
+    rx_jitter_us: int = 0
+
+
+# actions: what the manager wants done
+
+
+@dataclass(frozen=True, slots=True)
+class SetPaths:
+    paths: tuple[PathSpec, ...]
+    #: data goes over the usable ones; False: path 0 alone, as WireGuard does
+    schedule: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TunePath:
+    path: int
+    params: PathParams
+
+
+@dataclass(frozen=True, slots=True)
+class TunePeer:
+    params: PeerParams
+
+
+@dataclass(frozen=True, slots=True)
+class SendPathControl:
+    """A control frame over one path; padded to a UDP payload of `datagram_bytes` if that is not 0."""
+
+    path: int
+    frame: bytes
+    datagram_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RescuePath:
+    """Send what is in flight on this path again elsewhere."""
+
+    path: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathEvent:
+    """For the user: a path came up, degraded, failed, moved, was removed."""
+
+    path: int
+    state: PathState | None  # None: removed
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PacketLimit:
+    """The longest inner packet that every usable path takes; the tunnel's MTU follows."""
+
+    max_packet: int
+
+
+Action = SetPaths | TunePath | TunePeer | SendPathControl | RescuePath | PathEvent | PacketLimit
+
+
+@dataclass(frozen=True, slots=True)
+class PathStatus:
+    """A view of one path at one time. None: not known yet."""
+
+    id: int
+    local: Endpoint
+    remote: Endpoint
+    interface: str
+    state: PathState
+    usable: bool
+    rtt_us: int | None
+    rtt_min_us: int | None
+    jitter_us: int | None
+    #: share of datagrams lost over about a second, 0..1
+    loss: float
+    #: what we think it can carry
+    rate_bps: int
+    #: the design's estimate: acknowledged bytes over a rolling second
+    acked_bps: int
+    #: share of the peer's traffic that it is given, 0..1
+    weight: float
+    queue_us: int
+    in_flight_bytes: int
+    max_packet: int
+    tx_bytes: int
+    rx_bytes: int
+    pin: Pin
