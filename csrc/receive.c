@@ -53,6 +53,8 @@ static bool upcall_message(struct ws_worker *worker, uint32_t type, int32_t peer
 	upcall->now_ns = worker->now_ns;
 	ws_sockaddr_to_addr(rx->from, &upcall->remote);
 	upcall->local = rx->local;
+	upcall->path = 0;
+	upcall->datagram_bytes = 0;
 	upcall->len = (uint32_t)len;
 	memcpy(upcall->data, data, len);
 	ws_upcall_commit(&worker->upcalls);

@@ -82,7 +82,10 @@ enum ws_upcall_type {
 	WS_UP_CONFIRMED = 3, /* index: a keypair installed as responder was used by the initiator */
 	WS_UP_ROAMED = 4, /* remote, local: the peer's authenticated endpoint changed */
 	WS_UP_CONTROL = 5, /* data: a control frame from inside the session */
-	WS_UP_FATAL = 6 /* reason: an errno; the TUN device or a socket is gone */
+	WS_UP_FATAL = 6, /* reason: an errno; the TUN device or a socket is gone */
+	/* path: the peer's number of it; remote, local: it came from elsewhere than before */
+	WS_UP_PATH_MOVED = 7,
+	WS_UP_PATH_SILENT = 8 /* path: ours; in flight for longer than rescue_us */
 };
 
 /* One message up to Python. `peer` is -1 where none is known. */
@@ -94,6 +97,8 @@ struct ws_upcall {
 	uint64_t now_ns; /* CLOCK_BOOTTIME of its receipt */
 	struct ws_addr remote;
 	struct ws_addr local; /* local.port is the socket's; family 0 where unknown */
+	uint32_t path; /* WS_UP_CONTROL: the peer's number of the path that it came by */
+	uint32_t datagram_bytes; /* WS_UP_CONTROL: UDP payload that it came in */
 	uint32_t len;
 	uint8_t data[2048];
 };
@@ -121,7 +126,9 @@ enum ws_drop {
 	WS_DROP_HANDOFF_FULL = 18, /* between workers: the owner is behind */
 	WS_DROP_FRAME = 19, /* in: a frame of no type or flags that we know, or too short */
 	WS_DROP_CONTROL_RATE = 20, /* in: more control frames than a peer may send */
-	WS_DROP_COUNT = 21
+	WS_DROP_PATH = 21, /* in: a path number that no peer may use, or not of this session */
+	WS_DROP_QUEUE = 22, /* out: the queue in front of the paths is full */
+	WS_DROP_COUNT = 23
 };
 
 /* Counters of one worker; written by it alone, read by anyone at any time. */
@@ -136,7 +143,7 @@ struct ws_stats {
 	uint64_t turns; /* of the worker's loop */
 	/* Came to this worker but belonged to another: 0 with steering (bpf/) */
 	uint64_t foreign_rx, foreign_tx;
-	uint64_t drops[21]; /* WS_DROP_COUNT */
+	uint64_t drops[23]; /* WS_DROP_COUNT */
 };
 
 /* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */
@@ -152,6 +159,91 @@ struct ws_peer_stats {
 	uint32_t current_index, next_index, previous_index; /* local indices, 0: none */
 	uint32_t staged; /* packets waiting for a handshake */
 	struct ws_addr endpoint, local; /* where the peer is now, and what we answer from */
+};
+
+enum { WS_MAX_PATHS = 8 };
+
+/* A path: which local address and interface, and where to. */
+struct ws_path {
+	uint32_t id; /* our number of it, 0..WS_MAX_PATHS-1 */
+	uint32_t ifindex; /* it leaves through this interface; 0: as the routing table says */
+	uint32_t usable; /* 1: validated, takes data; 0: probes only */
+	struct ws_addr local, remote;
+};
+
+/* What Python sets of a path per interval. */
+struct ws_path_params {
+	uint64_t rate_bps; /* pace, > 0 */
+	uint64_t window_bytes; /* most in flight */
+	uint32_t srtt_us;
+	uint32_t weight; /* wrr */
+	uint32_t tier; /* backup */
+	uint32_t degraded;
+	int32_t delay_us; /* base one-way delay, relative to the peer's other paths */
+	uint32_t max_packet; /* longest inner packet */
+	uint32_t rescue_us; /* in flight for so long without a word: silent, send elsewhere */
+};
+
+/* ... and of a peer. */
+struct ws_multipath_params {
+	uint32_t scheduler; /* 0 edf, 1 wrr, 2 minrtt, 3 redundant, 4 backup */
+	uint32_t depth; /* wrr: lead in seqs */
+	uint32_t slack_us; /* edf */
+	uint32_t queue_us; /* packets older than this make the queue drop its newest */
+	uint64_t queue_bytes; /* most that waits for a path */
+	uint32_t repair; /* 1: send what ACKs show as lost once more */
+	uint32_t repair_age_us; /* ... unless it is older than this */
+	/* the reordering buffer */
+	uint32_t reorder_depth;
+	uint32_t hold_us;
+	uint32_t loss_wait_us;
+	uint32_t path_idle_us;
+	uint32_t deliver_late;
+	uint32_t ack_interval_us;
+};
+
+/* One path, both directions. Sums since it was made; times CLOCK_BOOTTIME ns, 0: never. */
+struct ws_path_stats {
+	/* ours: what we send on path `id` */
+	uint64_t tx_datagrams, tx_bytes; /* all, UDP payload */
+	uint64_t tx_packets; /* data */
+	uint64_t tx_again; /* copies among them */
+	uint64_t in_flight_bytes;
+	uint64_t last_sent_ns, last_ack_ns; /* last_ack: an ACK that moved it on */
+	uint64_t oldest_unacked_ns; /* when the oldest in flight was sent */
+	/* ... as the peer's ACKs say */
+	uint64_t acked_datagrams; /* arrived */
+	uint64_t acked_bytes;
+	uint64_t acked_highest; /* number; highest + 1 - datagrams is what was lost or overtaken */
+	uint64_t acked_arrived_us; /* peer's clock at the last arrival, made continuous */
+	uint64_t acks; /* that named it */
+	uint32_t rtt_us, srtt_us, rttvar_us, rtt_min_us; /* 0: none yet. min: since it was made */
+	uint32_t delay_us, delay_min_us; /* 24 bits, see docs/multipath.md section 8 */
+	uint64_t
+		limited_us; /* time in which packets waited and this path was at its pace or window */
+	uint64_t lost_copies; /* packets sent again because ACKs showed them lost on it */
+	uint64_t silent; /* times it was left for silence */
+	/* theirs: what came in under the peer's path number `id` */
+	uint64_t rx_datagrams, rx_bytes, rx_packets;
+	uint64_t rx_highest; /* number */
+	uint64_t last_received_ns;
+	uint32_t rx_delay_us, rx_delay_min_us, rx_jitter_us;
+	struct ws_addr rx_remote, rx_local; /* of the last datagram */
+};
+
+struct ws_multipath_stats {
+	struct ws_path_stats paths[8]; /* WS_MAX_PATHS */
+	uint32_t scheduling; /* 1: data goes over the paths */
+	uint64_t queue_packets, queue_bytes; /* waiting now */
+	uint64_t queue_drops; /* newest dropped, queue full */
+	uint64_t urgent; /* packets that took the best path at once */
+	uint64_t again; /* second copies sent */
+	uint64_t acks_tx, acks_rx, ack_refused; /* refused: malformed or a false claim */
+	uint64_t unsched; /* packets with no usable path at all */
+	/* the reordering buffer, see csrc/reorder.h */
+	uint64_t delivered, in_order, held, gaps, gaps_filled, skipped, skipped_full, late;
+	uint64_t duplicates, refused, wait_us;
+	uint32_t wait_max_us, depth, depth_max;
 };
 
 typedef struct ws_engine ws_engine;
@@ -213,6 +305,7 @@ int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_
  * Inner packets longer than max_packet stay plain. Received frames are always taken.
  */
 int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet);
+
 /* Valid until ws_peer_remove. */
 const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer);
 

@@ -69,6 +69,8 @@ class Drop(IntEnum):
     HANDOFF_FULL = 18
     FRAME = 19
     CONTROL_RATE = 20
+    PATH = 21
+    QUEUE = 22
 
 
 class UpcallType(IntEnum):
@@ -78,6 +80,8 @@ class UpcallType(IntEnum):
     ROAMED = 4
     CONTROL = 5
     FATAL = 6
+    PATH_MOVED = 7
+    PATH_SILENT = 8
 
 
 class Addr(NamedTuple):
@@ -98,6 +102,10 @@ class Upcall:
     remote: Addr | None
     local: Addr | None
     data: bytes
+    #: the peer's number of the path it came by (CONTROL, PATH_MOVED), ours (PATH_SILENT)
+    path: int = 0
+    #: UDP payload that a control frame came in
+    datagram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,4 +445,6 @@ class Engine:
                 py_addr(up.remote),
                 py_addr(up.local),
                 bytes(ffi.buffer(up.data, up.len)),
+                up.path,
+                up.datagram_bytes,
             )

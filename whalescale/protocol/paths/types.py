@@ -52,7 +52,7 @@ class PathState(StrEnum):
 
 
 class Pin(NamedTuple):
-    """What `ws paths --set` says of a path (by interface or endpoints, so that it outlives the path)."""
+    """What `ws paths --set` says of a path; kept by its endpoints, so that it outlives the path."""
 
     disabled: bool = False
     #: lower is preferred (scheduler backup); None: by kind of path
@@ -165,7 +165,7 @@ class TunePeer:
 
 @dataclass(frozen=True, slots=True)
 class SendPathControl:
-    """A control frame over one path; padded to a UDP payload of `datagram_bytes` if that is not 0."""
+    """A control frame over one path; padded to `datagram_bytes` of UDP payload unless that is 0."""
 
     path: int
     frame: bytes
