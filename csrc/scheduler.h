@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
+ * (Not sched.h: that would hide the C library's <sched.h>.)
+ *
  * Which path takes the next packet (docs/multipath.md section 7), and when a
  * path may take one (pacing). Pure: no clock, no memory, no state but
  * struct ws_sched's own and the pacers'.
  */
-#ifndef WS_SCHED_H
-#define WS_SCHED_H
+#ifndef WS_SCHEDULER_H
+#define WS_SCHEDULER_H
 
 #include <stdbool.h>
 #include <stdint.h>
