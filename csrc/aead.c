@@ -30,6 +30,7 @@
 
 #define NONCE_BYTES 12
 #define MAX_BYTES 65535
+#define FORGET_BYTES 1100
 
 struct ws_aead {
 	uint32_t cipher;
@@ -313,6 +314,22 @@ bool ws_aead_open(struct ws_aead *aead, const uint8_t key[WS_KEY_BYTES], uint64_
 	memcpy(tag, src + request.len, WS_TAG_BYTES);
 	nonce_of(nonce, counter);
 	return open_request(aead, &request);
+}
+
+/*
+ * OpenSSL keeps key, keystream and Poly1305 state till the next use overwrites
+ * them. Hence a use: under a key of zeros, long enough to run the wide code and
+ * with a last block that is not whole, so that each of these is written anew.
+ */
+void ws_aead_forget(struct ws_aead *aead)
+{
+	static const uint8_t zero_key[WS_KEY_BYTES];
+	uint8_t text[FORGET_BYTES + WS_TAG_BYTES] = {0};
+
+	if (!aead->seal_ctx)
+		return; /* ipsec-mb: its copy of the key is wiped after each packet */
+	ws_aead_seal(aead, zero_key, 0, text, text, FORGET_BYTES);
+	(void)ws_aead_open(aead, zero_key, 0, text, text, sizeof(text));
 }
 
 /* The self-test */

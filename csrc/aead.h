@@ -23,6 +23,8 @@ struct ws_aead;
  */
 struct ws_aead *ws_aead_new(uint32_t cipher);
 void ws_aead_free(struct ws_aead *aead); /* zeroes what it held */
+/* After the end of a key: the context keeps nothing of the last one that it was used with. */
+void ws_aead_forget(struct ws_aead *aead);
 uint32_t ws_aead_cipher(const struct ws_aead *aead);
 /*
  * RFC 8439 2.8.2 and A.5 vectors; every length 0..300 and some to 2048: equal to OpenSSL's,

@@ -491,36 +491,18 @@ const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
 int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,
 	    const uint8_t *data, size_t len)
 {
-	struct ws_worker *worker = engine->worker[0];
-	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
 	struct ws_tx tx = {.len = (uint32_t)len, .stride = (uint32_t)len, .count = 1, .peer = -1};
-	const struct ws_socket *socket;
-	struct msghdr msg;
-	struct iovec iov;
-	int error = 0;
+	int error;
 
 	if (!len || len > WS_TX_MAX_BYTES || !remote->family)
 		return -EINVAL;
 	tx.data = (uint8_t *)(uintptr_t)data; /* only read */
 	tx.socket = -1;
+	if (local->family == remote->family)
+		tx.local = *local;
 	ws_addr_to_sockaddr(remote, &tx.remote, &tx.remote_bytes);
 	pthread_mutex_lock(&engine->control);
-	/* First from where we were spoken to; if that address is gone, from anywhere. */
-	for (int attempt = 0; attempt < 2; attempt++) {
-		if (attempt == 0 && local->family == remote->family)
-			tx.local = *local;
-		else
-			tx.local.family = 0;
-		socket = ws_udp_socket(worker, &tx);
-		if (!socket) {
-			error = -EAFNOSUPPORT;
-			break;
-		}
-		ws_udp_fill(worker, &tx, &msg, &iov, control, false);
-		error = sendmsg(socket->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
-		if (!error || !tx.local.family)
-			break;
-	}
+	error = ws_udp_send(engine->worker[0], &tx, 0, tx.len);
 	pthread_mutex_unlock(&engine->control);
-	return error;
+	return -error;
 }

@@ -90,6 +90,7 @@ struct ws_stage_pool {
 struct ws_stage_queue {
 	int32_t head, tail; /* slot numbers, -1 none */
 	uint32_t packets;
+	uint32_t slots; /* of the pool, capped so that other queues find room */
 };
 
 int ws_stage_init(struct ws_stage_pool *pool);
@@ -170,7 +171,10 @@ struct ws_io_ops {
 	void (*socket_removed)(struct ws_worker *worker, int number);
 	/* NULL or, on the worker's thread after its last turn: let go of all descriptors. */
 	void (*stop)(struct ws_worker *worker);
-	/* Waits, moves what is there through the pipelines. 0, or a negative errno that is fatal. */
+	/*
+	 * Waits (not while ws_worker_may_sleep says no), moves what is there through the pipelines.
+	 * 0, or a negative errno that is fatal.
+	 */
 	int (*turn)(struct ws_worker *worker);
 	/* A free send buffer; may send what is queued to get one. Never NULL. */
 	struct ws_tx *(*tx_get)(struct ws_worker *worker);
@@ -297,6 +301,17 @@ static inline void ws_tun_written(struct ws_worker *worker, ssize_t result, uint
 		ws_add(worker->stats.rx_packets, packets);
 }
 
+/* Packets moved in this turn: with busy polling the next turns look for more and do not sleep. */
+static inline void ws_worker_busy(struct ws_worker *worker)
+{
+	worker->busy_until_ns = worker->now_ns + worker->engine->config.busy_poll_us * 1000ULL;
+}
+
+static inline bool ws_worker_may_sleep(const struct ws_worker *worker)
+{
+	return worker->now_ns >= worker->busy_until_ns;
+}
+
 /* peer.c, on the worker's thread */
 struct ws_peer *ws_worker_peer(struct ws_worker *worker, int number);
 void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
@@ -338,6 +353,12 @@ void ws_udp_fill(const struct ws_worker *worker, struct ws_tx *tx, struct msghdr
 		 struct iovec *iov, uint8_t control[WS_CONTROL_BYTES], bool gso);
 /* The socket to send tx from, or NULL. */
 const struct ws_socket *ws_udp_socket(const struct ws_worker *worker, const struct ws_tx *tx);
+/*
+ * Sends tx->data[at, at+len) as one datagram, without waiting; any thread that keeps the sockets.
+ * Where the address that was spoken to is gone from this host: from any other, and tx->local and
+ * tx->socket say so afterwards. 0 or an errno.
+ */
+int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len);
 /* After a send of tx failed with `error`: send it in other ways, or count it lost. */
 void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error);
 

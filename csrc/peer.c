@@ -76,6 +76,7 @@ static void discard(struct ws_worker *worker, struct ws_keys **slot)
 	if (worker->last_keys == *slot)
 		worker->last_keys = NULL;
 	ws_keys_free(*slot);
+	ws_aead_forget(worker->aead);
 	*slot = NULL;
 }
 

@@ -8,6 +8,10 @@
 #define SLOT_BYTES 2032
 #define SLOTS 1024
 #define QUEUE_PACKETS 128 /* as WireGuard stages */
+#define QUEUE_SLOTS (SLOTS / 8) /* one peer that never answers must leave room for others */
+#define PACKET_SLOTS ((WS_BUFFER_BYTES + SLOT_BYTES - 1) / SLOT_BYTES)
+
+_Static_assert(PACKET_SLOTS <= QUEUE_SLOTS, "the longest packet must fit into an empty queue");
 
 struct ws_stage_slot {
 	int32_t next_packet; /* first slot of the next packet */
@@ -45,7 +49,7 @@ void ws_stage_free(struct ws_stage_pool *pool)
 void ws_stage_queue_init(struct ws_stage_queue *queue)
 {
 	queue->head = queue->tail = -1;
-	queue->packets = 0;
+	queue->packets = queue->slots = 0;
 }
 
 static void drop_oldest(struct ws_stage_pool *pool, struct ws_stage_queue *queue)
@@ -62,6 +66,7 @@ static void drop_oldest(struct ws_stage_pool *pool, struct ws_stage_queue *queue
 		pool->slots[slot].next_piece = pool->free_head;
 		pool->free_head = slot;
 		pool->free_count++;
+		queue->slots--;
 		slot = next;
 	}
 }
@@ -73,7 +78,9 @@ uint32_t ws_stage_push(struct ws_stage_pool *pool, struct ws_stage_queue *queue,
 	uint32_t lost = 0;
 	int32_t first = -1, *link = &first;
 
-	while (queue->packets && (queue->packets >= QUEUE_PACKETS || pool->free_count < pieces)) {
+	while (queue->packets &&
+	       (queue->packets >= QUEUE_PACKETS || queue->slots + pieces > QUEUE_SLOTS ||
+		pool->free_count < pieces)) {
 		drop_oldest(pool, queue);
 		lost++;
 	}
@@ -85,6 +92,7 @@ uint32_t ws_stage_push(struct ws_stage_pool *pool, struct ws_stage_queue *queue,
 
 		pool->free_head = pool->slots[slot].next_piece;
 		pool->free_count--;
+		queue->slots++;
 		memcpy(pool->slots[slot].data, data + at, part);
 		pool->slots[slot].next_piece = -1;
 		*link = slot;

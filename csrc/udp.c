@@ -271,28 +271,41 @@ static bool source_gone(int error)
 	       error == EHOSTUNREACH || error == ENODEV;
 }
 
-static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
+int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
 {
-	const struct ws_socket *socket = ws_udp_socket(worker, tx);
 	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
+	const struct ws_socket *socket;
 	struct msghdr msg;
 	struct iovec iov;
 
-	if (!socket)
-		return EAFNOSUPPORT;
-	ws_udp_fill(worker, tx, &msg, &iov, control, false);
-	iov.iov_base = tx->data + at;
-	iov.iov_len = len;
 	for (;;) {
-		struct pollfd wait = {.fd = socket->fd, .events = POLLOUT};
+		socket = ws_udp_socket(worker, tx);
+		if (!socket)
+			return EAFNOSUPPORT;
+		ws_udp_fill(worker, tx, &msg, &iov, control, false);
+		iov.iov_base = tx->data + at;
+		iov.iov_len = len;
+		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+			return 0;
+		if (!tx->local.family || !source_gone(errno))
+			return errno;
+		tx->local.family = 0;
+		tx->socket = -1;
+	}
+}
+
+static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
+{
+	for (;;) {
+		int error = ws_udp_send(worker, tx, at, len);
+		const struct ws_socket *socket = ws_udp_socket(worker, tx);
+		struct pollfd wait = {.fd = socket ? socket->fd : -1, .events = POLLOUT};
 
 		ws_add(worker->stats.tx_batches, 1);
-		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL) >= 0)
-			return 0;
 		/* A full buffer is waited for once a turn: other peers must not stand still. */
-		if ((errno != EAGAIN && errno != ENOBUFS) ||
+		if ((error != EAGAIN && error != ENOBUFS) ||
 		    worker->send_waited_ns == worker->now_ns)
-			return errno;
+			return error;
 		worker->send_waited_ns = worker->now_ns;
 		(void)poll(&wait, 1, SEND_WAIT_MS);
 	}
@@ -301,7 +314,7 @@ static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 {
 	struct ws_peer *peer = tx->peer >= 0 ? ws_worker_peer(worker, tx->peer) : NULL;
-	bool retried_local = false;
+	bool had_local = tx->local.family;
 
 	/* A device without checksum offload (EIO), or a path MTU below the stride. */
 	if (tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE) && peer)
@@ -313,22 +326,16 @@ void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 		if ((error == EAGAIN || error == ENOBUFS) && tx->len - at > len) {
 			/* No room for the rest either: UDP may lose it, the worker must go on. */
 			ws_drop(worker, WS_DROP_SEND, (tx->len - at + tx->stride - 1) / tx->stride);
-			return;
-		}
-		if (source_gone(error) && tx->local.family && !retried_local) {
-			/* The address that was spoken to may be gone from this host. */
-			tx->local.family = 0;
-			tx->socket = -1;
-			retried_local = true;
-			if (peer) {
-				struct ws_addr none = {0};
-
-				ws_peer_point(worker, peer, &peer->stats.endpoint, &none);
-			}
-			continue;
+			break;
 		}
 		if (error)
 			ws_drop(worker, WS_DROP_SEND, 1);
 		at += len;
+	}
+	if (peer && had_local && !tx->local.family) {
+		/* What comes next need not find out again. */
+		struct ws_addr none = {0};
+
+		ws_peer_point(worker, peer, &peer->stats.endpoint, &none);
 	}
 }

@@ -2,7 +2,7 @@
 /*
  * Both ciphers: RFC 8439's vectors (ws_aead_selftest), each against the other
  * on every length, random splits, flipped bits, no allocation per packet; and
- * mac1 against digests made with Python's hashlib.
+ * mac1 against digests made with Python's hashlib; and no key left where it was forgotten.
  */
 #include "aead.h"
 
@@ -21,24 +21,64 @@
 
 static unsigned long allocations;
 
+/* What OpenSSL holds at the moment: malloc gives each block its length in front. */
+#define MAX_BLOCKS 65536
+#define FRONT 16
+static uint8_t *blocks[MAX_BLOCKS];
+static size_t block_count;
+
+static void *keep(uint8_t *block, size_t bytes)
+{
+	if (!block || block_count == MAX_BLOCKS)
+		abort();
+	memcpy(block, &bytes, sizeof(bytes));
+	blocks[block_count++] = block;
+	return block + FRONT;
+}
+
+static uint8_t *let_go(void *at)
+{
+	uint8_t *block = (uint8_t *)at - FRONT;
+
+	for (size_t i = block_count; i-- > 0;)
+		if (blocks[i] == block) {
+			blocks[i] = blocks[--block_count];
+			return block;
+		}
+	abort();
+}
+
 static void *counting_malloc(size_t bytes, const char *file, int line)
 {
 	(void)file, (void)line;
 	allocations++;
-	return malloc(bytes);
+	return keep(malloc(bytes + FRONT), bytes);
 }
 
 static void *counting_realloc(void *old, size_t bytes, const char *file, int line)
 {
 	(void)file, (void)line;
 	allocations++;
-	return realloc(old, bytes);
+	return keep(realloc(old ? let_go(old) : NULL, bytes + FRONT), bytes);
 }
 
 static void counting_free(void *old, const char *file, int line)
 {
 	(void)file, (void)line;
-	free(old);
+	if (old)
+		free(let_go(old));
+}
+
+static bool openssl_holds(const uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < block_count; i++) {
+		size_t size;
+
+		memcpy(&size, blocks[i], sizeof(size));
+		if (memmem(blocks[i] + FRONT, size, bytes, len))
+			return true;
+	}
+	return false;
 }
 
 /* Blocks of the exact size, so that ASan sees a byte too many. */
@@ -220,6 +260,34 @@ static void nothing_allocated(struct ws_aead *aead)
 	CHECK_EQ(allocations, before);
 }
 
+/* After ws_aead_forget nothing of the last key is left in what OpenSSL keeps. */
+static void forget(struct ws_aead *aead)
+{
+	uint8_t key[WS_KEY_BYTES], stream[1000 + TAG] = {0}, text[1000];
+	const size_t last = 1000 - 1000 % 64; /* where the block begins that is not used up */
+	bool openssl = ws_aead_cipher(aead) == WS_CIPHER_OPENSSL;
+
+	for (int way = 0; way < 3; way++) {
+		for (size_t i = 0; i < sizeof(key); i++)
+			key[i] = (uint8_t)check_random();
+		memset(stream, 0, sizeof(stream));
+		/* Over zeros: the text is the keystream. */
+		if (way != 1)
+			ws_aead_seal(aead, key, 7, stream, stream, 1000);
+		if (way != 0)
+			(void)ws_aead_open(aead, key, 7, text, stream, sizeof(stream));
+		/* Else this would pass whatever ws_aead_forget did. */
+		CHECK_EQ(openssl_holds(key, sizeof(key)), openssl);
+		ws_aead_forget(aead);
+		CHECK(!openssl_holds(key, sizeof(key)));
+		CHECK(!openssl_holds(key, 16));
+		CHECK(!openssl_holds(key + 16, 16));
+		if (way != 1)
+			CHECK(!openssl_holds(stream + last, 16));
+	}
+	CHECK_EQ(ws_aead_selftest(aead), 0);
+}
+
 /* The lengths where a datagram could still stand: 65,535 bytes is the contract's end. */
 static void longest(struct ws_aead *aead, struct ws_aead *reference)
 {
@@ -240,6 +308,7 @@ static void whole_cipher(struct ws_aead *aead, struct ws_aead *reference)
 	past_the_end(aead);
 	every_bit(aead);
 	nothing_allocated(aead);
+	forget(aead);
 }
 
 static void mac1(void)
