@@ -156,6 +156,7 @@ static bool drain(struct ws_worker *worker, struct ws_handoff *ring)
 
 	if (tail == head)
 		return false;
+	ws_worker_busy(worker);
 	worker->borrowed = true; /* the bytes are the writer's again when this returns */
 	while (tail != head) {
 		struct record *record = at(ring, tail);

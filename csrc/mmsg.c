@@ -223,7 +223,7 @@ static int mmsg_turn(struct ws_worker *worker)
 {
 	struct mmsg_state *state = worker->io_state;
 	struct epoll_event events[EVENTS];
-	int n = epoll_wait(state->epoll_fd, events, EVENTS, -1);
+	int n = epoll_wait(state->epoll_fd, events, EVENTS, ws_worker_may_sleep(worker) ? -1 : 0);
 	int error = 0;
 
 	worker->now_ns = ws_now_ns();
@@ -231,9 +231,12 @@ static int mmsg_turn(struct ws_worker *worker)
 		uint32_t tag = events[i].data.u32;
 		uint64_t count;
 
-		if (tag == TAG_WAKE)
+		if (tag == TAG_WAKE) {
 			(void)!read(worker->wake_fd, &count, sizeof(count));
-		else if (tag == TAG_TUN)
+			continue;
+		}
+		ws_worker_busy(worker);
+		if (tag == TAG_TUN)
 			error = read_tun(worker);
 		else
 			receive(worker, (int)tag);

@@ -360,6 +360,7 @@ static void on_datagrams(struct ws_worker *worker, const struct completion *done
 
 	if (!(done->flags & IORING_CQE_F_BUFFER))
 		return; /* out of buffers or cancelled */
+	ws_worker_busy(worker);
 	id = (uint16_t)(done->flags >> IORING_CQE_BUFFER_SHIFT);
 	buffer = state->rx.buffers + (size_t)id * RX_BUFFER_BYTES;
 	out = io_uring_recvmsg_validate(buffer, done->res, &state->receive);
@@ -392,6 +393,7 @@ static int on_tun(struct ws_worker *worker, const struct completion *done)
 	}
 	id = (uint16_t)(done->flags >> IORING_CQE_BUFFER_SHIFT);
 	if (done->res > 0) {
+		ws_worker_busy(worker);
 		ws_add(worker->stats.tun_reads, 1);
 		ws_send_packet(worker, state->tun.buffers + (size_t)id * WS_BUFFER_BYTES,
 			       (size_t)done->res);
@@ -455,7 +457,7 @@ static int uring_turn(struct ws_worker *worker)
 {
 	struct uring_state *state = worker->io_state;
 	struct io_uring_cqe *cqe;
-	unsigned int wait = 1;
+	bool wait = ws_worker_may_sleep(worker);
 	int error;
 
 	if (!state->enabled) {
@@ -470,14 +472,16 @@ static int uring_turn(struct ws_worker *worker)
 	 * would wake us for it.
 	 */
 	if (state->backlog_count) {
-		wait = 0;
+		wait = false;
 		worker->now_ns = ws_now_ns();
 		error = run_backlog(worker);
 		if (error)
 			return error;
 	}
 	arm_all(worker);
-	error = io_uring_submit_and_wait(&state->ring, wait);
+	/* Without waiting the kernel must be entered all the same: it posts completions only then. */
+	error = wait ? io_uring_submit_and_wait(&state->ring, 1)
+		     : io_uring_submit_and_get_events(&state->ring);
 	if (error < 0 && error != -EINTR && error != -EBUSY && error != -EAGAIN)
 		return error;
 	worker->now_ns = ws_now_ns();

@@ -348,6 +348,8 @@ class Agent:
                 cipher=_CIPHERS[plane.cipher],
                 offloads_off=off,
                 fwmark=fwmark,
+                pin_cpus=plane.pin_cpus,
+                busy_poll_us=plane.busy_poll_us,
             )
         except AgentError:
             tun.close()

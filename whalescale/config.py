@@ -28,6 +28,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MTU_MIN: Final = 1280
 MTU_MAX: Final = 9216
 WORKERS_MAX: Final = 16
+#: polling longer than a millisecond costs a CPU and saves no more
+BUSY_POLL_US_MAX: Final = 1000
 #: a configuration of 65,536 peers stays well below
 FILE_BYTES_MAX: Final = 64 << 20
 
@@ -91,6 +93,10 @@ class DataplaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     udp_gro: bool = True
     tun_uso: bool = True
     workers: Annotated[int, Meta(ge=1, le=WORKERS_MAX)] = 1
+    #: each worker stays on a CPU of its own
+    pin_cpus: bool = False
+    #: how long a worker looks for more after the last packet before it sleeps, 0 not at all
+    busy_poll_us: Annotated[int, Meta(ge=0, le=BUSY_POLL_US_MAX)] = 0
     #: the eBPF programs, where the kernel and the libraries allow them
     bpf: bool = True
     #: the shield in the card's driver (XDP) instead of at tc, where the driver takes it
@@ -157,6 +163,7 @@ _RIGHT: Final = {
     "dataplane.backend": 'write "auto", "io_uring" or "mmsg"',
     "dataplane.cipher": 'write "auto", "ipsec-mb" or "openssl"',
     "dataplane.workers": f"write a number from 1 to {WORKERS_MAX}",
+    "dataplane.busy_poll_us": f"write microseconds from 0 (off) to {BUSY_POLL_US_MAX}, such as 50",
 }
 _FIELDS: Final = {
     "": ("interface", "peers", "dataplane"),

@@ -42,6 +42,8 @@ class Agent(Struct, frozen=True, kw_only=True):
     cipher: str = ""
     offloads: Offloads = Offloads()
     workers: int = 1
+    pin_cpus: bool = False
+    busy_poll_us: int = 0
     rss_bytes: int = 0
     cpu_seconds: float = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import select
 import socket
@@ -410,5 +411,95 @@ def commands(hosts: Hosts, options: Options) -> None:
             stop.set()
 
     in_threads([change, *(_endless(tunnel, stop) for tunnel in tunnels)])
+    a.close()
+    b.close()
+
+
+def _still(node: Node) -> bool:
+    """No worker of the node takes a turn for 0.2 s."""
+    before = node.total("turns")
+    time.sleep(0.2)
+    return node.total("turns") == before
+
+
+def _moved(node: Node) -> int:
+    return node.total("tun_reads") + node.total("rx_batches")
+
+
+def busy_poll(hosts: Hosts, options: Options) -> None:
+    """After a packet the workers take turns for busy_poll_us, with nothing to do, then sleep."""
+    a, b = two_nodes(hosts, options)
+    tunnel = Tunnel(a, b)
+    sender, receiver = udp_pair(tunnel, 4)
+    receiver.settimeout(5)
+
+    def polled() -> bool:
+        """Hundreds of turns in which nothing came, after a packet."""
+        sender.send(b"one")
+        receiver.recv(100)
+        moved, turns = _moved(b), b.total("turns")
+        time.sleep(0.25)
+        return _moved(b) == moved and b.total("turns") - turns > 300
+
+    if not options.busy_poll_us:
+        wait_for("the workers to sleep", lambda: _still(b), 20)
+        if polled():
+            raise AssertionError("workers poll that were not told to")
+    else:
+        # The kernel's own multicasts, or a busy machine, may spoil one try.
+        wait_for("the workers to poll", polled, 20)
+        took = []
+        for _ in range(40):
+            before = time.monotonic()
+            b.engine.set_endpoint(tunnel.b.peer, a.outside())
+            took.append(time.monotonic() - before)
+        took.sort()
+        if took[-4] > 0.1:
+            raise AssertionError(f"commands took {[round(t * 1e3, 1) for t in took[-8:]]} ms")
+        wait_for("the workers to sleep again", lambda: _still(b), 20)
+        transfer(tunnel, 4 * MIB)
+        wait_for("the workers to poll", polled, 20)
+    before = time.monotonic()
+    b.close()
+    if time.monotonic() - before > 1:
+        raise AssertionError("closing took over 1 s")
+    a.close()
+
+
+def source_address_gone(hosts: Hosts, options: Options) -> None:
+    """The address that the peer spoke to vanishes from this host: datagrams leave from another."""
+    a, b = two_nodes(hosts, options)
+    tunnel = Tunnel(a, b)
+    device = json.loads(a.netns.output(f"ip -j addr show to {a.outside().ip}"))[0]["ifname"]
+    extra = Addr("10.201.99.1", a.port)
+    a.netns.run(f"ip addr add {extra.ip}/32 dev {device}")
+    a.engine.set_endpoint(tunnel.a.peer, b.outside(), extra)
+    b.netns.run(f"ip route add {extra.ip}/32 via {a.outside().ip}")
+    sender, receiver = udp_pair(tunnel, 4)
+    sender.send(b"before")
+    receiver.settimeout(5)
+    receiver.recv(100)
+    wait_for("b to see the address", lambda: b.engine.peer_stats(0).endpoint == extra)
+
+    a.netns.run(f"ip addr del {extra.ip}/32 dev {device}")
+    # A handshake message, from the controlling thread, then packets, from the worker.
+    before = b.total("handshake_rx") + sum(b.drops().values())
+    if not a.engine.send(bytes([1, 0, 0, 0]) + bytes(144), b.outside(), extra):
+        raise AssertionError("the message did not leave")
+    wait_for(
+        "the message (its mac1 is wrong)",
+        lambda: b.total("handshake_rx") + sum(b.drops().values()) > before,
+    )
+    for n in range(20):
+        sender.send(bytes([n]) * 3000)
+        if receiver.recv(4000) != bytes([n]) * 3000:
+            raise AssertionError("another datagram arrived")
+    if a.drops():
+        raise AssertionError(f"lost on the way out: {a.drops()}")
+    if a.engine.peer_stats(tunnel.a.peer).local is not None:
+        raise AssertionError("the address that is gone is still to be sent from")
+    wait_for("b to follow", lambda: b.engine.peer_stats(0).endpoint == a.outside())
+    if a.engine.send(b"x", Addr("203.0.113.1", 1), None):
+        raise AssertionError("sent to where there is no route")
     a.close()
     b.close()

@@ -101,6 +101,13 @@ class Netns:
             raise OSError(f"{line}: {done.stderr.strip()}")
         return done.returncode == 0
 
+    def output(self, line: str) -> str:
+        env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        with self.entered():
+            return subprocess.run(
+                line.split(), check=True, env=env, capture_output=True, text=True, timeout=20
+            ).stdout
+
 
 Hosts = tuple[Netns, Netns]
 
@@ -115,6 +122,8 @@ class Options:
     workers: int = 1
     #: Packets go as data frames, as between two Whalescale nodes that agreed on it.
     frames: bool = False
+    #: 0: workers sleep as soon as nothing is left to do
+    busy_poll_us: int = 0
 
     @staticmethod
     def parse(given: dict[str, Any]) -> Options:
@@ -127,6 +136,7 @@ class Options:
             off,
             given.get("workers", 1),
             given.get("frames", False),
+            given.get("busy_poll_us", 0),
         )
 
 
@@ -146,6 +156,7 @@ class Node:
                 backend=options.backend,
                 cipher=options.cipher,
                 offloads_off=off,
+                busy_poll_us=options.busy_poll_us,
             )
             tun = open_tun(
                 device,

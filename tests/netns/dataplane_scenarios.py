@@ -314,6 +314,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {
         *(changes.rotation, changes.peers_come_and_go, changes.sockets_come_and_go),
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.close_under_load),
+        *(changes.busy_poll, changes.source_address_gone),
     )
 }
 
@@ -323,7 +324,8 @@ def main(plan: dict[str, Any]) -> None:
     given = plan.pop("hosts")
     hosts = Netns(*given["a"]), Netns(*given["b"])
     scenario = SCENARIOS[plan.pop("scenario")]
-    keys = [key for key in ("backend", "cipher", "off", "workers", "frames") if key in plan]
+    names = ("backend", "cipher", "off", "workers", "frames", "busy_poll_us")
+    keys = [key for key in names if key in plan]
     options = Options.parse({key: plan.pop(key) for key in keys})
     inspect.signature(scenario).bind(hosts, options, **plan)
     scenario(hosts, options, **plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def test_status_tells_what_happened(two: Two) -> None:
 @pytest.mark.parametrize(
     "dataplane",
     ['backend = "mmsg"', 'backend = "io_uring"', 'cipher = "openssl"', 'cipher = "ipsec-mb"']
-    + [f"{name} = false" for name in ("tun_tso", "tun_gro", "udp_gso", "udp_gro", "tun_uso")],
+    + [f"{name} = false" for name in ("tun_tso", "tun_gro", "udp_gso", "udp_gro", "tun_uso")]
+    + ["pin_cpus = true", "busy_poll_us = 200"],
 )
 def test_each_part_of_the_data_plane(lab: Lab, dataplane: str) -> None:
     """The choice on one side; the other side stays with what it takes by itself."""
@@ -72,6 +74,27 @@ def test_each_part_of_the_data_plane(lab: Lab, dataplane: str) -> None:
     assert two.a.fetch(http_url(two.b, name)) == digest
     name, digest = two.a.serve(16 * MIB)
     assert two.b.fetch(http_url(two.a, name, 6)) == digest
+
+
+def test_pinned_workers(lab: Lab) -> None:
+    """Each worker may run on one CPU, and with as many CPUs as workers no two on the same."""
+    two = make_two(lab)
+    two.a.dataplane = "workers = 2\npin_cpus = true"
+    two.start()
+    two.a.ping(two.b, count=1)
+    assert two.a.process is not None
+    tasks = Path(f"/proc/{two.a.process.pid}/task").iterdir()
+    allowed = {int(t.name): os.sched_getaffinity(int(t.name)) for t in tasks}
+    workers = [
+        cpus
+        for thread, cpus in allowed.items()
+        if Path(f"/proc/{thread}/comm").read_text() == "ws-worker\n"
+    ]
+    assert [len(cpus) for cpus in workers] == [1, 1]
+    # The agent's own thread keeps the machine.
+    everything = allowed[two.a.process.pid]
+    assert everything == os.sched_getaffinity(0)
+    assert len(set.union(*workers)) == min(2, len(everything))
 
 
 def test_a_link_that_delays_and_loses(lab: Lab) -> None:

@@ -85,3 +85,19 @@ def test_nothing_is_left_open(lab: Lab, backend: str, sanitize: bool) -> None:
 
 def test_freed_without_a_start(lab: Lab, backend: str) -> None:
     run_scenario(lab, "never_started", backend=backend, workers=2, sanitize=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("busy_poll_us", [0, 1_000_000], ids=["off", "on"])
+def test_busy_polling(lab: Lab, backend: str, busy_poll_us: int, workers: int) -> None:
+    run_scenario(lab, "busy_poll", backend=backend, workers=workers, busy_poll_us=busy_poll_us)
+
+
+def test_busy_polling_under_sanitizers(lab: Lab, backend: str) -> None:
+    run_scenario(
+        *(lab, "busy_poll"), backend=backend, workers=2, busy_poll_us=1_000_000, sanitize=True
+    )
+
+
+def test_the_source_address_goes(lab: Lab, backend: str) -> None:
+    run_scenario(lab, "source_address_gone", backend=backend)

@@ -62,6 +62,8 @@ backend = "mmsg"
 cipher = "openssl"
 tun_uso = false
 workers = 2
+pin_cpus = true
+busy_poll_us = 1000
 """
 
 
@@ -90,6 +92,8 @@ def test_everything_is_taken() -> None:
     assert c.dataplane.backend == "mmsg"
     assert c.dataplane.cipher == "openssl"
     assert c.dataplane.workers == 2
+    assert c.dataplane.pin_cpus is True
+    assert c.dataplane.busy_poll_us == 1000
     assert c.dataplane.tun_tso is True
     assert c.dataplane.tun_uso is False
 
@@ -100,6 +104,7 @@ def test_defaults() -> None:
     assert (c.interface.fwmark, c.interface.table) == (0, "auto")
     assert c.peers == ()
     assert (c.dataplane.backend, c.dataplane.cipher, c.dataplane.workers) == ("auto", "auto", 1)
+    assert (c.dataplane.pin_cpus, c.dataplane.busy_poll_us) == (False, 0)
 
 
 def peer(body: str) -> str:
@@ -203,6 +208,10 @@ WRONG = [
     (INTERFACE + '[dataplane]\ncipher = "aes"', "dataplane.cipher", "ipsec-mb"),
     (INTERFACE + "[dataplane]\nworkers = 0", "dataplane.workers", "1 to 16"),
     (INTERFACE + "[dataplane]\nworkers = 17", "dataplane.workers", "1 to 16"),
+    (INTERFACE + "[dataplane]\nbusy_poll_us = 1001", "dataplane.busy_poll_us", "0 (off) to 1000"),
+    (INTERFACE + "[dataplane]\nbusy_poll_us = -1", "dataplane.busy_poll_us", "0 (off) to 1000"),
+    (INTERFACE + "[dataplane]\nbusy_poll_us = true", "dataplane.busy_poll_us", "0 (off) to 1000"),
+    (INTERFACE + "[dataplane]\npin_cpus = 1", "dataplane.pin_cpus", "true or false"),
     (INTERFACE + '[dataplane]\nudp_gso = "no"', "dataplane.udp_gso", "true or false"),
     (INTERFACE + "[dataplane]\nudp_gs = false", "dataplane.udp_gs", "did you mean udp_gs"),
     ("a = " + "[" * 5000, "", "mend"),

@@ -86,6 +86,8 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
             str(o.name).lower(): not chosen.offloads_off & o for o in Offload if o is not Offload(0)
         },
         "workers": chosen.workers,
+        "pin_cpus": s.config.dataplane.pin_cpus,
+        "busy_poll_us": s.config.dataplane.busy_poll_us,
         "rss_bytes": resident_bytes(),
         # of all threads, the C workers too
         "cpu_seconds": round(time.process_time(), 3),

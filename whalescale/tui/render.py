@@ -85,10 +85,19 @@ def bpf(b: Bpf) -> str:
     return f"{line}; {text.plain(b.reason)}" if b.reason else line
 
 
+def workers(agent: Agent) -> str:
+    """ "2 workers, pinned to CPUs, busy polling 50 us"."""
+    parts = [f"{agent.workers} worker{'s' if agent.workers != 1 else ''}"]
+    if agent.pin_cpus:
+        parts.append("pinned to CPUs")
+    if agent.busy_poll_us:
+        parts.append(f"busy polling {agent.busy_poll_us} us")
+    return ", ".join(parts)
+
+
 def summary(status: Status) -> Table:
     """The agent, as `ws status` shows it."""
     a, c = status.agent, status.counters
-    workers = f"{a.workers} worker{'s' if a.workers != 1 else ''}"
     rows = {
         "interface": f"{a.interface}, up for {text.human_duration(a.uptime_s)}, process {a.pid}",
         "node ID": a.node_id,
@@ -96,7 +105,7 @@ def summary(status: Status) -> Table:
         "WireGuard key": a.wireguard_public_key,
         "addresses": ", ".join(dict.fromkeys([*a.addresses, a.overlay_address])),
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
-        "data plane": f"{a.backend}, {a.cipher}, {workers}, {offloads(a)}",
+        "data plane": f"{a.backend}, {a.cipher}, {workers(a)}, {offloads(a)}",
         "bpf": bpf(status.bpf),
         "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",
         "received": f"{text.human_bytes(c.rx_bytes)}, {text.human_count(c.rx_packets)} packets",

@@ -263,3 +263,17 @@ def test_offloads() -> None:
     assert render.offloads(status.parse(value).agent) == "all offloads"
     value["agent"]["offloads"] = {}
     assert render.offloads(status.parse(value).agent) == "no offloads"
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        ({}, "io_uring, ipsec-mb, 1 worker, offloads"),
+        ({"workers": 2, "pin_cpus": True}, "2 workers, pinned to CPUs, offloads"),
+        ({"busy_poll_us": 50}, "1 worker, busy polling 50 us, offloads"),
+    ],
+)
+def test_how_the_workers_run(agent: dict[str, Any], expected: str) -> None:
+    out = io.StringIO()
+    Console(file=out, width=200).print(render.summary(later(**agent)))
+    assert expected in out.getvalue()
