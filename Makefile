@@ -20,7 +20,7 @@ EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) bpf/maps.h whalescale/dataplane/_bu
 BPF_FOLDER := whalescale/dataplane/bpf
 BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
-C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
+C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
 .PHONY: help setup build asan test lint format fuzz demo bench install uninstall clean
 .DEFAULT_GOAL := help

@@ -9,8 +9,8 @@ killed run left behind is swept up by the next one. Needs root.
         link = lab.link(a, b, Shape(rate_mbit=100, delay_ms=20))
         a.run("ping", "-c1", link.address(b))
 
-Shaped links use netem where the kernel has it, else TBF for a bare rate and vde's `wirefilter` for
-the rest.
+Shaped links use netem where the kernel has it, else TBF for a bare rate and `linkemu.c` for the
+rest, or vde's `wirefilter` where there is no C compiler.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from tools.linkemu import LinkEmu
 
 #: Where WireGuard implementations keep their UAPI sockets, shared by all namespaces.
 UAPI_FOLDER = Path("/var/run/wireguard")
@@ -140,6 +143,15 @@ def has_netem() -> bool:
     """Whether this kernel has the netem queueing discipline."""
     with Lab() as lab:
         return lab.host("probe").tc("qdisc add dev lo root netem delay 1ms", check=False)
+
+
+def emulator() -> str:
+    """The backend that can do everything a `Shape` says: "netem", "linkemu" or "wirefilter"."""
+    if has_netem():
+        return "netem"
+    from tools.linkemu import program
+
+    return "linkemu" if program() is not None else "wirefilter"
 
 
 class Process:
@@ -294,6 +306,8 @@ class Link:
     backend: str
     shape: Shape
     _management: list[Path] = field(default_factory=list)
+    _linkemu: LinkEmu | None = None
+    _silent: bool = False
 
     def device(self, host: Host) -> str:
         return self.ends[host]
@@ -323,8 +337,18 @@ class Link:
         self.shape = replace(self.shape, **changes)  # type: ignore[arg-type]
         self.apply()
 
+    def silence(self, silent: bool) -> None:
+        """From now on everything is lost, or no longer; the devices stay up."""
+        if self.backend == "tbf":
+            raise LabError("this link cannot go silent: make it with backend=emulator()")
+        self._silent = silent
+        self.apply()
+
     def apply(self) -> None:
-        s = self.shape
+        s = replace(self.shape, loss_percent=100.0) if self._silent else self.shape
+        if self._linkemu is not None:
+            self._linkemu.set(s)
+            return
         if self.backend == "wirefilter":
             for path in self._management:
                 _wirefilter_set(path, s)
@@ -384,10 +408,12 @@ def _read_prompt(sock: socket.socket) -> str:
 class Lab:
     """Owner of hosts, links and processes; a context manager that leaves nothing behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 1) -> None:
+        """`seed`: of the losses and jitters of links, where the backend takes one."""
         if os.geteuid() != 0:
             raise LabError("network namespaces need root: run this with sudo")
         sweep()
+        self.seed = seed
         self.prefix = f"ws{os.getpid()}-{next(_lab_numbers)}-"
         self.hosts: list[Host] = []
         self.processes: list[Process] = []
@@ -416,20 +442,24 @@ class Lab:
         words = line.split(" nodad")
         host.ip(f"{words[0]} dev {link.device(host)}{' nodad' if len(words) > 1 else ''}")
 
-    def link(self, a: Host, b: Host, shape: Shape | None = None, mtu: int = 1500) -> Link:
-        """Join two hosts; both ends get an IPv4 and an IPv6 address and are up."""
+    def link(
+        self, a: Host, b: Host, shape: Shape | None = None, mtu: int = 1500, backend: str = ""
+    ) -> Link:
+        """Join two hosts; both ends get an IPv4 and an IPv6 address and are up.
+
+        `backend`: "tbf", "netem", "linkemu" or "wirefilter"; "": the cheapest that does it.
+        """
         shape = shape or Shape()
         number = next(self._links)
-        if shape == Shape() or (shape.only_rate and not has_netem()):
-            backend = "tbf"
-        elif has_netem():
-            backend = "netem"
-        else:
-            backend = "wirefilter"
+        if not backend:
+            tbf = shape == Shape() or (shape.only_rate and not has_netem())
+            backend = "tbf" if tbf else emulator()
         ends = {host: f"eth{next(host.devices)}" for host in (a, b)}
         link = Link(self, number, ends, backend, shape)
         if backend == "wirefilter":
             self._wirefilter(link)
+        elif backend == "linkemu":
+            self._start_linkemu(link)
         else:
             run(
                 *f"ip link add {ends[a]} netns {a.netns} type veth".split(),
@@ -441,6 +471,20 @@ class Lab:
             link.add_address(host, 6)
         link.apply()
         return link
+
+    def _start_linkemu(self, link: Link) -> None:
+        from tools.linkemu import LinkEmu, program
+
+        binary = program()
+        if binary is None:
+            raise LabError("linkemu needs a C compiler: apt-get install gcc")
+        taps = [f"wst{os.getpid()}{link.number}{side}"[-15:] for side in range(2)]
+        seed = str(self.seed * 1000 + link.number)
+        link._linkemu = LinkEmu(self._spawn_outside(binary, *taps, seed))
+        for tap, (host, device) in zip(taps, link.ends.items(), strict=True):
+            # Room for what a sender bursts before the emulator has had the processor.
+            words = ("txqueuelen", "5000", "netns", host.netns, "name", device)
+            run("ip", "link", "set", tap, *words)
 
     def _wirefilter(self, link: Link) -> None:
         switches = []
@@ -465,7 +509,7 @@ class Lab:
         host = object.__new__(Host)
         host.prefix, host.name = [], "outside"
         words = [str(w) for w in command]
-        log = self.folder / f"outside-{len(self.processes)}-{words[0]}.log"
+        log = self.folder / f"outside-{len(self.processes)}-{Path(words[0]).name}.log"
         process = Process(host, words, log, {})
         self.processes.append(process)
         return process

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A link between two TAP devices, with a rate, a delay, a jitter, a loss and a queue; the same both
+ * ways. For kernels without netem: one process and two system calls a frame, where vde's switches
+ * and wirefilter take six and lose frames in their own sockets.
+ *
+ *   linkemu TAP_A TAP_B SEED
+ *
+ * It makes the devices, prints "ready", and then takes lines on stdin, each answered by a line that
+ * begins with the word "ok" or "bad":
+ *
+ *   set SERIAL RATE_BPS DELAY_NS JITTER_NS LOSS_PPM QUEUE_BYTES      rate 0: none
+ *
+ * The answer to SERIAL tells what each direction (A to B, B to A) has seen so far. A frame is lost by
+ * chance, else dropped when the queue before the bottleneck is full, else leaves it at the rate and
+ * arrives a delay later, evenly spread by the jitter, never before the frame ahead of it. The queue
+ * does not hold the delay line. The end of stdin ends it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S 1000000000u
+#define LINE_BYTES (64u << 20) /* of frames on their way, each direction */
+#define FRAME_MAX 9216u
+#define BATCH 64
+#define TICK_NS 50000 /* frames of one tick are handled together */
+#define RATE_MAX 100000000000u
+#define DELAY_MAX (60ull * NS_PER_S)
+
+struct shape {
+	uint64_t rate_bps, delay_ns, jitter_ns, loss_ppm, queue_bytes;
+};
+
+struct frame {
+	uint64_t due_ns;
+	uint32_t bytes;
+	uint32_t skip; /* unused bytes behind it, up to the end of the line's memory */
+};
+
+struct direction {
+	int from, to;
+	uint8_t *memory;
+	uint64_t head, tail; /* bytes ever put in and taken out */
+	uint64_t free_ns; /* when the bottleneck has sent all that it has */
+	uint64_t last_due_ns;
+	uint64_t random;
+	uint64_t in, out, lost, dropped;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* splitmix64: two directions of one seed differ, and every state is fine. */
+static uint64_t draw(struct direction *d)
+{
+	uint64_t z = (d->random += 0x9e3779b97f4a7c15u);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+static int open_tap(const char *name)
+{
+	struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+
+	if (strlen(name) >= sizeof(request.ifr_name)) {
+		fprintf(stderr, "linkemu: %s: a name of at most 15 characters\n", name);
+		exit(2);
+	}
+	strcpy(request.ifr_name, name);
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &request) < 0) {
+		fprintf(stderr, "linkemu: %s: %s\n", name, strerror(errno));
+		exit(1);
+	}
+	return fd;
+}
+
+/* A place for a frame of so many bytes, or NULL when the line is full. */
+static struct frame *reserve(struct direction *d, uint32_t bytes)
+{
+	uint64_t need = (sizeof(struct frame) + bytes + 15) & ~15ull;
+	uint64_t at = d->head % LINE_BYTES;
+	uint64_t skip = LINE_BYTES - at < need + FRAME_MAX + 64 ? LINE_BYTES - at - need : 0;
+	struct frame *frame = (struct frame *)(d->memory + at);
+
+	if (d->head - d->tail + need + skip > LINE_BYTES)
+		return NULL;
+	frame->bytes = bytes;
+	frame->skip = (uint32_t)skip;
+	d->head += need + skip;
+	return frame;
+}
+
+static void take(struct direction *d, const struct shape *s, const uint8_t *data, uint32_t bytes,
+		 uint64_t now)
+{
+	uint64_t start = d->free_ns > now ? d->free_ns : now;
+	uint64_t due;
+	struct frame *frame;
+
+	d->in++;
+	if (s->loss_ppm && draw(d) % 1000000 < s->loss_ppm) {
+		d->lost++;
+		return;
+	}
+	if (s->rate_bps) {
+		double waiting = (double)(start - now) * (double)s->rate_bps / 8e9;
+
+		if (waiting + bytes > (double)s->queue_bytes) {
+			d->dropped++;
+			return;
+		}
+		start += (uint64_t)bytes * 8 * NS_PER_S / s->rate_bps;
+	}
+	due = start + s->delay_ns;
+	if (s->jitter_ns) {
+		uint64_t spread = draw(d) % (2 * s->jitter_ns + 1);
+
+		due = due + spread > s->jitter_ns ? due + spread - s->jitter_ns : 0;
+	}
+	if (due < d->last_due_ns)
+		due = d->last_due_ns;
+	frame = reserve(d, bytes);
+	if (!frame) {
+		d->dropped++;
+		return;
+	}
+	d->free_ns = start;
+	d->last_due_ns = due;
+	frame->due_ns = due;
+	memcpy(frame + 1, data, bytes);
+}
+
+static void take_all(struct direction *d, const struct shape *s)
+{
+	static uint8_t buffer[FRAME_MAX];
+
+	for (int i = 0; i < BATCH; i++) {
+		ssize_t got = read(d->from, buffer, sizeof(buffer));
+
+		if (got <= 0)
+			return;
+		take(d, s, buffer, (uint32_t)got, now_ns());
+	}
+}
+
+/* Returns when the next frame is due, or UINT64_MAX. */
+static uint64_t deliver(struct direction *d, uint64_t now)
+{
+	while (d->tail != d->head) {
+		struct frame *frame = (struct frame *)(d->memory + d->tail % LINE_BYTES);
+
+		if (frame->due_ns > now)
+			return frame->due_ns;
+		/* A device that is down takes nothing: as with a cable, the frame is gone. */
+		if (write(d->to, frame + 1, frame->bytes) == (ssize_t)frame->bytes)
+			d->out++;
+		d->tail += ((sizeof(*frame) + frame->bytes + 15) & ~15ull) + frame->skip;
+	}
+	return UINT64_MAX;
+}
+
+static bool parse(const char *line, struct shape *s, uint64_t *serial)
+{
+	struct shape new;
+	int end = 0;
+
+	if (sscanf(line,
+		   "set %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 "%n",
+		   serial, &new.rate_bps, &new.delay_ns, &new.jitter_ns, &new.loss_ppm,
+		   &new.queue_bytes, &end) != 6 ||
+	    line[end] != '\0')
+		return false;
+	if (new.rate_bps > RATE_MAX || new.delay_ns > DELAY_MAX || new.jitter_ns > new.delay_ns ||
+	    new.loss_ppm > 1000000)
+		return false;
+	*s = new;
+	return true;
+}
+
+/* Read what stands on stdin; false at its end. */
+static bool obey(struct shape *s, const struct direction *d)
+{
+	static char text[512];
+	static size_t have;
+	ssize_t got = read(STDIN_FILENO, text + have, sizeof(text) - have);
+	char *end;
+
+	if (got <= 0)
+		return got < 0 && errno == EINTR;
+	have += (size_t)got;
+	while ((end = memchr(text, '\n', have))) {
+		uint64_t serial = 0;
+		size_t used = (size_t)(end - text) + 1;
+
+		*end = '\0';
+		if (parse(text, s, &serial)) {
+			printf("ok %" PRIu64, serial);
+			for (int i = 0; i < 2; i++)
+				printf(" in %" PRIu64 " out %" PRIu64 " lost %" PRIu64
+				       " dropped %" PRIu64,
+				       d[i].in, d[i].out, d[i].lost, d[i].dropped);
+			printf("\n");
+		} else {
+			printf("bad %s\n", text);
+		}
+		fflush(stdout);
+		have -= used;
+		memmove(text, text + used, have);
+	}
+	if (have == sizeof(text))
+		have = 0;
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	struct sched_param priority = {.sched_priority = 10};
+	struct shape shape = {0};
+	struct direction d[2] = {0};
+	struct pollfd fds[3];
+
+	if (argc != 4) {
+		fprintf(stderr, "usage: linkemu TAP_A TAP_B SEED\n");
+		return 2;
+	}
+	d[0].from = d[1].to = open_tap(argv[1]);
+	d[1].from = d[0].to = open_tap(argv[2]);
+	for (int i = 0; i < 2; i++) {
+		d[i].random = strtoull(argv[3], NULL, 10) * 2 + (uint64_t)i;
+		d[i].memory = malloc(LINE_BYTES);
+		if (!d[i].memory) {
+			fprintf(stderr, "linkemu: no memory for the line\n");
+			return 1;
+		}
+		fds[i] = (struct pollfd){.fd = d[i].from, .events = POLLIN};
+	}
+	fds[2] = (struct pollfd){.fd = STDIN_FILENO, .events = POLLIN};
+	/* A link does not wait for a busy processor. Without the right to it, it does. */
+	(void)sched_setscheduler(0, SCHED_RR, &priority);
+	(void)prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
+	printf("ready\n");
+	fflush(stdout);
+	for (;;) {
+		uint64_t now = now_ns();
+		uint64_t one = deliver(&d[0], now), two = deliver(&d[1], now);
+		uint64_t due = one < two ? one : two;
+		struct timespec wait, *timeout = NULL;
+
+		if (due != UINT64_MAX) {
+			uint64_t left = due > now + TICK_NS ? due - now : TICK_NS;
+
+			wait = (struct timespec){(time_t)(left / NS_PER_S),
+						 (long)(left % NS_PER_S)};
+			timeout = &wait;
+		}
+		if (ppoll(fds, 3, timeout, NULL) < 0 && errno != EINTR)
+			return 1;
+		for (int i = 0; i < 2; i++)
+			if (fds[i].revents)
+				take_all(&d[i], &shape);
+		if (fds[2].revents && !obey(&shape, d))
+			return 0;
+	}
+}
