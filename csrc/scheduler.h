@@ -25,11 +25,14 @@ enum ws_scheduler {
 /*
  * One path's pace: a token bucket in time. What is sent moves next_ns ahead by
  * bytes / rate; a path may send while next_ns is not later than now, and saves
- * up burst_ns of silence at most.
+ * up burst_us of silence at most. busy_ns is when a link of this rate has sent
+ * all that it was given: a burst leaves it up to burst_us later than next_ns.
+ * All zero but the rate is a fresh one.
  */
 struct ws_pace {
 	uint64_t next_ns;
-	uint64_t rate_bps; /* bits a second, > 0 */
+	uint64_t busy_ns; /* ws_pace_sent's own */
+	uint64_t rate_bps; /* taken as 1 bit/s .. 400 Gbit/s */
 	uint32_t burst_us;
 };
 
@@ -45,24 +48,30 @@ struct ws_sched_path {
 	bool usable; /* validated, not failed, not disabled */
 	bool degraded; /* its weight counts a quarter; no urgent packets while another is healthy */
 	uint32_t tier; /* backup: lower first */
-	uint32_t weight; /* wrr: > 0, in proportion to its rate */
+	uint32_t weight; /* wrr: in proportion to its rate; 0 is taken as 1 */
 	uint32_t srtt_us;
-	int64_t delay_us; /* one-way, base, relative: only differences to the other paths mean anything */
+	/* One-way, base: only differences to the other paths mean anything, up to 10 s. */
+	int64_t delay_us;
 	uint64_t in_flight_bytes;
-	uint64_t window_bytes; /* no more in flight than this */
+	uint64_t window_bytes; /* no more in flight than this, but always one packet */
 	uint32_t max_packet_bytes; /* longest packet it takes */
-	uint32_t last_seq, acked_seq; /* wrr: newest seq sent on it, newest acknowledged */
+	/*
+	 * wrr: newest seq sent on it, newest acknowledged. ws_sched_sent moves acked_seq to just
+	 * before what it sends when nothing was in flight: an idle path holds nobody back.
+	 */
+	uint32_t last_seq, acked_seq;
 	struct ws_pace pace;
 };
 
 struct ws_sched {
 	enum ws_scheduler kind;
 	uint32_t count; /* paths */
-	uint32_t depth; /* wrr: how far ahead in seq of the slowest path's acknowledged one */
-	uint32_t
-		slack_us; /* edf: a slower path may be later than the fast one's drained queue by this */
+	/* wrr: how far ahead in seq of another path's acknowledged one while that has data out */
+	uint32_t depth;
+	/* edf: a path may deliver later than the best single one would the queue by this */
+	uint32_t slack_us;
 	struct ws_sched_path paths[WS_SCHED_PATHS];
-	int64_t credit[WS_SCHED_PATHS]; /* wrr's own */
+	int64_t credit[WS_SCHED_PATHS]; /* wrr's own: what a path is owed, 1/4096 bytes */
 };
 
 /*
@@ -70,17 +79,23 @@ struct ws_sched {
  * `queued_bytes` (itself included) now; 0: wait, and ask again at *wake_ns
  * (UINT64_MAX: only an ACK or a change of the paths can help) or when an ACK
  * comes. More than one bit with WS_SCHED_REDUNDANT only.
- * A packet that fits no usable path at all: 0 with *wake_ns = 0: drop it.
+ * A packet too long for every usable path: 0 with *wake_ns = 0: drop it. No usable
+ * path: 0 with UINT64_MAX. A finite wake is later than now, and a pick then takes
+ * the packet if nothing else has changed.
  * seq: the packet's (wrr).
  */
 uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_bytes, uint32_t seq,
 		       uint64_t now_ns, uint64_t *wake_ns);
 /*
  * The path for an urgent packet or a second copy: least expected delay now, window and
- * pace or not; paths in `except` (bits) only if there is no other. -1: no usable path takes it.
+ * pace or not, healthy before degraded (backup: the lowest tier before both); paths in
+ * `except` (bits) only if there is no other. -1: no usable path takes it.
  */
 int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except, uint64_t now_ns);
-/* The picked path sent it: pace, credit, last_seq, in_flight. */
+/*
+ * The picked path sent it: pace, credit, last_seq, in_flight. Once for each bit picked; the
+ * same clock as the pick. seq of a packet that has none (urgent): the next one to be given.
+ */
 void ws_sched_sent(struct ws_sched *sched, uint32_t path, uint32_t bytes, uint32_t seq,
 		   uint64_t now_ns);
 /* Bits of the paths that could be used at all. */
