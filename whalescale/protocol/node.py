@@ -8,7 +8,7 @@ announces it is on its way), then `poll_transmit`, then re-arm one timer for `po
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
@@ -112,7 +112,7 @@ class Node:
         if peer.endpoint is not None:
             self._events.append(EndpointChanged(peer.handle, peer.endpoint))
         if config.persistent_keepalive:
-            self._persistent_keepalive(peer, now)
+            self._start_persistent_keepalive(peer, now)
         self._rearm(peer)
         return peer.handle
 
@@ -147,7 +147,7 @@ class Node:
             if p.endpoint not in config.endpoints and not p.has_usable_session(now):
                 self._choose_endpoint(p, config.endpoints[0], now)
         if config.persistent_keepalive and not old.persistent_keepalive:
-            self._persistent_keepalive(p, now)
+            self._start_persistent_keepalive(p, now)
         self._rearm(p)
 
     def remove_peer(self, peer: PeerHandle, now: int) -> None:
@@ -215,17 +215,23 @@ class Node:
         except HandshakeError:
             self.drops["handshake"] += 1
 
-    def due_peers(self, now: int) -> tuple[PeerHandle, ...]:
-        """Peers whose timers `handle_timeout` would look at: refresh their `activity` first."""
-        due = self._timers.pop_due(now)
+    def due_peers(self, now: int, most: int | None = None) -> tuple[PeerHandle, ...]:
+        """Peers whose timers `handle_timeout` would look at: refresh their `activity` first.
+
+        The earliest `most` of them, None: all.
+        """
+        due = self._timers.pop_due(now, most)
         for handle in due:
             self._timers.set(handle, self._peers[handle].deadline())
         return tuple(due)
 
-    def handle_timeout(self, now: int) -> None:
-        """Call when `poll_timeout` is up; too early or too late does no harm."""
+    def handle_timeout(self, now: int, peers: Iterable[PeerHandle] | None = None) -> None:
+        """Call when `poll_timeout` is up; too early or too late does no harm.
+
+        Only of these `peers`, None: of all that are due. Those left stay due.
+        """
         self._under_load = self._load.is_loaded(now)
-        for handle in self._timers.pop_due(now):
+        for handle in self._timers.pop_due(now) if peers is None else peers:
             peer = self._peers[handle]
             self._run_timers(peer, now)
             self._rearm(peer)
@@ -319,6 +325,15 @@ class Node:
             self._persistent_keepalive(peer, now)
         if peer.handshake_at is not None and peer.handshake_at <= now:
             self._retransmit(peer, now)
+
+    def _start_persistent_keepalive(self, peer: Peer, now: int) -> None:
+        """A handshake is left to the timer: thousands may be added at once."""
+        if peer.has_usable_session(now):
+            self._persistent_keepalive(peer, now)
+            return
+        peer.persistent_fired = now
+        if peer.handshake_at is None:
+            peer.handshake_at = now
 
     def _persistent_keepalive(self, peer: Peer, now: int) -> None:
         peer.persistent_fired = now

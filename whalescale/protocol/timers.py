@@ -49,10 +49,10 @@ class TimerQueue:
                 return when
         return None
 
-    def pop_due(self, now: int) -> list[int]:
-        """Take out every handle whose deadline is up, earliest first."""
+    def pop_due(self, now: int, most: int | None = None) -> list[int]:
+        """Take out every handle whose deadline is up, earliest first; at most `most` of them."""
         due: list[int] = []
-        while (when := self.next()) is not None and when <= now:
+        while len(due) != most and (when := self.next()) is not None and when <= now:
             _, handle = heapq.heappop(self._heap)
             del self._armed[handle], self._deadlines[handle]
             due.append(handle)

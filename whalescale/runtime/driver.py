@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 UPCALLS_PER_TURN: Final = 32
 #: ... and the longest that a turn may take (a handshake costs about a millisecond)
 TURN_S: Final = 0.02
+#: peers whose timers are looked at before the loop gets to; the rest are due at once again
+DUE_PER_TURN: Final = 16
 #: the longest between two samples of what the workers saw
 TICK_S: Final = 1.0
 TICK_SHORTEST_S: Final = 0.02
@@ -98,6 +100,8 @@ class Driver:
         self._tick: asyncio.TimerHandle | None = None
         self._tick_s = tick_seconds(limits)
         self._resume: asyncio.Handle | None = None
+        #: peers that want a session; thousands at a start, so made a few a turn
+        self._wanted: deque[PeerHandle] = deque()
         #: what went wrong here and was survived, by kind
         self.faults: Counter[str] = Counter()
 
@@ -107,6 +111,7 @@ class Driver:
         self._loop = loop
         loop.add_reader(self._engine.upcall_fd(), self._upcalls_waiting)
         self._tick = loop.call_later(self._tick_s, self._on_tick)
+        self._soon()
         self.drain()
 
     def stop(self) -> None:
@@ -163,9 +168,9 @@ class Driver:
         self._engine.remove_peer(number)
 
     def want_handshake(self, handle: PeerHandle) -> None:
-        """Ask for a session now (`ws ping`, a peer that waits for one to be identified)."""
-        self._node.want_handshake(handle, self.now())
-        self.drain()
+        """Ask for a session, as soon as those who asked before had their turn."""
+        self._wanted.append(handle)
+        self._soon()
 
     def announce(self) -> None:
         """Our addresses changed: let every peer with a session see the new one.
@@ -194,8 +199,15 @@ class Driver:
         if self._resume is None:
             self._turn()
 
+    def _soon(self) -> None:
+        if self._loop is not None and self._resume is None:
+            self._resume = self._loop.call_soon(self._turn)
+
     def _turn(self) -> None:
-        """Handle some upcalls; what remains waits until other descriptors were looked at."""
+        """Handle some upcalls, then make some of the handshakes that are wanted.
+
+        What remains waits until other descriptors were looked at.
+        """
         self._resume = None
         if self._loop is None:
             return
@@ -208,9 +220,17 @@ class Driver:
             if time.monotonic() > until:
                 count = UPCALLS_PER_TURN
                 break
+        while self._wanted:
+            try:
+                self._node.want_handshake(self._wanted.popleft(), self.now())
+            except Exception as e:  # see _upcall
+                self._fault("handshake", e)
+            self._drain_outputs()
+            if time.monotonic() > until:
+                break
         self._rearm()
-        if count == UPCALLS_PER_TURN and self._loop is not None:
-            self._resume = self._loop.call_soon(self._turn)
+        if count == UPCALLS_PER_TURN or self._wanted:
+            self._soon()
 
     def _upcall(self, up: Upcall) -> None:
         self._last_now = now = max(self._last_now, up.now)
@@ -287,8 +307,9 @@ class Driver:
         try:
             deadline = self._node.poll_timeout()
             if deadline is not None and deadline <= now:
-                self._sample(self._node.due_peers(now), now)
-                self._node.handle_timeout(now)
+                due = self._node.due_peers(now, DUE_PER_TURN)
+                self._sample(due, now)
+                self._node.handle_timeout(now, due)
         except Exception as e:  # see _upcall
             self._fault("timer", e)
         self.drain()

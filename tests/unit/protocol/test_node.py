@@ -218,6 +218,8 @@ def test_update_starts_persistent_keepalive(couple):
     a, _, pa, _ = couple
     config = PeerConfig(node_id=B.node_id, endpoints=(B_AT,), persistent_keepalive=25)
     a.update_peer(pa, config, NOW)
+    assert sent(a) == []  # by the timer, as thousands may be updated at once
+    a.handle_timeout(NOW)
     assert len(sent(a)) == 1
     off = PeerConfig(node_id=B.node_id, endpoints=(B_AT,))
     a.update_peer(pa, off, NOW)
@@ -428,6 +430,7 @@ def test_persistent_keepalive_counts_from_the_response():
     config = PeerConfig(static_public=B.static_public, endpoints=(B_AT,), persistent_keepalive=25)
     pa = a.add_peer(config, NOW)
     b.add_peer(PeerConfig(node_id=A.node_id), NOW)
+    a.handle_timeout(NOW)
     b.receive_datagram(sent(a)[0].data, A_AT, None, NOW)
     a.receive_datagram(sent(b)[0].data, B_AT, None, NOW + 3 * S)
     events(a)

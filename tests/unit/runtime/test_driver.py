@@ -19,7 +19,7 @@ from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.types import Endpoint, PeerConfig, Transmit
 from whalescale.runtime import driver as driver_module
 from whalescale.runtime.driver import tick_seconds
-from whalescale.runtime.tunnel import Change, Peer
+from whalescale.runtime.tunnel import Change, Peer, PeerSpec
 
 SECOND = NS_PER_S
 
@@ -129,6 +129,62 @@ def test_a_flood_of_upcalls_lets_the_loop_serve_others() -> None:
                 turns_of_others += 1
             assert turns_of_others >= 2000 // driver_module.UPCALLS_PER_TURN
             assert sum(a.node.drops.values()) == 2000
+
+    run(test)
+
+
+def crowd(count: int, keepalive: int = 0) -> list[PeerSpec]:
+    """Peers that are somewhere, and never answer."""
+    return [
+        PeerSpec(
+            f"p{n}",
+            static_public=n.to_bytes(4, "little") + bytes(27) + b"\x42",
+            endpoints=(parse_endpoint(f"198.51.100.7:{n + 1}"),),
+            persistent_keepalive=keepalive,
+        )
+        for n in range(9, 9 + count)
+    ]
+
+
+async def sent_per_turn(a: Host, count: int) -> list[int]:
+    """How many messages left between two turns of the loop, until `count` have."""
+    before, turns = len(a.engine.sent), []
+    end = asyncio.get_running_loop().time() + 10
+    while sum(turns) < count:
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0)
+        turns.append(len(a.engine.sent) - before)
+        before = len(a.engine.sent)
+    return turns
+
+
+def test_a_greeting_of_thousands_lets_the_loop_serve_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, _, _):
+            monkeypatch.setattr(driver_module, "TURN_S", -1.0)  # every turn is over at once
+            a.tunnel.commit(Change(add=crowd(100)))
+            a.tunnel.greet()
+            assert not a.engine.sent
+            assert max(await sent_per_turn(a, 101)) == 1
+
+    run(test)
+
+
+def test_timers_of_thousands_let_the_loop_serve_others() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, _, _):
+            few = driver_module.DUE_PER_TURN
+            a.tunnel.commit(Change(add=crowd(5 * few, keepalive=25)))
+            assert not a.engine.sent  # the first handshakes, too, are the timer's
+            assert max(await sent_per_turn(a, 5 * few)) == few
+            a.time += 6 * SECOND
+            a.driver._on_tick()
+            assert max(await sent_per_turn(a, 4 * few)) == few
+            assert sorted(r.port for _, r, _ in a.engine.sent) == sorted(
+                2 * [n + 1 for n in range(9, 9 + 5 * few)]
+            )
 
     run(test)
 
