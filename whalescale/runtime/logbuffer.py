@@ -5,42 +5,64 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 RING_LINES: Final = 2000
 #: a message (by its format string) may be written this often per window
 BURST: Final = 10
+#: ... one that names its subject (`extra={"subject": peer}`): so often in all, and of one subject
+BURST_SUBJECTS: Final = 50
+BURST_SUBJECT: Final = 5
 WINDOW_S: Final = 10.0
 
 Line = dict[str, Any]
 
 
+@dataclass(slots=True)
+class _Window:
+    """What came of one format string since `start`: records passed, per subject too, and held."""
+
+    start: float
+    passed: Counter[str | None] = field(default_factory=Counter)
+    held: int = 0
+
+
 class RateLimit(logging.Filter):
-    """Lets BURST records of a format string pass per WINDOW_S; says later how many were held."""
+    """Lets BURST records of a format string pass per WINDOW_S; says later how many were held.
+
+    Of a record that has a `subject` more pass, but no subject takes the others' share.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, str], _Window] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         key = (record.name, str(record.msg))
+        subject: str | None = getattr(record, "subject", None)
         now = self._clock()
-        start, count = self._seen.get(key, (now, 0))
-        held = 0
-        if now - start >= WINDOW_S:
-            held = max(count - BURST, 0)
-            start, count = now, 0
-        if len(self._seen) > 256:
-            # format strings are literals, so this takes a caller that formats by itself
-            self._seen.clear()
-        self._seen[key] = (start, count + 1)
-        if held:
-            record.msg = f"{record.getMessage()} ({held} more like it were held back)"
+        window = self._seen.get(key)
+        before = 0
+        if window is None or now - window.start >= WINDOW_S:
+            before = window.held if window is not None else 0
+            if len(self._seen) > 256:
+                # format strings are literals, so this takes a caller that formats by itself
+                self._seen.clear()
+            window = self._seen[key] = _Window(now)
+        most, share = (BURST, BURST) if subject is None else (BURST_SUBJECTS, BURST_SUBJECT)
+        if window.passed.total() >= most or window.passed[subject] >= share:
+            window.held += 1
+            return False
+        window.passed[subject] += 1
+        if before:
+            like = "like it" if subject is None else "like it, of any peer,"
+            record.msg = f"{record.getMessage()} ({before} more {like} were held back)"
             record.args = ()
-        return count < BURST
+        return True
 
 
 class LogBuffer(logging.Handler):

@@ -35,6 +35,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: `ws status` shows the last of them
 EVENTS_KEPT: Final = 200
+#: ... and of these of one peer at most so many, or one that moves all the time would hold them all
+EVENTS_PER_PEER: Final = 20
 #: the engine's WS_MAX_PEERS
 MAX_PEERS: Final = 65536
 
@@ -307,11 +309,13 @@ class Tunnel:
         self.on_networks_changed()
 
     def _note(self, peer: Peer, what: str, quiet: bool = False) -> None:
-        self.events.append(
-            {"t": round(self._wall() / 1e9, 3), "peer": peer.spec.name, "event": what}
-        )
+        name = peer.spec.name
+        own = [i for i, event in enumerate(self.events) if event["peer"] == name]
+        if len(own) >= EVENTS_PER_PEER:
+            del self.events[own[0]]
+        self.events.append({"t": round(self._wall() / 1e9, 3), "peer": name, "event": what})
         if not quiet:
-            log.info("peer %s: %s", peer.spec.name, what)
+            log.info("peer %s: %s", name, what, extra={"subject": name})
 
     def close(self) -> None:
         """Stop look-ups. Sessions end with the engine."""

@@ -16,7 +16,7 @@ from tests.unit.runtime.fakes import Host, join, until
 from whalescale.dataplane.engine import Addr, UpcallType
 from whalescale.endpoints import parse_endpoint
 from whalescale.protocol.limits import NS_PER_S, Limits
-from whalescale.protocol.types import Endpoint, PeerConfig, Transmit
+from whalescale.protocol.types import Endpoint, EndpointChanged, PeerConfig, Transmit
 from whalescale.runtime import driver as driver_module
 from whalescale.runtime.driver import tick_seconds
 from whalescale.runtime.tunnel import Change, Peer, PeerSpec
@@ -359,6 +359,29 @@ def test_giving_up_drops_what_waits_and_is_noted() -> None:
             assert peer.unreachable
             assert len(a.engine.sent) == SHORT.max_handshake_attempts
             assert any("unreachable" in e["event"] for e in a.tunnel.events)
+
+    run(test)
+
+
+def test_one_peer_that_moves_all_the_time_leaves_the_others_their_events(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, peer, _):
+            await session(a, b)
+            third = Host(3, "192.0.2.3")
+            a.tunnel.commit(Change(add=[third.spec("c")]))
+            others = [e for e in a.tunnel.events if e["peer"] != "b"]
+            with caplog.at_level("INFO"):
+                for port in range(1, 1000):
+                    a.tunnel.on_event(EndpointChanged(peer.handle, Endpoint("192.0.2.9", port)))
+            events = list(a.tunnel.events)
+            assert [e for e in events if e["peer"] != "b"] == others != []
+            moves = [e["event"] for e in events if e["peer"] == "b"]
+            assert moves == [f"endpoint 192.0.2.9:{p}" for p in range(980, 1000)]
+            # The log's limit counts each peer by itself.
+            assert {getattr(r, "subject", None) for r in caplog.records} == {"b"}
+            third.engine.close()
 
     run(test)
 

@@ -170,6 +170,31 @@ def test_a_repeated_message_is_held_back_and_counted() -> None:
     assert passes("y") == "peer y"
 
 
+def test_no_peer_takes_the_log_from_the_others() -> None:
+    at = [0.0]
+    limit = logbuffer.RateLimit(lambda: at[0])
+
+    def passes(peer: str, what: str) -> str | None:
+        args = (peer, what)
+        record = logging.LogRecord("w", logging.INFO, "", 0, "peer %s: %s", args, None)
+        record.subject = peer
+        return record.getMessage() if limit.filter(record) else None
+
+    moves = [passes("mover", f"endpoint {i}") for i in range(30)]
+    assert [m is not None for m in moves] == [True] * 5 + [False] * 25
+    assert passes("b", "unreachable") == "peer b: unreachable"
+    # Thousands of peers do not flood it either.
+    others = [passes(f"p{i}", "added") for i in range(1000)]
+    assert sum(o is not None for o in others) == 50 - 5 - 1
+    at[0] = 11.0
+    held = 25 + 1000 - 44
+    assert (
+        passes("b", "session")
+        == f"peer b: session ({held} more like it, of any peer, were held back)"
+    )
+    assert passes("mover", "endpoint") == "peer mover: endpoint"
+
+
 def test_the_ring_is_bounded_and_feeds_followers() -> None:
     ring = logbuffer.LogBuffer(3)
     seen: list[Any] = []
