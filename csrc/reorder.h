@@ -8,6 +8,8 @@
  *
  * Seqs are 64 bits inside; callers give the low 32, which are taken as the seq
  * nearest to the one awaited. The first seq ever given starts the buffer.
+ * What was delivered is remembered for at least WS_REORDER_MEMORY seqs behind
+ * the awaited one: copies in there are told; what is older is always dropped.
  */
 #ifndef WS_REORDER_H
 #define WS_REORDER_H
@@ -19,6 +21,10 @@
 #define WS_REORDER_MAX_DEPTH 4096 /* a power of two */
 #define WS_REORDER_PATHS 8
 #define WS_REORDER_RANGE (1u << 20) /* seqs farther from the one awaited are refused */
+#define WS_REORDER_SPAN 8192 /* held ones are less than this ahead: else the oldest are skipped */
+#define WS_REORDER_MEMORY 24512
+/* So many refused in a row, all far ahead but near each other: starts anew there. */
+#define WS_REORDER_FOLLOW 32
 #define WS_REORDER_MAX_GAPS 32 /* that ws_reorder_gaps tells of */
 
 /* What may change while it runs. */
@@ -38,13 +44,13 @@ struct ws_reorder_stats {
 	uint64_t delivered; /* in order or late */
 	uint64_t in_order; /* went through without waiting */
 	uint64_t held; /* waited in the buffer */
-	uint64_t gaps; /* opened */
+	uint64_t gaps; /* ranges that were missing; one cut in two counts twice */
 	uint64_t gaps_filled; /* by the packet itself */
 	uint64_t skipped; /* seqs given up */
 	uint64_t skipped_full; /* ... of those, because the buffer was full */
-	uint64_t late; /* came behind a skip: dropped or delivered as set */
+	uint64_t late; /* came behind a skip, or is too old to tell: dropped or delivered as set */
 	uint64_t duplicates;
-	uint64_t refused; /* outside WS_REORDER_RANGE */
+	uint64_t refused; /* outside WS_REORDER_RANGE, too long to hold, or nothing was released */
 	uint64_t wait_us; /* summed over held packets */
 	uint32_t wait_max_us;
 	uint32_t depth; /* held now */
@@ -53,7 +59,10 @@ struct ws_reorder_stats {
 
 struct ws_reorder;
 
-/* packet is writable and valid until the call after the next ws_reorder_released. */
+/*
+ * packet is writable; one that waited is valid until the next ws_reorder_released, one that did not
+ * is the caller's own. May call ws_reorder_released, and nothing else of this file.
+ */
 typedef void (*ws_reorder_deliver)(void *arg, uint8_t *packet, size_t len, uint32_t flags);
 
 /* slot_bytes: the longest packet. NULL: no memory. Pages are touched only when used. */
@@ -61,6 +70,7 @@ struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver delive
 void ws_reorder_free(struct ws_reorder *reorder);
 /* Forget everything (the peer restarted); the next seq starts anew. Held packets are delivered. */
 void ws_reorder_reset(struct ws_reorder *reorder);
+/* Before: depth 128, hold 50 ms, loss wait 5 ms, idle 200 ms, late ones dropped. */
 void ws_reorder_set(struct ws_reorder *reorder, const struct ws_reorder_settings *settings);
 
 /*
@@ -73,7 +83,8 @@ void ws_reorder_insert(struct ws_reorder *reorder, uint32_t path, uint32_t seq, 
 		       uint8_t *packet, size_t len, uint32_t flags, uint64_t now_ns);
 /*
  * A packet from a sender that uses one path only: no wait. Delivered at once
- * and the awaited seq moves past it, unless packets wait: then as insert.
+ * and the awaited seq moves past it, unless packets wait: then as insert. One
+ * behind the awaited seq is delivered too, if it is not a copy.
  */
 void ws_reorder_pass(struct ws_reorder *reorder, uint32_t path, uint32_t seq, uint8_t *packet,
 		     size_t len, uint32_t flags, uint64_t now_ns);
