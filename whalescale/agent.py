@@ -162,8 +162,8 @@ class Agent:
         self._ring = ring
         self._stop = asyncio.Event()
         self._failure: AgentError | None = None
-        self._reloading = asyncio.Lock()
-        self._routing = asyncio.Lock()
+        #: held by who changes peers, routes or settings: a reload, `wg set`
+        self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._default_table = 0
 
@@ -314,6 +314,7 @@ class Agent:
             self._sockets,
             fwmark,
             lambda: self._default_table if self._routes.has_default else 0,
+            self._changing,
         )
         self._subject = snapshot.Subject(
             config,
@@ -392,7 +393,7 @@ class Agent:
 
     async def _reroute(self) -> None:
         """A peer known by fingerprint told its node ID: its overlay address needs a route."""
-        async with self._routing:
+        async with self._changing:
             try:
                 await self._routes.apply(self._routes_for(self._config, self._tunnel.networks()))
             except AgentError as e:
@@ -477,7 +478,7 @@ class Agent:
 
     async def _reload(self, params: dict[str, Any]) -> dict[str, Any]:
         """Read the file again and carry it out; {"check": true} only says what would change."""
-        async with self._reloading:
+        async with self._changing:
             old = self._config
             try:
                 new = configuration.check(old.path)
@@ -495,45 +496,25 @@ class Agent:
     async def _carry_out(
         self, old: Config, new: Config, plan: reload.Plan, peers: list[PeerSpec]
     ) -> None:
-        """What can fail comes first, and each step leaves things as they were if it does."""
-        port = self._sockets.port
-        if new.interface.listen_port != old.interface.listen_port:
-            self._sockets.reopen(new.interface.listen_port)
-        wanted = set(self._addresses(new))
-        added = [a for a in wanted if a not in self._addresses(old)]
-        before = self._routes.routes
-        try:
-            for address in added:
-                await self._netlink.add_address(self._ifindex, address)
-            async with self._routing:
-                fwmark = new.interface.fwmark
-                if _wants_default(new, peers):
-                    fwmark = await self._table_of_its_own(new)
-                self._device.set_fwmark(fwmark)
-                await self._routes.apply(self._routes_for(new, plan.networks))
-            try:
-                self._tunnel.commit(plan.change)
-            except ValueError as e:
-                raise AgentError(f"{new.path}: {e}", "check the peers' keys") from None
-        except (AgentError, OSError) as e:
-            with contextlib.suppress(AgentError, OSError):
-                await self._routes.apply(set(before))
-            for address in added:
-                with contextlib.suppress(OSError):
-                    await self._netlink.remove_address(self._ifindex, address)
-            with contextlib.suppress(AgentError):
-                self._sockets.reopen(port)
-            if isinstance(e, OSError):
-                raise AgentError(e.strerror or str(e), "nothing was changed") from None
-            raise
-        for address in set(self._addresses(old)) - wanted:
-            await self._netlink.remove_address(self._ifindex, address)
-        for address in wanted:
-            # Removing an IPv4 address takes the others of its network along.
-            await self._netlink.add_address(self._ifindex, address)
-        if new.interface.mtu != old.interface.mtu:
-            await self._netlink.set_mtu(self._ifindex, new.interface.mtu)
-            self._engine.set_mtu(new.interface.mtu)
+        fwmark = new.interface.fwmark
+        if _wants_default(new, peers):
+            fwmark = await self._table_of_its_own(new)
+        routes = self._routes_for(new, plan.networks)
+        parts = reload.Parts(
+            self._netlink,
+            self._ifindex,
+            self._engine,
+            self._sockets,
+            self._routes,
+            self._device,
+            self._tunnel,
+        )
+        await reload.carry_out(
+            parts,
+            reload.Wanted(old, self._addresses(old), self._device.fwmark, set(self._routes.routes)),
+            reload.Wanted(new, self._addresses(new), fwmark, routes),
+            plan.change,
+        )
         self._config = self._subject.config = new
 
 

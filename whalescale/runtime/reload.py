@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from whalescale import config as configuration
 from whalescale.config import Config, ConfigError
+from whalescale.dataplane.engine import Engine
 from whalescale.identity import Identity
 from whalescale.runtime.errors import AgentError
-from whalescale.runtime.netlink import Network
+from whalescale.runtime.netlink import Interface, Netlink, Network, Route
+from whalescale.runtime.routes import Routes
+from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Change, Peer, PeerSpec, Tunnel, overlay_network
+from whalescale.runtime.wg_device import WgDevice
+
+log = logging.getLogger(__name__)
 
 
 def as_agent_error(error: ConfigError) -> AgentError:
@@ -100,3 +108,106 @@ def changes(old: Config, new: Config, change: Change) -> list[str]:
     words += [f"peer {s.name} changed" for _, s in change.update]
     words += [f"peer {p.spec.name} removed" for p in change.remove]
     return words
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a reload changes."""
+
+    netlink: Netlink
+    ifindex: int
+    engine: Engine
+    sockets: Sockets
+    routes: Routes
+    device: WgDevice
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A configuration, and what follows from it on this machine."""
+
+    config: Config
+    addresses: Sequence[Interface]
+    fwmark: int
+    routes: set[Route]
+
+
+async def carry_out(parts: Parts, old: Wanted, new: Wanted, change: Change) -> None:
+    """From `old` to `new`, or AgentError and all as it was. Nobody else may change anything
+    meanwhile.
+
+    What can fail comes first, and each step says how it is undone. What only takes old addresses
+    away comes last: one that cannot be removed is a line in the log.
+    """
+    undo: list[Callable[[], Awaitable[Any]]] = []
+    try:
+        await _interface(parts, old, new, undo)
+        try:
+            parts.tunnel.commit(change)
+        except ValueError as e:
+            raise AgentError(f"{new.config.path}: {e}", "check the peers' keys") from None
+    except BaseException as e:
+        whole = await _put_back(undo)
+        if isinstance(e, OSError):
+            fix = "nothing was changed" if whole else "`ws logs` tells what could not be put back"
+            raise AgentError(e.strerror or str(e), fix) from None
+        raise
+    await _leave_addresses(parts, old, new)
+
+
+async def _interface(
+    parts: Parts, old: Wanted, new: Wanted, undo: list[Callable[[], Awaitable[Any]]]
+) -> None:
+    netlink, ifindex = parts.netlink, parts.ifindex
+
+    async def port(number: int) -> None:
+        parts.sockets.reopen(number)
+
+    async def fwmark(number: int) -> None:
+        parts.device.set_fwmark(number)
+
+    async def mtu(number: int) -> None:
+        await netlink.set_mtu(ifindex, number)
+        parts.engine.set_mtu(number)
+
+    a, b = old.config.interface, new.config.interface
+    if a.listen_port != b.listen_port:
+        before = parts.sockets.port
+        await port(b.listen_port)
+        undo.append(lambda: port(before))
+    for address in (x for x in new.addresses if x not in old.addresses):
+        await netlink.add_address(ifindex, address)
+        undo.append(lambda address=address: netlink.remove_address(ifindex, address))  # type: ignore[misc]
+    undo.append(lambda: fwmark(old.fwmark))
+    await fwmark(new.fwmark)
+    await parts.routes.apply(new.routes)
+    undo.append(lambda: parts.routes.apply(old.routes))
+    if a.mtu != b.mtu:
+        undo.append(lambda: mtu(a.mtu))
+        await mtu(b.mtu)
+
+
+async def _put_back(undo: Sequence[Callable[[], Awaitable[Any]]]) -> bool:
+    """The last first. False: something could not be put back."""
+    whole = True
+    for step in reversed(undo):
+        try:
+            await step()
+        except (AgentError, OSError) as e:
+            whole = False
+            log.error("reload: not put back: %s", e)
+    return whole
+
+
+async def _leave_addresses(parts: Parts, old: Wanted, new: Wanted) -> None:
+    gone = [a for a in old.addresses if a not in new.addresses]
+    steps: list[tuple[Any, Interface]] = [(parts.netlink.remove_address, a) for a in gone]
+    if gone:
+        # Removing an IPv4 address takes the others of its network along.
+        steps += [(parts.netlink.add_address, a) for a in new.addresses]
+    for step, address in steps:
+        try:
+            await step(parts.ifindex, address)
+        except OSError as e:
+            log.error("reload: %s", e.strerror or e)

@@ -6,14 +6,17 @@ Peers added here stand beside the file's and are not written to it. As with ever
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import Identity
 from whalescale.protocol.node import Node
+from whalescale.protocol.types import Endpoint
 from whalescale.runtime.driver import to_endpoint
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.resolve import numeric_endpoint
@@ -32,7 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class WgDevice:
-    """`mark_held()`: the fwmark that the default route's rules need, 0 when none do."""
+    """`mark_held()`: the fwmark that the default route's rules need, 0 when none do.
+
+    `changing` is held while something changes; a reload holds it, too.
+    """
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class WgDevice:
         sockets: Sockets,
         fwmark: int,
         mark_held: Callable[[], int],
+        changing: asyncio.Lock,
     ) -> None:
         self._identity = identity
         self._node = node
@@ -51,6 +58,7 @@ class WgDevice:
         self._sockets = sockets
         self.fwmark = fwmark
         self._mark_held = mark_held
+        self._changing = changing
 
     # get
 
@@ -81,6 +89,10 @@ class WgDevice:
 
     async def change(self, request: SetRequest) -> None:
         """Check all of it, then do all of it. UapiError: nothing has changed."""
+        async with self._changing:
+            self._change(request)
+
+    def _change(self, request: SetRequest) -> None:
         if request.private_key is not None and not same_private_key(
             request.private_key, bytes(self._identity.static_private)
         ):
@@ -91,33 +103,47 @@ class WgDevice:
         if held and request.fwmark not in (None, 0, held):
             raise UapiError(errno.EBUSY, f"the default route's rules need fwmark {held}")
         change = self._plan(request)
+        points = _points(request)
+        port, fwmark = self._sockets.port, self.fwmark
         try:
             if request.listen_port is not None:
                 self._sockets.reopen(request.listen_port)
-        except AgentError as e:
-            raise UapiError(errno.EADDRINUSE, e.message) from None
-        if request.fwmark is not None:
-            self.set_fwmark(request.fwmark or held)
-        try:
+            if request.fwmark is not None:
+                self.set_fwmark(request.fwmark or held)
             self._tunnel.commit(change)
-        except ValueError as e:
-            raise UapiError(errno.EINVAL, str(e)) from None
-        self._point(request)
+        except (AgentError, ValueError, OSError) as e:
+            self._put_back(port, fwmark)
+            raise _as_uapi_error(e) from None
+        self._point(points)
 
-    def _point(self, request: SetRequest) -> None:
+    def _put_back(self, port: int, fwmark: int) -> None:
+        try:
+            self.set_fwmark(fwmark)
+            self._sockets.reopen(port)
+        except (AgentError, OSError) as e:
+            log.error("wg set: not put back: %s", e)
+
+    def _point(self, points: Iterable[tuple[bytes, Endpoint]]) -> None:
         """An endpoint that is set again brings a peer back that has roamed since."""
-        for section in request.peers:
-            peer = self._tunnel.by_key(section.public_key)
-            if peer is None or section.endpoint is None:
+        for key, endpoint in points:
+            peer = self._tunnel.by_key(key)
+            if peer is None:
                 continue
-            endpoint = numeric_endpoint(section.endpoint)
             if self._node.peer_status(peer.handle).endpoint != endpoint:
                 self._tunnel.driver.set_endpoint(peer.handle, endpoint)
 
     def set_fwmark(self, fwmark: int) -> None:
-        if fwmark != self.fwmark:
+        """OSError: the old one stays."""
+        if fwmark == self.fwmark:
+            return
+        try:
             self._engine.set_fwmark(fwmark)
-            self.fwmark = fwmark
+        except OSError:
+            # Some sockets may have the new one.
+            with contextlib.suppress(OSError):
+                self._engine.set_fwmark(self.fwmark)
+            raise
+        self.fwmark = fwmark
 
     def _plan(self, request: SetRequest) -> Change:
         """From the request's sections, in order, to what each peer shall be in the end."""
@@ -163,6 +189,29 @@ class WgDevice:
         return PeerSpec(
             old.name, old.static_public, old.node_id, old.fingerprint, configured=old.configured
         )
+
+
+def _points(request: SetRequest) -> list[tuple[bytes, Endpoint]]:
+    """(public key, where the peer is said to be). UapiError: a zone is no interface of ours."""
+    points: list[tuple[bytes, Endpoint]] = []
+    for section in request.peers:
+        if section.endpoint is not None:
+            try:
+                points.append((section.public_key, numeric_endpoint(section.endpoint)))
+            except OSError as e:
+                what = f"endpoint {section.endpoint}: {e.strerror or e}"
+                raise UapiError(errno.EINVAL, what) from None
+    return points
+
+
+def _as_uapi_error(error: AgentError | ValueError | OSError) -> UapiError:
+    match error:
+        case AgentError():
+            return UapiError(errno.EADDRINUSE, error.message)
+        case OSError():
+            return UapiError(error.errno or errno.EIO, str(error))
+        case _:
+            return UapiError(errno.EINVAL, str(error))
 
 
 def _changed(spec: PeerSpec, section: PeerChange) -> PeerSpec:

@@ -250,7 +250,6 @@ class UapiServer:
         self._change = change
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
         """AgentError: another process answers at this path."""
@@ -305,8 +304,7 @@ class UapiServer:
                     await asyncio.wait_for(writer.drain(), IDLE_S)
             elif operation == "set=1":
                 request = parse_set(await _lines(reader))
-                async with self._one_at_a_time:
-                    await self._change(request)
+                await self._change(request)
             else:
                 raise UapiError(errno.EPROTO, "no such operation")
         except UapiError as e:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
 
 from whalescale.dataplane.engine import (
@@ -26,7 +26,7 @@ from whalescale.identity import Identity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
 from whalescale.runtime.driver import Driver
-from whalescale.runtime.netlink import Netlink, Route
+from whalescale.runtime.netlink import Interface, Netlink, Route
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
 
 NO_STATS = PeerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)
@@ -170,6 +170,9 @@ class FakeEngine:
     def set_fwmark(self, fwmark: int) -> None:
         self.fwmark = fwmark
 
+    def set_mtu(self, mtu: int) -> None:
+        self.mtu = mtu
+
     # figures
 
     def chosen(self) -> Chosen:
@@ -180,9 +183,15 @@ class FakeEngine:
 
 
 class FakeNetlink:
-    """Routes and rules of one machine; refuses what `refused` names."""
+    """Addresses, routes and rules of one machine; refuses what `refused` names.
+
+    `hold`: what it waits for before it adds a route.
+    """
 
     def __init__(self) -> None:
+        self.addresses: set[Interface] = set()
+        self.mtu = 1420
+        self.hold: Callable[[], Awaitable[Any]] | None = None
         self.routes: set[Route] = set()
         self.rules: set[tuple[int, int]] = set()
         self.refused: dict[Any, int] = {}
@@ -190,7 +199,20 @@ class FakeNetlink:
     def as_netlink(self) -> Netlink:
         return cast(Netlink, self)
 
+    async def add_address(self, _: int, address: Interface) -> None:
+        self.addresses.add(address)
+
+    async def remove_address(self, _: int, address: Interface) -> None:
+        self.addresses.discard(address)
+
+    async def set_mtu(self, _: int, mtu: int) -> None:
+        if number := self.refused.get("mtu"):
+            raise OSError(number, "MTU")
+        self.mtu = mtu
+
     async def add_route(self, _: int, route: Route) -> None:
+        if self.hold is not None:
+            await self.hold()
         if number := self.refused.get(route):
             raise OSError(number, f"route {route.network}: {os.strerror(number)}")
         self.routes.add(route)

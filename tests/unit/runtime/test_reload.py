@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
 import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from tests.unit.runtime.fakes import Host
+from tests.unit.runtime.fakes import FakeNetlink, Host
 from whalescale import config as configuration
 from whalescale import identity as ident
 from whalescale import status
+from whalescale.agent import Agent
 from whalescale.config import Config
 from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.errors import AgentError
+from whalescale.runtime.logbuffer import LogBuffer
+from whalescale.runtime.netlink import MAIN_TABLE, Route
+from whalescale.runtime.routes import Routes
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Change, PeerSpec
+from whalescale.runtime.wg_device import WgDevice
+from whalescale.runtime.wg_uapi import PeerChange, SetRequest
 
 INTERFACE = """
 [interface]
@@ -222,5 +231,114 @@ def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Hos
         text = json.dumps(raw)
         assert ident.encode_seed(a.identity.seed) not in text
         assert a.identity.static_private.hex() not in text
+
+    run(test)
+
+
+class Running:
+    """An agent in operation, its engine and netlink doubles; `ws reload` and `wg set` of it."""
+
+    def __init__(self, file: File, host: Host, config: Config) -> None:
+        self.host, self.netlink = host, FakeNetlink()
+        self.agent = agent = Agent(config, host.identity, host.limits, LogBuffer())
+        agent._netlink, agent._ifindex = self.netlink.as_netlink(), 7
+        self.netlink.addresses = set(agent._addresses(config))
+        agent._engine, agent._tunnel = host.engine.as_engine(), host.tunnel
+        agent._sockets = self.sockets = Sockets(agent._engine)
+        self.sockets.open(51820)
+        agent._routes = Routes(agent._netlink, 7, "ws0")
+        agent._device = self.device = WgDevice(
+            host.identity, host.node, agent._engine, host.tunnel, self.sockets, 0, lambda: 0,
+            agent._changing,
+        )  # fmt: skip
+        agent._subject = cast(Any, SimpleNamespace(config=config))
+
+    async def reload(self) -> list[str]:
+        return list((await self.agent._reload({}))["changes"])
+
+    def state(self) -> Any:
+        return (
+            set(self.netlink.addresses), set(self.netlink.routes), set(self.netlink.rules),
+            (self.netlink.mtu, self.host.engine.mtu),
+            (self.sockets.port, self.device.fwmark, self.host.engine.fwmark),
+            [p.spec for p in self.host.tunnel.peers.values()],
+        )  # fmt: skip
+
+
+OTHER_INTERFACE = """
+[interface]
+name = "ws0"
+private_key_file = "ws0.key"
+addresses = ["10.99.0.1/24"]
+listen_port = 51999
+fwmark = 99
+mtu = 1300
+"""
+
+
+@pytest.mark.parametrize("fault", ["route", "mtu", "key"])
+def test_a_failed_reload_leaves_all_as_it_was(
+    tmp_path: Path, hosts: list[Host], fault: str
+) -> None:
+    async def test() -> None:
+        a, b, c, _ = hosts
+        file = File(tmp_path, a)
+        told = 'allowed_ips = ["10.78.0.0/16"]'
+        running = Running(file, a, file.write(interface=INTERFACE + "fwmark = 5\n"))
+        file.write(peer("b", b, told), interface=INTERFACE + "fwmark = 5\n")
+        assert await running.reload() == ["peer b added"]
+        before = running.state()
+        assert before[4] == (51820, 5, 5)
+        second = peer("c", c, 'allowed_ips = ["10.80.0.0/16"]')
+        if fault == "key":  # of low order: the core refuses it, last of all
+            second = f'name = "c"\nwireguard_public_key = "{"A" * 43}="'
+        more = peer("b", b, 'allowed_ips = ["10.78.0.0/16", "10.79.0.0/16"]')
+        file.write(more, second, interface=OTHER_INTERFACE)
+        route = Route(ipaddress.ip_network("10.80.0.0/16"), MAIN_TABLE)
+        running.netlink.refused = {route if fault == "route" else fault: errno.EINVAL}
+        said = {"route": "10.80.0.0/16", "mtu": "MTU", "key": "low order"}[fault]
+        with pytest.raises(AgentError, match=said):
+            await running.reload()
+        assert running.state() == before
+        if fault != "key":
+            running.netlink.refused = {}
+            assert "interface.fwmark changed" in await running.reload()
+            after = running.state()
+            assert (after[3], after[4]) == ((1300, 1300), (51999, 99, 99))
+            assert "10.77.0.1/24" not in {str(x) for x in after[0]}
+
+    run(test)
+
+
+def test_wg_set_waits_for_a_reload_to_end(tmp_path: Path, hosts: list[Host]) -> None:
+    async def test() -> None:
+        a, b, c, _ = hosts
+        file = File(tmp_path, a)
+        running = Running(file, a, file.write())
+        file.write(peer("b", b, 'allowed_ips = ["10.78.0.0/16"]'))
+        await running.reload()
+        file.write(
+            peer("b", b, 'allowed_ips = ["10.78.0.0/16", "10.79.0.0/16"]'),
+            peer("c", c, 'allowed_ips = ["10.80.0.0/16"]'),
+        )
+        reached, go = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            reached.set()
+            await go.wait()
+
+        running.netlink.hold = hold
+        reloading = asyncio.create_task(running.reload())
+        await reached.wait()
+        # The reload has decided to change peer b, and is not there yet.
+        gone = PeerChange(b.identity.static_public, remove=True)
+        setting = asyncio.create_task(running.device.change(SetRequest(peers=[gone])))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(a.tunnel.peers) == 1
+        go.set()
+        assert await reloading == ["peer c added", "peer b changed"]
+        await setting
+        assert [p.spec.name for p in a.tunnel.peers.values()] == ["c"]
 
     run(test)

@@ -158,6 +158,7 @@ class Rig:
             self.sockets,
             0,
             lambda: self.held,
+            asyncio.Lock(),
         )
         self.server = UapiServer(folder / "wg" / "ws0.sock", self.device.view, self.device.change)
 
@@ -347,6 +348,24 @@ def test_port_and_mark(tmp_path: Path) -> None:
         assert await r.set("fwmark=10") == -errno.EBUSY
         assert await r.set("fwmark=0") == 0
         assert r.host.engine.fwmark == 9
+
+    rig(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("public_key=" + "00" * 32,),
+        (f"public_key={OTHER}", "endpoint=[fe80::1%nosuch0]:51820"),
+    ],
+)
+def test_a_set_that_fails_last_keeps_port_and_mark(tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    async def test(r: Rig) -> None:
+        assert await r.set("fwmark=7") == 0
+        assert await r.set("listen_port=51999", "fwmark=9", *wrong) == -errno.EINVAL
+        assert (r.sockets.port, r.device.fwmark, r.host.engine.fwmark) == (51820, 7, 7)
+        assert {a.port for a, _ in r.host.engine.sockets.values()} == {51820}
+        assert r.specs == {}
 
     rig(tmp_path, test)
 
