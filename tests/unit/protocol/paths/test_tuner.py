@@ -1,0 +1,337 @@
+"""What PathTuner makes of a path: rates that follow the link, short queues, and figures that a
+hostile peer cannot drive out of bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from fluid_path import FluidPath
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whalescale.protocol.paths.estimator import (
+    MAX_DELAY_US,
+    MAX_RATE_BPS,
+    MIN_RATE_BPS,
+    PathEstimator,
+    signed_delay,
+)
+from whalescale.protocol.paths.tuner import RING_PACKETS, PathTuner
+from whalescale.protocol.paths.types import (
+    MultipathSettings,
+    PathParams,
+    PathSample,
+    PeerParams,
+)
+
+MS = 1_000_000
+SECOND = 1000 * MS
+MBIT = 1e6
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_a_new_path_reaches_100_mbit_in_400_ms() -> None:
+    path = FluidPath(100 * MBIT, owd_ms=20)
+    assert path.params.rate_bps < 8 * MBIT  # begins low
+    path.run(400)
+    assert path.run(50) > 97 * MBIT
+
+
+@pytest.mark.parametrize(
+    ("rate", "owd"), [(100, 20), (50, 5), (20, 80), (400, 8), (1000, 2), (5, 30)]
+)
+def test_a_greedy_flow_fills_the_link_with_a_short_queue(rate: int, owd: int) -> None:
+    path = FluidPath(rate * MBIT, owd)
+    path.run(3000)
+    assert path.run(20_000) > 0.985 * rate * MBIT
+    assert mean(path.queues_ms) < 6
+    assert max(path.queues_ms) < 20
+
+
+def test_a_rate_that_falls_to_a_tenth_is_followed_within_a_second() -> None:
+    path = FluidPath(100 * MBIT, owd_ms=20, buffer_bytes=250_000)
+    path.run(3000)
+    path.rate_bps = 10 * MBIT
+    path.run(200)
+    assert path.params.rate_bps < 12 * MBIT
+    path.run(500)
+    assert path.run(1000) > 9.5 * MBIT
+    assert mean(path.queues_ms) < 15
+
+
+def test_a_rate_that_rises_again_is_found_within_a_second() -> None:
+    path = FluidPath(10 * MBIT, owd_ms=20)
+    path.run(3000)
+    path.rate_bps = 100 * MBIT
+    path.run(1000)
+    assert path.run(500) > 96 * MBIT
+
+
+@pytest.mark.parametrize("loss", [0.005, 0.05, 0.1])
+def test_random_loss_takes_no_more_than_itself(loss: float) -> None:
+    path = FluidPath(80 * MBIT, owd_ms=30, loss=loss)
+    path.run(3000)
+    assert path.run(10_000) > 0.97 * 80 * MBIT
+    assert path.tuner.loss(0) == pytest.approx(loss, abs=0.01)
+
+
+def test_a_buffer_too_short_to_see_costs_few_datagrams() -> None:
+    path = FluidPath(100 * MBIT, owd_ms=20, buffer_bytes=12_000)
+    path.run(5000)
+    assert path.run(10_000) > 97 * MBIT
+    assert path.tuner.loss(0) < 0.08
+
+
+def test_another_ones_standing_queue_does_not_starve_us() -> None:
+    path = FluidPath(50 * MBIT, owd_ms=10)
+    path.run(3000)
+    path.foreign_bytes = 50 * MBIT / 8 * 0.06  # 60 ms, whatever we do
+    path.run(3000)
+    assert path.run(3000) > 47 * MBIT
+
+
+def test_a_source_that_wants_less_leaves_the_estimate_alone() -> None:
+    path = FluidPath(100 * MBIT, owd_ms=20)
+    path.run(3000)
+    before = path.tuner.rate_bps(0)
+    path.supply_bps = 5 * MBIT
+    path.run(1000)
+    assert path.run(10_000) == pytest.approx(5 * MBIT, rel=0.01)
+    assert path.tuner.rate_bps(0) > 0.9 * before
+    assert path.tuner.acked_bps(0) == pytest.approx(5 * MBIT, rel=0.05)
+
+
+def test_a_cap_is_kept_and_does_not_eat_into_itself() -> None:
+    path = FluidPath(100 * MBIT, owd_ms=20)
+    path.run(3000)
+    path.tuner.set_limits(0, degraded=False, tier=0, cap=0.5, max_packet=1400)
+    path.run(2000)
+    assert path.run(20_000) == pytest.approx(50 * MBIT, rel=0.1)
+    assert path.params.max_packet == 1400
+
+
+def test_a_restarted_path_ramps_from_the_least() -> None:
+    path = FluidPath(100 * MBIT, owd_ms=20)
+    path.run(3000)
+    path.tuner.restart(0, path.now_ms * MS)
+    assert path.tuner.rate_bps(0) < 5 * MBIT
+    path.run(1000)
+    assert path.run(500) > 96 * MBIT
+
+
+def sample(i: int, **more: int) -> PathSample:
+    """A path that delivers 10 Mbit/s, 20 ms after 20 ms."""
+    return replace(
+        PathSample(
+            acked_bytes=25_000 * i,
+            acked_datagrams=20 * i,
+            acked_highest=20 * i,
+            acked_arrived_us=20_000 * i,
+            acks=i,
+            rtt_us=40_000,
+            srtt_us=40_000,
+            rttvar_us=2_000,
+            rtt_min_us=40_000,
+            delay_us=1000,
+            delay_min_us=1000,
+        ),
+        **more,
+    )
+
+
+def tuned(
+    settings: MultipathSettings | None = None, *paths: dict[str, int]
+) -> tuple[PathTuner, dict[int, PathParams], PeerParams]:
+    """Two seconds of samples, each path with its own figures."""
+    tuner = PathTuner(settings or MultipathSettings())
+    for i in range(len(paths)):
+        tuner.add(i, 40_000, SECOND)
+    for i in range(1, 101):
+        params, peer = tuner.sample(
+            {p: sample(i, **more) for p, more in enumerate(paths)}, {}, SECOND + i * 20 * MS
+        )
+    return tuner, params, peer
+
+
+def test_delays_are_relative_and_may_wrap() -> None:
+    _, params, peer = tuned(
+        None, {"delay_us": (1 << 24) - 5_000}, {"delay_us": 15_000}, {"delay_us": 65_000}
+    )
+    assert [params[i].delay_us for i in range(3)] == [0, 20_000, 70_000]
+    assert peer.slack_us >= 70_000
+
+
+def test_before_any_ack_the_probe_says_the_delay() -> None:
+    tuner = PathTuner(MultipathSettings())
+    tuner.add(0, 20_000, SECOND)
+    tuner.add(1, 60_000, SECOND)
+    params, _ = tuner.sample({0: PathSample(), 1: PathSample()}, {1: 80_000}, SECOND)
+    assert (params[0].delay_us, params[1].delay_us) == (0, 30_000)
+    assert params[0].srtt_us == 20_000
+
+
+def test_the_hold_covers_the_skew_of_what_arrives() -> None:
+    tuner = PathTuner(MultipathSettings())
+    tuner.add(0, 20_000, SECOND)
+    tuner.add(1, 60_000, SECOND)
+    for i in range(1, 20):
+        rx = [
+            PathSample(
+                rx_bytes=25_000 * i, rx_delay_us=(delay - 3000) % (1 << 24), rx_jitter_us=500
+            )
+            for delay in (0, 50_000)
+        ]
+        _, peer = tuner.sample(dict(enumerate(rx)), {}, SECOND + i * 20 * MS)
+    assert 52_000 <= peer.hold_us <= 70_000
+    assert 64 <= peer.reorder_depth <= 4096
+
+
+def test_one_path_holds_hardly_at_all() -> None:
+    _, _, peer = tuned(None, {"rx_bytes": 1000})
+    assert peer.hold_us <= 10_000
+
+
+@pytest.mark.parametrize(("setting", "wanted"), [(True, True), (False, False), (None, True)])
+def test_repair_goes_on_where_a_path_loses(setting: bool | None, wanted: bool) -> None:
+    tuner = PathTuner(MultipathSettings(repair=setting))
+    tuner.add(0, 40_000, SECOND)
+    tuner.add(1, 40_000, SECOND)
+    for i in range(1, 101):
+        lossy = sample(i, acked_datagrams=20 * i - i // 5)  # 1 %
+        _, peer = tuner.sample({0: lossy, 1: sample(i)}, {}, SECOND + i * 20 * MS)
+    assert peer.repair is wanted
+
+
+def test_repair_stays_off_on_clean_paths_and_on_congested_ones() -> None:
+    _, _, peer = tuned(None, {}, {})
+    assert not peer.repair
+    tuner = PathTuner(MultipathSettings())
+    tuner.add(0, 40_000, SECOND)
+    tuner.add(1, 40_000, SECOND)
+    for i in range(1, 101):
+        full = sample(i)
+        if i > 50:
+            full = replace(full, delay_us=81_000, acked_datagrams=20 * i - (i - 50) // 2)
+        _, peer = tuner.sample({0: full, 1: sample(i)}, {}, SECOND + i * 20 * MS)
+    assert not peer.repair
+
+
+def test_fixed_depth_is_kept() -> None:
+    _, _, peer = tuned(MultipathSettings(reorder_depth=128, deliver_late=False), {}, {})
+    assert (peer.reorder_depth, peer.deliver_late) == (128, False)
+
+
+def test_rescue_is_within_three_round_trips_and_a_little() -> None:
+    _, params, _ = tuned(None, {"srtt_us": 10_000, "rttvar_us": 500}, {"rttvar_us": 40_000})
+    assert 50_000 <= params[0].rescue_us <= 80_000
+    assert params[1].rescue_us == 3 * 40_000 + 50_000
+
+
+def test_shares_add_up_and_a_degraded_path_counts_a_quarter() -> None:
+    tuner, _, _ = tuned(None, {}, {})
+    assert tuner.share(0) == pytest.approx(0.5)
+    tuner.set_limits(1, degraded=True, tier=0, cap=1.0, max_packet=1400)
+    assert tuner.share(0) == pytest.approx(0.8)
+    tuner.remove(1)
+    assert tuner.share(0) == 1.0
+    assert tuner.share(1) == 0.0
+    assert tuner.rate_bps(1) == tuner.acked_bps(1) == tuner.queue_us(1) == 0
+
+
+def test_counters_that_run_backwards_begin_the_history_anew() -> None:
+    est = PathEstimator()
+    for i in range(1, 10):
+        est.push(sample(i), SECOND + i * 20 * MS, 1e6)
+    assert est.delivery_bps(50_000) == pytest.approx(10 * MBIT)
+    est.push(sample(1), SECOND + 200 * MS, 1e6)
+    assert est.delivery_bps(50_000) is None
+    assert est.losses(1e6) == (0, 0)
+
+
+def test_signed_delay_is_the_nearest() -> None:
+    assert signed_delay(5) == 5
+    assert signed_delay((1 << 24) - 5) == -5
+    assert signed_delay(-((1 << 24) + 7)) == -7
+
+
+wild = st.one_of(
+    st.integers(0, 1 << 20),
+    st.integers(0, (1 << 64) - 1),
+    st.sampled_from([0, 1, (1 << 24) - 1, 1 << 24, (1 << 32) - 1, 1 << 63, (1 << 64) - 1]),
+)
+COUNTERS = [
+    "in_flight_bytes",
+    "acked_datagrams",
+    "acked_bytes",
+    "acked_highest",
+    "acked_arrived_us",
+    "acks",
+    "rtt_us",
+    "srtt_us",
+    "rttvar_us",
+    "rtt_min_us",
+    "delay_us",
+    "delay_min_us",
+    "limited_us",
+    "rx_datagrams",
+    "rx_bytes",
+    "rx_highest",
+    "rx_delay_us",
+    "rx_delay_min_us",
+    "rx_jitter_us",
+]
+
+
+def judge(tuner: PathTuner, params: dict[int, PathParams], peer: PeerParams) -> None:
+    for path_id, each in params.items():
+        assert MIN_RATE_BPS <= each.rate_bps <= MAX_RATE_BPS
+        assert 3_000 <= each.window_bytes < 1 << 48
+        assert 0 < each.srtt_us <= MAX_DELAY_US
+        assert 0 < each.weight < 1 << 32
+        assert 0 <= each.delay_us <= MAX_DELAY_US
+        assert 0 < each.rescue_us < 1 << 32
+        assert 0 <= tuner.loss(path_id) <= 1
+        assert math.isfinite(tuner.share(path_id))
+        assert 0 <= tuner.share(path_id) <= 1
+        assert 0 <= tuner.acked_bps(path_id) <= MAX_RATE_BPS
+        assert 0 <= tuner.queue_us(path_id) <= MAX_DELAY_US
+    assert min(each.delay_us for each in params.values()) == 0
+    assert 0 < peer.queue_bytes <= RING_PACKETS * 1500
+    assert 2_000 <= peer.hold_us <= 250_000
+    assert 1 <= peer.reorder_depth <= 4096
+    assert 0 <= peer.loss_wait_us <= MAX_DELAY_US * 2
+    assert 1_000 <= peer.ack_interval_us <= 20_000
+    assert 0 < peer.slack_us < 1 << 32
+    assert 0 < peer.path_idle_us < 1 << 32
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-5_000_000, 3 * SECOND),
+            st.dictionaries(st.sampled_from(COUNTERS), wild, max_size=8),
+            st.dictionaries(st.sampled_from(COUNTERS), wild, max_size=8),
+            st.booleans(),
+        ),
+        max_size=40,
+    )
+)
+def test_a_hostile_peer_drives_no_figure_out_of_bounds(
+    steps: list[tuple[int, dict[str, int], dict[str, int], bool]],
+) -> None:
+    tuner = PathTuner(MultipathSettings())
+    now = SECOND
+    tuner.add(0, 0, now)
+    tuner.add(5, 1 << 62, now)
+    one, two = PathSample(), PathSample()
+    for step, first, second, fresh in steps:
+        now = max(0, now + step)
+        one = replace(PathSample() if fresh else one, **first)
+        two = replace(PathSample() if fresh else two, **second)
+        params, peer = tuner.sample({0: one, 5: two}, {0: 1 << 63, 5: -4}, now)
+        judge(tuner, params, peer)

@@ -1,0 +1,338 @@
+"""How fast one path is sent on: the rate is measured, the queue is held short (section 8).
+
+The idea is BBR's (draft-cardwell-iccrg-bbr-congestion-control): pace at what was delivered, and
+never take a loss by itself for congestion. Where BBR probes in cycles, this holds a queue of a few
+milliseconds at the link: while it stands, the link is full and what is delivered is its rate; when
+it goes, there is room, and the rate rises, faster with each round in which the deliveries follow.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from whalescale.protocol.paths.estimator import (
+    MAX_DELAY_US,
+    MAX_RATE_BPS,
+    MIN_RATE_BPS,
+    SECOND,
+    PathEstimator,
+    clamp,
+)
+
+#: a new path begins with this, or with INITIAL_PACKETS a round trip
+INITIAL_RATE_BPS = 1_000_000
+INITIAL_PACKETS = 10
+PACKET_BYTES = 1500
+#: the queue that is held at the link
+TARGET_US = 4_000
+#: a ramp ends at this queue
+RAMP_QUEUE_US = 8_000
+RAMP_GAIN = 2.5
+#: rounds of a full ramp without a quarter more
+RAMP_FLAT_ROUNDS = 3
+#: gain by rounds in which there was no queue and the deliveries followed
+CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
+DRAIN_GAIN = 0.75
+#: the queue is let run empty so often, to see the least delay
+BASE_PROBE = 5 * SECOND
+#: more than this, and less delivered than paced: the rate fell
+FALL_QUEUE_US = 20_000
+FALL_SHARE = 0.85
+#: lost beyond what the path loses when it is not pressed: a policer, or a buffer too short to see
+POLICED_LOSS = 0.02
+#: a path that loses more than this by chance is not made up for
+CHANCE_MAX = 0.15
+#: no more pressing for so many rounds then
+POLICED_ROUNDS = 8
+#: room in the window over rate x RTT: the ACK interval, our own tick, the queue that is held
+HEADROOM_US = 15_000
+
+
+class Mode(Enum):
+    RAMP = "ramp"
+    HOLD = "hold"
+    DRAIN = "drain"
+
+
+class RateControl:
+    """One path's rate and window. `update` once a sample."""
+
+    __slots__ = (
+        "_climb",
+        "_flat",
+        "_full_since",
+        "_lost_floor",
+        "_mode_until",
+        "_peak_bps",
+        "_policed_until",
+        "_probe_due",
+        "_ramp_best",
+        "_ramp_lost",
+        "_ramp_sent",
+        "_round_at",
+        "_round_bw",
+        "_round_queue",
+        "_sent_floor",
+        "_stuck_queue",
+        "_stuck_us",
+        "bw_bps",
+        "calm",
+        "mode",
+        "pace_bps",
+        "updated",
+        "window_bytes",
+    )
+
+    def __init__(self, rtt_us: int, now: int) -> None:
+        self.restart(rtt_us, now)
+
+    def restart(self, rtt_us: int, now: int) -> None:
+        """Begin with the least and ramp."""
+        rtt = clamp(rtt_us, 100, MAX_DELAY_US)
+        first = INITIAL_PACKETS * PACKET_BYTES * 8e6 / rtt
+        #: what the path is thought to carry
+        self.bw_bps = clamp(first, INITIAL_RATE_BPS, 50e6)
+        self.mode = Mode.RAMP
+        self._climb = self._flat = 0
+        self._full_since: int | None = None
+        self._lost_floor = self._sent_floor = 0.0
+        self._mode_until = 0
+        self._peak_bps = self.bw_bps
+        self._policed_until = 0
+        self._probe_due = now + BASE_PROBE
+        self._ramp_best = 0.0
+        self._ramp_lost = [0, 0]  # in the last round, in this one
+        self._ramp_sent = [0, 0]
+        self._round_at = now
+        self._round_bw = self.bw_bps
+        self._round_queue = 0
+        self._stuck_us = 0.0
+        self._stuck_queue = 0
+        self.updated = now
+        #: what is lost now is not lost to a full queue
+        self.calm = False
+        #: the result
+        self.pace_bps = self.bw_bps
+        self.window_bytes = int(self.bw_bps * (rtt + 2 * HEADROOM_US) / 8e6)
+
+    def update(
+        self, est: PathEstimator, rtt_us: int, rtt_base_us: int, cap: float, now: int
+    ) -> None:
+        """rtt_us: smoothed; rtt_base_us: without queue; cap: share of the rate that may be used."""
+        dt = clamp((now - self.updated) / 1000, 0, 500_000)
+        self.updated = now
+        rtt = clamp(rtt_us, 100, MAX_DELAY_US)
+        base = clamp(rtt_base_us, 100, rtt)
+        cap = clamp(cap, 0.001, 1.0)
+        queue = est.queue_us
+        noise = clamp(2 * est.noise_us, 0, 12_000)
+        target = TARGET_US + noise
+        round_us = base + 30_000
+        short = max(20_000.0, base / 2, 4 * noise)
+        limited = est.limited(max(20_000.0, base), rtt, now) > 0.5
+        self.calm = queue < 3 * target
+        self._note_losses(est, round_us, queue, target, rtt, now)
+
+        if self.mode is Mode.RAMP:
+            self._ramp(est, short, round_us, queue, target, limited, now)
+            gain = RAMP_GAIN if self.mode is Mode.RAMP else DRAIN_GAIN
+            cap = 1.0  # a rate that is not known has no share
+        else:
+            self._hold(est, short, round_us, queue, target, limited, cap, now)
+            if cap < 1:
+                gain = 1.0
+            else:
+                gain = self._gain(est, round_us, queue, target, limited, rtt, dt, now)
+        self.bw_bps = clamp(self.bw_bps, MIN_RATE_BPS, MAX_RATE_BPS)
+        self._peak_bps = max(self.bw_bps, self._peak_bps * (1 - 0.1 * dt / 1e6))
+        self.pace_bps = clamp(self.bw_bps * gain * cap, MIN_RATE_BPS, MAX_RATE_BPS)
+        headroom = HEADROOM_US + noise + min(10_000, base)
+        window = self.bw_bps * cap * max(gain, 1.0) * (base + headroom) / 8e6
+        self.window_bytes = int(max(window, 4 * PACKET_BYTES))
+
+    # -- what is delivered
+
+    def _delivered(self, est: PathEstimator, window_us: float) -> float | None:
+        """What the path carries by its deliveries: those lost by chance count as carried."""
+        rate = est.delivery_bps(window_us)
+        if rate is None:
+            return None
+        lost, sent = est.losses(window_us)
+        floor = self._lost_floor / self._sent_floor if self._sent_floor else 0.0
+        chance = min(lost / sent if sent else 0.0, floor + POLICED_LOSS / 2, CHANCE_MAX)
+        return rate / (1 - chance)
+
+    def _note_losses(
+        self, est: PathEstimator, round_us: float, queue: int, target: float, rtt: float, now: int
+    ) -> None:
+        """What is lost while the path is not pressed is lost by chance."""
+        pressed = est.pace_bps(rtt, now) > 0.85 * self._peak_bps
+        if queue > target or (pressed and self.mode is not Mode.RAMP):
+            return
+        lost, sent = est.losses(20_000)
+        if self.mode is Mode.RAMP:  # known only when the deliveries go on to follow
+            self._ramp_lost[1] += lost
+            self._ramp_sent[1] += sent
+            return
+        self._lost_floor = self._lost_floor * 0.98 + lost
+        self._sent_floor = self._sent_floor * 0.98 + sent
+
+    def _ramp(
+        self,
+        est: PathEstimator,
+        short: float,
+        round_us: float,
+        queue: int,
+        target: float,
+        limited: bool,
+        now: int,
+    ) -> None:
+        rate = self._delivered(est, short)
+        if rate is not None:
+            self.bw_bps = max(self.bw_bps, rate)
+        if limited and queue > max(RAMP_QUEUE_US, 1.5 * target):
+            full = self._delivered(est, max(20_000.0, 4 * (target - TARGET_US)))
+            self._settle(full, queue, now)
+            return
+        if now - self._round_at < round_us * 1000:
+            return
+        self._round_at = now
+        grown = self.bw_bps >= 1.25 * self._ramp_best
+        self._flat = self._flat + 1 if limited and not grown else 0
+        if grown:
+            self._lost_floor += self._ramp_lost[0]
+            self._sent_floor += self._ramp_sent[0]
+            self._ramp_lost = [self._ramp_lost[1], 0]
+            self._ramp_sent = [self._ramp_sent[1], 0]
+        self._ramp_best = max(self._ramp_best, self.bw_bps)
+        if self._flat >= RAMP_FLAT_ROUNDS:
+            self._settle(rate, queue, now)
+
+    def _settle(self, rate: float | None, queue: int, now: int) -> None:
+        """The link is full: what it delivers is its rate; let the queue go first."""
+        if rate is not None:
+            self.bw_bps = max(rate, MIN_RATE_BPS)
+        self._peak_bps = self.bw_bps
+        self._enter(Mode.DRAIN, now + int(queue * 1000 / (1 - DRAIN_GAIN)))
+
+    def _enter(self, mode: Mode, until: int) -> None:
+        self.mode = mode
+        self._mode_until = until
+        self._climb = 0
+        self._full_since = None
+
+    def _hold(
+        self,
+        est: PathEstimator,
+        short: float,
+        round_us: float,
+        queue: int,
+        target: float,
+        limited: bool,
+        cap: float,
+        now: int,
+    ) -> None:
+        """Follow what is delivered. A path that is given a share of its rate cannot show more."""
+        long = clamp(4 * round_us, 150_000, 1_000_000)
+        full = limited and queue > target / 3 and self.mode is Mode.HOLD
+        self._full_since = (self._full_since or now) if full else None
+        if cap == 1:
+            self._police(est, long, round_us, limited, now)
+        recent = self._delivered(est, short)
+        if recent is None:
+            return
+        if queue > max(FALL_QUEUE_US, 3 * target) and recent < FALL_SHARE * self.bw_bps * cap:
+            if limited:  # the link's rate fell: at once
+                self._settle(recent, queue, now)
+            return
+        if cap < 1:
+            return
+        rate = self._delivered(est, max(2 * short, round_us))
+        if rate is not None and rate > self.bw_bps and queue < 2 * target:
+            self.bw_bps = rate
+        if self._full_since is None or now - self._full_since < long * 1000:
+            return
+        mean = self._delivered(est, long)
+        if mean is not None:
+            self.bw_bps += (mean - self.bw_bps) * 0.3
+
+    def _police(
+        self, est: PathEstimator, long: float, round_us: float, limited: bool, now: int
+    ) -> None:
+        """What is lost by pressing, with no queue to see, is taken off as well."""
+        lost, sent = est.losses(long)
+        floor = self._lost_floor / self._sent_floor if self._sent_floor else 0.0
+        if not limited or sent < 50 or lost / sent < floor + POLICED_LOSS:
+            return
+        mean = self._delivered(est, long)
+        if mean is not None and mean < self.bw_bps:
+            self.bw_bps = mean
+            self._climb = 0
+            self._policed_until = now + int(POLICED_ROUNDS * round_us * 1000)
+
+    # -- the gain
+
+    def _gain(
+        self,
+        est: PathEstimator,
+        round_us: float,
+        queue: int,
+        target: float,
+        limited: bool,
+        rtt: float,
+        dt: float,
+        now: int,
+    ) -> float:
+        if self.mode is Mode.DRAIN:
+            if now < self._mode_until and queue > target / 4:
+                return DRAIN_GAIN
+            self._enter(Mode.HOLD, 0)
+            self._round(queue, now)
+            self._probe_due = now + BASE_PROBE
+        if limited and now > max(self._probe_due, est.base_age + BASE_PROBE):
+            self._enter(Mode.DRAIN, now + int((queue + TARGET_US) * 1000 / (1 - DRAIN_GAIN)))
+            return DRAIN_GAIN
+        self._round_queue = max(self._round_queue, queue)
+        if now - self._round_at >= round_us * 1000:
+            followed = self.bw_bps > self._round_bw * (1 + (CLIMB[self._climb] - 1) / 2)
+            if not limited or self._round_queue > target / 2 or not followed:
+                self._climb = 0
+            else:
+                self._climb = min(self._climb + 1, len(CLIMB) - 1)
+            self._round(queue, now)
+        if queue < target / 2:
+            if now < self._policed_until:
+                return 1.0
+            return CLIMB[self._climb]
+        self._climb = 0
+        slope = max(80_000.0, 1.5 * round_us)
+        gain = clamp(1 + (target - queue) / slope, DRAIN_GAIN, CLIMB[0])
+        self._foreign(est, gain, queue, target, rtt, dt, now)
+        return gain
+
+    def _round(self, queue: int, now: int) -> None:
+        self._round_at = now
+        self._round_bw = self.bw_bps
+        self._round_queue = queue
+
+    def _foreign(
+        self,
+        est: PathEstimator,
+        gain: float,
+        queue: int,
+        target: float,
+        rtt: float,
+        dt: float,
+        now: int,
+    ) -> None:
+        """A queue that does not go when we hold back is another's: take it as given."""
+        if queue <= 2 * target or gain > 0.95:
+            self._stuck_us = 0.0
+            self._stuck_queue = queue
+            return
+        self._stuck_us += (1 - gain) * dt
+        if self._stuck_us > 2 * (self._stuck_queue + (1 - gain) * rtt):
+            if queue > self._stuck_queue / 2:
+                est.forget_base(now)
+            self._stuck_us = 0.0
+            self._stuck_queue = queue

@@ -1,0 +1,311 @@
+"""The per-interval brain of multipath: from what C counted to what C shall do (sections 8 to 11).
+
+Pure: counters and the time come in, parameters go out. `sample` is called every 20 ms while data
+flows, else every 250 ms; a sample more or less does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from whalescale.protocol.paths.estimator import (
+    DELAY_WRAP,
+    MAX_DELAY_US,
+    MAX_RATE_BPS,
+    MIN_RATE_BPS,
+    SECOND,
+    PathEstimator,
+    clamp,
+    signed_delay,
+)
+from whalescale.protocol.paths.rate import PACKET_BYTES, Mode, RateControl
+from whalescale.protocol.paths.types import (
+    MultipathSettings,
+    PathParams,
+    PathSample,
+    PeerParams,
+)
+
+#: packets that C keeps for one peer: those that wait and those in flight (csrc/multipath.h)
+RING_PACKETS = 8192
+DEFAULT_RTT_US = 100_000
+ACK_INTERVAL_US = 10_000
+ACK_INTERVAL_MIN_US = 2_000
+#: our own queue in front of the paths: CUBIC gives up 0.3 of its window at a loss
+#: and must not run dry
+QUEUE_US = 80_000
+#: ... while a path ramps: the inner TCP doubles, and must not be told to stop
+#: before the path has room
+QUEUE_RAMP_US = 250_000
+QUEUE_MIN_BYTES = 131_072
+HOLD_MIN_US = 2_000
+HOLD_MAX_US = 250_000
+HOLD_MARGIN_US = 5_000
+#: a path's worst skew is remembered so long
+SKEW_WINDOW = SECOND
+SLACK_MAX_US = 150_000
+SLACK_MARGIN_US = 20_000
+RESCUE_MIN_US = 60_000
+RESCUE_MARGIN_US = 20_000
+REPAIR_LOSS = 0.001
+#: repair stays on so long after the last time it was wanted
+REPAIR_LINGER = 5 * SECOND
+REORDER_DEPTH = (64, 4096)
+#: wrr: how far a path may lead, in packets
+WRR_DEPTH = 128
+
+
+class _Path:
+    __slots__ = (
+        "cap",
+        "degraded",
+        "est",
+        "max_packet",
+        "probe_rtt_us",
+        "rate",
+        "rx_active",
+        "rx_bytes",
+        "rx_lost",
+        "rx_numbers",
+        "rx_rate",
+        "rx_seen",
+        "sample",
+        "tier",
+    )
+
+    def __init__(self, rtt_us: int, now: int) -> None:
+        self.probe_rtt_us = int(clamp(rtt_us or DEFAULT_RTT_US, 100, MAX_DELAY_US))
+        self.est = PathEstimator()
+        self.rate = RateControl(self.probe_rtt_us, now)
+        self.sample = PathSample()
+        self.degraded = False
+        self.tier = 0
+        self.cap = 1.0
+        self.max_packet = 65535
+        self.rx_active = 0
+        self.rx_bytes = 0
+        self.rx_seen = now
+        self.rx_rate = 0.0
+        self.rx_numbers = (0, 0)
+        self.rx_lost = 0.0
+
+    @property
+    def srtt_us(self) -> int:
+        return int(clamp(self.sample.srtt_us or self.probe_rtt_us, 100, MAX_DELAY_US))
+
+    @property
+    def base_rtt_us(self) -> int:
+        """Without the queue: the mean of what jitter makes of it, not the least ever seen."""
+        srtt = self.srtt_us
+        least = int(clamp(self.sample.rtt_min_us or srtt, 100, srtt))
+        return int(clamp(srtt - self.est.queue_us, least, srtt))
+
+    def receive(self, sample: PathSample, now: int) -> None:
+        """What came in: its rate and loss, smoothed over about a second."""
+        span = now - self.rx_seen
+        if span < 20_000_000:
+            return
+        grown = sample.rx_bytes - self.rx_bytes
+        if grown < 0 or grown > MAX_RATE_BPS * span / 8e9 * 2:
+            grown = 0
+        numbers = (sample.rx_highest, sample.rx_datagrams)
+        sent = numbers[0] - self.rx_numbers[0]
+        lost = sent - (numbers[1] - self.rx_numbers[1])
+        if 0 < sent < 1 << 32 and 0 <= lost <= sent:
+            self.rx_lost += (lost / sent - self.rx_lost) * min(1.0, sent / 1000)
+        if grown:
+            self.rx_active = now
+        part = min(1.0, span / 3e8)
+        self.rx_rate += (grown * 8e9 / span - self.rx_rate) * part
+        self.rx_bytes, self.rx_seen, self.rx_numbers = sample.rx_bytes, now, numbers
+
+
+class PathTuner:
+    """Sets each path's pace, window and weight, and the peer's parameters."""
+
+    def __init__(self, settings: MultipathSettings) -> None:
+        self._settings = settings
+        self._paths: dict[int, _Path] = {}
+        self._skews: deque[tuple[int, float]] = deque()
+        self._repair_until = 0
+
+    def add(self, path_id: int, rtt_us: int, now: int) -> None:
+        """A validated path; rtt_us: of its probe. It ramps from the least."""
+        self._paths[path_id] = _Path(rtt_us, now)
+
+    def remove(self, path_id: int) -> None:
+        self._paths.pop(path_id, None)
+
+    def restart(self, path_id: int, now: int) -> None:
+        """It came back: what was known of it is old."""
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.est.reset()
+            path.rate.restart(path.base_rtt_us, now)
+
+    def set_limits(
+        self, path_id: int, degraded: bool, tier: int, cap: float, max_packet: int
+    ) -> None:
+        """cap: largest share of its rate that the path may be given, 0..1."""
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.degraded, path.tier, path.max_packet = degraded, tier, max_packet
+            path.cap = clamp(cap, 0.0, 1.0)
+
+    def sample(
+        self, samples: Mapping[int, PathSample], rtts: Mapping[int, int], now: int
+    ) -> tuple[dict[int, PathParams], PeerParams]:
+        """rtts: µs by the path's probes, where there are any. Parameters for every path added."""
+        for path_id, path in self._paths.items():
+            if rtts.get(path_id, 0) > 0:
+                path.probe_rtt_us = int(clamp(rtts[path_id], 100, MAX_DELAY_US))
+            sample = samples.get(path_id)
+            if sample is None:
+                continue
+            path.sample = sample
+            path.receive(sample, now)
+            path.est.push(sample, now, path.rate.pace_bps)
+            path.rate.update(path.est, path.srtt_us, path.base_rtt_us, path.cap, now)
+        return self._path_params(), self._peer_params(now)
+
+    # -- views
+
+    def loss(self, path_id: int) -> float:
+        """Share of datagrams lost over about a second, 0..1."""
+        path = self._paths.get(path_id)
+        return path.est.loss() if path else 0.0
+
+    def rate_bps(self, path_id: int) -> int:
+        """What the path is thought to carry."""
+        path = self._paths.get(path_id)
+        return int(path.rate.bw_bps) if path else 0
+
+    def acked_bps(self, path_id: int) -> int:
+        """The design's estimate: bytes acknowledged over a rolling second."""
+        path = self._paths.get(path_id)
+        return path.est.acked_bps(path.rate.updated) if path else 0
+
+    def queue_us(self, path_id: int) -> int:
+        path = self._paths.get(path_id)
+        return path.est.queue_us if path else 0
+
+    def share(self, path_id: int) -> float:
+        """Of the peer's traffic, by weight, 0..1."""
+        path = self._paths.get(path_id)
+        total = sum(self._weight(each) for each in self._paths.values())
+        return self._weight(path) / total if path and total else 0.0
+
+    @staticmethod
+    def _weight(path: _Path) -> float:
+        return path.rate.bw_bps * max(path.cap, 0.001) / (4 if path.degraded else 1)
+
+    # -- what C gets
+
+    def _delays(self) -> dict[int, int]:
+        """Base one-way delays relative to the least, µs."""
+        found: dict[int, int] = {}
+        origin: int | None = None
+        for path_id, path in self._paths.items():
+            base = path.est.base_us
+            if base is not None:
+                origin = base if origin is None else origin
+                found[path_id] = signed_delay(base - origin)
+        if len(found) < len(self._paths):
+            # Until all are measured by one clock: half of the round trip each.
+            found = {i: path.base_rtt_us // 2 for i, path in self._paths.items()}
+        least = min(found.values(), default=0)
+        return {i: int(clamp(delay - least, 0, MAX_DELAY_US)) for i, delay in found.items()}
+
+    def _ack_interval_us(self) -> int:
+        least = min((path.base_rtt_us for path in self._paths.values()), default=ACK_INTERVAL_US)
+        return int(clamp(least / 2, ACK_INTERVAL_MIN_US, ACK_INTERVAL_US))
+
+    def _path_params(self) -> dict[int, PathParams]:
+        delays = self._delays()
+        ack = self._ack_interval_us()
+        # Half of the ring is for what is in flight.
+        windows = sum(path.rate.window_bytes for path in self._paths.values())
+        scale = min(1.0, RING_PACKETS * PACKET_BYTES / 2 / windows) if windows else 1.0
+        params = {}
+        for path_id, path in self._paths.items():
+            srtt, rttvar = path.srtt_us, int(clamp(path.sample.rttvar_us, 0, MAX_DELAY_US))
+            rescue = max(RESCUE_MIN_US, 1.5 * srtt + 4 * rttvar + ack + RESCUE_MARGIN_US)
+            params[path_id] = PathParams(
+                rate_bps=int(path.rate.pace_bps),
+                window_bytes=int(clamp(path.rate.window_bytes * scale, 3_000, 1 << 40)),
+                srtt_us=srtt,
+                weight=int(clamp(path.rate.bw_bps * path.cap / 10_000, 1, 1 << 30)),
+                tier=path.tier,
+                degraded=path.degraded,
+                delay_us=delays[path_id],
+                max_packet=path.max_packet,
+                rescue_us=int(min(rescue, 3 * srtt + 50_000)),
+            )
+        return params
+
+    def _peer_params(self, now: int) -> PeerParams:
+        paths = list(self._paths.values())
+        total = clamp(sum(p.rate.pace_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
+        ramping = any(p.rate.mode is Mode.RAMP for p in paths)
+        queue_us = QUEUE_RAMP_US if ramping else QUEUE_US
+        queue_bytes = clamp(
+            total * queue_us / 8e6, QUEUE_MIN_BYTES, RING_PACKETS * PACKET_BYTES * 0.45
+        )
+        delays = self._delays()
+        skew = max(delays.values(), default=0)
+        ack = self._ack_interval_us()
+        best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
+        again_us = best_rtt + ack + 10_000
+        hold, again = self._hold(again_us, now)
+        fixed = self._settings.reorder_depth
+        arriving = clamp(sum(p.rx_rate for p in paths), 0, MAX_RATE_BPS)
+        wanted = 2 * arriving * hold / 8e6 / 1000  # small packets too
+        return PeerParams(
+            scheduler=self._settings.scheduler,
+            depth=WRR_DEPTH if fixed is None else fixed,
+            slack_us=int(min(skew + SLACK_MARGIN_US, SLACK_MAX_US)),
+            queue_us=queue_us,
+            queue_bytes=int(queue_bytes),
+            repair=self._repair(now),
+            repair_age_us=int(clamp(2 * best_rtt + skew + 50_000, 50_000, 400_000)),
+            reorder_depth=int(fixed if fixed is not None else clamp(wanted, *REORDER_DEPTH)),
+            hold_us=hold,
+            loss_wait_us=again_us if again else self._disorder_us(),
+            path_idle_us=int(clamp(2 * hold, 100_000, 500_000)),
+            deliver_late=self._settings.deliver_late,
+            ack_interval_us=ack,
+        )
+
+    def _disorder_us(self) -> int:
+        """How long a path may overtake itself."""
+        jitter = max((p.sample.rx_jitter_us for p in self._paths.values()), default=0)
+        return int(clamp(jitter, 0, 10_000))
+
+    def _hold(self, again_us: int, now: int) -> tuple[int, bool]:
+        """How long a packet waits for one before it; whether second copies may be hoped for."""
+        active = [p for p in self._paths.values() if p.rx_active and now - p.rx_active < SECOND]
+        skew = jitter = 0.0
+        if active:
+            first = active[0].sample.rx_delay_us
+            delays = [signed_delay((p.sample.rx_delay_us - first) % DELAY_WRAP) for p in active]
+            skew = max(delays) - min(delays)
+            jitter = max(clamp(p.sample.rx_jitter_us, 0, 100_000) for p in active)
+        self._skews.append((now, clamp(skew + 4 * jitter, 0, HOLD_MAX_US)))
+        while now - self._skews[0][0] > SKEW_WINDOW:
+            self._skews.popleft()
+        hold = max(value for _, value in self._skews) + HOLD_MARGIN_US
+        again = self._settings.repair is not False and any(p.rx_lost > REPAIR_LOSS for p in active)
+        if again:
+            hold += again_us
+        return int(clamp(hold, HOLD_MIN_US, HOLD_MAX_US)), again
+
+    def _repair(self, now: int) -> bool:
+        if self._settings.repair is not None:
+            return self._settings.repair
+        # Losses that come with a queue are the link's word that it has enough.
+        if len(self._paths) > 1 and any(
+            p.est.loss() > REPAIR_LOSS and p.rate.calm for p in self._paths.values()
+        ):
+            self._repair_until = now + REPAIR_LINGER
+        return now < self._repair_until
