@@ -48,8 +48,11 @@ static int remove_socket(struct ws_worker *worker, void *arg)
 	for (int i = 0; i < worker->engine->next_peer; i++) {
 		struct ws_peer *peer = ws_worker_peer(worker, i);
 
-		if (peer && ws_owner(worker->engine, i) == worker && peer->socket == change->number)
-			peer->socket = -1;
+		if (!peer || ws_owner(worker->engine, i) != worker)
+			continue;
+		if (peer->way.socket == change->number)
+			peer->way.socket = -1;
+		ws_paths_socket_closed(peer, change->number);
 	}
 	return 0;
 }
@@ -243,7 +246,7 @@ int ws_peer_add(ws_engine *engine)
 		number++;
 	if (number < WS_MAX_PEERS) {
 		peer->number = number;
-		peer->socket = -1;
+		peer->way.socket = -1;
 		ws_stage_queue_init(&peer->staged);
 		__atomic_store_n(&engine->peer_by_number[number], peer, __ATOMIC_RELEASE);
 		if (number == engine->next_peer)
@@ -266,6 +269,7 @@ static int remove_peer(struct ws_worker *worker, void *arg)
 {
 	struct ws_peer *peer = arg;
 
+	ws_paths_leave(worker, peer);
 	ws_peer_zero(worker, peer);
 	ws_stage_clear(&worker->stage, &peer->staged);
 	worker->engine->peer_by_number[peer->number] = NULL;
@@ -283,6 +287,7 @@ int ws_peer_remove(ws_engine *engine, int peer)
 		for (uint32_t i = 0; i < engine->workers; i++)
 			ws_worker_call(engine->worker[i], unroute_peer, gone);
 		ws_worker_call(ws_owner(engine, peer), remove_peer, gone);
+		ws_paths_free(gone->paths);
 		free(gone);
 	}
 	pthread_mutex_unlock(&engine->control);
@@ -389,6 +394,12 @@ int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair
 	change.keys = ws_keys_new(keypair);
 	if (!change.keys)
 		return -ENOMEM;
+	/* Only this thread gives a peer its paths. */
+	if (known(engine, peer) && engine->peer_by_number[peer]->paths &&
+	    ws_paths_prepare_keys(change.keys)) {
+		ws_keys_free(change.keys);
+		return -ENOMEM;
+	}
 	error = call_peer(engine, peer, install_keypair, &change);
 	if (error)
 		ws_keys_free(change.keys);
@@ -477,6 +488,190 @@ int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet)
 	return call_peer(engine, peer, set_frames, &change);
 }
 
+/* several paths */
+
+#define KEYPAIRS 3 /* previous, current, next */
+
+struct multipath_change {
+	int peer;
+	struct ws_paths *paths; /* taken, or NULL: those that are there begin anew */
+	struct ws_replay *replays[KEYPAIRS]; /* taken where a keypair has none */
+};
+
+static int set_multipath(struct ws_worker *worker, void *arg)
+{
+	struct multipath_change *change = arg;
+	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
+	struct ws_keys *keys[KEYPAIRS] = {peer->previous, peer->current, peer->next};
+	uint64_t number = 0;
+
+	if (!change->paths) {
+		ws_multipath_reset(ws_paths_core(peer->paths), worker->now_ns);
+		return 0;
+	}
+	for (int i = 0; i < KEYPAIRS; i++) {
+		if (!keys[i])
+			continue;
+		if (keys[i]->tx_counter > number)
+			number = keys[i]->tx_counter;
+		if (!keys[i]->path_replay) {
+			keys[i]->path_replay = change->replays[i];
+			change->replays[i] = NULL;
+		}
+	}
+	ws_multipath_start(ws_paths_core(change->paths), number);
+	peer->paths = change->paths;
+	ws_paths_set(worker, peer, NULL, 0, false);
+	return 0;
+}
+
+int ws_peer_multipath(ws_engine *engine, int peer, uint32_t packet_bytes, int reset)
+{
+	struct multipath_change change = {.peer = peer};
+	bool made = false;
+	int error = -ENOENT;
+
+	if (packet_bytes < 576 || packet_bytes > 65535)
+		return -EINVAL;
+	pthread_mutex_lock(&engine->control);
+	if (known(engine, peer)) {
+		error = 0;
+		if (!engine->peer_by_number[peer]->paths) {
+			made = true;
+			change.paths = ws_paths_new(engine->peer_by_number[peer], packet_bytes);
+			error = change.paths ? 0 : -ENOMEM;
+			for (int i = 0; i < KEYPAIRS && !error; i++) {
+				change.replays[i] =
+					calloc(WS_PATH_COUNT - 1, sizeof(*change.replays[i]));
+				if (!change.replays[i])
+					error = -ENOMEM;
+			}
+		}
+		if (!error && (made || reset))
+			error = ws_worker_call(ws_owner(engine, peer), set_multipath, &change);
+		if (error)
+			ws_paths_free(change.paths);
+		for (int i = 0; i < KEYPAIRS; i++)
+			free(change.replays[i]);
+	}
+	pthread_mutex_unlock(&engine->control);
+	return error;
+}
+
+struct paths_change {
+	int peer;
+	const struct ws_path *paths;
+	size_t count;
+	bool schedule;
+};
+
+static int set_paths(struct ws_worker *worker, void *arg)
+{
+	const struct paths_change *change = arg;
+	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
+
+	if (!peer->paths)
+		return -EINVAL;
+	ws_paths_set(worker, peer, change->paths, change->count, change->schedule);
+	return 0;
+}
+
+int ws_peer_set_paths(ws_engine *engine, int peer, const struct ws_path *paths, size_t count,
+		      int schedule)
+{
+	struct paths_change change = {peer, paths, count, schedule != 0};
+	uint32_t seen = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (paths[i].id >= WS_PATH_COUNT || seen >> paths[i].id & 1 ||
+		    !paths[i].remote.family || paths[i].local.family != paths[i].remote.family)
+			return -EINVAL;
+		seen |= 1u << paths[i].id;
+	}
+	return call_peer(engine, peer, set_paths, &change);
+}
+
+static struct ws_multipath *core_of(const ws_engine *engine, int peer)
+{
+	struct ws_paths *paths = known(engine, peer) ? engine->peer_by_number[peer]->paths : NULL;
+
+	return paths ? ws_paths_core(paths) : NULL;
+}
+
+int ws_peer_tune_path(ws_engine *engine, int peer, uint32_t path,
+		      const struct ws_path_params *params)
+{
+	struct ws_multipath *core = core_of(engine, peer);
+
+	if (!core || path >= WS_PATH_COUNT)
+		return -EINVAL;
+	ws_multipath_tune_path(core, path, params);
+	return 0;
+}
+
+int ws_peer_tune(ws_engine *engine, int peer, const struct ws_multipath_params *params)
+{
+	struct ws_multipath *core = core_of(engine, peer);
+
+	if (!core)
+		return -EINVAL;
+	ws_multipath_tune(core, params);
+	return 0;
+}
+
+struct path_message {
+	int peer;
+	uint32_t path;
+	const uint8_t *data;
+	size_t len;
+	uint32_t datagram_bytes;
+};
+
+static int send_path_control(struct ws_worker *worker, void *arg)
+{
+	const struct path_message *message = arg;
+
+	return ws_send_path_control(worker, ws_worker_peer(worker, message->peer), message->path,
+				    message->data, message->len, message->datagram_bytes);
+}
+
+int ws_peer_send_path_control(ws_engine *engine, int peer, uint32_t path, const uint8_t *data,
+			      size_t len, uint32_t datagram_bytes)
+{
+	struct path_message message = {peer, path, data, len, datagram_bytes};
+
+	if (!len || len > WS_CONTROL_MAX_BYTES || data[0] >> 4 != WS_FRAME_CONTROL_NIBBLE)
+		return -EMSGSIZE;
+	if (path >= WS_PATH_COUNT || !core_of(engine, peer))
+		return -EINVAL;
+	return call_peer(engine, peer, send_path_control, &message);
+}
+
+static int rescue_path(struct ws_worker *worker, void *arg)
+{
+	const struct path_message *message = arg;
+	struct ws_peer *peer = ws_worker_peer(worker, message->peer);
+
+	ws_paths_wake(worker, peer);
+	return (int)ws_multipath_rescue(ws_paths_core(peer->paths), message->path, worker->now_ns);
+}
+
+int ws_peer_rescue_path(ws_engine *engine, int peer, uint32_t path)
+{
+	struct path_message message = {.peer = peer, .path = path};
+
+	if (path >= WS_PATH_COUNT || !core_of(engine, peer))
+		return -EINVAL;
+	return call_peer(engine, peer, rescue_path, &message);
+}
+
+const struct ws_multipath_stats *ws_peer_multipath_stats(const ws_engine *engine, int peer)
+{
+	const struct ws_multipath *core = core_of(engine, peer);
+
+	return core ? ws_multipath_stats(core) : NULL;
+}
+
 const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
 {
 	return known(engine, peer) ? &engine->peer_by_number[peer]->stats : NULL;
@@ -491,7 +686,13 @@ const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
 int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,
 	    const uint8_t *data, size_t len)
 {
-	struct ws_tx tx = {.len = (uint32_t)len, .stride = (uint32_t)len, .count = 1, .peer = -1};
+	struct ws_tx tx = {
+		.len = (uint32_t)len,
+		.stride = (uint32_t)len,
+		.count = 1,
+		.peer = -1,
+		.path = WS_WAY_PEER,
+	};
 	int error;
 
 	if (!len || len > WS_TX_MAX_BYTES || !remote->family)

@@ -87,6 +87,8 @@ static void *work(void *arg)
 			run_command(worker);
 		if (worker->engine->workers > 1 && !error)
 			ws_handoff_drain(worker);
+		if (!error)
+			ws_paths_tick(worker);
 	}
 	if (worker->io->stop)
 		worker->io->stop(worker);
@@ -360,6 +362,7 @@ void ws_engine_free(ws_engine *engine)
 	for (int i = 0; i < engine->next_peer; i++)
 		if (engine->peer_by_number[i]) {
 			zero_peer(ws_owner(engine, i), engine->peer_by_number[i]);
+			ws_paths_free(engine->peer_by_number[i]->paths);
 			free(engine->peer_by_number[i]->prefixes);
 			free(engine->peer_by_number[i]);
 		}

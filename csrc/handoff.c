@@ -157,7 +157,8 @@ static bool drain(struct ws_worker *worker, struct ws_handoff *ring)
 	if (tail == head)
 		return false;
 	ws_worker_busy(worker);
-	worker->borrowed = true; /* the bytes are the writer's again when this returns */
+	worker->borrowed = worker->handing_off =
+		true; /* the bytes are the writer's again when this returns */
 	while (tail != head) {
 		struct record *record = at(ring, tail);
 
@@ -179,7 +180,7 @@ static bool drain(struct ws_worker *worker, struct ws_handoff *ring)
 		}
 	}
 	ws_receive_flush(worker);
-	worker->borrowed = false;
+	worker->borrowed = worker->handing_off = false;
 	atomic_store(&ring->tail, tail);
 	return atomic_load(&ring->head) != tail;
 }

@@ -19,6 +19,7 @@
 #include "aead.h"
 #include "allowedips.h"
 #include "coalesce.h"
+#include "multipath.h"
 #include "replay.h"
 #include "whalescale.h"
 #include "wire.h"
@@ -53,7 +54,7 @@ union ws_sockaddr {
 struct ws_keys {
 	uint8_t send_key[WS_KEY_BYTES];
 	uint8_t receive_key[WS_KEY_BYTES];
-	uint64_t tx_counter;
+	uint64_t tx_counter; /* messages sent under this key */
 	uint64_t rekey_at_ns;
 	uint64_t reject_at_ns;
 	uint64_t receive_rekey_at_ns; /* initiator: ask for a new key on receiving past this */
@@ -63,7 +64,8 @@ struct ws_keys {
 	uint32_t remote_index;
 	bool initiator;
 	struct ws_peer *peer;
-	struct ws_replay replay;
+	struct ws_replay replay; /* path 0 */
+	struct ws_replay *path_replay; /* paths 1..; NULL unless the peer has several */
 };
 
 struct ws_index_table {
@@ -103,14 +105,26 @@ uint32_t ws_stage_push(struct ws_stage_pool *pool, struct ws_stage_queue *queue,
 size_t ws_stage_pop(struct ws_stage_pool *pool, struct ws_stage_queue *queue, uint8_t *data);
 uint32_t ws_stage_clear(struct ws_stage_pool *pool, struct ws_stage_queue *queue);
 
+/* Where datagrams go, and how they leave. */
+struct ws_way {
+	union ws_sockaddr remote;
+	socklen_t remote_bytes; /* 0: unknown */
+	int socket; /* number of the socket to send from, -1: by family */
+	uint32_t ifindex; /* leaves through this interface and no other; 0: as routed */
+	struct ws_addr local;
+	uint64_t no_gso_until_ns; /* the kernel refused a GSO send on this way */
+};
+
+#define WS_WAY_PEER WS_PATH_COUNT /* not one of the paths: the peer's endpoint */
+
+struct ws_paths;
+
 /* peer.c */
 struct ws_peer {
 	struct ws_peer_stats stats; /* read by Python */
 	struct ws_keys *current, *previous, *next;
-	union ws_sockaddr remote;
-	socklen_t remote_bytes; /* 0: endpoint unknown */
-	int socket; /* number of the socket to send from, -1: by family */
-	uint64_t no_gso_until_ns; /* the kernel refused a GSO send on this way */
+	struct ws_way way; /* the peer's endpoint */
+	struct ws_paths *paths; /* NULL: it is not known to understand several */
 	bool frames; /* extended mode: packets go as data frames */
 	uint32_t frame_max_bytes; /* longest inner packet that goes as a frame, 0: any */
 	uint32_t data_seq; /* of the next data frame, low 32 bits */
@@ -143,6 +157,8 @@ struct ws_tx {
 	uint32_t stride;
 	uint32_t count;
 	int32_t peer; /* -1: none */
+	uint32_t path; /* of the peer's, or WS_WAY_PEER */
+	uint32_t ifindex;
 	int socket;
 	uint8_t ecn;
 	bool closed; /* holds a shorter last datagram: nothing may follow */
@@ -254,6 +270,8 @@ struct ws_worker {
 	struct ws_handoff inbox[WS_MAX_WORKERS]; /* by the worker that writes; unused with one */
 	uint64_t send_waited_ns; /* the turn in which a full socket buffer was waited for */
 	bool borrowed; /* TUN writes must be done before they return */
+	bool handing_off; /* ... because of handoff.c, not of paths.c */
+	struct ws_paths *active; /* peers whose paths have something to do */
 	uint64_t busy_until_ns; /* poll without sleeping till then */
 
 	pthread_t thread;
@@ -314,6 +332,8 @@ static inline bool ws_worker_may_sleep(const struct ws_worker *worker)
 
 /* peer.c, on the worker's thread */
 struct ws_peer *ws_worker_peer(struct ws_worker *worker, int number);
+void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const struct ws_addr *remote,
+		  const struct ws_addr *local, uint32_t ifindex);
 void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
 		   const struct ws_addr *local);
 int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys);
@@ -333,9 +353,54 @@ int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_
 		    size_t len);
 void ws_send_flush(struct ws_worker *worker);
 
+/* A control frame on a path (WS_WAY_PEER: the path in use), padded to datagram_bytes if not 0. */
+int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
+			 const uint8_t *data, size_t len, uint32_t datagram_bytes);
+struct ws_keys *ws_usable_keys(const struct ws_worker *worker, const struct ws_peer *peer);
+/* After datagrams of a keypair were sent: timestamps, renewal. */
+void ws_sent(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data);
+/* Seals head and body as datagram `number` of `path`; returns the UDP payload's bytes. */
+uint32_t ws_seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+		 uint32_t path, uint64_t number, uint8_t ecn, const uint8_t *head,
+		 size_t head_bytes, const uint8_t *body, size_t body_bytes, size_t limit);
+
+/* paths.c: a peer's paths between the core (multipath.h) and the worker */
+struct ws_paths *ws_paths_new(struct ws_peer *peer, uint32_t packet_bytes);
+void ws_paths_free(struct ws_paths *paths);
+/* On the worker's thread: the peer goes away. */
+void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer);
+/* Room for the replay windows of a keypair; controlling thread. */
+int ws_paths_prepare_keys(struct ws_keys *keys);
+struct ws_multipath *ws_paths_core(const struct ws_paths *paths);
+/* Whether data goes over the paths, and not to the peer's endpoint. */
+bool ws_paths_scheduled(const struct ws_paths *paths);
+struct ws_way *ws_paths_way(struct ws_peer *peer, uint32_t path);
+/* The peer's paths have something to do, at the latest at the end of the turn. */
+void ws_paths_wake(struct ws_worker *worker, struct ws_peer *peer);
+/* An authenticated datagram came in under the peer's path number. */
+void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
+		       uint64_t number, const struct ws_rx *rx, uint32_t bytes);
+/* ACKs and heartbeats that ask for one. False: it is for Python. */
+bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *frame,
+		      size_t len);
+/* At the end of a turn: whatever is due. */
+void ws_paths_tick(struct ws_worker *worker);
+/* When the worker must wake at the latest, UINT64_MAX: on traffic only. */
+uint64_t ws_paths_deadline(struct ws_worker *worker);
+/* The coalescer was flushed. */
+void ws_paths_released(struct ws_worker *worker);
+void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct ws_path *list,
+		  size_t count, bool schedule);
+/* How long the worker may wait for traffic, ns; UINT64_MAX: for ever. */
+uint64_t ws_paths_wait_ns(struct ws_worker *worker);
+void ws_paths_socket_closed(struct ws_peer *peer, int number);
+
 /* receive.c */
 void ws_receive(struct ws_worker *worker, const struct ws_rx *rx);
 void ws_receive_flush(struct ws_worker *worker);
+/* A checked packet to the TUN device. held: its bytes are the reordering buffer's. */
+void ws_receive_deliver(struct ws_worker *worker, struct ws_peer *peer, uint8_t *packet, size_t len,
+			bool trusted, bool held);
 void ws_receive_emit(void *worker, const struct ws_tun_write *write); /* coalesce's callback */
 
 /* udp.c */
@@ -359,6 +424,8 @@ const struct ws_socket *ws_udp_socket(const struct ws_worker *worker, const stru
  * tx->socket say so afterwards. 0 or an errno.
  */
 int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len);
+/* tx as one datagram that no router may cut up and the kernel's idea of the MTU does not stop. Errno. */
+int ws_udp_send_whole(const struct ws_worker *worker, struct ws_tx *tx);
 /* After a send of tx failed with `error`: send it in other ways, or count it lost. */
 void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error);
 

@@ -128,6 +128,7 @@ void ws_keys_free(struct ws_keys *keys)
 {
 	if (!keys)
 		return;
+	free(keys->path_replay);
 	OPENSSL_cleanse(keys, sizeof(*keys));
 	free(keys);
 }

@@ -223,8 +223,19 @@ static int mmsg_turn(struct ws_worker *worker)
 {
 	struct mmsg_state *state = worker->io_state;
 	struct epoll_event events[EVENTS];
-	int n = epoll_wait(state->epoll_fd, events, EVENTS, ws_worker_may_sleep(worker) ? -1 : 0);
+	uint64_t wait_ns = ws_worker_may_sleep(worker) ? ws_paths_wait_ns(worker) : 0;
+	struct timespec wait = {
+		.tv_sec = (time_t)(wait_ns / WS_SECOND_NS),
+		.tv_nsec = (long)(wait_ns % WS_SECOND_NS),
+	};
+	int n = epoll_pwait2(state->epoll_fd, events, EVENTS, wait_ns == UINT64_MAX ? NULL : &wait,
+			     NULL);
 	int error = 0;
+
+	/* Linux before 5.11: whole milliseconds. */
+	if (n < 0 && errno == ENOSYS)
+		n = epoll_wait(state->epoll_fd, events, EVENTS,
+			       wait_ns == UINT64_MAX ? -1 : (int)((wait_ns + 999999) / 1000000));
 
 	worker->now_ns = ws_now_ns();
 	for (int i = 0; i < n && !error; i++) {

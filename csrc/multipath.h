@@ -22,6 +22,8 @@
 
 struct ws_multipath;
 
+#define WS_MULTIPATH_HELD 0x100 /* flag of ops->deliver: the bytes are the reordering buffer's */
+
 /* The `flags` of a packet are those of its frame (wire.h). */
 struct ws_multipath_ops {
 	/*
@@ -74,6 +76,8 @@ uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t by
 			     uint64_t now_ns);
 /* seq of the next data frame that is sent outside the paths' schedule (path 0 alone). */
 uint32_t ws_multipath_seq(struct ws_multipath *mp);
+/* The number that path 0 begins with: others used its first ones under the same keys. */
+void ws_multipath_start(struct ws_multipath *mp, uint64_t number);
 /* The path for control messages: usable, least delay. Path 0 if there is none. */
 uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns);
 /* Sends again what is in flight on `path`, elsewhere. Returns how many. */
@@ -87,10 +91,16 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns);
 /* ... or an ACK. False: refused (counted). */
 bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len, uint64_t now_ns);
+/* ... or a HEARTBEAT that asks for an ACK. */
+void ws_multipath_heartbeat(struct ws_multipath *mp);
+/* Datagrams of this path come from elsewhere now: its delay is another. */
+void ws_multipath_moved(struct ws_multipath *mp, uint32_t path);
 void ws_multipath_released(struct ws_multipath *mp);
 
 /* Everything that is due: skips, ACKs, pace. Call ws_multipath_deadline again afterwards. */
 void ws_multipath_tick(struct ws_multipath *mp, uint64_t now_ns);
+/* Of that only what is received: skips. */
+void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns);
 /* When ws_multipath_tick has something to do; UINT64_MAX: nothing. */
 uint64_t ws_multipath_deadline(const struct ws_multipath *mp);
 

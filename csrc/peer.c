@@ -45,20 +45,28 @@ static int find_socket(const struct ws_worker *worker, const struct ws_addr *loc
 	return wildcard;
 }
 
+void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const struct ws_addr *remote,
+		  const struct ws_addr *local, uint32_t ifindex)
+{
+	way->local = *local;
+	way->ifindex = ifindex;
+	way->no_gso_until_ns = 0;
+	way->remote_bytes = 0;
+	way->socket = -1;
+	if (!remote->family)
+		return;
+	ws_addr_to_sockaddr(remote, &way->remote, &way->remote_bytes);
+	if (local->family == remote->family)
+		way->socket = find_socket(worker, local);
+}
+
 /* remote.family 0 forgets the endpoint. */
 void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
 		   const struct ws_addr *local)
 {
 	peer->stats.endpoint = *remote;
 	peer->stats.local = *local;
-	peer->no_gso_until_ns = 0;
-	peer->remote_bytes = 0;
-	peer->socket = -1;
-	if (!remote->family)
-		return;
-	ws_addr_to_sockaddr(remote, &peer->remote, &peer->remote_bytes);
-	if (local->family == remote->family)
-		peer->socket = find_socket(worker, local);
+	ws_way_point(worker, &peer->way, remote, local, 0);
 }
 
 static void update_indices(struct ws_peer *peer)

@@ -37,14 +37,15 @@ static uint64_t get64(const uint8_t *at)
 	return le64toh(value);
 }
 
-static bool upcall_message(struct ws_worker *worker, uint32_t type, int32_t peer,
-			   const struct ws_rx *rx, const uint8_t *data, size_t len)
+/* Filled but for what only some have; to be committed. NULL: no room, counted. */
+static struct ws_upcall *upcall_message(struct ws_worker *worker, uint32_t type, int32_t peer,
+					const struct ws_rx *rx, const uint8_t *data, size_t len)
 {
 	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
 
 	if (!upcall) {
 		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
-		return false;
+		return NULL;
 	}
 	upcall->type = type;
 	upcall->peer = peer;
@@ -57,8 +58,7 @@ static bool upcall_message(struct ws_worker *worker, uint32_t type, int32_t peer
 	upcall->datagram_bytes = 0;
 	upcall->len = (uint32_t)len;
 	memcpy(upcall->data, data, len);
-	ws_upcall_commit(&worker->upcalls);
-	return true;
+	return upcall;
 }
 
 /* Anything but a transport message. Lengths are exact, mac1 keeps strangers out of Python. */
@@ -103,8 +103,10 @@ static void handshake(struct ws_worker *worker, const struct ws_rx *rx, const ui
 		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
 		return;
 	}
-	if (upcall_message(worker, WS_UP_DATAGRAM, -1, rx, data, len))
+	if (upcall_message(worker, WS_UP_DATAGRAM, -1, rx, data, len)) {
+		ws_upcall_commit(&worker->upcalls);
 		ws_add(worker->stats.handshake_rx, 1);
+	}
 }
 
 static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx)
@@ -135,9 +137,9 @@ static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws
 	ws_upcall_commit(&worker->upcalls);
 }
 
-/* trusted: the inner L4 checksum may be left to our kernel (WS_FRAME_PARTIAL). */
-static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
-		    uint8_t *packet, size_t len, bool trusted)
+/* The packet's own length, or 0: not to be delivered, and counted. */
+static size_t checked(struct ws_worker *worker, const struct ws_peer *peer, const struct ws_rx *rx,
+		      uint8_t *packet, size_t len)
 {
 	size_t total;
 	int32_t owner;
@@ -159,26 +161,46 @@ static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct
 	}
 	if (owner != peer->number) {
 		ws_drop(worker, WS_DROP_SOURCE, 1);
-		return;
+		return 0;
 	}
 	if (!ws_ecn_decapsulate(rx->tos, packet, total)) {
 		ws_drop(worker, WS_DROP_ECN, 1);
-		return;
+		return 0;
 	}
-	ws_add(peer->stats.rx_packets, 1);
-	ws_coalesce_add(worker->coalesce, packet, total, trusted);
-	return;
+	return total;
 malformed:
 	ws_drop(worker, WS_DROP_MALFORMED, 1);
+	return 0;
+}
+
+void ws_receive_deliver(struct ws_worker *worker, struct ws_peer *peer, uint8_t *packet, size_t len,
+			bool trusted, bool held)
+{
+	/* The buffer's slots are used again soon after the flush. */
+	if (held)
+		worker->borrowed = true;
+	ws_add(peer->stats.rx_packets, 1);
+	ws_coalesce_add(worker->coalesce, packet, len, trusted);
+}
+
+/* trusted: the inner L4 checksum may be left to our kernel (WS_FRAME_PARTIAL). */
+static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		    uint8_t *packet, size_t len, bool trusted)
+{
+	size_t total = checked(worker, peer, rx, packet, len);
+
+	if (total)
+		ws_receive_deliver(worker, peer, packet, total, trusted, false);
 }
 
 /* The peer proved itself with this datagram. */
 static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const struct ws_rx *rx,
-			  bool data)
+			  uint32_t path, bool data)
 {
 	struct ws_peer *peer = keys->peer;
 
-	roam(worker, peer, rx);
+	if (path == 0 && !ws_paths_scheduled(peer->paths))
+		roam(worker, peer, rx);
 	ws_peer_received(worker, peer, data);
 	if (keys == peer->next) {
 		ws_peer_confirm(worker, peer);
@@ -190,20 +212,40 @@ static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const 
 }
 
 static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
-		       uint8_t *frame, size_t len)
+		       uint32_t path, uint8_t *frame, size_t len)
 {
+	uint8_t *packet = frame + WS_FRAME_HEADER_BYTES;
+	size_t total;
+
 	if (len <= WS_FRAME_HEADER_BYTES || frame[0] & ~(WS_FRAME_DATA | WS_FRAME_FLAGS)) {
 		ws_drop(worker, WS_DROP_FRAME, 1);
 		return;
 	}
-	deliver(worker, peer, rx, frame + WS_FRAME_HEADER_BYTES, len - WS_FRAME_HEADER_BYTES,
-		frame[0] & WS_FRAME_PARTIAL);
+	total = checked(worker, peer, rx, packet, len - WS_FRAME_HEADER_BYTES);
+	if (!total)
+		return;
+	if (!peer->paths) {
+		ws_receive_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
+		return;
+	}
+	ws_multipath_data(ws_paths_core(peer->paths), path,
+			  (uint32_t)frame[1] | (uint32_t)frame[2] << 8 | (uint32_t)frame[3] << 16,
+			  get32(frame + 4), frame[0] & WS_FRAME_FLAGS, packet, total,
+			  worker->now_ns);
+	ws_paths_wake(worker, peer);
 }
 
 /* Up to Python, but no peer may crowd the others out of the ring. */
 static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
-			  const uint8_t *frame, size_t len)
+			  uint32_t path, const uint8_t *frame, size_t len, size_t datagram_bytes)
 {
+	struct ws_upcall *upcall;
+
+	if (peer->paths && ws_paths_control(worker, peer, frame, len))
+		return;
+	/* Of a probe of the MTU the padding is no more than its length. */
+	if (frame[0] == WS_CONTROL_PATH_PROBE && len > WS_PROBE_MAX_BYTES)
+		len = WS_PROBE_MAX_BYTES;
 	if (len > WS_CONTROL_MAX_BYTES) {
 		ws_drop(worker, WS_DROP_FRAME, 1);
 		return;
@@ -216,15 +258,22 @@ static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const 
 		ws_drop(worker, WS_DROP_CONTROL_RATE, 1);
 		return;
 	}
-	if (upcall_message(worker, WS_UP_CONTROL, peer->number, rx, frame, len))
-		ws_add(worker->stats.control_rx, 1);
+	upcall = upcall_message(worker, WS_UP_CONTROL, peer->number, rx, frame, len);
+	if (!upcall)
+		return;
+	upcall->path = path;
+	upcall->datagram_bytes = (uint32_t)datagram_bytes;
+	ws_upcall_commit(&worker->upcalls);
+	ws_add(worker->stats.control_rx, 1);
 }
 
 static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *data, size_t len)
 {
 	struct ws_keys *keys = worker->last_keys;
 	uint32_t index = get32(data + 4);
-	uint64_t counter = get64(data + 8);
+	uint64_t counter = get64(data + 8), number = counter;
+	uint32_t path = (uint32_t)(counter >> WS_PATH_SHIFT);
+	struct ws_replay *replay;
 	uint8_t *text = data + WS_TRANSPORT_HEADER_BYTES;
 	size_t text_len = len - WS_TRANSPORT_HEADER_BYTES;
 
@@ -236,11 +285,22 @@ static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t 
 		}
 		worker->last_keys = keys;
 	}
-	if (worker->now_ns >= keys->reject_at_ns || counter >= keys->reject_after_messages) {
+	replay = &keys->replay;
+	if (path && keys->path_replay) {
+		if (path >= WS_PATH_COUNT) {
+			ws_drop(worker, WS_DROP_PATH, 1);
+			return;
+		}
+		replay = &keys->path_replay[path - 1];
+		number = counter & ((UINT64_C(1) << WS_PATH_SHIFT) - 1);
+	} else {
+		path = 0;
+	}
+	if (worker->now_ns >= keys->reject_at_ns || number >= keys->reject_after_messages) {
 		ws_drop(worker, WS_DROP_EXPIRED, 1);
 		return;
 	}
-	if (!ws_replay_check(&keys->replay, counter)) {
+	if (!ws_replay_check(replay, number)) {
 		ws_drop(worker, WS_DROP_REPLAY, 1);
 		return;
 	}
@@ -248,21 +308,23 @@ static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t 
 		ws_drop(worker, WS_DROP_AUTH, 1);
 		return;
 	}
-	if (!ws_replay_insert(&keys->replay, counter)) {
+	if (!ws_replay_insert(replay, number)) {
 		ws_drop(worker, WS_DROP_REPLAY, 1);
 		return;
 	}
 	text_len -= WS_TAG_BYTES;
-	authenticated(worker, keys, rx, text_len > 0);
+	authenticated(worker, keys, rx, path, text_len > 0);
 	ws_add(keys->peer->stats.rx_bytes, len);
+	if (keys->peer->paths)
+		ws_paths_received(worker, keys->peer, path, number, rx, (uint32_t)len);
 	if (text_len == 0) {
 		ws_add(worker->stats.keepalives_rx, 1);
 		return;
 	}
 	if (text[0] & WS_FRAME_DATA)
-		data_frame(worker, keys->peer, rx, text, text_len);
+		data_frame(worker, keys->peer, rx, path, text, text_len);
 	else if (text[0] >> 4 == WS_FRAME_CONTROL_NIBBLE)
-		control_frame(worker, keys->peer, rx, text, text_len);
+		control_frame(worker, keys->peer, rx, path, text, text_len, len);
 	else
 		deliver(worker, keys->peer, rx, text, text_len, false);
 }
@@ -333,4 +395,6 @@ void ws_receive_emit(void *arg, const struct ws_tun_write *write)
 void ws_receive_flush(struct ws_worker *worker)
 {
 	ws_coalesce_flush(worker->coalesce);
+	worker->borrowed = worker->handing_off;
+	ws_paths_released(worker);
 }

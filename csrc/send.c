@@ -8,6 +8,9 @@
  *  5. reserve: room in the open send buffer, which holds one run of datagrams
  *  6. seal: transport header, AEAD over header and payload in one pass
  *  7. ws_send_flush: to the backend, one UDP_SEGMENT send a run
+ *
+ * With several paths the packets of step 4 go into the queue in front of them (multipath_send.c),
+ * and come back to ws_seal by way of paths.c.
  */
 #include "internal.h"
 
@@ -35,7 +38,7 @@ static int32_t route(struct ws_worker *worker, const uint8_t *packet, size_t len
 	return number;
 }
 
-static struct ws_keys *usable_keys(const struct ws_worker *worker, const struct ws_peer *peer)
+struct ws_keys *ws_usable_keys(const struct ws_worker *worker, const struct ws_peer *peer)
 {
 	struct ws_keys *keys = peer->current;
 
@@ -45,31 +48,37 @@ static struct ws_keys *usable_keys(const struct ws_worker *worker, const struct 
 	return keys;
 }
 
-/* Room for one datagram of `bytes` to the peer; counts it in. */
-static uint8_t *reserve(struct ws_worker *worker, struct ws_peer *peer, uint32_t bytes, uint8_t ecn)
+/* Room for one datagram of `bytes` to the peer by `path`; counts it in. */
+static uint8_t *reserve(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
+			uint32_t bytes, uint8_t ecn)
 {
 	struct ws_tx *tx = worker->open_tx;
 	uint8_t *at;
 
-	if (tx && (tx->peer != peer->number || tx->closed || tx->ecn != ecn || bytes > tx->stride ||
-		   tx->count >= WS_TX_MAX_SEGMENTS || tx->len + bytes > WS_TX_MAX_BYTES)) {
+	if (tx && (tx->peer != peer->number || tx->path != path || tx->closed || tx->ecn != ecn ||
+		   bytes > tx->stride || tx->count >= WS_TX_MAX_SEGMENTS ||
+		   tx->len + bytes > WS_TX_MAX_BYTES)) {
 		worker->open_tx = NULL;
 		worker->io->tx_submit(worker, tx);
 		tx = NULL;
 	}
 	if (!tx) {
+		const struct ws_way *way = ws_paths_way(peer, path);
+
 		tx = worker->io->tx_get(worker);
 		tx->len = 0;
 		tx->count = 0;
 		tx->stride = bytes;
 		tx->peer = peer->number;
-		tx->socket = peer->socket;
+		tx->path = path;
+		tx->socket = way->socket;
+		tx->ifindex = way->ifindex;
 		tx->ecn = ecn;
 		tx->closed = false;
-		tx->no_gso = worker->no_udp_gso || worker->now_ns < peer->no_gso_until_ns;
-		tx->local = peer->stats.local;
-		tx->remote = peer->remote;
-		tx->remote_bytes = peer->remote_bytes;
+		tx->no_gso = worker->no_udp_gso || worker->now_ns < way->no_gso_until_ns;
+		tx->local = way->local;
+		tx->remote = way->remote;
+		tx->remote_bytes = way->remote_bytes;
 		worker->open_tx = tx;
 	}
 	at = tx->data + tx->len;
@@ -102,38 +111,95 @@ static void put_frame_header(const struct ws_worker *worker, struct ws_peer *pee
 	at[1] = (uint8_t)time_us;
 	at[2] = (uint8_t)(time_us >> 8);
 	at[3] = (uint8_t)(time_us >> 16);
-	put32(at + 4, peer->data_seq++);
+	put32(at + 4,
+	      peer->paths ? ws_multipath_seq(ws_paths_core(peer->paths)) : peer->data_seq++);
 }
 
-/* limit: padding must not make the plaintext longer than this. */
-static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, uint8_t ecn,
-		 const uint8_t *head, size_t head_bytes, const uint8_t *body, size_t body_bytes,
-		 size_t limit)
+static uint32_t text_bytes(size_t len, size_t limit)
 {
-	size_t len = head_bytes + body_bytes;
 	size_t padded = (len + WS_PADDING_BYTES - 1) & ~(size_t)(WS_PADDING_BYTES - 1);
-	uint64_t counter = keys->tx_counter++;
-	uint32_t bytes;
-	uint8_t *at;
 
 	if (padded > limit)
 		padded = len > limit ? len : limit;
-	bytes = (uint32_t)(WS_TRANSPORT_HEADER_BYTES + padded + WS_TAG_BYTES);
-	at = reserve(worker, peer, bytes, ecn);
+	return (uint32_t)padded;
+}
+
+static void seal_at(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+		    uint64_t counter, uint8_t *at, uint32_t text, const uint8_t *head,
+		    size_t head_bytes, const uint8_t *body, size_t body_bytes)
+{
+	uint32_t bytes = WS_TRANSPORT_HEADER_BYTES + text + WS_TAG_BYTES;
+
+	keys->tx_counter++;
 	put_header(at, keys->remote_index, counter);
 	ws_aead_seal2(worker->aead, keys->send_key, counter, at + WS_TRANSPORT_HEADER_BYTES, head,
-		      head_bytes, body, body_bytes, padded - len);
+		      head_bytes, body, body_bytes, text - head_bytes - body_bytes);
 	ws_add(peer->stats.tx_bytes, bytes);
 	ws_add(worker->stats.tx_bytes, bytes);
 }
 
-static void sent(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data)
+/* limit: padding must not make the plaintext longer than this. */
+uint32_t ws_seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+		 uint32_t path, uint64_t number, uint8_t ecn, const uint8_t *head,
+		 size_t head_bytes, const uint8_t *body, size_t body_bytes, size_t limit)
+{
+	uint32_t text = text_bytes(head_bytes + body_bytes, limit);
+	uint32_t bytes = WS_TRANSPORT_HEADER_BYTES + text + WS_TAG_BYTES;
+	uint64_t counter = number;
+
+	if (path < WS_PATH_COUNT)
+		counter |= (uint64_t)path << WS_PATH_SHIFT;
+	seal_at(worker, peer, keys, counter, reserve(worker, peer, path, bytes, ecn), text, head,
+		head_bytes, body, body_bytes);
+	return bytes;
+}
+
+/* To the peer's endpoint. Its numbers are path 0's, and go on when there are several paths. */
+static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, uint8_t ecn,
+		 const uint8_t *head, size_t head_bytes, const uint8_t *body, size_t body_bytes,
+		 size_t limit)
+{
+	uint64_t number = keys->tx_counter;
+
+	if (peer->paths)
+		number = ws_multipath_number(ws_paths_core(peer->paths), 0,
+					     WS_TRANSPORT_HEADER_BYTES + WS_TAG_BYTES +
+						     text_bytes(head_bytes + body_bytes, limit),
+					     worker->now_ns);
+	ws_seal(worker, peer, keys, WS_WAY_PEER, number, ecn, head, head_bytes, body, body_bytes,
+		limit);
+}
+
+void ws_sent(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data)
 {
 	ws_set(peer->stats.tx_counter, keys->tx_counter);
 	ws_peer_sent(worker, peer, data);
 	if (keys->tx_counter > keys->rekey_after_messages ||
 	    (keys->initiator && worker->now_ns >= keys->rekey_at_ns))
 		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
+}
+
+/* Over the peer's paths: into the queue in front of them. */
+static void schedule(struct ws_worker *worker, struct ws_peer *peer,
+		     const struct ws_segmenter *segmenter, uint8_t ecn)
+{
+	struct ws_multipath *core = ws_paths_core(peer->paths);
+	uint8_t head[WS_SEGMENT_MAX_HEADER];
+	uint32_t k;
+
+	for (k = 0; k < segmenter->count; k++) {
+		const uint8_t *body;
+		size_t body_bytes;
+
+		ws_segment_get(segmenter, k, head, &body, &body_bytes);
+		ws_multipath_send(core, head, segmenter->header_bytes, body, body_bytes,
+				  (segmenter->partial ? WS_FRAME_PARTIAL : 0) |
+					  (k ? WS_FRAME_RUN : 0),
+				  ecn, k + 1 < segmenter->count, worker->now_ns);
+	}
+	ws_add(peer->stats.tx_packets, k);
+	ws_add(worker->stats.tx_packets, k);
+	ws_paths_wake(worker, peer);
 }
 
 void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
@@ -166,7 +232,7 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		ws_drop(worker, WS_DROP_NO_PEER, 1);
 		return;
 	}
-	keys = usable_keys(worker, peer);
+	keys = ws_usable_keys(worker, peer);
 	if (!keys) {
 		uint32_t lost = ws_stage_push(&worker->stage, &peer->staged, frame, len);
 
@@ -176,12 +242,16 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
 		return;
 	}
-	if (!peer->remote_bytes) {
+	if (!peer->way.remote_bytes && !ws_paths_scheduled(peer->paths)) {
 		ws_drop(worker, WS_DROP_NO_ENDPOINT, 1);
 		return;
 	}
 	if (ws_segment_begin(&segmenter, &vnet, packet, len - WS_VNET_BYTES, peer->frames))
 		goto malformed;
+	if (peer->frames && ws_paths_scheduled(peer->paths)) {
+		schedule(worker, peer, &segmenter, ws_ecn_encapsulate(packet, len - WS_VNET_BYTES));
+		return;
+	}
 	if (peer->frames) {
 		longest = (uint32_t)(segmenter.header_bytes
 					     ? segmenter.header_bytes + segmenter.segment_bytes
@@ -213,7 +283,7 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 	ws_add(worker->stats.tx_packets, k);
 	if (k < segmenter.count)
 		ws_drop(worker, WS_DROP_STAGE_FULL, segmenter.count - k);
-	sent(worker, peer, keys, true);
+	ws_sent(worker, peer, keys, true);
 	return;
 malformed:
 	ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
@@ -234,29 +304,92 @@ void ws_send_staged(struct ws_worker *worker, struct ws_peer *peer)
 
 int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer)
 {
-	struct ws_keys *keys = usable_keys(worker, peer);
+	struct ws_keys *keys = ws_usable_keys(worker, peer);
 
 	if (!keys)
 		return -ENOKEY;
-	if (!peer->remote_bytes)
-		return -EDESTADDRREQ;
-	seal(worker, peer, keys, 0, NULL, 0, NULL, 0, 0);
+	if (ws_paths_scheduled(peer->paths)) {
+		struct ws_multipath *core = ws_paths_core(peer->paths);
+		uint32_t path = ws_multipath_best(core, worker->now_ns);
+
+		ws_seal(worker, peer, keys, path,
+			ws_multipath_number(core, path, WS_TRANSPORT_MIN_BYTES, worker->now_ns), 0,
+			NULL, 0, NULL, 0, 0);
+	} else {
+		if (!peer->way.remote_bytes)
+			return -EDESTADDRREQ;
+		seal(worker, peer, keys, 0, NULL, 0, NULL, 0, 0);
+	}
 	ws_add(worker->stats.keepalives_tx, 1);
-	sent(worker, peer, keys, false);
+	ws_sent(worker, peer, keys, false);
 	return 0;
+}
+
+/* Sent by itself, not to be cut up on its way: it asks how much the path takes (RFC 8899). */
+static int send_padded(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+		       uint32_t path, uint64_t number, const uint8_t *data, size_t len,
+		       uint32_t datagram_bytes)
+{
+	static const uint8_t zeros[WS_BUFFER_BYTES];
+	const struct ws_way *way = ws_paths_way(peer, path);
+	uint32_t text = datagram_bytes - WS_TRANSPORT_HEADER_BYTES - WS_TAG_BYTES;
+	struct ws_tx tx = {
+		.data = worker->scratch,
+		.len = datagram_bytes,
+		.stride = datagram_bytes,
+		.count = 1,
+		.peer = peer->number,
+		.path = path,
+		.socket = way->socket,
+		.ifindex = way->ifindex,
+		.local = way->local,
+		.remote = way->remote,
+		.remote_bytes = way->remote_bytes,
+	};
+
+	seal_at(worker, peer, keys,
+		path < WS_PATH_COUNT ? (uint64_t)path << WS_PATH_SHIFT | number : number,
+		worker->scratch, text, data, len, zeros, text - len);
+	return -ws_udp_send_whole(worker, &tx);
+}
+
+int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
+			 const uint8_t *data, size_t len, uint32_t datagram_bytes)
+{
+	struct ws_keys *keys = ws_usable_keys(worker, peer);
+	const uint32_t overhead = WS_TRANSPORT_HEADER_BYTES + WS_TAG_BYTES;
+	uint32_t bytes = datagram_bytes;
+	uint64_t number;
+	int error = 0;
+
+	if (!keys)
+		return -ENOKEY;
+	if (!ws_paths_way(peer, path)->remote_bytes)
+		return -EDESTADDRREQ;
+	if (bytes && (bytes < overhead + len || bytes > WS_TX_MAX_BYTES))
+		return -EMSGSIZE;
+	if (!bytes)
+		bytes = overhead + text_bytes(len, WS_CONTROL_MAX_BYTES);
+	number = peer->paths ? ws_multipath_number(ws_paths_core(peer->paths),
+						   path < WS_PATH_COUNT ? path : 0, bytes,
+						   worker->now_ns)
+			     : keys->tx_counter;
+	if (datagram_bytes)
+		error = send_padded(worker, peer, keys, path, number, data, len, bytes);
+	else
+		ws_seal(worker, peer, keys, path, number, 0, NULL, 0, data, len,
+			WS_CONTROL_MAX_BYTES);
+	ws_sent(worker, peer, keys, true);
+	return error;
 }
 
 int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *data, size_t len)
 {
-	struct ws_keys *keys = usable_keys(worker, peer);
+	uint32_t path = WS_WAY_PEER;
 
-	if (!keys)
-		return -ENOKEY;
-	if (!peer->remote_bytes)
-		return -EDESTADDRREQ;
-	seal(worker, peer, keys, 0, NULL, 0, data, len, WS_CONTROL_MAX_BYTES);
-	sent(worker, peer, keys, true);
-	return 0;
+	if (ws_paths_scheduled(peer->paths))
+		path = ws_multipath_best(ws_paths_core(peer->paths), worker->now_ns);
+	return ws_send_path_control(worker, peer, path, data, len, 0);
 }
 
 void ws_send_flush(struct ws_worker *worker)

@@ -245,15 +245,17 @@ void ws_udp_fill(const struct ws_worker *worker, struct ws_tx *tx, struct msghdr
 		       &tos, sizeof(tos));
 	}
 	/* Answer from the address that was spoken to, whatever the routing table prefers. */
-	if (socket && socket->wildcard && tx->local.family == (v6 ? 6 : 4)) {
+	if (socket && (socket->wildcard || tx->ifindex) && tx->local.family == (v6 ? 6 : 4)) {
 		if (v6) {
-			struct in6_pktinfo info = {.ipi6_ifindex = tx->local.scope_id};
+			struct in6_pktinfo info = {
+				.ipi6_ifindex = tx->ifindex ? tx->ifindex : tx->local.scope_id,
+			};
 
 			memcpy(&info.ipi6_addr, tx->local.ip, 16);
 			memcpy(put_control(msg, IPPROTO_IPV6, IPV6_PKTINFO, sizeof(info)), &info,
 			       sizeof(info));
 		} else {
-			struct in_pktinfo info = {0};
+			struct in_pktinfo info = {.ipi_ifindex = (int)tx->ifindex};
 
 			memcpy(&info.ipi_spec_dst, tx->local.ip, 4);
 			memcpy(put_control(msg, IPPROTO_IP, IP_PKTINFO, sizeof(info)), &info,
@@ -287,11 +289,30 @@ int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 		iov.iov_len = len;
 		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
 			return 0;
-		if (!tx->local.family || !source_gone(errno))
+		/* A path is its source address and interface: another way would be another path. */
+		if (!tx->local.family || tx->ifindex || !source_gone(errno))
 			return errno;
 		tx->local.family = 0;
 		tx->socket = -1;
 	}
+}
+
+int ws_udp_send_whole(const struct ws_worker *worker, struct ws_tx *tx)
+{
+	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	bool v6 = tx->remote.sa.sa_family == AF_INET6;
+	int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+	int option = v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER;
+	int probe = v6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;
+	int want = v6 ? IPV6_PMTUDISC_WANT : IP_PMTUDISC_WANT;
+	int error;
+
+	if (!socket)
+		return EBADF;
+	(void)setsockopt(socket->fd, level, option, &probe, sizeof(probe));
+	error = ws_udp_send(worker, tx, 0, tx->len);
+	(void)setsockopt(socket->fd, level, option, &want, sizeof(want));
+	return error;
 }
 
 static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
@@ -318,7 +339,7 @@ void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 
 	/* A device without checksum offload (EIO), or a path MTU below the stride. */
 	if (tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE) && peer)
-		peer->no_gso_until_ns = worker->now_ns + NO_GSO_NS;
+		ws_paths_way(peer, tx->path)->no_gso_until_ns = worker->now_ns + NO_GSO_NS;
 	for (uint32_t at = 0; at < tx->len;) {
 		uint32_t len = tx->len - at < tx->stride ? tx->len - at : tx->stride;
 

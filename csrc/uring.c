@@ -453,6 +453,22 @@ static int run_backlog(struct ws_worker *worker)
 	return error;
 }
 
+static int submit_and_wait(struct ws_worker *worker, struct uring_state *state)
+{
+	uint64_t wait_ns = ws_paths_wait_ns(worker);
+	struct __kernel_timespec wait = {
+		.tv_sec = (long long)(wait_ns / WS_SECOND_NS),
+		.tv_nsec = (long long)(wait_ns % WS_SECOND_NS),
+	};
+	struct io_uring_cqe *cqe;
+
+	if (wait_ns == UINT64_MAX)
+		return io_uring_submit_and_wait(&state->ring, 1);
+	if (!wait_ns)
+		return io_uring_submit_and_get_events(&state->ring);
+	return io_uring_submit_and_wait_timeout(&state->ring, &cqe, 1, &wait, NULL);
+}
+
 static int uring_turn(struct ws_worker *worker)
 {
 	struct uring_state *state = worker->io_state;
@@ -480,9 +496,11 @@ static int uring_turn(struct ws_worker *worker)
 	}
 	arm_all(worker);
 	/* Without waiting the kernel must be entered all the same: it posts completions only then. */
-	error = wait ? io_uring_submit_and_wait(&state->ring, 1)
-		     : io_uring_submit_and_get_events(&state->ring);
-	if (error < 0 && error != -EINTR && error != -EBUSY && error != -EAGAIN)
+	if (wait)
+		error = submit_and_wait(worker, state);
+	else
+		error = io_uring_submit_and_get_events(&state->ring);
+	if (error < 0 && error != -ETIME && error != -EINTR && error != -EBUSY && error != -EAGAIN)
 		return error;
 	worker->now_ns = ws_now_ns();
 	error = 0;

@@ -306,6 +306,31 @@ int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_
  */
 int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet);
 
+/*
+ * Several paths (docs/multipath.md). ws_peer_multipath: from here on received frames are put in
+ * order and acknowledged where their sender asks for it; `packet_bytes` is the longest packet.
+ * 0, or -ENOMEM. Again with reset: the peer restarted, its seqs and numbers begin anew.
+ */
+int ws_peer_multipath(ws_engine *engine, int peer, uint32_t packet_bytes, int reset);
+/*
+ * Replaces the peer's paths (ids 0..WS_MAX_PATHS-1, each once). None, or path 0 alone and not
+ * scheduled: packets go to the endpoint as ws_peer_set_endpoint or the peer's moves say.
+ * schedule: spread data over the usable paths, with the parameters given. -EINVAL.
+ */
+int ws_peer_set_paths(ws_engine *engine, int peer, const struct ws_path *paths, size_t count,
+		      int schedule);
+/* New parameters of one path; taken at once, without the worker's help. */
+int ws_peer_tune_path(ws_engine *engine, int peer, uint32_t path,
+		      const struct ws_path_params *params);
+int ws_peer_tune(ws_engine *engine, int peer, const struct ws_multipath_params *params);
+/* A control frame over one path, valid or not, padded with zeros to a UDP payload of datagram_bytes (0: not). */
+int ws_peer_send_path_control(ws_engine *engine, int peer, uint32_t path, const uint8_t *data,
+			      size_t len, uint32_t datagram_bytes);
+/* The path failed: what is in flight on it is sent again elsewhere where its deadline stands. Returns how many. */
+int ws_peer_rescue_path(ws_engine *engine, int peer, uint32_t path);
+/* Valid until ws_peer_remove; NULL before ws_peer_multipath. */
+const struct ws_multipath_stats *ws_peer_multipath_stats(const ws_engine *engine, int peer);
+
 /* Valid until ws_peer_remove. */
 const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer);
 

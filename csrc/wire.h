@@ -38,8 +38,11 @@ enum {
 	WS_FRAME_HEADER_BYTES = 8, /* flags, time u24, seq u32 */
 	WS_FRAME_CONTROL_NIBBLE = 1, /* 0x10..0x1f */
 	WS_CONTROL_MAX_BYTES = 1024,
+	WS_PROBE_MAX_BYTES = 64, /* of a probe's text, as Python sees it */
 	WS_CONTROL_PATH_PROBE =
 		0x12, /* the one that may be longer: it is padded to probe the MTU */
+	WS_CONTROL_HEARTBEAT = 0x14,
+	WS_HEARTBEAT_ASK = 1, /* its byte 3: send an ACK; answered in C */
 	WS_CONTROL_ACK = 0x15, /* produced and consumed in C */
 	WS_CONTROL_VERSION = 1,
 	WS_PATH_COUNT = 8, /* of one peer and direction */

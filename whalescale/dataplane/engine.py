@@ -6,6 +6,7 @@ Failures raise OSError with the errno of the C side.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -297,6 +298,13 @@ class Engine:
 
     def close_socket(self, number: int) -> None:
         check(lib.ws_socket_close(self._engine, number), "UDP socket")
+
+    @property
+    def handle(self) -> Any:
+        """The C engine, for the other modules of this package. OSError: it is closed."""
+        if self._engine is None:
+            raise OSError(errno.EBADF, "the engine is closed")
+        return self._engine
 
     def set_fwmark(self, fwmark: int) -> None:
         check(lib.ws_set_fwmark(self._engine, fwmark), "fwmark")

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the multipath core share:
+ *  multipath.c          life, paths, parameters, what is due when
+ *  multipath_send.c     queue, schedule, second copies
+ *  multipath_receive.c  numbers, order, ACKs made
+ *  multipath_ack.c      ACKs consumed: what arrived, what is lost, who is silent
+ */
+#ifndef WS_MULTIPATH_INTERNAL_H
+#define WS_MULTIPATH_INTERNAL_H
+
+#include "ack.h"
+#include "multipath.h"
+#include "reorder.h"
+#include "scheduler.h"
+#include "wire.h"
+
+#define RING WS_MULTIPATH_RING
+#define RECORDS 4096 /* datagrams of one path that may be in flight */
+#define RUN_MAX 64 /* packets given to one path in one go */
+#define NO_SEQ UINT64_MAX
+#define MS_NS 1000000ULL
+#define URGENT_MAX_BYTES 256
+#define ACK_SOONEST_NS (2 * MS_NS)
+#define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
+#define HEARTBEAT_BYTES 8
+
+#define mp_add(counter, n)                                                                         \
+	__atomic_store_n(&(counter), __atomic_load_n(&(counter), __ATOMIC_RELAXED) + (n),          \
+			 __ATOMIC_RELAXED)
+#define mp_set(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+
+/* A packet in the ring, at seq % RING: waiting, or kept for a second sending. */
+struct slot {
+	uint64_t queued_ns;
+	uint64_t sent_ns; /* 0: waits */
+	uint64_t number; /* on `path`, of the first sending */
+	uint32_t len; /* 0: nothing kept under this seq */
+	uint8_t path;
+	uint8_t flags;
+	uint8_t ecn;
+	bool again; /* its one second sending is used up, or queued */
+};
+
+/* A datagram that was sent, at number % RECORDS of its path. */
+struct record {
+	uint64_t seq; /* NO_SEQ: none */
+	uint64_t sent_ns;
+	uint64_t data_bytes; /* data sent on the path up to and with it */
+	bool data;
+};
+
+struct tx_path {
+	uint64_t next_number;
+	uint64_t acked; /* one past the highest number that the peer has seen */
+	uint64_t data_bytes; /* data sent, UDP payload */
+	uint64_t bytes_ever; /* everything sent under this number, whatever path it was */
+	uint64_t
+		acked_count; /* datagrams that the peer says it has, of all that ever had this number */
+	uint64_t data_number; /* one past the number of the newest data datagram */
+	uint64_t
+		limited_at_ns; /* was at its limit, with packets waiting, when last looked; 0: not */
+	uint64_t heartbeat_ns; /* last one sent because of silence */
+	bool suspended; /* silent: left until it speaks again */
+	bool told; /* silence was reported */
+	struct record *records;
+};
+
+struct rx_path {
+	bool seen; /* a time field came */
+	bool changed; /* since the last ACK */
+	uint32_t delay_ref_us; /* 24 bits; the first delay: others are counted from it */
+	int64_t delay_us, delay_last_us; /* smoothed, last: from the reference */
+	int64_t delay_min_us[2]; /* of this and the last window */
+	uint64_t window_ns; /* when this window began */
+	uint32_t jitter_us;
+	uint32_t echo_us;
+	uint64_t arrived_ns; /* any datagram */
+	uint64_t data_arrived_ns;
+};
+
+struct ws_multipath {
+	struct ws_multipath_stats stats;
+	/* Written by another thread, word by word. */
+	struct ws_path_params params[WS_PATH_COUNT];
+	struct ws_multipath_params tune;
+
+	struct ws_multipath_ops ops;
+	void *arg;
+	uint32_t stride; /* bytes of a slot's packet */
+	uint32_t present, usable; /* bits; usable as Python says */
+	bool schedule;
+	struct ws_sched sched; /* paths by id */
+
+	uint64_t seq_base, seq_head, seq_tail; /* kept from, next to send, next to queue */
+	uint64_t queue_bytes;
+	uint64_t now_ns; /* of the last pump */
+	uint64_t pump_ns; /* when the pump can go on; UINT64_MAX: not by itself */
+	struct slot *slots;
+	uint8_t *data;
+	uint64_t *resend; /* seqs that a silent path left behind; ring of RING */
+	uint32_t resend_head, resend_tail;
+	uint64_t again_credit; /* 1/100 packets */
+	uint64_t urgent_window_ns;
+	uint32_t urgent_bytes;
+	struct tx_path tx[WS_PATH_COUNT];
+
+	struct rx_path rx[WS_PATH_COUNT];
+	struct ws_reorder *reorder;
+	const uint8_t *direct; /* the packet being inserted: the caller's bytes, not the buffer's */
+	bool ack_wanted;
+	uint32_t ack_repeats;
+	uint64_t acked_at_ns; /* our last ACK */
+	uint32_t ack_turn;
+	uint32_t gap_told; /* first seq of the newest gap that was reported */
+	bool gap_known;
+	bool ack_soon; /* a gap was found, or the peer asks: before the interval is over */
+
+	void *memory; /* slots, data, resend, records */
+	size_t memory_bytes;
+};
+
+static inline uint8_t *mp_packet(const struct ws_multipath *mp, uint64_t seq)
+{
+	return mp->data + (seq % RING) * (size_t)mp->stride;
+}
+
+/* UDP payload of a data frame with a packet of so many bytes. */
+static inline uint32_t mp_wire_bytes(uint32_t len)
+{
+	uint32_t text = (WS_FRAME_HEADER_BYTES + len + WS_PADDING_BYTES - 1) &
+			~(uint32_t)(WS_PADDING_BYTES - 1);
+
+	return WS_TRANSPORT_HEADER_BYTES + text + WS_TAG_BYTES;
+}
+
+static inline uint32_t mp_time_us(uint64_t now_ns)
+{
+	return (uint32_t)(now_ns / 1000);
+}
+
+/* Distance of two 24-bit times. */
+static inline int32_t mp_diff24(uint32_t a, uint32_t b)
+{
+	return (int32_t)((a - b) << 8) >> 8;
+}
+
+/* multipath.c: parameters into the scheduler. */
+void mp_load(struct ws_multipath *mp);
+/* multipath_send.c */
+/* Takes a number, seals and sends a control frame. */
+void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t *frame, size_t len,
+			  uint64_t now_ns);
+void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns);
+/* multipath_receive.c */
+void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
+/* When the next ACK is due, UINT64_MAX: none. */
+uint64_t mp_ack_deadline(const struct ws_multipath *mp);
+/* multipath_ack.c: heartbeats to silent paths, and leaving them. */
+void mp_watch(struct ws_multipath *mp, uint64_t now_ns);
+uint64_t mp_watch_deadline(const struct ws_multipath *mp);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inbound: numbers and delays per path, packets into order, and the ACKs that
+ * say so (docs/multipath.md sections 4.6, 8 and 10).
+ */
+#include "multipath_internal.h"
+
+#include <string.h>
+
+/* The least delay is that of the last one to two windows: clocks drift. */
+#define DELAY_WINDOW_NS (5000 * MS_NS)
+
+void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
+			   uint64_t now_ns)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[path];
+	struct rx_path *rx = &mp->rx[path];
+
+	mp_add(stats->rx_datagrams, 1);
+	mp_add(stats->rx_bytes, bytes);
+	if (number > stats->rx_highest)
+		mp_set(stats->rx_highest, number);
+	mp_set(stats->last_received_ns, now_ns);
+	rx->arrived_ns = now_ns;
+	rx->changed = true;
+}
+
+/* One-way delay by two clocks that agree on nothing but their pace. */
+static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t time_us,
+		       uint64_t now_ns)
+{
+	uint32_t raw = (mp_time_us(now_ns) - time_us) & 0xffffff;
+	int64_t delay, step;
+
+	if (!rx->seen) {
+		*rx = (struct rx_path){
+			.seen = true,
+			.changed = true,
+			.delay_ref_us = raw,
+			.window_ns = now_ns,
+			.arrived_ns = rx->arrived_ns,
+		};
+	}
+	delay = mp_diff24(raw, rx->delay_ref_us);
+	if (now_ns - rx->window_ns >= DELAY_WINDOW_NS) {
+		rx->window_ns = now_ns;
+		rx->delay_min_us[1] = rx->delay_min_us[0];
+		rx->delay_min_us[0] = delay;
+	}
+	if (delay < rx->delay_min_us[0])
+		rx->delay_min_us[0] = delay;
+	step = delay - rx->delay_last_us;
+	rx->delay_last_us = delay;
+	rx->delay_us += (delay - rx->delay_us) / 8;
+	/* RFC 3550 section 6.4.1 */
+	rx->jitter_us += (uint32_t)(((step < 0 ? -step : step) - (int64_t)rx->jitter_us) / 16);
+	mp_set(stats->rx_delay_us, (uint32_t)(rx->delay_ref_us + rx->delay_us) & 0xffffff);
+	mp_set(stats->rx_delay_min_us,
+	       (uint32_t)(rx->delay_ref_us + (rx->delay_min_us[0] < rx->delay_min_us[1]
+						      ? rx->delay_min_us[0]
+						      : rx->delay_min_us[1])) &
+		       0xffffff);
+	mp_set(stats->rx_jitter_us, rx->jitter_us);
+	rx->echo_us = time_us;
+	rx->data_arrived_ns = now_ns;
+}
+
+void ws_multipath_moved(struct ws_multipath *mp, uint32_t path)
+{
+	/* Another way has another delay. */
+	mp->rx[path].seen = false;
+}
+
+void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
+		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[path];
+
+	mp_add(stats->rx_packets, 1);
+	note_delay(stats, &mp->rx[path], time_us, now_ns);
+	if (flags & WS_FRAME_FEEDBACK) {
+		mp->ack_wanted = true;
+		mp->ack_repeats = ACK_REPEATS;
+	}
+	mp->direct = packet;
+	if (flags & WS_FRAME_URGENT)
+		mp->ops.deliver(mp->arg, packet, len, flags);
+	else if (flags & WS_FRAME_FEEDBACK)
+		ws_reorder_insert(mp->reorder, path, seq, flags & WS_FRAME_AGAIN, packet, len,
+				  flags, now_ns);
+	else
+		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
+	mp->direct = NULL;
+	if (ws_reorder_must_release(mp->reorder))
+		mp->ops.flush(mp->arg);
+}
+
+void ws_multipath_heartbeat(struct ws_multipath *mp)
+{
+	/* Who asks doubts the path: answer at once, but no more often than ACKs go. */
+	mp->ack_wanted = true;
+	if (!mp->ack_repeats)
+		mp->ack_repeats = 1;
+	mp->ack_soon = true;
+}
+
+/* A path to answer on: the quickest, in every other turn the next one, so that an ACK path that
+ * died without a word costs one interval and not the feedback. */
+static uint32_t ack_path(const struct ws_multipath *mp, uint64_t now_ns)
+{
+	uint32_t best = ws_multipath_best(mp, now_ns);
+	int other;
+
+	if (!(mp->ack_turn & 1) || !(ws_sched_usable(&mp->sched) & ~(1u << best)))
+		return best;
+	other = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 1u << best, now_ns);
+	return other < 0 ? best : (uint32_t)other;
+}
+
+uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns)
+{
+	int path = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 0, now_ns);
+
+	if (path >= 0)
+		return (uint32_t)path;
+	/* None takes data: any that is there, path 0 first. */
+	return mp->present ? (uint32_t)__builtin_ctz(mp->present) : 0;
+}
+
+static uint32_t fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
+{
+	struct ws_reorder_gap gaps[WS_REORDER_MAX_GAPS];
+	uint32_t held = ws_reorder_stats(mp->reorder)->depth, count;
+
+	count = ws_reorder_gaps(mp->reorder, gaps, WS_ACK_MAX_GAPS, now_ns);
+	ack->time_us = mp_time_us(now_ns);
+	ack->next_seq = ws_reorder_next(mp->reorder);
+	ack->held = (uint16_t)(held > UINT16_MAX ? UINT16_MAX : held);
+	ack->path_count = 0;
+	ack->gap_count = (uint8_t)count;
+	for (uint32_t i = 0; i < count; i++)
+		ack->gaps[i] = (struct ws_ack_gap){gaps[i].first, gaps[i].count};
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct ws_path_stats *stats = &mp->stats.paths[i];
+		const struct rx_path *rx = &mp->rx[i];
+		struct ws_ack_path *entry = &ack->paths[ack->path_count];
+		uint64_t hold;
+
+		if (!stats->rx_datagrams || !rx->seen)
+			continue;
+		hold = (now_ns - rx->data_arrived_ns) / 16000;
+		*entry = (struct ws_ack_path){
+			.path = (uint8_t)i,
+			.hold_16us = (uint16_t)(hold > UINT16_MAX ? UINT16_MAX : hold),
+			.highest = (uint32_t)stats->rx_highest,
+			.datagrams = (uint32_t)stats->rx_datagrams,
+			.bytes = stats->rx_bytes,
+			.arrived_us = mp_time_us(rx->arrived_ns),
+			.echo_us = rx->echo_us,
+			.delay_us = stats->rx_delay_us,
+			.delay_min_us = stats->rx_delay_min_us,
+		};
+		/* All that lately spoke: one lost ACK then costs nothing. */
+		if (rx->changed || now_ns - rx->arrived_ns < 100 * MS_NS)
+			ack->path_count++;
+	}
+	return count;
+}
+
+uint64_t mp_ack_deadline(const struct ws_multipath *mp)
+{
+	uint64_t interval_ns =
+		1000ULL * __atomic_load_n(&mp->tune.ack_interval_us, __ATOMIC_RELAXED);
+
+	if (!mp->ack_wanted && !mp->ack_repeats)
+		return UINT64_MAX;
+	if (mp->ack_soon)
+		interval_ns = ACK_SOONEST_NS;
+	return mp->acked_at_ns + (interval_ns < ACK_SOONEST_NS ? ACK_SOONEST_NS : interval_ns);
+}
+
+void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns)
+{
+	uint8_t frame[WS_ACK_MAX_BYTES];
+	struct ws_ack ack;
+	struct ws_reorder_gap gap;
+	uint32_t path;
+	size_t len;
+
+	if (!mp->ack_wanted && !mp->ack_repeats)
+		return;
+	/* A newly lost packet is worth an ACK before its turn. */
+	if (mp->ack_wanted && !mp->ack_soon && ws_reorder_gaps(mp->reorder, &gap, 1, now_ns) &&
+	    (!mp->gap_known || gap.first != mp->gap_told))
+		mp->ack_soon = true;
+	if (now_ns < mp_ack_deadline(mp))
+		return;
+	mp->gap_known = fill(mp, &ack, now_ns) > 0;
+	if (mp->gap_known)
+		mp->gap_told = ack.gaps[0].first;
+	if (!mp->ack_wanted)
+		mp->ack_repeats--;
+	mp->ack_wanted = mp->ack_soon = false;
+	mp->acked_at_ns = now_ns;
+	if (!ack.path_count)
+		return;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		mp->rx[i].changed = false;
+	len = ws_ack_encode(&ack, frame);
+	path = ack_path(mp, now_ns);
+	mp->ack_turn++;
+	ws_multipath_control(mp, path, frame, len, now_ns);
+	mp_add(mp->stats.acks_tx, 1);
+}

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Outbound, in the order of a packet's way:
+ *  1. ws_multipath_send: urgent packets leave at once, others get a seq and wait in the ring
+ *  2. ws_multipath_pump: the scheduler gives the head of the queue to a path, again and again
+ *  3. emit: frame header, the path's next number, sealed and sent by the caller
+ *  4. the ring keeps the packet, so that it can be sent again: what a silent path left behind
+ *     (ws_multipath_rescue), or what an ACK shows as lost (mp_send_again)
+ */
+#include "multipath_internal.h"
+
+#include <string.h>
+
+/* Share of the packets that may be sent a second time for loss, in 1/100, and what may be saved up. */
+#define AGAIN_PERCENT 5
+#define AGAIN_SAVED (100 * RUN_MAX)
+/* Urgent packets go past the pace, so they may not be many: share of a window's bytes. */
+#define URGENT_WINDOW_NS (10 * MS_NS)
+#define URGENT_SHARE 10
+#define URGENT_FREE_BYTES 2048
+
+static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
+			    uint32_t data_bytes, uint64_t now_ns)
+{
+	struct tx_path *tx = &mp->tx[path];
+	uint64_t number = tx->next_number++;
+	struct record *record = &tx->records[number % RECORDS];
+
+	tx->data_bytes += data_bytes;
+	if (data_bytes)
+		tx->data_number = number + 1;
+	*record = (struct record){
+		.seq = seq,
+		.sent_ns = now_ns,
+		.data_bytes = tx->data_bytes,
+		.data = data_bytes > 0,
+	};
+	/* So far behind that its records are overwritten: it will not be heard of any more. */
+	if (number - tx->acked >= RECORDS)
+		tx->acked = number + 1 - RECORDS;
+	return number;
+}
+
+static void count_sent(struct ws_multipath *mp, uint32_t path, uint32_t bytes, uint64_t now_ns)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[path];
+
+	mp_add(stats->tx_datagrams, 1);
+	mp_add(stats->tx_bytes, bytes);
+	mp_set(stats->last_sent_ns, now_ns);
+	mp->tx[path].bytes_ever += bytes;
+}
+
+uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t bytes,
+			     uint64_t now_ns)
+{
+	count_sent(mp, path, bytes, now_ns);
+	return take_number(mp, path, NO_SEQ, 0, now_ns);
+}
+
+void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t *frame, size_t len,
+			  uint64_t now_ns)
+{
+	uint64_t number = take_number(mp, path, NO_SEQ, 0, now_ns);
+
+	count_sent(mp, path, mp->ops.control(mp->arg, path, number, frame, len), now_ns);
+}
+
+uint32_t ws_multipath_seq(struct ws_multipath *mp)
+{
+	/* Not scheduled: nothing waits, and nothing is kept. */
+	mp->slots[mp->seq_tail % RING].len = 0;
+	mp->seq_head = mp->seq_base = mp->seq_tail + 1;
+	return (uint32_t)mp->seq_tail++;
+}
+
+static void put_head(uint8_t *head, uint32_t flags, uint32_t seq, uint64_t now_ns)
+{
+	uint32_t time_us = mp_time_us(now_ns);
+
+	head[0] = (uint8_t)(WS_FRAME_DATA | WS_FRAME_FEEDBACK | flags);
+	head[1] = (uint8_t)time_us;
+	head[2] = (uint8_t)(time_us >> 8);
+	head[3] = (uint8_t)(time_us >> 16);
+	head[4] = (uint8_t)seq;
+	head[5] = (uint8_t)(seq >> 8);
+	head[6] = (uint8_t)(seq >> 16);
+	head[7] = (uint8_t)(seq >> 24);
+}
+
+/* One data frame out on `path`. seq NO_SEQ: urgent. */
+static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flags, uint8_t ecn,
+		 const uint8_t *packet, uint32_t len, uint64_t now_ns)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[path];
+	uint8_t head[WS_FRAME_HEADER_BYTES];
+	uint64_t number = take_number(mp, path, seq, mp_wire_bytes(len), now_ns);
+
+	if (seq != NO_SEQ && !(flags & WS_FRAME_AGAIN)) {
+		struct slot *slot = &mp->slots[seq % RING];
+
+		slot->path = (uint8_t)path;
+		slot->number = number;
+		slot->sent_ns = now_ns;
+	}
+	put_head(head, flags, seq == NO_SEQ ? 0 : (uint32_t)seq, now_ns);
+	count_sent(mp, path, mp->ops.send(mp->arg, path, number, head, ecn, packet, len), now_ns);
+	mp_add(stats->tx_packets, 1);
+	if (flags & WS_FRAME_AGAIN) {
+		mp_add(stats->tx_again, 1);
+		mp_add(mp->stats.again, 1);
+	}
+	mp_set(stats->in_flight_bytes, mp->sched.paths[path].in_flight_bytes);
+}
+
+/* By size and kind (docs/multipath.md section 7): what somebody waits for. */
+static bool is_urgent(const uint8_t *packet, size_t len)
+{
+	size_t header;
+	uint8_t dscp, protocol;
+	const uint8_t *l4;
+
+	if (len > URGENT_MAX_BYTES)
+		return false;
+	if (packet[0] >> 4 == 4) {
+		if (len < 20 || (packet[6] & 0x3f) || packet[7])
+			return false; /* fragments keep their order */
+		header = (size_t)(packet[0] & 15) * 4;
+		dscp = packet[1] >> 2;
+		protocol = packet[9];
+	} else {
+		if (len < 40)
+			return false;
+		header = 40;
+		dscp = (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
+		protocol = packet[6];
+	}
+	/* EF, VOICE-ADMIT, CS5 to CS7 (RFC 4594, RFC 5865) */
+	if (dscp == 46 || dscp == 44 || dscp == 40 || dscp == 48 || dscp == 56)
+		return true;
+	if (header < 20 || len < header + 8)
+		return false;
+	l4 = packet + header;
+	switch (protocol) {
+	case 1: /* ICMP */
+	case 58:
+		return true;
+	case 17:
+		return true;
+	case 6: {
+		size_t offset;
+
+		if (len < header + 20)
+			return false;
+		offset = (size_t)(l4[12] >> 4) * 4;
+		/* ACK or SYN without payload; a FIN or RST must not overtake what it follows. */
+		return len == header + offset && !(l4[13] & 0x05);
+	}
+	default:
+		return false;
+	}
+}
+
+/* True: gone (or dropped, counted). False: no room among the urgent ones. */
+static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t len,
+			uint32_t flags, uint8_t ecn, uint64_t now_ns)
+{
+	uint64_t rate_bps = 0, share;
+	uint32_t bytes = mp_wire_bytes(len);
+	int path;
+
+	if (now_ns - mp->urgent_window_ns >= URGENT_WINDOW_NS) {
+		mp->urgent_window_ns = now_ns;
+		mp->urgent_bytes = 0;
+	}
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (mp->sched.paths[i].usable)
+			rate_bps += mp->sched.paths[i].pace.rate_bps / 8;
+	share = rate_bps / 100 * (URGENT_WINDOW_NS / MS_NS) / 1000 * URGENT_SHARE;
+	if (mp->urgent_bytes + bytes > URGENT_FREE_BYTES + share)
+		return false;
+	path = ws_sched_urgent(&mp->sched, len, 0, now_ns);
+	if (path < 0)
+		return false;
+	mp->urgent_bytes += bytes;
+	ws_sched_sent(&mp->sched, (uint32_t)path, bytes, (uint32_t)mp->seq_head, now_ns);
+	emit(mp, (uint32_t)path, NO_SEQ, (flags & ~(uint32_t)WS_FRAME_RUN) | WS_FRAME_URGENT, ecn,
+	     packet, len, now_ns);
+	mp_add(mp->stats.urgent, 1);
+	return true;
+}
+
+static bool queue_full(const struct ws_multipath *mp, uint64_t now_ns)
+{
+	const struct slot *oldest = &mp->slots[mp->seq_head % RING];
+
+	if (mp->seq_head == mp->seq_tail)
+		return false;
+	return mp->seq_tail - mp->seq_head >= RING - 1 ||
+	       mp->queue_bytes >= __atomic_load_n(&mp->tune.queue_bytes, __ATOMIC_RELAXED) ||
+	       now_ns - oldest->queued_ns >
+		       1000ULL * __atomic_load_n(&mp->tune.queue_us, __ATOMIC_RELAXED);
+}
+
+void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,
+		       const uint8_t *body, size_t body_bytes, uint32_t flags, uint8_t ecn,
+		       bool more, uint64_t now_ns)
+{
+	size_t len = head_bytes + body_bytes;
+	struct slot *slot;
+	uint8_t *packet;
+
+	if (!len || len > mp->stride) {
+		mp_add(mp->stats.unsched, 1);
+		return;
+	}
+	if (queue_full(mp, now_ns))
+		ws_multipath_pump(mp, now_ns);
+	/* Its place in the ring serves as scratch for an urgent one too. */
+	slot = &mp->slots[mp->seq_tail % RING];
+	packet = mp_packet(mp, mp->seq_tail);
+	if (mp->seq_tail - mp->seq_base >= RING)
+		mp->seq_base = mp->seq_tail - RING + 1;
+	if (mp->seq_head < mp->seq_base) { /* the ring is full of waiting packets */
+		mp->seq_base = mp->seq_head;
+		mp_add(mp->stats.queue_drops, 1);
+		return;
+	}
+	slot->len = 0;
+	memcpy(packet, head, head_bytes);
+	memcpy(packet + head_bytes, body, body_bytes);
+	if (!more && !(flags & WS_FRAME_RUN) && is_urgent(packet, len) &&
+	    send_urgent(mp, packet, (uint32_t)len, flags, ecn, now_ns))
+		return;
+	if (queue_full(mp, now_ns)) {
+		mp_add(mp->stats.queue_drops, 1);
+		return;
+	}
+	*slot = (struct slot){
+		.queued_ns = now_ns,
+		.len = (uint32_t)len,
+		.flags = (uint8_t)flags,
+		.ecn = ecn,
+	};
+	mp->seq_tail++;
+	mp->queue_bytes += len;
+	mp->pump_ns = now_ns;
+}
+
+/* The waiting packet at the head goes to the paths in `mask`. */
+struct run {
+	uint64_t seq[RUN_MAX];
+	bool again[RUN_MAX];
+	uint32_t count;
+};
+
+static void flush_run(struct ws_multipath *mp, uint32_t path, struct run *run, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < run->count; i++) {
+		const struct slot *slot = &mp->slots[run->seq[i] % RING];
+
+		emit(mp, path, run->seq[i], slot->flags | (run->again[i] ? WS_FRAME_AGAIN : 0),
+		     slot->ecn, mp_packet(mp, run->seq[i]), slot->len, now_ns);
+	}
+	run->count = 0;
+}
+
+static void give(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint32_t mask,
+		 uint64_t seq, bool again, uint64_t now_ns)
+{
+	uint32_t bytes = mp_wire_bytes(mp->slots[seq % RING].len);
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		if (!(mask >> i & 1))
+			continue;
+		if (runs[i].count == RUN_MAX)
+			flush_run(mp, i, &runs[i], now_ns);
+		runs[i].seq[runs[i].count] = seq;
+		/* Of redundant copies the first is the original. */
+		runs[i].again[runs[i].count++] = again || (mask & ((1u << i) - 1));
+		ws_sched_sent(&mp->sched, i, bytes, (uint32_t)seq, now_ns);
+	}
+}
+
+/* What a silent path left behind, as the paths have room. False: they have none. */
+static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
+{
+	uint64_t age_ns = 1000ULL * __atomic_load_n(&mp->tune.repair_age_us, __ATOMIC_RELAXED);
+
+	while (mp->resend_head != mp->resend_tail) {
+		uint64_t seq = mp->resend[mp->resend_head % RING], wake;
+		const struct slot *slot = &mp->slots[seq % RING];
+		uint32_t mask;
+
+		if (seq < mp->seq_base || !slot->len || now_ns - slot->sent_ns > age_ns) {
+			mp->resend_head++;
+			continue;
+		}
+		mask = ws_sched_pick(&mp->sched, slot->len, mp->queue_bytes + slot->len,
+				     (uint32_t)seq, now_ns, &wake);
+		if (!mask && wake) {
+			mp->pump_ns = wake;
+			return false;
+		}
+		mp->resend_head++;
+		if (mask)
+			give(mp, runs, mask & -mask, seq, true, now_ns);
+	}
+	return true;
+}
+
+/* How long packets wait while a path is at its pace or window. */
+static void note_limits(struct ws_multipath *mp, uint64_t now_ns)
+{
+	bool waiting = mp->seq_head != mp->seq_tail;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct ws_sched_path *path = &mp->sched.paths[i];
+		struct tx_path *tx = &mp->tx[i];
+
+		if (tx->limited_at_ns)
+			mp_add(mp->stats.paths[i].limited_us, (now_ns - tx->limited_at_ns) / 1000);
+		tx->limited_at_ns = 0;
+		if (waiting && path->usable &&
+		    (!ws_pace_ready(&path->pace, now_ns) ||
+		     path->in_flight_bytes + mp->stride > path->window_bytes))
+			tx->limited_at_ns = now_ns;
+	}
+}
+
+void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
+{
+	struct run runs[WS_PATH_COUNT];
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		runs[i].count = 0;
+	mp->now_ns = now_ns;
+	mp_load(mp);
+	mp->pump_ns = UINT64_MAX;
+	if (!mp->schedule) {
+		/* No longer over several paths: what waited goes the one way there is. */
+		for (; mp->seq_head != mp->seq_tail; mp->seq_head++)
+			give(mp, runs, 1, mp->seq_head, false, now_ns);
+		mp->queue_bytes = 0;
+	} else if (pump_resend(mp, runs, now_ns)) {
+		while (mp->seq_head != mp->seq_tail) {
+			const struct slot *slot = &mp->slots[mp->seq_head % RING];
+			uint64_t wake = UINT64_MAX;
+			uint32_t mask = ws_sched_pick(&mp->sched, slot->len, mp->queue_bytes,
+						      (uint32_t)mp->seq_head, now_ns, &wake);
+
+			if (!mask && wake) {
+				mp->pump_ns = wake;
+				break;
+			}
+			mp->queue_bytes -= slot->len;
+			if (mask)
+				give(mp, runs, mask, mp->seq_head, false, now_ns);
+			else
+				mp_add(mp->stats.unsched, 1);
+			mp->seq_head++;
+			mp->again_credit += AGAIN_PERCENT;
+		}
+	}
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		flush_run(mp, i, &runs[i], now_ns);
+	if (mp->again_credit > AGAIN_SAVED)
+		mp->again_credit = AGAIN_SAVED;
+	note_limits(mp, now_ns);
+	mp_set(mp->stats.queue_packets, mp->seq_tail - mp->seq_head);
+	mp_set(mp->stats.queue_bytes, mp->queue_bytes);
+}
+
+void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
+{
+	struct slot *slot = &mp->slots[seq % RING];
+	int path;
+
+	if (slot->again || mp->again_credit < 100)
+		return;
+	path = ws_sched_urgent(&mp->sched, slot->len, 0, now_ns);
+	if (path < 0)
+		return;
+	slot->again = true;
+	mp->again_credit -= 100;
+	mp_add(mp->stats.paths[slot->path].lost_copies, 1);
+	ws_sched_sent(&mp->sched, (uint32_t)path, mp_wire_bytes(slot->len), (uint32_t)seq, now_ns);
+	emit(mp, (uint32_t)path, seq, slot->flags | WS_FRAME_AGAIN, slot->ecn, mp_packet(mp, seq),
+	     slot->len, now_ns);
+}
+
+uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	struct tx_path *tx = &mp->tx[path];
+	uint32_t count = 0;
+
+	for (uint64_t number = tx->acked; number < tx->next_number; number++) {
+		uint64_t seq = tx->records[number % RECORDS].seq;
+		struct slot *slot;
+
+		if (seq == NO_SEQ || seq < mp->seq_base || seq >= mp->seq_head)
+			continue;
+		slot = &mp->slots[seq % RING];
+		if (!slot->len || slot->again || slot->path != path || slot->number != number ||
+		    mp->resend_tail - mp->resend_head >= RING)
+			continue;
+		slot->again = true;
+		mp->resend[mp->resend_tail++ % RING] = seq;
+		count++;
+	}
+	/* Nothing is known of these any more; were they to count, the path could never be used again. */
+	tx->acked = tx->next_number;
+	mp->sched.paths[path].in_flight_bytes = 0;
+	mp_set(mp->stats.paths[path].in_flight_bytes, 0);
+	mp_set(mp->stats.paths[path].oldest_unacked_ns, 0);
+	if (count)
+		mp->pump_ns = now_ns;
+	return count;
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A peer's paths: the core (multipath.h) decides, this file gives it keys,
+ * sockets and the worker's clock. All but making and freeing runs on the
+ * worker that owns the peer.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Who changes address with every datagram must not crowd the others out of the upcall ring. */
+#define MOVED_INTERVAL_NS (WS_SECOND_NS / 10)
+
+struct ws_paths {
+	struct ws_peer *peer;
+	struct ws_worker *worker; /* that has it on its list, or runs it now */
+	struct ws_multipath *core;
+	struct ws_way way[WS_PATH_COUNT]; /* remote_bytes 0: not there */
+	uint64_t moved_ns[WS_PATH_COUNT];
+	struct ws_paths *next; /* of the worker's active ones */
+	bool active;
+	bool scheduled;
+	bool sent; /* since ws_sent was told */
+};
+
+static uint32_t send_frame(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
+			   uint8_t ecn, const uint8_t *packet, size_t len)
+{
+	struct ws_paths *paths = arg;
+	struct ws_worker *worker = paths->worker;
+	struct ws_keys *keys = ws_usable_keys(worker, paths->peer);
+
+	if (!keys) {
+		/* Only for the moment between two keypairs: ws_paths_tick holds the queue back. */
+		ws_drop(worker, WS_DROP_STAGE_FULL, 1);
+		return 0;
+	}
+	paths->sent = true;
+	return ws_seal(worker, paths->peer, keys, path, number, ecn, head, WS_FRAME_HEADER_BYTES,
+		       packet, len, worker->mtu + WS_FRAME_HEADER_BYTES);
+}
+
+static uint32_t send_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
+			     size_t len)
+{
+	struct ws_paths *paths = arg;
+	struct ws_worker *worker = paths->worker;
+	struct ws_keys *keys = ws_usable_keys(worker, paths->peer);
+	uint32_t by = path;
+
+	if (!ws_paths_way(paths->peer, path)->remote_bytes)
+		by = WS_WAY_PEER; /* path 0 before Python said anything of it */
+	if (!keys || !ws_paths_way(paths->peer, by)->remote_bytes)
+		return 0;
+	ws_peer_sent(worker, paths->peer, false);
+	return ws_seal(worker, paths->peer, keys, by, number, 0, NULL, 0, frame, len,
+		       WS_CONTROL_MAX_BYTES);
+}
+
+static void deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
+{
+	struct ws_paths *paths = arg;
+
+	ws_receive_deliver(paths->worker, paths->peer, packet, len, flags & WS_FRAME_PARTIAL,
+			   flags & WS_MULTIPATH_HELD);
+}
+
+static void flush(void *arg)
+{
+	struct ws_paths *paths = arg;
+
+	ws_receive_flush(paths->worker);
+}
+
+static void upcall(struct ws_paths *paths, uint32_t type, uint32_t path, const struct ws_rx *rx)
+{
+	struct ws_worker *worker = paths->worker;
+	struct ws_upcall *up = ws_upcall_reserve(&worker->upcalls);
+
+	if (!up) {
+		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+		return; /* Python finds it in the statistics too */
+	}
+	memset(up, 0, offsetof(struct ws_upcall, data));
+	up->type = type;
+	up->peer = paths->peer->number;
+	up->path = path;
+	up->now_ns = worker->now_ns;
+	if (rx) {
+		ws_sockaddr_to_addr(rx->from, &up->remote);
+		up->local = rx->local;
+	}
+	ws_upcall_commit(&worker->upcalls);
+}
+
+static void silent(void *arg, uint32_t path)
+{
+	upcall(arg, WS_UP_PATH_SILENT, path, NULL);
+}
+
+static const struct ws_multipath_ops core_ops = {
+	.send = send_frame,
+	.control = send_control,
+	.deliver = deliver,
+	.flush = flush,
+	.silent = silent,
+};
+
+struct ws_paths *ws_paths_new(struct ws_peer *peer, uint32_t packet_bytes)
+{
+	struct ws_paths *paths = calloc(1, sizeof(*paths));
+
+	if (!paths)
+		return NULL;
+	paths->peer = peer;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		paths->way[i].socket = -1;
+	paths->core = ws_multipath_new(packet_bytes, &core_ops, paths);
+	if (!paths->core) {
+		free(paths);
+		return NULL;
+	}
+	return paths;
+}
+
+void ws_paths_free(struct ws_paths *paths)
+{
+	if (!paths)
+		return;
+	ws_multipath_free(paths->core);
+	free(paths);
+}
+
+void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer)
+{
+	struct ws_paths **at = &worker->active;
+
+	if (!peer->paths)
+		return;
+	/* What it delivered still lies with the coalescer, what it sends in the open buffer. */
+	ws_receive_flush(worker);
+	ws_send_flush(worker);
+	while (*at && *at != peer->paths)
+		at = &(*at)->next;
+	if (*at)
+		*at = peer->paths->next;
+}
+
+int ws_paths_prepare_keys(struct ws_keys *keys)
+{
+	if (keys->path_replay)
+		return 0;
+	keys->path_replay = calloc(WS_PATH_COUNT - 1, sizeof(*keys->path_replay));
+	return keys->path_replay ? 0 : -ENOMEM;
+}
+
+struct ws_multipath *ws_paths_core(const struct ws_paths *paths)
+{
+	return paths->core;
+}
+
+bool ws_paths_scheduled(const struct ws_paths *paths)
+{
+	return paths && paths->scheduled;
+}
+
+struct ws_way *ws_paths_way(struct ws_peer *peer, uint32_t path)
+{
+	return path < WS_PATH_COUNT && peer->paths ? &peer->paths->way[path] : &peer->way;
+}
+
+void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct ws_path *list,
+		  size_t count, bool schedule)
+{
+	struct ws_paths *paths = peer->paths;
+	struct ws_addr none = {0};
+	uint32_t present = 0, usable = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct ws_path *path = &list[i];
+		uint32_t bit = 1u << path->id;
+
+		ws_way_point(worker, &paths->way[path->id], &path->remote, &path->local,
+			     path->ifindex);
+		present |= bit;
+		if (path->usable)
+			usable |= bit;
+	}
+	paths->worker = worker;
+	paths->scheduled = schedule && usable;
+	/* The core may still send by the ways that go. */
+	ws_multipath_set_paths(paths->core, present, usable, paths->scheduled, worker->now_ns);
+	ws_send_flush(worker);
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (!(present >> i & 1))
+			ws_way_point(worker, &paths->way[i], &none, &none, 0);
+	ws_paths_wake(worker, peer);
+}
+
+void ws_paths_wake(struct ws_worker *worker, struct ws_peer *peer)
+{
+	struct ws_paths *paths = peer->paths;
+
+	paths->worker = worker;
+	if (paths->active)
+		return;
+	paths->active = true;
+	paths->next = worker->active;
+	worker->active = paths;
+}
+
+void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
+		       uint64_t number, const struct ws_rx *rx, uint32_t bytes)
+{
+	struct ws_paths *paths = peer->paths;
+	struct ws_path_stats *stats = ws_multipath_path_stats(paths->core, path);
+	struct ws_addr remote;
+
+	paths->worker = worker;
+	ws_multipath_received(paths->core, path, number, bytes, worker->now_ns);
+	ws_sockaddr_to_addr(rx->from, &remote);
+	if (!memcmp(&remote, &stats->rx_remote, sizeof(remote)) &&
+	    !memcmp(&rx->local, &stats->rx_local, sizeof(rx->local)))
+		return;
+	stats->rx_remote = remote;
+	stats->rx_local = rx->local;
+	ws_multipath_moved(paths->core, path);
+	if (paths->moved_ns[path] && worker->now_ns - paths->moved_ns[path] < MOVED_INTERVAL_NS)
+		return;
+	paths->moved_ns[path] = worker->now_ns;
+	upcall(paths, WS_UP_PATH_MOVED, path, rx);
+}
+
+bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *frame,
+		      size_t len)
+{
+	struct ws_paths *paths = peer->paths;
+
+	if (frame[0] == WS_CONTROL_ACK) {
+		(void)ws_multipath_ack(paths->core, frame, len, worker->now_ns);
+	} else if (frame[0] == WS_CONTROL_HEARTBEAT && len >= 4 && frame[1] == WS_CONTROL_VERSION &&
+		   frame[3] & WS_HEARTBEAT_ASK) {
+		ws_multipath_heartbeat(paths->core);
+	} else {
+		return false;
+	}
+	ws_paths_wake(worker, peer);
+	return true;
+}
+
+static void tick(struct ws_worker *worker, struct ws_paths *paths)
+{
+	struct ws_peer *peer = paths->peer;
+	struct ws_keys *keys = ws_usable_keys(worker, peer);
+
+	paths->worker = worker;
+	if (!keys) {
+		/* Nothing can leave; what came may be delivered. */
+		if (ws_multipath_stats(paths->core)->queue_packets)
+			ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
+		ws_multipath_expire(paths->core, worker->now_ns);
+		return;
+	}
+	ws_multipath_tick(paths->core, worker->now_ns);
+	if (paths->sent) {
+		paths->sent = false;
+		ws_sent(worker, peer, keys, true);
+	}
+}
+
+void ws_paths_tick(struct ws_worker *worker)
+{
+	struct ws_paths **at = &worker->active;
+
+	if (!worker->active)
+		return;
+	while (*at) {
+		struct ws_paths *paths = *at;
+
+		tick(worker, paths);
+		if (ws_multipath_deadline(paths->core) == UINT64_MAX) {
+			*at = paths->next;
+			paths->active = false;
+		} else {
+			at = &paths->next;
+		}
+	}
+	ws_receive_flush(worker);
+	ws_send_flush(worker);
+}
+
+uint64_t ws_paths_deadline(struct ws_worker *worker)
+{
+	uint64_t at = UINT64_MAX;
+
+	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next) {
+		uint64_t one = ws_multipath_deadline(paths->core);
+
+		if (one < at)
+			at = one;
+	}
+	return at;
+}
+
+uint64_t ws_paths_wait_ns(struct ws_worker *worker)
+{
+	uint64_t at = ws_paths_deadline(worker), now_ns;
+
+	if (at == UINT64_MAX)
+		return at;
+	now_ns = ws_now_ns();
+	return at > now_ns ? at - now_ns : 0;
+}
+
+void ws_paths_released(struct ws_worker *worker)
+{
+	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next)
+		ws_multipath_released(paths->core);
+}
+
+void ws_paths_socket_closed(struct ws_peer *peer, int number)
+{
+	for (uint32_t i = 0; peer->paths && i < WS_PATH_COUNT; i++)
+		if (peer->paths->way[i].socket == number)
+			peer->paths->way[i].socket = -1;
+}

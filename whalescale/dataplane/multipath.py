@@ -1,0 +1,211 @@
+"""A peer's paths in the engine: what Python sets per interval, and what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from whalescale.dataplane import _lib
+from whalescale.dataplane.engine import Addr, Engine, check, fill_addr, py_addr
+
+ffi, lib = _lib.ffi, _lib.lib
+
+MAX_PATHS: Final = 8
+
+
+class Scheduler(IntEnum):
+    EDF = 0
+    WRR = 1
+    MINRTT = 2
+    REDUNDANT = 3
+    BACKUP = 4
+
+
+class Path(NamedTuple):
+    """struct ws_path."""
+
+    id: int
+    local: Addr
+    remote: Addr
+    ifindex: int
+    usable: bool
+
+
+#: struct ws_path_stats, in its order, without the two addresses
+PATH_FIELDS: Final = (
+    "tx_datagrams",
+    "tx_bytes",
+    "tx_packets",
+    "tx_again",
+    "in_flight_bytes",
+    "last_sent_ns",
+    "last_ack_ns",
+    "oldest_unacked_ns",
+    "acked_datagrams",
+    "acked_bytes",
+    "acked_highest",
+    "acked_arrived_us",
+    "acks",
+    "rtt_us",
+    "srtt_us",
+    "rttvar_us",
+    "rtt_min_us",
+    "delay_us",
+    "delay_min_us",
+    "limited_us",
+    "lost_copies",
+    "silent",
+    "rx_datagrams",
+    "rx_bytes",
+    "rx_packets",
+    "rx_highest",
+    "last_received_ns",
+    "rx_delay_us",
+    "rx_delay_min_us",
+    "rx_jitter_us",
+)
+#: struct ws_multipath_stats, without the paths
+PEER_FIELDS: Final = (
+    "scheduling",
+    "queue_packets",
+    "queue_bytes",
+    "queue_drops",
+    "urgent",
+    "again",
+    "acks_tx",
+    "acks_rx",
+    "ack_refused",
+    "unsched",
+    "delivered",
+    "in_order",
+    "held",
+    "gaps",
+    "gaps_filled",
+    "skipped",
+    "skipped_full",
+    "late",
+    "duplicates",
+    "refused",
+    "wait_us",
+    "wait_max_us",
+    "depth",
+    "depth_max",
+)
+PATH_PARAMS: Final = (
+    "rate_bps",
+    "window_bytes",
+    "srtt_us",
+    "weight",
+    "tier",
+    "degraded",
+    "delay_us",
+    "max_packet",
+    "rescue_us",
+)
+PEER_PARAMS: Final = (
+    "scheduler",
+    "depth",
+    "slack_us",
+    "queue_us",
+    "queue_bytes",
+    "repair",
+    "repair_age_us",
+    "reorder_depth",
+    "hold_us",
+    "loss_wait_us",
+    "path_idle_us",
+    "deliver_late",
+    "ack_interval_us",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PathCounters:
+    """What the worker counted of one path id: ours outwards, the peer's inwards."""
+
+    values: dict[str, int]
+    rx_remote: Addr | None
+    rx_local: Addr | None
+
+
+class Paths:
+    """The multipath calls of one engine, by the engine's peer numbers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def prepare(self, peer: int, packet_bytes: int, *, reset: bool) -> None:
+        """Before frames of several paths may come. OSError ENOMEM."""
+        check(
+            lib.ws_peer_multipath(self._engine.handle, peer, packet_bytes, int(reset)),
+            "paths of a peer",
+        )
+
+    def set_paths(self, peer: int, paths: Sequence[Path], *, schedule: bool) -> None:
+        """OSError EINVAL: an id twice, or families that differ."""
+        array = ffi.new("struct ws_path[]", max(len(paths), 1))
+        for c, path in zip(array, paths, strict=False):
+            c.id, c.ifindex, c.usable = path.id, path.ifindex, int(path.usable)
+            fill_addr(c.local, path.local)
+            fill_addr(c.remote, path.remote)
+        check(
+            lib.ws_peer_set_paths(self._engine.handle, peer, array, len(paths), int(schedule)),
+            "paths",
+        )
+
+    def tune_path(self, peer: int, path: int, **params: int) -> None:
+        """`params`: PATH_PARAMS, all of them."""
+        c = ffi.new("struct ws_path_params *")
+        for name in PATH_PARAMS:
+            setattr(c, name, params[name])
+        check(lib.ws_peer_tune_path(self._engine.handle, peer, path, c), "path")
+
+    def tune(self, peer: int, **params: int) -> None:
+        """`params`: PEER_PARAMS, all of them."""
+        c = ffi.new("struct ws_multipath_params *")
+        for name in PEER_PARAMS:
+            setattr(c, name, params[name])
+        check(lib.ws_peer_tune(self._engine.handle, peer, c), "paths")
+
+    def send_control(self, peer: int, path: int, frame: bytes, datagram_bytes: int = 0) -> bool:
+        """False: no usable key, or the kernel refused it (too long for the interface)."""
+        result = lib.ws_peer_send_path_control(
+            self._engine.handle, peer, path, frame, len(frame), datagram_bytes
+        )
+        return int(result) == 0
+
+    def rescue(self, peer: int, path: int) -> int:
+        """How many packets will be sent again elsewhere."""
+        return check(lib.ws_peer_rescue_path(self._engine.handle, peer, path), "path")
+
+    def path_counters(self, peer: int, path: int) -> PathCounters | None:
+        """None: the peer is not prepared. Read from shared memory."""
+        stats = self._stats(peer)
+        if stats is None:
+            return None
+        c = stats.paths[path]
+        return PathCounters(
+            {name: getattr(c, name) for name in PATH_FIELDS},
+            py_addr(c.rx_remote),
+            py_addr(c.rx_local),
+        )
+
+    def path_activity(self, peer: int) -> tuple[int, int]:
+        """(datagrams sent, received) over all paths: tells a busy peer from an idle one; cheap."""
+        stats = self._stats(peer)
+        if stats is None:
+            return 0, 0
+        return (
+            sum(p.tx_datagrams for p in stats.paths),
+            sum(p.rx_datagrams for p in stats.paths),
+        )
+
+    def peer_counters(self, peer: int) -> dict[str, int] | None:
+        stats = self._stats(peer)
+        return None if stats is None else {name: getattr(stats, name) for name in PEER_FIELDS}
+
+    def _stats(self, peer: int) -> Any:
+        stats = lib.ws_peer_multipath_stats(self._engine.handle, peer)
+        return None if stats == ffi.NULL else stats
