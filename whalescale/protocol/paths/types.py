@@ -66,8 +66,10 @@ class PathSpec:
     """A path as the data plane is to have it (struct ws_path)."""
 
     id: int
-    local: Endpoint
+    #: None: path 0 while our address is not known; as the routing table says
+    local: Endpoint | None
     remote: Endpoint
+    #: 0: as the routing table says
     ifindex: int
     usable: bool
 
@@ -147,6 +149,7 @@ class PathSample:
 
 @dataclass(frozen=True, slots=True)
 class SetPaths:
+    #: all there are; what is not named is gone
     paths: tuple[PathSpec, ...]
     #: data goes over the usable ones; False: path 0 alone, as WireGuard does
     schedule: bool
@@ -203,7 +206,7 @@ class PathStatus:
     """A view of one path at one time. None: not known yet."""
 
     id: int
-    local: Endpoint
+    local: Endpoint | None
     remote: Endpoint
     interface: str
     state: PathState

@@ -1,0 +1,128 @@
+"""PATH_ANNOUNCE, both ways: which addresses we have, and what is taken of the peer's list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.paths.candidates import parse, reachable
+from whalescale.protocol.paths.frames import (
+    MAX_ENTRIES,
+    NO_LINK,
+    Announce,
+    Entry,
+    EntryKind,
+)
+from whalescale.protocol.paths.probing import Bucket
+from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.types import Endpoint
+
+LEAST_INTERVAL: Final = NS_PER_S
+REPEAT: Final = 60 * NS_PER_S
+#: after the start of a session: the first ones may get lost
+EARLY: Final = (NS_PER_S, 4 * NS_PER_S)
+#: lists taken from a peer; three at once, since they may bunch up on the way
+TAKEN_PER_S: Final = 1
+TAKEN_BURST: Final = 3
+
+
+class Announcer:
+    """Our list. `due_at` says when `next` has one to send."""
+
+    __slots__ = ("_early", "_entries", "_numbers", "_sent_at", "_serial", "due_at")
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._entries: tuple[Entry, ...] = ()
+        self._serial = 0
+        self._sent_at: int | None = None
+        self._early: list[int] = []
+        self.due_at: int | None = None
+
+    def number(self, interface: str) -> int:
+        """What the peer knows this interface by; NO_LINK: it is none of those announced."""
+        return self._numbers.get(interface, NO_LINK)
+
+    def begin(self, now: int) -> None:
+        """A session begins."""
+        self._early = [now + after for after in reversed(EARLY)]
+        self._soon(now)
+
+    def stop(self) -> None:
+        self.due_at = None
+        self._early = []
+
+    def update(
+        self,
+        links: Sequence[LocalLink],
+        port: int,
+        observed: Iterable[tuple[str, Endpoint]],
+        now: int,
+    ) -> None:
+        """`observed`: (interface, where the peer sees us from there)."""
+        present = {link.interface for link in links}
+        for interface in [i for i in self._numbers if i not in present]:
+            del self._numbers[interface]
+        for link in links:
+            if link.interface not in self._numbers:
+                free = (n for n in range(NO_LINK) if n not in self._numbers.values())
+                number = next(free, None)
+                if number is not None:
+                    self._numbers[link.interface] = number
+        found: dict[Endpoint, Entry] = {}
+        for link in links:
+            endpoint = Endpoint(link.ip, port)
+            if reachable(endpoint):
+                number = self.number(link.interface)
+                found.setdefault(endpoint, Entry(endpoint, EntryKind.INTERFACE, number))
+        for interface, endpoint in observed:
+            seen = Endpoint(endpoint.ip, endpoint.port)
+            address = parse(seen.ip)
+            if reachable(seen) and address is not None and not address.is_link_local:
+                number = self.number(interface)
+                found.setdefault(seen, Entry(seen, EntryKind.OBSERVED, number))
+        entries = tuple(list(found.values())[:MAX_ENTRIES])
+        if entries != self._entries:
+            self._entries = entries
+            self._serial = (self._serial + 1) % 256
+            if self.due_at is not None:
+                self._soon(now)
+
+    def next(self, now: int) -> Announce | None:
+        """`due_at` may be up."""
+        if self.due_at is None or self.due_at > now:
+            return None
+        while self._early and self._early[-1] <= now:
+            self._early.pop()
+        self._sent_at = now
+        self.due_at = self._early[-1] if self._early else now + REPEAT
+        return Announce(self._serial, self._entries) if self._entries else None
+
+    def _soon(self, now: int) -> None:
+        soonest = now if self._sent_at is None else max(now, self._sent_at + LEAST_INTERVAL)
+        self.due_at = soonest if self.due_at is None else min(self.due_at, soonest)
+
+
+class Listener:
+    """The peer's list."""
+
+    __slots__ = ("_bucket", "_serial")
+
+    def __init__(self) -> None:
+        self._serial: int | None = None
+        self._bucket = Bucket(TAKEN_PER_S, TAKEN_BURST)
+
+    def forget(self) -> None:
+        """The peer restarted: its serials begin anew."""
+        self._serial = None
+
+    def take(self, announce: Announce, now: int) -> tuple[tuple[Entry, ...] | None, str, int]:
+        """(the new list or None, reason to count, how often)."""
+        if self._serial is not None and not 0 < (announce.serial - self._serial) % 256 < 128:
+            return None, "", 0  # a repetition, or overtaken
+        if not self._bucket.take(now):
+            return None, "announce_rate", 1
+        self._serial = announce.serial
+        good = tuple(e for e in announce.entries if reachable(e.endpoint))
+        return good, "announce_address", len(announce.entries) - len(good)

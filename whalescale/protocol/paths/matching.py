@@ -1,0 +1,64 @@
+"""Which of the working paths take data: no bottleneck twice, no interface idle.
+
+A pair joins an interface of ours and one of the peer's. First the pairs of interfaces that none
+before has taken, shortest round trip first; then for each interface left its best pair, so that a
+host with two links and a host with one use both links. N separate subnets make N paths, and a
+router between them none more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from whalescale.protocol.paths.candidates import ends_of, near
+from whalescale.protocol.paths.frames import NO_LINK
+from whalescale.protocol.paths.health import Path
+from whalescale.protocol.paths.types import PathState
+
+#: round trips below this differ by chance
+FLOOR_US: Final = 500
+#: a path in use is left for one that is clearly better
+INCUMBENT: Final = 0.6
+NEAR: Final = 0.8
+
+
+def _order(path: Path) -> tuple[bool, float, list[str], int]:
+    rtt = float((path.rtt_min_us or path.srtt_us) + FLOOR_US)
+    if path.used:
+        rtt *= INCUMBENT
+    local = path.local.ip if path.local is not None else ""
+    if near(local, path.remote.ip):
+        rtt *= NEAR
+    # Equal ones: both sides choose the same.
+    addresses = sorted((local, path.remote.ip))
+    return path.state is PathState.DEGRADED, rtt, addresses, path.id
+
+
+def choose(paths: Iterable[Path]) -> set[int]:
+    """Numbers of the paths to use; empty if none works."""
+    working = sorted((p for p in paths if p.alive and not p.pin.disabled), key=_order)
+    known = [p for p in working if p.link is not None]
+    chosen: set[int] = set()
+    locals_: set[str] = set()
+    remotes: set[int | str] = set()
+    rest: list[Path] = []
+    for path in known:
+        local, remote = ends_of(path.interface, path.remote, path.remote_link)
+        if local in locals_ or remote in remotes:
+            rest.append(path)
+            continue
+        chosen.add(path.id)
+        locals_.add(local)
+        remotes.add(remote)
+    # An address without a number may be of an interface that has a path already.
+    numbered = all(p.remote_link != NO_LINK for p in known if p.id in chosen)
+    for path in rest:
+        local, remote = ends_of(path.interface, path.remote, path.remote_link)
+        another = remote not in remotes and numbered and path.remote_link != NO_LINK
+        if local not in locals_ or another:
+            chosen.add(path.id)
+            locals_.add(local)
+            remotes.add(remote)
+    # Through which interface an unknown local address leaves nobody knows.
+    return chosen or {p.id for p in working[:1]}

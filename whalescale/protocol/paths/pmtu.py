@@ -1,0 +1,103 @@
+"""How long a datagram one path carries: RFC 8899 (DPLPMTUD), by probes of full length.
+
+Sizes are UDP payload bytes. Up from a base that any path carries to what the tunnel's MTU needs
+and no further: first that, then the halves between.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from whalescale.protocol.limits import NS_PER_S
+
+BASE: Final = 1200
+#: probes of one size without an answer until it counts as too long (RFC 8899 MAX_PROBES)
+TRIES: Final = 3
+#: the search ends when it knows the size this well
+GRAIN: Final = 16
+#: RFC 8899 PMTU_RAISE_TIMER
+RAISE_INTERVAL: Final = 600 * NS_PER_S
+#: data header, transport header and tag around a packet (docs/multipath.md section 3)
+OVERHEAD: Final = 8 + 16 + 16
+OUTER_IPV4: Final = 20 + 8
+OUTER_IPV6: Final = 40 + 8
+
+
+def datagram_of(packet_bytes: int) -> int:
+    """The longest datagram that packets of this length make: padding stops at the limit."""
+    return packet_bytes + OVERHEAD
+
+
+class PmtuSearch:
+    """Inputs tell what was sent and answered; `due_at` says when to send `size`."""
+
+    __slots__ = ("_high", "_low", "_tries", "confirmed", "due_at", "searching", "size", "target")
+
+    def __init__(self, target: int, *, assumed: bool) -> None:
+        """`assumed`: believe in the target until probes say else, as WireGuard does."""
+        self.target = target
+        #: what may be sent
+        self.confirmed = target if assumed or target <= BASE else BASE
+        self.searching = False
+        self.size = target
+        self.due_at: int | None = None
+        self._low, self._high, self._tries = min(BASE, target), target, 0
+
+    @property
+    def max_packet(self) -> int:
+        return self.confirmed - OVERHEAD
+
+    def start(self, now: int) -> None:
+        """Search (again) from the top; what is confirmed stays until it is found wrong."""
+        self._low, self._high, self._tries = min(BASE, self.target), self.target, 0
+        self.size = self.target
+        self.searching = self.target > BASE
+        self.due_at = now if self.searching else None
+
+    def suspect(self, now: int) -> None:
+        """Long datagrams may get lost: only the base is sure until a probe is answered."""
+        self.confirmed = min(BASE, self.target)
+        self.start(now)
+
+    def retarget(self, target: int, now: int) -> None:
+        if target == self.target:
+            return
+        self.target = target
+        self.confirmed = min(self.confirmed, target)
+        self.start(now)
+
+    def timeout(self, now: int) -> bool:
+        """`due_at` is up. True: send a probe of `size` now (and `sent` it)."""
+        if not self.searching:
+            self.start(now)
+            return self.searching
+        if self._tries < TRIES:
+            return True
+        if self.confirmed >= self.size:
+            self.confirmed = min(BASE, self.target)
+        self._high = self.size - 1
+        self._next(now)
+        return self.searching
+
+    def sent(self, now: int, wait: int) -> None:
+        self._tries += 1
+        self.due_at = now + wait
+
+    def answered(self, size: int, now: int) -> None:
+        """A probe of this size arrived, whole."""
+        if size > self.confirmed:
+            self.confirmed = min(size, self.target)
+        if not self.searching or size <= self._low:
+            return
+        self._low = size
+        self._next(now)
+
+    def _next(self, now: int) -> None:
+        if self._high - self._low < GRAIN:
+            self.searching = False
+            self.due_at = now + RAISE_INTERVAL
+            return
+        # Never the top again: that is where the search began.
+        self.size = (self._low + self._high + 1) // 2
+        self._tries = 0
+        self.due_at = now

@@ -1,0 +1,186 @@
+"""What is known of the pairs that are not paths (yet), and how much may be sent to them.
+
+Nobody is sent more than they sent before they answered a probe, but for a few short probes to
+addresses that the authenticated peer or the user named; those are paced, counted and bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.paths.candidates import (
+    Candidate,
+    Pair,
+    Remote,
+    Source,
+    candidates,
+    reachable,
+)
+from whalescale.protocol.paths.frames import NO_LINK, Entry
+from whalescale.protocol.paths.health import ROUND
+from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.types import Endpoint
+
+#: UDP payload of a short probe: not shorter than the reply to it
+PROBE_DATAGRAM: Final = 80
+RETRY: Final = 30 * NS_PER_S
+RETRY_MOST: Final = 300 * NS_PER_S
+AMPLIFICATION: Final = 3
+CREDIT_MOST: Final = 4096
+MAX_OBSERVED: Final = 16
+OBSERVED_FOR: Final = 300 * NS_PER_S
+
+
+class Bucket:
+    """Tokens that come at a rate, up to a burst."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._rate, self._burst = per_second, burst
+        self._tokens = burst
+        self._at: int | None = None
+
+    def take(self, now: int) -> bool:
+        if self._at is not None and now > self._at:
+            self._tokens += (now - self._at) * self._rate / NS_PER_S
+            self._tokens = min(self._tokens, self._burst)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@dataclass(slots=True)
+class Memory:
+    """Of one candidate pair; outlives the path numbers that it is given."""
+
+    candidate: Candidate
+    #: when it may be probed (again)
+    next_at: int
+    #: bytes that may be sent before it is validated
+    credit: int = 0
+    #: rounds of probes in a row without an answer
+    rounds: int = 0
+    #: the peer sent from there
+    heard_at: int | None = None
+    #: it was heard of since it was last given up: it goes before the others
+    urgent: bool = False
+    #: see Path.replaces
+    replaces: Pair | None = None
+
+    def heard(self, datagram_bytes: int, now: int) -> None:
+        self.heard_at = now
+        self.credit = min(self.credit + AMPLIFICATION * datagram_bytes, CREDIT_MOST)
+
+    def begin(self) -> None:
+        """A round of probes: to an address that was named a few go unasked."""
+        if self.candidate.source is not Source.OBSERVED:
+            self.credit = max(self.credit, ROUND * PROBE_DATAGRAM)
+
+    def spend(self, datagram_bytes: int) -> bool:
+        """False: it must not be sent."""
+        if datagram_bytes > self.credit:
+            return False
+        self.credit -= datagram_bytes
+        return True
+
+    def give_up(self, now: int) -> None:
+        self.rounds += 1
+        self.next_at = now + min(RETRY << min(self.rounds - 1, 8), RETRY_MOST)
+        self.urgent = False
+
+
+@dataclass(slots=True)
+class Observed:
+    """A pair that the peer sent over without our knowing of it before."""
+
+    local_ip: str
+    remote: Endpoint
+    at: int
+    link: int = NO_LINK
+
+
+@dataclass(slots=True)
+class Book:
+    """Local addresses, the peer's addresses, and the candidates that they make."""
+
+    links: tuple[LocalLink, ...] = ()
+    port: int = 0
+    configured: tuple[Endpoint, ...] = ()
+    announced: tuple[Entry, ...] = ()
+    observed: dict[Pair, Observed] = field(default_factory=dict)
+    entries: dict[Pair, Memory] = field(default_factory=dict)
+
+    def link_of(self, local: Endpoint | None) -> LocalLink | None:
+        """The link that has this address."""
+        if local is None:
+            return None
+        for link in self.links:
+            if link.ip == local.ip and (not local.scope_id or link.ifindex == local.scope_id):
+                return link
+        return None
+
+    def remote_link(self, remote: Endpoint) -> int:
+        """The peer's number of the interface with this address, as far as announced."""
+        for entry in self.announced:
+            if entry.endpoint[:2] == remote[:2]:
+                return entry.link
+        return NO_LINK
+
+    def refresh(self, now: int, *, anew: bool = False) -> None:
+        """Make the candidates again; `anew`: those that failed before are tried at once."""
+        remotes = [
+            *(
+                Remote(o.remote, Source.OBSERVED, o.link, o.local_ip)
+                for o in sorted(self.observed.values(), key=lambda o: -o.at)
+            ),
+            *(Remote(e, Source.CONFIGURED, self.remote_link(e)) for e in self.configured),
+            *(Remote(e.endpoint, Source.ANNOUNCED, e.link) for e in self.announced),
+        ]
+        old = self.entries
+        self.entries = {}
+        for candidate in candidates(self.links, self.port, remotes):
+            memory = old.get(candidate.pair)
+            if memory is None:
+                memory = Memory(candidate, now)
+            else:
+                memory.candidate = candidate
+                if anew:
+                    memory.next_at, memory.rounds = min(memory.next_at, now), 0
+            self.entries[candidate.pair] = memory
+
+    def observe(self, pair: Pair, link: int, now: int) -> Memory | None:
+        """The peer sent over a pair that is no path. None: no address that a path could have."""
+        known = self.observed.get(pair)
+        if known is None:
+            if not reachable(pair[1]):
+                return None
+            while len(self.observed) >= MAX_OBSERVED:
+                del self.observed[min(self.observed, key=lambda p: self.observed[p].at)]
+            self.observed[pair] = Observed(*pair, now, link)
+        else:
+            known.at = now
+            if link != NO_LINK:
+                known.link = link
+        memory = self.entries.get(pair)
+        if memory is None or (link not in (NO_LINK, memory.candidate.remote_link)):
+            self.refresh(now)
+            memory = self.entries.get(pair)
+        return memory
+
+    def expire(self, now: int, keep: Sequence[Pair]) -> None:
+        """Forget what was observed long ago."""
+        old = [
+            pair
+            for pair, o in self.observed.items()
+            if now - o.at > OBSERVED_FOR and pair not in keep
+        ]
+        for pair in old:
+            del self.observed[pair]
+        if old:
+            self.refresh(now)
