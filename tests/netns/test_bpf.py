@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -277,6 +278,10 @@ def test_a_tunnel_behind_the_shield(lab: Lab, outer: int, dataplane: str) -> Non
     assert shield["handshake"] >= 1
     assert not any(n for k, n in shield.items() if k not in {"transport", "handshake"})
     (path,) = told["paths"]
+    seen = two.a.ws("top", "--once", "-n", "0.1", "-i", two.a.interface).stdout
+    assert f"{path['local']} → {path['remote']}" in seen
+    assert re.search(r"received +[\d,]+ datagrams, .*: transport [\d,]+", seen)
+    assert f"shield on {two.link.device(two.a.host)} (" in seen
     assert path["rx"]["bytes"] > 16 * MIB
     assert path["tx"]["bytes"] > 16 * MIB
     assert path["tx"]["types"].get("other", 0) == 0
@@ -342,6 +347,8 @@ def test_without_the_programs(lab: Lab, caps: str, dataplane: str, why: str) -> 
     assert why in told["reason"]
     shown = two.a.ws("status", "-i", two.a.interface).stdout
     assert "off, because" in shown
+    seen = two.a.ws("top", "--once", "-n", "0.1", "-i", two.a.interface).stdout
+    assert "shield and path counters off, because" in seen
     name, digest = two.b.serve(4 * MIB)
     assert two.a.fetch(http_url(two.b, name)) == digest
 

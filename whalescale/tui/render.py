@@ -12,13 +12,17 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from whalescale.status import Agent, Bpf, Counters, Peer, Status
-from whalescale.tui import text
+from whalescale.status import Agent, Counters, Peer, Status
+from whalescale.tui import paths, text
+from whalescale.tui.paths import Row
 from whalescale.tui.snapshot import UNKNOWN, View
 
 STATE_STYLES: Final = {"up": "green", "handshaking": "yellow", "idle": "cyan", "unreachable": "red"}
+#: the detail pane has at least so many lines, or is not there
 DETAIL_LINES: Final = 13
-HEADER_LINES: Final = 5
+HEADER_LINES: Final = 6
+#: a terminal lower than this goes without the header's line of the shield
+LOW: Final = 20
 #: from which width of the terminal on a column of the live table is there
 LIVE_COLUMNS: Final = {
     "peer": 0,
@@ -47,6 +51,8 @@ HELP: Final = (
     ("unreachable", "handshakes stay without an answer"),
     ("", ""),
     ("sent, received", "bytes on the wire (UDP payload), per second in bits"),
+    ("shield", "drops in the kernel what cannot be ours, and floods"),
+    ("strangers", "datagrams from where nothing was ever sent to"),
 )
 
 
@@ -75,16 +81,6 @@ def offloads(agent: Agent) -> str:
     return "no offloads" if len(off) == len(switches) else f"offloads but {', '.join(off)}"
 
 
-def bpf(b: Bpf) -> str:
-    """ "shield on eth0 (tc), dropped 12", or "off, because ..." """
-    if b.state == "off":
-        return f"off, because {text.plain(b.reason)}" if b.reason else "off"
-    where = ", ".join(f"{text.plain(i)} ({text.plain(h)})" for i, h in b.hooks.items())
-    dropped = sum(n for what, n in b.shield.items() if what not in {"transport", "handshake"})
-    line = f"shield on {where or 'no interface'}, dropped {text.human_count(dropped)}"
-    return f"{line}; {text.plain(b.reason)}" if b.reason else line
-
-
 def workers(agent: Agent) -> str:
     """ "2 workers, pinned to CPUs, busy polling 50 us"."""
     parts = [f"{agent.workers} worker{'s' if agent.workers != 1 else ''}"]
@@ -106,7 +102,7 @@ def summary(status: Status) -> Table:
         "addresses": ", ".join(dict.fromkeys([*a.addresses, a.overlay_address])),
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
         "data plane": f"{a.backend}, {a.cipher}, {workers(a)}, {offloads(a)}",
-        "bpf": bpf(status.bpf),
+        "bpf": paths.shield(status.bpf),
         "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",
         "received": f"{text.human_bytes(c.rx_bytes)}, {text.human_count(c.rx_packets)} packets",
         "dropped": drops(c),
@@ -180,7 +176,7 @@ def _table(names: Sequence[str]) -> Table:
     return table
 
 
-def header(view: View, width: int) -> Panel:
+def header(view: View, width: int, low: bool = False) -> Panel:
     a, c = view.current.agent, view.current.counters
     up = sum(p.state == "up" for p in view.current.peers)
     line = Text(no_wrap=True, overflow="ellipsis")
@@ -199,15 +195,15 @@ def header(view: View, width: int) -> Panel:
         third.append("paused: space goes on", style="bold yellow")
     else:
         third.append(text.plain(", ".join(a.addresses)), style="dim")
+    lines = [line, second, third]
+    if not low:
+        guard = Text(paths.guard(view), style="dim", no_wrap=True, overflow="ellipsis")
+        lines.insert(2, guard)
     title = text.plain(f"whalescale {a.interface}")
-    return Panel(Group(line, second, third), title=title, title_align="left", width=width)
+    return Panel(Group(*lines), title=title, title_align="left", width=width)
 
 
-def detail(view: View, width: int) -> Panel:
-    """The chosen peer, with the history of its rates."""
-    peer = next((p for p in view.current.peers if p.name == view.selected), None)
-    if peer is None:
-        return Panel(Text("no peer", style="dim"), title="peer", title_align="left", width=width)
+def _detail_rows(view: View, peer: Peer, width: int) -> list[Row]:
     history = view.history.get(peer.name, ())
     r = view.rates.get(peer.name, UNKNOWN)
     bars = max(min(width - 36, 120), 8)
@@ -216,36 +212,59 @@ def detail(view: View, width: int) -> Panel:
     psk = "with" if peer.preshared_key else "without"
     mode = "extended" if peer.extended else "plain WireGuard"
     every = f"{peer.persistent_keepalive} s" if peer.persistent_keepalive else "off"
-    lines = [
-        ("↑ sent", f"{text.sparkline([t for t, _ in history], bars)} {text.human_rate(r.tx_bps)}"),
-        (
+    found = [
+        Row(
+            0,
+            "↑ sent",
+            f"{text.sparkline([t for t, _ in history], bars)} {text.human_rate(r.tx_bps)}",
+        ),
+        Row(
+            0,
             "↓ received",
             f"{text.sparkline([x for _, x in history], bars)} {text.human_rate(r.rx_bps)}",
         ),
-        (
+        Row(
+            0,
             "total",
             f"{text.human_bytes(peer.tx_bytes)} sent, {text.human_bytes(peer.rx_bytes)} received; "
             f"packets {text.human_count(peer.tx_packets)}, {text.human_count(peer.rx_packets)}",
         ),
-        ("path", f"{peer.local or 'any'} → {peer.endpoint or 'not known yet'}"),
-        ("candidates", candidates),
-        ("allowed IPs", ", ".join(peer.allowed_ips) or text.NONE),
-        ("last seen", f"{text.human_ago(peer.last_received_s)}, {peer.staged} packets waiting"),
-        ("session", f"{mode}, {psk} preshared key, keepalive {every}"),
-        ("key", key),
+        *paths.rows(view, peer),
+        Row(0, "candidates", candidates),
+        Row(0, "allowed IPs", ", ".join(peer.allowed_ips) or text.NONE),
+        Row(
+            0,
+            "last seen",
+            f"{text.human_ago(peer.last_received_s)}, {peer.staged} packets waiting",
+        ),
+        Row(0, "session", f"{mode}, {psk} preshared key, keepalive {every}"),
+        Row(3, "key", key),
     ]
     events = [e for e in view.current.events if e.peer in {peer.name, None}][-2:]
     for event in events:
         # UTC, so that the picture is the same wherever it is drawn
         at = time.strftime("%H:%M:%S", time.gmtime(max(event.t, 0)))
-        lines.append((f"{at} UTC", event.event))
+        found.append(Row(5, f"{at} UTC", event.event))
+    return found
+
+
+def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int]:
+    """The chosen peer: the history of its rates, its paths. And its height: at most `lines`."""
+    peer = next((p for p in view.current.peers if p.name == view.selected), None)
+    if peer is None:
+        none = Text("no peer", style="dim")
+        return Panel(none, title="peer", title_align="left", width=width), 3
+    found = paths.fitting(
+        _detail_rows(view, peer, width), None if lines is None else max(lines - 2, 1)
+    )
     table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column(style="bold", no_wrap=True)
+    names = max(len(row.name) for row in found)
+    table.add_column(style="bold", no_wrap=True, min_width=names)
     table.add_column(no_wrap=True, overflow="ellipsis")
-    for name, value in lines:
-        table.add_row(name, _cell(value))
+    for row in found:
+        table.add_row(row.name, _cell(row.value))
     title = Text.assemble(text.plain(peer.name), " ", state(peer))
-    return Panel(table, title=title, title_align="left", width=width)
+    return Panel(table, title=title, title_align="left", width=width), len(found) + 2
 
 
 def help_panel(width: int) -> Panel:
@@ -272,14 +291,20 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     """The whole live view for a terminal of this size."""
     if view.help:
         return Group(header(view, width), help_panel(width))
-    parts: list[RenderableType] = [header(view, width)]
+    low = height < LOW
+    parts: list[RenderableType] = [header(view, width, low)]
     # The table's head takes two lines, the hints one.
-    left = height - HEADER_LINES - 3
-    with_detail = left >= DETAIL_LINES + 3 and bool(view.current.peers)
-    lines = max(left - (DETAIL_LINES if with_detail else 0), 1)
-    parts.append(live_table(view, visible(view, lines), width))
-    if with_detail:
-        parts.append(detail(view, width))
+    left = height - HEADER_LINES + low - 3
+    count = len(view.current.peers)
+    pane: Panel | None = None
+    if left >= DETAIL_LINES + 2 and count:
+        # The peers get a third of the lines, the pane the rest, as far as either needs them.
+        most = max(left - max(min(count, left // 3), 2), DETAIL_LINES)
+        pane, lines = detail(view, width, most)
+        left -= lines
+    parts.append(live_table(view, visible(view, max(left, 1)), width))
+    if pane is not None:
+        parts.append(pane)
     parts.append(Text(HINTS, style="dim", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
@@ -291,5 +316,5 @@ def once(view: View, width: int) -> RenderableType:
         live_table(view, view.current.peers, width),
     ]
     if view.current.peers:
-        parts.append(detail(view, width))
+        parts.append(detail(view, width)[0])
     return Group(*parts)

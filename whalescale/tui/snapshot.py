@@ -7,9 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from whalescale.status import Peer, Status
+from whalescale.status import BpfPath, Peer, Status
 
 HISTORY: Final = 240
+#: what of the shield's counters it let through; it dropped the rest
+SHIELD_PASSED: Final = ("transport", "handshake")
 
 
 class Rate(NamedTuple):
@@ -30,6 +32,10 @@ class View:
     total: Rate = UNKNOWN
     #: by peer name
     rates: dict[str, Rate] = field(default_factory=dict)
+    #: by (local, remote), as the eBPF programs counted
+    path_rates: dict[tuple[str, str], Rate] = field(default_factory=dict)
+    #: datagrams that the shield dropped, per second; None: not known
+    dropped_pps: float | None = None
     #: by peer name: (tx, rx) per interval, oldest first
     history: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     selected: str | None = None
@@ -52,6 +58,25 @@ def _bps(before: int, after: int, seconds: float) -> float | None:
     return (after - before) * 8 / seconds if after >= before else None
 
 
+def _path_rates(before: Status, after: Status, seconds: float) -> dict[tuple[str, str], Rate]:
+    old = {(p.local, p.remote): p for p in before.bpf.paths}
+    return {
+        key: _path_rate(old.get(key), p, seconds)
+        for p in after.bpf.paths
+        if (key := (p.local, p.remote))
+    }
+
+
+def _path_rate(before: BpfPath | None, after: BpfPath, seconds: float) -> Rate:
+    """A path that is new was at 0."""
+    tx, rx = (before.tx.bytes, before.rx.bytes) if before is not None else (0, 0)
+    return Rate(_bps(tx, after.tx.bytes, seconds), _bps(rx, after.rx.bytes, seconds))
+
+
+def _dropped(status: Status) -> int:
+    return sum(n for what, n in status.bpf.shield.items() if what not in SHIELD_PASSED)
+
+
 def first(status: Status) -> View:
     return View(current=status, selected=status.peers[0].name if status.peers else None)
 
@@ -69,8 +94,11 @@ def advance(view: View, status: Status) -> View:
         name: (*view.history.get(name, ())[-HISTORY + 1 :], (r.tx_bps or 0.0, r.rx_bps or 0.0))
         for name, r in rates.items()
     }
-    total = Rate()
+    total, path_rates, dropped_pps = Rate(), {}, None
     if seconds > 0:
+        path_rates = _path_rates(before, status, seconds)
+        if (dropped := _dropped(status) - _dropped(before)) >= 0:
+            dropped_pps = dropped / seconds
         total = Rate(
             _bps(before.counters.tx_bytes, status.counters.tx_bytes, seconds),
             _bps(before.counters.rx_bytes, status.counters.rx_bytes, seconds),
@@ -82,6 +110,8 @@ def advance(view: View, status: Status) -> View:
         current=status,
         total=total,
         rates=rates,
+        path_rates=path_rates,
+        dropped_pps=dropped_pps,
         history=history,
         selected=selected,
         trouble="",

@@ -88,6 +88,8 @@ def terminal(agent: FakeAgent) -> Iterator[Terminal]:
 
 def test_draws_and_quits(terminal: Terminal) -> None:
     assert ALT_SCREEN_ON in terminal.seen
+    terminal.wait_for(b"transport 896, initiation 3")
+    assert b"shield on eth0 (tc), dropped 42" in terminal.seen
     terminal.type(b"?")
     terminal.wait_for(b"any key closes it")
     terminal.type(b"x\x1b[B")
