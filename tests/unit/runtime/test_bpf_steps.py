@@ -15,7 +15,7 @@ from whalescale.dataplane.programs import Hook, PathCounts, Program, Programs, S
 from whalescale.protocol.types import Endpoint, EndpointChanged, HandshakeGaveUp
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.netlink import LocalAddress
-from whalescale.tui.render import bpf as line
+from whalescale.tui.paths import shield as line
 
 LO = 1
 
