@@ -17,9 +17,21 @@ FOLLOW = 32
 MAX_GAPS = 32
 NEVER = 2**64 - 1
 STATS = (
-    "delivered in_order held gaps gaps_filled skipped skipped_full late duplicates refused wait_us"
-    " wait_max_us depth depth_max"
-).split()
+    "delivered",
+    "in_order",
+    "held",
+    "gaps",
+    "gaps_filled",
+    "skipped",
+    "skipped_full",
+    "late",
+    "duplicates",
+    "refused",
+    "wait_us",
+    "wait_max_us",
+    "depth",
+    "depth_max",
+)
 
 
 @dataclass

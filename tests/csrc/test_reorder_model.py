@@ -1,4 +1,4 @@
-"""The reordering buffer in C and its model in Python: the same vectors, the same random schedules."""
+"""The reordering buffer in C and its model in Python: the same vectors and random schedules."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def schedule(rng: random.Random, stored: int) -> list[str]:
 
 
 def test_c_does_what_the_model_does(binary: Path) -> None:
-    rng = random.Random(0x5EED)  # noqa: S311: a schedule, not a key
+    rng = random.Random(0x5EED)  # noqa: S311
     total: dict[str, int] = dict.fromkeys(STATS, 0)
     for _ in range(4):
         lines, expected = [], []
