@@ -54,11 +54,8 @@ class FlatTuner:
         self.limits[path_id] = (degraded, tier, cap, max_packet)
 
     def sample(self, samples, rtts, now):
-        assert set(samples) <= set(self.limits)
         params = {
-            n: PathParams(
-                1_000_000, 100_000, 0, 1, limit[1], limit[0], 0, limit[3], 100_000
-            )
+            n: PathParams(1_000_000, 100_000, 0, 1, limit[1], limit[0], 0, limit[3], 100_000)
             for n, limit in self.limits.items()
             if limit
         }
@@ -127,7 +124,9 @@ class Side:
     def used(self):
         """(local ip, remote ip) of the paths that take data."""
         if self.set is None or not self.set.schedule:
-            return {(p.local.ip if p.local else None, p.remote.ip) for p in self.set.paths if not p.id}
+            return {
+                (p.local.ip if p.local else None, p.remote.ip) for p in self.set.paths if not p.id
+            }
         return {(p.local.ip, p.remote.ip) for p in self.set.paths if p.usable}
 
     def drain(self) -> None:
@@ -189,7 +188,9 @@ class PathWorld:
         #: bytes by (from, to) and direction, until the receiver of them answered a probe
         self.sent: Counter = Counter()
         self.datagrams = 0
-        self.a = Side(self, "a", [link(f"10.{k}.0.1", k, f"eth{k}") for k in range(near)], **settings)
+        self.a = Side(
+            self, "a", [link(f"10.{k}.0.1", k, f"eth{k}") for k in range(near)], **settings
+        )
         self.b = Side(self, "b", [link(f"10.{k}.0.2", k, f"if{k}") for k in range(far)], **settings)
 
     def join(self, at_a: str, at_b: str, **way) -> Way:
@@ -226,8 +227,10 @@ class PathWorld:
         way = self.way(side, spec)
         if way is None or not way.up or self.rng.random() < way.loss or size + 28 > way.mtu:
             return
-        local = spec.local.ip if spec.local else next(
-            k.ip for k in side.links if self.find(k.ip, spec.remote.ip)
+        local = (
+            spec.local.ip
+            if spec.local
+            else next(k.ip for k in side.links if self.find(k.ip, spec.remote.ip))
         )
 
         def deliver() -> None:

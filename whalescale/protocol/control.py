@@ -30,6 +30,12 @@ class Feature(IntFlag):
 
     PARTIAL = 1  # inner checksums left to the receiver's kernel
     RUN = 2  # hints that a packet continues the one before
+    URGENT = 4  # packets ahead of their turn
+    AGAIN = 8  # second copies
+    MULTIPATH = 16  # I keep order, send ACKs and answer probes
+
+
+_KNOWN = sum(Feature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ def decode_offer(data: bytes) -> Offer:
     if len(data) < OFFER_BYTES:
         raise ControlError("control_length")
     _, _, flags, max_path, features, epoch, next_seq, depth, _ = _OFFER.unpack_from(data)
-    known = Feature(features & int(Feature.PARTIAL | Feature.RUN))
+    known = Feature(features & _KNOWN)
     return Offer(bool(flags & 1), max_path, known, epoch, next_seq, depth)
 
 

@@ -16,7 +16,8 @@ OFFER_GRACE = 3 * NS_PER_S
 #: between two answers to offers: a peer that does not listen is not answered without end
 ANSWER_INTERVAL = NS_PER_S // 5
 FEATURES = Feature.PARTIAL | Feature.RUN
-MAX_PATH = 0  # paths beyond the first are not spoken yet
+MULTIPATH = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
+MAX_PATH = 7
 REORDER_DEPTH = 128
 
 
@@ -27,15 +28,19 @@ class ExtendedMode:
         "_answered_at",
         "_epoch",
         "_grace_at",
-        "_heard",
         "_resends",
         "active",
+        "heard",
+        "multipath",
         "peer_epoch",
     )
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, *, multipath: bool = False) -> None:
+        """`multipath`: offer to speak of paths; may be changed at any time."""
         self._epoch = epoch
-        self._heard = False  # an offer on the keypair in use
+        self.multipath = multipath
+        #: an offer came on the keypair in use
+        self.heard = False
         self._resends: list[int] = []  # deadlines, earliest last
         self._grace_at: int | None = None
         self._answered_at: int | None = None
@@ -45,7 +50,7 @@ class ExtendedMode:
 
     def session_started(self, now: int) -> Offer:
         """A new keypair is in use: offer."""
-        self._heard = False
+        self.heard = False
         self._resends = [now + after for after in reversed(RESEND_AFTER)]
         self._grace_at = now + OFFER_GRACE if self.active else None
         return self._offer()
@@ -54,11 +59,11 @@ class ExtendedMode:
         """No keypair any more; the next one starts plain."""
         self._resends = []
         self._grace_at = None
-        self.active = self._heard = False
+        self.active = self.heard = False
 
     def received(self, offer: Offer, now: int) -> Offer | None:
         self.peer_epoch = offer.epoch
-        self.active = self._heard = True
+        self.active = self.heard = True
         self._grace_at = None
         if offer.heard:
             self._resends = []
@@ -86,4 +91,5 @@ class ExtendedMode:
         return self._offer() if due else None
 
     def _offer(self) -> Offer:
-        return Offer(self._heard, MAX_PATH, FEATURES, self._epoch, 0, REORDER_DEPTH)
+        features, paths = (FEATURES | MULTIPATH, MAX_PATH) if self.multipath else (FEATURES, 0)
+        return Offer(self.heard, paths, features, self._epoch, 0, REORDER_DEPTH)

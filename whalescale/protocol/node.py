@@ -12,19 +12,24 @@ from collections.abc import Callable, Iterable
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
-from whalescale.protocol.control import ControlError, FrameType, Offer, decode_offer, encode_offer
-from whalescale.protocol.control import frame_type as control_type
 from whalescale.protocol.cookie import CookieChecker, LoadMonitor, RateLimiter
-from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.indices import IndexTable
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
+from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.noise import (
     HandshakeError,
     InitiatorHandshake,
     KeyPair,
     ResponderHandshake,
     TransportKeys,
+)
+from whalescale.protocol.paths.types import (
+    LocalLink,
+    MultipathSettings,
+    PathSample,
+    PathStatus,
+    Pin,
 )
 from whalescale.protocol.peer import Peer, Pending, Session, checked_keys
 from whalescale.protocol.registry import Registry
@@ -34,7 +39,6 @@ from whalescale.protocol.types import (
     Endpoint,
     EndpointChanged,
     Event,
-    ExtendedModeChanged,
     HandshakeCompleted,
     HandshakeGaveUp,
     HandshakeUnanswered,
@@ -44,7 +48,6 @@ from whalescale.protocol.types import (
     PeerHandle,
     PeerIdentified,
     PeerStatus,
-    SendControl,
     SendKeepalive,
     Transmit,
 )
@@ -62,8 +65,12 @@ class Node:
         limits: Limits | None = None,
         random: Callable[[int], bytes],
         wall_clock: Callable[[], int],
+        multipath: MultipathSettings | None = None,
     ) -> None:
-        """`random(n)`: n bytes fit for keys. `wall_clock()`: ns since 1970, for TAI64N."""
+        """`random(n)`: n bytes fit for keys. `wall_clock()`: ns since 1970, for TAI64N.
+
+        `multipath`: what peers with a node ID are offered; None where the data plane has no paths.
+        """
         self._limits = limits if limits is not None else Limits()
         self._random = random
         self._wall_clock = wall_clock
@@ -81,7 +88,6 @@ class Node:
         self._last_handle = 0
         self._registry = Registry(self._static, identity.static_public, identity.fingerprint)
         self._indices = IndexTable(random)
-        self._epoch = int.from_bytes(random(8), "little")
         self._by_nonce: dict[bytes, Peer] = {}
 
         self._timers = TimerQueue()
@@ -90,6 +96,7 @@ class Node:
         self._under_load = False
         #: Every refused datagram, by reason (docs/wire.md lists them).
         self.drops: Counter[str] = Counter()
+        self._multipath = Multipath(multipath, random, self._events, self.drops)
 
     # peers
 
@@ -143,6 +150,7 @@ class Node:
         p.config = config
         if config.endpoints != old.endpoints and config.endpoints:
             p.turn = 0
+            self._multipath.remotes_changed(p, now)
             # An endpoint that carries a session is worth more than a newly written one.
             if p.endpoint not in config.endpoints and not p.has_usable_session(now):
                 self._choose_endpoint(p, config.endpoints[0], now)
@@ -259,6 +267,8 @@ class Node:
         p = self._peers.get(peer)
         if p is not None:
             p.endpoint, p.local, p.turn = remote, local, 0
+            self._multipath.endpoint_changed(p, now)
+            self._rearm(p)
 
     def activity(self, peer: PeerHandle, activity: Activity, now: int) -> None:
         """A newer sample of what the data plane saw."""
@@ -267,20 +277,86 @@ class Node:
             p.activity = activity
             self._rearm(p)
 
-    def receive_control(self, peer: PeerHandle, frame: bytes, now: int) -> None:
-        """A control frame from inside the peer's session. Never raises on hostile bytes."""
+    def receive_control(
+        self,
+        peer: PeerHandle,
+        frame: bytes,
+        now: int,
+        *,
+        path: int = 0,
+        remote: Endpoint | None = None,
+        local: Endpoint | None = None,
+        datagram_bytes: int = 0,
+    ) -> None:
+        """A control frame from inside the peer's session. Never raises on hostile bytes.
+
+        `path`: the peer's number of the path that it came by, from `remote` to `local`.
+        `datagram_bytes`: UDP payload that it came in.
+        """
         p = self._peers.get(peer)
-        if p is None:
-            return
-        try:
-            if control_type(frame) is not FrameType.OFFER:
-                raise ControlError("control_type")
-            offer = decode_offer(frame)
-        except ControlError as e:
-            self.drops[str(e)] += 1
-            return
-        if p.extended is not None:
-            self._follow(p, p.extended.received(offer, now))
+        if p is not None:
+            at = (p.endpoint, p.local) if remote is None else (remote, local)
+            self._multipath.receive(p, frame, path, *at, datagram_bytes, now)
+            self._rearm(p)
+
+    # inputs: paths (protocol/paths/manager.py says what they mean)
+
+    def set_locals(self, links: Sequence[LocalLink], port: int, now: int) -> None:
+        """Every address of this host that UDP may leave from, and our UDP port."""
+        self._multipath.set_locals(tuple(self._peers.values()), links, port, now)
+        self._rearm_all()
+
+    def set_multipath(self, settings: MultipathSettings | None, mtu: int, now: int) -> None:
+        """The configuration's `[multipath]`, and the tunnel's MTU as configured."""
+        self._multipath.set_settings(tuple(self._peers.values()), settings, mtu, now)
+        self._rearm_all()
+
+    def path_samples(self, peer: PeerHandle, samples: dict[int, PathSample], now: int) -> None:
+        """What the data plane counted on the peer's paths, by number; each tick."""
+        p = self._peers.get(peer)
+        if p is not None:
+            self._multipath.sample(p, samples, now)
+            self._rearm(p)
+
+    def path_moved(
+        self, peer: PeerHandle, path: int, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """What has the peer's path number comes from elsewhere than before."""
+        p = self._peers.get(peer)
+        if p is not None:
+            self._multipath.path_moved(p, path, remote, local, now)
+            self._rearm(p)
+
+    def path_silent(self, peer: PeerHandle, path: int, now: int) -> None:
+        """Data on our path was out for its rescue_us without a word."""
+        p = self._peers.get(peer)
+        if p is not None:
+            self._multipath.path_silent(p, path, now)
+            self._rearm(p)
+
+    def pin_path(
+        self,
+        peer: PeerHandle,
+        pin: Pin,
+        now: int,
+        *,
+        local: str | None = None,
+        remote: str | None = None,
+        interface: str | None = None,
+    ) -> None:
+        """Of the peer's paths with these IPs and interface, now and later; None: any.
+
+        KeyError: no such peer.
+        """
+        p = self._peers[peer]
+        p.pins.set(pin, local, remote, interface)
+        self._multipath.pinned(p, now)
+        self._rearm(p)
+
+    def path_status(self, peer: PeerHandle) -> list[PathStatus]:
+        """Empty while the peer speaks of no paths. KeyError: no such peer."""
+        paths = self._peers[peer].paths
+        return paths.status() if paths is not None else []
 
     # outputs
 
@@ -298,6 +374,10 @@ class Node:
     def _rearm(self, peer: Peer) -> None:
         self._timers.set(peer.handle, peer.deadline())
 
+    def _rearm_all(self) -> None:
+        for peer in self._peers.values():
+            self._rearm(peer)
+
     def _run_timers(self, peer: Peer, now: int) -> None:
         if peer.zero_at is not None and peer.zero_at <= now:
             peer.zero_at = None
@@ -305,13 +385,8 @@ class Node:
             if peer.handshake_at is None:
                 self._drop_pending(peer)
             self._events.append(KeypairsExpired(peer.handle))
-            if peer.extended is not None:
-                peer.extended.session_ended()
-                self._follow(peer, None)
-        if peer.extended is not None:
-            at = peer.extended.deadline()
-            if at is not None and at <= now:
-                self._follow(peer, peer.extended.handle_timeout(now))
+            self._multipath.session_ended(peer, now)
+        self._multipath.handle_timeout(peer, now)
         passive, new_handshake, persistent = peer.due(now)
         if passive:
             peer.keepalive_sent = now
@@ -392,10 +467,13 @@ class Node:
         if peer.unanswered % (self._limits.max_handshake_attempts + 1) == 0:
             self._events.append(HandshakeUnanswered(peer.handle))
         peer.handshake_at = now + self._retransmit_delay()
-        remote = to if to is not None else peer.next_candidate()
-        if remote is None:
-            return  # the attempts run out, unless an endpoint turns up
-        local = peer.local if remote == peer.endpoint else None
+        if to is not None:
+            remote, local = to, peer.local if to == peer.endpoint else None
+        else:
+            route = peer.next_candidate()
+            if route is None:
+                return  # the attempts run out, unless an endpoint turns up
+            remote, local = route
         peer.handshake_sent = now
         if peer.static_public is None:
             data = self._bootstrap_request(peer)
@@ -431,7 +509,7 @@ class Node:
         keys = pending.handshake.consume_response(response.noise)
         peer.pending = None  # its index lives on in the session
         peer.handshake_received = now
-        self._roam(peer, remote, local)
+        self._roam(peer, remote, local, now)
         session = Session(pending.local_index, now, initiator=True)
         self._indices.free(peer.install_as_initiator(session))
         self._session_derived(peer, session, response.sender, keys, now)
@@ -478,7 +556,7 @@ class Node:
         if peer.pending is not None and self._static_public < handshake.remote_static:
             self._drop_pending(peer)
         peer.handshake_received = peer.handshake_sent = now
-        self._roam(peer, remote, local)
+        self._roam(peer, remote, local, now)
         session = Session(self._indices.new(peer), now, initiator=False)
         self._indices.free(peer.install_as_responder(session))
         self._session_derived(peer, session, initiation.sender, keys, now)
@@ -566,33 +644,24 @@ class Node:
             peer.round_trip = round_trip
         initiator = round_trip is not None
         self._events.append(HandshakeCompleted(peer.handle, initiator, round_trip))
-        # A vanilla WireGuard peer, one known by its X25519 key alone, is never offered anything.
-        if peer.node_id is not None:
-            if peer.extended is None:
-                peer.extended = ExtendedMode(self._epoch)
-            self._follow(peer, peer.extended.session_started(now))
+        self._multipath.session_started(peer, now)
 
-    def _follow(self, peer: Peer, offer: Offer | None) -> None:
-        """Send the offer, and tell the data plane where the mode has changed."""
-        if offer is not None:
-            self._events.append(SendControl(peer.handle, encode_offer(offer)))
-        active = peer.extended is not None and peer.extended.active
-        if active != peer.frames:
-            peer.frames = active
-            self._events.append(ExtendedModeChanged(peer.handle, active))
-
-    def _roam(self, peer: Peer, remote: Endpoint, local: Endpoint | None) -> None:
+    def _roam(self, peer: Peer, remote: Endpoint, local: Endpoint | None, now: int) -> None:
         """An authentic message came from `remote`: that is where the peer is."""
         peer.turn = 0
+        if peer.paths is not None and peer.paths.knows(remote, local):
+            return  # another of its paths; path 0 stays where it is
         if (peer.endpoint, peer.local) != (remote, local):
             peer.endpoint, peer.local = remote, local
             self._events.append(EndpointChanged(peer.handle, remote, local))
+            self._multipath.endpoint_changed(peer, now)
 
     def _choose_endpoint(self, peer: Peer, endpoint: Endpoint, now: int) -> None:
         unreachable = peer.endpoint is None
         if peer.endpoint != endpoint:
             peer.endpoint, peer.local = endpoint, None
             self._events.append(EndpointChanged(peer.handle, endpoint))
+            self._multipath.endpoint_changed(peer, now)
         peer.turn = 0
         if unreachable and peer.handshake_at is not None:
             # A handshake was wanted while there was nowhere to send it.

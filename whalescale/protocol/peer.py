@@ -17,6 +17,8 @@ from whalescale.protocol.cookie import CookieGenerator
 from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.noise import PSK_BYTES, InitiatorHandshake, KeyPair
+from whalescale.protocol.paths.manager import PathManager
+from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.types import Activity, Endpoint, PeerConfig, PeerHandle, PeerStatus
 
 _IDLE: Final = Activity()
@@ -116,8 +118,10 @@ class Peer:
         "node_id",
         "nonce",
         "observed",
+        "paths",
         "pending",
         "persistent_fired",
+        "pins",
         "previous",
         "round_trip",
         "static_public",
@@ -146,6 +150,8 @@ class Peer:
         self.index_modulus, self.index_residue = 1, 0  # what our receiver indices are congruent to
 
         self.extended: ExtendedMode | None = None  # None until the first session
+        self.paths: PathManager | None = None  # None until the peer says that it speaks multipath
+        self.pins = Pins()
         self.frames = False  # what the data plane was told of it
 
         # Handshakes. `handshake_at` is the retransmission of an initiation or bootstrap request.
@@ -195,13 +201,23 @@ class Peer:
 
     # candidates
 
-    def next_candidate(self) -> Endpoint | None:
-        """Where the next initiation goes: the endpoint in use first, then the others in turn."""
-        others = [e for e in self.config.endpoints if e != self.endpoint]
-        candidates = others if self.endpoint is None else [self.endpoint, *others]
+    def next_candidate(self) -> tuple[Endpoint, Endpoint | None] | None:
+        """Where the next initiation goes, and from where (None: as the routing table says).
+
+        The endpoint in use first, then the others in turn. If path 0 has failed, the paths that
+        work go before it.
+        """
+        candidates: dict[Endpoint, Endpoint | None] = {}
+        if self.paths is not None and not self.paths.first_works:
+            candidates.update(reversed(self.paths.routes()))
+            candidates = dict(reversed(candidates.items()))
+        if self.endpoint is not None:
+            candidates.setdefault(self.endpoint, self.local)
+        for endpoint in self.config.endpoints:
+            candidates.setdefault(endpoint, None)
         if not candidates:
             return None
-        chosen = candidates[self.turn % len(candidates)]
+        chosen = list(candidates.items())[self.turn % len(candidates)]
         self.turn += 1
         return chosen
 
@@ -306,6 +322,7 @@ class Peer:
                 self._new_handshake_at(),
                 self._persistent_keepalive_at(),
                 self.extended.deadline() if self.extended is not None else None,
+                self.paths.deadline() if self.paths is not None else None,
             )
             if at is not None
         ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from whalescale.protocol.paths.types import Action
 
 #: Index of a peer in the node, stable until it is removed. Chosen by `Node.add_peer`.
 PeerHandle = int
@@ -164,6 +167,25 @@ class ExtendedModeChanged:
     active: bool
 
 
+@dataclass(frozen=True, slots=True)
+class MultipathStarted:
+    """Get ready for paths, before the first `PathAction` and before frames flow.
+
+    `reset`: the peer restarted, its seqs and numbers begin anew; ours go on.
+    """
+
+    peer: PeerHandle
+    reset: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PathAction:
+    """What the peer's path manager wants done, in this order (protocol/paths/types.py)."""
+
+    peer: PeerHandle
+    action: Action
+
+
 Event = (
     KeypairReady
     | KeypairsExpired
@@ -175,4 +197,6 @@ Event = (
     | PeerIdentified
     | SendControl
     | ExtendedModeChanged
+    | MultipathStarted
+    | PathAction
 )

@@ -75,19 +75,23 @@ class PathManager:
         *,
         tuner: Callable[[MultipathSettings], Tuner],
         mtu: int = DEFAULT_MTU,
+        highest: int = MAX_PATHS - 1,
+        pins: Pins | None = None,
         drops: Counter[str] | None = None,
     ) -> None:
-        """`port`: our UDP port. `mtu`: the tunnel's, as configured: longest inner packet."""
+        """`port`: our UDP port. `mtu`: the tunnel's, as configured: longest inner packet.
+        `highest`: path number that the peer takes. `pins`: what the user said before.
+        """
         self._settings = settings
         self._random = random
         #: every refused frame, by reason
         self.drops: Counter[str] = Counter() if drops is None else drops
         self._actions: deque[Action] = deque()
-        self._table = Table()
+        self._table = Table(min(highest, MAX_PATHS - 1))
         self._book = Book(port=port)
         self._announcer = Announcer()
         self._listener = Listener()
-        self._pins = Pins()
+        self._pins = Pins() if pins is None else pins
         self._supply = Supply(settings, tuner, mtu, self._actions)
         self._mtu = mtu
         self._replies = Bucket(REPLIES_PER_S, REPLIES_PER_S)
@@ -300,9 +304,13 @@ class PathManager:
     ) -> None:
         """Of every path with this local IP, remote IP and interface, now and later; None: any."""
         self._pins.set(pin, local, remote, interface)
+        self.pinned(now)
+
+    def pinned(self, now: int) -> None:
+        """The pins have changed."""
         for path in self._table:
             path.pin = self._pins.of(path)
-        self._book.refresh(now, anew=not pin.disabled)
+        self._book.refresh(now, anew=True)
         self._update(now)
 
     def set_settings(

@@ -117,8 +117,8 @@ class Supply:
                 path.mtu.suspect(now)
             self._limits(path)
         rtts = {p.id: p.rtt_us for p in tuned if p.rtt_us is not None}
-        mine = {p.id: samples[p.id] for p in tuned if p.id in samples}
-        params, peer = self._tuner.sample(mine, rtts, now)
+        # All of them: what arrives is counted under the peer's numbers.
+        params, peer = self._tuner.sample(samples, rtts, now)
         for number, of_path in params.items():
             if number in self._tuned and self._params.get(number) != of_path:
                 self._params[number] = of_path

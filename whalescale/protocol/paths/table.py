@@ -8,7 +8,7 @@ from typing import Final
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.candidates import Pair
 from whalescale.protocol.paths.health import Path
-from whalescale.protocol.paths.types import MAX_PATHS, PathSpec, PathState
+from whalescale.protocol.paths.types import PathSpec, PathState
 from whalescale.protocol.types import Endpoint
 
 #: a number that carried data rests: ACKs and datagrams of the old path may be under way
@@ -19,11 +19,12 @@ FAILED_LONG: Final = 60 * NS_PER_S
 
 
 class Table:
-    """At most MAX_PATHS; number 0 is the first path and stays."""
+    """At most `highest` + 1; number 0 is the first path and stays."""
 
-    __slots__ = ("_rested", "paths")
+    __slots__ = ("_highest", "_rested", "paths")
 
-    def __init__(self) -> None:
+    def __init__(self, highest: int) -> None:
+        self._highest = highest
         self.paths: dict[int, Path] = {}
         self._rested: dict[int, int] = {}
 
@@ -47,7 +48,7 @@ class Table:
         return any(path.pair == pair for path in self.paths.values())
 
     def free_number(self, now: int) -> int | None:
-        for number in range(1, MAX_PATHS):
+        for number in range(1, self._highest + 1):
             if number not in self.paths and self._rested.get(number, 0) <= now:
                 return number
         return None
