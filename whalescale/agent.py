@@ -298,6 +298,7 @@ class Agent:
             self._limits,
             on_event=self._on_event,
             on_fatal=self._on_fatal,
+            multipath=reload.multipath(config),
         )
         self._tunnel.attach(self._driver)
         self._engine = engine

@@ -30,6 +30,8 @@ MTU_MAX: Final = 9216
 WORKERS_MAX: Final = 16
 #: polling longer than a millisecond costs a CPU and saves no more
 BUSY_POLL_US_MAX: Final = 1000
+#: packets that the reordering buffer of a peer can hold
+REORDER_DEPTH_MAX: Final = 4096
 #: a configuration of 65,536 peers stays well below
 FILE_BYTES_MAX: Final = 64 << 20
 
@@ -103,6 +105,21 @@ class DataplaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     xdp: bool = False
 
 
+class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[multipath]: how a peer's traffic is spread over its paths (docs/multipath.md)."""
+
+    enabled: bool = True
+    scheduler: Literal["edf", "wrr", "minrtt", "redundant", "backup"] = "edf"
+    #: packets that wait for an earlier one at most; "adaptive": by rates and delays
+    reorder_depth: Literal["adaptive"] | Annotated[int, Meta(ge=1, le=REORDER_DEPTH_MAX)] = (
+        "adaptive"
+    )
+    #: what becomes of a packet that comes after its place was given up
+    late: Literal["deliver", "drop"] = "deliver"
+    #: send lost packets once more; "auto": where a path loses and it pays
+    repair: Literal["auto"] | bool = "auto"
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A whole configuration; `path` is the file that it came from."""
 
@@ -110,6 +127,7 @@ class Config(Struct, frozen=True, kw_only=True):
     interface: InterfaceConfig
     peers: tuple[PeerConfig, ...] = ()
     dataplane: DataplaneConfig = DataplaneConfig()
+    multipath: MultipathConfig = MultipathConfig()
 
 
 class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +155,7 @@ class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     interface: _RawInterface
     peers: list[_RawPeer] = []
     dataplane: DataplaneConfig = DataplaneConfig()
+    multipath: MultipathConfig = MultipathConfig()
 
 
 #: what would be right, by key without indices
@@ -164,12 +183,19 @@ _RIGHT: Final = {
     "dataplane.cipher": 'write "auto", "ipsec-mb" or "openssl"',
     "dataplane.workers": f"write a number from 1 to {WORKERS_MAX}",
     "dataplane.busy_poll_us": f"write microseconds from 0 (off) to {BUSY_POLL_US_MAX}, such as 50",
+    "multipath": "write a table [multipath]",
+    "multipath.enabled": "write true or false",
+    "multipath.scheduler": 'write "edf", "wrr", "minrtt", "redundant" or "backup"',
+    "multipath.reorder_depth": f'write "adaptive", or packets from 1 to {REORDER_DEPTH_MAX}',
+    "multipath.late": 'write "deliver" or "drop"',
+    "multipath.repair": 'write "auto", true or false',
 }
 _FIELDS: Final = {
-    "": ("interface", "peers", "dataplane"),
+    "": ("interface", "peers", "dataplane", "multipath"),
     "interface": _RawInterface.__struct_fields__,
     "peers": _RawPeer.__struct_fields__,
     "dataplane": DataplaneConfig.__struct_fields__,
+    "multipath": MultipathConfig.__struct_fields__,
 }
 
 
@@ -308,9 +334,14 @@ def _explained(error: msgspec.ValidationError, path: Path) -> ConfigError:
     if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
         key = f"{key}.{missing[1]}".lstrip(".")
         return ConfigError(path, key, "is missing", _right(key))
-    what = re.sub(r"`(\w+)( \| null)?`", lambda m: f"`{kinds.get(m[1], m[1])}`", what)
+    what = re.sub(r"`(\w+(?: \| \w+)*)`", lambda m: _in_words(m[1], kinds), what)
     what = what.replace("`", "").replace("Expected", "expected").replace("Invalid enum", "unknown")
     return ConfigError(path, key, what, _right(key))
+
+
+def _in_words(types: str, kinds: dict[str, str]) -> str:
+    """ "int | null" -> "number", "bool | str" -> "boolean or text"."""
+    return " or ".join(kinds.get(t, t) for t in types.split(" | ") if t != "null")
 
 
 class _Checker:
@@ -325,6 +356,7 @@ class _Checker:
             interface=self._interface(raw.interface),
             peers=tuple(self._peer(f"peers[{i}]", p) for i, p in enumerate(raw.peers)),
             dataplane=raw.dataplane,
+            multipath=raw.multipath,
         )
         self._duplicates(config.peers)
         return config

@@ -64,6 +64,13 @@ tun_uso = false
 workers = 2
 pin_cpus = true
 busy_poll_us = 1000
+
+[multipath]
+enabled = false
+scheduler = "backup"
+reorder_depth = 128
+late = "drop"
+repair = true
 """
 
 
@@ -96,6 +103,10 @@ def test_everything_is_taken() -> None:
     assert c.dataplane.busy_poll_us == 1000
     assert c.dataplane.tun_tso is True
     assert c.dataplane.tun_uso is False
+    m = c.multipath
+    assert (m.enabled, m.scheduler, m.late) == (False, "backup", "drop")
+    assert m.reorder_depth == 128
+    assert m.repair is True
 
 
 def test_defaults() -> None:
@@ -105,6 +116,9 @@ def test_defaults() -> None:
     assert c.peers == ()
     assert (c.dataplane.backend, c.dataplane.cipher, c.dataplane.workers) == ("auto", "auto", 1)
     assert (c.dataplane.pin_cpus, c.dataplane.busy_poll_us) == (False, 0)
+    m = c.multipath
+    assert (m.enabled, m.scheduler, m.late) == (True, "edf", "deliver")
+    assert (m.reorder_depth, m.repair) == ("adaptive", "auto")
 
 
 def peer(body: str) -> str:
@@ -115,7 +129,7 @@ def peer(body: str) -> str:
 WRONG = [
     ("", "interface", "[interface]"),
     ("[interface\n", "", "line 1"),
-    ("x = 1\n" + INTERFACE, "x", "known here: interface, peers, dataplane"),
+    ("x = 1\n" + INTERFACE, "x", "known here: interface, peers, dataplane, multipath"),
     ("interface = 3", "interface", "expected table"),
     ('[interface]\nprivate_key_file = "k"', "interface.name", "is missing"),
     ('[interface]\nname = "ws0"', "interface.private_key_file", "is missing"),
@@ -212,6 +226,22 @@ WRONG = [
     (INTERFACE + "[dataplane]\nbusy_poll_us = -1", "dataplane.busy_poll_us", "0 (off) to 1000"),
     (INTERFACE + "[dataplane]\nbusy_poll_us = true", "dataplane.busy_poll_us", "0 (off) to 1000"),
     (INTERFACE + "[dataplane]\npin_cpus = 1", "dataplane.pin_cpus", "true or false"),
+    ("multipath = 1\n" + INTERFACE, "multipath", "write a table [multipath]"),
+    (INTERFACE + "[multipath]\nenabled = 1", "multipath.enabled", "true or false"),
+    (INTERFACE + '[multipath]\nscheduler = "rr"', "multipath.scheduler", '"minrtt", "redundant"'),
+    (INTERFACE + "[multipath]\nscheduler = true", "multipath.scheduler", "expected text"),
+    (
+        INTERFACE + "[multipath]\nreorder_depth = 0",
+        "multipath.reorder_depth",
+        'write "adaptive", or packets from 1 to 4096',
+    ),
+    (INTERFACE + "[multipath]\nreorder_depth = 4097", "multipath.reorder_depth", "1 to 4096"),
+    (INTERFACE + "[multipath]\nreorder_depth = true", "multipath.reorder_depth", "got boolean"),
+    (INTERFACE + '[multipath]\nreorder_depth = "128"', "multipath.reorder_depth", "1 to 4096"),
+    (INTERFACE + '[multipath]\nlate = "keep"', "multipath.late", '"deliver" or "drop"'),
+    (INTERFACE + "[multipath]\nrepair = 1", "multipath.repair", '"auto", true or false'),
+    (INTERFACE + '[multipath]\nrepair = "on"', "multipath.repair", '"auto", true or false'),
+    (INTERFACE + "[multipath]\nschedular = 1", "multipath.schedular", "did you mean scheduler?"),
     (INTERFACE + '[dataplane]\nudp_gso = "no"', "dataplane.udp_gso", "true or false"),
     (INTERFACE + "[dataplane]\nudp_gs = false", "dataplane.udp_gs", "did you mean udp_gs"),
     ("a = " + "[" * 5000, "", "mend"),

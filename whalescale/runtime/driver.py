@@ -20,6 +20,7 @@ from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallType
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
+from whalescale.protocol.paths.types import MultipathSettings
 from whalescale.protocol.types import (
     Activity,
     Endpoint,
@@ -78,6 +79,7 @@ class Driver:
         on_event: Callable[[Event], None],
         on_fatal: Callable[[int], None],
         clock: Callable[[], int] = dataplane.now,
+        multipath: MultipathSettings | None = None,
     ) -> None:
         self._node = node
         self._engine = engine
@@ -85,6 +87,8 @@ class Driver:
         self._on_event = on_event
         self._on_fatal = on_fatal
         self._clock = clock
+        #: [multipath], as the file has it
+        self.multipath = multipath or MultipathSettings()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._numbers: dict[PeerHandle, int] = {}
         self._handles: dict[int, PeerHandle] = {}
@@ -166,6 +170,10 @@ class Driver:
         number = self._numbers.pop(handle)
         del self._handles[number]
         self._engine.remove_peer(number)
+
+    def set_multipath(self, settings: MultipathSettings) -> None:
+        """Other [multipath] settings, for every peer."""
+        self.multipath = settings
 
     def want_handshake(self, handle: PeerHandle) -> None:
         """Ask for a session, as soon as those who asked before had their turn."""

@@ -11,6 +11,7 @@ from whalescale import config as configuration
 from whalescale.config import Config, ConfigError
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import Identity
+from whalescale.protocol.paths.types import MultipathSettings, Scheduler
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.netlink import Interface, Netlink, Network, Route
 from whalescale.runtime.routes import Routes
@@ -43,6 +44,18 @@ def specs(config: Config) -> list[PeerSpec]:
         ]
     except ConfigError as e:
         raise as_agent_error(e) from None
+
+
+def multipath(config: Config) -> MultipathSettings:
+    """The file's [multipath], as a peer's path manager takes it."""
+    c = config.multipath
+    return MultipathSettings(
+        enabled=c.enabled,
+        scheduler=Scheduler(c.scheduler),
+        reorder_depth=None if c.reorder_depth == "adaptive" else c.reorder_depth,
+        deliver_late=c.late == "deliver",
+        repair=None if c.repair == "auto" else c.repair,
+    )
 
 
 def refuse(old: Config, new: Config, identity: Identity) -> None:
@@ -104,6 +117,11 @@ def changes(old: Config, new: Config, change: Change) -> list[str]:
     a, b = old.interface, new.interface
     fields = ("listen_port", "addresses", "mtu", "anchor", "fwmark", "table")
     words = [f"interface.{f} changed" for f in fields if getattr(a, f) != getattr(b, f)]
+    words += [
+        f"multipath.{f} changed"
+        for f in new.multipath.__struct_fields__
+        if getattr(old.multipath, f) != getattr(new.multipath, f)
+    ]
     words += [f"peer {s.name} added" for s in change.add]
     words += [f"peer {s.name} changed" for _, s in change.update]
     words += [f"peer {p.spec.name} removed" for p in change.remove]
@@ -153,6 +171,7 @@ async def carry_out(parts: Parts, old: Wanted, new: Wanted, change: Change) -> N
             fix = "nothing was changed" if whole else "`ws logs` tells what could not be put back"
             raise AgentError(e.strerror or str(e), fix) from None
         raise
+    parts.tunnel.set_multipath(multipath(new.config))  # cannot fail
     await _leave_addresses(parts, old, new)
 
 

@@ -14,6 +14,7 @@ from whalescale import identity
 from whalescale.dataplane.engine import Engine
 from whalescale.endpoints import HostPort
 from whalescale.protocol.node import Node
+from whalescale.protocol.paths.types import MultipathSettings
 from whalescale.protocol.types import (
     Endpoint,
     EndpointChanged,
@@ -198,6 +199,10 @@ class Tunnel:
                 self.driver.want_handshake(peer.handle)
             else:
                 peer.greet = peer.resolver.has_names
+
+    def set_multipath(self, settings: MultipathSettings) -> None:
+        """The file's [multipath] from now on, for every peer there is and comes."""
+        self.driver.set_multipath(settings)
 
     def _config(self, spec: PeerSpec, endpoints: tuple[Endpoint, ...]) -> PeerConfig:
         return PeerConfig(

@@ -20,6 +20,7 @@ from whalescale import identity as ident
 from whalescale import status
 from whalescale.agent import Agent
 from whalescale.config import Config
+from whalescale.protocol.paths.types import MultipathSettings, Scheduler
 from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
 from whalescale.runtime.bpf import Bpf
@@ -252,6 +253,7 @@ class Running:
             agent._changing,
         )  # fmt: skip
         agent._subject = cast(Any, SimpleNamespace(config=config))
+        host.tunnel.set_multipath(reload.multipath(config))
 
     async def reload(self) -> list[str]:
         return list((await self.agent._reload({}))["changes"])
@@ -262,6 +264,7 @@ class Running:
             (self.netlink.mtu, self.host.engine.mtu),
             (self.sockets.port, self.device.fwmark, self.host.engine.fwmark),
             [p.spec for p in self.host.tunnel.peers.values()],
+            self.host.driver.multipath,
         )  # fmt: skip
 
 
@@ -273,6 +276,8 @@ addresses = ["10.99.0.1/24"]
 listen_port = 51999
 fwmark = 99
 mtu = 1300
+[multipath]
+scheduler = "wrr"
 """
 
 
@@ -305,7 +310,29 @@ def test_a_failed_reload_leaves_all_as_it_was(
             assert "interface.fwmark changed" in await running.reload()
             after = running.state()
             assert (after[3], after[4]) == ((1300, 1300), (51999, 99, 99))
+            assert running.host.driver.multipath.scheduler is Scheduler.WRR
             assert "10.77.0.1/24" not in {str(x) for x in after[0]}
+
+    run(test)
+
+
+def test_a_reload_takes_multipath_over(tmp_path: Path, hosts: list[Host]) -> None:
+    async def test() -> None:
+        file = File(tmp_path, hosts[0])
+        running = Running(file, hosts[0], file.write())
+        assert hosts[0].driver.multipath == MultipathSettings()
+        file.write(
+            interface=INTERFACE + "[multipath]\nenabled = false\nscheduler = 'backup'\n"
+            "reorder_depth = 128\nlate = 'drop'\nrepair = false\n"
+        )
+        names = ("enabled", "scheduler", "reorder_depth", "late", "repair")
+        assert await running.reload() == [f"multipath.{n} changed" for n in names]
+        assert hosts[0].driver.multipath == MultipathSettings(
+            False, Scheduler.BACKUP, 128, deliver_late=False, repair=False
+        )
+        file.write()
+        assert len(await running.reload()) == 5
+        assert hosts[0].driver.multipath == MultipathSettings()
 
     run(test)
 
