@@ -58,7 +58,7 @@ class Multipath:
     # sessions
 
     def session_started(self, peer: Peer, now: int) -> None:
-        """A keypair is in use. A vanilla peer (known by its key alone) is never offered anything."""
+        """A keypair is in use. A vanilla peer, known by its key alone, is offered nothing."""
         if peer.node_id is None:
             return
         if peer.extended is None:

@@ -8,7 +8,7 @@ announces it is on its way), then `poll_transmit`, then re-arm one timer for `po
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n

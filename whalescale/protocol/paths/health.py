@@ -62,6 +62,7 @@ class Path:
         "_min",
         "_min_before",
         "_min_since",
+        "alarmed_at",
         "answered_at",
         "awaiting",
         "carried",
@@ -140,6 +141,7 @@ class Path:
         self.answered_at: int | None = None  # a reply, or an ACK that moved on
         self.heard_at: int | None = None
         self.failed_at: int | None = None
+        self.alarmed_at: int | None = None  # failed, but only for a moment
         self._backoff = PROBE_INTERVAL
         self._bad_since: int | None = None
         self._good_since: int | None = None

@@ -16,6 +16,7 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames, pmtu
 from whalescale.protocol.paths.announce import Announcer, Listener
 from whalescale.protocol.paths.candidates import Source, reachable
+from whalescale.protocol.paths.finder import Finder
 from whalescale.protocol.paths.frames import NO_LINK, Heartbeat, Probe, ProbeReply
 from whalescale.protocol.paths.health import (
     ANSWERS,
@@ -27,10 +28,10 @@ from whalescale.protocol.paths.health import (
     ROUND_CROWDED,
     Path,
 )
-from whalescale.protocol.paths.matching import choose
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.probing import PROBE_DATAGRAM, RETRY_MOST, Book, Bucket, Memory
+from whalescale.protocol.paths.selection import Selection
 from whalescale.protocol.paths.supply import Supply
 from whalescale.protocol.paths.table import Table
 from whalescale.protocol.paths.tuning import Tuner
@@ -46,7 +47,6 @@ from whalescale.protocol.paths.types import (
     Pin,
     RescuePath,
     SendPathControl,
-    SetPaths,
 )
 from whalescale.protocol.types import Endpoint
 
@@ -54,11 +54,12 @@ NEVER: Final = 1 << 62
 #: after the last packet of data
 BUSY_FOR: Final = 5 * NS_PER_S
 REPLIES_PER_S: Final = 50
-#: short probes to addresses that nothing came from yet
-UNHEARD_PER_S: Final = 8
-UNHEARD_BURST: Final = 64
 #: a path that has failed for so long is a candidate again
 FAILED_MOST: Final = 300 * NS_PER_S
+#: a silence shorter than this was a delay: the path's estimates still hold
+BRIEF: Final = NS_PER_S // 2
+#: ... but two of them so close to each other may be datagrams too long for the path
+ALARMS: Final = 10 * NS_PER_S
 #: UDP payload of the shortest datagram that can have moved a path
 LEAST_DATAGRAM: Final = 32
 DEFAULT_MTU: Final = 1420
@@ -95,7 +96,8 @@ class PathManager:
         self._supply = Supply(settings, tuner, mtu, self._actions)
         self._mtu = mtu
         self._replies = Bucket(REPLIES_PER_S, REPLIES_PER_S)
-        self._unheard = Bucket(UNHEARD_PER_S, UNHEARD_BURST)
+        self._finder = Finder(self._book, self._table, self._pins)
+        self._selection = Selection(self._table, self._supply, self._actions)
         #: where the peer's own path numbers come from
         self._theirs: dict[int, tuple[str, Endpoint]] = {}
         self._tokens: dict[bytes, int] = {}
@@ -103,9 +105,6 @@ class PathManager:
         self._busy_until = 0
         self._busy = False
         self._packets = 0
-        self._crowded = False
-        self._fill_at: int | None = None
-        self._set: SetPaths | None = None
 
     # inputs: the session
 
@@ -338,7 +337,7 @@ class PathManager:
             return None
         times = [p.next_at for p in self._table]
         times += [p.mtu.due_at for p in self._table if p.alive and p.mtu.due_at is not None]
-        times += [t for t in (self._announcer.due_at, self._fill_at) if t is not None]
+        times += [t for t in (self._announcer.due_at, self._finder.due_at) if t is not None]
         if self._busy:
             times.append(self._busy_until)
         at = min(times, default=NEVER)
@@ -382,12 +381,12 @@ class PathManager:
 
     def _path_due(self, path: Path, now: int) -> None:
         if path.state is PathState.PROBING:
-            if path.given_up(self._crowded, now):
+            if path.given_up(self._finder.crowded, now):
                 if path.id:
                     self._release(path, now)
                 else:
                     self._fail(path, now, "no answer")
-            elif path.probes < (ROUND_CROWDED if self._crowded else ROUND):
+            elif path.probes < (ROUND_CROWDED if self._finder.crowded else ROUND):
                 self._probe(path, now)
             else:
                 path.next_at = now + PROBE_INTERVAL
@@ -439,36 +438,15 @@ class PathManager:
     # candidates
 
     def _fill(self, now: int) -> None:
-        """Give numbers to candidates, those first that the peer sends over."""
-        self._fill_at = None
-        self._crowded = False
+        """Give numbers to candidates."""
         if not self._settings.enabled or not self._table.paths:
+            self._finder.stop()
             return
-        for memory in sorted(self._book.entries.values(), key=lambda m: not m.urgent):
-            if self._table.has(memory.candidate.pair) or self._pins.disabled(memory.candidate):
-                continue
-            if memory.next_at > now:
-                self._fill_later(memory.next_at)
-                continue
-            number = self._table.free_number(now)
-            if number is None:
-                victim = self._table.victim(memory.urgent, now)
-                if victim is not None:
-                    self._release(victim, now)
-                    number = self._table.free_number(now)
-            if number is None:
-                self._crowded = True
-                rested = self._table.next_rested(now)
-                if rested is not None:
-                    self._fill_later(rested)
-                return
-            if memory.heard_at is None and not self._unheard.take(now):
-                self._fill_later(now + PROBE_INTERVAL)
-                return
-            self._begin(number, memory, now)
-
-    def _fill_later(self, at: int) -> None:
-        self._fill_at = at if self._fill_at is None else min(self._fill_at, at)
+        while (found := self._finder.next(now)) is not None:
+            if isinstance(found, Path):
+                self._release(found, now)
+            else:
+                self._begin(*found, now)
 
     def _begin(self, number: int, memory: Memory, now: int) -> None:
         c = memory.candidate
@@ -481,7 +459,7 @@ class PathManager:
         memory.begin()
         self._table.paths[number] = path
         self._rest(self._table.paths[0], now)  # no longer alone
-        self._set_paths()
+        self._selection.tell()
         self._probe(path, now)
 
     def _refresh(self, now: int) -> None:
@@ -498,11 +476,7 @@ class PathManager:
 
     def _release(self, path: Path, now: int, why: str = "") -> None:
         """Take the number away. `why`: tell the user, if it ever worked."""
-        if path.used:
-            self._actions.append(
-                SetPaths(self._table.specs(without=path), schedule=self._scheduling(path))
-            )
-            self._actions.append(RescuePath(path.id))
+        self._selection.leave(path)
         self._supply.remove(path)
         self._table.drop(path, now)
         for token in path.out:
@@ -516,7 +490,7 @@ class PathManager:
                 memory.give_up(now)
         if why and path.validated:
             self._actions.append(PathEvent(path.id, None, f"{describe(path)}: {why}"))
-        self._set_paths()
+        self._selection.tell()
 
     # frames
 
@@ -645,11 +619,16 @@ class PathManager:
             self._release(old, now, f"moved to {path.remote.ip}")
 
     def _recovered(self, path: Path, now: int) -> None:
+        brief = path.failed_at is not None and now - path.failed_at < BRIEF
         path.validated = True
         path.recover(now)
-        # It may be the long datagrams that were lost.
-        path.mtu.suspect(now)
-        self._supply.restart(path, now)
+        if not brief or (path.alarmed_at is not None and now - path.alarmed_at < ALARMS):
+            # It may be the long datagrams that were lost.
+            path.mtu.suspect(now)
+        if brief:
+            path.alarmed_at = now
+        else:
+            self._supply.restart(path, now)
         self._tell(path, "up again")
 
     def _fail(self, path: Path, now: int, why: str) -> None:
@@ -692,33 +671,8 @@ class PathManager:
     # use
 
     def _choose(self, now: int) -> None:
-        """Which paths take data; nothing healthy: the one that answered last."""
-        chosen = choose(self._table) if self._active and self._settings.enabled else set()
-        if not chosen and self._active:
-            last = [p for p in self._table if p.validated and not p.pin.disabled]
-            best = max(last, key=lambda p: p.answered_at or 0, default=None)
-            chosen = {best.id} if best is not None else set()
-        for path in self._table:
-            use = path.id in chosen
-            if use and not path.used:
-                path.carried = True
-                self._supply.add(path, now)
-            elif path.used and not use and path.alive:
-                self._supply.remove(path)
-            if use != path.used:
-                path.used = use
-                self._rest(path, now)
-        self._set_paths()
-        self._supply.limit(self._table)
-
-    def _scheduling(self, without: Path | None = None) -> bool:
-        return any(p.used and p.id and p is not without for p in self._table)
-
-    def _set_paths(self) -> None:
-        wanted = SetPaths(self._table.specs(), self._scheduling())
-        if wanted != self._set:
-            self._set = wanted
-            self._actions.append(wanted)
+        for path in self._selection.choose(self._active and self._settings.enabled, now):
+            self._rest(path, now)
 
     def _target(self, path: Path) -> int:
         """The longest datagram that the tunnel needs and the interface could send."""

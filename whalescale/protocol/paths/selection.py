@@ -1,0 +1,59 @@
+"""Tells the data plane which paths there are and which take data."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from whalescale.protocol.paths.health import Path
+from whalescale.protocol.paths.matching import choose
+from whalescale.protocol.paths.supply import Supply
+from whalescale.protocol.paths.table import Table
+from whalescale.protocol.paths.types import Action, RescuePath, SetPaths
+
+
+class Selection:
+    """Keeps `Path.used`, the tuner's paths and the data plane's in step."""
+
+    __slots__ = ("_actions", "_said", "_supply", "_table")
+
+    def __init__(self, table: Table, supply: Supply, actions: deque[Action]) -> None:
+        self._table, self._supply, self._actions = table, supply, actions
+        self._said: SetPaths | None = None
+
+    def choose(self, active: bool, now: int) -> list[Path]:
+        """Among the working ones; if none works the one that answered last. Returns the changed."""
+        chosen = choose(self._table) if active else set()
+        if not chosen and active:
+            last = [p for p in self._table if p.validated and not p.pin.disabled]
+            best = max(last, key=lambda p: p.answered_at or 0, default=None)
+            chosen = {best.id} if best is not None else set()
+        changed = []
+        for path in self._table:
+            use = path.id in chosen
+            if use and not path.used:
+                path.carried = True
+                self._supply.add(path, now)
+            elif path.used and not use and path.alive:
+                self._supply.remove(path)
+            if use != path.used:
+                path.used = use
+                changed.append(path)
+        self.tell()
+        self._supply.limit(self._table)
+        return changed
+
+    def leave(self, path: Path) -> None:
+        """Before a path is dropped: what is in flight on it goes elsewhere."""
+        if path.used:
+            self._actions.append(SetPaths(self._table.specs(path), self._scheduling(path)))
+            self._actions.append(RescuePath(path.id))
+
+    def tell(self) -> None:
+        """To the data plane, if there is anything new."""
+        wanted = SetPaths(self._table.specs(), self._scheduling())
+        if wanted != self._said:
+            self._said = wanted
+            self._actions.append(wanted)
+
+    def _scheduling(self, without: Path | None = None) -> bool:
+        return any(p.used and p.id and p is not without for p in self._table)
