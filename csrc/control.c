@@ -584,7 +584,8 @@ int ws_peer_set_paths(ws_engine *engine, int peer, const struct ws_path *paths, 
 
 	for (size_t i = 0; i < count; i++) {
 		if (paths[i].id >= WS_PATH_COUNT || seen >> paths[i].id & 1 ||
-		    !paths[i].remote.family || paths[i].local.family != paths[i].remote.family)
+		    !paths[i].remote.family ||
+		    (paths[i].local.family && paths[i].local.family != paths[i].remote.family))
 			return -EINVAL;
 		seen |= 1u << paths[i].id;
 	}

@@ -192,7 +192,6 @@ static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 	uint64_t oldest = oldest_ns(mp, path);
 	bool others = false;
 
-	tx->told = true;
 	mp_add(mp->stats.paths[path].silent, 1);
 	/* Where nobody speaks, all may be lost on the way back: stay. */
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
@@ -200,10 +199,11 @@ static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 		    mp->stats.paths[i].last_ack_ns > oldest)
 			others = true;
 	if (others) {
-		tx->suspended = true;
+		tx->suspended = tx->told = true;
 		mp_load(mp);
-		(void)ws_multipath_rescue(mp, path, now_ns);
 	}
+	/* What was in flight counts no more, or a path that lost a whole window would stand still. */
+	(void)ws_multipath_rescue(mp, path, now_ns);
 	mp->ops.silent(mp->arg, path);
 }
 

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload
 from whalescale.identity import Identity
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
+from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Event
 from whalescale.runtime import logbuffer, notify, reload, snapshot
 from whalescale.runtime.bpf import Bpf
@@ -239,6 +240,7 @@ class Agent:
         self._sockets.on_port = self._bpf.set_port
         engine.start()
         loop = asyncio.get_running_loop()
+        self._driver.paths.on_limit = lambda limit: self._task(self._follow_limit(limit))
         self._driver.start(loop)
         stack.callback(self._driver.stop)
         # After a kill the peers go on with keys that are gone here: a new session tells them.
@@ -416,15 +418,32 @@ class Agent:
     async def _watch(self, first: list[LocalAddress]) -> None:
         last = first
 
-        def changed(addresses: Any) -> None:
+        def changed(addresses: Any, links: Sequence[LocalLink]) -> None:
             nonlocal last
             if addresses != last:
                 last = addresses
                 self._sockets.follow(addresses)
                 self._bpf.follow(addresses, self._sockets.port)
                 self._driver.announce()
+            self._driver.paths.set_links(links, self._sockets.port)
 
         await watch_addresses(self._netlink, self._ifindex, changed)
+
+    async def _follow_limit(self, limit: int | None) -> None:
+        """The tunnel's MTU is what all paths take, and at most what is configured."""
+        async with self._changing:
+            mtu = self._config.interface.mtu
+            if limit is not None:
+                mtu = min(mtu, limit)
+            if mtu == self._engine.mtu:
+                return
+            try:
+                await self._netlink.set_mtu(self._ifindex, mtu)
+                self._engine.set_mtu(mtu)
+            except OSError as e:
+                log.warning("MTU %d: %s", mtu, e.strerror)
+                return
+            log.info("MTU %d: what every path in use takes", mtu)
 
     def _on_event(self, event: Event) -> None:
         self._bpf.on_event(event)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from whalescale.dataplane import _lib
-from whalescale.dataplane.engine import Addr, Engine, check, fill_addr, py_addr
-
-ffi, lib = _lib.ffi, _lib.lib
+from whalescale.dataplane.engine import Addr, Engine, check, ffi, fill_addr, lib, py_addr
 
 MAX_PATHS: Final = 8
 
@@ -27,7 +24,7 @@ class Path(NamedTuple):
     """struct ws_path."""
 
     id: int
-    local: Addr
+    local: Addr | None
     remote: Addr
     ifindex: int
     usable: bool

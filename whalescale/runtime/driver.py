@@ -20,7 +20,7 @@ from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallType
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import MultipathSettings
+from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin
 from whalescale.protocol.types import (
     Activity,
     Endpoint,
@@ -30,12 +30,15 @@ from whalescale.protocol.types import (
     HandshakeGaveUp,
     KeypairReady,
     KeypairsExpired,
+    MultipathStarted,
+    PathAction,
     PeerConfig,
     PeerHandle,
     SendControl,
     SendKeepalive,
     Transmit,
 )
+from whalescale.runtime.multipath import Multipath
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,10 @@ class Driver:
         #: where the engine last said that a peer is, and what we answer from
         self._told: dict[PeerHandle, tuple[Addr | None, Addr | None]] = {}
         self._last_now = 0
+        self._mtu = engine.mtu
+        self._node.set_multipath(self.multipath, self._mtu, self.now())
+        self.paths = Multipath(node, engine, self._numbers, self.now)
+        self.paths.drain = self.drain
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: int | None = None
         self._tick: asyncio.TimerHandle | None = None
@@ -115,6 +122,7 @@ class Driver:
         self._loop = loop
         loop.add_reader(self._engine.upcall_fd(), self._upcalls_waiting)
         self._tick = loop.call_later(self._tick_s, self._on_tick)
+        self.paths.start(loop)
         self._soon()
         self.drain()
 
@@ -123,6 +131,7 @@ class Driver:
         if self._loop is None:
             return
         self._loop.remove_reader(self._engine.upcall_fd())
+        self.paths.stop()
         for handle in (self._timer, self._tick, self._resume):
             if handle is not None:
                 handle.cancel()
@@ -167,6 +176,7 @@ class Driver:
         self._live.pop(handle, None)
         self._frames.pop(handle, None)
         self._told.pop(handle, None)
+        self.paths.forget(handle)
         number = self._numbers.pop(handle)
         del self._handles[number]
         self._engine.remove_peer(number)
@@ -174,6 +184,8 @@ class Driver:
     def set_multipath(self, settings: MultipathSettings) -> None:
         """Other [multipath] settings, for every peer."""
         self.multipath = settings
+        self._node.set_multipath(settings, self._mtu, self.now())
+        self.drain()
 
     def want_handshake(self, handle: PeerHandle) -> None:
         """Ask for a session, as soon as those who asked before had their turn."""
@@ -191,6 +203,17 @@ class Driver:
     def number(self, handle: PeerHandle) -> int:
         """The engine's number of a peer."""
         return self._numbers[handle]
+
+    def path_status(self, handle: PeerHandle) -> list[PathStatus]:
+        return self.paths.status(handle)
+
+    def multipath_counters(self, handle: PeerHandle) -> dict[str, int] | None:
+        """PEER_FIELDS of the data plane; None: the peer does not speak multipath."""
+        return self.paths.counters(handle)
+
+    def pin_path(self, handle: PeerHandle, path: int, pin: Pin) -> None:
+        """KeyError: no such path."""
+        self.paths.pin(handle, path, pin)
 
     def stats(self, handle: PeerHandle) -> PeerStats:
         return self._engine.peer_stats(self._numbers[handle])
@@ -265,7 +288,22 @@ class Driver:
                 )
                 self._follow_frames(handle)
             elif up.type is UpcallType.CONTROL:
-                self._node.receive_control(handle, up.data, now)
+                if up.remote is not None:
+                    self._node.receive_control(
+                        handle,
+                        up.data,
+                        now,
+                        path=up.path,
+                        remote=Endpoint(*up.remote),
+                        local=to_endpoint(up.local),
+                        datagram_bytes=up.datagram_bytes,
+                    )
+            elif up.type is UpcallType.PATH_MOVED and up.remote is not None:
+                self._node.path_moved(
+                    handle, up.path, Endpoint(*up.remote), to_endpoint(up.local), now
+                )
+            elif up.type is UpcallType.PATH_SILENT:
+                self._node.path_silent(handle, up.path, now)
         except Exception as e:  # a fault on one message must not end every session
             self._fault(f"upcall {up.type.name.lower()}", e)
 
@@ -393,6 +431,10 @@ class Driver:
             case ExtendedModeChanged():
                 self._frames[event.peer] = event.active
                 self._follow_frames(event.peer)
+            case MultipathStarted():
+                self.paths.prepare(event.peer, number, event.reset)
+            case PathAction():
+                self.paths.apply(event.peer, number, event.action)
             case _:
                 pass
 

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from whalescale.protocol.paths.types import LocalLink
+
 log = logging.getLogger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -26,6 +28,9 @@ MAIN_TABLE: Final = 254
 #: <linux/if_addr.h> IFA_F_TENTATIVE | IFA_F_DADFAILED: not to be bound to (yet)
 UNUSABLE_FLAGS: Final = 0x40 | 0x08
 SCOPE_HOST: Final = 254
+#: <linux/if.h>: the interface has a carrier
+IFF_LOWER_UP: Final = 0x10000
+DEFAULT_MTU: Final = 1500
 #: <linux/fib_rules.h> FIB_RULE_INVERT
 RULE_INVERT: Final = 0x02
 #: right before the main table's 32766, as wg-quick(8) places them
@@ -242,11 +247,30 @@ class Netlink:
                 found.append(LocalAddress(str(ip), ifindex, ip.version == 6 and ip.is_link_local))
         return sorted(found, key=lambda a: (a.ip, a.ifindex))
 
+    async def local_links(self, addresses: Sequence[LocalAddress]) -> list[LocalLink]:
+        """Those of the addresses whose interface can carry datagrams now, with its name and MTU."""
+        running: dict[int, tuple[str, int]] = {}
+        with _os_errors("interfaces"):
+            async for message in await self._ipr.get_links():
+                if message.get("flags", 0) & IFF_LOWER_UP:
+                    name, mtu = message.get("ifname"), message.get("mtu")
+                    running[message["index"]] = (str(name), int(mtu or DEFAULT_MTU))
+        return [
+            LocalLink(a.ip, a.ifindex, *running[a.ifindex], a.link_local)
+            for a in addresses
+            if a.ifindex in running
+        ]
+
 
 async def watch_addresses(
-    netlink: Netlink, except_ifindex: int, changed: Callable[[Sequence[LocalAddress]], None]
+    netlink: Netlink,
+    except_ifindex: int,
+    changed: Callable[[Sequence[LocalAddress], Sequence[LocalLink]], None],
 ) -> None:
-    """Call `changed` with all usable addresses, now and after every change, until cancelled."""
+    """Call `changed` with all usable addresses, now and after every change, until cancelled.
+
+    The second list is of those whose interface has a carrier.
+    """
     from pyroute2 import AsyncIPRoute
     from pyroute2.netlink.rtnl import (
         RTMGRP_IPV4_IFADDR,
@@ -254,7 +278,7 @@ async def watch_addresses(
         RTMGRP_LINK,
     )
 
-    last: list[LocalAddress] | None = None
+    last: tuple[list[LocalAddress], list[LocalLink]] | None = None
     while True:
         dirty = asyncio.Event()
         dirty.set()
@@ -267,10 +291,11 @@ async def watch_addresses(
                         await dirty.wait()
                         await asyncio.sleep(SETTLE_S)
                         dirty.clear()
-                        current = await netlink.local_addresses(except_ifindex)
+                        addresses = await netlink.local_addresses(except_ifindex)
+                        current = addresses, await netlink.local_links(addresses)
                         if current != last:
                             last = current
-                            changed(current)
+                            changed(*current)
                 finally:
                     reader.cancel()
                     with contextlib.suppress(asyncio.CancelledError):

@@ -14,7 +14,7 @@ from whalescale import identity
 from whalescale.dataplane.engine import Engine
 from whalescale.endpoints import HostPort
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import MultipathSettings
+from whalescale.protocol.paths.types import MultipathSettings, PathEvent
 from whalescale.protocol.types import (
     Endpoint,
     EndpointChanged,
@@ -23,6 +23,7 @@ from whalescale.protocol.types import (
     HandshakeGaveUp,
     HandshakeUnanswered,
     KeypairsExpired,
+    PathAction,
     PeerConfig,
     PeerHandle,
     PeerIdentified,
@@ -302,6 +303,8 @@ class Tunnel:
                 self._note(peer, f"endpoint {format_endpoint(event.remote)}")
             case PeerIdentified():
                 self._identified(peer, event.node_id)
+            case PathAction(action=PathEvent(path=number, text=text)):
+                self._note(peer, f"path {number}: {text}")
             case _:
                 pass
 
