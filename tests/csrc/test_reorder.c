@@ -152,6 +152,31 @@ static void enough_slots_for_who_releases(void)
 	ws_reorder_free(reorder);
 }
 
+/* As many delivered and held as may be, and one more. */
+static void last_slot(void)
+{
+	struct ws_reorder *reorder = make(&ROOMY);
+	const struct ws_reorder_stats *stats = ws_reorder_stats(reorder);
+	uint32_t seq = WS_REORDER_MAX_DEPTH / 4;
+
+	put(reorder, 0, 0, 0);
+	for (uint32_t i = 2; i <= seq; i++)
+		put(reorder, i, i, 0);
+	put(reorder, 1, 1, 0);
+	CHECK(!ws_reorder_must_release(reorder));
+	put(reorder, seq + 2, seq + 2, 0);
+	for (uint32_t i = 1; i < WS_REORDER_MAX_DEPTH; i++)
+		put(reorder, seq + 3 + i, seq + 3 + i, 0);
+	CHECK_EQ(stats->depth, WS_REORDER_MAX_DEPTH);
+	/* Skips one seq, and sets one packet free. */
+	put(reorder, seq + 3 + WS_REORDER_MAX_DEPTH, 7, 0);
+	CHECK_EQ(stats->depth, WS_REORDER_MAX_DEPTH);
+	CHECK_EQ(stats->refused, 0);
+	CHECK(ws_reorder_must_release(reorder));
+	check_intact();
+	ws_reorder_free(reorder);
+}
+
 static void reset_delivers_and_forgets(void)
 {
 	struct ws_reorder *reorder = make(&ROOMY);
@@ -386,6 +411,7 @@ int main(int argc, char **argv)
 		return script();
 	slots_stay_until_released();
 	enough_slots_for_who_releases();
+	last_slot();
 	reset_delivers_and_forgets();
 	release_while_delivering();
 	schedules();
