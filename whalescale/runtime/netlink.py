@@ -47,6 +47,8 @@ class LocalAddress:
     ip: str
     ifindex: int
     link_local: bool
+    #: of its subnet, bits
+    prefix_length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,14 @@ class Netlink:
                 ip = ipaddress.ip_address(text)
                 if ip.is_loopback or message.get("scope") == SCOPE_HOST:
                     continue
-                found.append(LocalAddress(str(ip), ifindex, ip.version == 6 and ip.is_link_local))
+                found.append(
+                    LocalAddress(
+                        str(ip),
+                        ifindex,
+                        ip.version == 6 and ip.is_link_local,
+                        int(message.get("prefixlen") or 0),
+                    )
+                )
         return sorted(found, key=lambda a: (a.ip, a.ifindex))
 
     async def local_links(self, addresses: Sequence[LocalAddress]) -> list[LocalLink]:
@@ -256,7 +265,7 @@ class Netlink:
                     name, mtu = message.get("ifname"), message.get("mtu")
                     running[message["index"]] = (str(name), int(mtu or DEFAULT_MTU))
         return [
-            LocalLink(a.ip, a.ifindex, *running[a.ifindex], a.link_local)
+            LocalLink(a.ip, a.ifindex, *running[a.ifindex], a.link_local, a.prefix_length)
             for a in addresses
             if a.ifindex in running
         ]

@@ -92,6 +92,29 @@ def near(one: str, other: str) -> bool:
     return a.packed[:bytes_] == b.packed[:bytes_]
 
 
+@lru_cache(maxsize=4096)
+def on_link(ip: str, prefix_length: int, other: str) -> bool:
+    """Whether `other` is in the subnet of this local address."""
+    a, b = parse(ip), parse(other)
+    if a is None or b is None or a.version != b.version or not prefix_length:
+        return False
+    bits = a.max_prefixlen - prefix_length
+    return int(a) >> bits == int(b) >> bits
+
+
+def _elsewhere(links: Sequence[LocalLink], link: LocalLink, remote: Remote) -> bool:
+    """The address is in the subnet of another interface of ours, and not of this one's.
+
+    Linux hosts answer ARP on every interface for all their addresses (arp_ignore 0): such a pair
+    does work, by this interface's link, and would be that link a second time.
+    """
+    ip = remote.endpoint.ip
+    own = [n for n in links if n.interface == link.interface]
+    return not any(on_link(n.ip, n.prefix_length, ip) for n in own) and any(
+        on_link(n.ip, n.prefix_length, ip) for n in links
+    )
+
+
 def _fits(link: LocalLink, remote: Remote) -> Endpoint | None:
     """The remote address as seen from this link; None: it cannot be reached from there."""
     ours, theirs = parse(link.ip), parse(remote.endpoint.ip)
@@ -138,7 +161,7 @@ def candidates(links: Sequence[LocalLink], port: int, remotes: Iterable[Remote])
             continue
         for link in links:
             endpoint = _fits(link, remote)
-            if endpoint is None:
+            if endpoint is None or _elsewhere(links, link, remote):
                 continue
             zone = link.ifindex if link.link_local else 0
             found = Candidate(

@@ -20,6 +20,8 @@ class LocalLink(NamedTuple):
     interface: str
     mtu: int
     link_local: bool = False
+    #: of the address's subnet, bits; 0: not known
+    prefix_length: int = 0
 
 
 class Scheduler(StrEnum):
