@@ -22,7 +22,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help setup build asan test lint format fuzz demo bench install uninstall clean
+.PHONY: help setup build asan test lint format fuzz demo bench bench-multipath install uninstall clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make asan       the data plane under ASan and UBSan, in build/asan"
 	@echo "make demo       two hosts, a tunnel, figures (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
+	@echo "make bench-multipath  one flow over several links, against MPTCP (root); BENCH_ARGS as above"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
 	@echo "make lint       ruff, mypy, clang-format, import rules, shellcheck"
 	@echo "make format     put the formatting right"
@@ -116,6 +117,9 @@ demo: $(STAMP)/ext $(STAMP)/bpf
 
 bench: setup
 	@$(PY) -m tools.bench $(BENCH_ARGS)
+
+bench-multipath: setup
+	@$(PY) -m tools.mpbench $(BENCH_ARGS)
 
 install: $(STAMP)/apt-run $(STAMP)/bpf
 	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import random
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.types import (

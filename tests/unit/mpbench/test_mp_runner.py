@@ -1,0 +1,129 @@
+"""The order of the multipath bench's rounds, and what a failing contestant does to the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.bench.model import SkipError
+from tools.mpbench.__main__ import _arguments, chosen_scenarios
+from tools.mpbench.model import MPTCP, WS, Options, Run, Scenario, Watcher
+from tools.mpbench.runner import STAGES_MAX, Runner
+from tools.mpbench.scenarios import SCENARIOS, named
+from tools.netlab import LabError, Shape
+
+TWO = Scenario("two", "two", "goodput", (Shape(10, 1),), ("bare:1", "alone:1", MPTCP, WS))
+
+
+class FakeStage:
+    open = 0
+
+    def __init__(self, name: str, *_: object) -> None:
+        self.name = name
+        FakeStage.open += 1
+
+    def target(self, _: str) -> str:
+        return "there"
+
+    def warm_up(self, _: str) -> None: ...
+
+    def close(self) -> None:
+        FakeStage.open -= 1
+
+
+def run(
+    carry: Any, *scenarios: Scenario, contestants: tuple[str, ...] = (), rounds: int = 2
+) -> Run:
+    made = Run(Options(rounds=rounds), {}, "linkemu")
+    FakeStage.open = 0
+    start: Any = FakeStage
+    with Runner(
+        *(made, scenarios, Watcher()),
+        contestants=contestants,
+        start=start,
+        carry=carry,
+        discovery_s=0,
+    ) as runner:
+        runner.run()
+    assert FakeStage.open == 0
+    assert made.complete
+    return made
+
+
+def test_rounds_are_interleaved() -> None:
+    turns: list[tuple[str, str]] = []
+
+    def carry(_: FakeStage, name: str, __: Scenario, ___: Options, cc: str) -> Any:
+        turns.append((cc, name))
+        return None, {"mbps": 1.0}
+
+    run(carry, TWO)
+    one_round = [(cc, name) for cc in ("bbr", "cubic") for name in TWO.contestants]
+    assert turns == one_round * 2
+
+
+def test_one_that_fails_twice_is_out_and_the_others_go_on() -> None:
+    def carry(stage: FakeStage, name: str, *_: object) -> Any:
+        if name == WS:
+            raise LabError("it fell over")
+        if name == MPTCP:
+            raise SkipError("this kernel has none")
+        return None, {"mbps": 2.0}
+
+    results = run(carry, TWO, rounds=5).results["two"]["bbr"]
+    assert len(results[WS].samples) == 2
+    assert results[WS].reason == "it fell over"
+    assert results[MPTCP].reason == "this kernel has none"
+    assert len(results["alone:1"].samples) == 5
+    assert results["bare:1"].median("mbps") == 2.0
+
+
+def test_labs_are_kept_for_the_next_round_but_not_too_many() -> None:
+    names = tuple(f"whalescale:reorder_depth={i}" for i in range(STAGES_MAX + 3))
+    most = 0
+
+    def carry(*_: object) -> Any:
+        nonlocal most
+        most = max(most, FakeStage.open)
+        return None, {"mbps": 1.0}
+
+    run(carry, Scenario("many", "many", "goodput", (Shape(10, 1),), names))
+    assert most == STAGES_MAX
+
+
+def chosen(*contestants: str) -> list[str]:
+    made = Run(Options(), {}, "linkemu")
+    (clean,) = named("clean")
+    return Runner(made, [clean], Watcher(), contestants=contestants).contestants(clean)
+
+
+def test_contestants_can_be_chosen_and_variants_added() -> None:
+    assert chosen(WS, "alone") == ["alone:1", "alone:2", WS]
+    assert chosen("bare", MPTCP) == ["bare:1", "bare:2", MPTCP]
+    assert chosen("alone:2", "whalescale:late=drop") == ["alone:2", "whalescale:late=drop"]
+
+
+def test_a_run_without_names_has_all_but_the_variants() -> None:
+    usual = chosen_scenarios([])
+    assert len(usual) == len([s for s in SCENARIOS if not s.name.startswith("variants")])
+    assert {s.name for s in chosen_scenarios(["silent", "clean"])} == {
+        *("silent-1", "silent-2", "clean"),
+    }
+    with pytest.raises(ValueError, match="there is no scenario"):
+        chosen_scenarios(["nonsense"])
+
+
+def test_what_the_command_line_takes(tmp_path: Path) -> None:
+    script = tmp_path / "tunnel"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    words = ["--quick", "--only", "clean", "--other", f"mine={script}", "--contestant", "alone"]
+    parsed = _arguments(words)
+    assert dict(parsed.other) == {"mine": script}
+    assert parsed.command == "run"
+    for wrong in (["--contestant", "nobody"], ["--other", "x=/nowhere"], ["--rounds", "0"]):
+        with pytest.raises(SystemExit) as exit_:
+            _arguments(wrong)
+        assert exit_.value.code == 2

@@ -1,0 +1,284 @@
+"""A run for people: progress and tables in the terminal, Markdown for docs/multipath-results.md."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from tools.bench import model as bench_model
+from tools.bench import report as bench_report
+from tools.mpbench import targets
+from tools.mpbench.contestants import label
+from tools.mpbench.model import WS, Run, Scenario, Series, Watcher
+from tools.mpbench.scenarios import SCENARIOS
+from tools.mpbench.targets import Target, Verdict
+
+BEGIN = "<!-- mpbench: begin (made by `python -m tools.mpbench docs`; do not edit) -->"
+END = "<!-- mpbench: end -->"
+HEADING = """# Multipath, measured
+
+What [multipath.md](multipath.md) reaches, by `make bench-multipath`.
+"""
+_STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
+
+#: (metric, heading, digits) of a scenario's table
+Column = tuple[str, str, int]
+_GOODPUT: tuple[Column, ...] = (("mbps", "Mbit/s", 1),)
+_TCP: tuple[Column, ...] = (
+    ("retransmits", "retransmits", 0),
+    ("reord_seen", "reordering seen", 0),
+    ("dsack_dups", "DSACKs", 0),
+    ("out_of_order", "out of order", 0),
+    ("stall_ms", "longest stall, ms", 0),
+)
+_RATIOS = (
+    ("/ sum alone", targets.over_sum),
+    ("/ best alone", targets.over_best),
+    ("/ MPTCP", targets.over_mptcp),
+)
+
+
+def columns(
+    scenario: Scenario,
+) -> tuple[tuple[Column, ...], tuple[tuple[str, targets.Figure], ...]]:
+    """The plain metrics and the ratios that a scenario's table shows."""
+    silent: tuple[Column, ...] = (
+        ("mbps_before", "before, Mbit/s", 1),
+        ("mbps_silent", "from 1 s of silence", 1),
+        ("mbps_after", "from 1 s after", 1),
+        ("both_again_s", "both again, s", 2),
+    )
+    tenth: tuple[Column, ...] = (
+        ("mbps_before", "before, Mbit/s", 1),
+        ("mbps_tenth", "from 2 s after the fall", 1),
+    )
+    pings: tuple[Column, ...] = (
+        ("idle_ms", "idle ping, ms", 1),
+        ("ping_p50_ms", "loaded p50", 1),
+        ("ping_p95_ms", "p95", 1),
+        ("ping_max_ms", "max", 1),
+        ("ping_lost_percent", "lost, %", 1),
+    )
+    cpu: tuple[Column, ...] = (("cpu_percent", "CPU of the machine, %", 0),)
+    match scenario.kind:
+        case "silent":
+            return (*silent, *_TCP), (("survivor / alone", targets.survivor),)
+        case "tenth":
+            ratios = (("/ new sum", targets.fallen_share), ("recovered, s", targets.recover_s))
+            return (*tenth, *_TCP), ratios
+        case "ping":
+            return (*_GOODPUT, *pings), (("p95 added, ms", targets.added("ping_p95_ms")),)
+        case "lan":
+            return (*_GOODPUT, *_TCP, *cpu), (("/ plain mode", targets.over_plain),)
+        case _:
+            return (*_GOODPUT, *_TCP, *cpu), _RATIOS
+
+
+def table_of(run: Run, scenario: Scenario) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, rows, and remarks on what failed."""
+    metrics, ratios = columns(scenario)
+    heads = ["", "inner TCP", *(h for _, h, _ in metrics[:1]), *(h for h, _ in ratios),
+             *(h for _, h, _ in metrics[1:])]  # fmt: skip
+    rows, remarks = [], []
+    for cc, by_name in run.results.get(scenario.name, {}).items():
+        for name, series in by_name.items():
+            shown = label(name, scenario.shapes)
+            if series.reason:
+                remarks.append(f"{shown}, {cc}: {series.reason}")
+                continue
+            if series.failures:
+                last = next(s.error for s in reversed(series.samples) if s.error)
+                remarks.append(f"{shown}, {cc}: {series.failures} rounds failed: {last}")
+            plain = [bench_report.number(series.median(m), d) for m, _, d in metrics]
+            made = [
+                bench_report.number(targets.value(run, scenario, cc, name, figure))
+                for _, figure in ratios
+            ]
+            rows.append([shown, cc, plain[0], *made, *plain[1:]])
+    return heads, rows, remarks
+
+
+def bound(target: Target, value: float | None) -> str:
+    if value is None:
+        return "-"
+    sign = ">=" if target.better == "more" else "<="
+    return f"{sign} {value:g}{'x' if target.unit == 'x' else ' ' + target.unit}".rstrip()
+
+
+def measured(v: Verdict) -> str:
+    if v.value is None:
+        return v.reason or "not measured"
+    if v.target.unit == "x":
+        return f"{v.value:.3f}x"
+    return f"{v.value:.{0 if v.target.unit in ('', 'ms') else 2}f} {v.target.unit}".rstrip()
+
+
+def said(run: Run, v: Verdict) -> str:
+    """A run that is too short has no verdict, whatever its figures say."""
+    return v.text if run.options.counts or v.value is None else f"({v.text.lower()})"
+
+
+def _titles(v: Verdict) -> tuple[str, str]:
+    scenario = targets.BY_NAME.get(v.target.scenario)
+    return (scenario.title if scenario else f"grid: {v.reason}"), v.target.title
+
+
+class Screen(Watcher):
+    """Progress and a table for each scenario; in a terminal with a moving line."""
+
+    def __init__(self, console: Console, run: Run, total_seconds: float) -> None:
+        self.console = console
+        self.run = run
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(24),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total_seconds, left="")
+        self._total = total_seconds
+        self._began = self._turn = time.monotonic()
+        self._doing = ""
+
+    def __enter__(self) -> Screen:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def scenario(self, scenario: Scenario, rounds: int) -> None:
+        title = f"\n{scenario.title} ({scenario.name}, {rounds} rounds)"
+        self.console.print(title, style="bold")
+
+    def doing(self, scenario: Scenario, congestion: str, contestant: str, number: int) -> None:
+        self._turn = time.monotonic()
+        self._doing = f"round {number}, {congestion}: {label(contestant, scenario.shapes)}"
+        left = max(0.0, self._total - (self._turn - self._began))
+        what = f"{scenario.name}, {self._doing}"
+        self._bar.update(self._task, description=what, left=f"about {left / 60:.0f} min left")
+
+    def sampled(self, scenario: Scenario, contestant: str, series: Series) -> None:
+        self._bar.advance(self._task, time.monotonic() - self._turn)
+        if self._bar.disable:
+            # No terminal: a line for each, so that a log shows how far it is.
+            self.console.print(f"  {self._doing:<52} {_last(scenario, series)}")
+
+    def finished(self, scenario: Scenario) -> None:
+        heads, rows, remarks = table_of(self.run, scenario)
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for number, head in enumerate(heads):
+            side = "left" if number < 2 else "right"
+            table.add_column(head, justify=side, no_wrap=number < 2)  # type: ignore[arg-type]
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+        for remark in remarks:
+            self.console.print(f"  {remark}")
+
+
+def _last(scenario: Scenario, series: Series) -> str:
+    if series.skipped:
+        return f"skipped: {series.skipped}"
+    sample = series.samples[-1]
+    if sample.error:
+        return f"FAILED: {sample.error}"
+    shown = [(m, h, d) for m, h, d in columns(scenario)[0] if m in sample.values][:4]
+    rate = f"{sample.values['mbps']:.1f} Mbit/s"
+    rest = (f"{h} {sample.values[m]:.{d}f}" for m, h, d in shown if m != "mbps")
+    broken = f"; BROKEN: {sample.flow.error}" if sample.flow and sample.flow.error else ""
+    return ", ".join([rate, *rest]) + broken
+
+
+def verdict_table(run: Run) -> Table:
+    table = Table(title="What has to be reached", title_justify="left")
+    for head in ("links", "figure", "inner TCP", "measured", "must", "aim", "verdict"):
+        table.add_column(head, justify="right" if head in ("measured", "must", "aim") else "left")
+    for v in targets.verdicts(run):
+        style = _STYLES.get(v.text, "dim") if run.options.counts else "dim"
+        table.add_row(
+            *(*_titles(v), v.congestion, measured(v)),
+            *(bound(v.target, v.target.must), bound(v.target, v.target.aim)),
+            Text(said(run, v), style=style),
+        )
+    return table
+
+
+def machine_line(run: Run) -> str:
+    return bench_report.machine_line(bench_model.Run(bench_model.Options(), run.machine))
+
+
+def summary(run: Run) -> str:
+    o = run.options
+    text = (
+        f"{machine_line(run)} Links by {run.emulator}; medians of {o.rounds} interleaved rounds "
+        f"of {o.seconds:g} s after {o.warm_s:g} s of warm-up (grid: 1 round); seed {o.seed}. Each "
+        "link holds its delay line and a queue of 50 ms of its rate (at least 64 KiB), then drops; "
+        "the same for every contestant."
+    )
+    if not run.complete:
+        text += " The run was broken off."
+    if not o.counts:
+        text += " **A short run: a verdict takes 3 rounds of 8 s.**"
+    return text
+
+
+def markdown(run: Run, images: dict[str, str]) -> str:
+    """The generated part of docs/multipath-results.md. `images`: what each plot is, by its path."""
+    heads = ("links", "figure", "inner TCP", "measured", "must", "aim", "verdict")
+    lines = [summary(run), "", _row(heads), "|---|---|---|--:|--:|--:|---|"]
+    for v in targets.verdicts(run):
+        bounds = (bound(v.target, v.target.must), bound(v.target, v.target.aim))
+        lines.append(_row((*_titles(v), v.congestion, measured(v), *bounds, said(run, v))))
+    lines += ["", *(f"![{what}]({path})" for path, what in images.items())]
+    for scenario in SCENARIOS:
+        if scenario.name in run.results and scenario.kind != "grid":
+            head, rows, remarks = table_of(run, scenario)
+            lines += ["", f"### {scenario.title[0].upper()}{scenario.title[1:]}", "", _row(head)]
+            lines += ["|---|---|" + "--:|" * (len(head) - 2), *(_row(r) for r in rows)]
+            lines += ["", *(f"- {r}" for r in remarks)] if remarks else []
+    lines += _grid_markdown(run)
+    return "\n".join(lines) + "\n"
+
+
+def _grid_markdown(run: Run) -> list[str]:
+    cells = {cc: targets.grid_cells(run, cc) for cc in run.options.congestion}
+    if not any(cells.values()):
+        return []
+    lines = ["", "### The grid: goodput over both / the better link alone", ""]
+    lines += [_row(("80 Mbit/s 20 ms beside", *cells)), "|---|" + "--:|" * len(cells)]
+    for scenario in SCENARIOS:
+        found = [bench_report.number(c.get(scenario.name), 3) for c in cells.values()]
+        if scenario.kind == "grid" and any(f != "-" for f in found):
+            lines.append(_row((scenario.title.partition("beside ")[2], *found)))
+    return lines
+
+
+def _row(cells: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(' '.join(c.split()).replace('|', '/') for c in cells)} |"
+
+
+def put_into(document: Path, text: str) -> None:
+    """Replace what stands between the markers; a new document where there is none.
+
+    ValueError: the document has no markers.
+    """
+    old = document.read_text() if document.exists() else f"{HEADING}\n{BEGIN}\n{END}\n"
+    head, begin, rest = old.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{document.name} lacks the lines {BEGIN} and {END}")
+    document.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
+
+
+def is_ours(name: str) -> bool:
+    """Whether a contestant is the one that all this is about."""
+    return name.partition(":")[0] == WS

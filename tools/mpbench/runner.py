@@ -1,0 +1,160 @@
+"""Runs scenarios: a round has every contestant in turn with each congestion control, then comes the
+next round, so that what drifts in the machine hits all of them alike."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from tools.bench.model import SkipError
+from tools.mpbench import load
+from tools.mpbench.contestants import Stage, lab_of
+from tools.mpbench.model import ALONE, BARE, Options, Run, Sample, Scenario, Series, Watcher
+from tools.netlab import LabError
+from tools.peers import ROOT
+from whalescale.bench.measure import MeasureError
+
+FAILURES_MAX = 2
+#: labs kept for their next turn; each with Whalescale is two agents of some 50 MB
+STAGES_MAX = 8
+#: for the paths to be found, once for each lab: what is measured is their use
+DISCOVERY_S = 2.0
+#: for making a lab, in the estimate of the whole
+START_S = 3.0
+
+
+class Runner:
+    """A context manager: whatever was brought up is taken down."""
+
+    def __init__(
+        self,
+        run: Run,
+        scenarios: Sequence[Scenario],
+        watcher: Watcher,
+        *,
+        contestants: Sequence[str] = (),
+        scripts: Mapping[str, Path] | None = None,
+        start: Callable[..., Stage] = Stage,
+        carry: Callable[..., tuple[object, dict[str, float]]] = load.carry,
+        after_each: Callable[[], None] = lambda: None,
+        discovery_s: float = DISCOVERY_S,
+    ) -> None:
+        """`contestants`: only these (all when empty), and the links alone that ratios need."""
+        self._run = run
+        self._scenarios = scenarios
+        self._watcher = watcher
+        self._only = tuple(contestants)
+        self._scripts = dict(scripts or {})
+        self._start = start
+        self._carry = carry
+        self._after_each = after_each
+        self._discovery_s = discovery_s
+        self._stages: dict[str, Stage] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._stages:
+            self._stages.popitem()[1].close()
+
+    @property
+    def options(self) -> Options:
+        return self._run.options
+
+    def contestants(self, scenario: Scenario) -> list[str]:
+        """Those of the scenario that were asked for; a variant or a script may be asked for too."""
+        if not self._only:
+            others = [f"other:{name}" for name in self._scripts]
+            return [*scenario.contestants, *(others if scenario.kind != "lan" else [])]
+        kinds = {c.partition(":")[0] for c in self._only if ":" not in c}
+        chosen = [
+            c
+            for c in scenario.contestants
+            if c in self._only or (c.partition(":")[0] in kinds & {ALONE, BARE})
+        ]
+        return [*chosen, *(c for c in self._only if ":" in c and c not in chosen
+                           and c.partition(":")[0] not in (ALONE, BARE))]  # fmt: skip
+
+    def rounds(self, scenario: Scenario) -> int:
+        return min(scenario.rounds or self.options.rounds, self.options.rounds)
+
+    def estimate_s(self, scenario: Scenario) -> float:
+        """Seconds for the whole scenario, roughly."""
+        names = self.contestants(scenario)
+        turns = len(names) * self.rounds(scenario) * len(self.options.congestion)
+        labs = len({lab_of(n) for n in names})
+        return turns * scenario.estimate_s(self.options) + labs * START_S
+
+    def run(self) -> None:
+        for scenario in self._scenarios:
+            if self.contestants(scenario):
+                self._scenario(scenario)
+            self.close()
+            self._after_each()
+        self._run.complete = True
+
+    def _scenario(self, scenario: Scenario) -> None:
+        names = self.contestants(scenario)
+        results = {cc: {name: Series() for name in names} for cc in self.options.congestion}
+        self._run.results[scenario.name] = results
+        rounds = self.rounds(scenario)
+        self._watcher.scenario(scenario, rounds)
+        for number in range(1, rounds + 1):
+            # All with one congestion control stand side by side in time.
+            for cc, by_name in results.items():
+                for name, series in by_name.items():
+                    if series.skipped or _is_out(series):
+                        continue
+                    self._watcher.doing(scenario, cc, name, number)
+                    self._turn(scenario, cc, name, number, series)
+                    self._watcher.sampled(scenario, name, series)
+        self._watcher.finished(scenario)
+
+    def _turn(self, scenario: Scenario, cc: str, name: str, number: int, series: Series) -> None:
+        sample = Sample(number, load=round(os.getloadavg()[0], 2))
+        try:
+            stage = self._stage(scenario, name)
+            flow, values = self._carry(stage, name, scenario, self.options, cc)
+            sample.flow, sample.values = flow, values  # type: ignore[assignment]
+        except SkipError as reason:
+            series.skipped = str(reason)
+            self._drop(lab_of(name))
+            return
+        except (LabError, MeasureError, OSError, ValueError, KeyError) as error:
+            sample.error = f"{type(error).__name__}: {error}"
+            if isinstance(error, LabError | MeasureError):
+                sample.error = str(error)
+            # Results are published: where the tree lies is nobody's business.
+            sample.error = sample.error.replace(f"{ROOT}/", "")
+            self._drop(lab_of(name))
+        series.samples.append(sample)
+
+    def _stage(self, scenario: Scenario, name: str) -> Stage:
+        key = lab_of(name)
+        stage = self._stages.pop(key, None)
+        if stage is None:
+            while len(self._stages) >= STAGES_MAX:
+                self._drop(next(iter(self._stages)))
+            stage = self._start(name, scenario, self.options.seed, self._scripts)
+            time.sleep(self._discovery_s if key != BARE else 0)
+        # The one used last goes to the end: the one at the front is closed first.
+        self._stages[key] = stage
+        stage.warm_up(stage.target(name))
+        return stage
+
+    def _drop(self, key: str) -> None:
+        stage = self._stages.pop(key, None)
+        if stage is not None:
+            stage.close()
+
+
+def _is_out(series: Series) -> bool:
+    last = series.samples[-FAILURES_MAX:]
+    return len(last) == FAILURES_MAX and all(s.error for s in last)
