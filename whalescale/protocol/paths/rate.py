@@ -198,7 +198,9 @@ class RateControl:
             return
         self._round_at = now
         grown = self.bw_bps >= 1.25 * self._ramp_best
-        self._flat = self._flat + 1 if limited and not grown else 0
+        # A queue that stands says so too where the flow inside paces itself and none waits here.
+        standing = queue > max(RAMP_QUEUE_US, 1.5 * target)
+        self._flat = self._flat + 1 if (limited or standing) and not grown else 0
         if grown:
             self._lost_floor += self._ramp_lost[0]
             self._sent_floor += self._ramp_sent[0]
