@@ -369,9 +369,11 @@ class PathManager:
         """Call when `deadline` is up; too early or too late does no harm."""
         if not self._active:
             return
+        for _ in range(3):  # one path's failure makes others due
+            for path in self._table:
+                if path.next_at <= now:
+                    self._path_due(path, now)
         for path in self._table:
-            if path.next_at <= now:
-                self._path_due(path, now)
             due = path.mtu.due_at
             if path.alive and due is not None and due <= now and path.mtu.timeout(now):
                 self._probe(path, now, path.mtu.size, mtu=True)

@@ -2,8 +2,8 @@
 
 A pair joins an interface of ours and one of the peer's. First the pairs of interfaces that none
 before has taken, shortest round trip first; then for each interface left its best pair, so that a
-host with two links and a host with one use both links. N separate subnets make N paths, and a
-router between them none more.
+host with two links and a host with one use both links. Every path keeps an interface to itself at
+one end at least. N separate subnets make N paths, and a router between them none more.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ FLOOR_US: Final = 500
 INCUMBENT: Final = 0.6
 NEAR: Final = 0.8
 
+#: our interface and the peer's
+Ends = tuple[str, int | str]
+
 
 def _order(path: Path) -> tuple[bool, float, list[str], int]:
     rtt = float((path.rtt_min_us or path.srtt_us) + FLOOR_US)
@@ -35,30 +38,34 @@ def _order(path: Path) -> tuple[bool, float, list[str], int]:
     return path.state is PathState.DEGRADED, rtt, addresses, path.id
 
 
+def _own_end(ends: Ends, all_: list[Ends]) -> bool:
+    """One of the two interfaces has no other path."""
+    ours = sum(local == ends[0] for local, _ in all_)
+    return ours == 1 or sum(remote == ends[1] for _, remote in all_) == 1
+
+
 def choose(paths: Iterable[Path]) -> set[int]:
     """Numbers of the paths to use; empty if none works."""
     working = sorted((p for p in paths if p.alive and not p.pin.disabled), key=_order)
     known = [p for p in working if p.link is not None]
-    chosen: set[int] = set()
-    locals_: set[str] = set()
-    remotes: set[int | str] = set()
+    chosen: dict[int, Ends] = {}
     rest: list[Path] = []
     for path in known:
-        local, remote = ends_of(path.interface, path.remote, path.remote_link)
-        if local in locals_ or remote in remotes:
+        ends = ends_of(path.interface, path.remote, path.remote_link)
+        if any(ends[0] == local or ends[1] == remote for local, remote in chosen.values()):
             rest.append(path)
-            continue
-        chosen.add(path.id)
-        locals_.add(local)
-        remotes.add(remote)
+        else:
+            chosen[path.id] = ends
     # An address without a number may be of an interface that has a path already.
     numbered = all(p.remote_link != NO_LINK for p in known if p.id in chosen)
     for path in rest:
         local, remote = ends_of(path.interface, path.remote, path.remote_link)
-        another = remote not in remotes and numbered and path.remote_link != NO_LINK
-        if local not in locals_ or another:
-            chosen.add(path.id)
-            locals_.add(local)
-            remotes.add(remote)
+        new_local = all(local != of_ours for of_ours, _ in chosen.values())
+        new_remote = all(remote != of_theirs for _, of_theirs in chosen.values())
+        if not (new_local or (new_remote and numbered and path.remote_link != NO_LINK)):
+            continue
+        wider = [*chosen.values(), (local, remote)]
+        if all(_own_end(ends, wider) for ends in wider):
+            chosen[path.id] = local, remote
     # Through which interface an unknown local address leaves nobody knows.
-    return chosen or {p.id for p in working[:1]}
+    return set(chosen) or {p.id for p in working[:1]}
