@@ -212,7 +212,10 @@ class PathWorld:
             local = next((k.ip for k in side.links if self.find(k.ip, spec.remote.ip)), None)
         else:
             local = spec.local.ip
+        other = self.b if side is self.a else self.a
         if local not in {k.ip for k in side.links}:
+            return None
+        if spec.remote.ip not in {k.ip for k in other.links}:
             return None
         return self.find(local, spec.remote.ip)
 

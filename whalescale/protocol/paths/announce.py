@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
@@ -20,7 +19,7 @@ from whalescale.protocol.types import Endpoint
 
 LEAST_INTERVAL: Final = NS_PER_S
 REPEAT: Final = 60 * NS_PER_S
-#: after the start of a session: the first ones may get lost
+#: again this long after the first: it may get lost
 EARLY: Final = (NS_PER_S, 4 * NS_PER_S)
 #: lists taken from a peer; three at once, since they may bunch up on the way
 TAKEN_PER_S: Final = 1
@@ -30,11 +29,12 @@ TAKEN_BURST: Final = 3
 class Announcer:
     """Our list. `due_at` says when `next` has one to send."""
 
-    __slots__ = ("_early", "_entries", "_numbers", "_sent_at", "_serial", "due_at")
+    __slots__ = ("_early", "_entries", "_made_of", "_numbers", "_sent_at", "_serial", "due_at")
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._entries: tuple[Entry, ...] = ()
+        self._made_of: object = None
         self._serial = 0
         self._sent_at: int | None = None
         self._early: list[int] = []
@@ -45,9 +45,10 @@ class Announcer:
         return self._numbers.get(interface, NO_LINK)
 
     def begin(self, now: int) -> None:
-        """A session begins."""
-        self._early = [now + after for after in reversed(EARLY)]
-        self._soon(now)
+        """A session begins, or the list is another: now, and again soon."""
+        soonest = now if self._sent_at is None else max(now, self._sent_at + LEAST_INTERVAL)
+        self._early = [soonest + after for after in reversed(EARLY)]
+        self.due_at = soonest if self.due_at is None else min(self.due_at, soonest)
 
     def stop(self) -> None:
         self.due_at = None
@@ -55,12 +56,15 @@ class Announcer:
 
     def update(
         self,
-        links: Sequence[LocalLink],
+        links: tuple[LocalLink, ...],
         port: int,
-        observed: Iterable[tuple[str, Endpoint]],
+        observed: tuple[tuple[str, Endpoint], ...],
         now: int,
     ) -> None:
         """`observed`: (interface, where the peer sees us from there)."""
+        if self._made_of == (links, port, observed):
+            return
+        self._made_of = (links, port, observed)
         present = {link.interface for link in links}
         for interface in [i for i in self._numbers if i not in present]:
             del self._numbers[interface]
@@ -87,7 +91,7 @@ class Announcer:
             self._entries = entries
             self._serial = (self._serial + 1) % 256
             if self.due_at is not None:
-                self._soon(now)
+                self.begin(now)
 
     def next(self, now: int) -> Announce | None:
         """`due_at` may be up."""
@@ -98,10 +102,6 @@ class Announcer:
         self._sent_at = now
         self.due_at = self._early[-1] if self._early else now + REPEAT
         return Announce(self._serial, self._entries) if self._entries else None
-
-    def _soon(self, now: int) -> None:
-        soonest = now if self._sent_at is None else max(now, self._sent_at + LEAST_INTERVAL)
-        self.due_at = soonest if self.due_at is None else min(self.due_at, soonest)
 
 
 class Listener:

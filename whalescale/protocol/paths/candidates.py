@@ -68,6 +68,7 @@ def parse(ip: str) -> Address | None:
         return None
 
 
+@lru_cache(maxsize=4096)
 def reachable(endpoint: Endpoint) -> bool:
     """Whether a host could have this address and port, as seen from another host."""
     address = parse(endpoint.ip)

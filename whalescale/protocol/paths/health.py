@@ -274,6 +274,9 @@ class Path:
         self.awaiting = False
         self.misses = 0
 
+    def mtu_due(self, now: int) -> bool:
+        return self.alive and self.mtu.due_at is not None and self.mtu.due_at <= now
+
     # state
 
     def fail(self, now: int) -> None:

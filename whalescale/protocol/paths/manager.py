@@ -54,6 +54,8 @@ NEVER: Final = 1 << 62
 #: after the last packet of data
 BUSY_FOR: Final = 5 * NS_PER_S
 REPLIES_PER_S: Final = 50
+#: failed paths are probed so often at least while none works and there is traffic
+STRANDED_INTERVAL: Final = NS_PER_S
 #: a path that has failed for so long is a candidate again
 FAILED_MOST: Final = 300 * NS_PER_S
 #: a silence shorter than this was a delay: the path's estimates still hold
@@ -369,17 +371,19 @@ class PathManager:
         """Call when `deadline` is up; too early or too late does no harm."""
         if not self._active:
             return
-        for _ in range(3):  # one path's failure makes others due
-            for path in self._table:
-                if path.next_at <= now:
-                    self._path_due(path, now)
-        for path in self._table:
-            due = path.mtu.due_at
-            if path.alive and due is not None and due <= now and path.mtu.timeout(now):
-                self._probe(path, now, path.mtu.size, mtu=True)
-                path.mtu.sent(now, path.wait)
         self._book.expire(now, [p.pair for p in self._table if p.pair is not None])
         self._update(now)
+        for _ in range(4):  # one path's failure makes others due
+            due = [p for p in self._table if p.next_at <= now or p.mtu_due(now)]
+            if not due:
+                break
+            for path in due:
+                if path.next_at <= now:
+                    self._path_due(path, now)
+                if path.mtu_due(now) and path.mtu.timeout(now):
+                    self._probe(path, now, path.mtu.size, mtu=True)
+                    path.mtu.sent(now, path.wait)
+            self._update(now)
 
     def _path_due(self, path: Path, now: int) -> None:
         if path.state is PathState.PROBING:
@@ -408,6 +412,8 @@ class PathManager:
             self._actions.append(SendPathControl(path.id, frames.encode_heartbeat(heartbeat)))
             return
         self._probe(path, now)
+        if path.state is PathState.FAILED and self._busy and not any(p.alive for p in self._table):
+            path.next_at = min(path.next_at, now + STRANDED_INTERVAL)
 
     def _update(self, now: int) -> None:
         """What follows from whatever was put in."""
@@ -419,7 +425,9 @@ class PathManager:
         if self._active:
             self._fill(now)
         self._choose(now)
-        seen = [(p.interface, p.observed) for p in self._table if p.link is not None and p.observed]
+        seen = tuple(
+            (p.interface, p.observed) for p in self._table if p.link is not None and p.observed
+        )
         self._announcer.update(self._book.links, self._book.port, seen, now)
         if self._active and self._settings.enabled:
             announce = self._announcer.next(now)
@@ -504,7 +512,7 @@ class PathManager:
         entries, reason, times = self._listener.take(announce, now)
         self._count(reason, times)
         if entries is not None and entries != self._book.announced:
-            self._book.announced = entries
+            self._book.announce(entries)
             self._refresh(now)
 
     def _heard(
@@ -639,7 +647,7 @@ class PathManager:
         if told:
             self._tell(path, why)
         for other in self._table:
-            if other is not path and other.alive:
+            if other is not path:
                 other.urge(now)  # was it more than this path?
         was_used = path.used
         self._choose(now)
