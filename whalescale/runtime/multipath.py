@@ -42,6 +42,8 @@ IDLE_S: Final = 0.25
 BUSY_DATAGRAMS: Final = 4
 #: samples taken at the busy pace after the last busy one
 LINGER: Final = 100
+#: ns that the tunnel's MTU stays low after a path that took less was used
+RAISE_AFTER: Final = 60_000_000_000
 #: slots of the data plane hold packets of this length at least, so that a reload may raise the MTU
 PACKET_BYTES: Final = 2048
 
@@ -60,6 +62,8 @@ class Multipath:
         #: peers that the data plane is prepared for: path ids in use, datagrams counted last
         self._prepared: dict[PeerHandle, tuple[frozenset[int], int]] = {}
         self._limits: dict[PeerHandle, int] = {}
+        self._limit: int | None = None  # as last told
+        self._limited_at = 0
         self._linger = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,7 +163,17 @@ class Multipath:
             self._tell_limit()
 
     def _tell_limit(self) -> None:
-        self.on_limit(min(self._limits.values(), default=None))
+        """Lower at once, higher only after a while: flows inside dislike an MTU that flaps."""
+        limit = min(self._limits.values(), default=None)
+        if limit == self._limit:
+            return
+        lower = self._limit is None or (limit is not None and limit < self._limit)
+        if lower:
+            self._limited_at = self._now()
+        elif self._now() - self._limited_at < RAISE_AFTER:
+            return  # the tick looks again
+        self._limit = limit
+        self.on_limit(limit)
 
     # samples
 
@@ -177,6 +191,7 @@ class Multipath:
             self._prepared[handle] = (ids, counted)
             if ids:
                 self._node.path_samples(handle, self._sample(number, ids), now)
+        self._tell_limit()
         self._linger = LINGER if busy else max(self._linger - 1, 0)
         self._timer = self._loop.call_later(BUSY_S if self._linger else IDLE_S, self._tick)
         self.drain()
