@@ -94,7 +94,8 @@ def refusal(module: str, what: Import) -> str | None:
         "dataplane": set(),
         "runtime": {"protocol", "dataplane"} | SHARED,
         "agent": {"protocol", "dataplane", "runtime"} | SHARED,
-        "cli": {"tui", "bench"} | SHARED,
+        "cli": {"tui", "bench", "trace"} | SHARED,
+        "trace": {"tui"} | SHARED,
         "tui": SHARED,
     }.get(part, SHARED)
     if target in allowed:

@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "logs": Entry("Look", "logs", "logs", "Show what the agent wrote."),
     "ping": Entry("Look", "ping", "ping", "Ping a peer through the tunnel."),
     "bench": Entry("Look", "bench", "bench", "Measure how fast it is."),
+    "trace": Entry("Look", "trace", "trace", "Trace TCP beside the reordering buffer."),
     "doctor": Entry("Look", "doctor", "doctor", "Check what this machine lacks."),
     "version": Entry("Look", "show", "version", "Show the version."),
 }

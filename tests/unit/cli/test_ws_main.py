@@ -25,7 +25,7 @@ def test_help_lists_every_command(ws: Ws) -> None:
 
 def test_the_issue_commands_are_all_there() -> None:
     wanted = "keygen pubkey init up down status peers peer ping import export reload doctor top"
-    assert set(wanted.split()) | {"logs", "version", "bench"} == set(COMMANDS)
+    assert set(wanted.split()) | {"logs", "version", "bench", "trace"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
