@@ -7,61 +7,40 @@ refused is counted in `drops`. Decisions follow from what probes and ACKs show, 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from whalescale.protocol.control import ControlError, FrameType, frame_type
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths import frames, pmtu
-from whalescale.protocol.paths.announce import Announcer, Listener
-from whalescale.protocol.paths.candidates import Source, reachable
-from whalescale.protocol.paths.finder import Finder
-from whalescale.protocol.paths.frames import NO_LINK, Heartbeat, Probe, ProbeReply
+from whalescale.protocol.paths import frames
+from whalescale.protocol.paths.announce import Listener
+from whalescale.protocol.paths.candidates import reachable
+from whalescale.protocol.paths.frames import NO_LINK, Probe, ProbeReply
 from whalescale.protocol.paths.health import (
     ANSWERS,
-    HEARTBEAT_BUSY,
-    HEARTBEAT_IDLE,
-    MAX_OUT,
-    PROBE_INTERVAL,
-    ROUND,
-    ROUND_CROWDED,
     Path,
 )
+from whalescale.protocol.paths.lifecycle import NEVER, Lifecycle
 from whalescale.protocol.paths.pins import Pins
-from whalescale.protocol.paths.pmtu import PmtuSearch
-from whalescale.protocol.paths.probing import PROBE_DATAGRAM, RETRY_MOST, Book, Bucket, Memory
-from whalescale.protocol.paths.selection import Selection
-from whalescale.protocol.paths.supply import Supply
-from whalescale.protocol.paths.table import Table
+from whalescale.protocol.paths.probing import PROBE_DATAGRAM, Bucket
 from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
     MAX_PATHS,
     Action,
     LocalLink,
     MultipathSettings,
-    PathEvent,
     PathSample,
     PathState,
     PathStatus,
     Pin,
-    RescuePath,
     SendPathControl,
 )
 from whalescale.protocol.types import Endpoint
 
-NEVER: Final = 1 << 62
 #: after the last packet of data
 BUSY_FOR: Final = 5 * NS_PER_S
 REPLIES_PER_S: Final = 50
-#: failed paths are probed so often at least while none works and there is traffic
-STRANDED_INTERVAL: Final = NS_PER_S
-#: a path that has failed for so long is a candidate again
-FAILED_MOST: Final = 300 * NS_PER_S
-#: a silence shorter than this was a delay: the path's estimates still hold
-BRIEF: Final = NS_PER_S // 2
-#: ... but two of them so close to each other may be datagrams too long for the path
-ALARMS: Final = 10 * NS_PER_S
 #: UDP payload of the shortest datagram that can have moved a path
 LEAST_DATAGRAM: Final = 32
 DEFAULT_MTU: Final = 1420
@@ -85,35 +64,30 @@ class PathManager:
         """`port`: our UDP port. `mtu`: the tunnel's, as configured: longest inner packet.
         `highest`: path number that the peer takes. `pins`: what the user said before.
         """
-        self._settings = settings
-        self._random = random
         #: every refused frame, by reason
         self.drops: Counter[str] = Counter() if drops is None else drops
-        self._actions: deque[Action] = deque()
-        self._table = Table(min(highest, MAX_PATHS - 1))
-        self._book = Book(port=port)
-        self._announcer = Announcer()
+        pins = Pins() if pins is None else pins
+        self._life = Lifecycle(settings, random, port, tuner, mtu, highest, pins)
+        self._actions = self._life.actions
+        self._table = self._life.table
+        self._book = self._life.book
+        self._announcer = self._life.announcer
+        self._supply = self._life.supply
+        self._tokens = self._life.tokens
+        self._pins = pins
         self._listener = Listener()
-        self._pins = Pins() if pins is None else pins
-        self._supply = Supply(settings, tuner, mtu, self._actions)
-        self._mtu = mtu
         self._replies = Bucket(REPLIES_PER_S, REPLIES_PER_S)
-        self._finder = Finder(self._book, self._table, self._pins)
-        self._selection = Selection(self._table, self._supply, self._actions)
         #: where the peer's own path numbers come from
         self._theirs: dict[int, tuple[str, Endpoint]] = {}
-        self._tokens: dict[bytes, int] = {}
-        self._active = False
         self._busy_until = 0
-        self._busy = False
         self._packets = 0
 
     # inputs: the session
 
     def session_started(self, now: int) -> None:
         """Frames may be sent: the first time, and at each new keypair."""
-        if not self._active:
-            self._active = True
+        if not self._life.active:
+            self._life.active = True
             self._book.refresh(now, anew=True)
             for path in self._table:
                 path.urge(now)
@@ -122,7 +96,7 @@ class PathManager:
 
     def session_ended(self, now: int) -> None:
         """No keys any more, or the peer is a plain WireGuard now: path 0 alone."""
-        self._active = False
+        self._life.active = False
         self._announcer.stop()
         self._forget(now)
         self._update(now)
@@ -133,7 +107,7 @@ class PathManager:
         self._book.announced = ()
         self._forget(now)
         self._book.refresh(now, anew=True)
-        if self._active:
+        if self._life.active:
             self._announcer.begin(now)
         self._update(now)
 
@@ -144,10 +118,10 @@ class PathManager:
         self._book.refresh(now)
         for path in self._table:
             if path.id:
-                self._release(path, now, "the session began anew")
+                self._life.release(path, now, "the session began anew")
             else:
                 self._supply.remove(path)
-                self._first(path.remote, path.local, now)
+                self._life.first(path.remote, path.local, now)
 
     # inputs: addresses
 
@@ -162,20 +136,20 @@ class PathManager:
         self._book.refresh(now, anew=True)
         for path in self._table:
             had, path.link = path.link, self._book.link_of(path.local)
-            path.mtu.retarget(self._target(path), now)
+            path.mtu.retarget(self._life.target(path), now)
             if path.id == 0:
                 if had is not None and path.link is None:
                     path.local = None  # the routing table finds another
-                    self._fail(path, now, "its local address is gone")
+                    self._life.fail(path, now, "its local address is gone")
             elif path.pair not in self._book.entries:
-                self._release(path, now, "its local address is gone")
+                self._life.release(path, now, "its local address is gone")
         self._update(now)
 
     def set_remotes(self, configured: Sequence[Endpoint], now: int) -> None:
         """Where the user says that the peer is; replaces the last list."""
         if tuple(configured) != self._book.configured:
             self._book.configured = tuple(configured)
-            self._refresh(now)
+            self._life.refresh(now)
             self._update(now)
 
     def primary(self, remote: Endpoint, local: Endpoint | None, now: int) -> None:
@@ -187,7 +161,7 @@ class PathManager:
             if path.local is None:
                 path.local = local
                 path.link = self._book.link_of(local)
-                path.mtu.retarget(self._target(path), now)
+                path.mtu.retarget(self._life.target(path), now)
                 self._update(now)
                 return
         if path is not None:
@@ -195,22 +169,12 @@ class PathManager:
                 self._book.observe(path.pair, path.remote_link, now)
             self._supply.remove(path)
         twin = self._table.find(remote, local)
-        self._first(remote, local, now)
+        self._life.first(remote, local, now)
         if twin is not None and twin.id:
             self._table.paths[0].take_over(twin)
             if not twin.used:
-                self._release(twin, now)
+                self._life.release(twin, now)
         self._update(now)
-
-    def _first(self, remote: Endpoint, local: Endpoint | None, now: int) -> None:
-        link = self._book.link_of(local)
-        path = Path(0, local, remote, link, Source.CONFIGURED, now)
-        path.mtu = PmtuSearch(self._target(path), assumed=True)
-        path.remote_link = self._book.remote_link(remote)
-        path.pin = self._pins.of(path)
-        if not self._active:
-            path.next_at = NEVER
-        self._table.paths[0] = path
 
     # inputs: what arrives
 
@@ -257,13 +221,13 @@ class PathManager:
     def path_silent(self, path: int, now: int) -> None:
         """Data on our path has been out for rescue_us without a word."""
         found = self._table.get(path)
-        if found is None or not self._active:
+        if found is None or not self._life.active:
             return
         others = any(
             p is not found and p.alive and not p.misses and not p.pin.disabled for p in self._table
         )
         if found.alive and others:
-            self._fail(found, now, "silent")
+            self._life.fail(found, now, "silent")
         else:
             found.urge(now)  # there is nothing better: first see
         self._update(now)
@@ -286,10 +250,10 @@ class PathManager:
             awaited = path.probed_at if path.awaiting else None
             if awaited is not None and acked >= awaited + path.wait:
                 path.arrived(acked)
-                self._rest(path, now)
-        if self._active:
+                self._life.rest(path, now)
+        if self._life.active:
             for path, state in self._supply.sample(samples, self._table, now):
-                self._tell(path, state)
+                self._life.tell(path, state)
         self._update(now)
 
     # inputs: the user
@@ -318,15 +282,15 @@ class PathManager:
         self, settings: MultipathSettings, now: int, *, mtu: int | None = None
     ) -> None:
         """The user changed `[multipath]`, or the tunnel's MTU."""
-        if settings != self._settings:
-            self._settings = settings
+        if settings != self._life.settings:
+            self._life.settings = settings
             self._supply.settings(settings, self._table, now)
             if not settings.enabled:
                 self._forget(now)
-        if mtu is not None and mtu != self._mtu:
-            self._mtu = self._supply.mtu = mtu
+        if mtu is not None and mtu != self._life.mtu:
+            self._life.mtu = self._supply.mtu = mtu
             for path in self._table:
-                path.mtu.retarget(self._target(path), now)
+                path.mtu.retarget(self._life.target(path), now)
         self._update(now)
 
     # outputs
@@ -335,12 +299,12 @@ class PathManager:
         return self._actions.popleft() if self._actions else None
 
     def deadline(self) -> int | None:
-        if not self._active:
+        if not self._life.active:
             return None
         times = [p.next_at for p in self._table]
         times += [p.mtu.due_at for p in self._table if p.alive and p.mtu.due_at is not None]
-        times += [t for t in (self._announcer.due_at, self._finder.due_at) if t is not None]
-        if self._busy:
+        times += [t for t in (self._announcer.due_at, self._life.finder.due_at) if t is not None]
+        if self._life.busy:
             times.append(self._busy_until)
         at = min(times, default=NEVER)
         return at if at < NEVER else None
@@ -369,7 +333,7 @@ class PathManager:
 
     def handle_timeout(self, now: int) -> None:
         """Call when `deadline` is up; too early or too late does no harm."""
-        if not self._active:
+        if not self._life.active:
             return
         self._book.expire(now, [p.pair for p in self._table if p.pair is not None])
         self._update(now)
@@ -379,128 +343,34 @@ class PathManager:
                 break
             for path in due:
                 if path.next_at <= now:
-                    self._path_due(path, now)
+                    self._life.path_due(path, now)
                 if path.mtu_due(now) and path.mtu.timeout(now):
-                    self._probe(path, now, path.mtu.size, mtu=True)
+                    self._life.probe(path, now, path.mtu.size, mtu=True)
                     path.mtu.sent(now, path.wait)
             self._update(now)
-
-    def _path_due(self, path: Path, now: int) -> None:
-        if path.state is PathState.PROBING:
-            if path.given_up(self._finder.crowded, now):
-                if path.id:
-                    self._release(path, now)
-                else:
-                    self._fail(path, now, "no answer")
-            elif path.probes < (ROUND_CROWDED if self._finder.crowded else ROUND):
-                self._probe(path, now)
-            else:
-                path.next_at = now + PROBE_INTERVAL
-            return
-        if path.state is PathState.FAILED:
-            assert path.failed_at is not None
-            if path.id and now - path.failed_at > FAILED_MOST:
-                self._release(path, now)
-                return
-            if path.row and path.answered_at is not None and now - path.answered_at > 2 * NS_PER_S:
-                path.row = 0
-        elif path.missed():
-            self._fail(path, now, "no answer")
-            return
-        elif path.keep_alive(self._busy, now):
-            heartbeat = Heartbeat(path.id, now // 1000)
-            self._actions.append(SendPathControl(path.id, frames.encode_heartbeat(heartbeat)))
-            return
-        self._probe(path, now)
-        if path.state is PathState.FAILED and self._busy and not any(p.alive for p in self._table):
-            path.next_at = min(path.next_at, now + STRANDED_INTERVAL)
 
     def _update(self, now: int) -> None:
         """What follows from whatever was put in."""
         busy = now < self._busy_until
-        if busy != self._busy:
-            self._busy = busy
+        if busy != self._life.busy:
+            self._life.busy = busy
             for path in self._table:
-                self._rest(path, now)
-        if self._active:
-            self._fill(now)
-        self._choose(now)
+                self._life.rest(path, now)
+        if self._life.active:
+            self._life.fill(now)
+        self._life.choose(now)
         seen = tuple(
             (p.interface, p.observed) for p in self._table if p.link is not None and p.observed
         )
         self._announcer.update(self._book.links, self._book.port, seen, now)
-        if self._active and self._settings.enabled:
+        if self._life.active and self._life.settings.enabled:
             announce = self._announcer.next(now)
             if announce is not None:
                 best = next((p for p in self._table if p.used and p.alive), None)
                 number = best.id if best is not None else 0
                 self._actions.append(SendPathControl(number, frames.encode_announce(announce)))
 
-    def _rest(self, path: Path, now: int) -> None:
-        """Nothing is outstanding on it: when to look again."""
-        if self._busy:
-            path.heartbeat(HEARTBEAT_BUSY if path.used else HEARTBEAT_IDLE, now)
-        elif len(self._table.paths) > 1:
-            path.heartbeat(HEARTBEAT_IDLE, now)
-        elif path.alive and not path.awaiting:
-            path.next_at = NEVER  # an idle session with one path stays silent, as WireGuard's
-
     # candidates
-
-    def _fill(self, now: int) -> None:
-        """Give numbers to candidates."""
-        if not self._settings.enabled or not self._table.paths:
-            self._finder.stop()
-            return
-        while (found := self._finder.next(now)) is not None:
-            if isinstance(found, Path):
-                self._release(found, now)
-            else:
-                self._begin(*found, now)
-
-    def _begin(self, number: int, memory: Memory, now: int) -> None:
-        c = memory.candidate
-        path = Path(number, c.local, c.remote, c.link, c.source, now)
-        path.mtu = PmtuSearch(self._target(path), assumed=False)
-        path.remote_link = c.remote_link
-        path.replaces, memory.replaces = memory.replaces, None
-        path.heard_at = memory.heard_at
-        path.pin = self._pins.of(path)
-        memory.begin()
-        self._table.paths[number] = path
-        self._rest(self._table.paths[0], now)  # no longer alone
-        self._selection.tell()
-        self._probe(path, now)
-
-    def _refresh(self, now: int) -> None:
-        """Other remote addresses: paths to those that are gone go too."""
-        self._book.refresh(now, anew=True)
-        for path in self._table:
-            path.remote_link = self._link_after(path)
-            if path.id and path.pair not in self._book.entries:
-                self._release(path, now, "the peer no longer has this address")
-
-    def _link_after(self, path: Path) -> int:
-        announced = self._book.remote_link(path.remote)
-        return announced if announced != NO_LINK else path.remote_link
-
-    def _release(self, path: Path, now: int, why: str = "") -> None:
-        """Take the number away. `why`: tell the user, if it ever worked."""
-        self._selection.leave(path)
-        self._supply.remove(path)
-        self._table.drop(path, now)
-        for token in path.out:
-            self._tokens.pop(token, None)
-        memory = self._book.entries.get(path.pair) if path.pair is not None else None
-        if memory is not None:
-            if path.alive:
-                memory.next_at = now + RETRY_MOST
-                memory.urgent = False
-            else:
-                memory.give_up(now)
-        if why and path.validated:
-            self._actions.append(PathEvent(path.id, None, f"{describe(path)}: {why}"))
-        self._selection.tell()
 
     # frames
 
@@ -513,7 +383,7 @@ class PathManager:
         self._count(reason, times)
         if entries is not None and entries != self._book.announced:
             self._book.announce(entries)
-            self._refresh(now)
+            self._life.refresh(now)
 
     def _heard(
         self,
@@ -536,7 +406,7 @@ class PathManager:
                 path.remote_link = link
             if memory is not None:
                 memory.heard(datagram_bytes, now)
-        elif pair is not None and self._active and self._settings.enabled:
+        elif pair is not None and self._life.active and self._life.settings.enabled:
             memory = self._book.observe(pair, link, now)
             if memory is None:
                 self._count("path_address")
@@ -546,7 +416,7 @@ class PathManager:
             memory.replaces = before if before != pair else None
             memory.urgent = True
             memory.next_at = now
-            self._fill(now)
+            self._life.fill(now)
             path = self._table.find(remote, local)
         if pair is not None and 0 <= number < MAX_PATHS:
             self._theirs[number] = pair
@@ -562,7 +432,7 @@ class PathManager:
         now: int,
     ) -> None:
         path = self._heard(number, remote, local, datagram_bytes, now, probe.link)
-        if not self._active:
+        if not self._life.active:
             return
         if path is None:
             raise ControlError("probe_path")
@@ -570,7 +440,7 @@ class PathManager:
             raise ControlError("probe_short")
         if not self._replies.take(now):
             raise ControlError("probe_rate")
-        if not self._may_send(path, PROBE_DATAGRAM):
+        if not self._life.may_send(path, PROBE_DATAGRAM):
             raise ControlError("probe_credit")
         reply = ProbeReply(
             probe.path, probe.mtu, probe.token, probe.sent, datagram_bytes, remote, hold_us=0
@@ -602,102 +472,14 @@ class PathManager:
                 ours = path.local.ip if path.local is not None else ""
                 path.observed = reply.observed if reply.observed.ip != ours else None
         if path.state is PathState.PROBING:
-            self._validated(path, now)
+            self._life.validated(path, now)
         elif path.state is PathState.FAILED:
             path.row += 1
             if path.row >= ANSWERS:
-                self._recovered(path, now)
+                self._life.recovered(path, now)
             else:
                 path.next_at = now  # the second one at once
         path.arrived(now)
-        self._rest(path, now)
-
-    def _validated(self, path: Path, now: int) -> None:
-        path.validated = True
-        path.recover(now)
-        path.mtu.start(now)
-        memory = self._book.entries.get(path.pair) if path.pair is not None else None
-        if memory is not None:
-            memory.rounds = 0
-        self._tell(path, "up")
-        old = (
-            self._table.find(path.replaces[1], Endpoint(path.replaces[0], 0))
-            if (path.replaces is not None)
-            else None
-        )
-        if old is not None and old.id and (old.heard_at or 0) < (path.heard_at or 0) - old.wait:
-            self._release(old, now, f"moved to {path.remote.ip}")
-
-    def _recovered(self, path: Path, now: int) -> None:
-        brief = path.failed_at is not None and now - path.failed_at < BRIEF
-        path.validated = True
-        path.recover(now)
-        if not brief or (path.alarmed_at is not None and now - path.alarmed_at < ALARMS):
-            # It may be the long datagrams that were lost.
-            path.mtu.suspect(now)
-        if brief:
-            path.alarmed_at = now
-        else:
-            self._supply.restart(path, now)
-        self._tell(path, "up again")
-
-    def _fail(self, path: Path, now: int, why: str) -> None:
-        told = path.alive or path.state is PathState.PROBING
-        path.fail(now)
-        if told:
-            self._tell(path, why)
-        for other in self._table:
-            if other is not path:
-                other.urge(now)  # was it more than this path?
-        was_used = path.used
-        self._choose(now)
-        if was_used and not path.used:
-            self._actions.append(RescuePath(path.id))
-
-    def _probe(
-        self, path: Path, now: int, size: int = PROBE_DATAGRAM, *, mtu: bool = False
-    ) -> None:
-        if not self._may_send(path, size):
-            path.probes += 1  # the round ends some time
-            path.probed_at = now
-            path.next_at = now + PROBE_INTERVAL
-            return
-        token = self._random(frames.TOKEN_BYTES)
-        while len(path.out) >= MAX_OUT:
-            self._tokens.pop(path.forget_oldest(), None)
-        self._tokens[token] = path.id
-        path.sent(token, size, mtu, now)
-        link = self._announcer.number(path.interface)
-        frame = frames.encode_probe(Probe(path.id, token, now, size, mtu, link))
-        self._actions.append(SendPathControl(path.id, frame, size))
-
-    def _may_send(self, path: Path, size: int) -> bool:
-        """The bound of what a pair that never answered is sent. Handshakes vouch for path 0."""
-        if path.validated or path.id == 0 or path.pair is None:
-            return True
-        memory = self._book.entries.get(path.pair)
-        return memory is not None and memory.spend(size)
+        self._life.rest(path, now)
 
     # use
-
-    def _choose(self, now: int) -> None:
-        for path in self._selection.choose(self._active and self._settings.enabled, now):
-            self._rest(path, now)
-
-    def _target(self, path: Path) -> int:
-        """The longest datagram that the tunnel needs and the interface could send."""
-        needed = pmtu.datagram_of(self._mtu)
-        if path.link is None or path.link.mtu <= 0:
-            return needed
-        outer = pmtu.OUTER_IPV6 if ":" in path.remote.ip else pmtu.OUTER_IPV4
-        return max(min(needed, path.link.mtu - outer), pmtu.BASE)
-
-    def _tell(self, path: Path, what: str) -> None:
-        self._actions.append(PathEvent(path.id, path.state, f"{describe(path)}: {what}"))
-
-
-def describe(path: Path) -> str:
-    """For the user: `wlan0 192.0.2.1 to 198.51.100.7:51820`."""
-    remote = f"[{path.remote.ip}]" if ":" in path.remote.ip else path.remote.ip
-    ends = (path.interface, path.local.ip if path.local is not None else "")
-    return " ".join([*filter(None, ends), "to", f"{remote}:{path.remote.port}"])

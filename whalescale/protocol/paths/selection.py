@@ -50,6 +50,8 @@ class Selection:
 
     def tell(self) -> None:
         """To the data plane, if there is anything new."""
+        if not self._table.paths:
+            return
         wanted = SetPaths(self._table.specs(), self._scheduling())
         if wanted != self._said:
             self._said = wanted

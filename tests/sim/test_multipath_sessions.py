@@ -1,0 +1,161 @@
+"""Nodes that speak multipath: who starts it, who ends it, where handshakes go."""
+
+from __future__ import annotations
+
+import pytest
+from world import SECOND, World
+
+from whalescale.protocol.paths.types import (
+    LocalLink,
+    MultipathSettings,
+    PathSample,
+    PathState,
+    SendPathControl,
+    SetPaths,
+)
+from whalescale.protocol.types import Endpoint, ExtendedModeChanged, MultipathStarted, PathAction
+
+
+class Couple:
+    """Two hosts with a link each; control frames over path 0 go through the session."""
+
+    def __init__(self, *, a_speaks=True, b_speaks=True):
+        self.world = World()
+        self.world.control = True
+        self.a, self.b = self.world.host(1), self.world.host(2)
+        for host, speaks in ((self.a, a_speaks), (self.b, b_speaks)):
+            self.speak(host, speaks)
+            host.node.set_locals([LocalLink(host.at.ip, 2, "eth0", 1500)], 51820, self.world.now)
+        self.at_a = self.a.add(self.b, endpoints=(self.b.at,))
+        self.at_b = self.b.add(self.a)
+
+    def speak(self, host, speaks):
+        settings = MultipathSettings() if speaks else None
+        host.node.set_multipath(settings, 1420, self.world.now)
+
+    def start(self):
+        self.a.send(self.at_a, b"hello")
+        self.world.run(2)
+
+    def carry(self):
+        """The path frames that wait at either side; the world carries none of them."""
+        for host, peer, other, at in (
+            (self.a, self.at_a, self.b, self.at_b),
+            (self.b, self.at_b, self.a, self.at_a),
+        ):
+            for n, (_, event) in enumerate(host.events):
+                if isinstance(event, PathAction) and isinstance(event.action, SendPathControl):
+                    frame, size = event.action.frame, max(80, event.action.datagram_bytes)
+                    ends = {"remote": host.at, "local": other.at, "datagram_bytes": size}
+                    other.node.receive_control(at, frame, self.world.now, **ends)
+                    host.events[n] = (0, None)
+            assert host.peers[peer] is not None
+        self.a.drain()
+        self.b.drain()
+
+
+def actions(host, kind):
+    return [e.action for _, e in host.of(PathAction) if isinstance(e.action, kind)]
+
+
+def test_both_offer_and_both_start_before_frames_flow():
+    couple = Couple()
+    couple.start()
+    for host in (couple.a, couple.b):
+        started = [
+            e for _, e in host.events if isinstance(e, MultipathStarted | ExtendedModeChanged)
+        ]
+        assert started == [MultipathStarted(1, reset=False), ExtendedModeChanged(1, True)]
+        specs = actions(host, SetPaths)
+        assert specs[0].paths[0].id == 0
+        assert specs[0].paths[0].ifindex == 2
+        assert not specs[-1].schedule
+
+
+def test_probes_cross_and_the_path_is_known():
+    couple = Couple()
+    couple.start()
+    for _ in range(4):
+        couple.carry()
+    for host, peer in ((couple.a, couple.at_a), (couple.b, couple.at_b)):
+        (status,) = host.node.path_status(peer)
+        assert status.state is PathState.HEALTHY
+        assert status.usable
+        assert not host.node.drops
+
+
+@pytest.mark.parametrize(("a", "b"), [(True, False), (False, True), (False, False)])
+def test_one_that_does_not_speak_it_is_left_alone(a, b):
+    couple = Couple(a_speaks=a, b_speaks=b)
+    couple.start()
+    for host in (couple.a, couple.b):
+        assert not host.of(MultipathStarted)
+        assert not host.of(PathAction)
+        assert [e.active for _, e in host.of(ExtendedModeChanged)] == [True]
+
+
+def test_it_ends_when_it_is_switched_off():
+    couple = Couple()
+    couple.start()
+    assert couple.a.node.path_status(couple.at_a)
+    couple.speak(couple.a, False)
+    couple.a.drain()
+    assert couple.a.node.path_status(couple.at_a) == []
+    assert not actions(couple.a, SetPaths)[-1].schedule
+
+
+def test_a_peer_that_starts_anew_resets():
+    couple = Couple()
+    couple.start()
+    world = couple.world
+    again = world.host(2, couple.b.identity)
+    couple.speak(again, True)
+    again.add(couple.a)
+    for n in range(40):
+        world.later(n * SECOND, lambda: couple.a.send(couple.at_a, b"?"))
+    world.run(60)
+    assert [e.reset for _, e in couple.a.of(MultipathStarted)] == [False, True]
+    assert [e.reset for _, e in again.of(MultipathStarted)] == [False]
+
+
+def test_a_handshake_goes_where_a_path_works():
+    couple = Couple()
+    couple.start()
+    world, node, peer = couple.world, couple.a.node, couple.at_a
+    other = Endpoint("10.9.0.2", 51820), Endpoint("10.9.0.1", 51820)
+    links = [LocalLink("10.0.0.1", 2, "eth0", 1500), LocalLink("10.9.0.1", 3, "wlan0", 1500)]
+    node.set_locals(links, 51820, world.now)
+    for _ in range(4):
+        couple.carry()
+    # A second path: the peer's probe comes from there, and our own is answered.
+    paths = node._peers[peer].paths
+    path = paths._life.table.paths
+    node.path_moved(peer, 3, *other, world.now)
+    couple.a.drain()
+    assert {p.remote for p in path.values()} == {couple.b.at, other[0]}
+    second = next(p for p in path.values() if p.remote == other[0])
+    second.validated = True
+    second.recover(world.now)
+    node.path_silent(peer, 0, world.now)
+    couple.a.drain()
+    assert not paths.first_works
+    assert paths.routes()[0] == other
+    couple.a.drain()
+    before = len(world.wire)
+    world.now += 10 * SECOND
+    node.want_handshake(peer, world.now)
+    transmit = node.poll_transmit()
+    assert (transmit.remote, transmit.local) == other
+    assert len(world.wire) == before
+
+
+def test_facts_of_peers_that_are_gone_are_ignored():
+    couple = Couple()
+    couple.start()
+    node, now = couple.a.node, couple.world.now
+    node.path_samples(99, {0: PathSample()}, now)
+    node.path_moved(99, 0, couple.b.at, None, now)
+    node.path_silent(99, 0, now)
+    node.receive_control(99, b"\x12\x01", now)
+    with pytest.raises(KeyError):
+        node.path_status(99)
