@@ -32,7 +32,7 @@ from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Event
-from whalescale.runtime import logbuffer, notify, reload, snapshot
+from whalescale.runtime import logbuffer, notify, pinning, reload, snapshot
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer, private_directory
 from whalescale.runtime.driver import Driver
@@ -210,6 +210,7 @@ class Agent:
                 "reload": self._reload,
                 "stop": self._on_stop,
                 "version": _version,
+                "pin_path": self._pin_path,
             },
             {"logs": self._logs},
         )
@@ -473,6 +474,9 @@ class Agent:
 
     async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         return snapshot.take(self._subject)
+
+    async def _pin_path(self, params: dict[str, Any]) -> dict[str, Any]:
+        return pinning.pin(self._tunnel, params)
 
     async def _on_stop(self, _: dict[str, Any]) -> dict[str, Any]:
         # After the answer is on its way.

@@ -14,6 +14,7 @@ from msgspec import Struct
 VERSION: Final = 1
 
 State = Literal["up", "handshaking", "idle", "unreachable"]
+PathState = Literal["candidate", "probing", "healthy", "degraded", "failed"]
 
 
 class Offloads(Struct, frozen=True, kw_only=True):
@@ -64,6 +65,93 @@ class Counters(Struct, frozen=True, kw_only=True):
     handshake_drops: dict[str, int] = {}
 
 
+class Pin(Struct, frozen=True, kw_only=True):
+    """What `ws paths --set` said of a path. `tier` None: by kind of path."""
+
+    disabled: bool = False
+    tier: int | None = None
+    weight_cap: float = 1.0
+
+
+class Path(Struct, frozen=True, kw_only=True):
+    """One path to a peer (docs/multipath.md sections 5 to 8). None: not known yet."""
+
+    id: int
+    remote: str
+    state: PathState
+    local: str | None = None
+    interface: str = ""
+    #: data goes over it; a spare waits until the path in use fails
+    usable: bool = False
+    rtt_ms: float | None = None
+    rtt_min_ms: float | None = None
+    jitter_ms: float | None = None
+    #: share of datagrams lost over about a second, 0..1
+    loss: float = 0.0
+    #: what it is thought to carry
+    rate_bps: int = 0
+    #: acknowledged over the last second
+    acked_bps: int = 0
+    #: share of the peer's traffic that it is given, 0..1
+    weight: float = 0.0
+    queue_ms: float = 0.0
+    in_flight_bytes: int = 0
+    #: the longest inner packet that it takes
+    max_packet: int = 0
+    tx_bytes: int = 0
+    rx_bytes: int = 0
+    pin: Pin = Pin()
+
+
+class Reordering(Struct, frozen=True, kw_only=True):
+    """The buffer that puts the peer's packets in order. `depth`: waiting now; else since the start.
+
+    `wait_us` is the sum over all that were `held`.
+    """
+
+    depth: int = 0
+    depth_max: int = 0
+    delivered: int = 0
+    in_order: int = 0
+    held: int = 0
+    gaps: int = 0
+    gaps_filled: int = 0
+    #: packets given up, and those of them because the buffer was full
+    skipped: int = 0
+    skipped_full: int = 0
+    #: came behind a skip
+    late: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    wait_us: int = 0
+    wait_max_us: int = 0
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """In front of all paths: packets and bytes that wait now, packets dropped as it was full."""
+
+    packets: int = 0
+    bytes: int = 0
+    drops: int = 0
+
+
+class Multipath(Struct, frozen=True, kw_only=True):
+    """`scheduling`: data goes over the paths; else over path 0 alone, as WireGuard does it."""
+
+    scheduling: bool = False
+    scheduler: str = ""
+    paths: tuple[Path, ...] = ()
+    reordering: Reordering = Reordering()
+    queue: Queue = Queue()
+    #: packets that took the best path at once; second copies sent
+    urgent: int = 0
+    again: int = 0
+    acks_tx: int = 0
+    acks_rx: int = 0
+    #: malformed, or a false claim
+    ack_refused: int = 0
+
+
 class Peer(Struct, frozen=True, kw_only=True):
     name: str
     state: State
@@ -88,6 +176,8 @@ class Peer(Struct, frozen=True, kw_only=True):
     preshared_key: bool = False
     #: data frames go through the session (docs/multipath.md), not plain WireGuard packets
     extended: bool = False
+    #: None: the peer speaks of no paths
+    multipath: Multipath | None = None
 
 
 class PeerEvent(Struct, frozen=True, kw_only=True):

@@ -11,17 +11,19 @@ from typing import Any
 
 import whalescale
 from whalescale import identity as ident
+from whalescale import status
 from whalescale.config import Config
 from whalescale.dataplane.engine import Backend, Cipher, Drop, Engine, Offload, WorkerStats
+from whalescale.dataplane.multipath import PEER_FIELDS
 from whalescale.identity import Identity
 from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
+from whalescale.protocol.paths.types import PathStatus
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.driver import Driver, to_endpoint
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
-from whalescale.status import VERSION
 
 _BACKENDS = {Backend.MMSG: "mmsg", Backend.URING: "io_uring", Backend.AUTO: ""}
 _CIPHERS = {Cipher.IPSEC_MB: "ipsec-mb", Cipher.OPENSSL: "openssl", Cipher.AUTO: ""}
@@ -48,7 +50,7 @@ def take(s: Subject) -> dict[str, Any]:
     """The whole status; counters are read from shared memory, no worker is asked."""
     now = s.driver.now()
     return {
-        "version": VERSION,
+        "version": status.VERSION,
         "agent": _agent(s, now),
         "counters": _counters(s),
         "bpf": s.bpf.status(),
@@ -174,4 +176,50 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "persistent_keepalive": spec.persistent_keepalive,
         "preshared_key": any(spec.preshared_key),
         "extended": core.extended,
+        "multipath": _multipath(s, peer),
     }
+
+
+def _multipath(s: Subject, peer: Peer) -> dict[str, Any] | None:
+    paths = s.driver.path_status(peer.handle)
+    counters = s.driver.multipath_counters(peer.handle)
+    if counters is None and not paths:
+        return None
+    c: dict[str, int] = counters or dict.fromkeys(PEER_FIELDS, 0)
+    return {
+        "scheduling": bool(c["scheduling"]),
+        "scheduler": str(s.driver.multipath.scheduler),
+        "paths": [path(p) for p in paths],
+        "reordering": {name: c[name] for name in status.Reordering.__struct_fields__},
+        "queue": {name: c[f"queue_{name}"] for name in status.Queue.__struct_fields__},
+        **{name: c[name] for name in ("urgent", "again", "acks_tx", "acks_rx", "ack_refused")},
+    }
+
+
+def path(p: PathStatus) -> dict[str, Any]:
+    """The shape of `whalescale.status.Path`."""
+    return {
+        "id": p.id,
+        "local": format_endpoint(p.local),
+        "remote": format_endpoint(p.remote),
+        "interface": p.interface,
+        "state": str(p.state),
+        "usable": p.usable,
+        "rtt_ms": _ms(p.rtt_us),
+        "rtt_min_ms": _ms(p.rtt_min_us),
+        "jitter_ms": _ms(p.jitter_us),
+        "loss": round(p.loss, 4),
+        "rate_bps": p.rate_bps,
+        "acked_bps": p.acked_bps,
+        "weight": round(p.weight, 4),
+        "queue_ms": _ms(p.queue_us),
+        "in_flight_bytes": p.in_flight_bytes,
+        "max_packet": p.max_packet,
+        "tx_bytes": p.tx_bytes,
+        "rx_bytes": p.rx_bytes,
+        "pin": p.pin._asdict(),
+    }
+
+
+def _ms(us: int | None) -> float | None:
+    return None if us is None else round(us / 1000, 3)

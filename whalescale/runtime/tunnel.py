@@ -14,7 +14,7 @@ from whalescale import identity
 from whalescale.dataplane.engine import Engine
 from whalescale.endpoints import HostPort
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import MultipathSettings, PathEvent
+from whalescale.protocol.paths.types import MultipathSettings, PathEvent, PathState
 from whalescale.protocol.types import (
     Endpoint,
     EndpointChanged,
@@ -303,8 +303,8 @@ class Tunnel:
                 self._note(peer, f"endpoint {format_endpoint(event.remote)}")
             case PeerIdentified():
                 self._identified(peer, event.node_id)
-            case PathAction(action=PathEvent(path=number, text=text)):
-                self._note(peer, f"path {number}: {text}")
+            case PathAction(action=PathEvent() as told):
+                self._note(peer, path_event(told))
             case _:
                 pass
 
@@ -329,6 +329,20 @@ class Tunnel:
         """Stop look-ups. Sessions end with the engine."""
         for peer in self.peers.values():
             peer.resolver.close()
+
+
+def path_event(event: PathEvent) -> str:
+    """ "path 1 failed: wlan0 192.0.2.1 to 198.51.100.7:51820: silent"
+
+    The third word is one of up, degraded, failed, roamed, removed.
+    """
+    where, _, why = event.text.rpartition(": ")
+    if event.state is None:
+        word = "roamed" if why.startswith("moved") else "removed"
+    else:
+        word = "up" if event.state is PathState.HEALTHY else str(event.state)
+    said = why in (word, event.state) or why.startswith("up")
+    return f"path {event.path} {word}: {where}" + ("" if said else f": {why}")
 
 
 def overlay_network(node_id: bytes) -> Network:

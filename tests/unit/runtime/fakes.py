@@ -7,6 +7,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from whalescale.dataplane.engine import (
@@ -22,9 +23,12 @@ from whalescale.dataplane.engine import (
     UpcallType,
     WorkerStats,
 )
+from whalescale.dataplane.multipath import PEER_FIELDS
 from whalescale.identity import Identity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
+from whalescale.protocol.paths.types import PathState, PathStatus, Pin
+from whalescale.protocol.types import Endpoint, PeerHandle
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.netlink import Interface, Netlink, Route
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
@@ -180,6 +184,51 @@ class FakeEngine:
 
     def worker_stats(self, _: int) -> WorkerStats:
         return WorkerStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 0, 0, tuple(range(21)))
+
+
+def path_status(number: int, **fields: Any) -> PathStatus:
+    values: dict[str, Any] = {
+        "local": Endpoint(f"10.0.0.{number + 1}", 51820),
+        "remote": Endpoint("2001:db8::7", 51820),
+        "interface": f"eth{number}",
+        "state": PathState.HEALTHY,
+        "usable": True,
+        "rtt_us": 21_312,
+        "rtt_min_us": 20_050,
+        "jitter_us": 1240,
+        "loss": 0.0013,
+        "rate_bps": 38_200_000,
+        "acked_bps": 31_000_000,
+        "weight": 2 / 3,
+        "queue_us": 4100,
+        "in_flight_bytes": 122_880,
+        "max_packet": 1420,
+        "tx_bytes": 1_300_000,
+        "rx_bytes": 12_700,
+        "pin": Pin(),
+    }
+    return PathStatus(id=number, **{**values, **fields})
+
+
+class FakePaths:
+    """Paths in place of the data plane's: what the driver tells of them, and pins."""
+
+    def __init__(self, driver: Driver, paths: dict[PeerHandle, list[PathStatus]]) -> None:
+        self.paths = paths
+        self.counters = {name: n for n, name in enumerate(PEER_FIELDS, 1)}
+        replaced: Any = driver
+        replaced.path_status = lambda handle: list(self.paths.get(handle, []))
+        replaced.multipath_counters = lambda h: self.counters if h in self.paths else None
+        replaced.pin_path = self._pin
+
+    def _pin(self, handle: PeerHandle, number: int, pin: Pin) -> None:
+        at = [p.id for p in self.paths[handle]].index(number) if self.knows(handle, number) else -1
+        if at < 0:
+            raise KeyError(number)
+        self.paths[handle][at] = replace(self.paths[handle][at], pin=pin)
+
+    def knows(self, handle: PeerHandle, number: int) -> bool:
+        return any(p.id == number for p in self.paths[handle])
 
 
 class FakeNetlink:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.runtime.fakes import FakeNetlink, Host
+from tests.unit.runtime.fakes import FakeNetlink, FakePaths, Host, path_status
 from whalescale import config as configuration
 from whalescale import identity as ident
 from whalescale import status
@@ -198,6 +198,8 @@ def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Hos
         sockets = Sockets(a.engine.as_engine())
         sockets.open(51820)
         a.time += 2_500_000_000
+        b_handle = next(iter(a.tunnel.peers))
+        paths = FakePaths(a.driver, {b_handle: [path_status(0), path_status(1, rtt_us=None)]})
         raw = snapshot.take(
             snapshot.Subject(
                 config,
@@ -226,6 +228,26 @@ def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Hos
         assert told.peers[0].state == "idle"
         assert told.peers[0].last_handshake_s is None
         assert told.peers[1].id is None
+        m = told.peers[0].multipath
+        assert m is not None
+        assert (m.scheduling, m.scheduler) == (True, "edf")
+        assert (m.paths[0].local, m.paths[0].remote) == ("10.0.0.1:51820", "[2001:db8::7]:51820")
+        assert (m.paths[0].rtt_ms, m.paths[0].queue_ms, m.paths[0].weight) == (21.312, 4.1, 0.6667)
+        assert m.paths[1].rtt_ms is None
+        for given, name in ((m, "acks_rx"), (m.reordering, "skipped_full"), (m.queue, "drops")):
+            key = "queue_drops" if name == "drops" else name
+            assert getattr(given, name) == paths.counters[key]
+        # Every field of the shape is told, none left to its default.
+        (of_b, *_) = raw["peers"]
+        for shape, value in (
+            (status.Multipath, of_b["multipath"]),
+            (status.Path, of_b["multipath"]["paths"][0]),
+            (status.Pin, of_b["multipath"]["paths"][0]["pin"]),
+            (status.Reordering, of_b["multipath"]["reordering"]),
+            (status.Queue, of_b["multipath"]["queue"]),
+        ):
+            assert set(value) == set(shape.__struct_fields__)
+        assert told.peers[1].multipath is None
         assert told.peers[1].fingerprint == ident.encode_fingerprint(c.identity.fingerprint)
         assert [e.event for e in told.events][:1] == ["added"]
         # No key that is secret is in it.

@@ -1,0 +1,143 @@
+"""The request `pin_path`: which paths it means, what it changes, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.runtime.fakes import FakePaths, Host, path_status
+from whalescale import status
+from whalescale.protocol.paths.types import PathEvent, PathState, Pin
+from whalescale.runtime import pinning
+from whalescale.runtime.control_socket import ControlError
+from whalescale.runtime.tunnel import Change, path_event
+
+
+class Pinned:
+    """Host 1 with a peer `b` over eth0, eth1 and, from another address, eth1 again."""
+
+    def __init__(self, a: Host, b: Host) -> None:
+        a.tunnel.commit(Change(add=[b.spec("b")]))
+        (self.peer,) = a.tunnel.peers.values()
+        self.tunnel = a.tunnel
+        more = [path_status(0), path_status(1), path_status(2, interface="eth1")]
+        self.fake = FakePaths(a.driver, {self.peer.handle: more})
+
+    def ask(self, **params: Any) -> list[tuple[int, Pin]]:
+        answer = pinning.pin(self.tunnel, {"peer": "b", **params})
+        assert answer["peer"] == "b"
+        return [(p["id"], Pin(**p["pin"])) for p in answer["paths"]]
+
+    def pins(self) -> list[Pin]:
+        return [p.pin for p in self.fake.paths[self.peer.handle]]
+
+
+@pytest.fixture
+def pinned() -> Iterator[Pinned]:
+    hosts = [Host(n, f"192.0.2.{n}") for n in (1, 2)]
+    yield Pinned(*hosts)
+    for host in hosts:
+        host.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "ids"),
+    [
+        ("0", [0]),
+        ("eth0", [0]),
+        ("eth1", [1, 2]),
+        ("10.0.0.3", [2]),
+        ("10.0.0.3:51820", [2]),
+    ],
+)
+def test_what_is_meant(pinned: Pinned, path: str, ids: list[int]) -> None:
+    assert pinned.ask(path=path, tier=3) == [(i, Pin(tier=3)) for i in ids]
+    assert [n for n, pin in enumerate(pinned.pins()) if pin.tier == 3] == ids
+
+
+def test_what_is_not_named_stays(pinned: Pinned) -> None:
+    pinned.ask(path="1", tier=2, weight_cap=0.5)
+    assert pinned.ask(path="1", disabled=True) == [(1, Pin(True, 2, 0.5))]
+    assert pinned.ask(path="1", tier=None) == [(1, Pin(True, None, 0.5))]
+    assert pinned.ask(path="1", disabled=False, weight_cap=1) == [(1, Pin())]
+    pinned.ask(path="1", tier=2, weight_cap=0, disabled=True)
+    assert pinned.ask(path="1", reset=True) == [(1, Pin())]
+
+
+def test_the_answer_has_the_shape_of_the_status(pinned: Pinned) -> None:
+    (path,) = pinning.pin(pinned.tunnel, {"peer": "b", "path": "0", "tier": 1})["paths"]
+    assert set(path) == set(status.Path.__struct_fields__)
+
+
+def test_one_path_stays_enabled(pinned: Pinned) -> None:
+    pinned.ask(path="eth1", disabled=True)
+    with pytest.raises(ControlError, match="nothing would be left") as e:
+        pinned.ask(path="0", disabled=True)
+    assert e.value.code == "refused"
+    assert [p.disabled for p in pinned.pins()] == [False, True, True]
+    pinned.ask(path="1", disabled=False)
+    pinned.ask(path="0", disabled=True)
+    # What changes nothing about that is no matter.
+    pinned.ask(path="0", tier=4)
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "piece"),
+    [
+        ({"peer": "c", "path": "0", "tier": 1}, "not_found", "no peer 'c'"),
+        ({"peer": None, "path": "0", "tier": 1}, "not_found", "no peer None"),
+        ({"path": "7", "tier": 1}, "not_found", "b has no path '7'"),
+        ({"path": "", "tier": 1}, "not_found", "no path ''"),
+        ({"path": 0, "tier": 1}, "not_found", "no path 0"),
+        ({"tier": 1}, "not_found", "no path None"),
+        ({"path": ["eth0"], "tier": 1}, "not_found", "no path"),
+        ({"path": "0"}, "usage", "nothing to change"),
+        ({"path": "0", "reset": True, "tier": 1}, "usage", "takes everything back"),
+        ({"path": "0", "disabled": 1}, "usage", "disabled is 1"),
+        ({"path": "0", "tier": True}, "usage", "tier is True"),
+        ({"path": "0", "tier": -1}, "usage", "tier is -1"),
+        ({"path": "0", "tier": 256}, "usage", "tier is 256"),
+        ({"path": "0", "weight_cap": 1.01}, "usage", "weight_cap is 1.01"),
+        ({"path": "0", "weight_cap": float("nan")}, "usage", "weight_cap is nan"),
+        ({"path": "0", "weight_cap": None}, "usage", "weight_cap is None"),
+    ],
+)
+def test_refused(pinned: Pinned, params: dict[str, Any], code: str, piece: str) -> None:
+    with pytest.raises(ControlError, match=piece) as e:
+        pinned.ask(**params)
+    assert e.value.code == code
+    assert e.value.fix
+    assert pinned.pins() == [Pin()] * 3
+
+
+def test_a_path_that_goes_away_meanwhile(pinned: Pinned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinned.fake, "knows", lambda *_: False)
+    with pytest.raises(ControlError, match="went away") as e:
+        pinned.ask(path="0", tier=1)
+    assert e.value.code == "not_found"
+
+
+def test_a_peer_without_paths(pinned: Pinned) -> None:
+    pinned.fake.paths.clear()
+    with pytest.raises(ControlError) as e:
+        pinned.ask(path="0", tier=1)
+    assert "is its session up?" in e.value.fix
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "expected"),
+    [
+        (PathState.HEALTHY, "up", "path 2 up: {}"),
+        (PathState.HEALTHY, "up again", "path 2 up: {}"),
+        (PathState.HEALTHY, "healthy", "path 2 up: {}"),
+        (PathState.DEGRADED, "degraded", "path 2 degraded: {}"),
+        (PathState.FAILED, "silent", "path 2 failed: {}: silent"),
+        (None, "its local address is gone", "path 2 removed: {}: its local address is gone"),
+        (None, "moved to 10.0.0.9", "path 2 roamed: {}: moved to 10.0.0.9"),
+    ],
+)
+def test_events_of_paths(state: PathState | None, why: str, expected: str) -> None:
+    where = "wlan0 2001:db8::1 to [2001:db8::7]:51820"
+    assert path_event(PathEvent(2, state, f"{where}: {why}")) == expected.format(where)
