@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "reload": Entry("Run", "lifecycle", "reload", "Take over a changed configuration."),
     "status": Entry("Look", "show", "status", "Show the tunnel and its peers."),
     "peers": Entry("Look", "show", "peers", "Show the peers, one a line."),
+    "paths": Entry("Look", "paths", "paths", "Show the paths to a peer, or pin one."),
     "top": Entry("Look", "top", "top", "Watch it live."),
     "logs": Entry("Look", "logs", "logs", "Show what the agent wrote."),
     "ping": Entry("Look", "ping", "ping", "Ping a peer through the tunnel."),

@@ -13,12 +13,15 @@ def status(interface: Interface = None, json: Json = False) -> None:
     if json:
         print_json({"version": 1, **raw})
         return
-    from whalescale.tui import render
+    from whalescale.tui import multipath, render
 
     out = console()
     out.print(render.summary(found))
     out.print()
     out.print(render.peers_table(found.peers))
+    if (paths := multipath.brief(found.peers, out.width)) is not None:
+        out.print()
+        out.print(paths)
 
 
 def peers(interface: Interface = None, json: Json = False) -> None:

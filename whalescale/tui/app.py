@@ -15,7 +15,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from whalescale.status import Status
@@ -23,6 +23,8 @@ from whalescale.tui import render, snapshot
 
 #: returns a fresh status; raises an Exception whose text is shown while the view goes on
 Fetch = Callable[[], Status]
+#: of a view, for a terminal of this width and height
+Draw = Callable[[snapshot.View, int, int], RenderableType]
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def _orderly_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(console: Console, fetch: Fetch, interval_s: float) -> None:
+def run(console: Console, fetch: Fetch, interval_s: float, draw: Draw = render.screen) -> None:
     """Until q. The first fetch may raise; later failures are shown and tried again."""
     view = snapshot.first(fetch())
     with (
@@ -71,7 +73,7 @@ def run(console: Console, fetch: Fetch, interval_s: float) -> None:
         due = time.monotonic() + interval_s
         while True:
             width, height = console.size
-            live.update(render.screen(view, width, height), refresh=True)
+            live.update(draw(view, width, height), refresh=True)
             for key in _pressed(fd, max(due - time.monotonic(), 0.0)):
                 after = snapshot.press(view, key)
                 if after is None:

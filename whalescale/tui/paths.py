@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from whalescale.status import Bpf, BpfPath, PathCounts, Peer
+from rich.text import Text
+
+from whalescale.status import Bpf, BpfPath, Path, PathCounts, Peer
 from whalescale.tui import text
 from whalescale.tui.snapshot import SHIELD_PASSED, UNKNOWN, Rate, View
 
@@ -27,7 +29,7 @@ class Row(NamedTuple):
 
     rank: int
     name: str
-    value: str
+    value: str | Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,17 @@ def rows(view: View, peer: Peer) -> list[Row]:
             Row(1 if i == 0 else 6, "  received", counts(path.rx)),
         ]
     return found
+
+
+def of_path(bpf: Bpf, path: Path) -> list[str]:
+    """What the programs counted of one of a peer's paths."""
+    ends = (_no_zone(path.local or ""), _no_zone(path.remote))
+    return [
+        f"{way} {counts(c)}"
+        for p in bpf.paths
+        if (p.local, p.remote) == ends
+        for way, c in (("sent", p.tx), ("received", p.rx))
+    ]
 
 
 def _both(path: BpfPath) -> str:

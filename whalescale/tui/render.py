@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whalescale.status import Agent, Counters, Peer, Status
-from whalescale.tui import paths, text
+from whalescale.tui import multipath, paths, text
 from whalescale.tui.paths import Row
 from whalescale.tui.snapshot import UNKNOWN, View
 
@@ -21,6 +21,10 @@ STATE_STYLES: Final = {"up": "green", "handshaking": "yellow", "idle": "cyan", "
 #: the detail pane has at least so many lines, or is not there
 DETAIL_LINES: Final = 13
 HEADER_LINES: Final = 6
+#: a peer's last events in the detail pane, where there is room
+EVENTS: Final = 6
+#: cells of the detail pane beside a row's value: frame, name, padding
+BESIDE: Final = 20
 #: a terminal lower than this goes without the header's line of the shield
 LOW: Final = 20
 #: from which width of the terminal on a column of the live table is there
@@ -32,6 +36,7 @@ LIVE_COLUMNS: Final = {
     "RTT": 106,
     "sent": 38,
     "received": 52,
+    "paths": 118,
     "allowed IPs": 130,
 }
 NO_PEERS: Final = Text("no peers yet: `ws peer add NAME --id ID --endpoint HOST:PORT`", style="dim")
@@ -53,6 +58,17 @@ HELP: Final = (
     ("sent, received", "bytes on the wire (UDP payload), per second in bits"),
     ("shield", "drops in the kernel what cannot be ours, and floods"),
     ("strangers", "datagrams from where nothing was ever sent to"),
+)
+
+
+#: of paths; where the terminal is high enough
+HELP_PATHS: Final = (
+    ("", ""),
+    ("healthy, spare", "a path that works, and waits until one in use fails"),
+    ("degraded", "a path that loses or is slow: it gets less"),
+    ("failed", "a path without an answer: it gets nothing, and is tried again"),
+    ("queue", "how long a packet waits on the path behind others"),
+    ("gaps", "packets missing in between; skipped: given up; late: came after that"),
 )
 
 
@@ -155,10 +171,17 @@ def live_table(view: View, peers: Sequence[Peer], width: int) -> RenderableType:
             "endpoint": _cell(peer.endpoint or text.NONE),
             "handshake": text.human_ago(peer.last_handshake_s),
             "RTT": text.human_ms(peer.handshake_rtt_ms),
+            "paths": _used(peer),
             "allowed IPs": _cell((*peer.allowed_ips, text.NONE)[0] + more),
         }
         table.add_row(*(cells[n] for n in names), style="reverse" if chosen else "")
     return table
+
+
+def _used(peer: Peer) -> str:
+    """ "2 of 3" paths in use"""
+    found = peer.multipath.paths if peer.multipath is not None else ()
+    return f"{sum(p.usable for p in found)} of {len(found)}" if found else text.NONE
 
 
 def _table(names: Sequence[str]) -> Table:
@@ -229,23 +252,35 @@ def _detail_rows(view: View, peer: Peer, width: int) -> list[Row]:
             f"{text.human_bytes(peer.tx_bytes)} sent, {text.human_bytes(peer.rx_bytes)} received; "
             f"packets {text.human_count(peer.tx_packets)}, {text.human_count(peer.rx_packets)}",
         ),
-        *paths.rows(view, peer),
-        Row(0, "candidates", candidates),
-        Row(0, "allowed IPs", ", ".join(peer.allowed_ips) or text.NONE),
+        *_path_rows(view, peer, width),
+        Row(4, "candidates", candidates),
+        Row(4, "allowed IPs", ", ".join(peer.allowed_ips) or text.NONE),
         Row(
             0,
             "last seen",
             f"{text.human_ago(peer.last_received_s)}, {peer.staged} packets waiting",
         ),
         Row(0, "session", f"{mode}, {psk} preshared key, keepalive {every}"),
-        Row(3, "key", key),
+        Row(5, "key", key),
     ]
-    events = [e for e in view.current.events if e.peer in {peer.name, None}][-2:]
-    for event in events:
+    events = [e for e in view.current.events if e.peer in {peer.name, None}][-EVENTS:]
+    for i, event in enumerate(events):
         # UTC, so that the picture is the same wherever it is drawn
         at = time.strftime("%H:%M:%S", time.gmtime(max(event.t, 0)))
-        found.append(Row(5, f"{at} UTC", event.event))
+        newest = len(events) - i <= 2
+        found.append(Row(2 if newest else 7, f"{at} UTC", multipath.event(event.event)))
     return found
+
+
+def _path_rows(view: View, peer: Peer, width: int) -> list[Row]:
+    if peer.multipath is None or not peer.multipath.paths:
+        return paths.rows(view, peer)
+    own = {k: h for k, h in view.multipath_history.items() if k[0] == peer.name}
+    bpf = view.current.bpf
+    inside = max(width - BESIDE, 1)
+    return multipath.top_rows(
+        peer, inside, view.multipath_rates, own, lambda p: paths.of_path(bpf, p)
+    )
 
 
 def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int]:
@@ -262,17 +297,18 @@ def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int
     table.add_column(style="bold", no_wrap=True, min_width=names)
     table.add_column(no_wrap=True, overflow="ellipsis")
     for row in found:
-        table.add_row(row.name, _cell(row.value))
+        table.add_row(row.name, _cell(row.value) if isinstance(row.value, str) else row.value)
     title = Text.assemble(text.plain(peer.name), " ", state(peer))
     return Panel(table, title=title, title_align="left", width=width), len(found) + 2
 
 
-def help_panel(width: int) -> Panel:
+def help_panel(width: int, height: int) -> Panel:
     table = Table(box=None, show_header=False, padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for key, meaning in HELP:
-        style = STATE_STYLES.get(key, "")
+    whole = (*HELP, *HELP_PATHS)
+    for key, meaning in whole if len(whole) + 2 + HEADER_LINES <= height else HELP:
+        style = STATE_STYLES.get(key) or multipath.STATE_STYLES.get(key.partition(",")[0], "")
         table.add_row(Text(key, style=style), meaning)
     return Panel(table, title="help: any key closes it", title_align="left", width=width)
 
@@ -290,7 +326,7 @@ def visible(view: View, lines: int) -> Sequence[Peer]:
 def screen(view: View, width: int, height: int) -> RenderableType:
     """The whole live view for a terminal of this size."""
     if view.help:
-        return Group(header(view, width), help_panel(width))
+        return Group(header(view, width), help_panel(width, height))
     low = height < LOW
     parts: list[RenderableType] = [header(view, width, low)]
     # The table's head takes two lines, the hints one.
@@ -306,6 +342,32 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     if pane is not None:
         parts.append(pane)
     parts.append(Text(HINTS, style="dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def paths_screen(view: View, names: Sequence[str], width: int, height: int) -> RenderableType:
+    """`ws paths --watch`: of the peers with these names; empty: of all."""
+    if view.help:
+        return help_panel(width, height)
+    trouble = Text()
+    if view.trouble:
+        trouble = Text(f"trouble: {text.plain(view.trouble)}", style="bold red")
+    elif view.paused:
+        trouble = Text("paused: space goes on", style="bold yellow")
+    hints = Text("? help   q quit   space pause", style="dim", no_wrap=True, overflow="ellipsis")
+    return Group(paths_of(view, names, width), trouble, hints)
+
+
+def paths_of(view: View, names: Sequence[str], width: int) -> RenderableType:
+    """Every path of the peers with these names; empty: of all. With rates, if there are any yet."""
+    peers = [p for p in view.current.peers if not names or p.name in names]
+    if not peers:
+        return NO_PEERS
+    rates = view.multipath_rates or None
+    parts: list[RenderableType] = []
+    for peer in peers:
+        parts += [Text()] if parts else []
+        parts.append(multipath.of_peer(peer, width, rates))
     return Group(*parts)
 
 

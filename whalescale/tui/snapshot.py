@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from whalescale.status import BpfPath, Peer, Status
+from whalescale.status import BpfPath, Path, Peer, Status
 
 HISTORY: Final = 240
 #: what of the shield's counters it let through; it dropped the rest
@@ -22,6 +22,12 @@ class Rate(NamedTuple):
 
 
 UNKNOWN: Final = Rate()
+#: a peer's name, and what makes a path: its number is used again by others
+PathKey = tuple[str, int, str | None, str]
+
+
+def path_key(peer: str, path: Path) -> PathKey:
+    return peer, path.id, path.local, path.remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,9 @@ class View:
     rates: dict[str, Rate] = field(default_factory=dict)
     #: by (local, remote), as the eBPF programs counted
     path_rates: dict[tuple[str, str], Rate] = field(default_factory=dict)
+    #: of the paths of peers that speak multipath, as the data plane counted
+    multipath_rates: dict[PathKey, Rate] = field(default_factory=dict)
+    multipath_history: dict[PathKey, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     #: datagrams that the shield dropped, per second; None: not known
     dropped_pps: float | None = None
     #: by peer name: (tx, rx) per interval, oldest first
@@ -45,7 +54,7 @@ class View:
     trouble: str = ""
 
 
-def rate(before: Peer | None, after: Peer, seconds: float) -> Rate:
+def rate(before: Peer | Path | None, after: Peer | Path, seconds: float) -> Rate:
     if before is None or seconds <= 0:
         return Rate()
     return Rate(
@@ -73,6 +82,21 @@ def _path_rate(before: BpfPath | None, after: BpfPath, seconds: float) -> Rate:
     return Rate(_bps(tx, after.tx.bytes, seconds), _bps(rx, after.rx.bytes, seconds))
 
 
+def _multipath(status: Status) -> dict[PathKey, Path]:
+    return {
+        path_key(peer.name, path): path
+        for peer in status.peers
+        if peer.multipath is not None
+        for path in peer.multipath.paths
+    }
+
+
+def _longer(
+    history: tuple[tuple[float, float], ...] | None, rate: Rate
+) -> tuple[tuple[float, float], ...]:
+    return (*(history or ())[-HISTORY + 1 :], (rate.tx_bps or 0.0, rate.rx_bps or 0.0))
+
+
 def _dropped(status: Status) -> int:
     return sum(n for what, n in status.bpf.shield.items() if what not in SHIELD_PASSED)
 
@@ -90,10 +114,10 @@ def advance(view: View, status: Status) -> View:
         return replace(view, current=status, trouble="")
     old = {p.name: p for p in before.peers} if same else {}
     rates = {p.name: rate(old.get(p.name), p, seconds) for p in status.peers}
-    history = {
-        name: (*view.history.get(name, ())[-HISTORY + 1 :], (r.tx_bps or 0.0, r.rx_bps or 0.0))
-        for name, r in rates.items()
-    }
+    history = {name: _longer(view.history.get(name), r) for name, r in rates.items()}
+    ways = _multipath(before) if same else {}
+    way_rates = {key: rate(ways.get(key), p, seconds) for key, p in _multipath(status).items()}
+    ways_history = {k: _longer(view.multipath_history.get(k), r) for k, r in way_rates.items()}
     total, path_rates, dropped_pps = Rate(), {}, None
     if seconds > 0:
         path_rates = _path_rates(before, status, seconds)
@@ -111,6 +135,8 @@ def advance(view: View, status: Status) -> View:
         total=total,
         rates=rates,
         path_rates=path_rates,
+        multipath_rates=way_rates,
+        multipath_history=ways_history,
         dropped_pps=dropped_pps,
         history=history,
         selected=selected,

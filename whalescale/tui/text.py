@@ -59,10 +59,11 @@ def human_ms(milliseconds: float | None) -> str:
     return f"{_three(milliseconds)} ms" if milliseconds < 1000 else f"{milliseconds:.0f} ms"
 
 
-def sparkline(values: Sequence[float], width: int) -> str:
-    """The last `width` values as bars, scaled to the largest; shorter histories start at right."""
+def sparkline(values: Sequence[float], width: int, top: float = 0.0) -> str:
+    """The last `width` values as bars, scaled to the largest of them and `top`; shorter histories
+    start at right."""
     shown = list(values)[-width:] if width > 0 else []
-    top = max(shown, default=0.0)
+    top = max(shown, default=0.0) if top <= 0 else top
     if top <= 0:
         return (BARS[0] * len(shown)).rjust(width)
     steps = len(BARS) - 1

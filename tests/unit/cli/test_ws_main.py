@@ -25,7 +25,7 @@ def test_help_lists_every_command(ws: Ws) -> None:
 
 def test_the_issue_commands_are_all_there() -> None:
     wanted = "keygen pubkey init up down status peers peer ping import export reload doctor top"
-    assert set(wanted.split()) | {"logs", "version", "bench", "trace"} == set(COMMANDS)
+    assert set(wanted.split()) | {"logs", "version", "bench", "paths", "trace"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -78,6 +78,8 @@ def test_help_is_fast(ws_process: Ws) -> None:
         (["pubkey", "--fingerprint", "--wireguard"], "exclude"),
         (["export", "x"], "--wireguard"),
         (["top", "-n", "0"], "0"),
+        (["paths", "x", "--set", "1", "--weight-cap", "1.1"], "equal to 1"),
+        (["paths", "x", "--set", "1", "--weight-cap", "half"], "valid number"),
         (["--show-completion", "tcsh"], "bash, zsh, fish"),
     ],
 )
@@ -146,7 +148,7 @@ def test_completion_scripts(ws_process: Ws, shell: str, mark: str) -> None:
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("ws st", {"status"}), ("ws pe", {"peer", "peers"}), ("ws peer ", {"add", "remove"})],
+    [("ws st", {"status"}), ("ws pa", {"paths"}), ("ws peer ", {"add", "remove"})],
 )
 def test_bash_completion_completes(
     ws_process: Ws, tmp_path: Path, line: str, expected: set[str]
