@@ -37,6 +37,8 @@ from tools.peers import ROOT
 FOLDER = ROOT / "build/mpbench"
 DOCUMENT = ROOT / "docs/multipath-results.md"
 IMAGES = ROOT / "docs/images"
+#: from there on others take the processors that links and agents need
+BUSY_LOAD = 1.0
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -161,6 +163,8 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
     console.print(
         f"{len(scenarios)} scenarios, links by {run.emulator}, about {total / 60:.0f} min"
     )
+    if (busy := os.getloadavg()[0]) > BUSY_LOAD:
+        console.print(f"this machine is busy (load {busy:.1f}): the figures will be worth less")
     interrupted = False
     with report.Screen(console, run, total) as screen:
         try:
