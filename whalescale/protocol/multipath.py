@@ -1,12 +1,12 @@
 """Extended mode and the paths of the node's peers: what `Node` leaves to it.
 
-It changes peers and appends events; the node re-arms the peer's timer afterwards.
+Its public inputs are the node's own: like those, one that names a removed peer is ignored.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from whalescale.protocol.control import (
     ControlError,
@@ -20,7 +20,13 @@ from whalescale.protocol.control import frame_type as control_type
 from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.types import LocalLink, MultipathSettings, PathSample
+from whalescale.protocol.paths.types import (
+    LocalLink,
+    MultipathSettings,
+    PathSample,
+    PathStatus,
+    Pin,
+)
 from whalescale.protocol.peer import Peer
 from whalescale.protocol.types import (
     Endpoint,
@@ -29,6 +35,7 @@ from whalescale.protocol.types import (
     ExtendedModeChanged,
     MultipathStarted,
     PathAction,
+    PeerHandle,
     SendControl,
 )
 
@@ -40,11 +47,15 @@ class Multipath:
         self,
         settings: MultipathSettings | None,
         random: Callable[[int], bytes],
+        peers: Mapping[PeerHandle, Peer],
+        rearm: Callable[[Peer], None],
         events: deque[Event],
         drops: Counter[str],
     ) -> None:
         self._settings = settings
         self._random = random
+        self._peers = peers
+        self._rearm = rearm
         self._events = events
         self._drops = drops
         self._links: tuple[LocalLink, ...] = ()
@@ -89,7 +100,29 @@ class Multipath:
 
     # what arrives
 
-    def receive(
+    def receive_control(
+        self,
+        peer: PeerHandle,
+        frame: bytes,
+        now: int,
+        *,
+        path: int = 0,
+        remote: Endpoint | None = None,
+        local: Endpoint | None = None,
+        datagram_bytes: int = 0,
+    ) -> None:
+        """A control frame from inside the peer's session. Never raises on hostile bytes.
+
+        `path`: the peer's number of the path that it came by, from `remote` to `local`.
+        `datagram_bytes`: UDP payload that it came in.
+        """
+        p = self._peers.get(peer)
+        if p is not None:
+            at = (p.endpoint, p.local) if remote is None else (remote, local)
+            self._receive(p, frame, path, *at, datagram_bytes, now)
+            self._rearm(p)
+
+    def _receive(
         self,
         peer: Peer,
         frame: bytes,
@@ -99,7 +132,6 @@ class Multipath:
         datagram_bytes: int,
         now: int,
     ) -> None:
-        """A control frame. What is refused is counted."""
         try:
             if control_type(frame) is not FrameType.OFFER:
                 if peer.paths is None or remote is None:
@@ -160,21 +192,21 @@ class Multipath:
 
     # facts
 
-    def set_locals(
-        self, peers: Sequence[Peer], links: Sequence[LocalLink], port: int, now: int
-    ) -> None:
+    def set_locals(self, links: Sequence[LocalLink], port: int, now: int) -> None:
+        """Every address of this host that UDP may leave from, and our UDP port."""
         self._links, self._port = tuple(links), port
-        for peer in peers:
+        for peer in self._peers.values():
             if peer.paths is not None:
                 peer.paths.set_locals(links, now, port=port)
-                self._drain(peer)
+                self._changed(peer)
 
-    def set_settings(
-        self, peers: Sequence[Peer], settings: MultipathSettings | None, mtu: int, now: int
-    ) -> None:
-        """Peers hear of it with the next OFFER; paths are left at once if it is off."""
+    def set_settings(self, settings: MultipathSettings | None, mtu: int, now: int) -> None:
+        """The configuration's `[multipath]`, and the tunnel's MTU as configured.
+
+        Peers hear of it with the next OFFER; paths are left at once if it is off.
+        """
         self._settings, self._mtu = settings, mtu
-        for peer in peers:
+        for peer in self._peers.values():
             if peer.extended is not None:
                 peer.extended.multipath = self._enabled
             if peer.paths is None:
@@ -184,6 +216,57 @@ class Multipath:
             else:
                 peer.paths.set_settings(settings, now, mtu=mtu)
                 self._drain(peer)
+            self._rearm(peer)
+
+    def path_samples(self, peer: PeerHandle, samples: dict[int, PathSample], now: int) -> None:
+        """What the data plane counted on the peer's paths, by number; each tick."""
+        p = self._peers.get(peer)
+        if p is not None and p.paths is not None:
+            p.paths.sample(samples, now)
+            self._changed(p)
+
+    def path_moved(
+        self, peer: PeerHandle, path: int, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """What has the peer's path number comes from elsewhere than before."""
+        p = self._peers.get(peer)
+        if p is not None and p.paths is not None:
+            p.paths.path_moved(path, remote, local, now)
+            self._changed(p)
+
+    def path_silent(self, peer: PeerHandle, path: int, now: int) -> None:
+        """Data on our path was out for its rescue_us without a word."""
+        p = self._peers.get(peer)
+        if p is not None and p.paths is not None:
+            p.paths.path_silent(path, now)
+            self._changed(p)
+
+    def pin_path(
+        self,
+        peer: PeerHandle,
+        pin: Pin,
+        now: int,
+        *,
+        local: str | None = None,
+        remote: str | None = None,
+        interface: str | None = None,
+    ) -> None:
+        """Of the peer's paths with these IPs and interface, now and later; None: any.
+
+        KeyError: no such peer.
+        """
+        p = self._peers[peer]
+        p.pins.set(pin, local, remote, interface)
+        if p.paths is not None:
+            p.paths.pinned(now)
+            self._changed(p)
+
+    def path_status(self, peer: PeerHandle) -> list[PathStatus]:
+        """Empty while the peer speaks of no paths. KeyError: no such peer."""
+        paths = self._peers[peer].paths
+        return paths.status() if paths is not None else []
+
+    # ... that the node has: it re-arms the peer
 
     def endpoint_changed(self, peer: Peer, now: int) -> None:
         """Path 0 goes elsewhere."""
@@ -196,30 +279,11 @@ class Multipath:
             peer.paths.set_remotes(peer.config.endpoints, now)
             self._drain(peer)
 
-    def path_moved(
-        self, peer: Peer, path: int, remote: Endpoint, local: Endpoint | None, now: int
-    ) -> None:
-        if peer.paths is not None:
-            peer.paths.path_moved(path, remote, local, now)
-            self._drain(peer)
-
-    def path_silent(self, peer: Peer, path: int, now: int) -> None:
-        if peer.paths is not None:
-            peer.paths.path_silent(path, now)
-            self._drain(peer)
-
-    def sample(self, peer: Peer, samples: dict[int, PathSample], now: int) -> None:
-        if peer.paths is not None:
-            peer.paths.sample(samples, now)
-            self._drain(peer)
-
-    def pinned(self, peer: Peer, now: int) -> None:
-        """The user pinned, or took back."""
-        if peer.paths is not None:
-            peer.paths.pinned(now)
-            self._drain(peer)
-
     # outputs
+
+    def _changed(self, peer: Peer) -> None:
+        self._drain(peer)
+        self._rearm(peer)
 
     def _drain(self, peer: Peer) -> None:
         if peer.paths is None:

@@ -8,7 +8,7 @@ announces it is on its way), then `poll_transmit`, then re-arm one timer for `po
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
@@ -25,11 +25,7 @@ from whalescale.protocol.noise import (
     TransportKeys,
 )
 from whalescale.protocol.paths.types import (
-    LocalLink,
     MultipathSettings,
-    PathSample,
-    PathStatus,
-    Pin,
 )
 from whalescale.protocol.peer import Peer, Pending, Session, checked_keys
 from whalescale.protocol.registry import Registry
@@ -96,7 +92,18 @@ class Node:
         self._under_load = False
         #: Every refused datagram, by reason (docs/wire.md lists them).
         self.drops: Counter[str] = Counter()
-        self._multipath = Multipath(multipath, random, self._events, self.drops)
+        self._multipath = Multipath(
+            multipath, random, self._peers, self._rearm, self._events, self.drops
+        )
+        # Inputs about paths.
+        self.set_locals = self._multipath.set_locals
+        self.set_multipath = self._multipath.set_settings
+        self.path_samples = self._multipath.path_samples
+        self.path_moved = self._multipath.path_moved
+        self.path_silent = self._multipath.path_silent
+        self.path_status = self._multipath.path_status
+        self.pin_path = self._multipath.pin_path
+        self.receive_control = self._multipath.receive_control
 
     # peers
 
@@ -277,87 +284,6 @@ class Node:
             p.activity = activity
             self._rearm(p)
 
-    def receive_control(
-        self,
-        peer: PeerHandle,
-        frame: bytes,
-        now: int,
-        *,
-        path: int = 0,
-        remote: Endpoint | None = None,
-        local: Endpoint | None = None,
-        datagram_bytes: int = 0,
-    ) -> None:
-        """A control frame from inside the peer's session. Never raises on hostile bytes.
-
-        `path`: the peer's number of the path that it came by, from `remote` to `local`.
-        `datagram_bytes`: UDP payload that it came in.
-        """
-        p = self._peers.get(peer)
-        if p is not None:
-            at = (p.endpoint, p.local) if remote is None else (remote, local)
-            self._multipath.receive(p, frame, path, *at, datagram_bytes, now)
-            self._rearm(p)
-
-    # inputs: paths (protocol/paths/manager.py says what they mean)
-
-    def set_locals(self, links: Sequence[LocalLink], port: int, now: int) -> None:
-        """Every address of this host that UDP may leave from, and our UDP port."""
-        self._multipath.set_locals(tuple(self._peers.values()), links, port, now)
-        self._rearm_all()
-
-    def set_multipath(self, settings: MultipathSettings | None, mtu: int, now: int) -> None:
-        """The configuration's `[multipath]`, and the tunnel's MTU as configured."""
-        self._multipath.set_settings(tuple(self._peers.values()), settings, mtu, now)
-        self._rearm_all()
-
-    def path_samples(self, peer: PeerHandle, samples: dict[int, PathSample], now: int) -> None:
-        """What the data plane counted on the peer's paths, by number; each tick."""
-        p = self._peers.get(peer)
-        if p is not None:
-            self._multipath.sample(p, samples, now)
-            self._rearm(p)
-
-    def path_moved(
-        self, peer: PeerHandle, path: int, remote: Endpoint, local: Endpoint | None, now: int
-    ) -> None:
-        """What has the peer's path number comes from elsewhere than before."""
-        p = self._peers.get(peer)
-        if p is not None:
-            self._multipath.path_moved(p, path, remote, local, now)
-            self._rearm(p)
-
-    def path_silent(self, peer: PeerHandle, path: int, now: int) -> None:
-        """Data on our path was out for its rescue_us without a word."""
-        p = self._peers.get(peer)
-        if p is not None:
-            self._multipath.path_silent(p, path, now)
-            self._rearm(p)
-
-    def pin_path(
-        self,
-        peer: PeerHandle,
-        pin: Pin,
-        now: int,
-        *,
-        local: str | None = None,
-        remote: str | None = None,
-        interface: str | None = None,
-    ) -> None:
-        """Of the peer's paths with these IPs and interface, now and later; None: any.
-
-        KeyError: no such peer.
-        """
-        p = self._peers[peer]
-        p.pins.set(pin, local, remote, interface)
-        self._multipath.pinned(p, now)
-        self._rearm(p)
-
-    def path_status(self, peer: PeerHandle) -> list[PathStatus]:
-        """Empty while the peer speaks of no paths. KeyError: no such peer."""
-        paths = self._peers[peer].paths
-        return paths.status() if paths is not None else []
-
     # outputs
 
     def poll_transmit(self) -> Transmit | None:
@@ -373,10 +299,6 @@ class Node:
 
     def _rearm(self, peer: Peer) -> None:
         self._timers.set(peer.handle, peer.deadline())
-
-    def _rearm_all(self) -> None:
-        for peer in self._peers.values():
-            self._rearm(peer)
 
     def _run_timers(self, peer: Peer, now: int) -> None:
         if peer.zero_at is not None and peer.zero_at <= now:
