@@ -104,8 +104,9 @@ class Side:
         self.name = name
         self.links = addresses
         self.tuners: list[FlatTuner] = []
+        tuner = settings.pop("tuner", self._tuner)
         self.manager = PathManager(
-            MultipathSettings(**settings), world.rng.randbytes, PORT, tuner=self._tuner
+            MultipathSettings(**settings), world.rng.randbytes, PORT, tuner=tuner
         )
         self.set: SetPaths | None = None
         self.specs = {}

@@ -17,6 +17,7 @@ from whalescale.protocol.paths.frames import (
     encode_probe,
 )
 from whalescale.protocol.paths.probing import PROBE_DATAGRAM
+from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import PathState, Pin
 from whalescale.protocol.types import Endpoint
 
@@ -258,9 +259,9 @@ def test_a_peer_that_restarts_is_found_anew():
 # random schedules
 
 
-def random_world(seed):
+def random_world(seed, **settings):
     rng = random.Random(seed)  # noqa: S311
-    world = PathWorld(seed, rng.randint(1, 4), rng.randint(1, 4))
+    world = PathWorld(seed, rng.randint(1, 4), rng.randint(1, 4), **settings)
     routed = rng.random() < 0.3
     for one in world.a.links:
         for other in world.b.links:
@@ -294,8 +295,8 @@ def check_healthy_use(world, side, steady_for):
         assert not lossless or side.used <= good, (side.name, side.used, good)
 
 
-def run_schedule(seed):
-    rng, world = random_world(seed)
+def run_schedule(seed, **settings):
+    rng, world = random_world(seed, **settings)
     changed = world.now
     for _ in range(12):
         world.run(rng.choice([0.05, 0.3, 1, 3, 6]))
@@ -329,6 +330,15 @@ def test_random_link_schedules(batch):
             run_schedule(seed)
         except AssertionError as e:
             raise AssertionError(f"seed {seed}: {e}") from e
+
+
+def test_random_link_schedules_with_the_real_tuner():
+    for seed in range(3000, 3040):
+        world = run_schedule(seed, tuner=PathTuner)
+        for side in (world.a, world.b):
+            for status in side.manager.status():
+                assert 0 <= status.weight <= 1
+                assert status.rate_bps >= 0
 
 
 def test_a_working_pair_is_found_within_two_seconds():

@@ -1,0 +1,77 @@
+"""Our list of addresses, and the peer's."""
+
+from __future__ import annotations
+
+from whalescale.protocol.paths.announce import Announcer, Listener
+from whalescale.protocol.paths.frames import NO_LINK, Announce, Entry, EntryKind
+from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.types import Endpoint
+
+S = 1_000_000_000
+ETH, WLAN = LocalLink("192.168.1.2", 2, "eth0", 1500), LocalLink("10.0.0.2", 3, "wlan0", 1500)
+
+
+def test_it_is_said_at_once_again_soon_and_then_each_minute():
+    announcer = Announcer()
+    announcer.update((ETH,), 51820, (), 0)
+    assert announcer.due_at is None
+    announcer.begin(0)
+    said = []
+    for now in range(0, 130 * S, S // 4):
+        if announcer.next(now) is not None:
+            said.append(now // S)
+    assert said == [0, 1, 4, 64, 124]
+
+
+def test_changes_are_a_second_apart_and_have_a_serial_of_their_own():
+    announcer = Announcer()
+    announcer.update((ETH,), 51820, (), 0)
+    announcer.begin(0)
+    first = announcer.next(0)
+    for n in range(20):
+        links = (ETH, WLAN) if n % 2 == 0 else (ETH,)
+        announcer.update(links, 51820, (), n * S // 100)
+        assert announcer.next(n * S // 100) is None
+    announcer.update((ETH, WLAN), 51820, (), S // 2)
+    second = announcer.next(S)
+    assert second.serial != first.serial
+    assert [e.link for e in second.entries] == [0, 1]
+
+
+def test_an_interface_keeps_its_number():
+    announcer = Announcer()
+    announcer.update((ETH, WLAN), 51820, (), 0)
+    assert (announcer.number("eth0"), announcer.number("wlan0")) == (0, 1)
+    announcer.update((WLAN,), 51820, (), 0)
+    assert (announcer.number("eth0"), announcer.number("wlan0")) == (NO_LINK, 1)
+    announcer.update((WLAN, ETH), 51820, (), 0)
+    assert (announcer.number("eth0"), announcer.number("wlan0")) == (0, 1)
+
+
+def test_what_a_nat_makes_of_an_address_is_announced_too():
+    announcer = Announcer()
+    announcer.begin(0)
+    announcer.update((ETH,), 51820, (("eth0", Endpoint("203.0.113.9", 4000)),), 0)
+    entries = announcer.next(0).entries
+    assert entries[1] == Entry(Endpoint("203.0.113.9", 4000), EntryKind.OBSERVED, 0)
+
+
+def test_a_list_is_taken_once_and_never_an_older_one():
+    listener = Listener()
+    entry = Entry(Endpoint("10.0.0.1", 1), EntryKind.INTERFACE, 0)
+    assert listener.take(Announce(250, (entry,)), 0) == ((entry,), "announce_address", 0)
+    assert listener.take(Announce(250, ()), 10 * S)[0] is None
+    assert listener.take(Announce(249, ()), 10 * S)[0] is None
+    assert listener.take(Announce(3, ()), 10 * S)[0] == ()  # 250 + 9
+    listener.forget()
+    assert listener.take(Announce(0, ()), 20 * S)[0] == ()
+
+
+def test_a_flood_and_bad_addresses_are_counted():
+    listener = Listener()
+    refused = [listener.take(Announce(n, ()), 0)[1:] for n in range(10)]
+    assert refused[3:] == [("announce_rate", 1)] * 7
+    bad = tuple(Entry(Endpoint(ip, 1)) for ip in ("127.0.0.1", "224.0.0.9", "::", "10.0.0.1"))
+    taken, reason, times = listener.take(Announce(50, bad), 60 * S)
+    assert [e.endpoint.ip for e in taken] == ["10.0.0.1"]
+    assert (reason, times) == ("announce_address", 3)

@@ -1,0 +1,106 @@
+"""Which pairs of addresses are worth a probe."""
+
+from __future__ import annotations
+
+import pytest
+
+from whalescale.protocol.paths.candidates import (
+    MAX_CANDIDATES,
+    Remote,
+    Source,
+    candidates,
+    reachable,
+)
+from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.types import Endpoint
+
+PORT = 51820
+
+
+def local(ip, ifindex=2, interface="eth0"):
+    return LocalLink(ip, ifindex, interface, 1500, ip.startswith("fe80"))
+
+
+def announced(ip, link=0):
+    return Remote(Endpoint(ip, PORT), Source.ANNOUNCED, link)
+
+
+def found(links, remotes):
+    return [(c.local.ip, c.remote.ip) for c in candidates(links, PORT, remotes)]
+
+
+NOBODYS = (
+    "0.0.0.0 127.0.0.1 224.0.0.1 255.255.255.255 240.0.0.1 0.1.2.3 "
+    ":: ::1 ff02::1 ::ffff:10.0.0.1 fec0::1 x"
+)
+
+
+@pytest.mark.parametrize("ip", NOBODYS.split())
+def test_addresses_that_no_other_host_has(ip):
+    assert not reachable(Endpoint(ip, PORT))
+    assert found([local("10.0.0.1"), local("2001:db8::1")], [announced(ip)]) == []
+
+
+def test_ports():
+    assert reachable(Endpoint("192.0.2.1", 1))
+    assert not reachable(Endpoint("192.0.2.1", 0))
+    assert not reachable(Endpoint("192.0.2.1", 65536))
+
+
+def test_only_one_family_makes_a_pair():
+    links = [local("10.0.0.1"), local("2001:db8::1")]
+    remotes = [announced("10.0.0.2"), announced("2001:db8::2")]
+    pairs = [("10.0.0.1", "10.0.0.2"), ("2001:db8::1", "2001:db8::2")]
+    assert sorted(found(links, remotes)) == pairs
+
+
+def test_link_local_addresses_stay_on_their_link():
+    links = [local("fe80::1", 2, "eth0"), local("fe80::9", 3, "eth1"), local("2001:db8::1")]
+    pairs = candidates(links, PORT, [announced("fe80::2")])
+    assert {(c.local, c.remote) for c in pairs} == {
+        (Endpoint("fe80::1", PORT, 2), Endpoint("fe80::2", PORT, 2)),
+        (Endpoint("fe80::9", PORT, 3), Endpoint("fe80::2", PORT, 3)),
+    }
+    zoned = Remote(Endpoint("fe80::2", PORT, 3), Source.CONFIGURED)
+    assert [c.local.ip for c in candidates(links, PORT, [zoned])] == ["fe80::9"]
+
+
+def test_our_own_address_is_no_peer():
+    assert found([local("10.0.0.1"), local("10.1.0.1", 3)], [announced("10.1.0.1")]) == []
+
+
+def test_same_subnet_first_then_ipv6_then_ipv4_then_private_networks_elsewhere():
+    links = [local("192.168.1.5"), local("2600::5")]
+    remotes = [
+        announced("10.0.0.7", 1),
+        announced("8.8.4.4", 2),
+        announced("2601::7", 3),
+        announced("192.168.1.7", 4),
+    ]
+    assert [remote for _, remote in found(links, remotes)] == [
+        "192.168.1.7",
+        "2601::7",
+        "8.8.4.4",
+        "10.0.0.7",
+    ]
+
+
+def test_each_pair_of_interfaces_has_its_first_before_any_has_its_second():
+    links = [local(f"10.0.0.{k}", 2, "eth0") for k in range(1, 4)] + [local("10.1.0.1", 3, "eth1")]
+    remotes = [announced("10.0.0.9", 0), announced("10.1.0.9", 1)]
+    first = candidates(links, PORT, remotes)[:4]
+    assert {(c.link.interface, c.remote_link) for c in first} == {
+        (i, n) for i in ("eth0", "eth1") for n in (0, 1)
+    }
+
+
+def test_at_most_sixty_four():
+    links = [local(f"10.{k}.0.1", k + 2, f"eth{k}") for k in range(20)]
+    remotes = [announced(f"10.{k}.0.2", k % 15) for k in range(16)]
+    assert len(candidates(links, PORT, remotes)) == MAX_CANDIDATES
+
+
+def test_an_observed_pair_is_of_the_address_that_it_was_seen_at():
+    links = [local("10.0.0.1"), local("10.1.0.1", 3, "eth1")]
+    seen = Remote(Endpoint("203.0.113.5", 999), Source.OBSERVED, 2, "10.1.0.1")
+    assert found(links, [seen]) == [("10.1.0.1", "203.0.113.5")]

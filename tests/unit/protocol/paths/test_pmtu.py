@@ -1,0 +1,88 @@
+"""The search for the longest datagram (RFC 8899)."""
+
+from __future__ import annotations
+
+import pytest
+
+from whalescale.protocol.paths.pmtu import BASE, GRAIN, RAISE_INTERVAL, TRIES, PmtuSearch
+
+S = 1_000_000_000
+
+
+def drive(search, carries, now=0):
+    """Send what it asks for; datagrams up to `carries` arrive. Returns (now, probes)."""
+    probes = 0
+    while search.searching:
+        now = max(now, search.due_at)
+        if not search.timeout(now):
+            break
+        probes += 1
+        size = search.size
+        search.sent(now, S)
+        if size <= carries:
+            search.answered(size, now + S // 10)
+        assert probes < 100
+    return now, probes
+
+
+def test_one_answer_is_enough_where_everything_fits():
+    search = PmtuSearch(1460, assumed=False)
+    assert search.confirmed == BASE
+    search.start(0)
+    now, probes = drive(search, 1500)
+    assert (search.confirmed, probes) == (1460, 1)
+    assert search.max_packet == 1420
+    assert search.due_at >= now + RAISE_INTERVAL
+
+
+@pytest.mark.parametrize("carries", [1200, 1201, 1300, 1332, 1372, 1400, 1444, 1459])
+def test_it_finds_the_size(carries):
+    search = PmtuSearch(1460, assumed=False)
+    search.start(0)
+    _, probes = drive(search, carries)
+    assert carries - GRAIN < search.confirmed <= carries
+    assert probes <= TRIES * 6
+
+
+def test_what_was_assumed_is_held_until_three_probes_say_else():
+    search = PmtuSearch(1460, assumed=True)
+    search.start(0)
+    for n in range(TRIES):
+        assert search.confirmed == 1460
+        assert search.timeout(n * S)
+        search.sent(n * S, S)
+    search.timeout(TRIES * S)
+    assert search.confirmed == BASE
+    drive(search, 1350, TRIES * S)
+    assert 1350 - GRAIN < search.confirmed <= 1350
+
+
+def test_it_looks_again_and_follows_both_ways():
+    search = PmtuSearch(1460, assumed=False)
+    search.start(0)
+    now, _ = drive(search, 1300)
+    assert search.timeout(search.due_at)  # starts over
+    now, _ = drive(search, 1500, search.due_at)
+    assert search.confirmed == 1460
+    search.suspect(now)
+    assert search.confirmed == BASE
+    drive(search, 1300, now)
+    assert 1300 - GRAIN < search.confirmed <= 1300
+
+
+def test_a_target_below_the_base_needs_no_search():
+    search = PmtuSearch(1100, assumed=False)
+    search.start(0)
+    assert (search.confirmed, search.due_at) == (1100, None)
+
+
+def test_another_target():
+    search = PmtuSearch(1460, assumed=False)
+    search.start(0)
+    drive(search, 1500)
+    search.retarget(1340, S)
+    assert search.confirmed == 1340
+    search.retarget(1460, 2 * S)
+    assert search.confirmed == 1340
+    drive(search, 1500, 2 * S)
+    assert search.confirmed == 1460
