@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: the checked status, and the same as the agent wrote it
 Fetch = Callable[[], tuple[Status, Mapping[str, Any]]]
 NO_BUFFER: Final = "the agent tells of none: the peer speaks plain WireGuard, or the agent is old"
-NOT_ROOT: Final = "the agent speaks only to root, so whose a flow is and its buffer: use `sudo`"
+NOT_ROOT: Final = "the agent speaks only to root: `sudo` shows it, and whose a flow is"
 
 
 class TcpSource(Protocol):
