@@ -10,10 +10,17 @@ from whalescale.protocol.paths.types import (
     MultipathSettings,
     PathSample,
     PathState,
+    Scheduler,
     SendPathControl,
     SetPaths,
 )
-from whalescale.protocol.types import Endpoint, ExtendedModeChanged, MultipathStarted, PathAction
+from whalescale.protocol.types import (
+    Endpoint,
+    ExtendedModeChanged,
+    MultipathStarted,
+    PathAction,
+    SendControl,
+)
 
 
 class Couple:
@@ -102,6 +109,42 @@ def test_it_ends_when_it_is_switched_off():
     couple.a.drain()
     assert couple.a.node.path_status(couple.at_a) == []
     assert not actions(couple.a, SetPaths)[-1].schedule
+
+
+def test_it_ends_at_the_peer_too_and_begins_again():
+    couple = Couple()
+    couple.start()
+    both = ((couple.a, couple.at_a), (couple.b, couple.at_b))
+    for _ in range(2):
+        couple.speak(couple.a, False)
+        couple.a.drain()
+        couple.world.run(1)
+        for host, peer in both:
+            assert host.node.path_status(peer) == []
+            assert not actions(host, SetPaths)[-1].schedule
+        couple.speak(couple.a, True)
+        couple.a.drain()
+        couple.world.run(1)
+        for _ in range(4):
+            couple.carry()
+        for host, peer in both:
+            (status,) = host.node.path_status(peer)
+            assert status.state is PathState.HEALTHY
+    # Nobody forgets what was counted: it is the same peer, with the same seqs.
+    for host, _ in both:
+        assert [e.reset for _, e in host.of(MultipathStarted)] == [False] * 3
+        assert len(host.of(ExtendedModeChanged)) == 1
+
+
+def test_a_change_of_something_else_is_not_told():
+    couple = Couple()
+    couple.start()
+    before = len(couple.a.of(SendControl))
+    settings = MultipathSettings(scheduler=Scheduler.WRR)
+    couple.a.node.set_multipath(settings, 1420, couple.world.now)
+    couple.a.drain()
+    assert len(couple.a.of(SendControl)) == before
+    assert couple.a.node.path_status(couple.at_a)
 
 
 def test_a_peer_that_starts_anew_resets():

@@ -36,7 +36,7 @@ class ExtendedMode:
     )
 
     def __init__(self, epoch: int, *, multipath: bool = False) -> None:
-        """`multipath`: offer to speak of paths; may be changed at any time."""
+        """`multipath`: offer to speak of paths."""
         self._epoch = epoch
         self.multipath = multipath
         #: an offer came on the keypair in use
@@ -53,6 +53,17 @@ class ExtendedMode:
         self.heard = False
         self._resends = [now + after for after in reversed(RESEND_AFTER)]
         self._grace_at = now + OFFER_GRACE if self.active else None
+        return self._offer()
+
+    def speak(self, multipath: bool, now: int) -> Offer | None:
+        """Speak of paths from now on, or no more: the peer hears of it at once, and answers."""
+        if multipath == self.multipath:
+            return None
+        self.multipath = multipath
+        if not self.active:
+            return None
+        self.heard = False
+        self._resends = [now + after for after in reversed(RESEND_AFTER)]
         return self._offer()
 
     def session_ended(self) -> None:

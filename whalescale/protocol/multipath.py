@@ -154,7 +154,9 @@ class Multipath:
         if not speaks:
             self._stop(peer, now)
         elif peer.paths is None:
-            self._start(peer, offer.max_path, now, reset=before is not None)
+            # The same one, who spoke of paths before, goes on counting where it was.
+            self._start(peer, offer.max_path, now, reset=before not in (None, offer.epoch))
+            fresh = True
         elif offer.epoch != before:
             self._events.append(MultipathStarted(peer.handle, reset=True))
             peer.paths.peer_restarted(now)
@@ -203,17 +205,15 @@ class Multipath:
     def set_settings(self, settings: MultipathSettings | None, mtu: int, now: int) -> None:
         """The configuration's `[multipath]`, and the tunnel's MTU as configured.
 
-        Peers hear of it with the next OFFER; paths are left at once if it is off.
+        Paths are left at once if it is off; peers are told at once where that changed.
         """
         self._settings, self._mtu = settings, mtu
         for peer in self._peers.values():
-            if peer.extended is not None:
-                peer.extended.multipath = self._enabled
-            if peer.paths is None:
-                continue
             if settings is None or not settings.enabled:
                 self._stop(peer, now)
-            else:
+            if peer.extended is not None:
+                self._follow(peer, peer.extended.speak(self._enabled, now), now)
+            if peer.paths is not None and settings is not None:
                 peer.paths.set_settings(settings, now, mtu=mtu)
                 self._drain(peer)
             self._rearm(peer)
