@@ -27,7 +27,7 @@ from whalescale.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from whalescale.cli.client import Connection, Result
+    from whalescale.cli.client import Connection
     from whalescale.status import Status
     from whalescale.trace.flows import Pattern
     from whalescale.trace.join import Record
@@ -139,7 +139,7 @@ def _agent(
     agent = Agent(name)
     stack.callback(agent.close)
     try:
-        status = agent.fetch()[0]
+        status = agent.fetch()
     except CliError as e:
         if e.exit_code != PERMISSION or peer is not None:
             raise
@@ -154,14 +154,14 @@ class Agent:
         self._interface = interface
         self._connection: Connection | None = None
 
-    def fetch(self) -> tuple[Status, Result]:
+    def fetch(self) -> Status:
         """CliError: it does not answer (now)."""
         from whalescale.cli.client import Connection
 
         if self._connection is None:
             self._connection = Connection(self._interface)
         try:
-            return self._connection.status()
+            return self._connection.status()[0]
         except CliError:
             self.close()
             raise

@@ -9,11 +9,12 @@ ACKs, and the buffer of its data is the other host's. Trace both ends and lay on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 
+from whalescale.status import Multipath, Path, Reordering
 from whalescale.trace import tcpinfo
 
 if TYPE_CHECKING:
@@ -23,38 +24,12 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 
 
-class Reordering(Struct, frozen=True, kw_only=True):
-    """One peer's reordering buffer. Packets since the session began; depth: those in it now."""
-
-    depth: int = 0
-    depth_max: int = 0
-    delivered: int = 0
-    in_order: int = 0
-    held: int = 0
-    gaps: int = 0
-    gaps_filled: int = 0
-    skipped: int = 0
-    skipped_full: int = 0
-    late: int = 0
-    duplicates: int = 0
-    #: summed over the held packets; the longest
-    wait_us: int = 0
-    wait_max_us: int = 0
-
-
 #: what grows; the rest is how it is now
 SUMS: Final = tuple(
     name
     for name in Reordering.__struct_fields__
     if name not in {"depth", "depth_max", "wait_max_us"}
 )
-
-
-class Multipath(Struct, frozen=True, kw_only=True):
-    """What `ws status --json` says of a peer under "multipath"; more is allowed."""
-
-    reordering: Reordering | None = None
-    paths: tuple[dict[str, Any], ...] = ()
 
 
 class FlowRow(Struct, frozen=True, kw_only=True):
@@ -78,7 +53,7 @@ class BufferRow(Struct, frozen=True, kw_only=True):
     reordering: Reordering
     change: dict[str, int] | None
     wait_mean_us: float | None
-    paths: tuple[dict[str, Any], ...] = ()
+    paths: tuple[Path, ...] = ()
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -111,17 +86,6 @@ def decode(line: bytes) -> Record:
     if record.version != VERSION:
         raise ValueError(f"trace version {record.version}, known here: {VERSION}")
     return record
-
-
-def multipath_of(peer: Mapping[str, Any]) -> Multipath | None:
-    """Of a peer as the agent wrote it. None: the agent has none. ValueError: it makes no sense."""
-    raw = peer.get("multipath")
-    if raw is None:
-        return None
-    try:
-        return msgspec.convert(raw, Multipath)
-    except msgspec.ValidationError as e:
-        raise ValueError(f"multipath of a peer: {e}") from None
 
 
 def growth(
@@ -159,7 +123,7 @@ class Joiner:
         `now_s` is of the monotonic clock, as the times of the retransmissions are.
         """
         flows = tuple(self._flow(s, p, retransmissions, unix_s - now_s) for s, p in samples)
-        rows = tuple(self._buffer(name, m) for name, m in buffers.items() if m.reordering)
+        rows = tuple(self._buffer(name, m) for name, m in buffers.items())
         record = Record(
             t=round(unix_s, 6),
             interval_s=None if self._at_s is None else round(now_s - self._at_s, 6),
@@ -171,11 +135,7 @@ class Joiner:
         )
         self._at_s = now_s
         self._sockets = {s.cookie: s.info for s, _ in samples}
-        self._buffers = {
-            name: msgspec.structs.asdict(m.reordering)
-            for name, m in buffers.items()
-            if m.reordering
-        }
+        self._buffers = {n: msgspec.structs.asdict(m.reordering) for n, m in buffers.items()}
         return record
 
     def _flow(
@@ -201,7 +161,6 @@ class Joiner:
         )
 
     def _buffer(self, name: str, multipath: Multipath) -> BufferRow:
-        assert multipath.reordering is not None
         now = msgspec.structs.asdict(multipath.reordering)
         change = growth(self._buffers.get(name), now, SUMS)
         held = change["held"] if change else 0

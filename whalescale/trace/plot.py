@@ -88,9 +88,9 @@ def draw(records: Sequence[Record], path: Path, other: Sequence[Record] = ()) ->
         _lines(axis, title, series, start)
     _counts(axes[3], records, start)
     held = _of_buffers(lower, lambda _, b: float(b.reordering.depth))
-    _lines(axes[4], f"packets in {whose} buffer", held, start)
+    _lines(axes[4], f"packets in\n{whose} buffer", held, start)
     waits = _of_buffers(lower, lambda _, b: (b.wait_mean_us or 0.0) / 1000)
-    _lines(axes[5], f"mean wait in {whose} buffer, ms", waits, start)
+    _lines(axes[5], f"mean wait in\n{whose} buffer, ms", waits, start)
     _marks(axes[5], lower, start)
     axes[0].set_title(f"{records[0].interface}: TCP inside the tunnel and the reordering buffer")
     axes[-1].set_xlabel("s")
@@ -111,20 +111,20 @@ def _lines(
 def _counts(axis: Any, records: Sequence[Record], start: float) -> None:
     """What TCP took for loss, and what of it was none, summed over the flows."""
     kinds = (
-        ("retransmitted", "total_retrans", "#c0392b"),
-        ("DSACK: needlessly", "dsack_dups", "#8e44ad"),
-        ("reordering seen", "reord_seen", "#d68910"),
-        ("came out of order", "rcv_ooopack", "#2563a8"),
+        ("retransmitted", "total_retrans", "#c0392b", "x"),
+        ("DSACK: needlessly", "dsack_dups", "#8e44ad", "+"),
+        ("reordering seen", "reord_seen", "#d68910", "2"),
+        ("came out of order", "rcv_ooopack", "#2563a8", "."),
     )
     some = False
-    for label, name, colour in kinds:
+    for label, name, colour, marker in kinds:
         points = [
             (r.t - start, sum((f.change or {}).get(name, 0) for f in r.flows)) for r in records
         ]
         points = [(t, n) for t, n in points if n]
         if points:
             some = True
-            axis.plot(*zip(*points, strict=True), ".", label=label, color=colour, markersize=4)
+            axis.plot(*zip(*points, strict=True), marker, label=label, color=colour)
     _finish(axis, "segments an interval", some)
 
 
@@ -141,7 +141,7 @@ def _marks(axis: Any, records: Sequence[Record], start: float) -> None:
 
 def _finish(axis: Any, title: str, some: bool) -> None:
     axis.set_ylabel(title, fontsize="small")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, axis.get_ylim()[1] * 1.1)
     axis.grid(alpha=0.3)
     if some:
         axis.legend(loc="upper right", fontsize="small")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from whalescale.status import Peer, Status
+from whalescale.status import Multipath, Peer, Status
 from whalescale.trace.flows import Flow, Owners, Pattern
-from whalescale.trace.join import Joiner, Multipath, Record, multipath_of
+from whalescale.trace.join import Joiner, Record
 
 if TYPE_CHECKING:
     from whalescale.trace.events import Retransmission
     from whalescale.trace.sockets import Sample
 
-#: the checked status, and the same as the agent wrote it
-Fetch = Callable[[], tuple[Status, Mapping[str, Any]]]
+Fetch = Callable[[], Status]
 NO_BUFFER: Final = "the agent tells of none: the peer speaks plain WireGuard, or the agent is old"
 NOT_ROOT: Final = "the agent speaks only to root: `sudo` shows it, and whose a flow is"
 
@@ -70,14 +70,14 @@ class Session:
         return self._joiner.step(now_s, unix_s, owned, buffers, taken, missing, left_out)
 
     def records(self, interval_s: float, seconds: float) -> Iterator[Record]:
-        """One each interval for so long. What is late is not made up for: `interval_s` tells."""
+        """One each interval for so long. Those that are missed are left out: `interval_s` tells."""
         due = time.monotonic()
         end = due + seconds
         while True:
             yield self.record()
             now = time.monotonic()
-            due = max(due + interval_s, now)
-            # A last, shorter interval would only be noise.
+            # Half an interval at least: a shorter one has few packets in it and is only noise.
+            due += interval_s * max(1, math.ceil((now - due) / interval_s + 0.5))
             if due > end + interval_s / 2:
                 return
             time.sleep(due - now)
@@ -88,22 +88,13 @@ class Session:
             missing["buffer"] = NOT_ROOT
             return {}
         try:
-            status, raw = self.fetch()
+            peers = self.fetch().peers
         except Exception as e:
             # It may come back (a restart): the flows are still there to be seen.
             missing["buffer"] = str(e) or type(e).__name__
             return {}
-        self._know(status.peers)
-        found = {}
-        for peer, told in zip(status.peers, raw.get("peers", ()), strict=False):
-            try:
-                multipath = multipath_of(told)
-            except ValueError as e:
-                missing["buffer"] = f"the agent's answer cannot be understood: {e}"
-                continue
-            if multipath is not None and multipath.reordering is not None:
-                found[peer.name] = multipath
-        return found
+        self._know(peers)
+        return {p.name: p.multipath for p in peers if p.multipath is not None}
 
     def _know(self, peers: tuple[Peer, ...]) -> None:
         told = tuple((p.name, p.allowed_ips, p.overlay_address) for p in peers)

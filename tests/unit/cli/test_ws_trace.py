@@ -23,6 +23,7 @@ from run_ws import Ws
 
 from whalescale.trace import plot
 
+PATH = {"id": 0, "remote": "192.0.2.7:51820", "state": "healthy", "new": "not known here"}
 FAST = ("trace", "-i", "lo", "--no-events", "-n", "0.05", "--seconds", "0.3")
 
 
@@ -54,7 +55,7 @@ def loopback(runtime: Path) -> Iterator[FakeAgent]:
         raw["agent"]["interface"] = "lo"
         raw["peers"][0] |= {
             "allowed_ips": ["127.0.0.0/8"],
-            "multipath": {"reordering": {"gaps": 3 * asked, "depth": 2}, "paths": [{"id": 0}]},
+            "multipath": {"reordering": {"gaps": 3 * asked, "depth": 2}, "paths": [PATH]},
         }
         return raw
 
@@ -81,7 +82,7 @@ def test_lines_join_the_flow_and_its_buffer(ws: Ws, loopback: FakeAgent, flow: s
         assert row["retransmits"] is None
         (buffer,) = record["buffers"]
         assert buffer["reordering"]["depth"] == 2
-        assert buffer["paths"] == [{"id": 0}]
+        assert [p["remote"] for p in buffer["paths"]] == [PATH["remote"]]
         if number:
             assert buffer["change"]["gaps"] == 3
             assert row["change"]["bytes_acked"] == 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from whalescale.status import Multipath, Reordering
 from whalescale.trace.flows import Flow, address_of
-from whalescale.trace.join import Joiner, Record, multipath_of
+from whalescale.trace.join import Joiner, Record
 from whalescale.trace.sockets import Sample
 
 FLOW = Flow(address_of("10.77.0.1"), 40052, address_of("10.77.0.2"), 5201)
@@ -18,9 +17,8 @@ def sample(cookie: int = 1, flow: Flow = FLOW, **info: int) -> Sample:
     return Sample(flow, cookie, "established", "bbr", "open", whole)
 
 
-def peer(**reordering: Any) -> dict[str, Any]:
-    """As the agent tells it, with more than is known here."""
-    return {"name": "berlin", "multipath": {"reordering": reordering, "paths": [{"id": 0}], "x": 1}}
+def multipath(**reordering: int) -> Multipath:
+    return Multipath(reordering=Reordering(**reordering))
 
 
 def trace(
@@ -30,8 +28,7 @@ def trace(
     joiner = joiner or Joiner("ws0")
     records = []
     for number, (info, reordering) in enumerate(steps):
-        told = None if reordering is None else multipath_of(peer(**reordering))
-        buffers = {} if told is None else {"berlin": told}
+        buffers = {} if reordering is None else {"berlin": multipath(**reordering)}
         at = number / 10
         records.append(
             joiner.step(50.0 + at, 1000.0 + at, [(sample(**info), "berlin")], buffers, None, {})

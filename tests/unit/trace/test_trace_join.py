@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
-from records import FLOW, peer, sample, trace
+from records import FLOW, sample, trace
 
 from whalescale.trace import join
 from whalescale.trace.events import Retransmission
@@ -40,7 +39,6 @@ def test_a_change_is_of_this_interval_alone() -> None:
     assert second.buffers[0].change["gaps"] == 5
     assert second.buffers[0].wait_mean_us == 3_000
     assert second.buffers[0].reordering.depth == 2
-    assert second.buffers[0].paths == ({"id": 0},)
     assert third.flows[0].change is not None
     assert third.flows[0].change["total_retrans"] == 0
     assert third.buffers[0].wait_mean_us is None
@@ -87,23 +85,3 @@ def test_a_line_is_read_as_it_was_written() -> None:
 def test_what_is_no_record(line: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         join.decode(line)
-
-
-def test_an_agent_that_tells_nothing_and_one_that_tells_less() -> None:
-    assert join.multipath_of({"name": "berlin"}) is None
-    assert join.multipath_of({"multipath": None}) is None
-    told = join.multipath_of({"multipath": {}})
-    assert told is not None
-    assert told.reordering is None
-    told = join.multipath_of(peer(depth=3))
-    assert told is not None
-    assert told.reordering is not None
-    assert (told.reordering.depth, told.reordering.late) == (3, 0)
-
-
-@pytest.mark.parametrize(
-    "multipath", [[], "x", {"reordering": []}, {"reordering": {"gaps": "3"}}, {"paths": {"a": 1}}]
-)
-def test_an_agent_that_tells_nonsense(multipath: Any) -> None:
-    with pytest.raises(ValueError, match="multipath of a peer"):
-        join.multipath_of({"multipath": multipath})
