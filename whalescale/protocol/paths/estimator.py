@@ -23,6 +23,8 @@ MAX_DELAY_US = 10_000_000
 DELAY_WRAP = 1 << 24
 #: how long the least delay is remembered: 100 ppm of clock drift is 1 ms in it
 BASE_WINDOW = 10 * SECOND
+#: less noise than this is no jitter
+STEADY_US = 250
 #: of history, for rates and loss
 HISTORY = 3 * SECOND
 #: a counter that moves farther than this between two samples is no counter
@@ -62,7 +64,7 @@ class Tick(NamedTuple):
 class PathEstimator:
     """One path's history. `push` takes a sample; the rest are views of what was pushed."""
 
-    __slots__ = ("_base", "_delta", "_last", "_points", "_ticks", "delay_us", "noise_us")
+    __slots__ = ("_base", "_delta", "_last", "_level", "_points", "_ticks", "delay_us", "noise_us")
 
     def __init__(self) -> None:
         self.reset()
@@ -78,6 +80,7 @@ class PathEstimator:
         #: mean deviation of the delay from tick to tick
         self.noise_us = 0.0
         self._delta = 0.0
+        self._level = 0.0  # of delay_us, without jitter
 
     def push(self, sample: PathSample, now: int, pace_bps: float) -> bool:
         """One sample. True if an ACK moved the path on since the last one."""
@@ -113,10 +116,13 @@ class PathEstimator:
         else:
             step = signed_delay(delay_us - self.delay_us)
             # Jitter shows as a change of the change; a queue that grows steadily does not.
-            self.noise_us += (min(abs(step - self._delta) / 2, 20_000) - self.noise_us) / 16
+            self.noise_us += (min(abs(step - self._delta) / 2, 4_000) - self.noise_us) / 16
             self._delta = step
             self.delay_us += step
-        self._note_base(float(self.delay_us), now)
+        # The least of what jitters is far below its mean, so jitter is averaged out first.
+        part = 0.25 if self.noise_us > STEADY_US else 1.0
+        self._level += (self.delay_us - self._level) * (part if self._base else 1.0)
+        self._note_base(self._level, now)
 
     def _note_base(self, delay: float, now: int) -> None:
         base = self._base
@@ -140,11 +146,18 @@ class PathEstimator:
         """What is measured now is the least there is: another's queue, or a longer route."""
         self._base.clear()
         if self.delay_us is not None:
-            self._note_base(float(self.delay_us), now)
+            self._note_base(self._level, now)
 
     @property
     def queue_us(self) -> int:
         """Queueing delay: over the least delay of the last 10 s."""
+        if self.delay_us is None or not self._base:
+            return 0
+        return int(clamp(self._level - self._base[0][1], 0, MAX_DELAY_US))
+
+    @property
+    def queue_now_us(self) -> int:
+        """The same of the last ACK alone, jitter and all."""
         if self.delay_us is None or not self._base:
             return 0
         return int(clamp(self.delay_us - self._base[0][1], 0, MAX_DELAY_US))

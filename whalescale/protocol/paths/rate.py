@@ -25,16 +25,21 @@ INITIAL_PACKETS = 10
 PACKET_BYTES = 1500
 #: the queue that is held at the link
 TARGET_US = 4_000
+#: ... and as much more as jitter makes of it
+NOISE_MAX_US = 20_000
 #: a ramp ends at this queue
 RAMP_QUEUE_US = 8_000
 RAMP_GAIN = 2.5
+RAMP_SHARE = 0.75
 #: rounds of a full ramp without a quarter more
 RAMP_FLAT_ROUNDS = 3
 #: gain by rounds in which there was no queue and the deliveries followed
 CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
 DRAIN_GAIN = 0.75
 #: the queue is let run empty so often, to see the least delay
-BASE_PROBE = 5 * SECOND
+BASE_PROBE = 3 * SECOND
+#: a queue that was tested is taken for one so long
+BELIEVED = 3 * SECOND
 #: more than this, and less delivered than paced: the rate fell
 FALL_QUEUE_US = 20_000
 FALL_SHARE = 0.85
@@ -58,7 +63,10 @@ class RateControl:
     """One path's rate and window. `update` once a sample."""
 
     __slots__ = (
+        "_believed_until",
         "_climb",
+        "_fallen_queue",
+        "_fallen_until",
         "_flat",
         "_full_since",
         "_lost_floor",
@@ -73,8 +81,11 @@ class RateControl:
         "_round_bw",
         "_round_queue",
         "_sent_floor",
+        "_settle_us",
+        "_stuck_from",
         "_stuck_queue",
         "_stuck_us",
+        "_tested",
         "bw_bps",
         "calm",
         "mode",
@@ -106,8 +117,10 @@ class RateControl:
         self._round_at = now
         self._round_bw = self.bw_bps
         self._round_queue = 0
-        self._stuck_us = 0.0
-        self._stuck_queue = 0
+        self._stuck_us = self._tested = 0.0
+        self._believed_until = self._fallen_until = self._fallen_queue = 0
+        self._settle_us = 0.0
+        self._stuck_queue = self._stuck_from = 0.0
         self.updated = now
         #: what is lost now is not lost to a full queue
         self.calm = False
@@ -116,7 +129,12 @@ class RateControl:
         self.window_bytes = int(self.bw_bps * (rtt + 2 * HEADROOM_US) / 8e6)
 
     def update(
-        self, est: PathEstimator, rtt_us: int, rtt_base_us: int, cap: float, now: int
+        self,
+        est: PathEstimator,
+        rtt_us: int,
+        rtt_base_us: int,
+        cap: float,
+        now: int,
     ) -> None:
         """rtt_us: smoothed; rtt_base_us: without queue; cap: share of the rate that may be used."""
         dt = clamp((now - self.updated) / 1000, 0, 500_000)
@@ -125,20 +143,22 @@ class RateControl:
         base = clamp(rtt_base_us, 100, rtt)
         cap = clamp(cap, 0.001, 1.0)
         queue = est.queue_us
-        noise = clamp(2 * est.noise_us, 0, 12_000)
+        # Jitter looks like a queue: dense traffic waits for the slowest frame ahead of it.
+        noise = clamp(5 * est.noise_us, 0, NOISE_MAX_US)
         target = TARGET_US + noise
         round_us = base + 30_000
-        short = max(20_000.0, base / 2, 4 * noise)
+        short = max(20_000.0, base / 2, 3 * noise)
         limited = est.limited(max(20_000.0, base), rtt, now) > 0.5
+        self._settle_us = rtt + round_us + short
         self.calm = queue < 3 * target
         self._note_losses(est, round_us, queue, target, rtt, now)
 
         if self.mode is Mode.RAMP:
-            self._ramp(est, short, round_us, queue, target, limited, now)
+            self._ramp(est, short, round_us, queue, target, limited, rtt, now)
             gain = RAMP_GAIN if self.mode is Mode.RAMP else DRAIN_GAIN
             cap = 1.0  # a rate that is not known has no share
         else:
-            self._hold(est, short, round_us, queue, target, limited, cap, now)
+            self._hold(est, short, round_us, queue, target, limited, cap, rtt, now)
             if cap < 1:
                 gain = 1.0
             else:
@@ -185,14 +205,20 @@ class RateControl:
         queue: int,
         target: float,
         limited: bool,
+        rtt: float,
         now: int,
     ) -> None:
         rate = self._delivered(est, short)
         if rate is not None:
             self.bw_bps = max(self.bw_bps, rate)
-        if limited and queue > max(RAMP_QUEUE_US, 1.5 * target):
-            full = self._delivered(est, max(20_000.0, 4 * (target - TARGET_US)))
-            self._settle(full, queue, now)
+        # Jitter alone makes delays too; a full link also delivers less than was sent.
+        full = rate is not None and rate < RAMP_SHARE * est.pace_bps(rtt, now)
+        if full and queue > max(RAMP_QUEUE_US, 1.5 * target):
+            if not limited:  # what stands in the link's queue is a burst: its rate was seen
+                self._settle(self.bw_bps, queue, now)
+                return
+            rate = self._delivered(est, max(20_000.0, 3 * (target - TARGET_US)))
+            self._settle(rate, queue, now)
             return
         if now - self._round_at < round_us * 1000:
             return
@@ -215,6 +241,8 @@ class RateControl:
         if rate is not None:
             self.bw_bps = max(rate, MIN_RATE_BPS)
         self._peak_bps = self.bw_bps
+        self._fallen_queue = queue
+        self._fallen_until = now + int((queue + self._settle_us) * 1000)
         self._enter(Mode.DRAIN, now + int(queue * 1000 / (1 - DRAIN_GAIN)))
 
     def _enter(self, mode: Mode, until: int) -> None:
@@ -232,24 +260,31 @@ class RateControl:
         target: float,
         limited: bool,
         cap: float,
+        rtt: float,
         now: int,
     ) -> None:
         """Follow what is delivered. A path that is given a share of its rate cannot show more."""
         long = clamp(4 * round_us, 150_000, 1_000_000)
         full = limited and queue > target / 3 and self.mode is Mode.HOLD
         self._full_since = (self._full_since or now) if full else None
-        if cap == 1:
-            self._police(est, long, round_us, limited, now)
+        # Long enough that neither jitter nor the size of a packet counts for much.
+        window = max(short, 8 * (target - TARGET_US), 20 * PACKET_BYTES * 8e6 / self.bw_bps)
+        if cap == 1 and self.mode is Mode.HOLD and now > self._fallen_until:
+            self._police(est, max(window, round_us), round_us, limited, now)
         recent = self._delivered(est, short)
         if recent is None:
             return
-        if queue > max(FALL_QUEUE_US, 3 * target) and recent < FALL_SHARE * self.bw_bps * cap:
-            if limited:  # the link's rate fell: at once
+        sent = min(self.bw_bps * cap, est.pace_bps(rtt, now))
+        standing = min(queue, est.queue_now_us)
+        if standing > max(FALL_QUEUE_US, min(3 * target, 60_000)) and recent < FALL_SHARE * sent:
+            # Once, and again only while the queue still grows: what we hold back is not a fall.
+            if limited and (now > self._fallen_until or standing > self._fallen_queue + 5_000):
                 self._settle(recent, queue, now)
+                self._fallen_queue = standing
             return
         if cap < 1:
             return
-        rate = self._delivered(est, max(2 * short, round_us))
+        rate = self._delivered(est, window)
         if rate is not None and rate > self.bw_bps and queue < 2 * target:
             self.bw_bps = rate
         if self._full_since is None or now - self._full_since < long * 1000:
@@ -286,8 +321,9 @@ class RateControl:
         now: int,
     ) -> float:
         if self.mode is Mode.DRAIN:
-            if now < self._mode_until and queue > target / 4:
+            if now < self._mode_until and min(queue, est.queue_now_us) > target / 4:
                 return DRAIN_GAIN
+            self._judge(est, queue, now)
             self._enter(Mode.HOLD, 0)
             self._round(queue, now)
             self._probe_due = now + BASE_PROBE
@@ -297,12 +333,12 @@ class RateControl:
         self._round_queue = max(self._round_queue, queue)
         if now - self._round_at >= round_us * 1000:
             followed = self.bw_bps > self._round_bw * (1 + (CLIMB[self._climb] - 1) / 2)
-            if not limited or self._round_queue > target / 2 or not followed:
+            if not limited or self._round_queue > target or not followed:
                 self._climb = 0
             else:
                 self._climb = min(self._climb + 1, len(CLIMB) - 1)
             self._round(queue, now)
-        if queue < target / 2:
+        if queue < target / 2 or (queue < target and self._climb):
             if now < self._policed_until:
                 return 1.0
             return CLIMB[self._climb]
@@ -317,6 +353,17 @@ class RateControl:
         self._round_bw = self.bw_bps
         self._round_queue = queue
 
+    def _judge(self, est: PathEstimator, queue: int, now: int) -> None:
+        """At the end of a drain that was a test."""
+        if not self._tested:
+            return
+        if min(queue, est.queue_now_us) > self._tested / 2:
+            est.forget_base(now)
+        else:
+            self._believed_until = now + BELIEVED
+        self._stuck_us, self._stuck_from, self._tested = 0.0, 0.0, 0.0
+        self._stuck_queue = float(est.queue_us)
+
     def _foreign(
         self,
         est: PathEstimator,
@@ -327,14 +374,15 @@ class RateControl:
         dt: float,
         now: int,
     ) -> None:
-        """A queue that does not go when we hold back is another's: take it as given."""
-        if queue <= 2 * target or gain > 0.95:
-            self._stuck_us = 0.0
-            self._stuck_queue = queue
+        """A queue that does not go when we hold back is another's, or jitter: take it as given."""
+        self._stuck_queue += (queue - self._stuck_queue) * 0.2
+        over = self._stuck_queue - target
+        if over <= 0 or gain >= 1 or now < self._believed_until:
+            self._stuck_us, self._stuck_from = 0.0, over
             return
         self._stuck_us += (1 - gain) * dt
-        if self._stuck_us > 2 * (self._stuck_queue + (1 - gain) * rtt):
-            if queue > self._stuck_queue / 2:
-                est.forget_base(now)
-            self._stuck_us = 0.0
-            self._stuck_queue = queue
+        if self._stuck_us > 2 * max(self._stuck_from, 0) + 5_000 + (1 - gain) * rtt:
+            # Hold back in earnest, for so long that a queue of ours would be gone.
+            self._tested = self._stuck_queue
+            wait_us = over / (1 - DRAIN_GAIN) + rtt + 40_000
+            self._enter(Mode.DRAIN, now + int(wait_us * 1000))

@@ -41,7 +41,13 @@ QUEUE_RAMP_US = 250_000
 QUEUE_MIN_BYTES = 131_072
 HOLD_MIN_US = 2_000
 HOLD_MAX_US = 250_000
-HOLD_MARGIN_US = 5_000
+HOLD_MARGIN_US = 20_000
+HOLD_ALONE_US = 5_000
+#: ... before skew was measured for a while: paths ramp, and their queues come and go
+HOLD_EARLY_US = 100_000
+#: a path that brought something within this is in use
+PATH_ACTIVE = 500_000_000
+EARLY = 2 * SECOND
 #: a path's worst skew is remembered so long
 SKEW_WINDOW = SECOND
 SLACK_MAX_US = 150_000
@@ -65,6 +71,7 @@ class _Path:
         "probe_rtt_us",
         "rate",
         "rx_active",
+        "rx_began",
         "rx_bytes",
         "rx_lost",
         "rx_numbers",
@@ -83,7 +90,7 @@ class _Path:
         self.tier = 0
         self.cap = 1.0
         self.max_packet = 65535
-        self.rx_active = 0
+        self.rx_active = self.rx_began = 0
         self.rx_bytes = 0
         self.rx_seen = now
         self.rx_rate = 0.0
@@ -98,8 +105,9 @@ class _Path:
     def base_rtt_us(self) -> int:
         """Without the queue: the mean of what jitter makes of it, not the least ever seen."""
         srtt = self.srtt_us
-        least = int(clamp(self.sample.rtt_min_us or srtt, 100, srtt))
-        return int(clamp(srtt - self.est.queue_us, least, srtt))
+        least = clamp(self.sample.rtt_min_us or srtt, 100, srtt)
+        most = 2 * least + 20_000 + 25 * self.est.noise_us
+        return int(clamp(clamp(srtt - self.est.queue_us, least, srtt), least, most))
 
     def receive(self, sample: PathSample, now: int) -> None:
         """What came in: its rate and loss, smoothed over about a second."""
@@ -115,6 +123,8 @@ class _Path:
         if 0 < sent < 1 << 32 and 0 <= lost <= sent:
             self.rx_lost += (lost / sent - self.rx_lost) * min(1.0, sent / 1000)
         if grown:
+            if now - self.rx_active > SECOND:
+                self.rx_began = now
             self.rx_active = now
         part = min(1.0, span / 3e8)
         self.rx_rate += (grown * 8e9 / span - self.rx_rate) * part
@@ -257,7 +267,7 @@ class PathTuner:
         ack = self._ack_interval_us()
         best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
         again_us = best_rtt + ack + 10_000
-        hold, again = self._hold(again_us, now)
+        hold, loss_wait = self._hold(again_us, now)
         fixed = self._settings.reorder_depth
         arriving = clamp(sum(p.rx_rate for p in paths), 0, MAX_RATE_BPS)
         wanted = 2 * arriving * hold / 8e6 / 1000  # small packets too
@@ -271,34 +281,41 @@ class PathTuner:
             repair_age_us=int(clamp(2 * best_rtt + skew + 50_000, 50_000, 400_000)),
             reorder_depth=int(fixed if fixed is not None else clamp(wanted, *REORDER_DEPTH)),
             hold_us=hold,
-            loss_wait_us=again_us if again else self._disorder_us(),
-            path_idle_us=int(clamp(2 * hold, 100_000, 500_000)),
+            loss_wait_us=loss_wait,
+            path_idle_us=PATH_ACTIVE // 1000,
             deliver_late=self._settings.deliver_late,
             ack_interval_us=ack,
         )
 
-    def _disorder_us(self) -> int:
-        """How long a path may overtake itself."""
-        jitter = max((p.sample.rx_jitter_us for p in self._paths.values()), default=0)
-        return int(clamp(jitter, 0, 10_000))
-
-    def _hold(self, again_us: int, now: int) -> tuple[int, bool]:
-        """How long a packet waits for one before it; whether second copies may be hoped for."""
-        active = [p for p in self._paths.values() if p.rx_active and now - p.rx_active < SECOND]
-        skew = jitter = 0.0
+    def _hold(self, again_us: int, now: int) -> tuple[int, int]:
+        """How long a packet waits for one before it: at most; once every path has passed that."""
+        paths = list(self._paths.values())
+        active = [p for p in paths if p.rx_active and now - p.rx_active < PATH_ACTIVE]
+        rtts = [p.srtt_us for p in paths]
+        # Before the paths have brought anything, their probes must do.
+        skew = float(max(rtts) - min(rtts)) if len(active) < len(paths) else 0.0
+        jitter = 0.0
         if active:
             first = active[0].sample.rx_delay_us
             delays = [signed_delay((p.sample.rx_delay_us - first) % DELAY_WRAP) for p in active]
-            skew = max(delays) - min(delays)
+            skew = max(skew, max(delays) - min(delays))
             jitter = max(clamp(p.sample.rx_jitter_us, 0, 100_000) for p in active)
         self._skews.append((now, clamp(skew + 4 * jitter, 0, HOLD_MAX_US)))
         while now - self._skews[0][0] > SKEW_WINDOW:
             self._skews.popleft()
-        hold = max(value for _, value in self._skews) + HOLD_MARGIN_US
-        again = self._settings.repair is not False and any(p.rx_lost > REPAIR_LOSS for p in active)
-        if again:
+        worst = max(value for _, value in self._skews)
+        hold = 1.5 * worst + HOLD_MARGIN_US if len(paths) > 1 else HOLD_ALONE_US
+        if len(paths) > 1 and now - max(p.rx_began for p in paths) < EARLY:
+            hold += HOLD_EARLY_US
+        loss_wait = clamp(jitter, 0, 10_000)
+        if len(active) < len(paths):
+            # A path that is not in use may come into use, and what it brings is not lost.
+            loss_wait = hold
+        if self._settings.repair is not False and any(p.rx_lost > REPAIR_LOSS for p in active):
             hold += again_us
-        return int(clamp(hold, HOLD_MIN_US, HOLD_MAX_US)), again
+            loss_wait = max(loss_wait, again_us)
+        hold = clamp(hold, HOLD_MIN_US, HOLD_MAX_US)
+        return int(hold), int(min(loss_wait, hold))
 
     def _repair(self, now: int) -> bool:
         if self._settings.repair is not None:

@@ -1,0 +1,207 @@
+"""The table of docs/multipath.md section 12 in virtual time: the C core and its tuner over emulated
+links. Thresholds stand a little below what is aimed at; the bench measures the real thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import pytest
+from multipath_sources import Greedy, Ping, Steady, Tcp
+from multipath_world import LinkSpec, Source, World
+
+from whalescale.protocol.paths.types import MultipathSettings, Scheduler
+
+MBIT = 1e6
+CLEAN = (LinkSpec(100, 20), LinkSpec(50, 5))
+LOSSY = (LinkSpec(80, 30, 10, 0.005), LinkSpec(40, 5, 3, 0.002))
+SKEWED = (LinkSpec(200, 10), LinkSpec(20, 80))
+FAST = (LinkSpec(400, 8), LinkSpec(300, 12))
+THREE = (LinkSpec(60, 15), LinkSpec(40, 30), LinkSpec(20, 60))
+RAMP_MS = 2000
+
+
+@contextmanager
+def world(
+    links: tuple[LinkSpec, ...], *sources: Source, settings: MultipathSettings | None = None
+) -> Iterator[World]:
+    made = World(list(links), list(sources), settings)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def source(kind: str) -> Greedy | Tcp:
+    return Greedy() if kind == "greedy" else Tcp(kind)
+
+
+@cache
+def alone(link: LinkSpec) -> float:
+    """What one link carries through the tunnel by itself, inner bits a second."""
+    with world((link,), Greedy()) as one:
+        one.run(RAMP_MS)
+        return one.run(2000)
+
+
+def total(links: tuple[LinkSpec, ...]) -> float:
+    return sum(alone(link) for link in links)
+
+
+@pytest.mark.parametrize(
+    ("links", "kind", "share"),
+    [
+        (CLEAN, "greedy", 0.99),
+        (CLEAN, "cubic", 0.97),
+        (SKEWED, "greedy", 0.98),
+        (SKEWED, "cubic", 0.96),
+        (FAST, "greedy", 0.98),
+        pytest.param(FAST, "cubic", 0.96, marks=pytest.mark.slow),
+        pytest.param(FAST, "bbr", 0.96, marks=pytest.mark.slow),
+        (THREE, "greedy", 0.97),
+        (THREE, "cubic", 0.96),
+        (THREE, "bbr", 0.93),
+        (LOSSY, "greedy", 0.96),
+    ],
+)
+def test_links_add_up(links: tuple[LinkSpec, ...], kind: str, share: float) -> None:
+    with world(links, source(kind)) as both:
+        both.run(RAMP_MS + 1000)
+        assert both.run(2000) > share * total(links)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "cubic"])
+def test_a_very_slow_second_link_does_no_harm(kind: str) -> None:
+    with world(SKEWED, source(kind)) as both:
+        both.run(RAMP_MS)
+        assert both.run(2500) > 0.97 * alone(SKEWED[0])
+
+
+def test_bbr_gains_from_a_second_link() -> None:
+    """Its window is twice the least RTT's, and that is the quick link's: it cannot fill both."""
+    with world(CLEAN, Tcp("bbr")) as both:
+        both.run(RAMP_MS)
+        assert both.run(2500) > 1.05 * alone(CLEAN[0])
+
+
+def test_links_that_lose_carry_more_together_than_cubic_would_alone() -> None:
+    with world(LOSSY[1:], Tcp("cubic")) as one:
+        one.run(RAMP_MS)
+        single = one.run(4000)
+    with world(LOSSY, Tcp("cubic")) as both:
+        both.run(RAMP_MS)
+        assert both.run(2500) > 2 * single
+
+
+@pytest.mark.parametrize("links", [CLEAN, SKEWED, THREE])
+def test_the_links_queues_stay_short_and_pings_quick(links: tuple[LinkSpec, ...]) -> None:
+    ping = Ping()
+    with world(links, Greedy(), ping) as both:
+        both.run(RAMP_MS)
+        ping.rtts_ms.clear()
+        both.run(2500)
+    base = 2 * min(link.delay_ms for link in links)
+    assert len(ping.rtts_ms) > 120
+    assert sum(ping.rtts_ms) / len(ping.rtts_ms) < base + 8
+    assert sorted(ping.rtts_ms)[int(0.99 * len(ping.rtts_ms))] < base + 15
+
+
+def test_both_links_are_full_half_a_second_after_the_start() -> None:
+    with world(CLEAN, Greedy()) as both:
+        both.run(600)
+        assert both.run(300) > 0.95 * total(CLEAN)
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+@pytest.mark.parametrize("kind", ["greedy", "cubic"])
+def test_a_link_that_goes_silent_is_left_and_taken_up_again(silent: int, kind: str) -> None:
+    flow = source(kind)
+    with world(CLEAN, flow) as both:
+        both.run(RAMP_MS)
+        both.longest_stall = 0
+
+        def hush(silence: bool) -> None:
+            both.out[silent].set_silent(silence)
+            both.back[silent].set_silent(silence)
+
+        hush(True)
+        both.run(1000)
+        assert both.longest_stall < 150 * MBIT  # ns: 150 ms
+        assert both.run(2500) > 0.97 * alone(CLEAN[1 - silent])
+        hush(False)
+        both.run(1000)
+        assert both.run(1000) > 0.97 * total(CLEAN)
+        assert both.longest_stall < 150 * MBIT
+    if isinstance(flow, Tcp):
+        assert flow.timeouts == 0
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_rate_that_falls_to_a_tenth_is_followed_in_a_second(slow: int) -> None:
+    after = tuple(
+        LinkSpec(link.rate_mbps / (10 if i == slow else 1), link.delay_ms)
+        for i, link in enumerate(CLEAN)
+    )
+    with world(CLEAN, Greedy()) as both:
+        both.run(RAMP_MS)
+        for links in (both.out, both.back):
+            links[slow].set_rate(both.now, after[slow].rate_mbps)
+        both.run(1000)
+        assert both.run(1000) > 0.93 * total(after)
+        for links in (both.out, both.back):
+            links[slow].set_rate(both.now, CLEAN[slow].rate_mbps)
+        both.run(1500)
+        assert both.run(1000) > 0.97 * total(CLEAN)
+
+
+def test_a_flow_that_fits_the_quick_link_stays_on_it() -> None:
+    flow = Steady(20, start_ms=RAMP_MS)
+    greedy = Greedy()
+    with world(CLEAN, flow, greedy) as both:
+        both.run(RAMP_MS)  # the paths are known
+        greedy.due = lambda: 1 << 63  # type: ignore[method-assign]
+        both.run(500)
+        flow.delays_ms.clear()
+        assert both.run(3000) == pytest.approx(20 * MBIT, rel=0.02)
+    assert sum(flow.delays_ms) / len(flow.delays_ms) < 10
+
+
+@pytest.mark.parametrize("scheduler", list(Scheduler))
+def test_every_scheduler_fills_at_least_a_link(scheduler: Scheduler) -> None:
+    with world(CLEAN, Greedy(), settings=MultipathSettings(scheduler=scheduler)) as both:
+        both.run(RAMP_MS)
+        assert both.run(1500) > 0.95 * alone(CLEAN[1])
+
+
+def test_redundant_sends_everything_twice_while_both_have_room() -> None:
+    settings = MultipathSettings(scheduler=Scheduler.REDUNDANT)
+    with world(CLEAN, Steady(1.5), settings=settings) as both:
+        assert both.run(2000) == pytest.approx(1.5 * MBIT, rel=0.05)
+        assert both.a.stats.again > 0.9 * both.b.stats.delivered
+
+
+@pytest.mark.parametrize(
+    "slow", [LinkSpec(5, 2, 0.2), LinkSpec(20, 100, 10), LinkSpec(100, 60, 6)], ids=str
+)
+def test_never_worse_than_the_best_of_three_pairs(slow: LinkSpec) -> None:
+    with world((LinkSpec(100, 10), slow), Greedy()) as both:
+        both.run(RAMP_MS)
+        assert both.run(1500) > 0.97 * alone(LinkSpec(100, 10))
+
+
+#: 24 pairs: never worse than the best single link
+GRID = [
+    (LinkSpec(100, 10), LinkSpec(rate, delay, delay / 10))
+    for rate in (5, 20, 50, 100)
+    for delay in (2, 5, 10, 30, 60, 100)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", GRID, ids=lambda pair: f"{pair[1].rate_mbps}-{pair[1].delay_ms}")
+@pytest.mark.parametrize("kind", ["greedy", "cubic"])
+def test_never_worse_than_the_best_link(links: tuple[LinkSpec, ...], kind: str) -> None:
+    with world(links, source(kind)) as both:
+        both.run(RAMP_MS)
+        assert both.run(2000) > 0.97 * max(alone(link) for link in links)
