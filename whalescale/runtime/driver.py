@@ -215,6 +215,17 @@ class Driver:
         """KeyError: no such path."""
         self.paths.pin(handle, path, pin)
 
+    def pin_paths(
+        self,
+        handle: PeerHandle,
+        pin: Pin,
+        *,
+        local: str | None = None,
+        interface: str | None = None,
+    ) -> None:
+        """Of every path of an interface or a local IP, those to come too."""
+        self.paths.pin_all(handle, pin, local=local, interface=interface)
+
     def stats(self, handle: PeerHandle) -> PeerStats:
         return self._engine.peer_stats(self._numbers[handle])
 

@@ -110,6 +110,13 @@ class Multipath:
         )
         self.drain()
 
+    def pin_all(
+        self, handle: PeerHandle, pin: Pin, *, local: str | None, interface: str | None
+    ) -> None:
+        """Of every path of an interface or local IP, those to come too."""
+        self._node.pin_path(handle, pin, self._now(), local=local, interface=interface)
+        self.drain()
+
     # views
 
     def status(self, handle: PeerHandle) -> list[PathStatus]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from whalescale.protocol.paths.types import PathStatus, Pin
+from whalescale.protocol.paths.types import PathState, PathStatus, Pin
 from whalescale.runtime import snapshot
 from whalescale.runtime.control_socket import ControlError
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
@@ -19,20 +19,28 @@ TIER_MAX: Final = 255
 
 
 def pin(tunnel: Tunnel, params: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one request. ControlError: it cannot be, and nothing was changed."""
+    """Carry out one request. ControlError: it cannot be, and nothing was changed.
+
+    What is said of an interface or a local address holds for its paths to come too.
+    """
     peer = _peer(tunnel, params.get("peer"))
     before = tunnel.driver.path_status(peer.handle)
-    meant = matching(before, params.get("path"), peer.spec.name)
+    meant, group = matching(before, params.get("path"), peer.spec.name)
     wanted = [(p, changed(p.pin, params)) for p in meant]
-    left = [p for p in before if p not in meant and not p.pin.disabled]
-    if not left and all(new.disabled for _, new in wanted):
+    fewer = any(new.disabled and not p.pin.disabled for p, new in wanted)
+    if fewer and not any(_works(p) for p in before if p not in meant):
         raise ControlError(
             "refused",
-            f"nothing would be left: no other path to {peer.spec.name} is enabled",
+            f"nothing would be left: no other path to {peer.spec.name} works and is enabled",
             "enable another first, or remove the peer",
         )
     try:
-        for path, new in wanted:
+        one_by_one = wanted
+        if group:
+            general = wanted[0][1]
+            tunnel.driver.pin_paths(peer.handle, general, **group)
+            one_by_one = [(p, new) for p, new in wanted if new != general]
+        for path, new in one_by_one:
             tunnel.driver.pin_path(peer.handle, path.id, new)
     except KeyError:
         raise ControlError("not_found", "the path went away just now", "try again") from None
@@ -43,6 +51,10 @@ def pin(tunnel: Tunnel, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _works(path: PathStatus) -> bool:
+    return path.state in (PathState.HEALTHY, PathState.DEGRADED) and not path.pin.disabled
+
+
 def _peer(tunnel: Tunnel, name: object) -> Peer:
     for peer in tunnel.peers.values():
         if peer.spec.name == name:
@@ -51,16 +63,20 @@ def _peer(tunnel: Tunnel, name: object) -> Peer:
     raise ControlError("not_found", f"no peer {name!r:.80}", f"its peers: {names}")
 
 
-def matching(paths: list[PathStatus], wanted: object, peer: str) -> list[PathStatus]:
-    """The paths that `wanted` names: one by id, else all of an interface or a local address."""
-    by_id = [p for p in paths if str(p.id) == wanted]
-    found = by_id or [
-        p
-        for p in paths
-        if wanted and wanted in (p.interface, p.local and p.local.ip, format_endpoint(p.local))
-    ]
-    if found:
-        return found
+def matching(
+    paths: list[PathStatus], wanted: object, peer: str
+) -> tuple[list[PathStatus], dict[str, str]]:
+    """The paths that `wanted` names, and by what: one by its id ({}), else all of an interface or
+    local address (arguments of Driver.pin_paths)."""
+    if not isinstance(wanted, str):
+        raise ControlError("usage", f"path is {wanted!r:.40}", "an id, interface or local address")
+    if by_id := [p for p in paths if str(p.id) == wanted]:
+        return by_id, {}
+    if wanted and (of_interface := [p for p in paths if p.interface == wanted]):
+        return of_interface, {"interface": wanted}
+    local = [p for p in paths if p.local and wanted in (p.local.ip, format_endpoint(p.local))]
+    if local and local[0].local:
+        return local, {"local": local[0].local.ip}
     known = ", ".join(f"{p.id} {p.interface}".rstrip() for p in paths)
     fix = f"there are: {known}" if known else f"{peer} has no paths: is its session up?"
     raise ControlError("not_found", f"{peer} has no path {wanted!r:.80}", fix)

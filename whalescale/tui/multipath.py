@@ -265,7 +265,12 @@ def top_rows(
     for path, line, rest in zip(m.paths, made.lines, made.rest, strict=True):
         key = path_key(peer.name, path)
         spark = _sparks(path, rates.get(key, UNKNOWN), history.get(key, ()), top, width)
-        found += [Row(1, f"path {path.id}", line), Row(3, "", spark)]
+        # A spare has little to tell.
+        spare = path.state != "failed" and not path.usable
+        found += [
+            Row(2 if spare else 1, f"path {path.id}", line),
+            Row(6 if spare else 3, "", spark),
+        ]
         found += [Row(6, "", Text(line, style="dim")) for line in folded(rest, width)]
         found += [Row(8, "", Text(text.plain(more), style="dim")) for more in extra(path)]
     found += [Row(2, "reordering", reordering(m)), Row(5, "queue", queue(m))]

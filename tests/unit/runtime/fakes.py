@@ -220,12 +220,21 @@ class FakePaths:
         replaced.path_status = lambda handle: list(self.paths.get(handle, []))
         replaced.multipath_counters = lambda h: self.counters if h in self.paths else None
         replaced.pin_path = self._pin
+        replaced.pin_paths = self._pin_all
+        #: what was said of whole interfaces and addresses
+        self.groups: list[dict[str, str]] = []
 
     def _pin(self, handle: PeerHandle, number: int, pin: Pin) -> None:
         at = [p.id for p in self.paths[handle]].index(number) if self.knows(handle, number) else -1
         if at < 0:
             raise KeyError(number)
         self.paths[handle][at] = replace(self.paths[handle][at], pin=pin)
+
+    def _pin_all(self, handle: PeerHandle, pin: Pin, **group: str) -> None:
+        self.groups.append(group)
+        for p in self.paths[handle]:
+            if group in ({"interface": p.interface}, {"local": p.local.ip if p.local else ""}):
+                self._pin(handle, p.id, pin)
 
     def knows(self, handle: PeerHandle, number: int) -> bool:
         return any(p.id == number for p in self.paths[handle])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,18 +44,28 @@ def pinned() -> Iterator[Pinned]:
 
 
 @pytest.mark.parametrize(
-    ("path", "ids"),
+    ("path", "ids", "group"),
     [
-        ("0", [0]),
-        ("eth0", [0]),
-        ("eth1", [1, 2]),
-        ("10.0.0.3", [2]),
-        ("10.0.0.3:51820", [2]),
+        ("0", [0], []),
+        ("eth0", [0], [{"interface": "eth0"}]),
+        ("eth1", [1, 2], [{"interface": "eth1"}]),
+        ("10.0.0.3", [2], [{"local": "10.0.0.3"}]),
+        ("10.0.0.3:51820", [2], [{"local": "10.0.0.3"}]),
     ],
 )
-def test_what_is_meant(pinned: Pinned, path: str, ids: list[int]) -> None:
+def test_what_is_meant(pinned: Pinned, path: str, ids: list[int], group: list[Any]) -> None:
     assert pinned.ask(path=path, tier=3) == [(i, Pin(tier=3)) for i in ids]
     assert [n for n, pin in enumerate(pinned.pins()) if pin.tier == 3] == ids
+    assert pinned.fake.groups == group
+
+
+def test_paths_of_an_interface_keep_what_each_has_of_its_own(pinned: Pinned) -> None:
+    pinned.ask(path="2", tier=7)
+    assert pinned.ask(path="eth1", weight_cap=0.5) == [
+        (1, Pin(weight_cap=0.5)),
+        (2, Pin(tier=7, weight_cap=0.5)),
+    ]
+    assert pinned.pins()[1:] == [Pin(weight_cap=0.5), Pin(tier=7, weight_cap=0.5)]
 
 
 def test_what_is_not_named_stays(pinned: Pinned) -> None:
@@ -79,8 +90,19 @@ def test_one_path_stays_enabled(pinned: Pinned) -> None:
     assert [p.disabled for p in pinned.pins()] == [False, True, True]
     pinned.ask(path="1", disabled=False)
     pinned.ask(path="0", disabled=True)
-    # What changes nothing about that is no matter.
-    pinned.ask(path="0", tier=4)
+
+
+@pytest.mark.parametrize("state", [PathState.FAILED, PathState.PROBING, PathState.CANDIDATE])
+def test_a_path_that_does_not_work_is_not_left(pinned: Pinned, state: PathState) -> None:
+    paths = pinned.fake.paths[pinned.peer.handle]
+    paths[1:] = [replace(p, state=state) for p in paths[1:]]
+    with pytest.raises(ControlError, match="nothing would be left"):
+        pinned.ask(path="0", disabled=True)
+    # Nothing is lost by these.
+    pinned.ask(path="eth1", disabled=True)
+    pinned.ask(path="eth1", disabled=True, tier=4)
+    paths[1] = replace(paths[1], state=PathState.DEGRADED, pin=Pin())
+    pinned.ask(path="0", disabled=True)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +112,9 @@ def test_one_path_stays_enabled(pinned: Pinned) -> None:
         ({"peer": None, "path": "0", "tier": 1}, "not_found", "no peer None"),
         ({"path": "7", "tier": 1}, "not_found", "b has no path '7'"),
         ({"path": "", "tier": 1}, "not_found", "no path ''"),
-        ({"path": 0, "tier": 1}, "not_found", "no path 0"),
-        ({"tier": 1}, "not_found", "no path None"),
-        ({"path": ["eth0"], "tier": 1}, "not_found", "no path"),
+        ({"path": 0, "tier": 1}, "usage", "path is 0"),
+        ({"tier": 1}, "usage", "path is None"),
+        ({"path": ["eth0"], "tier": 1}, "usage", "path is"),
         ({"path": "0"}, "usage", "nothing to change"),
         ({"path": "0", "reset": True, "tier": 1}, "usage", "takes everything back"),
         ({"path": "0", "disabled": 1}, "usage", "disabled is 1"),

@@ -21,10 +21,11 @@ class Pins:
         self._pins: dict[Selector, Pin] = {}
 
     def set(self, pin: Pin, local: str | None, remote: str | None, interface: str | None) -> None:
-        """The default pin takes back what was said."""
+        """The default pin takes back what was said of these paths, be it of all together or of
+        one; what was said of more paths than these goes on for the others."""
         selector = (local, remote, interface)
-        self._pins.pop(selector, None)
-        if pin != Pin():
+        self._pins = {s: p for s, p in self._pins.items() if not _covers(selector, s)}
+        if pin != Pin() or any(_overlap(selector, s) for s in self._pins):
             while len(self._pins) >= MAX_PINS:
                 del self._pins[next(iter(self._pins))]
             self._pins[selector] = pin
@@ -46,3 +47,13 @@ class Pins:
             if all(want is None or want == has for want, has in zip(selector, ends, strict=True)):
                 return pin
         return Pin()
+
+
+def _covers(wide: Selector, narrow: Selector) -> bool:
+    """Every path of `narrow` is one of `wide`."""
+    return all(w is None or w == n for w, n in zip(wide, narrow, strict=True))
+
+
+def _overlap(a: Selector, b: Selector) -> bool:
+    """A path may be of both."""
+    return all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
