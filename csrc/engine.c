@@ -87,8 +87,10 @@ static void *work(void *arg)
 			run_command(worker);
 		if (worker->engine->workers > 1 && !error)
 			ws_handoff_drain(worker);
-		if (!error)
+		if (!error && worker->active) {
 			ws_paths_tick(worker);
+			ws_paths_gather(worker);
+		}
 	}
 	if (worker->io->stop)
 		worker->io->stop(worker);

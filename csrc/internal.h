@@ -385,6 +385,10 @@ bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint
 		      size_t len);
 /* At the end of a turn: whatever is due. */
 void ws_paths_tick(struct ws_worker *worker);
+/* A data frame that wants order came. */
+void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer);
+/* After a turn: waits a moment where many packets come one by one. */
+void ws_paths_gather(const struct ws_worker *worker);
 /* When the worker must wake at the latest, UINT64_MAX: on traffic only. */
 uint64_t ws_paths_deadline(struct ws_worker *worker);
 /* The coalescer was flushed. */

@@ -137,7 +137,9 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 		consume_path(mp, &ack.paths[i], now_ns);
 	if (__atomic_load_n(&mp->tune.repair, __ATOMIC_RELAXED))
 		repair(mp, &ack, now_ns);
-	if (mp->seq_head != mp->seq_tail || mp->resend_head != mp->resend_tail)
+	/* Room in a window; who waits for pace has its time already. */
+	if ((mp->seq_head != mp->seq_tail || mp->resend_head != mp->resend_tail) &&
+	    mp->pump_ns == UINT64_MAX)
 		mp->pump_ns = now_ns;
 	return true;
 }

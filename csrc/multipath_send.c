@@ -18,6 +18,7 @@
 #define URGENT_WINDOW_NS (10 * MS_NS)
 #define URGENT_SHARE 10
 #define URGENT_FREE_BYTES 2048
+#define PUMP_INTERVAL_NS (MS_NS / 2)
 
 static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
 			    uint32_t data_bytes, uint64_t now_ns)
@@ -242,9 +243,11 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 		.flags = (uint8_t)flags,
 		.ecn = ecn,
 	};
+	/* Behind others that wait for pace or room it waits with them. */
+	if (mp->seq_head == mp->seq_tail)
+		mp->pump_ns = now_ns;
 	mp->seq_tail++;
 	mp->queue_bytes += len;
-	mp->pump_ns = now_ns;
 }
 
 /* The waiting packet at the head goes to the paths in `mask`. */
@@ -282,6 +285,13 @@ static void give(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint32
 	}
 }
 
+/* A pace of tens of microseconds is no reason to wake as often: the burst that may be saved up
+ * covers it, and datagrams that leave together are one send. */
+static uint64_t later(uint64_t now_ns, uint64_t wake_ns)
+{
+	return wake_ns < now_ns + PUMP_INTERVAL_NS ? now_ns + PUMP_INTERVAL_NS : wake_ns;
+}
+
 /* What a silent path left behind, as the paths have room. False: they have none. */
 static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
@@ -299,7 +309,7 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 		mask = ws_sched_pick(&mp->sched, slot->len, mp->queue_bytes + slot->len,
 				     (uint32_t)seq, now_ns, &wake);
 		if (!mask && wake) {
-			mp->pump_ns = wake;
+			mp->pump_ns = later(now_ns, wake);
 			return false;
 		}
 		mp->resend_head++;
@@ -350,7 +360,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 						      (uint32_t)mp->seq_head, now_ns, &wake);
 
 			if (!mask && wake) {
-				mp->pump_ns = wake;
+				mp->pump_ns = later(now_ns, wake);
 				break;
 			}
 			mp->queue_bytes -= slot->len;

@@ -9,9 +9,17 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Who changes address with every datagram must not crowd the others out of the upcall ring. */
 #define MOVED_INTERVAL_NS (WS_SECOND_NS / 10)
+/*
+ * Paced datagrams come one by one, and each would wake the worker, be a receive and a write of its
+ * own. From this rate on (packets a window) they are let gather for a moment.
+ */
+#define GATHER_NS 200000
+#define GATHER_WINDOW_NS (WS_SECOND_NS / 100)
+#define GATHER_PACKETS 50
 
 struct ws_paths {
 	struct ws_peer *peer;
@@ -23,6 +31,9 @@ struct ws_paths {
 	bool active;
 	bool scheduled;
 	bool sent; /* since ws_sent was told */
+	uint64_t counted_ns; /* packets received in order are counted since then */
+	uint32_t counted;
+	bool busy; /* so many came that they are worth gathering */
 };
 
 static uint32_t send_frame(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
@@ -250,6 +261,19 @@ bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint
 	return true;
 }
 
+void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer)
+{
+	struct ws_paths *paths = peer->paths;
+
+	if (worker->now_ns - paths->counted_ns >= GATHER_WINDOW_NS) {
+		paths->busy = paths->counted >= GATHER_PACKETS;
+		paths->counted = 0;
+		paths->counted_ns = worker->now_ns;
+	}
+	paths->counted++;
+	ws_paths_wake(worker, peer);
+}
+
 static void tick(struct ws_worker *worker, struct ws_paths *paths)
 {
 	struct ws_peer *peer = paths->peer;
@@ -289,6 +313,17 @@ void ws_paths_tick(struct ws_worker *worker)
 	}
 	ws_receive_flush(worker);
 	ws_send_flush(worker);
+}
+
+void ws_paths_gather(const struct ws_worker *worker)
+{
+	const struct timespec wait = {.tv_nsec = GATHER_NS};
+
+	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next)
+		if (paths->busy && worker->now_ns - paths->counted_ns < 2 * GATHER_WINDOW_NS) {
+			(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
+			return;
+		}
 }
 
 uint64_t ws_paths_deadline(struct ws_worker *worker)

@@ -232,7 +232,10 @@ static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const str
 			  (uint32_t)frame[1] | (uint32_t)frame[2] << 8 | (uint32_t)frame[3] << 16,
 			  get32(frame + 4), frame[0] & WS_FRAME_FLAGS, packet, total,
 			  worker->now_ns);
-	ws_paths_wake(worker, peer);
+	if (frame[0] & WS_FRAME_FEEDBACK)
+		ws_paths_data(worker, peer);
+	else
+		ws_paths_wake(worker, peer);
 }
 
 /* Up to Python, but no peer may crowd the others out of the ring. */

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Sequence, Set
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from whalescale.dataplane.engine import Addr, Engine, check, ffi, fill_addr, lib, py_addr
+from whalescale.dataplane.engine import Addr, Engine, check, ffi, fill_addr, lib
 
 MAX_PATHS: Final = 8
 
@@ -118,13 +118,22 @@ PEER_PARAMS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PathCounters:
-    """What the worker counted of one path id: ours outwards, the peer's inwards."""
+def _reader(struct_name: str, fields: Sequence[str]) -> struct.Struct:
+    """Reads these fields of a C struct in one go; they stand in the struct's order."""
+    letters = {"uint64_t": "Q", "uint32_t": "I"}
+    layout, at = "=", 0
+    members = dict(ffi.typeof(struct_name).fields)
+    for name in fields:
+        member = members[name]
+        layout += f"{member.offset - at}x{letters[member.type.cname]}"
+        at = member.offset + ffi.sizeof(member.type)
+    return struct.Struct(layout)
 
-    values: dict[str, int]
-    rx_remote: Addr | None
-    rx_local: Addr | None
+
+_PATH: Final = _reader("struct ws_path_stats", PATH_FIELDS)
+_PATH_BYTES: Final = int(ffi.sizeof("struct ws_path_stats"))
+_PEER: Final = _reader("struct ws_multipath_stats", PEER_FIELDS)
+_RX_PACKETS: Final = PATH_FIELDS.index("rx_packets")
 
 
 class Paths:
@@ -177,31 +186,32 @@ class Paths:
         """How many packets will be sent again elsewhere."""
         return check(lib.ws_peer_rescue_path(self._engine.handle, peer, path), "path")
 
-    def path_counters(self, peer: int, path: int) -> PathCounters | None:
-        """None: the peer is not prepared. Read from shared memory."""
-        stats = self._stats(peer)
-        if stats is None:
-            return None
-        c = stats.paths[path]
-        return PathCounters(
-            {name: getattr(c, name) for name in PATH_FIELDS},
-            py_addr(c.rx_remote),
-            py_addr(c.rx_local),
-        )
+    def path_counters(self, peer: int, ids: Set[int]) -> dict[int, tuple[int, ...]]:
+        """PATH_FIELDS of these path ids, and of those that the peer sent data under.
 
-    def path_activity(self, peer: int) -> tuple[int, int]:
-        """(datagrams sent, received) over all paths: tells a busy peer from an idle one; cheap."""
+        Read from shared memory; nothing if the peer is not prepared.
+        """
         stats = self._stats(peer)
         if stats is None:
-            return 0, 0
-        return (
-            sum(p.tx_datagrams for p in stats.paths),
-            sum(p.rx_datagrams for p in stats.paths),
-        )
+            return {}
+        memory = ffi.buffer(stats.paths)
+        found = {}
+        for path in range(MAX_PATHS):
+            values = _PATH.unpack_from(memory, path * _PATH_BYTES)
+            if path in ids or values[_RX_PACKETS]:
+                found[path] = values
+        return found
+
+    def path_activity(self, peer: int) -> int:
+        """Data packets sent and received over all paths: tells a busy peer from an idle one."""
+        stats = self._stats(peer)
+        return 0 if stats is None else sum(p.tx_packets + p.rx_packets for p in stats.paths)
 
     def peer_counters(self, peer: int) -> dict[str, int] | None:
         stats = self._stats(peer)
-        return None if stats is None else {name: getattr(stats, name) for name in PEER_FIELDS}
+        if stats is None:
+            return None
+        return dict(zip(PEER_FIELDS, _PEER.unpack_from(ffi.buffer(stats)), strict=True))
 
     def _stats(self, peer: int) -> Any:
         stats = lib.ws_peer_multipath_stats(self._engine.handle, peer)

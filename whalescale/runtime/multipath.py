@@ -16,7 +16,6 @@ from whalescale.dataplane.engine import Addr, Engine
 from whalescale.dataplane.multipath import Path, Paths
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import (
-    MAX_PATHS,
     Action,
     LocalLink,
     PacketLimit,
@@ -35,12 +34,15 @@ from whalescale.protocol.types import PeerHandle
 
 log = logging.getLogger(__name__)
 
-#: between two samples while data flows, and else
+#: between two samples: while data begins to flow, while it goes on, and else
 BUSY_S: Final = 0.02
+STEADY_S: Final = 0.04
 IDLE_S: Final = 0.25
-#: datagrams between two samples that make a peer busy
-BUSY_DATAGRAMS: Final = 4
-#: samples taken at the busy pace after the last busy one
+#: packets between two samples that make a peer busy
+BUSY_PACKETS: Final = 4
+#: samples at the first pace
+BEGINNING: Final = 150
+#: ... and at a busy one after the last packet
 LINGER: Final = 100
 #: ns that the tunnel's MTU stays low after a path that took less was used
 RAISE_AFTER: Final = 60_000_000_000
@@ -65,6 +67,7 @@ class Multipath:
         self._limit: int | None = None  # as last told
         self._limited_at = 0
         self._linger = 0
+        self._fresh = BEGINNING
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         #: drains the node's outputs; set by the driver
@@ -164,6 +167,7 @@ class Multipath:
             for p in action.paths
         ]
         self._paths.set_paths(number, paths, schedule=action.schedule)
+        self._fresh = BEGINNING
         _, counted = self._prepared.get(handle, (frozenset(), 0))
         self._prepared[handle] = (frozenset(p.id for p in action.paths), counted)
         if not action.schedule and self._limits.pop(handle, None) is not None:
@@ -193,24 +197,26 @@ class Multipath:
             number = self._numbers.get(handle)
             if number is None:
                 continue
-            counted = sum(self._paths.path_activity(number))
-            busy |= counted - before >= BUSY_DATAGRAMS
+            counted = self._paths.path_activity(number)
+            busy |= counted - before >= BUSY_PACKETS
             self._prepared[handle] = (ids, counted)
             if ids:
                 self._node.path_samples(handle, self._sample(number, ids), now)
         self._tell_limit()
         self._linger = LINGER if busy else max(self._linger - 1, 0)
-        self._timer = self._loop.call_later(BUSY_S if self._linger else IDLE_S, self._tick)
+        if not self._linger:
+            self._fresh = BEGINNING
+            wait = IDLE_S
+        else:
+            self._fresh = max(self._fresh - 1, 0)
+            wait = BUSY_S if self._fresh else STEADY_S
+        self._timer = self._loop.call_later(wait, self._tick)
         self.drain()
 
     def _sample(self, number: int, ids: frozenset[int]) -> dict[int, PathSample]:
         """Of our paths, and of the ids under which only the peer sends."""
-        samples = {}
-        for path in range(MAX_PATHS):
-            counters = self._paths.path_counters(number, path)
-            if counters is not None and (path in ids or counters.values["rx_packets"]):
-                samples[path] = PathSample(**counters.values)
-        return samples
+        found = self._paths.path_counters(number, ids)
+        return {path: PathSample(*values) for path, values in found.items()}
 
 
 def _path_params(params: PathParams) -> dict[str, int]:
