@@ -1,6 +1,7 @@
 """`ws trace` on real flows: what the kernel's TCP made of losses and of reordering.
 
 a 10.201.1.1 ── loses 1 % ── 10.201.1.2 b        two agents, 10.77.0.1 ══ tunnel ══ 10.77.0.2
+a eth0, eth1 ── 5 ms, 20 ms ── eth0, eth1 b      the same agents, two paths
 a eth0, eth1 ── 4 ms, 10 ms ── eth0, eth1 b      no tunnel: packets by turns on either link
 """
 
@@ -18,10 +19,11 @@ from typing import Any
 import pytest
 from conftest import Two, make_two
 
-from tools.netlab import Host, Lab, Process, Shape
+from tools import tracing
+from tools.netlab import Host, Lab, Process, Shape, wait_until
 from tools.peers import ROOT, WS
 from tools.twohosts import two_hosts
-from whalescale.trace import events
+from whalescale.trace import events, join
 
 pytestmark = pytest.mark.netns
 FLOW = ROOT / "tools/mpbench/flow.py"
@@ -98,6 +100,47 @@ def test_what_does_not_go_through_the_tunnel_is_not_shown(lossy: Two) -> None:
     found = records(done.stdout)
     assert len(found) >= 8
     assert all(record["flows"] == [] for record in found)
+
+
+def test_the_buffer_of_two_paths_stands_beside_the_flow_over_them(lab: Lab) -> None:
+    """The sender's TCP, and the gaps that the receiver's buffer closed for it."""
+    two = make_two(lab, Shape(rate_mbit=50, delay_ms=5))
+    lab.link(two.a.host, two.b.host, Shape(rate_mbit=50, delay_ms=20))
+    two.start()
+    start_flow(two.a.host, two.b.host, two.b.inside(4))
+
+    def both_carry() -> bool:
+        told = json.loads(two.a.ws("status", "--json", "-i", two.a.interface).stdout)
+        paths = (told["peers"][0]["multipath"] or {"paths": ()})["paths"]
+        return sum(path["tx_bytes"] > 100_000 for path in paths) == 2
+
+    wait_until("both paths to carry data", both_carry, 10)
+    running = [
+        end.host.spawn(
+            *(WS, "trace", "-i", end.interface, "--json", "--seconds", "2", "--no-events"),
+            env=end.env,
+        )
+        for end in (two.a, two.b)
+    ]
+    near, far = (records(process.finish(30)) for process in running)
+    assert total(the_flow(near), "bytes_acked") > 1_000_000
+    buffers = [buffer for record in far for buffer in record["buffers"]]
+    assert len(buffers) == len(far)
+    assert all(record["missing"] == {} for record in (*near, *far))
+    assert all(len(buffer["paths"]) >= 2 for buffer in buffers)
+    assert total(buffers, "gaps") > 10
+    assert total(buffers, "gaps_filled") > 0.5 * total(buffers, "gaps")
+    assert total(buffers, "held") > 10
+    # Nothing waits for much longer than one path is behind the other.
+    waits = [b["wait_mean_us"] for b in buffers if b["wait_mean_us"] is not None]
+    assert waits
+    assert 0 < max(waits) < 200_000
+    figures = tracing.summary(
+        *([join.decode(json.dumps(r).encode()) for r in end] for end in (near, far))
+    )
+    assert figures["buffer_of"] == "other"
+    (blame,) = (flow["blame"] for flow in figures["flows"].values())
+    assert blame["retransmitted"] == total(the_flow(near), "total_retrans")
 
 
 #: a trace without an agent: of what goes through eth0, once a tenth of a second, for 3 s
