@@ -75,7 +75,7 @@ def run(seed: int) -> None:
         got = len(world.log) - calm
         judge(world, settings, late, got, before)
         source.due = lambda: 1 << 63  # type: ignore[method-assign]
-        world.run(1500)
+        world.run(4000)  # 60 packets may wait for a link of 1 Mbit/s that was cut to a tenth
         assert world.b.stats.depth == 0, "the buffer drains"
         assert world.a.stats.queue_packets == 0, "the queue drains"
     finally:
@@ -99,7 +99,7 @@ def judge(
     times = [at for at, _ in world.log if at > world.start + (RUN_MS + 1000) * 1_000_000]
     if isinstance(world.sources[0], Greedy) and not world.failed[world.a]:
         assert times, "a healthy path is used"
-        assert max(b - a for a, b in pairwise(times)) < SECOND // 2
+        assert max((b - a for a, b in pairwise(times)), default=0) < SECOND // 2
     if settings.scheduler is Scheduler.REDUNDANT:
         return
     healthy = [p for p in world.paths if p not in world.failed[world.a]]

@@ -23,6 +23,8 @@ MAX_DELAY_US = 10_000_000
 DELAY_WRAP = 1 << 24
 #: how long the least delay is remembered: 100 ppm of clock drift is 1 ms in it
 BASE_WINDOW = 10 * SECOND
+#: nothing arrived for so long: what lies before says nothing of the rate after
+GAP_US = 300_000
 #: less noise than this is no jitter
 STEADY_US = 250
 #: of history, for rates and loss
@@ -96,6 +98,8 @@ class PathEstimator:
             last is not None and sample.acked_arrived_us == last.acked_arrived_us
         ):
             return False
+        if self._points and sample.acked_arrived_us - self._points[-1].arrived_us > GAP_US:
+            self._points.clear()  # idle or cut off: no rate of the link's
         self._points.append(
             Point(
                 now,

@@ -80,6 +80,7 @@ class RateControl:
         "_round_at",
         "_round_bw",
         "_round_queue",
+        "_round_us",
         "_sent_floor",
         "_settle_us",
         "_stuck_from",
@@ -119,7 +120,7 @@ class RateControl:
         self._round_queue = 0
         self._stuck_us = self._tested = 0.0
         self._believed_until = self._fallen_until = self._fallen_queue = 0
-        self._settle_us = 0.0
+        self._settle_us = self._round_us = 0.0
         self._stuck_queue = self._stuck_from = 0.0
         self.updated = now
         #: what is lost now is not lost to a full queue
@@ -268,7 +269,8 @@ class RateControl:
         full = limited and queue > target / 3 and self.mode is Mode.HOLD
         self._full_since = (self._full_since or now) if full else None
         # Long enough that neither jitter nor the size of a packet counts for much.
-        window = max(short, 8 * (target - TARGET_US), 20 * PACKET_BYTES * 8e6 / self.bw_bps)
+        window = max(short, 8 * (target - TARGET_US), 8 * PACKET_BYTES * 8e6 / self.bw_bps)
+        self._round_us = max(round_us, window)
         if cap == 1 and self.mode is Mode.HOLD and now > self._fallen_until:
             self._police(est, max(window, round_us), round_us, limited, now)
         recent = self._delivered(est, short)
@@ -331,7 +333,7 @@ class RateControl:
             self._enter(Mode.DRAIN, now + int((queue + TARGET_US) * 1000 / (1 - DRAIN_GAIN)))
             return DRAIN_GAIN
         self._round_queue = max(self._round_queue, queue)
-        if now - self._round_at >= round_us * 1000:
+        if now - self._round_at >= self._round_us * 1000:
             followed = self.bw_bps > self._round_bw * (1 + (CLIMB[self._climb] - 1) / 2)
             if not limited or self._round_queue > target or not followed:
                 self._climb = 0
