@@ -132,6 +132,7 @@ struct ws_peer {
 	uint32_t control_count;
 	uint64_t asked_ns; /* last WS_UP_NEED_HANDSHAKE */
 	uint64_t roamed_ns; /* last WS_UP_ROAMED */
+	uint64_t rx_serial; /* of the receive whose source was looked at last */
 	int32_t number;
 	/* What steering was told, so that it can be taken back; the controlling thread's. */
 	struct ws_prefix *prefixes;
@@ -270,6 +271,7 @@ struct ws_worker {
 	struct ws_handoff inbox[WS_MAX_WORKERS]; /* by the worker that writes; unused with one */
 	uint64_t send_waited_ns; /* the turn in which a full socket buffer was waited for */
 	bool borrowed; /* TUN writes must be done before they return */
+	uint64_t rx_serial; /* of the receive that is being worked on */
 	bool handing_off; /* ... because of handoff.c, not of paths.c */
 	struct ws_paths *active; /* peers whose paths have something to do */
 	uint64_t busy_until_ns; /* poll without sleeping till then */
@@ -385,8 +387,8 @@ bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint
 		      size_t len);
 /* At the end of a turn: whatever is due. */
 void ws_paths_tick(struct ws_worker *worker);
-/* A data frame that wants order came. */
-void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer);
+/* A data frame came; feedback: its sender wants order and ACKs. */
+void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer, bool feedback);
 /* After a turn: waits a moment where many packets come one by one. */
 void ws_paths_gather(const struct ws_worker *worker);
 /* When the worker must wake at the latest, UINT64_MAX: on traffic only. */

@@ -77,8 +77,8 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 	struct ws_path_stats *stats = &mp->stats.paths[path];
 
 	mp_add(stats->rx_packets, 1);
-	note_delay(stats, &mp->rx[path], time_us, now_ns);
 	if (flags & WS_FRAME_FEEDBACK) {
+		note_delay(stats, &mp->rx[path], time_us, now_ns);
 		mp->ack_wanted = true;
 		mp->ack_repeats = ACK_REPEATS;
 	}

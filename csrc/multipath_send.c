@@ -56,6 +56,11 @@ uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t by
 			     uint64_t now_ns)
 {
 	count_sent(mp, path, bytes, now_ns);
+	if (!mp->schedule) {
+		/* Nobody acknowledges these, so nothing need be known of them later. */
+		mp->tx[path].acked = mp->tx[path].next_number + 1;
+		return mp->tx[path].next_number++;
+	}
 	return take_number(mp, path, NO_SEQ, 0, now_ns);
 }
 
@@ -70,7 +75,6 @@ void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t 
 uint32_t ws_multipath_seq(struct ws_multipath *mp)
 {
 	/* Not scheduled: nothing waits, and nothing is kept. */
-	mp->slots[mp->seq_tail % RING].len = 0;
 	mp->seq_head = mp->seq_base = mp->seq_tail + 1;
 	return (uint32_t)mp->seq_tail++;
 }

@@ -27,6 +27,7 @@ struct ws_paths {
 	struct ws_multipath *core;
 	struct ws_way way[WS_PATH_COUNT]; /* remote_bytes 0: not there */
 	uint64_t moved_ns[WS_PATH_COUNT];
+	uint64_t rx_serial[WS_PATH_COUNT]; /* of the receive whose source was looked at last */
 	struct ws_paths *next; /* of the worker's active ones */
 	bool active;
 	bool scheduled;
@@ -231,6 +232,9 @@ void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t 
 
 	paths->worker = worker;
 	ws_multipath_received(paths->core, path, number, bytes, worker->now_ns);
+	if (paths->rx_serial[path] == worker->rx_serial)
+		return;
+	paths->rx_serial[path] = worker->rx_serial;
 	ws_sockaddr_to_addr(rx->from, &remote);
 	if (!memcmp(&remote, &stats->rx_remote, sizeof(remote)) &&
 	    !memcmp(&rx->local, &stats->rx_local, sizeof(rx->local)))
@@ -261,9 +265,16 @@ bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint
 	return true;
 }
 
-void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer)
+void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer, bool feedback)
 {
 	struct ws_paths *paths = peer->paths;
+
+	if (!feedback) {
+		/* Over one path: there is nothing to do but for what waited before. */
+		if (ws_multipath_deadline(paths->core) != UINT64_MAX)
+			ws_paths_wake(worker, peer);
+		return;
+	}
 
 	if (worker->now_ns - paths->counted_ns >= GATHER_WINDOW_NS) {
 		paths->busy = paths->counted >= GATHER_PACKETS;

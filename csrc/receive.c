@@ -114,6 +114,10 @@ static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws
 	struct ws_upcall *upcall;
 	struct ws_addr remote;
 
+	/* All datagrams of one receive come from one address. */
+	if (peer->rx_serial == worker->rx_serial)
+		return;
+	peer->rx_serial = worker->rx_serial;
 	ws_sockaddr_to_addr(rx->from, &remote);
 	if (!memcmp(&remote, &peer->stats.endpoint, sizeof(remote)) &&
 	    !memcmp(&rx->local, &peer->stats.local, sizeof(rx->local)))
@@ -232,10 +236,7 @@ static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const str
 			  (uint32_t)frame[1] | (uint32_t)frame[2] << 8 | (uint32_t)frame[3] << 16,
 			  get32(frame + 4), frame[0] & WS_FRAME_FLAGS, packet, total,
 			  worker->now_ns);
-	if (frame[0] & WS_FRAME_FEEDBACK)
-		ws_paths_data(worker, peer);
-	else
-		ws_paths_wake(worker, peer);
+	ws_paths_data(worker, peer, frame[0] & WS_FRAME_FEEDBACK);
 }
 
 /* Up to Python, but no peer may crowd the others out of the ring. */
@@ -367,6 +368,7 @@ void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
 	size_t stride = rx->stride ? rx->stride : rx->len;
 
 	ws_add(worker->stats.rx_batches, 1);
+	worker->rx_serial++;
 	if (!rx->len) {
 		ws_drop(worker, WS_DROP_SHORT, 1);
 		return;
