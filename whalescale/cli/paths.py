@@ -19,13 +19,42 @@ from whalescale.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from whalescale.status import Peer
     from whalescale.tui.snapshot import View
+
+
+def _known(context: typer.Context) -> tuple[Peer, ...]:
+    from whalescale.cli import client
+
+    try:
+        return client.status(interface_name(context.params.get("interface")))[0].peers
+    except CliError:
+        return ()  # no agent, or not for us: nothing to complete with
+
+
+def _peer_names(context: typer.Context, incomplete: str) -> list[str]:
+    names = [plain(p.name) for p in _known(context)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _path_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Numbers and interfaces, of all peers: the word before is not parsed while this one lacks."""
+    found: dict[str, None] = {}
+    for peer in _known(context):
+        if peer.multipath is not None:
+            found |= dict.fromkeys(str(p.id) for p in peer.multipath.paths)
+            found |= dict.fromkeys(plain(p.interface) for p in peer.multipath.paths)
+    return [name for name in found if name and name.startswith(incomplete)]
 
 
 def paths(
     peer: Annotated[
         str | None,
-        typer.Argument(metavar="PEER", help="Its name, or how its key begins [all]."),
+        typer.Argument(
+            metavar="PEER",
+            help="Its name, or how its key begins [all].",
+            autocompletion=_peer_names,
+        ),
     ] = None,
     pinned: Annotated[
         str | None,
@@ -33,6 +62,7 @@ def paths(
             "--set",
             metavar="PATH",
             help="Pin a path: its number, or all of an interface or local address.",
+            autocompletion=_path_names,
         ),
     ] = None,
     tier: Annotated[

@@ -152,6 +152,26 @@ def test_unknown_peer_and_no_agent(ws: Ws, agent: FakeAgent) -> None:
     assert ws("-i", "ws9", "paths").code == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("ws paths ", {"berlin", "phone"}),
+        ("ws paths b", {"berlin"}),
+        ("ws paths berlin --set ", {"0", "1", "2", "eth0", "wlan0", "wwan0"}),
+        ("ws paths berlin --set w", {"wlan0", "wwan0"}),
+        ("ws paths -i ws9 ", set()),
+    ],
+)
+def test_completion(ws_process: Ws, agent: FakeAgent, words: str, expected: set[str]) -> None:
+    env = {
+        "_WS_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = ws_process(env=env)
+    assert (set(done.out.split()), done.err) == (expected, "")
+
+
 def test_hostile_names(ws: Ws, agent: FakeAgent, runtime: Path) -> None:
     path = three()["peers"][0]["multipath"]["paths"][1] | {"interface": "\x1b[2J"}
     agent.answers["pin_path"] = {"peer": "\x1b[1m", "paths": [path]}
