@@ -332,7 +332,7 @@ class Whalescale(HostEnd):
         return self.host.run(WS, *words, check=check, timeout=timeout, env=self.env)
 
     def status(self) -> dict[str, object]:
-        return dict(json.loads(self.ws("status", "--json").stdout))
+        return dict(json.loads(self.ws("status", "-i", self.interface, "--json").stdout))
 
     def write_config(self, *peers: Peer) -> None:
         quoted = ", ".join(f'"{a}"' for a in self.addresses)

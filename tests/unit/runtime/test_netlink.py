@@ -83,11 +83,16 @@ async def main():
         for i, text in ((own, "10.77.0.1/24"), (index, "192.0.2.1/24")):
             await nl.add_address(i, face(text))
             await nl.set_up(i, 1420)
-        watch = asyncio.create_task(watch_addresses(nl, own, seen.put_nowait))
+        watch = asyncio.create_task(watch_addresses(nl, own, lambda *both: seen.put_nowait(both)))
 
         async def expect(*ips):
-            addresses = await seen.get()
-            assert addresses == [LocalAddress(ip, index, False) for ip in ips], addresses
+            addresses, links = await seen.get()
+            assert addresses == [
+                LocalAddress(ip, index, False, 64 if ":" in ip else 24) for ip in ips
+            ]
+            assert [(k.ip, k.interface, k.prefix_length) for k in links] == [
+                (a.ip, "wsu1", a.prefix_length) for a in addresses
+            ]
 
         await expect("192.0.2.1")
         await nl.add_address(index, face("2001:db8::1/64"))

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Mapping
 
 from whalescale.protocol.paths.estimator import (
-    DELAY_WRAP,
     MAX_DELAY_US,
     MAX_RATE_BPS,
     MIN_RATE_BPS,
@@ -19,6 +18,7 @@ from whalescale.protocol.paths.estimator import (
     clamp,
     signed_delay,
 )
+from whalescale.protocol.paths.incoming import PATH_ACTIVE, Incoming
 from whalescale.protocol.paths.rate import PACKET_BYTES, Mode, RateControl
 from whalescale.protocol.paths.types import (
     MultipathSettings,
@@ -45,8 +45,6 @@ HOLD_MARGIN_US = 20_000
 HOLD_ALONE_US = 5_000
 #: ... before skew was measured for a while: paths ramp, and their queues come and go
 HOLD_EARLY_US = 100_000
-#: a path that brought something within this is in use
-PATH_ACTIVE = 500_000_000
 EARLY = 2 * SECOND
 #: a path's worst skew is remembered so long
 SKEW_WINDOW = SECOND
@@ -57,7 +55,8 @@ RESCUE_MARGIN_US = 20_000
 REPAIR_LOSS = 0.001
 #: repair stays on so long after the last time it was wanted
 REPAIR_LINGER = 5 * SECOND
-REORDER_DEPTH = (64, 4096)
+#: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
+REORDER_DEPTH = (1024, 4096)
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
 
@@ -70,13 +69,6 @@ class _Path:
         "max_packet",
         "probe_rtt_us",
         "rate",
-        "rx_active",
-        "rx_began",
-        "rx_bytes",
-        "rx_lost",
-        "rx_numbers",
-        "rx_rate",
-        "rx_seen",
         "sample",
         "tier",
     )
@@ -90,12 +82,6 @@ class _Path:
         self.tier = 0
         self.cap = 1.0
         self.max_packet = 65535
-        self.rx_active = self.rx_began = 0
-        self.rx_bytes = 0
-        self.rx_seen = now
-        self.rx_rate = 0.0
-        self.rx_numbers = (0, 0)
-        self.rx_lost = 0.0
 
     @property
     def srtt_us(self) -> int:
@@ -109,27 +95,6 @@ class _Path:
         most = 2 * least + 20_000 + 25 * self.est.noise_us
         return int(clamp(clamp(srtt - self.est.queue_us, least, srtt), least, most))
 
-    def receive(self, sample: PathSample, now: int) -> None:
-        """What came in: its rate and loss, smoothed over about a second."""
-        span = now - self.rx_seen
-        if span < 20_000_000:
-            return
-        grown = sample.rx_bytes - self.rx_bytes
-        if grown < 0 or grown > MAX_RATE_BPS * span / 8e9 * 2:
-            grown = 0
-        numbers = (sample.rx_highest, sample.rx_datagrams)
-        sent = numbers[0] - self.rx_numbers[0]
-        lost = sent - (numbers[1] - self.rx_numbers[1])
-        if 0 < sent < 1 << 32 and 0 <= lost <= sent:
-            self.rx_lost += (lost / sent - self.rx_lost) * min(1.0, sent / 1000)
-        if grown:
-            if now - self.rx_active > SECOND:
-                self.rx_began = now
-            self.rx_active = now
-        part = min(1.0, span / 3e8)
-        self.rx_rate += (grown * 8e9 / span - self.rx_rate) * part
-        self.rx_bytes, self.rx_seen, self.rx_numbers = sample.rx_bytes, now, numbers
-
 
 class PathTuner:
     """Sets each path's pace, window and weight, and the peer's parameters."""
@@ -139,6 +104,7 @@ class PathTuner:
         self._paths: dict[int, _Path] = {}
         self._skews: deque[tuple[int, float]] = deque()
         self._repair_until = 0
+        self._incoming = Incoming()
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
         """A validated path; rtt_us: of its probe. It ramps from the least."""
@@ -167,6 +133,7 @@ class PathTuner:
         self, samples: Mapping[int, PathSample], rtts: Mapping[int, int], now: int
     ) -> tuple[dict[int, PathParams], PeerParams]:
         """rtts: µs by the path's probes, where there are any. Parameters for every path added."""
+        self._incoming.update(samples, now)
         for path_id, path in self._paths.items():
             if rtts.get(path_id, 0) > 0:
                 path.probe_rtt_us = int(clamp(rtts[path_id], 100, MAX_DELAY_US))
@@ -174,7 +141,6 @@ class PathTuner:
             if sample is None:
                 continue
             path.sample = sample
-            path.receive(sample, now)
             path.est.push(sample, now, path.rate.pace_bps)
             path.rate.update(path.est, path.srtt_us, path.base_rtt_us, path.cap, now)
         return self._path_params(), self._peer_params(now)
@@ -269,8 +235,7 @@ class PathTuner:
         again_us = best_rtt + ack + 10_000
         hold, loss_wait = self._hold(again_us, now)
         fixed = self._settings.reorder_depth
-        arriving = clamp(sum(p.rx_rate for p in paths), 0, MAX_RATE_BPS)
-        wanted = 2 * arriving * hold / 8e6 / 1000  # small packets too
+        wanted = 2 * self._incoming.rate_bps * hold / 8e6 / 1000  # small packets too
         return PeerParams(
             scheduler=self._settings.scheduler,
             depth=WRR_DEPTH if fixed is None else fixed,
@@ -289,29 +254,25 @@ class PathTuner:
 
     def _hold(self, again_us: int, now: int) -> tuple[int, int]:
         """How long a packet waits for one before it: at most; once every path has passed that."""
-        paths = list(self._paths.values())
-        active = [p for p in paths if p.rx_active and now - p.rx_active < PATH_ACTIVE]
-        rtts = [p.srtt_us for p in paths]
-        # Before the paths have brought anything, their probes must do.
-        skew = float(max(rtts) - min(rtts)) if len(active) < len(paths) else 0.0
-        jitter = 0.0
-        if active:
-            first = active[0].sample.rx_delay_us
-            delays = [signed_delay((p.sample.rx_delay_us - first) % DELAY_WRAP) for p in active]
-            skew = max(skew, max(delays) - min(delays))
-            jitter = max(clamp(p.sample.rx_jitter_us, 0, 100_000) for p in active)
+        incoming = self._incoming
+        rtts = [p.srtt_us for p in self._paths.values()]
+        several = len(rtts) > 1
+        skew, jitter = incoming.skew_us, incoming.jitter_us
+        if several and incoming.count < len(rtts):
+            # Before the paths have brought anything, their probes must do.
+            skew = max(skew, float(max(rtts) - min(rtts)))
         self._skews.append((now, clamp(skew + 4 * jitter, 0, HOLD_MAX_US)))
         while now - self._skews[0][0] > SKEW_WINDOW:
             self._skews.popleft()
         worst = max(value for _, value in self._skews)
-        hold = 1.5 * worst + HOLD_MARGIN_US if len(paths) > 1 else HOLD_ALONE_US
-        if len(paths) > 1 and now - max(p.rx_began for p in paths) < EARLY:
+        hold = 1.5 * worst + HOLD_MARGIN_US if several else HOLD_ALONE_US
+        if several and incoming.began_within(EARLY, now):
             hold += HOLD_EARLY_US
         loss_wait = clamp(jitter, 0, 10_000)
-        if len(active) < len(paths):
+        if incoming.count < len(rtts):
             # A path that is not in use may come into use, and what it brings is not lost.
             loss_wait = hold
-        if self._settings.repair is not False and any(p.rx_lost > REPAIR_LOSS for p in active):
+        if self._settings.repair is not False and incoming.loss > REPAIR_LOSS:
             hold += again_us
             loss_wait = max(loss_wait, again_us)
         hold = clamp(hold, HOLD_MIN_US, HOLD_MAX_US)

@@ -1,0 +1,140 @@
+"""One session over two links between two agents: both carry, each may go, order stays.
+
+a 10.201.1.1 ── 30 Mbit/s 10 ms ── 10.201.1.2 b
+  10.201.2.1 ── 20 Mbit/s  3 ms ── 10.201.2.2
+  10.77.0.1 ═════════ tunnel ═════ 10.77.0.2
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.netns.conftest import Two, make_end
+from tools.netlab import Lab, Shape, wait_until
+from tools.peers import Whalescale
+from tools.twohosts import two_hosts
+
+pytestmark = pytest.mark.netns
+SLOWER, QUICKER = Shape(30, 10), Shape(20, 3)
+SIZE = 6_000_000
+
+
+class Pair:
+    """Two agents over two links, with sessions up and both paths found."""
+
+    def __init__(self, lab: Lab, backend: str) -> None:
+        self.hosts = two_hosts(lab, [SLOWER, QUICKER])
+        self.links = self.hosts.links
+        self.a, self.b = (
+            make_end(host, number, dataplane=f'backend = "{backend}"')
+            for number, host in ((1, self.hosts.a), (2, self.hosts.b))
+        )
+        two = Two(lab, self.links[0], self.a, self.b)
+        for end in (self.a, self.b):
+            end.start(two.peer_of(end))
+        self.a.ping(self.b)
+        self.wait_for_paths(2)
+
+    def wait_for_paths(self, count: int) -> None:
+        for end in (self.a, self.b):
+            wait_until(
+                f"{count} paths in use at {end.host.name}",
+                lambda end=end: len(used(end)) == count,
+                timeout=20,
+            )
+
+    def close(self) -> None:
+        self.a.close()
+        self.b.close()
+
+
+def multipath(end: Whalescale) -> dict[str, Any]:
+    status: dict[str, Any] = end.status()
+    found = status["peers"][0].get("multipath")
+    return found or {"paths": [], "scheduling": False}
+
+
+def used(end: Whalescale) -> list[dict[str, Any]]:
+    return [p for p in multipath(end)["paths"] if p["usable"]]
+
+
+def carried(end: Whalescale) -> dict[str, int]:
+    """Bytes sent, by interface."""
+    sums: dict[str, int] = {}
+    for path in multipath(end)["paths"]:
+        sums[path["interface"]] = sums.get(path["interface"], 0) + path["tx_bytes"]
+    return sums
+
+
+@pytest.fixture(params=["mmsg", "io_uring"])
+def pair(lab: Lab, request: pytest.FixtureRequest) -> Any:
+    pair = Pair(lab, request.param)
+    yield pair
+    pair.close()
+
+
+def fetch(pair: Pair, meanwhile: Callable[[], None] = lambda: None) -> float:
+    """b fetches SIZE bytes from a, intact; seconds that it took."""
+    url, digest = pair.a.serve(SIZE)
+    began = time.monotonic()
+    download = pair.b.curl(url)
+    meanwhile()
+    assert pair.b.curl_digest(download, timeout=60) == digest
+    return time.monotonic() - began
+
+
+def test_both_paths_carry_one_flow_in_order(pair: Pair) -> None:
+    took = fetch(pair)
+    assert min(carried(pair.a).values()) > SIZE * 0.15
+    # The better link alone takes 1.7 s at the very least.
+    assert took < 4
+    order = multipath(pair.b)["reordering"]
+    assert order["delivered"] > SIZE / 1500
+    assert order["held"] > 0
+    assert order["skipped"] <= order["delivered"] * 0.02
+    assert multipath(pair.a)["ack_refused"] == 0
+
+
+def test_a_link_goes_silent_and_comes_back(pair: Pair) -> None:
+    def cut() -> None:
+        time.sleep(0.5)
+        pair.links[1].silence(True)
+        wait_until("one path is left", lambda: len(used(pair.a)) == 1, timeout=5)
+
+    assert fetch(pair, cut) < 20
+    pair.links[1].silence(False)
+    pair.wait_for_paths(2)
+    before = carried(pair.a)
+    fetch(pair)
+    after = carried(pair.a)
+    assert min(after[name] - before.get(name, 0) for name in after) > SIZE * 0.05
+
+
+def test_an_interface_goes_away_and_another_comes(pair: Pair) -> None:
+    """First the one that the session began on."""
+
+    def down() -> None:
+        time.sleep(0.5)
+        pair.links[0].set_up(False)
+
+    assert fetch(pair, down) < 20
+    assert {p["interface"] for p in used(pair.a)} == {pair.links[1].device(pair.hosts.a)}
+    third = pair.hosts.lab.link(pair.hosts.a, pair.hosts.b, Shape(20, 5))
+    pair.wait_for_paths(2)
+    assert third.device(pair.hosts.a) in {p["interface"] for p in used(pair.a)}
+    fetch(pair)
+
+
+def test_a_pinned_path_takes_no_data(pair: Pair) -> None:
+    device = pair.links[1].device(pair.hosts.a)
+    pair.a.ws("paths", "peer0", "-i", pair.a.interface, "--set", device, "--disable")
+    wait_until("one path is left", lambda: len(used(pair.a)) == 1)
+    before = carried(pair.a)
+    fetch(pair)
+    assert carried(pair.a)[device] - before[device] < SIZE * 0.02
+    pair.a.ws("paths", "peer0", "-i", pair.a.interface, "--set", device, "--enable")
+    wait_until("both are used", lambda: len(used(pair.a)) == 2, timeout=20)
