@@ -25,6 +25,8 @@ DELAY_WRAP = 1 << 24
 BASE_WINDOW = 10 * SECOND
 #: nothing arrived for so long: what lies before says nothing of the rate after
 GAP_US = 300_000
+#: ... or for four packets at the pace
+PACKET_BITS = 12_000
 #: less noise than this is no jitter
 STEADY_US = 250
 #: of history, for rates and loss
@@ -98,7 +100,8 @@ class PathEstimator:
             last is not None and sample.acked_arrived_us == last.acked_arrived_us
         ):
             return False
-        if self._points and sample.acked_arrived_us - self._points[-1].arrived_us > GAP_US:
+        gap_us = max(GAP_US, 4 * PACKET_BITS * 1e6 / max(pace_bps, MIN_RATE_BPS))
+        if self._points and sample.acked_arrived_us - self._points[-1].arrived_us > gap_us:
             self._points.clear()  # idle or cut off: no rate of the link's
         self._points.append(
             Point(
@@ -183,6 +186,8 @@ class PathEstimator:
         if span is None:
             return None
         old, new = span
+        if new.bytes <= old.bytes:
+            return None
         rate = (new.bytes - old.bytes) * 8e6 / (new.arrived_us - old.arrived_us)
         return clamp(rate, 0, MAX_RATE_BPS)
 

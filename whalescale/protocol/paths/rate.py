@@ -43,6 +43,11 @@ BELIEVED = 3 * SECOND
 #: more than this, and less delivered than paced: the rate fell
 FALL_QUEUE_US = 20_000
 FALL_SHARE = 0.85
+#: a single measurement takes no more than this away
+FALL_MOST = 20
+#: a path that carries less than this is asked for it all the same: with fewer packets there would
+#: be nothing to measure, and no way up again
+FLOOR_BPS = 64_000
 #: lost beyond what the path loses when it is not pressed: a policer, or a buffer too short to see
 POLICED_LOSS = 0.02
 #: a path that loses more than this by chance is not made up for
@@ -164,7 +169,7 @@ class RateControl:
                 gain = 1.0
             else:
                 gain = self._gain(est, round_us, queue, target, limited, rtt, dt, now)
-        self.bw_bps = clamp(self.bw_bps, MIN_RATE_BPS, MAX_RATE_BPS)
+        self.bw_bps = clamp(self.bw_bps, FLOOR_BPS, MAX_RATE_BPS)
         self._peak_bps = max(self.bw_bps, self._peak_bps * (1 - 0.1 * dt / 1e6))
         self.pace_bps = clamp(self.bw_bps * gain * cap, MIN_RATE_BPS, MAX_RATE_BPS)
         headroom = HEADROOM_US + noise + min(10_000, base)
@@ -240,7 +245,7 @@ class RateControl:
     def _settle(self, rate: float | None, queue: int, now: int) -> None:
         """The link is full: what it delivers is its rate; let the queue go first."""
         if rate is not None:
-            self.bw_bps = max(rate, MIN_RATE_BPS)
+            self.bw_bps = max(rate, self.bw_bps / FALL_MOST)
         self._peak_bps = self.bw_bps
         self._fallen_queue = queue
         self._fallen_until = now + int((queue + self._settle_us) * 1000)
