@@ -18,6 +18,8 @@
 #define URGENT_WINDOW_NS (10 * MS_NS)
 #define URGENT_SHARE 10
 #define URGENT_FREE_BYTES 2048
+/* What goes past a path's pace may put it so far behind: else a slow path would send nothing else. */
+#define DEBT_NS (20 * MS_NS)
 #define PUMP_INTERVAL_NS (MS_NS / 2)
 
 static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
@@ -166,6 +168,11 @@ static bool is_urgent(const uint8_t *packet, size_t len)
 	}
 }
 
+static bool in_debt(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	return mp->sched.paths[path].pace.next_ns > now_ns + DEBT_NS;
+}
+
 /* True: gone (or dropped, counted). False: no room among the urgent ones. */
 static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t len,
 			uint32_t flags, uint8_t ecn, uint64_t now_ns)
@@ -185,7 +192,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	if (mp->urgent_bytes + bytes > URGENT_FREE_BYTES + share)
 		return false;
 	path = ws_sched_urgent(&mp->sched, len, 0, now_ns);
-	if (path < 0)
+	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return false;
 	mp->urgent_bytes += bytes;
 	ws_sched_sent(&mp->sched, (uint32_t)path, bytes, (uint32_t)mp->seq_head, now_ns);
@@ -393,7 +400,7 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 	if (slot->again || mp->again_credit < 100)
 		return;
 	path = ws_sched_urgent(&mp->sched, slot->len, 0, now_ns);
-	if (path < 0)
+	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return;
 	slot->again = true;
 	mp->again_credit -= 100;
