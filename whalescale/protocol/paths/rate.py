@@ -340,6 +340,12 @@ class RateControl:
         self._round_queue = max(self._round_queue, queue)
         if now - self._round_at >= self._round_us * 1000:
             followed = self.bw_bps > self._round_bw * (1 + (CLIMB[self._climb] - 1) / 2)
+            few = self.bw_bps < INITIAL_PACKETS * PACKET_BYTES * 8e6 / rtt
+            if limited and few and self._round_queue < target / 2 and now > self._policed_until:
+                # So low that rounds say little: as a new path does.
+                self.mode, self._flat, self._ramp_best = Mode.RAMP, 0, 0.0
+                self._round_at = now
+                return RAMP_GAIN
             if not limited or self._round_queue > target or not followed:
                 self._climb = 0
             else:
