@@ -118,6 +118,7 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 	mp->ack_wanted = false;
 	mp->ack_repeats = 0;
 	mp->gap_known = false;
+	mp->ack_seen = false;
 	/* What was in flight went to one who is no more. */
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		struct ws_path_stats *stats = &mp->stats.paths[i];

@@ -100,6 +100,16 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 		note_rtt(stats, rtt_us - hold_us);
 }
 
+/* Its own path has brought later numbers: three, or one and it is late (RFC 8985 in spirit). */
+static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
+{
+	const struct tx_path *tx = &mp->tx[slot->path];
+	uint64_t srtt_ns = 1000ULL * mp->stats.paths[slot->path].srtt_us;
+
+	return tx->acked > slot->number + 3 ||
+	       (tx->acked > slot->number + 1 && now_ns - slot->sent_ns > srtt_ns * 5 / 4);
+}
+
 /* What was sent on a path that has brought later numbers, and did not arrive. */
 static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t now_ns)
 {
@@ -117,7 +127,7 @@ static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t n
 			if (seq < mp->seq_base || seq >= mp->seq_head)
 				continue;
 			slot = &mp->slots[seq % RING];
-			if (slot->len && slot->sent_ns && mp->tx[slot->path].acked > slot->number &&
+			if (slot->len && slot->sent_ns && is_lost(mp, slot, now_ns) &&
 			    now_ns - slot->sent_ns <= age_ns)
 				mp_send_again(mp, seq, now_ns);
 		}
@@ -135,8 +145,13 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 	mp_add(mp->stats.acks_rx, 1);
 	for (uint32_t i = 0; i < ack.path_count; i++)
 		consume_path(mp, &ack.paths[i], now_ns);
-	if (__atomic_load_n(&mp->tune.repair, __ATOMIC_RELAXED))
-		repair(mp, &ack, now_ns);
+	/* One that was overtaken by a later one tells of gaps that are filled by now. */
+	if (!mp->ack_seen || (int32_t)(ack.time_us - mp->ack_time_us) >= 0) {
+		mp->ack_seen = true;
+		mp->ack_time_us = ack.time_us;
+		if (__atomic_load_n(&mp->tune.repair, __ATOMIC_RELAXED))
+			repair(mp, &ack, now_ns);
+	}
 	/* Room in a window; who waits for pace has its time already. */
 	if ((mp->seq_head != mp->seq_tail || mp->resend_head != mp->resend_tail) &&
 	    mp->pump_ns == UINT64_MAX)

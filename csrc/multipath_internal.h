@@ -100,6 +100,8 @@ struct ws_multipath {
 	uint8_t *data;
 	uint64_t *resend; /* seqs that a silent path left behind; ring of RING */
 	uint32_t resend_head, resend_tail;
+	bool ack_seen;
+	uint32_t ack_time_us; /* of the newest ACK, the peer's clock */
 	uint64_t again_credit; /* 1/100 packets */
 	uint64_t urgent_window_ns;
 	uint32_t urgent_bytes;

@@ -127,12 +127,12 @@ uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns)
 	return mp->present ? (uint32_t)__builtin_ctz(mp->present) : 0;
 }
 
-static uint32_t fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
+static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 {
 	struct ws_reorder_gap gaps[WS_REORDER_MAX_GAPS];
 	uint32_t held = ws_reorder_stats(mp->reorder)->depth, count;
 
-	count = ws_reorder_gaps(mp->reorder, gaps, WS_ACK_MAX_GAPS, now_ns);
+	count = ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
 	ack->time_us = mp_time_us(now_ns);
 	ack->next_seq = ws_reorder_next(mp->reorder);
 	ack->held = (uint16_t)(held > UINT16_MAX ? UINT16_MAX : held);
@@ -164,7 +164,6 @@ static uint32_t fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_n
 		if (rx->changed || now_ns - rx->arrived_ns < 100 * MS_NS)
 			ack->path_count++;
 	}
-	return count;
 }
 
 uint64_t mp_ack_deadline(const struct ws_multipath *mp)
@@ -195,9 +194,10 @@ void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns)
 		mp->ack_soon = true;
 	if (now_ns < mp_ack_deadline(mp))
 		return;
-	mp->gap_known = fill(mp, &ack, now_ns) > 0;
+	fill(mp, &ack, now_ns);
+	mp->gap_known = ws_reorder_gaps(mp->reorder, &gap, 1, now_ns) > 0;
 	if (mp->gap_known)
-		mp->gap_told = ack.gaps[0].first;
+		mp->gap_told = gap.first;
 	if (!mp->ack_wanted)
 		mp->ack_repeats--;
 	mp->ack_wanted = mp->ack_soon = false;

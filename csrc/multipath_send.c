@@ -434,7 +434,7 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 	mp->sched.paths[path].in_flight_bytes = 0;
 	mp_set(mp->stats.paths[path].in_flight_bytes, 0);
 	mp_set(mp->stats.paths[path].oldest_unacked_ns, 0);
-	if (count)
+	if (count || mp->seq_head != mp->seq_tail)
 		mp->pump_ns = now_ns;
 	return count;
 }

@@ -426,11 +426,33 @@ uint32_t ws_reorder_next(const struct ws_reorder *r)
 	return (uint32_t)r->next;
 }
 
+static uint32_t ranges(const struct ws_reorder *r, uint64_t end, struct ws_reorder_gap *gaps,
+		       uint32_t max)
+{
+	uint64_t seq = r->next;
+	uint32_t count = 0;
+
+	if (max > WS_REORDER_MAX_GAPS)
+		max = WS_REORDER_MAX_GAPS;
+	while (count < max && (seq = find(r, seq, end, false)) < end) {
+		uint64_t past = find(r, seq, end, true);
+
+		gaps[count].first = (uint32_t)seq;
+		gaps[count++].count = (uint16_t)(past - seq); /* < SPAN */
+		seq = past;
+	}
+	return count;
+}
+
+uint32_t ws_reorder_missing(const struct ws_reorder *r, struct ws_reorder_gap *gaps, uint32_t max)
+{
+	return r->held ? ranges(r, r->top, gaps, max) : 0;
+}
+
 uint32_t ws_reorder_gaps(const struct ws_reorder *r, struct ws_reorder_gap *gaps, uint32_t max,
 			 uint64_t now_ns)
 {
-	uint64_t end = r->top, seq = r->next;
-	uint32_t count = 0;
+	uint64_t end = r->top;
 
 	if (!r->held)
 		return 0;
@@ -442,16 +464,7 @@ uint32_t ws_reorder_gaps(const struct ws_reorder *r, struct ws_reorder_gap *gaps
 		if (r->highest[path] < end)
 			end = r->highest[path];
 	}
-	if (max > WS_REORDER_MAX_GAPS)
-		max = WS_REORDER_MAX_GAPS;
-	while (count < max && (seq = find(r, seq, end, false)) < end) {
-		uint64_t past = find(r, seq, end, true);
-
-		gaps[count].first = (uint32_t)seq;
-		gaps[count++].count = (uint16_t)(past - seq); /* < SPAN */
-		seq = past;
-	}
-	return count;
+	return ranges(r, end, gaps, max);
 }
 
 const struct ws_reorder_stats *ws_reorder_stats(const struct ws_reorder *r)

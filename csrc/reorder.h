@@ -111,6 +111,9 @@ struct ws_reorder_gap {
  */
 uint32_t ws_reorder_gaps(const struct ws_reorder *reorder, struct ws_reorder_gap *gaps,
 			 uint32_t max, uint64_t now_ns);
+/* The oldest ranges that are missing at all, lost or on their way: the sender can tell. */
+uint32_t ws_reorder_missing(const struct ws_reorder *reorder, struct ws_reorder_gap *gaps,
+			    uint32_t max);
 const struct ws_reorder_stats *ws_reorder_stats(const struct ws_reorder *reorder);
 
 #endif

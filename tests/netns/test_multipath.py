@@ -15,7 +15,7 @@ import pytest
 
 from tests.netns.conftest import Two, make_end
 from tools.netlab import Lab, Shape, wait_until
-from tools.peers import Whalescale
+from tools.peers import Whalescale, http_url
 from tools.twohosts import two_hosts
 
 pytestmark = pytest.mark.netns
@@ -79,9 +79,9 @@ def pair(lab: Lab, request: pytest.FixtureRequest) -> Any:
 
 def fetch(pair: Pair, meanwhile: Callable[[], None] = lambda: None) -> float:
     """b fetches SIZE bytes from a, intact; seconds that it took."""
-    url, digest = pair.a.serve(SIZE)
+    path, digest = pair.a.serve(SIZE)
     began = time.monotonic()
-    download = pair.b.curl(url)
+    download = pair.b.curl(http_url(pair.a, path))
     meanwhile()
     assert pair.b.curl_digest(download, timeout=60) == digest
     return time.monotonic() - began

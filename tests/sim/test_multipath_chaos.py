@@ -114,7 +114,7 @@ def test_random_links_and_troubles(block: int) -> None:
         run(seed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("block", range(50))
 def test_many_random_links_and_troubles(block: int) -> None:
     for seed in range(1000 + block * 20, 1020 + block * 20):

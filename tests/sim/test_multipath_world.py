@@ -57,8 +57,8 @@ def total(links: tuple[LinkSpec, ...]) -> float:
         (SKEWED, "greedy", 0.98),
         (SKEWED, "cubic", 0.96),
         (FAST, "greedy", 0.98),
-        pytest.param(FAST, "cubic", 0.96, marks=pytest.mark.slow),
-        pytest.param(FAST, "bbr", 0.96, marks=pytest.mark.slow),
+        pytest.param(FAST, "cubic", 0.96, marks=pytest.mark.long),
+        pytest.param(FAST, "bbr", 0.96, marks=pytest.mark.long),
         (THREE, "greedy", 0.97),
         (THREE, "cubic", 0.96),
         (THREE, "bbr", 0.93),
@@ -198,7 +198,7 @@ GRID = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("links", GRID, ids=lambda pair: f"{pair[1].rate_mbps}-{pair[1].delay_ms}")
 @pytest.mark.parametrize("kind", ["greedy", "cubic"])
 def test_never_worse_than_the_best_link(links: tuple[LinkSpec, ...], kind: str) -> None:

@@ -52,9 +52,10 @@ SLACK_MAX_US = 150_000
 SLACK_MARGIN_US = 20_000
 RESCUE_MIN_US = 60_000
 RESCUE_MARGIN_US = 20_000
+#: lost, and with a queue: congestion
 REPAIR_LOSS = 0.001
-#: repair stays on so long after the last time it was wanted
-REPAIR_LINGER = 5 * SECOND
+#: ... and no repair for so long
+CONGESTED = SECOND
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
 REORDER_DEPTH = (1024, 4096)
 #: wrr: how far a path may lead, in packets
@@ -103,7 +104,7 @@ class PathTuner:
         self._settings = settings
         self._paths: dict[int, _Path] = {}
         self._skews: deque[tuple[int, float]] = deque()
-        self._repair_until = 0
+        self._congested_until = 0
         self._incoming = Incoming()
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
@@ -272,7 +273,7 @@ class PathTuner:
         if incoming.count < len(rtts):
             # A path that is not in use may come into use, and what it brings is not lost.
             loss_wait = hold
-        if self._settings.repair is not False and incoming.loss > REPAIR_LOSS:
+        if several and self._settings.repair is not False:
             hold += again_us
             loss_wait = max(loss_wait, again_us)
         hold = clamp(hold, HOLD_MIN_US, HOLD_MAX_US)
@@ -281,9 +282,8 @@ class PathTuner:
     def _repair(self, now: int) -> bool:
         if self._settings.repair is not None:
             return self._settings.repair
-        # Losses that come with a queue are the link's word that it has enough.
-        if len(self._paths) > 1 and any(
-            p.est.loss() > REPAIR_LOSS and p.rate.calm for p in self._paths.values()
-        ):
-            self._repair_until = now + REPAIR_LINGER
-        return now < self._repair_until
+        # Losses that come with a queue are the link's word that it has enough; others are made up
+        # for, from the first one on: one that the inner TCP sees costs CUBIC seconds.
+        if any(p.est.loss() > REPAIR_LOSS and not p.rate.calm for p in self._paths.values()):
+            self._congested_until = now + CONGESTED
+        return len(self._paths) > 1 and now >= self._congested_until
