@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.netns.conftest import Two, make_two
 
+from tests.netns.conftest import Two, make_two
 from tools import tracing
 from tools.netlab import Host, Lab, Process, Shape, wait_until
 from tools.peers import ROOT, WS
