@@ -4,7 +4,11 @@
  * ways. For kernels without netem: one process and two system calls a frame, where vde's switches
  * and wirefilter take six and lose frames in their own sockets.
  *
- *   linkemu TAP_A TAP_B SEED
+ *   linkemu TAP_A TAP_B SEED [whole]
+ *
+ * whole: super-packets (TSO, USO) cross as one frame of the length that their segments have on the
+ * wire, as with network cards that cut and join them. For fast links, where a system call a segment
+ * would be the limit; lost or dropped are all segments of one, so not for links that lose by chance.
  *
  * It makes the devices, prints "ready", and then takes lines on stdin, each answered by a line that
  * begins with the word "ok" or "bad":
@@ -22,6 +26,7 @@
 #include <inttypes.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/virtio_net.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -36,7 +41,9 @@
 
 #define NS_PER_S 1000000000u
 #define LINE_BYTES (64u << 20) /* of frames on their way, each direction */
-#define FRAME_MAX 9216u
+#define FRAME_MAX 66048u
+#define VNET_BYTES 10u
+#define HEADER_BYTES 66u /* Ethernet, IPv4, TCP with timestamps: of each further segment */
 #define BATCH 64
 #define TICK_NS 50000 /* frames of one tick are handled together */
 #define RATE_MAX 100000000000u
@@ -80,9 +87,17 @@ static uint64_t draw(struct direction *d)
 	return z ^ (z >> 31);
 }
 
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+static bool whole;
+
 static int open_tap(const char *name)
 {
-	struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+	struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | (whole ? IFF_VNET_HDR : 0)};
+	unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
 	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
 	if (strlen(name) >= sizeof(request.ifr_name)) {
@@ -94,6 +109,9 @@ static int open_tap(const char *name)
 		fprintf(stderr, "linkemu: %s: %s\n", name, strerror(errno));
 		exit(1);
 	}
+	/* USO came with Linux 6.2. */
+	if (whole && ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) < 0)
+		(void)ioctl(fd, TUNSETOFFLOAD, offloads);
 	return fd;
 }
 
@@ -113,9 +131,28 @@ static struct frame *reserve(struct direction *d, uint32_t bytes)
 	return frame;
 }
 
+/* Of all its segments, with a header each. */
+static uint32_t wire_bytes(const uint8_t *data, uint32_t bytes)
+{
+	struct virtio_net_hdr header;
+	uint32_t payload;
+
+	if (!whole)
+		return bytes;
+	if (bytes <= VNET_BYTES)
+		return 0;
+	memcpy(&header, data, VNET_BYTES);
+	bytes -= VNET_BYTES;
+	if (header.gso_type == VIRTIO_NET_HDR_GSO_NONE || !header.gso_size || bytes <= HEADER_BYTES)
+		return bytes;
+	payload = bytes - HEADER_BYTES;
+	return bytes + (payload - 1) / header.gso_size * HEADER_BYTES;
+}
+
 static void take(struct direction *d, const struct shape *s, const uint8_t *data, uint32_t bytes,
 		 uint64_t now)
 {
+	uint32_t wire = wire_bytes(data, bytes);
 	uint64_t start = d->free_ns > now ? d->free_ns : now;
 	uint64_t due;
 	struct frame *frame;
@@ -128,11 +165,11 @@ static void take(struct direction *d, const struct shape *s, const uint8_t *data
 	if (s->rate_bps) {
 		double waiting = (double)(start - now) * (double)s->rate_bps / 8e9;
 
-		if (waiting + bytes > (double)s->queue_bytes) {
+		if (waiting + wire > (double)s->queue_bytes) {
 			d->dropped++;
 			return;
 		}
-		start += (uint64_t)bytes * 8 * NS_PER_S / s->rate_bps;
+		start += (uint64_t)wire * 8 * NS_PER_S / s->rate_bps;
 	}
 	due = start + s->delay_ns;
 	if (s->jitter_ns) {
@@ -242,10 +279,11 @@ int main(int argc, char **argv)
 	struct direction d[2] = {0};
 	struct pollfd fds[3];
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: linkemu TAP_A TAP_B SEED\n");
+	if (argc != 4 && (argc != 5 || strcmp(argv[4], "whole"))) {
+		fprintf(stderr, "usage: linkemu TAP_A TAP_B SEED [whole]\n");
 		return 2;
 	}
+	whole = argc == 5;
 	d[0].from = d[1].to = open_tap(argv[1]);
 	d[1].from = d[0].to = open_tap(argv[2]);
 	for (int i = 0; i < 2; i++) {

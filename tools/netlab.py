@@ -38,6 +38,8 @@ from typing import IO, TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from tools.linkemu import LinkEmu
 
+#: links from this rate on pass super-packets whole, as network cards would (linkemu.c)
+WHOLE_MBIT = 300
 #: Where WireGuard implementations keep their UAPI sockets, shared by all namespaces.
 UAPI_FOLDER = Path("/var/run/wireguard")
 _NAME = re.compile(r"^ws(\d+)-\d+-")
@@ -480,11 +482,16 @@ class Lab:
             raise LabError("linkemu needs a C compiler: apt-get install gcc")
         taps = [f"wst{os.getpid()}{link.number}{side}"[-15:] for side in range(2)]
         seed = str(self.seed * 1000 + link.number)
-        link._linkemu = LinkEmu(self._spawn_outside(binary, *taps, seed))
+        s = link.shape
+        whole = s.rate_mbit >= WHOLE_MBIT and not (s.loss_percent or s.jitter_ms)
+        words = (*taps, seed, *(["whole"] if whole else []))
+        link._linkemu = LinkEmu(self._spawn_outside(binary, *words))
         for tap, (host, device) in zip(taps, link.ends.items(), strict=True):
             # Room for what a sender bursts before the emulator has had the processor.
-            words = ("txqueuelen", "5000", "netns", host.netns, "name", device)
-            run("ip", "link", "set", tap, *words)
+            run(
+                *("ip", "link", "set", tap, "txqueuelen", "5000"),
+                *("netns", host.netns, "name", device),
+            )
 
     def _wirefilter(self, link: Link) -> None:
         switches = []
