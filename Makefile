@@ -29,7 +29,7 @@ help:
 	@echo "make setup      system packages (as root), Python environment, build"
 	@echo "make build      (re)build the data plane in place"
 	@echo "make asan       the data plane under ASan and UBSan, in build/asan"
-	@echo "make demo       two hosts, a tunnel, figures (root)"
+	@echo "make demo       one download over a 5G and a WiFi link, one of them cut (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make bench-multipath  one flow over several links, against MPTCP (root); BENCH_ARGS as above"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
@@ -112,8 +112,8 @@ format: setup
 fuzz: setup
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest --timeout=0 tests/fuzz $(PYTEST_ARGS)
 
-demo: $(STAMP)/ext $(STAMP)/bpf
-	@$(PY) tools/demo.py
+demo: $(STAMP)/venv-dev $(STAMP)/ext $(STAMP)/bpf
+	@$(PY) tools/demo.py $(DEMO_ARGS)
 
 bench: setup
 	@$(PY) -m tools.bench $(BENCH_ARGS)

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""`make demo`: two hosts on this machine, a tunnel between them, traffic, figures.
+"""`make demo`: two hosts on this machine, two links between them, one tunnel, one download.
 
-    alpha 10.201.1.1 ── link ── 10.201.1.2 beta        network namespaces
-      ws: 10.77.0.1 ═════════ tunnel ═ 10.77.0.2
+                 ┌── 5G    100 Mbit/s 20 ms  10.201.1.0/24 ──┐
+    laptop ══════╡                                           ╞══════ server     network namespaces
+                 └── WiFi   50 Mbit/s  5 ms  10.201.2.0/24 ──┘
+      ws: 10.77.0.1 ════════════════ tunnel ════════════════ 10.77.0.2
 
-Everything is made with the `ws` command, as a user would, and is gone afterwards, whatever happens.
-The exit status is not 0 when any step failed.
+No rate is configured, and of the server's addresses only the one on the 5G link. The 5G link goes
+silent in the middle of the download and comes back. Everything is made with the `ws` command, as a
+user would, and is gone afterwards, whatever happens; the picture stays. The exit status is not 0
+when any step failed.
 """
 
 from __future__ import annotations
@@ -16,10 +20,13 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,12 +36,49 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.prompt import Confirm
 from rich.table import Table
 
-from tools.netlab import Host, Lab, LabError, Process, terminate_as_exception
-from tools.peers import WS, make_file
+from tools import demo_plot
+from tools.demo_record import Counters, Record, parse_pings
+from tools.netlab import (
+    Host,
+    Lab,
+    LabError,
+    Link,
+    Shape,
+    terminate_as_exception,
+    wait_until,
+)
+from tools.peers import ROOT, WS, make_file
+from tools.twohosts import two_hosts
 
 MB = 1_000_000
-IPERF_SECONDS = 5
+#: what is cut, and when: late enough for a look at the full rate, early enough to see it again
+LEAST_MB = 60
+CUT_AT = 0.4
+CUT_S = 3.0
+#: each link alone: so long, of which the first part is TCP's own start
+ALONE_S = 3.5
+START_S = 1.0
+#: both links: the last part before the cut
+BOTH_S = 3.0
+#: what is still in the queues of the last flow drains in that time
+SETTLE_S = 0.3
 TOP_SECONDS = 120
+TOP_CUT_S, TOP_BACK_S = 10.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of link, as the laptop has them."""
+
+    name: str
+    device: str
+    shape: Shape
+
+
+KINDS = (
+    Kind("5G", "wwan0", Shape(100, 20, jitter_ms=1, loss_percent=0.02)),
+    Kind("WiFi", "wlan0", Shape(50, 5)),
+)
 
 
 class Node:
@@ -65,14 +109,31 @@ class Node:
         self.ws("peer", "add", peer.host.name, *words, "--config", str(self.config))
 
 
+def prepare(link: Link, device: str) -> None:
+    """Give both ends of a link another name than eth0, eth1, and IPv4 alone.
+
+    Whalescale would find a path for each family, and one more between the link-local addresses;
+    two links are easier to follow with a path each.
+    """
+    link.set_up(False)
+    for host, old in link.ends.items():
+        host.ip(f"link set {old} name {device}")
+        link.ends[host] = device
+    link.set_up(True)
+    for host in link.ends:
+        host.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")
+
+
 class Demo:
     """The steps, in order; `figures` is the table's content."""
 
-    def __init__(self, console: Console, lab: Lab, size: int) -> None:
+    def __init__(self, console: Console, lab: Lab, size: int, png: Path) -> None:
         self.console = console
         self.lab = lab
         self.size = size
+        self.png = png
         self.figures: list[tuple[str, str]] = []
+        self.links: tuple[Link, ...] = ()
 
     @contextmanager
     def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
@@ -87,121 +148,255 @@ class Demo:
         self.console.print(f"  {name:<58} ok {time.monotonic() - began:5.1f} s")
 
     def run(self) -> None:
-        with self.step("two hosts, a link between them"):
-            alpha, beta = Node(self.lab.host("alpha"), 1), Node(self.lab.host("beta"), 2)
-            link = self.lab.link(alpha.host, beta.host)
+        with self.step("two hosts, a 5G and a WiFi link between them"):
+            names = ("laptop", "server")
+            two = two_hosts(self.lab, [kind.shape for kind in KINDS], names)
+            self.links = two.links
+            for link, kind in zip(two.links, KINDS, strict=True):
+                prepare(link, kind.device)
+            for host in (two.a, two.b):
+                # Where this kernel lacks BBR, the default carries the download too.
+                host.run("sysctl", "-qw", "net.ipv4.tcp_congestion_control=bbr", check=False)
+            laptop, server = Node(two.a, 1), Node(two.b, 2)
         with self.step("both configurations: ws init, ws pubkey, ws peer add"):
-            for node in (alpha, beta):
+            for node in (laptop, server):
                 node.init()
-            alpha.add(beta, f"{link.address(beta.host)}:51820")
-            beta.add(alpha, f"{link.address(alpha.host)}:51820")
+            laptop.add(server, f"{two.links[0].address(server.host)}:51820")
+            server.add(laptop, f"{two.links[0].address(laptop.host)}:51820")
         with self.step("two agents: ws up"):
-            for node in (alpha, beta):
+            for node in (laptop, server):
                 node.ws("up", "--config", str(node.config))
         with self.step("ping through the tunnel"):
-            self.ping(alpha, beta)
-        self.http(alpha, beta)
-        self.iperf("iperf3, the bare link", alpha, beta, link.address(beta.host))
-        self.iperf("iperf3, through the tunnel", alpha, beta, beta.inside)
-        status = alpha.ws("status", "-i", alpha.interface)
-        self.table(alpha)
-        self.console.print(f"[bold]ws status[/] on {alpha.host.name}\n")
-        self.console.print(status, markup=False, highlight=False)
+            self.ping(laptop, server)
+        with self.step("both paths found and in use"):
+            self.until_used(laptop, server, {kind.device for kind in KINDS})
+        devices = tuple(kind.device for kind in KINDS)
+        record = Record(tuple(kind.name for kind in KINDS), laptop.interface, devices)
+        with Counters(laptop.host.pids()[0], [laptop.interface, *devices]) as counters:
+            url, digest = self.serve(server)
+            for kind in KINDS:
+                record.alone_mbps.append(self.alone(laptop, server, kind, url, counters))
+            seen = self.download(laptop, server, url, digest, record)
+            record.take(counters)
+        self.judge(record)
+        with self.step(f"the picture: {self.png}"):
+            demo_plot.draw(record, self.png)
+        self.show(laptop, server, seen)
         if self.console.is_terminal and sys.stdin.isatty():
-            self.offer_top(alpha, beta)
+            self.offer_top(laptop, server)
         with self.step("both agents down: ws down"):
-            for node in (alpha, beta):
+            for node in (laptop, server):
                 node.ws("down", "-i", node.interface)
                 if node.interface in node.host.link_names():
                     raise LabError(f"`ws down` left {node.interface} behind")
 
-    def ping(self, alpha: Node, beta: Node) -> None:
+    def ping(self, laptop: Node, server: Node) -> None:
         # The first one may wait for the handshake that the agents began at their start.
-        first = alpha.host.run("ping", "-c1", "-w5", beta.inside).stdout
-        rest = alpha.host.run("ping", "-c20", "-i0.05", "-q", beta.inside, timeout=20).stdout
+        first = laptop.host.run("ping", "-c1", "-w5", server.inside).stdout
+        rest = laptop.host.run("ping", "-c20", "-i0.05", "-q", server.inside, timeout=20).stdout
         times = re.search(r"= ([\d.]+)/([\d.]+)/([\d.]+)/", rest)
         shake = re.search(r"time=([\d.]+)", first)
-        if times is None or shake is None or " 0% packet loss" not in rest:
-            raise LabError(f"ping lost packets: {rest.strip()}")
+        if times is None or shake is None:
+            raise LabError(f"no ping came back: {rest.strip()}")
         self.figures.append(("first ping", f"{shake[1]} ms"))
-        self.figures.append(("ping, 20 more", f"{times[2]} ms (at worst {times[3]} ms)"))
+        self.figures.append(("ping, 20 more, nothing else going on", f"{times[2]} ms"))
 
-    def http(self, alpha: Node, beta: Node) -> None:
-        name = f"{self.size // MB} MB by HTTP (curl) through the tunnel, SHA-256"
-        folder = beta.folder / "www"
+    @staticmethod
+    def until_used(laptop: Node, server: Node, wanted: set[str]) -> None:
+        """Until both hosts use these devices and no other."""
+
+        def used(node: Node) -> set[str]:
+            (peer,) = json.loads(node.ws("paths", "--json", "-i", node.interface))["peers"]
+            multipath: dict[str, Any] = peer["multipath"] or {"paths": []}
+            return {p["interface"] for p in multipath["paths"] if p["usable"]}
+
+        what = f"{' and '.join(sorted(wanted))} to be in use at both ends"
+        wait_until(what, lambda: used(laptop) == used(server) == wanted, interval=0.1)
+
+    def serve(self, server: Node) -> tuple[str, str]:
+        """The download's URL and SHA-256."""
+        folder = server.folder / "www"
         folder.mkdir()
         with self.step(f"a file of {self.size // MB} MB of random bytes"):
-            wanted = make_file(folder / "file", self.size)
-        server = [sys.executable, "-m", "http.server", "8080", "--bind", beta.inside]
-        beta.host.spawn(*server, "--directory", folder)
-        beta.host.wait_listening(8080)
-        target = alpha.folder / "fetched"
-        with self.step(name, self.size) as progress:
+            digest = make_file(folder / "file", self.size)
+        words = [sys.executable, "-m", "http.server", "8080", "--bind", server.inside]
+        server.host.spawn(*words, "--directory", folder)
+        server.host.wait_listening(8080)
+        return f"http://{server.inside}:8080/file", digest
+
+    def alone(self, laptop: Node, server: Node, kind: Kind, url: str, counters: Counters) -> float:
+        """Mbit/s through the tunnel with one link alone: the other one is disabled meanwhile."""
+        (other,) = (k.device for k in KINDS if k is not kind)
+
+        def pin(*words: str) -> None:
+            for node, peer in ((laptop, server), (server, laptop)):
+                node.ws("paths", peer.host.name, "--set", other, *words, "-i", node.interface)
+
+        with self.step(f"{kind.name} alone: ws paths --set {other} --disable", ALONE_S) as progress:
+            pin("--disable")
+            self.until_used(laptop, server, {kind.device})
             began = time.monotonic()
-            url = f"http://{beta.inside}:8080/file"
-            curl = alpha.host.spawn("curl", "-sS", "--fail", "-m", "300", "-o", target, url)
+            curl = laptop.host.spawn("curl", "-sS", "--fail", "-m", "60", "-o", "/dev/null", url)
+            while (took := time.monotonic() - began) < ALONE_S and curl.poll() is None:
+                progress(took)
+                time.sleep(0.05)
+            ended = time.monotonic()
+            if curl.poll() is not None:
+                curl.finish()  # a machine so fast that all came already is no failure
+            curl.stop()
+            pin("--reset")
+            self.until_used(laptop, server, {k.device for k in KINDS})
+            time.sleep(SETTLE_S)
+        rate = counters.rate_mbps(laptop.interface, min(began + START_S, ended - 1.0), ended)
+        shape = kind.shape
+        about = f"{kind.name} alone ({shape.rate_mbit:g} Mbit/s, {shape.delay_ms:g} ms)"
+        self.figures.append((about, f"{rate:.1f} Mbit/s"))
+        return rate
+
+    def download(self, laptop: Node, server: Node, url: str, wanted: str, record: Record) -> str:
+        """Fetch the file with a cut in the middle; what `ws paths` said during that."""
+        target = laptop.folder / "fetched"
+        name = f"{self.size // MB} MB over both, {KINDS[0].name} cut for {CUT_S:g} s, SHA-256"
+        seen = ""
+        with self.step(name, self.size) as progress:
+            ping = laptop.host.spawn("stdbuf", "-oL", "ping", "-nD", "-i0.1", server.inside)
+            record.began = time.monotonic()
+            curl = laptop.host.spawn("curl", "-sS", "--fail", "-m", "120", "-o", target, url)
             while curl.poll() is None:
-                progress(target.stat().st_size if target.exists() else 0)
+                size = target.stat().st_size if target.exists() else 0
+                progress(size)
+                now = time.monotonic()
+                if not record.cut and size >= CUT_AT * self.size:
+                    self.links[0].silence(True)
+                    record.cut = now
+                elif record.cut and not seen and now - record.cut > CUT_S / 2:
+                    seen = server.ws("paths", "-i", server.interface)
+                elif record.cut and not record.back and now - record.cut > CUT_S:
+                    self.links[0].silence(False)
+                    record.back = now
                 time.sleep(0.02)
-            took = time.monotonic() - began
+            record.ended = time.monotonic()
             curl.finish()
+            ping.stop()
             with target.open("rb") as file:
                 got = hashlib.file_digest(file, "sha256").hexdigest()
         if got != wanted:
             raise LabError(f"the file came over wrong: SHA-256 {got}, wanted {wanted}")
-        self.figures.append((f"HTTP, {self.size // MB} MB", f"{self.size / MB / took:.0f} MB/s"))
+        if not record.back:
+            raise LabError("the download was over before the link was back; try --megabytes 400")
+        record.pings = parse_pings(ping.log(), time.monotonic() - time.time())
+        took = record.ended - record.began
+        rate = f"{self.size * 8 / took / 1e6:.1f} Mbit/s, {took:.1f} s"
+        self.figures.append((f"{self.size // MB} MB over both, with the cut", rate))
         self.figures.append(("SHA-256 of what came", f"the same ({got[:16]}...)"))
+        return seen
 
-    def iperf(self, name: str, alpha: Node, beta: Node, address: str) -> None:
-        server = beta.host.spawn("iperf3", "-s", "-1", "-B", address)
-        beta.host.wait_listening(5201)
-        with self.step(name, IPERF_SECONDS) as progress:
-            client = alpha.host.spawn("iperf3", "-J", "-c", address, "-t", str(IPERF_SECONDS))
-            self.watch(client, progress)
-            result = json.loads(client.finish())
-        server.wait(10)
-        bits = result["end"]["sum_received"]["bits_per_second"]
-        self.figures.append((f"{name}, one flow", f"{bits / 1e9:.2f} Gbit/s"))
+    def judge(self, record: Record) -> None:
+        """The download's figures. LabError: a link did not do its part."""
+        tunnel, first = record.tunnel, record.names[0]
+        total, other = sum(record.alone_mbps), record.alone_mbps[1]
+        for name, device in zip(record.names, record.devices, strict=True):
+            if record.mbps(device, record.began, record.cut) < 0.05 * total:
+                raise LabError(f"the download hardly used the {name} link before the cut")
+        # TCP's start and the paths' ramp are not in it, as far as the file is long enough.
+        steady = min(BOTH_S, (record.cut - record.began) / 2)
+        both = record.mbps(tunnel, record.cut - steady, record.cut)
+        of = f"{100 * both / total:.0f} % of the sum" if total else "nothing alone"
+        cut = record.mbps(tunnel, record.cut + 0.5, record.back)
+        left = f"{100 * cut / other:.0f} % of it alone" if other else "nothing alone"
+        stall = record.stall_s(record.cut, min(record.back + 1.0, record.ended))
+        again = record.used_again_s(0, KINDS[0].shape.rate_mbit)
+        self.figures += [
+            (f"both links, the last {steady:.0f} s before the cut", f"{both:.1f} Mbit/s, {of}"),
+            (f"{first} cut: {record.names[1]} carries on", f"{cut:.1f} Mbit/s, {left}"),
+            ("longest time without a byte at the cut", f"{1000 * stall:.0f} ms"),
+            (f"{first} back and used", "too late to see" if again is None else f"{again:.2f} s"),
+        ]
+        pings = record.pings
+        if not pings.answers:
+            raise LabError("no ping came back beside the download")
+        middle, worst = pings.percentile_ms(0.5), pings.percentile_ms(1.0)
+        text = f"{middle:.1f} ms, at worst {worst:.0f} ms, {pings.lost} lost"
+        self.figures.append(("ping beside the download, cut and all", text))
 
-    @staticmethod
-    def watch(process: Process, progress: Callable[[float], None]) -> None:
-        began = time.monotonic()
-        while process.poll() is None and time.monotonic() - began < IPERF_SECONDS + 30:
-            progress(time.monotonic() - began)
-            time.sleep(0.1)
-
-    def table(self, alpha: Node) -> None:
-        agent = json.loads(alpha.ws("status", "--json", "-i", alpha.interface))["agent"]
+    def show(self, laptop: Node, server: Node, seen: str) -> None:
+        agent = json.loads(server.ws("status", "--json", "-i", server.interface))["agent"]
         self.figures.append(("data plane", f"{agent['backend']}, {agent['cipher']}"))
-        table = Table(title="Whalescale, two hosts on this machine", title_justify="left")
+        table = Table(title="Whalescale, one tunnel over two links", title_justify="left")
         table.add_column("what")
         table.add_column("figure", justify="right")
         for row in self.figures:
             table.add_row(*row)
         self.console.print()
         self.console.print(table)
-        self.console.print()
+        again = server.ws("paths", "-i", server.interface)
+        when = f"while the {KINDS[0].name} link is cut"
+        for about, text in ((when, seen), ("after the download", again)):
+            self.console.print(f"\n[bold]ws paths[/] on the {server.host.name}, {about}\n")
+            self.console.print(text.rstrip(), markup=False, highlight=False)
+        self.console.print(f"\n[bold]ws status[/] on the {laptop.host.name}\n")
+        status = laptop.ws("status", "-i", laptop.interface)
+        self.console.print(status, markup=False, highlight=False)
+        self.console.print("throughput of each path over time, and ping:")
+        # In one line, whatever the width: so that it can be copied.
+        self.console.print(str(self.png), markup=False, highlight=False, soft_wrap=True)
 
-    def offer_top(self, alpha: Node, beta: Node) -> None:
-        question = "Watch it with `ws top` while traffic runs (q leaves it)?"
+    def offer_top(self, laptop: Node, server: Node) -> None:
+        first = KINDS[0].name
+        question = f"Watch `ws top` while {first} comes and goes under a download (q leaves it)?"
         if not Confirm.ask(question, console=self.console, default=False):
             return
-        beta.host.spawn("iperf3", "-s", "-1", "-B", beta.inside)
-        beta.host.wait_listening(5201)
-        traffic = alpha.host.spawn("iperf3", "-c", beta.inside, "-t", str(TOP_SECONDS))
-        words = [*alpha.host.prefix, str(WS), "top", "-i", alpha.interface]
-        pid = os.posix_spawn(
-            *("/usr/bin/env", ["env", *words]),
-            {**os.environ, "WHALESCALE_RUNTIME_DIR": alpha.env["WHALESCALE_RUNTIME_DIR"]},
-        )
-        os.waitpid(pid, 0)
+        server.host.spawn("iperf3", "-s", "-1", "-B", server.inside)
+        server.host.wait_listening(5201)
+        words = ("-R", "-c", server.inside, "-t", str(TOP_SECONDS))
+        traffic = laptop.host.spawn("iperf3", *words)
+        with self.comes_and_goes(self.links[0]):
+            top = [*laptop.host.prefix, str(WS), "top", "-i", laptop.interface]
+            pid = os.posix_spawn(
+                *("/usr/bin/env", ["env", *top]),
+                {**os.environ, "WHALESCALE_RUNTIME_DIR": laptop.env["WHALESCALE_RUNTIME_DIR"]},
+            )
+            os.waitpid(pid, 0)
         traffic.stop()
+
+    @staticmethod
+    @contextmanager
+    def comes_and_goes(link: Link) -> Iterator[None]:
+        """The link goes silent again and again; it is there at the end."""
+        done = threading.Event()
+
+        def cut() -> None:
+            # A link that cannot be cut any more is no reason to disturb the view.
+            with suppress(LabError):
+                while not done.wait(TOP_CUT_S):
+                    link.silence(True)
+                    done.wait(TOP_BACK_S)
+                    link.silence(False)
+
+        thread = threading.Thread(target=cut, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(TOP_BACK_S)
+
+
+def megabytes(text: str) -> int:
+    number = int(text)
+    if number < LEAST_MB:
+        raise argparse.ArgumentTypeError(
+            f"{number} is over before the link is back; {LEAST_MB} or more"
+        )
+    return number
 
 
 def main() -> int:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--megabytes", type=int, default=200, help="size of the file [200]")
+    parser.add_argument("--megabytes", type=megabytes, default=200, help="size of the file [200]")
+    place = ROOT / "build/demo.png"
+    parser.add_argument("--png", type=Path, default=place, help="the picture [build/demo.png]")
     options = parser.parse_args()
     terminate_as_exception()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -209,8 +404,9 @@ def main() -> int:
         console.print("demo: needs root (network namespaces): sudo make demo")
         return 4
     try:
+        demo_plot.check(options.png)
         with Lab() as lab:
-            Demo(console, lab, options.megabytes * MB).run()
+            Demo(console, lab, options.megabytes * MB, options.png).run()
     except KeyboardInterrupt:
         console.print("\ndemo: interrupted; everything is cleaned up")
         return 130
