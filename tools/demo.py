@@ -199,7 +199,7 @@ class Demo:
         if times is None or shake is None:
             raise LabError(f"no ping came back: {rest.strip()}")
         self.figures.append(("first ping", f"{shake[1]} ms"))
-        self.figures.append(("ping, 20 more, nothing else going on", f"{times[2]} ms"))
+        self.figures.append(("ping, 20 more, nothing else going on", f"{float(times[2]):.1f} ms"))
 
     @staticmethod
     def until_used(laptop: Node, server: Node, wanted: set[str]) -> None:
