@@ -48,7 +48,9 @@ HOLD_EARLY_US = 100_000
 EARLY = 2 * SECOND
 #: a path's worst skew is remembered so long
 SKEW_WINDOW = SECOND
-SLACK_MAX_US = 150_000
+#: a path that is slower by more is used only where the queue is as long: in between, all that is
+#: sent over the quick one would wait for it
+SLACK_SKEW_US = 50_000
 SLACK_MARGIN_US = 20_000
 RESCUE_MIN_US = 60_000
 RESCUE_MARGIN_US = 20_000
@@ -95,6 +97,13 @@ class _Path:
         least = clamp(self.sample.rtt_min_us or srtt, 100, srtt)
         most = 2 * least + 20_000 + 25 * self.est.noise_us
         return int(clamp(clamp(srtt - self.est.queue_us, least, srtt), least, most))
+
+
+def _slack_us(delays: list[int]) -> int:
+    """How much later than the quick path's drained queue a slower one may be (edf)."""
+    near = max((d for d in delays if d <= SLACK_SKEW_US), default=0) + SLACK_MARGIN_US
+    far = min((d for d in delays if d > SLACK_SKEW_US), default=None)
+    return near if far is None else max(0, min(near, far - SLACK_MARGIN_US))
 
 
 class PathTuner:
@@ -240,7 +249,7 @@ class PathTuner:
         return PeerParams(
             scheduler=self._settings.scheduler,
             depth=WRR_DEPTH if fixed is None else fixed,
-            slack_us=int(min(skew + SLACK_MARGIN_US, SLACK_MAX_US)),
+            slack_us=_slack_us(list(delays.values())),
             queue_us=queue_us,
             queue_bytes=int(queue_bytes),
             repair=self._repair(now),

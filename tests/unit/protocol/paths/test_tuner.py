@@ -163,7 +163,8 @@ def test_delays_are_relative_and_may_wrap() -> None:
         None, {"delay_us": (1 << 24) - 5_000}, {"delay_us": 15_000}, {"delay_us": 65_000}
     )
     assert [params[i].delay_us for i in range(3)] == [0, 20_000, 70_000]
-    assert peer.slack_us >= 70_000
+    # Those up to 50 ms slower are used at once, the one that is 70 ms slower is not.
+    assert 20_000 <= peer.slack_us < 70_000
 
 
 def test_before_any_ack_the_probe_says_the_delay() -> None:
