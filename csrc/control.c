@@ -506,6 +506,8 @@ static int set_multipath(struct ws_worker *worker, void *arg)
 	uint64_t number = 0;
 
 	if (!change->paths) {
+		/* What its old process sent must not come in with the new one's numbers. */
+		ws_peer_forget_previous(worker, peer);
 		ws_multipath_reset(ws_paths_core(peer->paths), worker->now_ns);
 		return 0;
 	}
@@ -519,7 +521,7 @@ static int set_multipath(struct ws_worker *worker, void *arg)
 			change->replays[i] = NULL;
 		}
 	}
-	ws_multipath_start(ws_paths_core(change->paths), number);
+	ws_multipath_start(ws_paths_core(change->paths), number, peer->stats.tx_bytes);
 	peer->paths = change->paths;
 	ws_paths_set(worker, peer, NULL, 0, false);
 	return 0;

@@ -87,10 +87,8 @@ static void *work(void *arg)
 			run_command(worker);
 		if (worker->engine->workers > 1 && !error)
 			ws_handoff_drain(worker);
-		if (!error && worker->active) {
+		if (!error)
 			ws_paths_tick(worker);
-			ws_paths_gather(worker);
-		}
 	}
 	if (worker->io->stop)
 		worker->io->stop(worker);

@@ -272,6 +272,7 @@ struct ws_worker {
 	uint64_t send_waited_ns; /* the turn in which a full socket buffer was waited for */
 	bool borrowed; /* TUN writes must be done before they return */
 	uint64_t rx_serial; /* of the receive that is being worked on */
+	uint64_t gathered_serial, gathered_reads; /* receives and TUN reads before the last turn */
 	bool handing_off; /* ... because of handoff.c, not of paths.c */
 	struct ws_paths *active; /* peers whose paths have something to do */
 	uint64_t busy_until_ns; /* poll without sleeping till then */
@@ -341,6 +342,7 @@ void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct 
 int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys);
 void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer); /* next becomes current */
 void ws_peer_zero(struct ws_worker *worker, struct ws_peer *peer);
+void ws_peer_forget_previous(struct ws_worker *worker, struct ws_peer *peer);
 /* Why Python is asked for a handshake: the upcall's `reason`. */
 enum ws_ask_reason { WS_ASK_NO_KEY = 1, WS_ASK_REKEY = 2 };
 void ws_peer_ask_handshake(struct ws_worker *worker, struct ws_peer *peer, uint32_t reason);
@@ -371,6 +373,8 @@ struct ws_paths *ws_paths_new(struct ws_peer *peer, uint32_t packet_bytes);
 void ws_paths_free(struct ws_paths *paths);
 /* On the worker's thread: the peer goes away. */
 void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer);
+/* Its keys are gone. */
+void ws_paths_forget(struct ws_worker *worker, struct ws_peer *peer);
 /* Room for the replay windows of a keypair; controlling thread. */
 int ws_paths_prepare_keys(struct ws_keys *keys);
 struct ws_multipath *ws_paths_core(const struct ws_paths *paths);
@@ -389,8 +393,9 @@ bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint
 void ws_paths_tick(struct ws_worker *worker);
 /* A data frame came; feedback: its sender wants order and ACKs. */
 void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer, bool feedback);
-/* After a turn: waits a moment where many packets come one by one. */
-void ws_paths_gather(const struct ws_worker *worker);
+/* Before a turn: ns to let packets gather that come one by one; 0: do not. */
+uint64_t ws_paths_gather_ns(struct ws_worker *worker);
+void ws_paths_gather(uint64_t wait_ns);
 /* When the worker must wake at the latest, UINT64_MAX: on traffic only. */
 uint64_t ws_paths_deadline(struct ws_worker *worker);
 /* The coalescer was flushed. */

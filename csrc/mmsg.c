@@ -223,15 +223,18 @@ static int mmsg_turn(struct ws_worker *worker)
 {
 	struct mmsg_state *state = worker->io_state;
 	struct epoll_event events[EVENTS];
-	uint64_t wait_ns = ws_worker_may_sleep(worker) ? ws_paths_wait_ns(worker) : 0;
-	struct timespec wait = {
-		.tv_sec = (time_t)(wait_ns / WS_SECOND_NS),
-		.tv_nsec = (long)(wait_ns % WS_SECOND_NS),
-	};
-	int n = epoll_pwait2(state->epoll_fd, events, EVENTS, wait_ns == UINT64_MAX ? NULL : &wait,
-			     NULL);
-	int error = 0;
+	uint64_t gather_ns = ws_paths_gather_ns(worker);
+	uint64_t wait_ns;
+	struct timespec wait;
+	int n, error = 0;
 
+	if (gather_ns)
+		ws_paths_gather(gather_ns);
+	wait_ns = ws_worker_may_sleep(worker) ? ws_paths_wait_ns(worker) : 0;
+	wait.tv_sec = (time_t)(wait_ns / WS_SECOND_NS);
+	wait.tv_nsec = (long)(wait_ns % WS_SECOND_NS);
+	n = epoll_pwait2(state->epoll_fd, events, EVENTS, wait_ns == UINT64_MAX ? NULL : &wait,
+			 NULL);
 	/* Linux before 5.11: whole milliseconds. */
 	if (n < 0 && errno == ENOSYS)
 		n = epoll_wait(state->epoll_fd, events, EVENTS,

@@ -156,6 +156,16 @@ static void set_rate(struct ws_pace *pace, uint64_t rate_bps, uint64_t now_ns)
 	pace->rate_bps = rate_bps;
 }
 
+/* If every usable path was left for its silence, none would ever be heard of again. */
+static void relent(struct ws_multipath *mp)
+{
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if ((mp->usable >> i & 1) && !mp->tx[i].suspended)
+			return;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		mp->tx[i].suspended = mp->tx[i].told = false;
+}
+
 void mp_load(struct ws_multipath *mp)
 {
 	struct ws_multipath_params tune;
@@ -166,6 +176,7 @@ void mp_load(struct ws_multipath *mp)
 									       : WS_SCHED_EDF);
 	mp->sched.depth = tune.depth;
 	mp->sched.slack_us = tune.slack_us;
+	relent(mp);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		struct ws_sched_path *path = &mp->sched.paths[i];
 		struct ws_path_params params;
@@ -283,9 +294,12 @@ static void publish_reorder(struct ws_multipath *mp)
 	mp_set(to->depth_max, from->depth_max);
 }
 
-void ws_multipath_start(struct ws_multipath *mp, uint64_t number)
+void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes)
 {
 	struct tx_path *tx = &mp->tx[0];
+
+	/* The peer may have begun to count before we did. */
+	tx->bytes_ever += bytes;
 
 	if (number > tx->next_number)
 		tx->next_number = tx->acked = number;
@@ -317,6 +331,30 @@ uint64_t ws_multipath_deadline(const struct ws_multipath *mp)
 	if (other < at)
 		at = other;
 	return mp->pump_ns < at ? mp->pump_ns : at;
+}
+
+uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
+{
+	return ws_reorder_deadline(mp->reorder);
+}
+
+void ws_multipath_forget(struct ws_multipath *mp)
+{
+	mp->seq_head = mp->seq_base = mp->seq_tail;
+	mp->queue_bytes = 0;
+	mp->resend_head = mp->resend_tail;
+	mp->pump_ns = UINT64_MAX;
+	mp_set(mp->stats.queue_packets, 0);
+	mp_set(mp->stats.queue_bytes, 0);
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		mp->tx[i].acked = mp->tx[i].next_number;
+		mp->sched.paths[i].in_flight_bytes = 0;
+		mp_set(mp->stats.paths[i].in_flight_bytes, 0);
+	}
+	mp->ack_wanted = false;
+	mp->ack_repeats = 0;
+	/* Zeroes on the next touch; memory that a busy hour took is given back. */
+	(void)madvise(mp->memory, mp->memory_bytes, MADV_DONTNEED);
 }
 
 void ws_multipath_released(struct ws_multipath *mp)

@@ -76,8 +76,11 @@ uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t by
 			     uint64_t now_ns);
 /* seq of the next data frame that is sent outside the paths' schedule (path 0 alone). */
 uint32_t ws_multipath_seq(struct ws_multipath *mp);
-/* The number that path 0 begins with: others used its first ones under the same keys. */
-void ws_multipath_start(struct ws_multipath *mp, uint64_t number);
+/*
+ * The number that path 0 begins with: others used its first ones under the same keys. bytes: UDP
+ * payload that was sent to the peer before.
+ */
+void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes);
 /* The path for control messages: usable, least delay. Path 0 if there is none. */
 uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns);
 /* Sends again what is in flight on `path`, elsewhere. Returns how many. */
@@ -101,6 +104,10 @@ void ws_multipath_released(struct ws_multipath *mp);
 void ws_multipath_tick(struct ws_multipath *mp, uint64_t now_ns);
 /* Of that only what is received: skips. */
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns);
+/* When that has something to do. */
+uint64_t ws_multipath_expiry(const struct ws_multipath *mp);
+/* The keys are gone: what waits or is kept in the clear is dropped. */
+void ws_multipath_forget(struct ws_multipath *mp);
 /* When ws_multipath_tick has something to do; UINT64_MAX: nothing. */
 uint64_t ws_multipath_deadline(const struct ws_multipath *mp);
 

@@ -149,8 +149,12 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 	if (!mp->ack_seen || (int32_t)(ack.time_us - mp->ack_time_us) >= 0) {
 		mp->ack_seen = true;
 		mp->ack_time_us = ack.time_us;
-		if (__atomic_load_n(&mp->tune.repair, __ATOMIC_RELAXED))
+		/* Looking is cheap but not free, and the peer says how often. */
+		if (__atomic_load_n(&mp->tune.repair, __ATOMIC_RELAXED) &&
+		    now_ns - mp->repaired_ns >= MS_NS) {
+			mp->repaired_ns = now_ns;
 			repair(mp, &ack, now_ns);
+		}
 	}
 	/* Room in a window; who waits for pace has its time already. */
 	if ((mp->seq_head != mp->seq_tail || mp->resend_head != mp->resend_tail) &&

@@ -100,6 +100,7 @@ struct ws_multipath {
 	uint8_t *data;
 	uint64_t *resend; /* seqs that a silent path left behind; ring of RING */
 	uint32_t resend_head, resend_tail;
+	uint64_t repaired_ns;
 	bool ack_seen;
 	uint32_t ack_time_us; /* of the newest ACK, the peer's clock */
 	uint64_t again_credit; /* 1/100 packets */

@@ -330,6 +330,22 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 	return true;
 }
 
+/* The usable path that takes the longest packets, as a mask. */
+static uint32_t roomiest(const struct ws_multipath *mp)
+{
+	uint32_t most = 0, mask = 0;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct ws_sched_path *path = &mp->sched.paths[i];
+
+		if (path->usable && path->max_packet_bytes >= most) {
+			most = path->max_packet_bytes;
+			mask = 1u << i;
+		}
+	}
+	return mask;
+}
+
 /* How long packets wait while a path is at its pace or window. */
 static void note_limits(struct ws_multipath *mp, uint64_t now_ns)
 {
@@ -375,6 +391,9 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 				break;
 			}
 			mp->queue_bytes -= slot->len;
+			/* Too long for all of them: the roomiest one must try, as WireGuard would. */
+			if (!mask)
+				mask = roomiest(mp);
 			if (mask)
 				give(mp, runs, mask, mp->seq_head, false, now_ns);
 			else

@@ -20,6 +20,7 @@
 #define GATHER_NS 200000
 #define GATHER_WINDOW_NS (WS_SECOND_NS / 100)
 #define GATHER_PACKETS 50
+#define GATHER_MOST 4 /* receives of a turn, or TUN reads: more are no trickle */
 
 struct ws_paths {
 	struct ws_peer *peer;
@@ -62,8 +63,9 @@ static uint32_t send_control(void *arg, uint32_t path, uint64_t number, const ui
 	struct ws_keys *keys = ws_usable_keys(worker, paths->peer);
 	uint32_t by = path;
 
-	if (!ws_paths_way(paths->peer, path)->remote_bytes)
-		by = WS_WAY_PEER; /* path 0 before Python said anything of it */
+	/* Path 0 before Python said anything of it. No other: its numbers are nonces of its own. */
+	if (path == 0 && !ws_paths_way(paths->peer, path)->remote_bytes)
+		by = WS_WAY_PEER;
 	if (!keys || !ws_paths_way(paths->peer, by)->remote_bytes)
 		return 0;
 	ws_peer_sent(worker, paths->peer, false);
@@ -239,12 +241,13 @@ void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t 
 	if (!memcmp(&remote, &stats->rx_remote, sizeof(remote)) &&
 	    !memcmp(&rx->local, &stats->rx_local, sizeof(rx->local)))
 		return;
-	stats->rx_remote = remote;
-	stats->rx_local = rx->local;
-	ws_multipath_moved(paths->core, path);
+	/* Too soon after the last time: the next datagram from there will tell. */
 	if (paths->moved_ns[path] && worker->now_ns - paths->moved_ns[path] < MOVED_INTERVAL_NS)
 		return;
 	paths->moved_ns[path] = worker->now_ns;
+	stats->rx_remote = remote;
+	stats->rx_local = rx->local;
+	ws_multipath_moved(paths->core, path);
 	upcall(paths, WS_UP_PATH_MOVED, path, rx);
 }
 
@@ -285,6 +288,21 @@ void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer, bool feedback
 	ws_paths_wake(worker, peer);
 }
 
+void ws_paths_forget(struct ws_worker *worker, struct ws_peer *peer)
+{
+	if (!peer->paths)
+		return;
+	ws_receive_flush(worker);
+	ws_multipath_forget(peer->paths->core);
+}
+
+/* Without a key nothing can leave, so only what came in can be due. */
+static uint64_t deadline(const struct ws_worker *worker, const struct ws_paths *paths)
+{
+	return ws_usable_keys(worker, paths->peer) ? ws_multipath_deadline(paths->core)
+						   : ws_multipath_expiry(paths->core);
+}
+
 static void tick(struct ws_worker *worker, struct ws_paths *paths)
 {
 	struct ws_peer *peer = paths->peer;
@@ -315,7 +333,7 @@ void ws_paths_tick(struct ws_worker *worker)
 		struct ws_paths *paths = *at;
 
 		tick(worker, paths);
-		if (ws_multipath_deadline(paths->core) == UINT64_MAX) {
+		if (deadline(worker, paths) == UINT64_MAX) {
 			*at = paths->next;
 			paths->active = false;
 		} else {
@@ -326,15 +344,31 @@ void ws_paths_tick(struct ws_worker *worker)
 	ws_send_flush(worker);
 }
 
-void ws_paths_gather(const struct ws_worker *worker)
+uint64_t ws_paths_gather_ns(struct ws_worker *worker)
 {
-	const struct timespec wait = {.tv_nsec = GATHER_NS};
+	uint64_t receives = worker->rx_serial - worker->gathered_serial;
+	uint64_t reads = worker->stats.tun_reads - worker->gathered_reads;
+	bool busy = false;
 
+	if (!worker->active)
+		return 0;
+	worker->gathered_serial = worker->rx_serial;
+	worker->gathered_reads = worker->stats.tun_reads;
+	/* Where the last turn had its hands full, others wait too. */
+	if (receives > GATHER_MOST || reads > GATHER_MOST || worker->engine->config.busy_poll_us ||
+	    atomic_load_explicit(&worker->stop, memory_order_relaxed) ||
+	    atomic_load_explicit(&worker->command, memory_order_relaxed))
+		return 0;
 	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next)
-		if (paths->busy && worker->now_ns - paths->counted_ns < 2 * GATHER_WINDOW_NS) {
-			(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
-			return;
-		}
+		busy |= paths->busy && worker->now_ns - paths->counted_ns < 2 * GATHER_WINDOW_NS;
+	return busy && ws_paths_wait_ns(worker) > GATHER_NS ? GATHER_NS : 0;
+}
+
+void ws_paths_gather(uint64_t wait_ns)
+{
+	const struct timespec wait = {.tv_nsec = (long)wait_ns};
+
+	(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
 }
 
 uint64_t ws_paths_deadline(struct ws_worker *worker)
@@ -342,7 +376,7 @@ uint64_t ws_paths_deadline(struct ws_worker *worker)
 	uint64_t at = UINT64_MAX;
 
 	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next) {
-		uint64_t one = ws_multipath_deadline(paths->core);
+		uint64_t one = deadline(worker, paths);
 
 		if (one < at)
 			at = one;

@@ -114,6 +114,8 @@ int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_ke
 		peer->next = keys;
 	}
 	peer->asked_ns = 0;
+	if (peer->paths)
+		ws_paths_wake(worker, peer); /* what waited for a key */
 	/* A handshake is something received and something sent: what waited before is answered. */
 	ws_set(peer->stats.unanswered_since_ns, 0);
 	ws_set(peer->stats.unsent_since_ns, 0);
@@ -130,6 +132,8 @@ void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer)
 	peer->current = peer->next;
 	peer->next = NULL;
 	peer->asked_ns = 0;
+	if (peer->paths)
+		ws_paths_wake(worker, peer);
 	update_indices(peer);
 	if (!upcall) {
 		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
@@ -143,8 +147,15 @@ void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer)
 	ws_upcall_commit(&worker->upcalls);
 }
 
+void ws_peer_forget_previous(struct ws_worker *worker, struct ws_peer *peer)
+{
+	discard(worker, &peer->previous);
+	update_indices(peer);
+}
+
 void ws_peer_zero(struct ws_worker *worker, struct ws_peer *peer)
 {
+	ws_paths_forget(worker, peer);
 	discard(worker, &peer->current);
 	discard(worker, &peer->previous);
 	discard(worker, &peer->next);

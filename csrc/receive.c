@@ -290,15 +290,14 @@ static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t 
 		worker->last_keys = keys;
 	}
 	replay = &keys->replay;
-	if (path && keys->path_replay) {
-		if (path >= WS_PATH_COUNT) {
+	if (path) {
+		/* Path 0's window must never see it: all that path 0 brings would be behind. */
+		if (path >= WS_PATH_COUNT || !keys->path_replay) {
 			ws_drop(worker, WS_DROP_PATH, 1);
 			return;
 		}
 		replay = &keys->path_replay[path - 1];
 		number = counter & ((UINT64_C(1) << WS_PATH_SHIFT) - 1);
-	} else {
-		path = 0;
 	}
 	if (worker->now_ns >= keys->reject_at_ns || number >= keys->reject_after_messages) {
 		ws_drop(worker, WS_DROP_EXPIRED, 1);

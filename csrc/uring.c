@@ -474,6 +474,7 @@ static int uring_turn(struct ws_worker *worker)
 	struct uring_state *state = worker->io_state;
 	struct io_uring_cqe *cqe;
 	bool wait = ws_worker_may_sleep(worker);
+	uint64_t gather_ns;
 	int error;
 
 	if (!state->enabled) {
@@ -495,6 +496,12 @@ static int uring_turn(struct ws_worker *worker)
 			return error;
 	}
 	arm_all(worker);
+	gather_ns = wait ? ws_paths_gather_ns(worker) : 0;
+	if (gather_ns) {
+		/* What is queued must not wait with us. */
+		(void)io_uring_submit(&state->ring);
+		ws_paths_gather(gather_ns);
+	}
 	/* Without waiting the kernel must be entered all the same: it posts completions only then. */
 	if (wait)
 		error = submit_and_wait(worker, state);
