@@ -359,6 +359,10 @@ void ws_engine_free(ws_engine *engine)
 		pthread_join(worker->thread, NULL);
 		worker->running = false;
 	}
+	/* Peers go one by one below, and no list may name one that is gone. */
+	for (uint32_t i = 0; i < engine->workers; i++)
+		if (engine->worker[i])
+			engine->worker[i]->active = NULL;
 	for (int i = 0; i < engine->next_peer; i++)
 		if (engine->peer_by_number[i]) {
 			zero_peer(ws_owner(engine, i), engine->peer_by_number[i]);
