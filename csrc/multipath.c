@@ -115,6 +115,7 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 	ws_reorder_reset(mp->reorder);
 	mp->ops.flush(mp->arg);
 	memset(mp->rx, 0, sizeof(mp->rx));
+	mp->passed = false;
 	mp->ack_wanted = false;
 	mp->ack_repeats = 0;
 	mp->gap_known = false;
@@ -244,6 +245,7 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 {
 	uint32_t fresh = present & ~mp->present;
 
+	ws_multipath_publish(mp, 0, now_ns);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		if (fresh >> i & 1)
 			begin_path(mp, i);

@@ -74,6 +74,8 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns);
 /* The number for a datagram of any other kind (plain, keepalive, control) on `path`; counts it. */
 uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t bytes,
 			     uint64_t now_ns);
+/* Counts what ws_multipath_number gave out while not scheduled, `packets` of it data on path 0. */
+void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns);
 /* seq of the next data frame that is sent outside the paths' schedule (path 0 alone). */
 uint32_t ws_multipath_seq(struct ws_multipath *mp);
 /*
@@ -89,7 +91,9 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 /* Inbound: every authenticated datagram of the peer, `bytes` of UDP payload. */
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
 			   uint64_t now_ns);
-/* ... then, if it was a data frame: header fields and the packet, checked by the caller. */
+/* ... then, if it was a data frame without FEEDBACK: true if it may be delivered as it is. */
+bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq);
+/* ... or, if it was any other data frame: header fields and the packet, checked by the caller. */
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns);
 /* ... or an ACK. False: refused (counted). */

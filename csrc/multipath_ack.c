@@ -27,7 +27,7 @@ static bool plausible(const struct ws_multipath *mp, const struct ws_ack *ack)
 		uint64_t count = widen(tx->acked_count, entry->datagrams);
 
 		if (highest >= tx->next_number || count > highest + 1 ||
-		    entry->bytes > tx->bytes_ever)
+		    entry->bytes > tx->bytes_ever + tx->unpublished_bytes)
 			return false;
 	}
 	return true;

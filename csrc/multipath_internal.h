@@ -54,6 +54,7 @@ struct tx_path {
 	uint64_t next_number;
 	uint64_t acked; /* one past the highest number that the peer has seen */
 	uint64_t data_bytes; /* data sent, UDP payload */
+	uint64_t unpublished, unpublished_bytes; /* sent outside the schedule, not yet counted */
 	uint64_t bytes_ever; /* everything sent under this number, whatever path it was */
 	uint64_t
 		acked_count; /* datagrams that the peer says it has, of all that ever had this number */
@@ -110,6 +111,8 @@ struct ws_multipath {
 
 	struct rx_path rx[WS_PATH_COUNT];
 	struct ws_reorder *reorder;
+	bool passed; /* the last data came over one path, and went by the buffer */
+	uint32_t pass_next; /* the seq after it */
 	const uint8_t *direct; /* the packet being inserted: the caller's bytes, not the buffer's */
 	bool ack_wanted;
 	uint32_t ack_repeats;

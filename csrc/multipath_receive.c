@@ -71,6 +71,17 @@ void ws_multipath_moved(struct ws_multipath *mp, uint32_t path)
 	mp->rx[path].seen = false;
 }
 
+bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
+{
+	if (ws_reorder_deadline(mp->reorder) != UINT64_MAX)
+		return false; /* what is held goes first */
+	mp_add(mp->stats.paths[path].rx_packets, 1);
+	if (!mp->passed || (int32_t)(seq + 1 - mp->pass_next) > 0)
+		mp->pass_next = seq + 1;
+	mp->passed = true;
+	return true;
+}
+
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
 {
@@ -81,6 +92,10 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		note_delay(stats, &mp->rx[path], time_us, now_ns);
 		mp->ack_wanted = true;
 		mp->ack_repeats = ACK_REPEATS;
+	}
+	if (mp->passed) {
+		mp->passed = false;
+		ws_reorder_start(mp->reorder, mp->pass_next);
 	}
 	mp->direct = packet;
 	if (flags & WS_FRAME_URGENT)

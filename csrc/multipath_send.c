@@ -57,12 +57,16 @@ static void count_sent(struct ws_multipath *mp, uint32_t path, uint32_t bytes, u
 uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t bytes,
 			     uint64_t now_ns)
 {
-	count_sent(mp, path, bytes, now_ns);
 	if (!mp->schedule) {
 		/* Nobody acknowledges these, so nothing need be known of them later. */
-		mp->tx[path].acked = mp->tx[path].next_number + 1;
-		return mp->tx[path].next_number++;
+		struct tx_path *tx = &mp->tx[path];
+
+		tx->unpublished++;
+		tx->unpublished_bytes += bytes;
+		tx->acked = tx->next_number + 1;
+		return tx->next_number++;
 	}
+	count_sent(mp, path, bytes, now_ns);
 	return take_number(mp, path, NO_SEQ, 0, now_ns);
 }
 
@@ -72,6 +76,23 @@ void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t 
 	uint64_t number = take_number(mp, path, NO_SEQ, 0, now_ns);
 
 	count_sent(mp, path, mp->ops.control(mp->arg, path, number, frame, len), now_ns);
+}
+
+void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		struct ws_path_stats *stats = &mp->stats.paths[i];
+		struct tx_path *tx = &mp->tx[i];
+
+		if (!tx->unpublished)
+			continue;
+		mp_add(stats->tx_datagrams, tx->unpublished);
+		mp_add(stats->tx_bytes, tx->unpublished_bytes);
+		mp_set(stats->last_sent_ns, now_ns);
+		tx->bytes_ever += tx->unpublished_bytes;
+		tx->unpublished = tx->unpublished_bytes = 0;
+	}
+	mp_add(mp->stats.paths[0].tx_packets, packets);
 }
 
 uint32_t ws_multipath_seq(struct ws_multipath *mp)

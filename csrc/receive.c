@@ -228,7 +228,9 @@ static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const str
 	total = checked(worker, peer, rx, packet, len - WS_FRAME_HEADER_BYTES);
 	if (!total)
 		return;
-	if (!peer->paths) {
+	if (!peer->paths ||
+	    (!(frame[0] & WS_FRAME_FEEDBACK) &&
+	     ws_multipath_pass(ws_paths_core(peer->paths), path, get32(frame + 4)))) {
 		ws_receive_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
 		return;
 	}

@@ -493,6 +493,13 @@ void ws_reorder_reset(struct ws_reorder *r)
 	r->refused_run = 0;
 }
 
+void ws_reorder_start(struct ws_reorder *r, uint32_t low)
+{
+	ws_reorder_reset(r);
+	start_at(r, (UINT64_C(1) << 32) | low);
+	r->top = r->next;
+}
+
 struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver deliver, void *arg)
 {
 	struct ws_reorder *r = calloc(1, sizeof(*r));

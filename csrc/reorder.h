@@ -71,6 +71,8 @@ void ws_reorder_free(struct ws_reorder *reorder);
 /* Forget everything (the peer restarted); the next seq starts anew. Held packets are delivered. */
 void ws_reorder_reset(struct ws_reorder *reorder);
 /* Before: depth 128, hold 50 ms, loss wait 5 ms, idle 200 ms, late ones dropped. */
+/* Begin at this seq; for a buffer that holds nothing. */
+void ws_reorder_start(struct ws_reorder *reorder, uint32_t seq);
 void ws_reorder_set(struct ws_reorder *reorder, const struct ws_reorder_settings *settings);
 
 /*

@@ -281,6 +281,8 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 	}
 	ws_add(peer->stats.tx_packets, k);
 	ws_add(worker->stats.tx_packets, k);
+	if (peer->paths)
+		ws_multipath_publish(ws_paths_core(peer->paths), k, worker->now_ns);
 	if (k < segmenter.count)
 		ws_drop(worker, WS_DROP_STAGE_FULL, segmenter.count - k);
 	ws_sent(worker, peer, keys, true);
@@ -319,6 +321,8 @@ int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer)
 		if (!peer->way.remote_bytes)
 			return -EDESTADDRREQ;
 		seal(worker, peer, keys, 0, NULL, 0, NULL, 0, 0);
+		if (peer->paths)
+			ws_multipath_publish(ws_paths_core(peer->paths), 0, worker->now_ns);
 	}
 	ws_add(worker->stats.keepalives_tx, 1);
 	ws_sent(worker, peer, keys, false);
@@ -379,6 +383,8 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 	else
 		ws_seal(worker, peer, keys, path, number, 0, NULL, 0, data, len,
 			WS_CONTROL_MAX_BYTES);
+	if (peer->paths)
+		ws_multipath_publish(ws_paths_core(peer->paths), 0, worker->now_ns);
 	ws_sent(worker, peer, keys, true);
 	return error;
 }

@@ -54,8 +54,9 @@ def total(links: tuple[LinkSpec, ...]) -> float:
     [
         (CLEAN, "greedy", 0.99),
         (CLEAN, "cubic", 0.97),
-        (SKEWED, "greedy", 0.98),
-        (SKEWED, "cubic", 0.96),
+        # 70 ms slower and a tenth of the rate: left alone unless the queue is as long.
+        (SKEWED, "greedy", 0.9),
+        (SKEWED, "cubic", 0.88),
         (FAST, "greedy", 0.98),
         pytest.param(FAST, "cubic", 0.96, marks=pytest.mark.long),
         pytest.param(FAST, "bbr", 0.96, marks=pytest.mark.long),

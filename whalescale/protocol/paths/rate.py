@@ -88,6 +88,7 @@ class RateControl:
         "_round_us",
         "_sent_floor",
         "_settle_us",
+        "_standing_since",
         "_stuck_from",
         "_stuck_queue",
         "_stuck_us",
@@ -124,6 +125,7 @@ class RateControl:
         self._round_bw = self.bw_bps
         self._round_queue = 0
         self._stuck_us = self._tested = 0.0
+        self._standing_since: int | None = None
         self._believed_until = self._fallen_until = self._fallen_queue = 0
         self._settle_us = self._round_us = 0.0
         self._stuck_queue = self._stuck_from = 0.0
@@ -289,7 +291,7 @@ class RateControl:
                 self._settle(recent, queue, now)
                 self._fallen_queue = standing
             return
-        if cap < 1:
+        if cap < 1 or self._overrated(est, standing, target, round_us, limited, now):
             return
         rate = self._delivered(est, window)
         if rate is not None and rate > self.bw_bps and queue < 2 * target:
@@ -299,6 +301,33 @@ class RateControl:
         mean = self._delivered(est, long)
         if mean is not None:
             self.bw_bps += (mean - self.bw_bps) * 0.3
+
+    def _overrated(
+        self,
+        est: PathEstimator,
+        standing: float,
+        target: float,
+        round_us: float,
+        limited: bool,
+        now: int,
+    ) -> bool:
+        """A queue stands at the link though nothing waits here: it carries what it delivers.
+
+        So it is with an inner BBR, which fills the link to its own measure and never our queue; a
+        rate above the link's would keep all of it on this path.
+        """
+        if limited or standing < 2 * target + RAMP_QUEUE_US / 2:
+            self._standing_since = None
+            return False
+        self._standing_since = self._standing_since or now
+        if now - self._standing_since < 3 * round_us * 1000:
+            return False
+        mean = self._delivered(est, 2 * round_us)
+        if mean is None or mean > FALL_SHARE * self.bw_bps:
+            return False
+        self._standing_since = None
+        self._settle(mean, int(standing), now)
+        return True
 
     def _police(
         self, est: PathEstimator, long: float, round_us: float, limited: bool, now: int
