@@ -257,11 +257,16 @@ class Netlink:
         return sorted(found, key=lambda a: (a.ip, a.ifindex))
 
     async def local_links(self, addresses: Sequence[LocalAddress]) -> list[LocalLink]:
-        """Those of the addresses whose interface can carry datagrams now, with its name and MTU."""
+        """Those of the addresses whose interface can carry datagrams now, with its name and MTU.
+
+        Not ports of a bridge or bond: what they carry is the master's.
+        """
         running: dict[int, tuple[str, int]] = {}
         with _os_errors("interfaces"):
             async for message in await self._ipr.get_links():
-                if message.get("flags", 0) & IFF_LOWER_UP:
+                kind = (message.get("linkinfo") or {}).get("slave_kind")
+                port = bool(message.get("master")) and kind != "vrf"  # a VRF's is an interface yet
+                if message.get("flags", 0) & IFF_LOWER_UP and not port:
                     name, mtu = message.get("ifname"), message.get("mtu")
                     running[message["index"]] = (str(name), int(mtu or DEFAULT_MTU))
         return [
@@ -303,15 +308,17 @@ async def watch_addresses(
                         addresses = await netlink.local_addresses(except_ifindex)
                         current = addresses, await netlink.local_links(addresses)
                         if current != last:
-                            last = current
                             changed(*current)
+                            last = current
                 finally:
                     reader.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await reader
-        except OSError as e:
-            # ENOBUFS: the kernel dropped notices; a new socket and a full look make up for it
-            log.warning("address watcher: %s; starting over", e)
+        except Exception as e:
+            # ENOBUFS: the kernel dropped notices; a new socket and a full look make up for it.
+            # Whatever else: without the watcher no address would be followed any more.
+            what = e if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
+            log.warning("address watcher: %s; starting over", what)
             await asyncio.sleep(1)
 
 

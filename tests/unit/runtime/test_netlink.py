@@ -109,6 +109,47 @@ async def main():
 asyncio.run(asyncio.wait_for(main(), 30))
 """
 
+PORTS = """
+async def main():
+    os.system(
+        "ip link add br0 type bridge; ip link add v0 type veth peer name v1;"
+        "ip link set v0 master br0; for i in br0 v0 v1; do ip link set $i up; done;"
+        "ip addr add 192.0.2.1/24 dev br0; ip addr add 192.0.2.2/24 dev v0;"
+        "ip addr add 192.0.2.3/24 dev v1"
+    )
+    async with Netlink.open() as nl:
+        found = await nl.local_addresses(0)
+        assert {a.ip for a in found} >= {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
+        assert {k.interface for k in await nl.local_links(found)} == {"br0", "v1"}
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
+FAULT = """
+async def main():
+    seen = asyncio.Queue()
+    calls = []
+
+    def changed(addresses, links):
+        calls.append(addresses)
+        if len(calls) == 1:
+            raise ValueError("a fault")
+        seen.put_nowait(addresses)
+
+    async with Netlink.open() as nl:
+        other, index = await device(nl, "wsu1")
+        await nl.add_address(index, face("192.0.2.1/24"))
+        await nl.set_up(index, 1420)
+        watch = asyncio.create_task(watch_addresses(nl, 0, changed))
+        assert await seen.get() == calls[0] == calls[1]
+        await nl.add_address(index, face("192.0.2.2/24"))
+        assert len(await seen.get()) == 2
+        watch.cancel()
+        other.close()
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
 
 def run(script: str) -> str:
     done = subprocess.run(
@@ -138,3 +179,11 @@ def test_addresses_routes_and_rules() -> None:
 
 def test_addresses_are_watched() -> None:
     run(WATCH)
+
+
+def test_ports_of_a_bridge_are_no_links_of_their_own() -> None:
+    run(PORTS)
+
+
+def test_a_fault_of_the_follower_does_not_end_the_watch() -> None:
+    run(FAULT)
