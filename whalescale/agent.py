@@ -433,9 +433,7 @@ class Agent:
     async def _follow_limit(self, limit: int | None) -> None:
         """The tunnel's MTU is what all paths take, and at most what is configured."""
         async with self._changing:
-            mtu = self._config.interface.mtu
-            if limit is not None:
-                mtu = min(mtu, limit)
+            mtu = reload.tunnel_mtu(self._config.interface.mtu, limit)
             if mtu == self._engine.mtu:
                 return
             try:
@@ -508,7 +506,7 @@ class Agent:
                 new = configuration.check(old.path)
             except ConfigError as e:
                 raise reload.as_agent_error(e) from None
-            reload.refuse(old, new, self._identity)
+            reload.refuse(old, new, self._identity, self._driver.paths.longest_mtu)
             peers = reload.specs(new)
             plan = reload.plan(self._tunnel, peers)
             words = reload.changes(old, new, plan.change)

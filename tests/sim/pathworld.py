@@ -27,6 +27,8 @@ MS = 1_000_000
 SECOND = 1000 * MS
 PORT = 51820
 TICK = 100 * MS
+#: of the tunnel, as configured
+MTU = 1420
 
 
 class FlatTuner:
@@ -112,7 +114,7 @@ class Side:
         self.specs = {}
         self.events: list[tuple[int, PathEvent]] = []
         self.rescued: list[tuple[int, int]] = []
-        self.limit: int | None = None
+        self.limit = MTU
         self.flows: dict[int, Flow] = defaultdict(Flow)
         self.busy = False
         self.actions = 0
@@ -149,7 +151,7 @@ class Side:
                 case RescuePath():
                     self.rescued.append((self.world.now, action.path))
                 case PacketLimit():
-                    self.limit = action.max_packet
+                    self.limit = action.max_packet or MTU
         self.world.arm(self)
 
     def tick(self) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from world import SECOND, World
 
+from whalescale.protocol.control import Feature, decode_offer, encode_offer
+from whalescale.protocol.paths.frames import Announce, Entry, encode_announce
 from whalescale.protocol.paths.types import (
     LocalLink,
     MultipathSettings,
@@ -17,6 +21,7 @@ from whalescale.protocol.paths.types import (
 from whalescale.protocol.types import (
     Endpoint,
     ExtendedModeChanged,
+    HandshakeCompleted,
     MultipathStarted,
     PathAction,
     SendControl,
@@ -159,6 +164,47 @@ def test_a_peer_that_starts_anew_resets():
     world.run(60)
     assert [e.reset for _, e in couple.a.of(MultipathStarted)] == [False, True]
     assert [e.reset for _, e in again.of(MultipathStarted)] == [False]
+
+
+def test_beginning_anew_is_no_way_around_the_limits():
+    """A hostile peer: each OFFER has another epoch, or turns multipath off and on."""
+    couple = Couple()
+    couple.start()
+    world, node, peer = couple.world, couple.a.node, couple.at_a
+    (offer, *_) = [decode_offer(e.frame) for _, e in couple.b.of(SendControl)]
+    couple.a.events.clear()
+    for n in range(200):
+        entries = tuple(Entry(Endpoint(f"8.8.{n}.{k}", 1)) for k in range(1, 17))
+        for frame in (
+            encode_offer(replace(offer, features=Feature.PARTIAL if n % 2 else offer.features)),
+            encode_offer(replace(offer, epoch=n)),
+            encode_announce(Announce(n, entries)),
+        ):
+            here = {"remote": couple.b.at, "local": couple.a.at, "datagram_bytes": 400}
+            node.receive_control(peer, frame, world.now, **here)
+        couple.a.drain()
+        world.run(0.25)
+    assert node.drops["offer_rate"] > 50
+    assert len(couple.a.of(MultipathStarted)) <= 3 + 50
+    # A round of probes each, 4 a second after the first 64
+    probed = {p.remote for a in actions(couple.a, SetPaths) for p in a.paths if p.id}
+    assert 64 < len(probed) <= 64 + 4 * 50
+
+
+def test_a_peer_that_turns_plain_gets_another_keypair():
+    """Its replay window took counters with path numbers on the one in use."""
+    couple = Couple()
+    couple.start()
+    world = couple.world
+    world.control = False
+    for n in range(140):
+        world.later(n * SECOND, lambda: couple.a.send(couple.at_a, b"?"))
+    world.run(140)
+    ((_, on), (turned, off)) = couple.a.of(ExtendedModeChanged)
+    assert (on.active, off.active) == (True, False)
+    renewed = [when for when, _ in couple.a.of(HandshakeCompleted) if when > turned]
+    assert renewed
+    assert renewed[0] - turned < 4 * SECOND
 
 
 def test_a_handshake_goes_where_a_path_works():

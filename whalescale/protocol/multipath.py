@@ -41,7 +41,10 @@ from whalescale.protocol.types import (
 
 
 class Multipath:
-    """Of all peers. `settings` None, or not enabled: paths are not spoken."""
+    """Of all peers. `settings` None, or not enabled: paths are not spoken.
+
+    `renew`: make a new keypair soon.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Multipath:
         random: Callable[[int], bytes],
         peers: Mapping[PeerHandle, Peer],
         rearm: Callable[[Peer], None],
+        renew: Callable[[Peer, int], None],
         events: deque[Event],
         drops: Counter[str],
     ) -> None:
@@ -56,6 +60,7 @@ class Multipath:
         self._random = random
         self._peers = peers
         self._rearm = rearm
+        self._renew = renew
         self._events = events
         self._drops = drops
         self._links: tuple[LocalLink, ...] = ()
@@ -91,7 +96,12 @@ class Multipath:
         if peer.extended is not None:
             at = peer.extended.deadline()
             if at is not None and at <= now:
+                was_active = peer.extended.active
                 self._follow(peer, peer.extended.handle_timeout(now), now)
+                if was_active and not peer.extended.active and peer.paths is not None:
+                    # A plain WireGuard now. Its replay window took counters with path numbers on
+                    # this keypair: it refuses all that we send with plain ones.
+                    self._renew(peer, now)
         if peer.paths is not None:
             at = peer.paths.deadline()
             if at is not None and at <= now:
@@ -148,9 +158,13 @@ class Multipath:
 
     def _offered(self, peer: Peer, extended: ExtendedMode, offer: Offer, now: int) -> None:
         before, was_active = extended.peer_epoch, extended.active
+        begins = peer.paths is None or offer.epoch != before
+        speaks = bool(offer.features & Feature.MULTIPATH) and self._enabled
+        if speaks and begins and not peer.buckets.starts.take(now):
+            self._drops["offer_rate"] += 1
+            return  # unheard: the peer offers again
         fresh = not extended.heard
         answer = extended.received(offer, now)
-        speaks = bool(offer.features & Feature.MULTIPATH) and self._enabled
         if not speaks:
             self._stop(peer, now)
         elif peer.paths is None:
@@ -177,6 +191,7 @@ class Multipath:
             highest=max_path,
             pins=peer.pins,
             drops=self._drops,
+            buckets=peer.buckets,
         )
         self._events.append(MultipathStarted(peer.handle, reset))
         peer.paths.set_locals(self._links, now)

@@ -24,9 +24,7 @@ from whalescale.protocol.noise import (
     ResponderHandshake,
     TransportKeys,
 )
-from whalescale.protocol.paths.types import (
-    MultipathSettings,
-)
+from whalescale.protocol.paths.types import MultipathSettings
 from whalescale.protocol.peer import Peer, Pending, Session, checked_keys
 from whalescale.protocol.registry import Registry
 from whalescale.protocol.timers import TimerQueue
@@ -93,7 +91,7 @@ class Node:
         #: Every refused datagram, by reason (docs/wire.md lists them).
         self.drops: Counter[str] = Counter()
         self._multipath = Multipath(
-            multipath, random, self._peers, self._rearm, self._events, self.drops
+            multipath, random, self._peers, self._rearm, self._renew, self._events, self.drops
         )
         # Inputs about paths.
         self.set_locals = self._multipath.set_locals
@@ -357,6 +355,13 @@ class Node:
                 peer.handshake_at = sent + self._retransmit_delay()
             return
         self._initiate(peer, now)
+
+    def _renew(self, peer: Peer, now: int) -> None:
+        """The keypair in use is of no use: another, as soon as REKEY_TIMEOUT allows."""
+        if peer.handshake_at is None:
+            peer.attempts = 0
+            sent = peer.handshake_sent
+            peer.handshake_at = now if sent is None else max(now, sent + self._retransmit_delay())
 
     def _retransmit(self, peer: Peer, now: int) -> None:
         if peer.attempts >= self._limits.max_handshake_attempts:

@@ -19,6 +19,7 @@ from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.noise import PSK_BYTES, InitiatorHandshake, KeyPair
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.pins import Pins
+from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.types import Activity, Endpoint, PeerConfig, PeerHandle, PeerStatus
 
 _IDLE: Final = Activity()
@@ -96,6 +97,7 @@ class Peer:
         "_remote_key",
         "activity",
         "attempts",
+        "buckets",
         "config",
         "current",
         "endpoint",
@@ -152,6 +154,7 @@ class Peer:
         self.extended: ExtendedMode | None = None  # None until the first session
         self.paths: PathManager | None = None  # None until the peer says that it speaks multipath
         self.pins = Pins()
+        self.buckets = Buckets()
         self.frames = False  # what the data plane was told of it
 
         # Handshakes. `handshake_at` is the retransmission of an initiation or bootstrap request.

@@ -106,6 +106,7 @@ class Driver:
         self._node.set_multipath(self.multipath, self._mtu, self.now())
         self.paths = Multipath(node, engine, self._numbers, self.now)
         self.paths.drain = self.drain
+        self.paths.on_fault = self._fault
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: int | None = None
         self._tick: asyncio.TimerHandle | None = None
@@ -181,11 +182,14 @@ class Driver:
         del self._handles[number]
         self._engine.remove_peer(number)
 
-    def set_multipath(self, settings: MultipathSettings) -> None:
-        """Other [multipath] settings, for every peer."""
+    def set_multipath(self, settings: MultipathSettings, mtu: int) -> None:
+        """Other [multipath] settings, for every peer. `mtu`: the tunnel's, as configured."""
         self.multipath = settings
-        self._node.set_multipath(settings, self._mtu, self.now())
+        changed, self._mtu = mtu != self._mtu, mtu
+        self._node.set_multipath(settings, mtu, self.now())
         self.drain()
+        for handle in tuple(self._frames) if changed else ():
+            self._follow_frames(handle)
 
     def want_handshake(self, handle: PeerHandle) -> None:
         """Ask for a session, as soon as those who asked before had their turn."""
@@ -414,7 +418,7 @@ class Driver:
             return
         try:
             self._apply(event, number)
-        except OSError as e:
+        except Exception as e:  # see _upcall
             self._fault(type(event).__name__, e)
         try:
             self._on_event(event)
@@ -452,8 +456,8 @@ class Driver:
     def _follow_frames(self, handle: PeerHandle) -> None:
         """A data frame is 8 bytes longer than a packet (docs/multipath.md section 3).
 
-        The tunnel's MTU leaves room for a message over IPv6. Over IPv4 20 bytes are to spare; over
-        IPv6 packets longer than the MTU less 8 stay plain.
+        The tunnel's MTU, as configured, leaves room for a message over IPv6. Over IPv4 20 bytes
+        are to spare; over IPv6 packets longer than the MTU less 8 stay plain.
         """
         active = self._frames.get(handle)
         if active is None:
@@ -461,7 +465,7 @@ class Driver:
         number = self._numbers[handle]
         endpoint = self._engine.peer_stats(number).endpoint
         over_ipv6 = endpoint is not None and ":" in endpoint.ip
-        limit = self._engine.mtu - FRAME_HEADER_BYTES if over_ipv6 else 0
+        limit = self._mtu - FRAME_HEADER_BYTES if over_ipv6 else 0
         self._engine.set_frames(number, active, limit)
 
     def _install(self, event: KeypairReady, number: int) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from whalescale.dataplane import multipath as dataplane
 from whalescale.dataplane.engine import Addr, Engine
 from whalescale.dataplane.multipath import Path, Paths
+from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import (
     Action,
@@ -34,20 +36,39 @@ from whalescale.protocol.types import PeerHandle
 
 log = logging.getLogger(__name__)
 
-#: between two samples: while data begins to flow, while it goes on, and else
-BUSY_S: Final = 0.02
-STEADY_S: Final = 0.04
-IDLE_S: Final = 0.25
-#: packets between two samples that make a peer busy
+#: between two samples of a busy peer: while data begins to flow (so long), and while it goes on
+BUSY_NS: Final = 20 * NS_PER_MS
+BEGINNING_NS: Final = 3 * NS_PER_S
+STEADY_NS: Final = 40 * NS_PER_MS
+#: peers that are due within so little are looked at together
+TOGETHER_NS: Final = 5 * NS_PER_MS
+#: packets between two looks that make a peer busy, and how long it stays so after the last
 BUSY_PACKETS: Final = 4
-#: samples at the first pace
-BEGINNING: Final = 150
-#: ... and at a busy one after the last packet
-LINGER: Final = 100
+LINGER_NS: Final = 2 * NS_PER_S
+#: between two looks whether the other peers have become busy
+IDLE_NS: Final = 250 * NS_PER_MS
+#: those are sampled so often for what goes on without data, but not more of them at a time
+RARE_NS: Final = NS_PER_S
+RARE_PEERS: Final = 8
 #: ns that the tunnel's MTU stays low after a path that took less was used
 RAISE_AFTER: Final = 60_000_000_000
 #: slots of the data plane hold packets of this length at least, so that a reload may raise the MTU
 PACKET_BYTES: Final = 2048
+
+
+@dataclass(slots=True)
+class Watched:
+    """A peer that the data plane is prepared for. Times are ns."""
+
+    #: of our paths
+    ids: frozenset[int] = frozenset()
+    #: data packets, when last looked at
+    counted: int = 0
+    sampled_at: int = 0
+    #: while busy: when to sample it next
+    due_at: int = 0
+    busy_until: int = 0
+    beginning_until: int = 0
 
 
 class Multipath:
@@ -61,25 +82,35 @@ class Multipath:
         self._paths = Paths(engine)
         self._numbers = numbers
         self._now = now
-        #: peers that the data plane is prepared for: path ids in use, datagrams counted last
-        self._prepared: dict[PeerHandle, tuple[frozenset[int], int]] = {}
+        #: who waits longest for a sample stands first
+        self._watched: dict[PeerHandle, Watched] = {}
+        self._busy: set[PeerHandle] = set()
+        #: when to look at those that are not
+        self._idle_at = 0
+        #: packets up to this length fit the data plane's slots: what a reload may set the MTU to
+        self.longest_mtu = max(engine.mtu, PACKET_BYTES)
         self._limits: dict[PeerHandle, int] = {}
         self._limit: int | None = None  # as last told
         self._limited_at = 0
-        self._linger = 0
-        self._fresh = BEGINNING
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         #: drains the node's outputs; set by the driver
         self.drain: Callable[[], None] = lambda: None
         #: the longest packet that all usable paths of all peers take, or None: no limit
         self.on_limit: Callable[[int | None], None] = lambda _: None
+        #: counts what went wrong with one peer; set by the driver
+        self.on_fault: Callable[[str, Exception], None] = lambda w, e: log.error("%s: %s", w, e)
+
+    @property
+    def limit(self) -> int | None:
+        """The longest packet that the tunnel may carry, as last told; None: no limit."""
+        return self._limit
 
     # life
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._timer = loop.call_later(IDLE_S, self._tick)
+        self._arm()
 
     def stop(self) -> None:
         self._loop = None
@@ -96,7 +127,8 @@ class Multipath:
 
     def forget(self, handle: PeerHandle) -> None:
         """The peer is removed."""
-        self._prepared.pop(handle, None)
+        self._watched.pop(handle, None)
+        self._busy.discard(handle)
         if self._limits.pop(handle, None) is not None:
             self._tell_limit()
 
@@ -133,8 +165,8 @@ class Multipath:
 
     def prepare(self, handle: PeerHandle, number: int, reset: bool) -> None:
         """Before the peer may send frames over several paths. OSError: no memory."""
-        self._paths.prepare(number, max(self._engine.mtu, PACKET_BYTES), reset=reset)
-        self._prepared.setdefault(handle, (frozenset(), 0))
+        self._paths.prepare(number, self.longest_mtu, reset=reset)
+        self._watched.setdefault(handle, Watched())
 
     def apply(self, handle: PeerHandle, number: int, action: Action) -> None:
         """OSError: the engine refused."""
@@ -150,7 +182,10 @@ class Multipath:
             case RescuePath():
                 self._paths.rescue(number, action.path)
             case PacketLimit():
-                self._limits[handle] = action.max_packet
+                if action.max_packet is None:
+                    self._limits.pop(handle, None)
+                else:
+                    self._limits[handle] = action.max_packet
                 self._tell_limit()
             case _:
                 pass  # PathEvent is for the user: the tunnel notes it
@@ -167,11 +202,9 @@ class Multipath:
             for p in action.paths
         ]
         self._paths.set_paths(number, paths, schedule=action.schedule)
-        self._fresh = BEGINNING
-        _, counted = self._prepared.get(handle, (frozenset(), 0))
-        self._prepared[handle] = (frozenset(p.id for p in action.paths), counted)
-        if not action.schedule and self._limits.pop(handle, None) is not None:
-            self._tell_limit()
+        watched = self._watched.setdefault(handle, Watched())
+        watched.ids = frozenset(p.id for p in action.paths)
+        watched.beginning_until = self._now() + BEGINNING_NS
 
     def _tell_limit(self) -> None:
         """Lower at once, higher only after a while: flows inside dislike an MTU that flaps."""
@@ -191,27 +224,69 @@ class Multipath:
     def _tick(self) -> None:
         if self._loop is None:
             return
-        busy = False
         now = self._now()
-        for handle, (ids, before) in tuple(self._prepared.items()):
-            number = self._numbers.get(handle)
-            if number is None:
-                continue
-            counted = self._paths.path_activity(number)
-            busy |= counted - before >= BUSY_PACKETS
-            self._prepared[handle] = (ids, counted)
-            if ids:
-                self._node.path_samples(handle, self._sample(number, ids), now)
-        self._tell_limit()
-        self._linger = LINGER if busy else max(self._linger - 1, 0)
-        if not self._linger:
-            self._fresh = BEGINNING
-            wait = IDLE_S
-        else:
-            self._fresh = max(self._fresh - 1, 0)
-            wait = BUSY_S if self._fresh else STEADY_S
-        self._timer = self._loop.call_later(wait, self._tick)
+        try:
+            self._look(now)
+            self._tell_limit()
+        finally:
+            self._arm()
         self.drain()
+
+    def _arm(self) -> None:
+        if self._loop is not None:
+            now = self._now()
+            due = [self._watched[handle].due_at for handle in self._busy]
+            at = min([self._idle_at, *due])
+            wait_ns = min(max(at - now, TOGETHER_NS), IDLE_NS)
+            self._timer = self._loop.call_later(wait_ns / NS_PER_S, self._tick)
+
+    def _look(self, now: int) -> None:
+        """At the busy peers that are due, and four times a second whether others have become so."""
+        soon = now + TOGETHER_NS
+        handles = [handle for handle in self._busy if self._watched[handle].due_at <= soon]
+        rare = 0
+        if self._idle_at <= soon:
+            self._idle_at = now + IDLE_NS
+            handles += [handle for handle in self._watched if handle not in self._busy]
+            rare = RARE_PEERS
+        for handle in handles:
+            watched = self._watched.get(handle)
+            number = self._numbers.get(handle)
+            if watched is None:
+                continue
+            watched.due_at = now + (BUSY_NS if now < watched.beginning_until else STEADY_NS)
+            if number is None:
+                self._busy.discard(handle)
+                continue
+            try:
+                rare -= self._look_at(handle, number, watched, now, rare > 0)
+            except Exception as e:  # one peer's fault must not end the others' sampling
+                self._busy.discard(handle)
+                self.on_fault("path samples", e)
+
+    def _look_at(
+        self, handle: PeerHandle, number: int, watched: Watched, now: int, rare: bool
+    ) -> bool:
+        """Sample it if data flows, or did lately; else at times, if `rare`. True: that was rare."""
+        counted = self._paths.path_activity(number)
+        packets, watched.counted = counted - watched.counted, counted
+        was_busy = handle in self._busy
+        if packets >= BUSY_PACKETS:
+            watched.busy_until = now + LINGER_NS
+            if not was_busy:
+                watched.beginning_until = now + BEGINNING_NS
+                watched.due_at = now + BUSY_NS
+        if now < watched.busy_until:
+            self._busy.add(handle)
+        else:
+            self._busy.discard(handle)
+        flows = bool(packets) or was_busy or handle in self._busy
+        if not watched.ids or not (flows or (rare and now - watched.sampled_at >= RARE_NS)):
+            return False
+        watched.sampled_at = now
+        self._watched[handle] = self._watched.pop(handle)
+        self._node.path_samples(handle, self._sample(number, watched.ids), now)
+        return not flows
 
     def _sample(self, number: int, ids: frozenset[int]) -> dict[int, PathSample]:
         """Of our paths, and of the ids under which only the peer sends."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from whalescale import config as configuration
-from whalescale.config import Config, ConfigError
+from whalescale.config import MTU_MIN, Config, ConfigError
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import Identity
 from whalescale.protocol.paths.types import MultipathSettings, Scheduler
@@ -58,12 +58,29 @@ def multipath(config: Config) -> MultipathSettings:
     )
 
 
-def refuse(old: Config, new: Config, identity: Identity) -> None:
-    """AgentError: a change that this agent cannot make while it runs."""
+def tunnel_mtu(configured: int, limit: int | None) -> int:
+    """What the interface is given: at most what is configured and what all paths take (`limit`).
+
+    Never less than IPv6 needs: the kernel would take it down there.
+    """
+    return configured if limit is None else max(min(configured, limit), MTU_MIN)
+
+
+def refuse(old: Config, new: Config, identity: Identity, longest_mtu: int) -> None:
+    """AgentError: a change that this agent cannot make while it runs.
+
+    `longest_mtu`: the most that the data plane has made room for.
+    """
     if new.interface.name != old.interface.name:
         raise AgentError(
             f"interface.name changed from {old.interface.name} to {new.interface.name}",
             "restart the agent: ws down, ws up",
+        )
+    if new.interface.mtu > longest_mtu:
+        raise AgentError(
+            f"interface.mtu changed to {new.interface.mtu}; this agent has room for packets of "
+            f"{longest_mtu} bytes",
+            f"write {longest_mtu} at most, or restart the agent: ws down, ws up",
         )
     if new.dataplane != old.dataplane:
         raise AgentError("[dataplane] changed", "restart the agent: ws down, ws up")
@@ -171,7 +188,7 @@ async def carry_out(parts: Parts, old: Wanted, new: Wanted, change: Change) -> N
             fix = "nothing was changed" if whole else "`ws logs` tells what could not be put back"
             raise AgentError(e.strerror or str(e), fix) from None
         raise
-    parts.tunnel.set_multipath(multipath(new.config))  # cannot fail
+    parts.tunnel.set_multipath(multipath(new.config), new.config.interface.mtu)  # cannot fail
     await _leave_addresses(parts, old, new)
 
 
@@ -203,8 +220,9 @@ async def _interface(
     await parts.routes.apply(new.routes)
     undo.append(lambda: parts.routes.apply(old.routes))
     if a.mtu != b.mtu:
-        undo.append(lambda: mtu(a.mtu))
-        await mtu(b.mtu)
+        in_force = parts.engine.mtu
+        undo.append(lambda: mtu(in_force))
+        await mtu(tunnel_mtu(b.mtu, parts.tunnel.driver.paths.limit))
 
 
 async def _put_back(undo: Sequence[Callable[[], Awaitable[Any]]]) -> bool:

@@ -201,9 +201,9 @@ class Tunnel:
             else:
                 peer.greet = peer.resolver.has_names
 
-    def set_multipath(self, settings: MultipathSettings) -> None:
-        """The file's [multipath] from now on, for every peer there is and comes."""
-        self.driver.set_multipath(settings)
+    def set_multipath(self, settings: MultipathSettings, mtu: int) -> None:
+        """The file's [multipath] and MTU from now on, for every peer there is and comes."""
+        self.driver.set_multipath(settings, mtu)
 
     def _config(self, spec: PeerSpec, endpoints: tuple[Endpoint, ...]) -> PeerConfig:
         return PeerConfig(

@@ -16,7 +16,14 @@ from tests.unit.runtime.fakes import Host, join, until
 from whalescale.dataplane.engine import Addr, UpcallType
 from whalescale.endpoints import parse_endpoint
 from whalescale.protocol.limits import NS_PER_S, Limits
-from whalescale.protocol.types import Endpoint, EndpointChanged, PeerConfig, Transmit
+from whalescale.protocol.types import (
+    Endpoint,
+    EndpointChanged,
+    ExtendedModeChanged,
+    PeerConfig,
+    SendControl,
+    Transmit,
+)
 from whalescale.runtime import driver as driver_module
 from whalescale.runtime.driver import tick_seconds
 from whalescale.runtime.tunnel import Change, Peer, PeerSpec
@@ -394,6 +401,34 @@ def test_idle_peers_are_not_sampled() -> None:
             await session(a, b)
             a.driver._on_tick()
             assert a.engine.activity_reads == 1
+
+    run(test)
+
+
+def test_an_event_that_cannot_be_carried_out_is_counted() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, peer, _):
+
+            def fault(*_: object) -> bool:
+                raise ValueError("a fault")
+
+            a.engine.send_control = fault  # type: ignore[method-assign]
+            a.driver._event(SendControl(peer.handle, b"\x10\x01"))
+            assert a.driver.faults["SendControl"] == 1
+
+    run(test)
+
+
+def test_another_mtu_is_told_to_peers_in_extended_mode() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, _, peer, _):
+            a.engine.endpoints[0] = (Addr("2001:db8::2", 51820), None)
+            a.driver._event(ExtendedModeChanged(peer.handle, True))
+            assert a.engine.frames[0] == (True, 1412)
+            # What paths allow for a while is not what is configured.
+            a.engine.set_mtu(1300)
+            a.driver.set_multipath(a.driver.multipath, 1380)
+            assert a.engine.frames[0] == (True, 1372)
 
     run(test)
 

@@ -20,7 +20,7 @@ from whalescale import identity as ident
 from whalescale import status
 from whalescale.agent import Agent
 from whalescale.config import Config
-from whalescale.protocol.paths.types import MultipathSettings, Scheduler
+from whalescale.protocol.paths.types import MultipathSettings, PacketLimit, Scheduler
 from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
 from whalescale.runtime.bpf import Bpf
@@ -174,16 +174,20 @@ def test_what_needs_a_restart_is_refused(tmp_path: Path, hosts: list[Host]) -> N
     a, b, _, _ = hosts
     file = File(tmp_path, a)
     old = file.write()
-    reload.refuse(old, file.write(peer("b", b)), a.identity)
+    reload.refuse(old, file.write(peer("b", b)), a.identity, 2048)
+    other = file.write(interface=INTERFACE.replace("ws0", "ws1", 1))
     with pytest.raises(AgentError, match="name changed from ws0 to ws1"):
-        reload.refuse(old, file.write(interface=INTERFACE.replace("ws0", "ws1", 1)), a.identity)
+        reload.refuse(old, other, a.identity, 2048)
+    other = file.write(interface=INTERFACE + "[dataplane]\nworkers = 2\n")
     with pytest.raises(AgentError, match="dataplane"):
-        reload.refuse(
-            old, file.write(interface=INTERFACE + "[dataplane]\nworkers = 2\n"), a.identity
-        )
+        reload.refuse(old, other, a.identity, 2048)
+    reload.refuse(old, file.write(interface=INTERFACE + "mtu = 2048\n"), a.identity, 2048)
+    with pytest.raises(AgentError, match=r"mtu changed to 2049; .* 2048 bytes") as e:
+        reload.refuse(old, file.write(interface=INTERFACE + "mtu = 2049\n"), a.identity, 2048)
+    assert "restart" in e.value.fix
     file.key(b"\x07" * 32)
     with pytest.raises(AgentError, match="private key changed") as e:
-        reload.refuse(old, file.write(), a.identity)
+        reload.refuse(old, file.write(), a.identity, 2048)
     assert "restart" in e.value.fix
 
 
@@ -267,6 +271,7 @@ class Running:
         agent._netlink, agent._ifindex = self.netlink.as_netlink(), 7
         self.netlink.addresses = set(agent._addresses(config))
         agent._engine, agent._tunnel = host.engine.as_engine(), host.tunnel
+        agent._driver = host.driver
         agent._sockets = self.sockets = Sockets(agent._engine)
         self.sockets.open(51820)
         agent._routes = Routes(agent._netlink, 7, "ws0")
@@ -275,7 +280,7 @@ class Running:
             agent._changing,
         )  # fmt: skip
         agent._subject = cast(Any, SimpleNamespace(config=config))
-        host.tunnel.set_multipath(reload.multipath(config))
+        host.tunnel.set_multipath(reload.multipath(config), config.interface.mtu)
 
     async def reload(self) -> list[str]:
         return list((await self.agent._reload({}))["changes"])
@@ -334,6 +339,30 @@ def test_a_failed_reload_leaves_all_as_it_was(
             assert (after[3], after[4]) == ((1300, 1300), (51999, 99, 99))
             assert running.host.driver.multipath.scheduler is Scheduler.WRR
             assert "10.77.0.1/24" not in {str(x) for x in after[0]}
+
+    run(test)
+
+
+def test_a_reload_keeps_what_the_paths_allow(tmp_path: Path, hosts: list[Host]) -> None:
+    async def test() -> None:
+        a = hosts[0]
+        file = File(tmp_path, a)
+        running = Running(file, a, file.write())
+        told: list[int] = []
+        set_multipath = a.node.set_multipath
+        a.node.set_multipath = lambda s, mtu, now: (told.append(mtu), set_multipath(s, mtu, now))[1]
+        a.driver.paths.apply(0, 0, PacketLimit(1350))
+        await running.agent._follow_limit(1350)
+        for configured, in_force in ((1500, 1350), (1320, 1320), (1420, 1350)):
+            file.write(interface=INTERFACE + f"mtu = {configured}\n")
+            assert await running.reload() == ["interface.mtu changed"]
+            assert running.state()[3] == (in_force, in_force)
+        assert told == [1500, 1320, 1420]
+        # IPv6 would be taken down on the interface.
+        await running.agent._follow_limit(1279)
+        assert running.state()[3] == (1280, 1280)
+        await running.agent._follow_limit(None)
+        assert running.state()[3] == (1420, 1420)
 
     run(test)
 

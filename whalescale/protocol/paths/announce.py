@@ -21,9 +21,6 @@ LEAST_INTERVAL: Final = NS_PER_S
 REPEAT: Final = 60 * NS_PER_S
 #: again this long after the first: it may get lost
 EARLY: Final = (NS_PER_S, 4 * NS_PER_S)
-#: lists taken from a peer; three at once, since they may bunch up on the way
-TAKEN_PER_S: Final = 1
-TAKEN_BURST: Final = 3
 
 
 class Announcer:
@@ -86,7 +83,7 @@ class Announcer:
             if reachable(seen) and address is not None and not address.is_link_local:
                 number = self.number(interface)
                 found.setdefault(seen, Entry(seen, EntryKind.OBSERVED, number))
-        entries = tuple(list(found.values())[:MAX_ENTRIES])
+        entries = tuple(sorted(found.values(), key=_worth)[:MAX_ENTRIES])
         if entries != self._entries:
             self._entries = entries
             self._serial = (self._serial + 1) % 256
@@ -104,14 +101,27 @@ class Announcer:
         return Announce(self._serial, self._entries) if self._entries else None
 
 
+def _worth(entry: Entry) -> int:
+    """Which go first where there are too many: what a NAT shows to the world stands for a whole
+    interface, a link-local address helps only on its own link."""
+    address = parse(entry.endpoint.ip)
+    assert address is not None
+    if entry.kind is EntryKind.OBSERVED:
+        return 0
+    if address.is_link_local:
+        return 3
+    return 2 if address.is_private else 1
+
+
 class Listener:
     """The peer's list."""
 
     __slots__ = ("_bucket", "_serial")
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: Bucket) -> None:
+        """`bucket`: of the lists that are taken."""
         self._serial: int | None = None
-        self._bucket = Bucket(TAKEN_PER_S, TAKEN_BURST)
+        self._bucket = bucket
 
     def forget(self) -> None:
         """The peer restarted: its serials begin anew."""

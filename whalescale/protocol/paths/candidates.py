@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -19,6 +19,8 @@ from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Endpoint
 
 MAX_CANDIDATES: Final = 64
+#: an announced link-local address may be on any link of ours: each makes a pair with all of them
+RANK_ANY_LINK: Final = 6
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: our address, and where to: what makes a path this one
@@ -137,11 +139,16 @@ def _fits(link: LocalLink, remote: Remote) -> Endpoint | None:
 
 
 def _rank(link: LocalLink, remote: Remote, endpoint: Endpoint) -> int:
-    """Same link, then what was seen or configured, IPv6 global, IPv4, then other sites' private."""
+    """Same link, then what was seen or configured, IPv6 global, IPv4, then other sites' private.
+
+    Last link-local addresses, unless the peer was seen or configured there.
+    """
     address = parse(endpoint.ip)
     assert address is not None
+    if address.is_link_local:
+        return RANK_ANY_LINK if remote.source is Source.ANNOUNCED else 1
     if near(link.ip, endpoint.ip):
-        return 1 if address.is_link_local else 0
+        return 0
     if remote.source is not Source.ANNOUNCED:
         return 2
     if address.is_private:
@@ -149,8 +156,13 @@ def _rank(link: LocalLink, remote: Remote, endpoint: Endpoint) -> int:
     return 3 if address.version == 6 else 4
 
 
-def candidates(links: Sequence[LocalLink], port: int, remotes: Iterable[Remote]) -> list[Candidate]:
-    """At most MAX_CANDIDATES, best first.
+def candidates(
+    links: Sequence[LocalLink],
+    port: int,
+    remotes: Iterable[Remote],
+    keep: Collection[Pair] = (),
+) -> list[Candidate]:
+    """At most MAX_CANDIDATES, best first. Those of `keep` are never among the ones left out.
 
     The best of each (interface, remote interface) stand before the second bests: with few probes
     allowed at once the first ones should tell which interfaces reach each other.
@@ -178,13 +190,21 @@ def candidates(links: Sequence[LocalLink], port: int, remotes: Iterable[Remote])
                 best[found.pair] = found
     ordered = sorted(best.values(), key=lambda c: (c.rank, c.source))
     seen: Counter[tuple[str, int | str]] = Counter()
-    turns: list[tuple[int, Candidate]] = []
+    turns: list[tuple[bool, int, Candidate]] = []
     for c in ordered:
         ends = ends_of(c.link.interface, c.remote, c.remote_link)
-        turns.append((seen[ends], c))
+        turns.append((c.rank == RANK_ANY_LINK, seen[ends], c))
         seen[ends] += 1
-    turns.sort(key=lambda turn: turn[0])  # stable: best first within a turn
-    return [c for _, c in turns[:MAX_CANDIDATES]]
+    turns.sort(key=lambda turn: turn[:2])  # stable: best first within a turn
+    room = MAX_CANDIDATES - sum(pair in best for pair in keep)
+    chosen: list[Candidate] = []
+    for _, _, c in turns:
+        if c.pair not in keep:
+            if room <= 0:
+                continue
+            room -= 1
+        chosen.append(c)
+    return chosen
 
 
 def ends_of(interface: str, remote: Endpoint, remote_link: int) -> tuple[str, int | str]:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from whalescale.protocol.paths.health import PROBE_INTERVAL, Path
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Book, Bucket, Memory
 from whalescale.protocol.paths.table import Table
 from whalescale.protocol.paths.types import PathState
-
-#: rounds of probes to addresses that nothing came from yet
-UNHEARD_PER_S: Final = 4
-UNHEARD_BURST: Final = 64
 
 
 class Finder:
@@ -20,9 +14,9 @@ class Finder:
 
     __slots__ = ("_book", "_pins", "_table", "_unheard", "crowded", "due_at")
 
-    def __init__(self, book: Book, table: Table, pins: Pins) -> None:
+    def __init__(self, book: Book, table: Table, pins: Pins, unheard: Bucket) -> None:
         self._book, self._table, self._pins = book, table, pins
-        self._unheard = Bucket(UNHEARD_PER_S, UNHEARD_BURST)
+        self._unheard = unheard
         #: candidates wait for a number
         self.crowded = False
         #: when to look again

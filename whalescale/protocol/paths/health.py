@@ -65,6 +65,7 @@ class Path:
         "alarmed_at",
         "answered_at",
         "awaiting",
+        "away",
         "carried",
         "failed_at",
         "heard_at",
@@ -107,6 +108,8 @@ class Path:
         self.local = local
         self.remote = remote
         self.link = link
+        #: path 0: the local address is gone for now
+        self.away = False
         self.remote_link = NO_LINK
         self.source = source
         self.mtu = PmtuSearch(0, assumed=True)  # the table's owner sets the real one
@@ -198,7 +201,7 @@ class Path:
         del self.out[token]
         return token
 
-    def take_over(self, other: Path) -> None:
+    def take_over(self, other: Path, now: int) -> None:
         """`other` has the same ends: what is known of it holds here too."""
         self.state, self.validated = other.state, other.validated
         self.failed_at, self.answered_at, self.heard_at = (
@@ -210,6 +213,8 @@ class Path:
         self._min, self._min_before = other._min, other._min_before
         self.remote_link = other.remote_link
         self.probed_at = other.probed_at
+        if other.validated:
+            self.mtu.take_over(other.mtu, now)
 
     def missed(self) -> bool:
         """`next_at` is up with a heartbeat unanswered. True: that was one too many."""

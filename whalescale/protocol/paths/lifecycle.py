@@ -26,7 +26,13 @@ from whalescale.protocol.paths.health import (
 )
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.pmtu import PmtuSearch
-from whalescale.protocol.paths.probing import PROBE_DATAGRAM, RETRY_MOST, Book, Memory
+from whalescale.protocol.paths.probing import (
+    PROBE_DATAGRAM,
+    RETRY_MOST,
+    Book,
+    Buckets,
+    Memory,
+)
 from whalescale.protocol.paths.selection import Selection
 from whalescale.protocol.paths.supply import Supply
 from whalescale.protocol.paths.table import Table
@@ -65,17 +71,18 @@ class Lifecycle:
         mtu: int,
         highest: int,
         pins: Pins,
+        buckets: Buckets,
     ) -> None:
         self.settings = settings
         self.random = random
         self.mtu = mtu
         self.actions: deque[Action] = deque()
         self.table = Table(min(highest, MAX_PATHS - 1))
-        self.book = Book(port=port)
+        self.book = Book(port=port, in_use=self.table.pairs)
         self.announcer = Announcer()
         self.pins = pins
         self.supply = Supply(settings, tuner, mtu, self.actions)
-        self.finder = Finder(self.book, self.table, pins)
+        self.finder = Finder(self.book, self.table, pins, buckets.unheard)
         self.selection = Selection(self.table, self.supply, self.actions)
         #: of the probes under way: the path's number
         self.tokens: dict[bytes, int] = {}
@@ -92,6 +99,9 @@ class Lifecycle:
         path.pin = self.pins.of(path)
         if not self.active:
             path.next_at = NEVER
+        old = self.table.get(0)
+        for token in old.out if old is not None else ():
+            self.tokens.pop(token, None)
         self.table.paths[0] = path
 
     def path_due(self, path: Path, now: int) -> None:

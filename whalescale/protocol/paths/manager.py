@@ -23,7 +23,7 @@ from whalescale.protocol.paths.health import (
 )
 from whalescale.protocol.paths.lifecycle import NEVER, Lifecycle
 from whalescale.protocol.paths.pins import Pins
-from whalescale.protocol.paths.probing import PROBE_DATAGRAM, Bucket
+from whalescale.protocol.paths.probing import PROBE_DATAGRAM, Buckets
 from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
     MAX_PATHS,
@@ -40,7 +40,6 @@ from whalescale.protocol.types import Endpoint
 
 #: after the last packet of data
 BUSY_FOR: Final = 5 * NS_PER_S
-REPLIES_PER_S: Final = 50
 #: UDP payload of the shortest datagram that can have moved a path
 LEAST_DATAGRAM: Final = 32
 DEFAULT_MTU: Final = 1420
@@ -60,14 +59,17 @@ class PathManager:
         highest: int = MAX_PATHS - 1,
         pins: Pins | None = None,
         drops: Counter[str] | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         """`port`: our UDP port. `mtu`: the tunnel's, as configured: longest inner packet.
         `highest`: path number that the peer takes. `pins`: what the user said before.
+        `buckets`: the peer's; they outlive this.
         """
         #: every refused frame, by reason
         self.drops: Counter[str] = Counter() if drops is None else drops
         pins = Pins() if pins is None else pins
-        self._life = Lifecycle(settings, random, port, tuner, mtu, highest, pins)
+        self._buckets = Buckets() if buckets is None else buckets
+        self._life = Lifecycle(settings, random, port, tuner, mtu, highest, pins, self._buckets)
         self._actions = self._life.actions
         self._table = self._life.table
         self._book = self._life.book
@@ -75,8 +77,7 @@ class PathManager:
         self._supply = self._life.supply
         self._tokens = self._life.tokens
         self._pins = pins
-        self._listener = Listener()
-        self._replies = Bucket(REPLIES_PER_S, REPLIES_PER_S)
+        self._listener = Listener(self._buckets.lists)
         #: where the peer's own path numbers come from
         self._theirs: dict[int, tuple[str, Endpoint]] = {}
         self._busy_until = 0
@@ -100,6 +101,7 @@ class PathManager:
         self._announcer.stop()
         self._forget(now)
         self._update(now)
+        self._supply.lift()
 
     def peer_restarted(self, now: int) -> None:
         """The peer's epoch is another: it knows nothing of our paths, nor we of its."""
@@ -139,8 +141,11 @@ class PathManager:
             path.mtu.retarget(self._life.target(path), now)
             if path.id == 0:
                 if had is not None and path.link is None:
-                    path.local = None  # the routing table finds another
+                    path.away = True  # the routing table finds another
                     self._life.fail(path, now, "its local address is gone")
+                elif path.away and path.link is not None:
+                    path.away = False
+                    path.urge(now)
             elif path.pair not in self._book.entries:
                 self._life.release(path, now, "its local address is gone")
         self._update(now)
@@ -168,10 +173,11 @@ class PathManager:
             if path.validated and path.pair is not None:
                 self._book.observe(path.pair, path.remote_link, now)
             self._supply.remove(path)
+            self._life.selection.renew(path)
         twin = self._table.find(remote, local)
         self._life.first(remote, local, now)
         if twin is not None and twin.id:
-            self._table.paths[0].take_over(twin)
+            self._table.paths[0].take_over(twin, now)
             if not twin.used:
                 self._life.release(twin, now)
         self._update(now)
@@ -287,6 +293,7 @@ class PathManager:
             self._supply.settings(settings, self._table, now)
             if not settings.enabled:
                 self._forget(now)
+                self._supply.lift()
         if mtu is not None and mtu != self._life.mtu:
             self._life.mtu = self._supply.mtu = mtu
             for path in self._table:
@@ -335,7 +342,7 @@ class PathManager:
         """Call when `deadline` is up; too early or too late does no harm."""
         if not self._life.active:
             return
-        self._book.expire(now, [p.pair for p in self._table if p.pair is not None])
+        self._book.expire(now)
         self._update(now)
         for _ in range(4):  # one path's failure makes others due
             due = [p for p in self._table if p.next_at <= now or p.mtu_due(now)]
@@ -407,6 +414,9 @@ class PathManager:
             if memory is not None:
                 memory.heard(datagram_bytes, now)
         elif pair is not None and self._life.active and self._life.settings.enabled:
+            if pair not in self._book.observed and not self._buckets.new_pairs.take(now):
+                self._count("path_rate")
+                return None
             memory = self._book.observe(pair, link, now)
             if memory is None:
                 self._count("path_address")
@@ -438,7 +448,7 @@ class PathManager:
             raise ControlError("probe_path")
         if datagram_bytes < PROBE_DATAGRAM:
             raise ControlError("probe_short")
-        if not self._replies.take(now):
+        if not self._buckets.replies.take(now):
             raise ControlError("probe_rate")
         if not self._life.may_send(path, PROBE_DATAGRAM):
             raise ControlError("probe_credit")

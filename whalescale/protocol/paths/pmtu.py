@@ -54,6 +54,11 @@ class PmtuSearch:
         self.searching = self.target > BASE
         self.due_at = now if self.searching else None
 
+    def take_over(self, other: PmtuSearch, now: int) -> None:
+        """`other` is of a path with the same ends: what it found holds, and is looked at again."""
+        self.confirmed = min(other.confirmed, self.target)
+        self.start(now)
+
     def suspect(self, now: int) -> None:
         """Long datagrams may get lost: only the base is sure until a probe is answered."""
         self.confirmed = min(BASE, self.target)

@@ -6,8 +6,8 @@ addresses that the authenticated peer or the user named; those are paced, counte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
@@ -32,6 +32,19 @@ AMPLIFICATION: Final = 3
 CREDIT_MOST: Final = 4096
 MAX_OBSERVED: Final = 16
 OBSERVED_FOR: Final = 300 * NS_PER_S
+#: pairs that the peer sends over and that are new: each makes all the candidates anew
+NEW_PAIRS_PER_S: Final = 4
+NEW_PAIRS_BURST: Final = 16
+#: rounds of probes to addresses that nothing came from yet
+UNHEARD_PER_S: Final = 4
+UNHEARD_BURST: Final = 64
+REPLIES_PER_S: Final = 50
+#: address lists taken; three at once, since they may bunch up on the way
+LISTS_PER_S: Final = 1
+LISTS_BURST: Final = 3
+#: times that paths begin anew: the peer speaks of them (again), or its epoch is another
+STARTS_PER_S: Final = 1
+STARTS_BURST: Final = 3
 
 
 class Bucket:
@@ -53,6 +66,20 @@ class Bucket:
             return False
         self._tokens -= 1
         return True
+
+
+class Buckets:
+    """What one peer can make us do. They outlive its path managers, and who begins anew again and
+    again gets no more of it."""
+
+    __slots__ = ("lists", "new_pairs", "replies", "starts", "unheard")
+
+    def __init__(self) -> None:
+        self.starts = Bucket(STARTS_PER_S, STARTS_BURST)
+        self.lists = Bucket(LISTS_PER_S, LISTS_BURST)
+        self.new_pairs = Bucket(NEW_PAIRS_PER_S, NEW_PAIRS_BURST)
+        self.unheard = Bucket(UNHEARD_PER_S, UNHEARD_BURST)
+        self.replies = Bucket(REPLIES_PER_S, REPLIES_PER_S)
 
 
 @dataclass(slots=True)
@@ -115,6 +142,8 @@ class Book:
     announced: tuple[Entry, ...] = ()
     observed: dict[Pair, Observed] = field(default_factory=dict)
     entries: dict[Pair, Memory] = field(default_factory=dict)
+    #: of the paths there are: those are not forgotten to make room
+    in_use: Callable[[], Collection[Pair]] = tuple
 
     def link_of(self, local: Endpoint | None) -> LocalLink | None:
         """The link that has this address."""
@@ -151,7 +180,7 @@ class Book:
         ]
         old = self.entries
         self.entries = {}
-        for candidate in candidates(self.links, self.port, remotes):
+        for candidate in candidates(self.links, self.port, remotes, self.in_use()):
             memory = old.get(candidate.pair)
             if memory is None:
                 memory = Memory(candidate, now)
@@ -168,20 +197,25 @@ class Book:
             if not reachable(pair[1]):
                 return None
             while len(self.observed) >= MAX_OBSERVED:
-                del self.observed[min(self.observed, key=lambda p: self.observed[p].at)]
+                keep = self.in_use()
+                spare = [p for p in self.observed if p not in keep] or list(self.observed)
+                del self.observed[min(spare, key=lambda p: self.observed[p].at)]
             self.observed[pair] = Observed(*pair, now, link)
         else:
             known.at = now
             if link != NO_LINK:
                 known.link = link
         memory = self.entries.get(pair)
-        if memory is None or (link not in (NO_LINK, memory.candidate.remote_link)):
+        if memory is None:
             self.refresh(now)
             memory = self.entries.get(pair)
+        elif link not in (NO_LINK, memory.candidate.remote_link):
+            memory.candidate = replace(memory.candidate, remote_link=link)
         return memory
 
-    def expire(self, now: int, keep: Sequence[Pair]) -> None:
+    def expire(self, now: int) -> None:
         """Forget what was observed long ago."""
+        keep = self.in_use()
         old = [
             pair
             for pair, o in self.observed.items()

@@ -48,6 +48,13 @@ class Selection:
             self._actions.append(SetPaths(self._table.specs(path), self._scheduling(path)))
             self._actions.append(RescuePath(path.id))
 
+    def renew(self, path: Path) -> None:
+        """Before another path takes the number: for the data plane it is gone in between, so that
+        nothing that was counted, and nothing that is in flight, goes to the new one."""
+        paths = tuple(spec for spec in self._table.specs() if spec.id != path.id)
+        self._said = SetPaths(paths, self._scheduling(path))
+        self._actions.append(self._said)
+
     def tell(self) -> None:
         """To the data plane, if there is anything new."""
         if not self._table.paths:

@@ -22,7 +22,8 @@ from whalescale.protocol.paths.types import (
     TunePeer,
 )
 
-#: IPv6 needs this much (RFC 8200 section 5): a path that carries less takes what fits
+#: IPv6 needs this much (RFC 8200 section 5), and the kernel takes it down where there is less: a
+#: path that carries less takes what fits
 LEAST_PACKET: Final = 1280
 #: so much loss while probes are answered: the long datagrams may be what is lost
 BLACK_HOLE_LOSS: Final = 0.5
@@ -56,6 +57,7 @@ class Supply:
         self._tuned: set[int] = set()
         self._params: dict[int, PathParams] = {}
         self._peer: PeerParams | None = None
+        #: as last told; None: paths take what is configured
         self._limit: int | None = None
         self._samples: dict[int, PathSample] = {}
 
@@ -134,9 +136,16 @@ class Supply:
         settled = [p.mtu.max_packet for p in used if not p.mtu.searching]
         if not settled or (len(settled) < len(used) and min(settled) >= (self._limit or self.mtu)):
             return
-        roomy = [m for m in settled if m >= LEAST_PACKET]
-        limit = min(min(roomy) if roomy else max(settled), self.mtu)
-        if limit != (self._limit if self._limit is not None else self.mtu):
+        self._tell_limit(min((m for m in settled if m >= LEAST_PACKET), default=LEAST_PACKET))
+
+    def lift(self) -> None:
+        """The paths end: none of them limits the tunnel any more."""
+        self._tell_limit(None)
+
+    def _tell_limit(self, limit: int | None) -> None:
+        if limit is not None and limit >= self.mtu:
+            limit = None
+        if limit != self._limit:
             self._limit = limit
             self._actions.append(PacketLimit(limit))
 

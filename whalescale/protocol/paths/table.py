@@ -47,6 +47,9 @@ class Table:
     def has(self, pair: Pair) -> bool:
         return any(path.pair == pair for path in self.paths.values())
 
+    def pairs(self) -> set[Pair]:
+        return {path.pair for path in self.paths.values() if path.pair is not None}
+
     def free_number(self, now: int) -> int | None:
         for number in range(1, self._highest + 1):
             if number not in self.paths and self._rested.get(number, 0) <= now:
@@ -90,7 +93,7 @@ class Table:
         return tuple(
             PathSpec(
                 p.id,
-                p.local,
+                None if p.away else p.local,
                 p.remote,
                 p.link.ifindex if p.link is not None else 0,
                 p.used and p is not without,

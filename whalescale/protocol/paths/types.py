@@ -195,9 +195,10 @@ class PathEvent:
 
 @dataclass(frozen=True, slots=True)
 class PacketLimit:
-    """The longest inner packet that every usable path takes; the tunnel's MTU follows."""
+    """The longest inner packet that every usable path takes, 1,280 at least; the tunnel's MTU
+    follows. None: what is configured."""
 
-    max_packet: int
+    max_packet: int | None
 
 
 Action = SetPaths | TunePath | TunePeer | SendPathControl | RescuePath | PathEvent | PacketLimit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from whalescale.protocol.paths.announce import Announcer, Listener
 from whalescale.protocol.paths.frames import NO_LINK, Announce, Entry, EntryKind
+from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Endpoint
 
@@ -53,11 +54,24 @@ def test_what_a_nat_makes_of_an_address_is_announced_too():
     announcer.begin(0)
     announcer.update((ETH,), 51820, (("eth0", Endpoint("203.0.113.9", 4000)),), 0)
     entries = announcer.next(0).entries
-    assert entries[1] == Entry(Endpoint("203.0.113.9", 4000), EntryKind.OBSERVED, 0)
+    assert entries[0] == Entry(Endpoint("203.0.113.9", 4000), EntryKind.OBSERVED, 0)
+
+
+def test_what_helps_most_is_announced_first():
+    """There is room for sixteen."""
+    ips = [f"fe80::{k}" for k in range(1, 9)] + [f"10.0.0.{k}" for k in range(1, 9)]
+    links = [LocalLink(ip, 2, "eth0", 1500, ip.startswith("fe80")) for ip in [*ips, "2600::1"]]
+    announcer = Announcer()
+    announcer.begin(0)
+    announcer.update(tuple(links), 51820, (("eth0", Endpoint("203.0.113.9", 4000)),), 0)
+    said = [e.endpoint.ip for e in announcer.next(0).entries]
+    assert said[:2] == ["203.0.113.9", "2600::1"]
+    assert said[2:10] == ips[8:]
+    assert said[10:] == ips[:6]
 
 
 def test_a_list_is_taken_once_and_never_an_older_one():
-    listener = Listener()
+    listener = Listener(Buckets().lists)
     entry = Entry(Endpoint("10.0.0.1", 1), EntryKind.INTERFACE, 0)
     assert listener.take(Announce(250, (entry,)), 0) == ((entry,), "announce_address", 0)
     assert listener.take(Announce(250, ()), 10 * S)[0] is None
@@ -68,7 +82,7 @@ def test_a_list_is_taken_once_and_never_an_older_one():
 
 
 def test_a_flood_and_bad_addresses_are_counted():
-    listener = Listener()
+    listener = Listener(Buckets().lists)
     refused = [listener.take(Announce(n, ()), 0)[1:] for n in range(10)]
     assert refused[3:] == [("announce_rate", 1)] * 7
     bad = tuple(Entry(Endpoint(ip, 1)) for ip in ("127.0.0.1", "224.0.0.9", "::", "10.0.0.1"))

@@ -11,6 +11,8 @@ from whalescale.protocol.paths.candidates import (
     candidates,
     reachable,
 )
+from whalescale.protocol.paths.frames import NO_LINK
+from whalescale.protocol.paths.probing import MAX_OBSERVED, Book
 from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Endpoint
 
@@ -98,6 +100,59 @@ def test_at_most_sixty_four():
     links = [local(f"10.{k}.0.1", k + 2, f"eth{k}") for k in range(20)]
     remotes = [announced(f"10.{k}.0.2", k % 15) for k in range(16)]
     assert len(candidates(links, PORT, remotes)) == MAX_CANDIDATES
+
+
+def test_those_in_use_are_not_cut():
+    links = [local(f"10.{k}.0.1", k + 2, f"eth{k}") for k in range(20)]
+    remotes = [announced(f"10.{k}.0.2", k % 15) for k in range(16)]
+    everything = [("10.19.0.1", Endpoint(f"10.{k}.0.2", PORT)) for k in range(16)]
+    first = {c.pair for c in candidates(links, PORT, remotes)}
+    keep = [pair for pair in everything if pair not in first]
+    assert keep
+    kept = candidates(links, PORT, remotes, keep)
+    assert len(kept) == MAX_CANDIDATES
+    assert {c.pair for c in kept} >= set(keep)
+    assert kept[0].pair == candidates(links, PORT, remotes)[0].pair
+
+
+def test_announced_link_local_addresses_come_last():
+    links = [local("fe80::1"), local("2600::5"), local("192.168.1.5")]
+    remotes = [
+        announced("fe80::7", 1),
+        announced("10.0.0.7", 1),  # the second best of this interface goes before it too
+        announced("2601::7", 1),
+        Remote(Endpoint("fe80::8", PORT, 2), Source.OBSERVED, 2, "fe80::1"),
+    ]
+    assert [remote for _, remote in found(links, remotes)] == [
+        "fe80::8",
+        "2601::7",
+        "10.0.0.7",
+        "fe80::7",
+    ]
+
+
+def test_another_link_of_a_known_pair_is_noted_and_no_more(monkeypatch):
+    book = Book(links=(local("10.0.0.1"), local("10.0.0.3", 3, "eth1")), port=PORT)
+    pair = ("10.0.0.1", Endpoint("10.0.0.2", 999))
+    memory = book.observe(pair, 3, 0)
+    assert memory.candidate.remote_link == 3
+    monkeypatch.setattr(Book, "refresh", lambda *_: pytest.fail("all candidates anew"))
+    for link in (4, 5, NO_LINK):
+        assert book.observe(pair, link, 1) is memory
+    assert memory.candidate.remote_link == 5
+    monkeypatch.undo()
+    book.refresh(2)
+    assert book.entries[pair].candidate.remote_link == 5
+
+
+def test_observed_pairs_that_are_paths_stay():
+    keep = ("10.0.0.1", Endpoint("10.0.0.2", 1))
+    book = Book(links=(local("10.0.0.1"),), port=PORT, in_use=lambda: {keep})
+    for port in range(1, 100):
+        book.observe(("10.0.0.1", Endpoint("10.0.0.2", port)), NO_LINK, port)
+    assert len(book.observed) == MAX_OBSERVED
+    assert keep in book.entries
+    assert book.entries[keep].candidate.source is Source.OBSERVED
 
 
 def test_an_observed_pair_is_of_the_address_that_it_was_seen_at():

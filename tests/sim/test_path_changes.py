@@ -1,0 +1,155 @@
+"""What becomes of a peer's paths, limits and budgets when something else begins or ends."""
+
+from __future__ import annotations
+
+from pathworld import MTU, PORT, SECOND, PathWorld, link
+
+from whalescale.protocol.paths.frames import Announce, Entry, EntryKind, encode_announce
+from whalescale.protocol.paths.probing import NEW_PAIRS_BURST, NEW_PAIRS_PER_S
+from whalescale.protocol.paths.supply import LEAST_PACKET
+from whalescale.protocol.paths.types import MultipathSettings, PathState, SetPaths
+from whalescale.protocol.types import Endpoint
+
+
+def subnets(count, **way):
+    world = PathWorld(1, count, count)
+    for k in range(count):
+        world.join(f"10.{k}.0.1", f"10.{k}.0.2", **(way if k == count - 1 else {}))
+    world.a.busy = world.b.busy = True
+    world.begin()
+    return world
+
+
+def actions(side):
+    """What the manager wants now; the world is told as well."""
+    wanted = list(side.manager._actions)
+    side.drain()
+    return wanted
+
+
+def test_the_tunnel_never_takes_less_than_ipv6_needs():
+    world = subnets(1, mtu=1300)
+    world.run(10)
+    (status,) = world.a.manager.status()
+    assert status.max_packet < LEAST_PACKET
+    assert world.a.limit == LEAST_PACKET
+
+
+def test_a_limit_ends_with_the_paths_and_comes_back_with_them():
+    world = subnets(2, mtu=1400)
+    world.run(10)
+    found = world.a.limit
+    assert found < MTU
+    world.a.manager.session_ended(world.now)
+    world.a.drain()
+    assert world.a.limit == MTU
+    world.a.manager.session_started(world.now)
+    world.a.drain()
+    world.run(10)
+    assert world.a.limit == found
+
+
+def test_a_limit_ends_when_paths_are_switched_off():
+    world = subnets(2, mtu=1400)
+    world.run(10)
+    assert world.a.limit < MTU
+    world.a.manager.set_settings(MultipathSettings(enabled=False), world.now)
+    world.a.drain()
+    assert world.a.limit == MTU
+
+
+def test_path_0_waits_for_its_local_address():
+    world = subnets(2)
+    world.run(2)
+    links = world.a.links
+    world.a.links = links[1:]
+    world.a.manager.set_locals(world.a.links, world.now)
+    world.a.drain()
+    # The data plane leaves the source to the routing table; the manager knows it still.
+    assert world.a.specs[0].local is None
+    assert world.a.manager.status()[0].local == Endpoint("10.0.0.1", PORT)
+    world.run(5)
+    world.a.links = links
+    world.a.manager.set_locals(links, world.now)
+    world.a.drain()
+    world.run(2)
+    assert world.a.specs[0].local == Endpoint("10.0.0.1", PORT)
+    assert [s.state for s in world.a.manager.status()] == [PathState.HEALTHY] * 2
+    assert len(world.a.used) == 2
+
+
+def test_path_0_moves_to_another_path_with_what_is_known_of_it():
+    world = subnets(2, mtu=1400)
+    world.run(10)
+    manager = world.a.manager
+    known = manager.status()[1]
+    assert known.max_packet < 1400
+    manager.primary(known.remote, known.local, world.now)
+    wanted = [a for a in actions(world.a) if isinstance(a, SetPaths)]
+    # Gone in between: what is counted and in flight under number 0 is the old path's.
+    assert [p.id for p in wanted[0].paths] == [1]
+    assert wanted[0].schedule
+    assert wanted[-1].paths[0].id == 0
+    assert wanted[-1].paths[0].remote == known.remote
+    first = manager.status()[0]
+    assert (first.state, first.max_packet) == (PathState.HEALTHY, known.max_packet)
+    assert manager._table.paths[0].mtu.searching
+    out = [token for path in manager._table for token in path.out]
+    assert set(manager._tokens) <= set(out)
+
+
+def test_probes_of_a_first_path_that_moved_are_forgotten():
+    world = subnets(1)
+    world.run(0.005)
+    assert world.a.manager._tokens
+    for k in range(100):
+        world.a.manager.primary(Endpoint("10.0.0.9", 1000 + k), None, world.now)
+    out = [token for path in world.a.manager._table for token in path.out]
+    assert set(world.a.manager._tokens) == set(out)
+
+
+def test_new_pairs_are_taken_at_a_rate():
+    world = subnets(1)
+    world.run(2)
+    manager, here = world.a.manager, Endpoint("10.0.0.1", PORT)
+    refreshes = 0
+    refresh = manager._book.__class__.refresh
+
+    def counted(book, now, *, anew=False):
+        nonlocal refreshes
+        refreshes += book is manager._book
+        refresh(book, now, anew=anew)
+
+    manager._book.__class__.refresh = counted
+    try:
+        for k in range(1000):
+            manager.path_moved(3, Endpoint("10.0.0.2", 1000 + k), here, world.now)
+            if k % 100 == 99:
+                world.now += SECOND
+    finally:
+        manager._book.__class__.refresh = refresh
+    most = NEW_PAIRS_BURST + 10 * NEW_PAIRS_PER_S
+    assert manager.drops["path_rate"] >= 1000 - most
+    assert refreshes <= most
+    world.a.drain()
+    world.run(5)
+    assert len(world.a.used) == 1
+
+
+def test_paths_in_use_are_not_crowded_out_by_announced_addresses():
+    world = subnets(2)
+    for k in range(2, 9):  # many links here and addresses there
+        world.a.links.append(link(f"10.{k}.0.1", k, f"eth{k}"))
+    world.a.manager.set_locals(world.a.links, world.now)
+    world.a.drain()
+    world.run(2)
+    before = world.a.used
+    assert len(before) == 2
+    places = [(f"10.1.0.{100 + k}", 1) for k in range(14)] + [("10.1.0.2", 1), ("10.0.0.2", 0)]
+    entries = (Entry(Endpoint(ip, PORT), EntryKind.INTERFACE, number) for ip, number in places)
+    frame = encode_announce(Announce(100, tuple(entries)))
+    at = Endpoint("10.0.0.2", PORT), Endpoint("10.0.0.1", PORT)
+    world.a.manager.receive(frame, 0, *at, 400, world.now)
+    world.a.drain()
+    assert len(world.a.manager._book.entries) == 64
+    assert world.a.used == before

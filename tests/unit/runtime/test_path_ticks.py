@@ -1,0 +1,161 @@
+"""How often which peer's paths are looked at, and what the tunnel may carry."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
+from whalescale.protocol.paths.types import PacketLimit, PathSample, PathSpec, SetPaths
+from whalescale.protocol.types import Endpoint
+from whalescale.runtime import multipath as module
+from whalescale.runtime.multipath import Multipath
+
+
+class Bench:
+    """Node, loop and data plane at once: `packets` is what the last counted, by peer."""
+
+    def __init__(self, peers: int) -> None:
+        self.now = 100 * NS_PER_S
+        self.packets: Counter[int] = Counter()
+        self.looks: Counter[int] = Counter()
+        self.samples: Counter[int] = Counter()
+        self.broken: set[int] = set()
+        self.faults: list[str] = []
+        self.limits: list[int | None] = []
+        self._due: tuple[int, Callable[[], None]] | None = None
+        #: packets a second of a peer
+        self.rates: dict[int, int] = {}
+        numbers = {handle: handle for handle in range(peers)}
+        engine: Any = SimpleNamespace(mtu=1420)
+        self.multipath = Multipath(cast(Any, self), engine, numbers, lambda: self.now)
+        self.multipath._paths = cast(Any, self)
+        self.multipath.on_fault = lambda what, _: self.faults.append(what)
+        self.multipath.on_limit = self.limits.append
+        spec = PathSpec(0, None, Endpoint("192.0.2.1", 51820), 0, usable=True)
+        for handle in numbers:
+            self.multipath.prepare(handle, handle, reset=False)
+            self.multipath.apply(handle, handle, SetPaths((spec,), schedule=False))
+        self.multipath.start(cast(Any, self))
+
+    # the loop
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Any:
+        assert delay > 0
+        self._due = (self.now + int(delay * NS_PER_S), call)
+        return SimpleNamespace(cancel=lambda: None)
+
+    def run(self, seconds: float) -> None:
+        end = self.now + int(seconds * NS_PER_S)
+        while self._due is not None and self._due[0] <= end:
+            at, call = self._due
+            for handle, rate in self.rates.items():
+                self.packets[handle] += rate * (at - self.now) // NS_PER_S
+            self.now, self._due = at, None
+            call()
+        self.now = end
+
+    # the data plane
+
+    def prepare(self, number: int, packet_bytes: int, *, reset: bool) -> None:
+        assert packet_bytes == self.multipath.longest_mtu
+
+    def set_paths(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def path_activity(self, number: int) -> int:
+        self.looks[number] += 1
+        return self.packets[number]
+
+    def path_counters(self, number: int, ids: frozenset[int]) -> dict[int, tuple[int, ...]]:
+        return dict.fromkeys(ids, ())
+
+    # the node
+
+    def path_samples(self, handle: int, samples: dict[int, PathSample], now: int) -> None:
+        assert samples == {0: PathSample()}
+        assert now == self.now
+        self.samples[handle] += 1
+        if handle in self.broken:
+            raise ValueError("a fault")
+
+
+def test_one_busy_peer_does_not_hurry_a_thousand_idle_ones() -> None:
+    bench = Bench(1001)
+    bench.rates[500] = 10_000
+    bench.run(10)
+    # 20 ms for three seconds, 40 ms from then on
+    assert 300 <= bench.samples.pop(500) <= 335
+    bench.looks.pop(500)
+    assert max(bench.looks.values()) <= 42
+    assert 300 <= sum(bench.samples.values()) <= 8 * 42
+    assert max(bench.samples.values()) == 1  # by turns
+
+
+def test_few_idle_peers_are_sampled_each_second() -> None:
+    bench = Bench(20)
+    bench.run(20)
+    assert all(15 <= bench.samples[handle] <= 21 for handle in range(20))
+
+
+def test_a_peer_lingers_and_then_is_idle() -> None:
+    bench = Bench(2)
+    bench.rates[0] = 1000
+    bench.run(10)
+    bench.rates.clear()
+    before = bench.samples[0]
+    bench.run(2)
+    assert 45 <= bench.samples[0] - before <= 55
+    before = bench.samples[0]
+    bench.run(10)
+    assert 7 <= bench.samples[0] - before <= 13
+
+
+def test_a_trickle_is_sampled_as_it_comes() -> None:
+    bench = Bench(1)
+    bench.rates[0] = 8  # one or two each look
+    bench.run(10)
+    assert 38 <= bench.samples[0] <= 42
+
+
+def test_a_peer_whose_samples_fail_ends_nobody_elses() -> None:
+    bench = Bench(3)
+    bench.broken.add(0)
+    bench.rates.update({0: 1000, 1: 1000})
+    bench.run(10)
+    assert bench.samples[1] >= 300
+    assert bench.samples[2] >= 7
+    assert len(bench.faults) == bench.samples[0]
+    assert set(bench.faults) == {"path samples"}
+    assert bench.samples[0] <= 42  # it fails no more often than an idle one is looked at
+
+
+def test_the_tunnel_follows_the_least_limit_and_is_raised_late() -> None:
+    bench = Bench(3)
+    for handle, limit in ((0, 1400), (1, 1300), (2, 1350)):
+        bench.multipath.apply(handle, handle, PacketLimit(limit))
+    assert bench.limits == [1400, 1300]
+    # That a peer schedules no more is no word on its limit.
+    bench.multipath.apply(1, 1, SetPaths((), schedule=False))
+    bench.run(120)
+    assert bench.limits == [1400, 1300]
+    bench.multipath.apply(1, 1, PacketLimit(None))
+    assert bench.multipath.limit == 1350
+    bench.multipath.apply(0, 0, PacketLimit(None))
+    bench.multipath.forget(2)
+    bench.run(1)
+    assert bench.limits == [1400, 1300, 1350, None]
+    bench.multipath.apply(0, 0, PacketLimit(1290))
+    bench.multipath.apply(0, 0, PacketLimit(None))
+    bench.run(module.RAISE_AFTER / NS_PER_S - 1)
+    assert bench.multipath.limit == 1290
+    bench.run(2)
+    assert bench.multipath.limit is None
+
+
+def test_the_first_look_comes_at_once() -> None:
+    bench = Bench(1)
+    bench.run(10 * NS_PER_MS / NS_PER_S)
+    assert bench.looks[0] == 1
