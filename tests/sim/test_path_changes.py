@@ -35,6 +35,24 @@ def test_the_tunnel_never_takes_less_than_ipv6_needs():
     assert world.a.limit == LEAST_PACKET
 
 
+def test_one_path_over_ipv6_takes_what_wireguard_does():
+    """1,420 and 32 and 48 make 1,500: longer packets than 1,412 go without a data frame."""
+    world = PathWorld(1, 2, 2)
+    for side, host in ((world.a, 1), (world.b, 2)):
+        side.links = [k._replace(ip=f"fd0{n}::{host}") for n, k in enumerate(side.links)]
+    world.join("fd00::1", "fd00::2")
+    second = world.join("fd01::1", "fd01::2", up=False)
+    world.a.busy = world.b.busy = True
+    world.begin("fd00::1", "fd00::2")
+    world.run(5)
+    assert world.a.manager.status()[0].max_packet == MTU - 8
+    assert world.a.limit == MTU
+    second.up = True
+    world.run(60)
+    assert len(world.a.used) == 2
+    assert world.a.limit == MTU - 8
+
+
 def test_a_limit_ends_with_the_paths_and_comes_back_with_them():
     world = subnets(2, mtu=1400)
     world.run(10)

@@ -19,6 +19,8 @@ GRAIN: Final = 16
 RAISE_INTERVAL: Final = 600 * NS_PER_S
 #: data header, transport header and tag around a packet (docs/multipath.md section 3)
 OVERHEAD: Final = 8 + 16 + 16
+#: ... around one that goes as WireGuard sends it
+PLAIN_OVERHEAD: Final = 16 + 16
 OUTER_IPV4: Final = 20 + 8
 OUTER_IPV6: Final = 40 + 8
 

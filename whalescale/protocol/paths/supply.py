@@ -8,6 +8,7 @@ from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.health import Path
+from whalescale.protocol.paths.pmtu import PLAIN_OVERHEAD
 from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
     Action,
@@ -133,10 +134,19 @@ class Supply:
     def limit(self, paths: Iterable[Path]) -> None:
         """The tunnel's MTU: what every path in use carries. While one searches nothing is said."""
         used = [p for p in paths if p.used]
-        settled = [p.mtu.max_packet for p in used if not p.mtu.searching]
+        alone = not any(p.id for p in used)
+        settled = [self._room(p, alone) for p in used if not p.mtu.searching]
         if not settled or (len(settled) < len(used) and min(settled) >= (self._limit or self.mtu)):
             return
         self._tell_limit(min((m for m in settled if m >= LEAST_PACKET), default=LEAST_PACKET))
+
+    def _room(self, path: Path, alone: bool) -> int:
+        """The longest packet that the path takes. Over IPv6 path 0 alone sends those plain that a
+        data frame around them would make too long."""
+        plain = alone and ":" in path.remote.ip
+        if plain and path.mtu.confirmed >= self.mtu + PLAIN_OVERHEAD:
+            return self.mtu
+        return path.mtu.max_packet
 
     def lift(self) -> None:
         """The paths end: none of them limits the tunnel any more."""
