@@ -57,6 +57,8 @@ FAILED_MOST: Final = 300 * NS_PER_S
 BRIEF: Final = NS_PER_S // 2
 #: ... but two of them so close to each other may be datagrams too long for the path
 ALARMS: Final = 10 * NS_PER_S
+#: unanswered probes prove nothing so soon after an answer where no other link is
+OVERLOADED: Final = 5 * NS_PER_S
 
 
 class Lifecycle:
@@ -104,6 +106,19 @@ class Lifecycle:
             self.tokens.pop(token, None)
         self.table.paths[0] = path
 
+    def _overloaded(self, path: Path, now: int) -> bool:
+        """The path answered lately, and all that could take its place runs over the same link.
+
+        A full link or host loses probes too. To leave for another address of the same link helps
+        nothing, and the new path would begin with the least rate.
+        """
+        if not path.used or path.answered_at is None or now - path.answered_at > OVERLOADED:
+            return False
+        return not any(
+            other is not path and other.alive and other.interface != path.interface
+            for other in self.table
+        )
+
     def path_due(self, path: Path, now: int) -> None:
         if path.state is PathState.PROBING:
             if path.given_up(self.finder.crowded, now):
@@ -124,8 +139,9 @@ class Lifecycle:
             if path.row and path.answered_at is not None and now - path.answered_at > 2 * NS_PER_S:
                 path.row = 0
         elif path.missed():
-            self.fail(path, now, "no answer")
-            return
+            if not self._overloaded(path, now):
+                self.fail(path, now, "no answer")
+                return
         elif path.keep_alive(self.busy, now):
             heartbeat = Heartbeat(path.id, now // 1000)
             self.actions.append(SendPathControl(path.id, frames.encode_heartbeat(heartbeat)))
