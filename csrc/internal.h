@@ -19,6 +19,7 @@
 #include "aead.h"
 #include "allowedips.h"
 #include "coalesce.h"
+#include "counters.h"
 #include "multipath.h"
 #include "replay.h"
 #include "whalescale.h"
@@ -34,12 +35,6 @@
 #define WS_TUN_READS 32 /* per turn, so that neither direction starves the other */
 
 #define WS_SECOND_NS 1000000000ULL
-
-/* Counters are written by one thread and read by others: plain adds, no torn values. */
-#define ws_add(counter, n)                                                                         \
-	__atomic_store_n(&(counter), __atomic_load_n(&(counter), __ATOMIC_RELAXED) + (n),          \
-			 __ATOMIC_RELAXED)
-#define ws_set(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
 
 struct ws_worker;
 struct ws_peer;

@@ -40,8 +40,7 @@ static void copy_words(void *to, const void *from, size_t bytes)
 	const word *in = from;
 
 	for (size_t i = 0; i < bytes / 8; i++)
-		__atomic_store_n(&out[i], __atomic_load_n(&in[i], __ATOMIC_RELAXED),
-				 __ATOMIC_RELAXED);
+		ws_set(out[i], ws_get(in[i]));
 }
 
 static void delivered(void *arg, uint8_t *packet, size_t len, uint32_t flags)
@@ -128,14 +127,14 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 		mp->tx[i].acked_count = 0;
 		mp->tx[i].suspended = mp->tx[i].told = false;
 		mp->sched.paths[i].in_flight_bytes = 0;
-		mp_set(stats->acked_datagrams, 0);
-		mp_set(stats->acked_bytes, 0);
-		mp_set(stats->acked_arrived_us, 0);
-		mp_set(stats->in_flight_bytes, 0);
-		mp_set(stats->rx_datagrams, 0);
-		mp_set(stats->rx_bytes, 0);
-		mp_set(stats->rx_packets, 0);
-		mp_set(stats->rx_highest, 0);
+		ws_set(stats->acked_datagrams, 0);
+		ws_set(stats->acked_bytes, 0);
+		ws_set(stats->acked_arrived_us, 0);
+		ws_set(stats->in_flight_bytes, 0);
+		ws_set(stats->rx_datagrams, 0);
+		ws_set(stats->rx_bytes, 0);
+		ws_set(stats->rx_packets, 0);
+		ws_set(stats->rx_highest, 0);
 	}
 	mp_load(mp);
 	ws_multipath_pump(mp, now_ns);
@@ -259,7 +258,7 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 	mp->present = present;
 	mp->usable = usable & present;
 	mp->schedule = schedule;
-	mp_set(mp->stats.scheduling, schedule);
+	ws_set(mp->stats.scheduling, schedule);
 	mp_load(mp);
 	ws_multipath_pump(mp, now_ns);
 }
@@ -280,20 +279,20 @@ static void publish_reorder(struct ws_multipath *mp)
 	const struct ws_reorder_stats *from = ws_reorder_stats(mp->reorder);
 	struct ws_multipath_stats *to = &mp->stats;
 
-	mp_set(to->delivered, from->delivered);
-	mp_set(to->in_order, from->in_order);
-	mp_set(to->held, from->held);
-	mp_set(to->gaps, from->gaps);
-	mp_set(to->gaps_filled, from->gaps_filled);
-	mp_set(to->skipped, from->skipped);
-	mp_set(to->skipped_full, from->skipped_full);
-	mp_set(to->late, from->late);
-	mp_set(to->duplicates, from->duplicates);
-	mp_set(to->refused, from->refused);
-	mp_set(to->wait_us, from->wait_us);
-	mp_set(to->wait_max_us, from->wait_max_us);
-	mp_set(to->depth, from->depth);
-	mp_set(to->depth_max, from->depth_max);
+	ws_set(to->delivered, from->delivered);
+	ws_set(to->in_order, from->in_order);
+	ws_set(to->held, from->held);
+	ws_set(to->gaps, from->gaps);
+	ws_set(to->gaps_filled, from->gaps_filled);
+	ws_set(to->skipped, from->skipped);
+	ws_set(to->skipped_full, from->skipped_full);
+	ws_set(to->late, from->late);
+	ws_set(to->duplicates, from->duplicates);
+	ws_set(to->refused, from->refused);
+	ws_set(to->wait_us, from->wait_us);
+	ws_set(to->wait_max_us, from->wait_max_us);
+	ws_set(to->depth, from->depth);
+	ws_set(to->depth_max, from->depth_max);
 }
 
 void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes)
@@ -346,12 +345,12 @@ void ws_multipath_forget(struct ws_multipath *mp)
 	mp->queue_bytes = 0;
 	mp->resend_head = mp->resend_tail;
 	mp->pump_ns = UINT64_MAX;
-	mp_set(mp->stats.queue_packets, 0);
-	mp_set(mp->stats.queue_bytes, 0);
+	ws_set(mp->stats.queue_packets, 0);
+	ws_set(mp->stats.queue_bytes, 0);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		mp->tx[i].acked = mp->tx[i].next_number;
 		mp->sched.paths[i].in_flight_bytes = 0;
-		mp_set(mp->stats.paths[i].in_flight_bytes, 0);
+		ws_set(mp->stats.paths[i].in_flight_bytes, 0);
 	}
 	mp->ack_wanted = false;
 	mp->ack_repeats = 0;

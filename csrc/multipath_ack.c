@@ -47,11 +47,11 @@ static void note_rtt(struct ws_path_stats *stats, uint32_t rtt_us)
 		rttvar = (uint32_t)((3ULL * rttvar + off) / 4);
 		srtt = (uint32_t)((7ULL * srtt + rtt_us) / 8);
 	}
-	mp_set(stats->rtt_us, rtt_us);
-	mp_set(stats->srtt_us, srtt ? srtt : 1);
-	mp_set(stats->rttvar_us, rttvar);
+	ws_set(stats->rtt_us, rtt_us);
+	ws_set(stats->srtt_us, srtt ? srtt : 1);
+	ws_set(stats->rttvar_us, rttvar);
 	if (!stats->rtt_min_us || rtt_us < stats->rtt_min_us)
-		mp_set(stats->rtt_min_us, rtt_us ? rtt_us : 1);
+		ws_set(stats->rtt_min_us, rtt_us ? rtt_us : 1);
 }
 
 static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entry, uint64_t now_ns)
@@ -64,25 +64,25 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 	uint64_t in_flight, seq;
 	bool moved;
 
-	mp_add(stats->acks, 1);
+	ws_add(stats->acks, 1);
 	/* Two ACKs that crossed: the counts only go up. */
 	if ((int32_t)(entry->datagrams - (uint32_t)tx->acked_count) > 0) {
 		uint64_t before = stats->acked_arrived_us;
 
 		tx->acked_count = widen(tx->acked_count, entry->datagrams);
-		mp_set(stats->acked_datagrams, tx->acked_count);
-		mp_set(stats->acked_arrived_us, before ? widen(before, entry->arrived_us)
+		ws_set(stats->acked_datagrams, tx->acked_count);
+		ws_set(stats->acked_arrived_us, before ? widen(before, entry->arrived_us)
 						       : (1ULL << 32) + entry->arrived_us);
-		mp_set(stats->delay_us, entry->delay_us);
-		mp_set(stats->delay_min_us, entry->delay_min_us);
+		ws_set(stats->delay_us, entry->delay_us);
+		ws_set(stats->delay_min_us, entry->delay_min_us);
 	}
 	if (entry->bytes > stats->acked_bytes)
-		mp_set(stats->acked_bytes, entry->bytes);
+		ws_set(stats->acked_bytes, entry->bytes);
 	moved = highest >= tx->acked;
 	if (!moved)
 		return;
-	mp_set(stats->acked_highest, highest);
-	mp_set(stats->last_ack_ns, now_ns);
+	ws_set(stats->acked_highest, highest);
+	ws_set(stats->last_ack_ns, now_ns);
 	in_flight = tx->data_bytes - tx->records[highest % RECORDS].data_bytes;
 	tx->acked = highest + 1;
 	tx->told = false;
@@ -94,7 +94,7 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 	seq = tx->records[highest % RECORDS].seq;
 	if (seq != NO_SEQ && (int32_t)((uint32_t)seq - path->acked_seq) > 0)
 		path->acked_seq = (uint32_t)seq; /* a second copy is of an older one */
-	mp_set(stats->in_flight_bytes, in_flight);
+	ws_set(stats->in_flight_bytes, in_flight);
 	rtt_us = ((mp_time_us(now_ns) - entry->echo_us) & 0xffffff);
 	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us && rtt_us - hold_us < RTT_MAX_US)
 		note_rtt(stats, rtt_us - hold_us);
@@ -113,7 +113,7 @@ static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint
 /* What was sent on a path that has brought later numbers, and did not arrive. */
 static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t now_ns)
 {
-	uint64_t age_ns = 1000ULL * __atomic_load_n(&mp->tune.repair_age_us, __ATOMIC_RELAXED);
+	uint64_t age_ns = 1000ULL * ws_get(mp->tune.repair_age_us);
 	uint32_t looked = 0;
 
 	for (uint32_t i = 0; i < ack->gap_count; i++) {
@@ -139,10 +139,10 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 	struct ws_ack ack;
 
 	if (!ws_ack_decode(frame, len, &ack) || !plausible(mp, &ack)) {
-		mp_add(mp->stats.ack_refused, 1);
+		ws_add(mp->stats.ack_refused, 1);
 		return false;
 	}
-	mp_add(mp->stats.acks_rx, 1);
+	ws_add(mp->stats.acks_rx, 1);
 	for (uint32_t i = 0; i < ack.path_count; i++)
 		consume_path(mp, &ack.paths[i], now_ns);
 	/* One that was overtaken by a later one tells of gaps that are filled by now. */
@@ -150,8 +150,7 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 		mp->ack_seen = true;
 		mp->ack_time_us = ack.time_us;
 		/* Looking is cheap but not free, and the peer says how often. */
-		if (__atomic_load_n(&mp->tune.repair, __ATOMIC_RELAXED) &&
-		    now_ns - mp->repaired_ns >= MS_NS) {
+		if (ws_get(mp->tune.repair) && now_ns - mp->repaired_ns >= MS_NS) {
 			mp->repaired_ns = now_ns;
 			repair(mp, &ack, now_ns);
 		}
@@ -182,7 +181,7 @@ static uint64_t watch_at(const struct ws_multipath *mp, uint32_t path)
 
 	if (!oldest || tx->told || !mp->sched.paths[path].usable)
 		return UINT64_MAX;
-	rescue_ns = 1000ULL * __atomic_load_n(&mp->params[path].rescue_us, __ATOMIC_RELAXED);
+	rescue_ns = 1000ULL * ws_get(mp->params[path].rescue_us);
 	last = mp->stats.paths[path].last_ack_ns;
 	if (last < oldest)
 		last = oldest;
@@ -213,7 +212,7 @@ static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 	uint64_t oldest = oldest_ns(mp, path);
 	bool others = false;
 
-	mp_add(mp->stats.paths[path].silent, 1);
+	ws_add(mp->stats.paths[path].silent, 1);
 	/* Where nobody speaks, all may be lost on the way back: stay. */
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (i != path && mp->sched.paths[i].usable &&
@@ -237,7 +236,7 @@ void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
 
 		if (watch_at(mp, i) > now_ns)
 			continue;
-		rescue_ns = 1000ULL * __atomic_load_n(&mp->params[i].rescue_us, __ATOMIC_RELAXED);
+		rescue_ns = 1000ULL * ws_get(mp->params[i].rescue_us);
 		last = oldest_ns(mp, i);
 		if (mp->stats.paths[i].last_ack_ns > last)
 			last = mp->stats.paths[i].last_ack_ns;
@@ -245,7 +244,7 @@ void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
 			silent(mp, i, now_ns);
 		else
 			ask(mp, i, now_ns);
-		mp_set(mp->stats.paths[i].oldest_unacked_ns, oldest_ns(mp, i));
+		ws_set(mp->stats.paths[i].oldest_unacked_ns, oldest_ns(mp, i));
 	}
 }
 

@@ -10,6 +10,7 @@
 #define WS_MULTIPATH_INTERNAL_H
 
 #include "ack.h"
+#include "counters.h"
 #include "multipath.h"
 #include "reorder.h"
 #include "scheduler.h"
@@ -24,11 +25,6 @@
 #define ACK_SOONEST_NS (2 * MS_NS)
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define HEARTBEAT_BYTES 8
-
-#define mp_add(counter, n)                                                                         \
-	__atomic_store_n(&(counter), __atomic_load_n(&(counter), __ATOMIC_RELAXED) + (n),          \
-			 __ATOMIC_RELAXED)
-#define mp_set(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
 
 /* A packet in the ring, at seq % RING: waiting, or kept for a second sending. */
 struct slot {

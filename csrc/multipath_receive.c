@@ -16,11 +16,11 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 	struct ws_path_stats *stats = &mp->stats.paths[path];
 	struct rx_path *rx = &mp->rx[path];
 
-	mp_add(stats->rx_datagrams, 1);
-	mp_add(stats->rx_bytes, bytes);
+	ws_add(stats->rx_datagrams, 1);
+	ws_add(stats->rx_bytes, bytes);
 	if (number > stats->rx_highest)
-		mp_set(stats->rx_highest, number);
-	mp_set(stats->last_received_ns, now_ns);
+		ws_set(stats->rx_highest, number);
+	ws_set(stats->last_received_ns, now_ns);
 	rx->arrived_ns = now_ns;
 	rx->changed = true;
 }
@@ -54,13 +54,13 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 	rx->delay_us += (delay - rx->delay_us) / 8;
 	/* RFC 3550 section 6.4.1 */
 	rx->jitter_us += (uint32_t)(((step < 0 ? -step : step) - (int64_t)rx->jitter_us) / 16);
-	mp_set(stats->rx_delay_us, (uint32_t)(rx->delay_ref_us + rx->delay_us) & 0xffffff);
-	mp_set(stats->rx_delay_min_us,
+	ws_set(stats->rx_delay_us, (uint32_t)(rx->delay_ref_us + rx->delay_us) & 0xffffff);
+	ws_set(stats->rx_delay_min_us,
 	       (uint32_t)(rx->delay_ref_us + (rx->delay_min_us[0] < rx->delay_min_us[1]
 						      ? rx->delay_min_us[0]
 						      : rx->delay_min_us[1])) &
 		       0xffffff);
-	mp_set(stats->rx_jitter_us, rx->jitter_us);
+	ws_set(stats->rx_jitter_us, rx->jitter_us);
 	rx->echo_us = time_us;
 	rx->data_arrived_ns = now_ns;
 }
@@ -75,7 +75,7 @@ bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 {
 	if (ws_reorder_deadline(mp->reorder) != UINT64_MAX)
 		return false; /* what is held goes first */
-	mp_add(mp->stats.paths[path].rx_packets, 1);
+	ws_add(mp->stats.paths[path].rx_packets, 1);
 	if (!mp->passed || (int32_t)(seq + 1 - mp->pass_next) > 0)
 		mp->pass_next = seq + 1;
 	mp->passed = true;
@@ -87,7 +87,7 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 {
 	struct ws_path_stats *stats = &mp->stats.paths[path];
 
-	mp_add(stats->rx_packets, 1);
+	ws_add(stats->rx_packets, 1);
 	if (flags & WS_FRAME_FEEDBACK) {
 		note_delay(stats, &mp->rx[path], time_us, now_ns);
 		mp->ack_wanted = true;
@@ -183,8 +183,7 @@ static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 
 uint64_t mp_ack_deadline(const struct ws_multipath *mp)
 {
-	uint64_t interval_ns =
-		1000ULL * __atomic_load_n(&mp->tune.ack_interval_us, __ATOMIC_RELAXED);
+	uint64_t interval_ns = 1000ULL * ws_get(mp->tune.ack_interval_us);
 
 	if (!mp->ack_wanted && !mp->ack_repeats)
 		return UINT64_MAX;
@@ -225,5 +224,5 @@ void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns)
 	path = ack_path(mp, now_ns);
 	mp->ack_turn++;
 	ws_multipath_control(mp, path, frame, len, now_ns);
-	mp_add(mp->stats.acks_tx, 1);
+	ws_add(mp->stats.acks_tx, 1);
 }

@@ -48,9 +48,9 @@ static void count_sent(struct ws_multipath *mp, uint32_t path, uint32_t bytes, u
 {
 	struct ws_path_stats *stats = &mp->stats.paths[path];
 
-	mp_add(stats->tx_datagrams, 1);
-	mp_add(stats->tx_bytes, bytes);
-	mp_set(stats->last_sent_ns, now_ns);
+	ws_add(stats->tx_datagrams, 1);
+	ws_add(stats->tx_bytes, bytes);
+	ws_set(stats->last_sent_ns, now_ns);
 	mp->tx[path].bytes_ever += bytes;
 }
 
@@ -86,13 +86,13 @@ void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets, uint64_t no
 
 		if (!tx->unpublished)
 			continue;
-		mp_add(stats->tx_datagrams, tx->unpublished);
-		mp_add(stats->tx_bytes, tx->unpublished_bytes);
-		mp_set(stats->last_sent_ns, now_ns);
+		ws_add(stats->tx_datagrams, tx->unpublished);
+		ws_add(stats->tx_bytes, tx->unpublished_bytes);
+		ws_set(stats->last_sent_ns, now_ns);
 		tx->bytes_ever += tx->unpublished_bytes;
 		tx->unpublished = tx->unpublished_bytes = 0;
 	}
-	mp_add(mp->stats.paths[0].tx_packets, packets);
+	ws_add(mp->stats.paths[0].tx_packets, packets);
 }
 
 uint32_t ws_multipath_seq(struct ws_multipath *mp)
@@ -133,12 +133,12 @@ static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t 
 	}
 	put_head(head, flags, seq == NO_SEQ ? 0 : (uint32_t)seq, now_ns);
 	count_sent(mp, path, mp->ops.send(mp->arg, path, number, head, ecn, packet, len), now_ns);
-	mp_add(stats->tx_packets, 1);
+	ws_add(stats->tx_packets, 1);
 	if (flags & WS_FRAME_AGAIN) {
-		mp_add(stats->tx_again, 1);
-		mp_add(mp->stats.again, 1);
+		ws_add(stats->tx_again, 1);
+		ws_add(mp->stats.again, 1);
 	}
-	mp_set(stats->in_flight_bytes, mp->sched.paths[path].in_flight_bytes);
+	ws_set(stats->in_flight_bytes, mp->sched.paths[path].in_flight_bytes);
 }
 
 /* By size and kind (docs/multipath.md section 7): what somebody waits for. */
@@ -219,7 +219,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	ws_sched_sent(&mp->sched, (uint32_t)path, bytes, (uint32_t)mp->seq_head, now_ns);
 	emit(mp, (uint32_t)path, NO_SEQ, (flags & ~(uint32_t)WS_FRAME_RUN) | WS_FRAME_URGENT, ecn,
 	     packet, len, now_ns);
-	mp_add(mp->stats.urgent, 1);
+	ws_add(mp->stats.urgent, 1);
 	return true;
 }
 
@@ -230,9 +230,8 @@ static bool queue_full(const struct ws_multipath *mp, uint64_t now_ns)
 	if (mp->seq_head == mp->seq_tail)
 		return false;
 	return mp->seq_tail - mp->seq_head >= RING - 1 ||
-	       mp->queue_bytes >= __atomic_load_n(&mp->tune.queue_bytes, __ATOMIC_RELAXED) ||
-	       now_ns - oldest->queued_ns >
-		       1000ULL * __atomic_load_n(&mp->tune.queue_us, __ATOMIC_RELAXED);
+	       mp->queue_bytes >= ws_get(mp->tune.queue_bytes) ||
+	       now_ns - oldest->queued_ns > 1000ULL * ws_get(mp->tune.queue_us);
 }
 
 void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,
@@ -244,7 +243,7 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 	uint8_t *packet;
 
 	if (!len || len > mp->stride) {
-		mp_add(mp->stats.unsched, 1);
+		ws_add(mp->stats.unsched, 1);
 		return;
 	}
 	if (queue_full(mp, now_ns))
@@ -256,7 +255,7 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 		mp->seq_base = mp->seq_tail - RING + 1;
 	if (mp->seq_head < mp->seq_base) { /* the ring is full of waiting packets */
 		mp->seq_base = mp->seq_head;
-		mp_add(mp->stats.queue_drops, 1);
+		ws_add(mp->stats.queue_drops, 1);
 		return;
 	}
 	slot->len = 0;
@@ -266,7 +265,7 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 	    send_urgent(mp, packet, (uint32_t)len, flags, ecn, now_ns))
 		return;
 	if (queue_full(mp, now_ns)) {
-		mp_add(mp->stats.queue_drops, 1);
+		ws_add(mp->stats.queue_drops, 1);
 		return;
 	}
 	*slot = (struct slot){
@@ -327,7 +326,7 @@ static uint64_t later(uint64_t now_ns, uint64_t wake_ns)
 /* What a silent path left behind, as the paths have room. False: they have none. */
 static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
-	uint64_t age_ns = 1000ULL * __atomic_load_n(&mp->tune.repair_age_us, __ATOMIC_RELAXED);
+	uint64_t age_ns = 1000ULL * ws_get(mp->tune.repair_age_us);
 
 	while (mp->resend_head != mp->resend_tail) {
 		uint64_t seq = mp->resend[mp->resend_head % RING], wake;
@@ -377,7 +376,7 @@ static void note_limits(struct ws_multipath *mp, uint64_t now_ns)
 		struct tx_path *tx = &mp->tx[i];
 
 		if (tx->limited_at_ns)
-			mp_add(mp->stats.paths[i].limited_us, (now_ns - tx->limited_at_ns) / 1000);
+			ws_add(mp->stats.paths[i].limited_us, (now_ns - tx->limited_at_ns) / 1000);
 		tx->limited_at_ns = 0;
 		if (waiting && path->usable &&
 		    (!ws_pace_ready(&path->pace, now_ns) ||
@@ -418,7 +417,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 			if (mask)
 				give(mp, runs, mask, mp->seq_head, false, now_ns);
 			else
-				mp_add(mp->stats.unsched, 1);
+				ws_add(mp->stats.unsched, 1);
 			mp->seq_head++;
 			mp->again_credit += AGAIN_PERCENT;
 		}
@@ -428,8 +427,8 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	if (mp->again_credit > AGAIN_SAVED)
 		mp->again_credit = AGAIN_SAVED;
 	note_limits(mp, now_ns);
-	mp_set(mp->stats.queue_packets, mp->seq_tail - mp->seq_head);
-	mp_set(mp->stats.queue_bytes, mp->queue_bytes);
+	ws_set(mp->stats.queue_packets, mp->seq_tail - mp->seq_head);
+	ws_set(mp->stats.queue_bytes, mp->queue_bytes);
 }
 
 void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
@@ -444,7 +443,7 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 		return;
 	slot->again = true;
 	mp->again_credit -= 100;
-	mp_add(mp->stats.paths[slot->path].lost_copies, 1);
+	ws_add(mp->stats.paths[slot->path].lost_copies, 1);
 	ws_sched_sent(&mp->sched, (uint32_t)path, mp_wire_bytes(slot->len), (uint32_t)seq, now_ns);
 	emit(mp, (uint32_t)path, seq, slot->flags | WS_FRAME_AGAIN, slot->ecn, mp_packet(mp, seq),
 	     slot->len, now_ns);
@@ -472,8 +471,8 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 	/* Nothing is known of these any more; were they to count, the path could never be used again. */
 	tx->acked = tx->next_number;
 	mp->sched.paths[path].in_flight_bytes = 0;
-	mp_set(mp->stats.paths[path].in_flight_bytes, 0);
-	mp_set(mp->stats.paths[path].oldest_unacked_ns, 0);
+	ws_set(mp->stats.paths[path].in_flight_bytes, 0);
+	ws_set(mp->stats.paths[path].oldest_unacked_ns, 0);
 	if (count || mp->seq_head != mp->seq_tail)
 		mp->pump_ns = now_ns;
 	return count;

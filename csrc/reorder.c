@@ -7,6 +7,8 @@
  */
 #include "reorder.h"
 
+#include "counters.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,11 +31,6 @@
 _Static_assert(MEMORY <= BITS - SPAN - WORD_BITS, "what is remembered is not cleared");
 _Static_assert((SPAN & (SPAN - 1)) == 0, "seqs index the ring by their low bits");
 _Static_assert(SPAN >= 2 * WS_REORDER_MAX_DEPTH, "a full buffer, and as many lost");
-
-#define add(counter, n)                                                                            \
-	__atomic_store_n(&(counter), __atomic_load_n(&(counter), __ATOMIC_RELAXED) + (n),          \
-			 __ATOMIC_RELAXED)
-#define set(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
 
 /*
  * When the seq awaited was first passed: the arrivals that raised the highest
@@ -176,12 +173,12 @@ static void deliver_held(struct ws_reorder *r, uint64_t now_ns)
 	struct slot *slot = &r->slots[number];
 	uint64_t waited = now_ns > slot->arrived_ns ? (now_ns - slot->arrived_ns) / US_NS : 0;
 
-	add(r->stats.wait_us, waited);
+	ws_add(r->stats.wait_us, waited);
 	if (waited > r->stats.wait_max_us)
-		set(r->stats.wait_max_us, waited < UINT32_MAX ? (uint32_t)waited : UINT32_MAX);
+		ws_set(r->stats.wait_max_us, waited < UINT32_MAX ? (uint32_t)waited : UINT32_MAX);
 	await(r, r->next + 1);
-	set(r->stats.depth, --r->held);
-	add(r->stats.delivered, 1);
+	ws_set(r->stats.depth, --r->held);
+	ws_add(r->stats.delivered, 1);
 	r->deliver(r->arg, r->data + number * r->stride, slot->len, slot->flags);
 	/* Only now: deliver may release what came before. */
 	r->unreleased[r->unreleased_count++] = number;
@@ -204,9 +201,9 @@ static void give_up(struct ws_reorder *r, uint64_t seq, bool full, uint64_t now_
 			return;
 		if (r->held)
 			to = find(r, r->next, seq < r->top ? seq : r->top, true);
-		add(r->stats.skipped, to - r->next);
+		ws_add(r->stats.skipped, to - r->next);
 		if (full)
-			add(r->stats.skipped_full, to - r->next);
+			ws_add(r->stats.skipped_full, to - r->next);
 		await(r, to);
 	}
 	drain(r, now_ns);
@@ -233,7 +230,7 @@ static bool locate(struct ws_reorder *r, uint32_t low, uint64_t now_ns, uint64_t
 	if (*seq < r->next) {
 		if (r->next - *seq <= WS_REORDER_RANGE)
 			return true;
-		add(r->stats.refused, 1);
+		ws_add(r->stats.refused, 1);
 		return false;
 	}
 	if (*seq - r->next <= WS_REORDER_RANGE) {
@@ -244,7 +241,7 @@ static bool locate(struct ws_reorder *r, uint32_t low, uint64_t now_ns, uint64_t
 		r->refused_run = 0;
 	r->refused_seq = *seq;
 	if (++r->refused_run < WS_REORDER_FOLLOW) {
-		add(r->stats.refused, 1);
+		ws_add(r->stats.refused, 1);
 		return false;
 	}
 	/* The sender went on without us, long ago. */
@@ -258,18 +255,18 @@ static void behind(struct ws_reorder *r, uint64_t seq, uint8_t *packet, size_t l
 		   bool deliver)
 {
 	if (r->next - seq > MEMORY) { /* might be a copy */
-		add(r->stats.late, 1);
+		ws_add(r->stats.late, 1);
 		return;
 	}
 	if (known(r, seq)) {
-		add(r->stats.duplicates, 1);
+		ws_add(r->stats.duplicates, 1);
 		return;
 	}
-	add(r->stats.late, 1);
+	ws_add(r->stats.late, 1);
 	if (!deliver)
 		return;
 	mark(r, seq);
-	add(r->stats.delivered, 1);
+	ws_add(r->stats.delivered, 1);
 	r->deliver(r->arg, packet, len, flags);
 }
 
@@ -277,11 +274,11 @@ static void straight(struct ws_reorder *r, uint8_t *packet, size_t len, uint32_t
 		     uint64_t now_ns)
 {
 	if (r->held && known(r, r->next + 1))
-		add(r->stats.gaps_filled, 1);
+		ws_add(r->stats.gaps_filled, 1);
 	mark(r, r->next);
 	await(r, r->next + 1);
-	add(r->stats.in_order, 1);
-	add(r->stats.delivered, 1);
+	ws_add(r->stats.in_order, 1);
+	ws_add(r->stats.delivered, 1);
 	r->deliver(r->arg, packet, len, flags);
 	drain(r, now_ns);
 }
@@ -298,26 +295,26 @@ static bool hold(struct ws_reorder *r, uint64_t seq, const uint8_t *packet, size
 	number = r->free[--r->free_count];
 	if (last) {
 		if (!r->held || seq > r->top)
-			add(r->stats.gaps, 1);
+			ws_add(r->stats.gaps, 1);
 		r->top = seq + 1;
 		pass_push(r, ANY, seq, now_ns);
 	} else { /* cuts a gap in two, or fills it, or shortens it */
 		bool before = known(r, seq - 1), after = known(r, seq + 1);
 
 		if (!before && !after)
-			add(r->stats.gaps, 1);
+			ws_add(r->stats.gaps, 1);
 		if (before && after)
-			add(r->stats.gaps_filled, 1);
+			ws_add(r->stats.gaps_filled, 1);
 	}
 	memcpy(r->data + number * r->stride, packet, len);
 	r->slots[number] =
 		(struct slot){.arrived_ns = now_ns, .len = (uint32_t)len, .flags = flags};
 	r->slot_of[seq % SPAN] = number;
 	mark(r, seq);
-	add(r->stats.held, 1);
-	set(r->stats.depth, ++r->held);
+	ws_add(r->stats.held, 1);
+	ws_set(r->stats.depth, ++r->held);
 	if (r->held > r->stats.depth_max)
-		set(r->stats.depth_max, r->held);
+		ws_set(r->stats.depth_max, r->held);
 	return true;
 }
 
@@ -334,7 +331,7 @@ static bool place(struct ws_reorder *r, uint64_t seq, uint8_t *packet, size_t le
 	if (seq - r->next >= SPAN)
 		give_up(r, seq - SPAN + 1, true, now_ns);
 	if (seq > r->next && known(r, seq)) {
-		add(r->stats.duplicates, 1);
+		ws_add(r->stats.duplicates, 1);
 		return true;
 	}
 	while (r->held >= r->settings.depth && seq > r->next) {
@@ -369,7 +366,7 @@ void ws_reorder_insert(struct ws_reorder *r, uint32_t path, uint32_t low, bool a
 
 	if (locate(r, low, now_ns, &seq)) {
 		if (!place(r, seq, packet, len, flags, now_ns))
-			add(r->stats.refused, 1);
+			ws_add(r->stats.refused, 1);
 		else if (!again)
 			brought(r, path, seq, now_ns);
 	}
