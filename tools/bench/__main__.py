@@ -94,6 +94,9 @@ def save(run: Run, stem: Path) -> Path:
 
 
 def measure(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.docs:
+        # Not only after an hour of measuring.
+        report.SECTION.around(DOCUMENT)
     if os.geteuid() != 0:
         console.print("bench: needs root (network namespaces): sudo make bench")
         return 4
@@ -135,7 +138,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
         console.print("bench: broken off; what was measured is kept, everything is cleaned up")
         return 130
     if arguments.docs:
-        report.put_into(DOCUMENT, report.markdown(run))
+        report.SECTION.put_into(DOCUMENT, report.markdown(run))
     failed = [
         f"{scenario}: {name}"
         for scenario, by_name in run.results.items()
@@ -195,7 +198,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.command == "compare":
             return compare(arguments, console)
         if arguments.command == "docs":
-            report.put_into(DOCUMENT, report.markdown(load(arguments.run)))
+            report.SECTION.put_into(DOCUMENT, report.markdown(load(arguments.run)))
             return 0
         if arguments.command == "list":
             for scenario in SCENARIOS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -12,12 +11,12 @@ from rich.text import Text
 
 from tools.bench.contestants import label
 from tools.bench.model import Figure, Run, Scenario, Series, Target, figures
+from tools.bench.page import Section, table_row
 from tools.bench.scenarios import SCENARIOS
 from tools.bench.targets import METRICS, NEW, WS
 from whalescale.bench.measure import ratio_of_rounds
 
-BEGIN = "<!-- bench: begin (made by `python -m tools.bench docs`; do not edit) -->"
-END = "<!-- bench: end -->"
+SECTION = Section("bench")
 _STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
 
 
@@ -191,9 +190,9 @@ def markdown(run: Run) -> str:
     lines = [summary(run), "", "| figure | measured | must | aim | verdict |"]
     lines.append("|---|--:|--:|--:|---|")
     for f in figures(run):
-        row = (f.target.title, measured(f), bound(f.target, f.target.must),
-               bound(f.target, f.target.aim), verdict(f, run.options.counts))  # fmt: skip
-        lines.append(_row(row))
+        bounds = (bound(f.target, f.target.must), bound(f.target, f.target.aim))
+        said = verdict(f, run.options.counts)
+        lines.append(table_row((f.target.title, measured(f), *bounds, said)))
     for scenario in SCENARIOS:
         if scenario.name in run.results:
             lines += ["", f"### {scenario.title[0].upper()}{scenario.title[1:]}", ""]
@@ -208,7 +207,7 @@ def _scenario_markdown(scenario: Scenario, results: dict[str, Series]) -> list[s
     against = next(c for c in (NEW, WS, first) if c in results)
     plotted = scenario.plotted or scenario.metrics[0]
     heads.append(f"{METRICS[plotted].title} / {label(against)}")
-    lines = [_row(("", *heads)), "|---" + "|--:" * len(heads) + "|"]
+    lines = [table_row(("", *heads)), "|---" + "|--:" * len(heads) + "|"]
     reasons = []
     for name, series in results.items():
         if series.skipped or series.error:
@@ -217,19 +216,5 @@ def _scenario_markdown(scenario: Scenario, results: dict[str, Series]) -> list[s
         ratio = ratio_of_rounds(series.of(plotted), results[against].of(plotted))
         # A percentage of a percentage says nothing.
         shown = "-" if METRICS[plotted].unit == "%" or ratio is None else f"{ratio:.2f}x"
-        lines.append(_row((label(name), *(cell(series, m) for m in scenario.metrics), shown)))
+        lines.append(table_row((label(name), *(cell(series, m) for m in scenario.metrics), shown)))
     return [*lines, "", *reasons] if reasons else lines
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(' '.join(c.split()).replace('|', '/') for c in cells)} |"
-
-
-def put_into(document: Path, text: str) -> None:
-    """Replace what stands between the markers. ValueError: the document has none."""
-    old = document.read_text()
-    head, begin, rest = old.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{document} lacks the lines {BEGIN} and {END}")
-    document.write_text(f"{head}{begin}\n{text}\n{end}{tail}")

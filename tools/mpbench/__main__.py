@@ -130,7 +130,7 @@ def publish(run: Run, stem: Path, plots: dict[Path, str]) -> None:
         target = IMAGES / f"multipath-{path.name.removeprefix(f'{stem.name}-')}"
         shutil.copyfile(path, target)
         shown[f"images/{target.name}"] = what
-    report.put_into(DOCUMENT, report.markdown(run, shown))
+    report.SECTION.put_into(DOCUMENT, report.markdown(run, shown))
 
 
 def chosen_scenarios(only: Sequence[str]) -> list[Scenario]:
@@ -141,6 +141,9 @@ def chosen_scenarios(only: Sequence[str]) -> list[Scenario]:
 
 
 def measure(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.docs:
+        # Not only after an hour of measuring.
+        report.SECTION.around(DOCUMENT)
     if os.geteuid() != 0:
         console.print("mpbench: needs root (network namespaces): sudo make bench-multipath")
         return 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -12,18 +11,18 @@ from rich.text import Text
 
 from tools.bench import model as bench_model
 from tools.bench import report as bench_report
+from tools.bench.page import Section, table_row
 from tools.mpbench import targets
 from tools.mpbench.contestants import label
 from tools.mpbench.model import WS, Run, Scenario, Series, Watcher
 from tools.mpbench.scenarios import SCENARIOS
 from tools.mpbench.targets import Target, Verdict
 
-BEGIN = "<!-- mpbench: begin (made by `python -m tools.mpbench docs`; do not edit) -->"
-END = "<!-- mpbench: end -->"
 HEADING = """# Multipath, measured
 
 What [multipath.md](multipath.md) reaches, by `make bench-multipath`.
 """
+SECTION = Section("mpbench", HEADING)
 _STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
 
 #: (metric, heading, digits) of a scenario's table
@@ -234,16 +233,21 @@ def summary(run: Run) -> str:
 def markdown(run: Run, images: dict[str, str]) -> str:
     """The generated part of docs/multipath-results.md. `images`: what each plot is, by its path."""
     heads = ("links", "figure", "inner TCP", "measured", "must", "aim", "verdict")
-    lines = [summary(run), "", _row(heads), "|---|---|---|--:|--:|--:|---|"]
+    lines = [summary(run), "", table_row(heads), "|---|---|---|--:|--:|--:|---|"]
     for v in targets.verdicts(run):
         bounds = (bound(v.target, v.target.must), bound(v.target, v.target.aim))
-        lines.append(_row((*_titles(v), v.congestion, measured(v), *bounds, said(run, v))))
+        lines.append(table_row((*_titles(v), v.congestion, measured(v), *bounds, said(run, v))))
     lines += ["", *(f"![{what}]({path})" for path, what in images.items())]
     for scenario in SCENARIOS:
         if scenario.name in run.results and scenario.kind != "grid":
             head, rows, remarks = table_of(run, scenario)
-            lines += ["", f"### {scenario.title[0].upper()}{scenario.title[1:]}", "", _row(head)]
-            lines += ["|---|---|" + "--:|" * (len(head) - 2), *(_row(r) for r in rows)]
+            lines += [
+                "",
+                f"### {scenario.title[0].upper()}{scenario.title[1:]}",
+                "",
+                table_row(head),
+            ]
+            lines += ["|---|---|" + "--:|" * (len(head) - 2), *(table_row(r) for r in rows)]
             lines += ["", *(f"- {r}" for r in remarks)] if remarks else []
     lines += _grid_markdown(run)
     return "\n".join(lines) + "\n"
@@ -254,29 +258,12 @@ def _grid_markdown(run: Run) -> list[str]:
     if not any(cells.values()):
         return []
     lines = ["", "### The grid: goodput over both / the better link alone", ""]
-    lines += [_row(("80 Mbit/s 20 ms beside", *cells)), "|---|" + "--:|" * len(cells)]
+    lines += [table_row(("80 Mbit/s 20 ms beside", *cells)), "|---|" + "--:|" * len(cells)]
     for scenario in SCENARIOS:
         found = [bench_report.number(c.get(scenario.name), 3) for c in cells.values()]
         if scenario.kind == "grid" and any(f != "-" for f in found):
-            lines.append(_row((scenario.title.partition("beside ")[2], *found)))
+            lines.append(table_row((scenario.title.partition("beside ")[2], *found)))
     return lines
-
-
-def _row(cells: tuple[str, ...] | list[str]) -> str:
-    return f"| {' | '.join(' '.join(c.split()).replace('|', '/') for c in cells)} |"
-
-
-def put_into(document: Path, text: str) -> None:
-    """Replace what stands between the markers; a new document where there is none.
-
-    ValueError: the document has no markers.
-    """
-    old = document.read_text() if document.exists() else f"{HEADING}\n{BEGIN}\n{END}\n"
-    head, begin, rest = old.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{document.name} lacks the lines {BEGIN} and {END}")
-    document.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 def is_ours(name: str) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fake import make_run, series, tcp
 
+from tools.bench import __main__ as bench_main
 from tools.bench import plots, report
 from tools.bench.__main__ import load, main, save
 from tools.bench.compare import compare, ratios
 from tools.bench.model import Options, Run, Series, figures
 from tools.bench.scenarios import SCENARIOS, named
 from tools.bench.targets import METRICS, TARGETS
+from tools.mpbench import __main__ as mpbench_main
 
 KEY = ("tcp1", "whalescale", "gbps")
 
@@ -102,19 +105,38 @@ def test_markdown_rows_have_as_many_cells_as_their_head() -> None:
 
 def test_the_table_goes_between_the_markers_and_nowhere_else(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
-    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.put_into(document, "new")
-    report.put_into(document, "newer")
-    assert document.read_text() == f"before\n{report.BEGIN}\nnewer\n{report.END}\nafter\n"
+    section = report.SECTION
+    document.write_text(f"before\n{section.begin}\nold\n{section.end}\nafter\n")
+    section.put_into(document, "new")
+    section.put_into(document, "newer")
+    assert document.read_text() == f"before\n{section.begin}\nnewer\n{section.end}\nafter\n"
     document.write_text("no markers")
     with pytest.raises(ValueError, match="lacks the lines"):
-        report.put_into(document, "x")
+        section.put_into(document, "x")
 
 
-def test_the_document_has_the_markers() -> None:
-    document = Path(__file__).parents[3] / "docs/performance.md"
-    assert report.BEGIN in document.read_text()
-    assert report.END in document.read_text()
+@pytest.mark.parametrize("bench", [bench_main, mpbench_main])
+def test_the_documents_have_the_markers(bench: ModuleType) -> None:
+    before, after = bench.report.SECTION.around(bench.DOCUMENT)
+    assert before
+    assert after
+
+
+@pytest.mark.parametrize("bench", [bench_main, mpbench_main])
+def test_nothing_is_measured_for_a_document_without_markers(
+    bench: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = tmp_path / "results.md"
+    document.write_text("written by hand")
+    monkeypatch.setattr(bench, "DOCUMENT", document)
+    monkeypatch.setattr(bench, "Runner", None)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert bench.main(["--quick", "--docs"]) == 1
+    assert "results.md lacks the lines" in capsys.readouterr().out
+    assert document.read_text() == "written by hand"
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:

@@ -162,16 +162,17 @@ def test_a_short_run_has_no_verdict() -> None:
 
 def test_the_table_stands_in_the_document_and_the_rest_of_it_stays(tmp_path: Path) -> None:
     document = tmp_path / "multipath-results.md"
-    report.put_into(document, "first")
-    text = document.read_text().replace(report.END, f"{report.END}\nwritten by hand")
+    end = report.SECTION.end
+    report.SECTION.put_into(document, "first")
+    text = document.read_text().replace(end, f"{end}\nwritten by hand")
     document.write_text(text)
-    report.put_into(document, "second")
+    report.SECTION.put_into(document, "second")
     assert "second" in document.read_text()
     assert "first" not in document.read_text()
     assert "written by hand" in document.read_text()
     document.write_text("no markers")
     with pytest.raises(ValueError, match="lacks"):
-        report.put_into(document, "third")
+        report.SECTION.put_into(document, "third")
 
 
 def test_every_scenario_can_be_shown_and_every_target_has_its_scenario() -> None:
