@@ -191,9 +191,12 @@ class Infos(threading.Thread):
     def run(self) -> None:
         while not self.done.wait(INFO_S):
             try:
-                self.last = i = info_of(self.sock, self.mptcp)
+                i = info_of(self.sock, self.mptcp)
             except OSError:
                 return
+            # Not those that are left when the receiver breaks it off: the most at a time.
+            i["subflows"] = max(i["subflows"], self.last.get("subflows", 0))
+            self.last = i
             row = (round(time.monotonic(), 3), i["rtt_us"], i["cwnd"], i["retransmits"])
             self.rows.append(row)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from whalescale.dataplane import multipath as dataplane
@@ -155,7 +155,24 @@ class Multipath:
     # views
 
     def status(self, handle: PeerHandle) -> list[PathStatus]:
-        return self._node.path_status(handle)
+        """What the last sample made of each path, with its bytes as they are now: an idle peer is
+        sampled so seldom that a short transfer would not show."""
+        found = self._node.path_status(handle)
+        number = self._numbers.get(handle)
+        if number is None:
+            return found
+        now = self._sample(number, frozenset(s.id for s in found))
+        return [
+            replace(
+                s,
+                tx_bytes=now[s.id].tx_bytes,
+                rx_bytes=now[s.id].rx_bytes,
+                in_flight_bytes=now[s.id].in_flight_bytes,
+            )
+            if s.id in now
+            else s
+            for s in found
+        ]
 
     def counters(self, handle: PeerHandle) -> dict[str, int] | None:
         number = self._numbers.get(handle)
