@@ -20,6 +20,7 @@
 #include "allowedips.h"
 #include "coalesce.h"
 #include "counters.h"
+#include "frame.h"
 #include "multipath.h"
 #include "replay.h"
 #include "whalescale.h"

@@ -11,6 +11,7 @@
 
 #include "ack.h"
 #include "counters.h"
+#include "frame.h"
 #include "multipath.h"
 #include "reorder.h"
 #include "scheduler.h"
@@ -130,10 +131,7 @@ static inline uint8_t *mp_packet(const struct ws_multipath *mp, uint64_t seq)
 /* UDP payload of a data frame with a packet of so many bytes. */
 static inline uint32_t mp_wire_bytes(uint32_t len)
 {
-	uint32_t text = (WS_FRAME_HEADER_BYTES + len + WS_PADDING_BYTES - 1) &
-			~(uint32_t)(WS_PADDING_BYTES - 1);
-
-	return WS_TRANSPORT_HEADER_BYTES + text + WS_TAG_BYTES;
+	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
 }
 
 static inline uint32_t mp_time_us(uint64_t now_ns)

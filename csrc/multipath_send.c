@@ -102,20 +102,6 @@ uint32_t ws_multipath_seq(struct ws_multipath *mp)
 	return (uint32_t)mp->seq_tail++;
 }
 
-static void put_head(uint8_t *head, uint32_t flags, uint32_t seq, uint64_t now_ns)
-{
-	uint32_t time_us = mp_time_us(now_ns);
-
-	head[0] = (uint8_t)(WS_FRAME_DATA | WS_FRAME_FEEDBACK | flags);
-	head[1] = (uint8_t)time_us;
-	head[2] = (uint8_t)(time_us >> 8);
-	head[3] = (uint8_t)(time_us >> 16);
-	head[4] = (uint8_t)seq;
-	head[5] = (uint8_t)(seq >> 8);
-	head[6] = (uint8_t)(seq >> 16);
-	head[7] = (uint8_t)(seq >> 24);
-}
-
 /* One data frame out on `path`. seq NO_SEQ: urgent. */
 static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flags, uint8_t ecn,
 		 const uint8_t *packet, uint32_t len, uint64_t now_ns)
@@ -131,7 +117,7 @@ static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t 
 		slot->number = number;
 		slot->sent_ns = now_ns;
 	}
-	put_head(head, flags, seq == NO_SEQ ? 0 : (uint32_t)seq, now_ns);
+	ws_frame_encode(head, WS_FRAME_FEEDBACK | flags, now_ns, seq == NO_SEQ ? 0 : (uint32_t)seq);
 	count_sent(mp, path, mp->ops.send(mp->arg, path, number, head, ecn, packet, len), now_ns);
 	ws_add(stats->tx_packets, 1);
 	if (flags & WS_FRAME_AGAIN) {

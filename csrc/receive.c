@@ -230,13 +230,12 @@ static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const str
 		return;
 	if (!peer->paths ||
 	    (!(frame[0] & WS_FRAME_FEEDBACK) &&
-	     ws_multipath_pass(ws_paths_core(peer->paths), path, get32(frame + 4)))) {
+	     ws_multipath_pass(ws_paths_core(peer->paths), path, ws_frame_seq(frame)))) {
 		ws_receive_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
 		return;
 	}
-	ws_multipath_data(ws_paths_core(peer->paths), path,
-			  (uint32_t)frame[1] | (uint32_t)frame[2] << 8 | (uint32_t)frame[3] << 16,
-			  get32(frame + 4), frame[0] & WS_FRAME_FLAGS, packet, total,
+	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame),
+			  ws_frame_seq(frame), frame[0] & WS_FRAME_FLAGS, packet, total,
 			  worker->now_ns);
 	ws_paths_data(worker, peer, frame[0] & WS_FRAME_FEEDBACK);
 }

@@ -102,22 +102,16 @@ static void put_header(uint8_t *at, uint32_t receiver, uint64_t counter)
 	memcpy(at + 8, &counter, sizeof(counter));
 }
 
-static void put_frame_header(const struct ws_worker *worker, struct ws_peer *peer, uint8_t *at,
-			     uint32_t flags)
+/* Of the peer's next data frame. */
+static uint32_t next_seq(struct ws_peer *peer)
 {
-	uint64_t time_us = worker->now_ns / 1000;
-
-	at[0] = (uint8_t)(WS_FRAME_DATA | flags);
-	at[1] = (uint8_t)time_us;
-	at[2] = (uint8_t)(time_us >> 8);
-	at[3] = (uint8_t)(time_us >> 16);
-	put32(at + 4,
-	      peer->paths ? ws_multipath_seq(ws_paths_core(peer->paths)) : peer->data_seq++);
+	return peer->paths ? ws_multipath_seq(ws_paths_core(peer->paths)) : peer->data_seq++;
 }
 
+/* limit: padding must not make the plaintext longer than this. */
 static uint32_t text_bytes(size_t len, size_t limit)
 {
-	size_t padded = (len + WS_PADDING_BYTES - 1) & ~(size_t)(WS_PADDING_BYTES - 1);
+	size_t padded = ws_padded_bytes(len);
 
 	if (padded > limit)
 		padded = len > limit ? len : limit;
@@ -128,7 +122,7 @@ static void seal_at(struct ws_worker *worker, struct ws_peer *peer, struct ws_ke
 		    uint64_t counter, uint8_t *at, uint32_t text, const uint8_t *head,
 		    size_t head_bytes, const uint8_t *body, size_t body_bytes)
 {
-	uint32_t bytes = WS_TRANSPORT_HEADER_BYTES + text + WS_TAG_BYTES;
+	uint32_t bytes = ws_message_bytes(text);
 
 	keys->tx_counter++;
 	put_header(at, keys->remote_index, counter);
@@ -138,13 +132,12 @@ static void seal_at(struct ws_worker *worker, struct ws_peer *peer, struct ws_ke
 	ws_add(worker->stats.tx_bytes, bytes);
 }
 
-/* limit: padding must not make the plaintext longer than this. */
 uint32_t ws_seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
 		 uint32_t path, uint64_t number, uint8_t ecn, const uint8_t *head,
 		 size_t head_bytes, const uint8_t *body, size_t body_bytes, size_t limit)
 {
 	uint32_t text = text_bytes(head_bytes + body_bytes, limit);
-	uint32_t bytes = WS_TRANSPORT_HEADER_BYTES + text + WS_TAG_BYTES;
+	uint32_t bytes = ws_message_bytes(text);
 	uint64_t counter = number;
 
 	if (path < WS_PATH_COUNT)
@@ -162,10 +155,10 @@ static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys 
 	uint64_t number = keys->tx_counter;
 
 	if (peer->paths)
-		number = ws_multipath_number(ws_paths_core(peer->paths), 0,
-					     WS_TRANSPORT_HEADER_BYTES + WS_TAG_BYTES +
-						     text_bytes(head_bytes + body_bytes, limit),
-					     worker->now_ns);
+		number = ws_multipath_number(
+			ws_paths_core(peer->paths), 0,
+			ws_message_bytes(text_bytes(head_bytes + body_bytes, limit)),
+			worker->now_ns);
 	ws_seal(worker, peer, keys, WS_WAY_PEER, number, ecn, head, head_bytes, body, body_bytes,
 		limit);
 }
@@ -272,9 +265,10 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		size_t body_bytes;
 
 		if (front)
-			put_frame_header(worker, peer, head,
-					 (segmenter.partial ? WS_FRAME_PARTIAL : 0) |
-						 (k ? WS_FRAME_RUN : 0));
+			ws_frame_encode(head,
+					(segmenter.partial ? WS_FRAME_PARTIAL : 0) |
+						(k ? WS_FRAME_RUN : 0),
+					worker->now_ns, next_seq(peer));
 		ws_segment_get(&segmenter, k, head + front, &body, &body_bytes);
 		seal(worker, peer, keys, ecn, head, front + segmenter.header_bytes, body,
 		     body_bytes, limit + front);
@@ -336,7 +330,7 @@ static int send_padded(struct ws_worker *worker, struct ws_peer *peer, struct ws
 {
 	static const uint8_t zeros[WS_BUFFER_BYTES];
 	const struct ws_way *way = ws_paths_way(peer, path);
-	uint32_t text = datagram_bytes - WS_TRANSPORT_HEADER_BYTES - WS_TAG_BYTES;
+	uint32_t text = datagram_bytes - ws_message_bytes(0);
 	struct ws_tx tx = {
 		.data = worker->scratch,
 		.len = datagram_bytes,
@@ -361,7 +355,6 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 			 const uint8_t *data, size_t len, uint32_t datagram_bytes)
 {
 	struct ws_keys *keys = ws_usable_keys(worker, peer);
-	const uint32_t overhead = WS_TRANSPORT_HEADER_BYTES + WS_TAG_BYTES;
 	uint32_t bytes = datagram_bytes;
 	uint64_t number;
 	int error = 0;
@@ -370,10 +363,10 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 		return -ENOKEY;
 	if (!ws_paths_way(peer, path)->remote_bytes)
 		return -EDESTADDRREQ;
-	if (bytes && (bytes < overhead + len || bytes > WS_TX_MAX_BYTES))
+	if (bytes && (bytes < ws_message_bytes(len) || bytes > WS_TX_MAX_BYTES))
 		return -EMSGSIZE;
 	if (!bytes)
-		bytes = overhead + text_bytes(len, WS_CONTROL_MAX_BYTES);
+		bytes = ws_message_bytes(text_bytes(len, WS_CONTROL_MAX_BYTES));
 	number = peer->paths ? ws_multipath_number(ws_paths_core(peer->paths),
 						   path < WS_PATH_COUNT ? path : 0, bytes,
 						   worker->now_ns)

@@ -9,6 +9,7 @@
 #include "check.h"
 
 #include "ack.h"
+#include "frame.h"
 #include "multipath.h"
 #include "wire.h"
 
@@ -54,7 +55,7 @@ static uint32_t put(struct node *node, uint32_t path, uint64_t number, bool cont
 		    const uint8_t *head, size_t head_len, const uint8_t *body, size_t len)
 {
 	struct link *link = &node->links[path];
-	uint32_t bytes = 32 + (uint32_t)((head_len + len + 15) & ~(size_t)15);
+	uint32_t bytes = ws_message_bytes(ws_padded_bytes(head_len + len));
 	struct datagram *to = &node->other->flight[node->other->flight_next++ % FLIGHT];
 
 	CHECK(path < LINKS);
@@ -140,14 +141,11 @@ static void receive(struct node *node, struct datagram *d)
 	uint32_t path = d->path;
 
 	d->at_ns = 0;
-	ws_multipath_received(node->mp, path, d->number, d->len + 32, now_ns);
+	ws_multipath_received(node->mp, path, d->number, ws_message_bytes(d->len), now_ns);
 	if (!d->control) {
 		const uint8_t *h = d->bytes;
 
-		ws_multipath_data(node->mp, path,
-				  (uint32_t)h[1] | (uint32_t)h[2] << 8 | (uint32_t)h[3] << 16,
-				  (uint32_t)h[4] | (uint32_t)h[5] << 8 | (uint32_t)h[6] << 16 |
-					  (uint32_t)h[7] << 24,
+		ws_multipath_data(node->mp, path, ws_frame_time_us(h), ws_frame_seq(h),
 				  h[0] & WS_FRAME_FLAGS, d->bytes + WS_FRAME_HEADER_BYTES,
 				  d->len - WS_FRAME_HEADER_BYTES, now_ns);
 	} else if (d->bytes[0] == WS_CONTROL_ACK) {
