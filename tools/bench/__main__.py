@@ -24,13 +24,12 @@ if __package__ is None or __package__ == "":
 
 from rich.console import Console
 
+from tools.bench import command, machine, report
 from tools.bench import compare as comparison
-from tools.bench import machine, report
 from tools.bench.contestants import MAIN, VARIANTS
 from tools.bench.model import Options, Run, Scenario
 from tools.bench.runner import Runner, stamp
 from tools.bench.scenarios import SCENARIOS, named
-from tools.netlab import LabError, terminate_as_exception
 from tools.peers import ROOT
 
 FOLDER = ROOT / "build/bench"
@@ -38,51 +37,28 @@ DOCUMENT = ROOT / "docs/performance.md"
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/bench", description="Measure Whalescale.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="measure (also without a word)")
-    run.add_argument("--quick", action="store_true", help="2 rounds of 2 s: does it all work?")
-    run.add_argument("--rounds", type=_within(1, 100), help="[5]")
-    run.add_argument("--seconds", type=_within(1, 120), help="of each sample [5]")
-    run.add_argument("--only", action="append", default=[], metavar="NAME",
-                     help="this scenario, or those whose names begin so; repeatable")  # fmt: skip
-    run.add_argument("--contestant", action="append", default=[], metavar="NAME",
-                     choices=[*MAIN, *VARIANTS], help="only these; may be repeated")  # fmt: skip
-    run.add_argument("--docs", action="store_true", help="put the table into docs/performance.md")
-    compare = commands.add_parser("compare", help="two runs as ratios; 1 if the new one is worse")
+    line = command.CommandLine(
+        *("bench", "Measure Whalescale.", DOCUMENT),
+        quick="2 rounds of 2 s: does it all work?",
+        rounds="[5]",
+        seconds="of each sample [5]",
+    )
+    line.run.add_argument("--contestant", action="append", default=[], metavar="NAME",
+                          choices=[*MAIN, *VARIANTS],
+                          help="only these; may be repeated")  # fmt: skip
+    compare = line.commands.add_parser(
+        "compare", help="two runs as ratios; 1 if the new one is worse"
+    )
     compare.add_argument("old", type=Path)
     compare.add_argument("new", type=Path)
-    compare.add_argument("--tolerance", type=_within(0, 100), metavar="PERCENT",
+    compare.add_argument("--tolerance", type=command.within(0, 100), metavar="PERCENT",
                          default=100 * comparison.TOLERANCE, help="of noise [10]")  # fmt: skip
-    docs = commands.add_parser("docs", help="put a run's table into docs/performance.md")
-    docs.add_argument("run", type=Path)
-    commands.add_parser("list", help="scenarios and contestants")
-    known = {*commands.choices, "-h", "--help"}
-    return parser.parse_args(words if words and words[0] in known else ["run", *words])
-
-
-class _within:
-    """argparse's type: a number of [low, high]."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = low, high
-
-    def __call__(self, text: str) -> float:
-        value = float(text)
-        if not self.low <= value <= self.high:
-            raise argparse.ArgumentTypeError(f"{text}: from {self.low:g} to {self.high:g}")
-        return value
-
-    def __repr__(self) -> str:
-        return "number"
+    return line.parse(words)
 
 
 def load(path: Path) -> Run:
     """A stored run. ValueError: it is none."""
-    try:
-        return Run.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    return command.load(path, Run.from_json)
 
 
 def save(run: Run, stem: Path) -> Path:
@@ -145,9 +121,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
         for name, series in by_name.items()
         if series.failures
     ]
-    if failed:
-        console.print(f"bench: failures in {'; '.join(failed)}")
-    return 1 if failed else 0
+    return command.ending("bench", failed, console)
 
 
 class _Silent:
@@ -188,30 +162,23 @@ def compare(arguments: argparse.Namespace, console: Console) -> int:
     return 1 if worse else 0
 
 
+def _carry_out(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.command == "compare":
+        return compare(arguments, console)
+    if arguments.command == "docs":
+        report.SECTION.put_into(DOCUMENT, report.markdown(load(arguments.run)))
+        return 0
+    if arguments.command == "list":
+        for scenario in SCENARIOS:
+            console.print(f"{scenario.name:<16} {scenario.title}")
+        console.print(f"\ncontestants: {', '.join((*MAIN, *VARIANTS))}")
+        return 0
+    return measure(arguments, console)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     arguments = _arguments(sys.argv[1:] if words is None else words)
-    terminate_as_exception()
-    console = Console(
-        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 140
-    )
-    try:
-        if arguments.command == "compare":
-            return compare(arguments, console)
-        if arguments.command == "docs":
-            report.SECTION.put_into(DOCUMENT, report.markdown(load(arguments.run)))
-            return 0
-        if arguments.command == "list":
-            for scenario in SCENARIOS:
-                console.print(f"{scenario.name:<16} {scenario.title}")
-            console.print(f"\ncontestants: {', '.join((*MAIN, *VARIANTS))}")
-            return 0
-        return measure(arguments, console)
-    except KeyboardInterrupt:
-        console.print("bench: interrupted; everything is cleaned up")
-        return 130
-    except (LabError, OSError, ValueError) as error:
-        console.print(f"bench: {error}")
-        return 1
+    return command.carry_out("bench", 140, lambda console: _carry_out(arguments, console))
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ if __package__ is None or __package__ == "":
 
 from rich.console import Console
 
-from tools.bench import machine
+from tools.bench import command, machine
 from tools.bench.runner import stamp
 from tools.mpbench import report, targets
 from tools.mpbench.contestants import settings
 from tools.mpbench.model import CONGESTION, MPTCP, PLAIN, WS, Options, Run, Scenario, Watcher
 from tools.mpbench.runner import Runner
 from tools.mpbench.scenarios import SCENARIOS, VARIANTS, named
-from tools.netlab import LabError, emulator, terminate_as_exception
+from tools.netlab import emulator
 from tools.peers import ROOT
 
 FOLDER = ROOT / "build/mpbench"
@@ -42,17 +42,16 @@ BUSY_LOAD = 1.0
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/mpbench", description="Measure multipath.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="measure (also without a word)")
-    run.add_argument("--quick", action="store_true", help="1 round of 3 s: does it all work?")
-    run.add_argument("--rounds", type=_within(1, 100), help="[3]")
-    run.add_argument("--seconds", type=_within(1, 120), help="of each flow, after 2 s [8]")
+    line = command.CommandLine(
+        *("mpbench", "Measure multipath.", DOCUMENT),
+        quick="1 round of 3 s: does it all work?",
+        rounds="[3]",
+        seconds="of each flow, after 2 s [8]",
+    )
+    run = line.run
     run.add_argument("--seed", type=int, default=1, help="of losses and jitter [1]")
     run.add_argument("--cc", action="append", default=[], choices=CONGESTION,
                      help="inner congestion control; repeatable [both]")  # fmt: skip
-    run.add_argument("--only", action="append", default=[], metavar="NAME",
-                     help="this scenario, or those whose names begin so; repeatable")  # fmt: skip
     run.add_argument("--contestant", action="append", default=[], metavar="NAME", type=_contestant,
                      help="only these: bare, alone, mptcp, whalescale, whalescale:KEY=VALUE,... "
                           "with keys of [multipath]; repeatable")  # fmt: skip
@@ -60,28 +59,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
                      help="another tunnel, by `SCRIPT NETNS_A NETNS_B LINK...`, LINK being "
                           "RATE,DELAY,ADDRESS_A,ADDRESS_B (Mbit/s, ms): it makes 10.77.0.1/24 and "
                           ".2/24 reach each other until SIGTERM; repeatable")  # fmt: skip
-    run.add_argument("--docs", action="store_true", help=f"put it into docs/{DOCUMENT.name}")
-    docs = commands.add_parser("docs", help=f"put a run's table into docs/{DOCUMENT.name}")
-    docs.add_argument("run", type=Path)
-    commands.add_parser("list", help="scenarios and contestants")
-    known = {*commands.choices, "-h", "--help"}
-    return parser.parse_args(words if words and words[0] in known else ["run", *words])
-
-
-class _within:
-    """argparse's type: a number of [low, high]."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = low, high
-
-    def __call__(self, text: str) -> float:
-        value = float(text)
-        if not self.low <= value <= self.high:
-            raise argparse.ArgumentTypeError(f"{text}: from {self.low:g} to {self.high:g}")
-        return value
-
-    def __repr__(self) -> str:
-        return "number"
+    return line.parse(words)
 
 
 def _contestant(text: str) -> str:
@@ -105,10 +83,7 @@ def _other(text: str) -> tuple[str, Path]:
 
 def load(path: Path) -> Run:
     """A stored run. ValueError: it is none."""
-    try:
-        return Run.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    return command.load(path, Run.from_json)
 
 
 def save(run: Run, stem: Path) -> Path:
@@ -198,9 +173,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
         for name, series in by_name.items()
         if series.failures
     ]
-    if failed:
-        console.print(f"mpbench: failures in {'; '.join(failed)}")
-    return 1 if failed else 0
+    return command.ending("mpbench", failed, console)
 
 
 def _keep(run: Run, stem: Path) -> None:
@@ -208,33 +181,27 @@ def _keep(run: Run, stem: Path) -> None:
         save(run, stem)
 
 
+def _carry_out(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.command == "docs":
+        run = load(arguments.run)
+        report.SECTION.around(DOCUMENT)
+        from tools.mpbench import plots
+
+        stem = arguments.run.with_suffix("")
+        publish(run, stem, plots.draw(run, stem))
+        return 0
+    if arguments.command == "list":
+        for scenario in SCENARIOS:
+            extra = "" if scenario.usual else " (only when named)"
+            console.print(f"{scenario.name:<20} {scenario.title}{extra}")
+        console.print(f"\nvariants: {', '.join(VARIANTS)}")
+        return 0
+    return measure(arguments, console)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     arguments = _arguments(sys.argv[1:] if words is None else words)
-    terminate_as_exception()
-    console = Console(
-        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160
-    )
-    try:
-        if arguments.command == "docs":
-            run = load(arguments.run)
-            from tools.mpbench import plots
-
-            stem = arguments.run.with_suffix("")
-            publish(run, stem, plots.draw(run, stem))
-            return 0
-        if arguments.command == "list":
-            for scenario in SCENARIOS:
-                extra = "" if scenario.usual else " (only when named)"
-                console.print(f"{scenario.name:<20} {scenario.title}{extra}")
-            console.print(f"\nvariants: {', '.join(VARIANTS)}")
-            return 0
-        return measure(arguments, console)
-    except KeyboardInterrupt:
-        console.print("mpbench: interrupted; everything is cleaned up")
-        return 130
-    except (LabError, OSError, ValueError) as error:
-        console.print(f"mpbench: {error}")
-        return 1
+    return command.carry_out("mpbench", 160, lambda console: _carry_out(arguments, console))
 
 
 if __name__ == "__main__":

@@ -241,13 +241,9 @@ def markdown(run: Run, images: dict[str, str]) -> str:
     for scenario in SCENARIOS:
         if scenario.name in run.results and scenario.kind != "grid":
             head, rows, remarks = table_of(run, scenario)
-            lines += [
-                "",
-                f"### {scenario.title[0].upper()}{scenario.title[1:]}",
-                "",
-                table_row(head),
-            ]
-            lines += ["|---|---|" + "--:|" * (len(head) - 2), *(table_row(r) for r in rows)]
+            lines += ["", f"### {scenario.title[0].upper()}{scenario.title[1:]}", ""]
+            lines += [table_row(head), "|---|---|" + "--:|" * (len(head) - 2)]
+            lines += [table_row(r) for r in rows]
             lines += ["", *(f"- {r}" for r in remarks)] if remarks else []
     lines += _grid_markdown(run)
     return "\n".join(lines) + "\n"
