@@ -353,7 +353,10 @@ int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_
 		    size_t len);
 void ws_send_flush(struct ws_worker *worker);
 
-/* A control frame on a path (WS_WAY_PEER: the path in use), padded to datagram_bytes if not 0. */
+/*
+ * A control frame on a path (WS_WAY_PEER: the path in use), padded to datagram_bytes if not 0.
+ * Without any text it is a keepalive.
+ */
 int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
 			 const uint8_t *data, size_t len, uint32_t datagram_bytes);
 struct ws_keys *ws_usable_keys(const struct ws_worker *worker, const struct ws_peer *peer);

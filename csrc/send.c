@@ -48,6 +48,19 @@ struct ws_keys *ws_usable_keys(const struct ws_worker *worker, const struct ws_p
 	return keys;
 }
 
+/* tx is to go to the peer by `path`, which is this way. */
+static void direct(struct ws_tx *tx, const struct ws_peer *peer, uint32_t path,
+		   const struct ws_way *way)
+{
+	tx->peer = peer->number;
+	tx->path = path;
+	tx->socket = way->socket;
+	tx->ifindex = way->ifindex;
+	tx->local = way->local;
+	tx->remote = way->remote;
+	tx->remote_bytes = way->remote_bytes;
+}
+
 /* Room for one datagram of `bytes` to the peer by `path`; counts it in. */
 static uint8_t *reserve(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
 			uint32_t bytes, uint8_t ecn)
@@ -69,16 +82,10 @@ static uint8_t *reserve(struct ws_worker *worker, struct ws_peer *peer, uint32_t
 		tx->len = 0;
 		tx->count = 0;
 		tx->stride = bytes;
-		tx->peer = peer->number;
-		tx->path = path;
-		tx->socket = way->socket;
-		tx->ifindex = way->ifindex;
 		tx->ecn = ecn;
 		tx->closed = false;
 		tx->no_gso = worker->no_udp_gso || worker->now_ns < way->no_gso_until_ns;
-		tx->local = way->local;
-		tx->remote = way->remote;
-		tx->remote_bytes = way->remote_bytes;
+		direct(tx, peer, path, way);
 		worker->open_tx = tx;
 	}
 	at = tx->data + tx->len;
@@ -118,12 +125,29 @@ static uint32_t text_bytes(size_t len, size_t limit)
 	return (uint32_t)padded;
 }
 
+/*
+ * The number of the next datagram of `bytes` by `path`. Those to the peer's endpoint are path 0's,
+ * and go on when there are several paths.
+ */
+static uint64_t next_number(const struct ws_worker *worker, const struct ws_peer *peer,
+			    const struct ws_keys *keys, uint32_t path, uint32_t bytes)
+{
+	if (!peer->paths)
+		return keys->tx_counter;
+	return ws_multipath_number(ws_paths_core(peer->paths), path < WS_PATH_COUNT ? path : 0,
+				   bytes, worker->now_ns);
+}
+
+/* Datagram `number` of `path`, sealed to `at`. */
 static void seal_at(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
-		    uint64_t counter, uint8_t *at, uint32_t text, const uint8_t *head,
+		    uint32_t path, uint64_t number, uint8_t *at, uint32_t text, const uint8_t *head,
 		    size_t head_bytes, const uint8_t *body, size_t body_bytes)
 {
 	uint32_t bytes = ws_message_bytes(text);
+	uint64_t counter = number;
 
+	if (path < WS_PATH_COUNT)
+		counter |= (uint64_t)path << WS_PATH_SHIFT;
 	keys->tx_counter++;
 	put_header(at, keys->remote_index, counter);
 	ws_aead_seal2(worker->aead, keys->send_key, counter, at + WS_TRANSPORT_HEADER_BYTES, head,
@@ -138,27 +162,20 @@ uint32_t ws_seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys 
 {
 	uint32_t text = text_bytes(head_bytes + body_bytes, limit);
 	uint32_t bytes = ws_message_bytes(text);
-	uint64_t counter = number;
 
-	if (path < WS_PATH_COUNT)
-		counter |= (uint64_t)path << WS_PATH_SHIFT;
-	seal_at(worker, peer, keys, counter, reserve(worker, peer, path, bytes, ecn), text, head,
-		head_bytes, body, body_bytes);
+	seal_at(worker, peer, keys, path, number, reserve(worker, peer, path, bytes, ecn), text,
+		head, head_bytes, body, body_bytes);
 	return bytes;
 }
 
-/* To the peer's endpoint. Its numbers are path 0's, and go on when there are several paths. */
+/* To the peer's endpoint. */
 static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, uint8_t ecn,
 		 const uint8_t *head, size_t head_bytes, const uint8_t *body, size_t body_bytes,
 		 size_t limit)
 {
-	uint64_t number = keys->tx_counter;
+	uint32_t text = text_bytes(head_bytes + body_bytes, limit);
+	uint64_t number = next_number(worker, peer, keys, WS_WAY_PEER, ws_message_bytes(text));
 
-	if (peer->paths)
-		number = ws_multipath_number(
-			ws_paths_core(peer->paths), 0,
-			ws_message_bytes(text_bytes(head_bytes + body_bytes, limit)),
-			worker->now_ns);
 	ws_seal(worker, peer, keys, WS_WAY_PEER, number, ecn, head, head_bytes, body, body_bytes,
 		limit);
 }
@@ -298,56 +315,23 @@ void ws_send_staged(struct ws_worker *worker, struct ws_peer *peer)
 	ws_set(peer->stats.staged, peer->staged.packets);
 }
 
-int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer)
-{
-	struct ws_keys *keys = ws_usable_keys(worker, peer);
-
-	if (!keys)
-		return -ENOKEY;
-	if (ws_paths_scheduled(peer->paths)) {
-		struct ws_multipath *core = ws_paths_core(peer->paths);
-		uint32_t path = ws_multipath_best(core, worker->now_ns);
-
-		ws_seal(worker, peer, keys, path,
-			ws_multipath_number(core, path, WS_TRANSPORT_MIN_BYTES, worker->now_ns), 0,
-			NULL, 0, NULL, 0, 0);
-	} else {
-		if (!peer->way.remote_bytes)
-			return -EDESTADDRREQ;
-		seal(worker, peer, keys, 0, NULL, 0, NULL, 0, 0);
-		if (peer->paths)
-			ws_multipath_publish(ws_paths_core(peer->paths), 0, worker->now_ns);
-	}
-	ws_add(worker->stats.keepalives_tx, 1);
-	ws_sent(worker, peer, keys, false);
-	return 0;
-}
-
 /* Sent by itself, not to be cut up on its way: it asks how much the path takes (RFC 8899). */
 static int send_padded(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
 		       uint32_t path, uint64_t number, const uint8_t *data, size_t len,
 		       uint32_t datagram_bytes)
 {
 	static const uint8_t zeros[WS_BUFFER_BYTES];
-	const struct ws_way *way = ws_paths_way(peer, path);
 	uint32_t text = datagram_bytes - ws_message_bytes(0);
 	struct ws_tx tx = {
 		.data = worker->scratch,
 		.len = datagram_bytes,
 		.stride = datagram_bytes,
 		.count = 1,
-		.peer = peer->number,
-		.path = path,
-		.socket = way->socket,
-		.ifindex = way->ifindex,
-		.local = way->local,
-		.remote = way->remote,
-		.remote_bytes = way->remote_bytes,
 	};
 
-	seal_at(worker, peer, keys,
-		path < WS_PATH_COUNT ? (uint64_t)path << WS_PATH_SHIFT | number : number,
-		worker->scratch, text, data, len, zeros, text - len);
+	direct(&tx, peer, path, ws_paths_way(peer, path));
+	seal_at(worker, peer, keys, path, number, worker->scratch, text, data, len, zeros,
+		text - len);
 	return -ws_udp_send_whole(worker, &tx);
 }
 
@@ -367,10 +351,7 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 		return -EMSGSIZE;
 	if (!bytes)
 		bytes = ws_message_bytes(text_bytes(len, WS_CONTROL_MAX_BYTES));
-	number = peer->paths ? ws_multipath_number(ws_paths_core(peer->paths),
-						   path < WS_PATH_COUNT ? path : 0, bytes,
-						   worker->now_ns)
-			     : keys->tx_counter;
+	number = next_number(worker, peer, keys, path, bytes);
 	if (datagram_bytes)
 		error = send_padded(worker, peer, keys, path, number, data, len, bytes);
 	else
@@ -378,7 +359,7 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 			WS_CONTROL_MAX_BYTES);
 	if (peer->paths)
 		ws_multipath_publish(ws_paths_core(peer->paths), 0, worker->now_ns);
-	ws_sent(worker, peer, keys, true);
+	ws_sent(worker, peer, keys, len > 0);
 	return error;
 }
 
@@ -389,6 +370,15 @@ int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_
 	if (ws_paths_scheduled(peer->paths))
 		path = ws_multipath_best(ws_paths_core(peer->paths), worker->now_ns);
 	return ws_send_path_control(worker, peer, path, data, len, 0);
+}
+
+int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer)
+{
+	int error = ws_send_control(worker, peer, NULL, 0);
+
+	if (!error)
+		ws_add(worker->stats.keepalives_tx, 1);
+	return error;
 }
 
 void ws_send_flush(struct ws_worker *worker)
