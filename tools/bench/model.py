@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from whalescale.bench.measure import median, ratio_of_rounds
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tools.bench.contestants import Pair
 
 SCHEMA = 1
+#: running: then a contestant is out of its scenario
+FAILURES_MAX = 2
 
 #: what one measurement gave, by metric
 Values = dict[str, float]
@@ -83,11 +85,14 @@ class Sample:
     load: float = 0.0
 
 
-@dataclass(slots=True)
-class Series:
-    """All rounds of one contestant in one scenario."""
+S = TypeVar("S", bound=Sample)
 
-    samples: list[Sample] = field(default_factory=list)
+
+@dataclass(slots=True)
+class Rounds(Generic[S]):
+    """All rounds of one contestant in one scenario, whatever a sample is."""
+
+    samples: list[S] = field(default_factory=list)
     skipped: str = ""
 
     def of(self, metric: str) -> list[float | None]:
@@ -106,6 +111,18 @@ class Series:
     @property
     def failures(self) -> int:
         return sum(bool(s.error) for s in self.samples)
+
+    @property
+    def is_out(self) -> bool:
+        """Skipped, or failed too often running: it gets no more turns."""
+        last = self.samples[-FAILURES_MAX:]
+        return bool(self.skipped) or (len(last) == FAILURES_MAX and all(s.error for s in last))
+
+
+class Series(Rounds[Sample]):
+    """Of this bench."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True)

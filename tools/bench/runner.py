@@ -11,16 +11,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from tools.bench.contestants import Pair, check
-from tools.bench.model import Options, Run, Sample, Scenario, Series, SkipError, Values
+from tools.bench.model import Options, Rounds, Run, Sample, Scenario, Series, SkipError, Values
 from tools.netlab import LabError
 from tools.peers import ROOT
 from whalescale.bench.measure import MeasureError
 
-FAILURES_MAX = 2
+#: what one measurement may end in, and the others go on
+FAILURES = (LabError, MeasureError, OSError, ValueError, KeyError)
+K = TypeVar("K")
+U = TypeVar("U", bound="Closable")
+S = TypeVar("S", bound=Sample)
 Key = tuple[str, int]
+
+
+class Closable(Protocol):
+    """What is brought up for a contestant."""
+
+    def close(self) -> None: ...
 
 
 class Watcher(Protocol):
@@ -35,8 +45,48 @@ class Watcher(Protocol):
     def finished(self, scenario: Scenario, results: dict[str, Series]) -> None: ...
 
 
-class Runner:
-    """A context manager: whatever was brought up is taken down."""
+class Turns(Generic[K, U]):
+    """What is up, by its key. A context manager: whatever was brought up is taken down."""
+
+    def __init__(self) -> None:
+        self._up: dict[K, U] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._up:
+            self._up.popitem()[1].close()
+
+    def _drop(self, key: K) -> None:
+        up = self._up.pop(key, None)
+        if up is not None:
+            up.close()
+
+    def _take(self, series: Rounds[S], sample: S, key: K, measure: Callable[[S], None]) -> None:
+        """One turn: `measure` fills the sample, or what is up under this key is taken down."""
+        sample.load = round(os.getloadavg()[0], 2)
+        try:
+            measure(sample)
+        except SkipError as reason:
+            series.skipped = str(reason)
+            self._drop(key)
+            return
+        except FAILURES as error:
+            sample.error = f"{type(error).__name__}: {error}"
+            if isinstance(error, LabError | MeasureError):
+                sample.error = str(error)
+            # Results are published: where the tree lies is nobody's business.
+            sample.error = sample.error.replace(f"{ROOT}/", "")
+            self._drop(key)
+        series.samples.append(sample)
+
+
+class Runner(Turns[Key, Pair]):
+    """Round by round; pairs stay up as long as a scenario needs them."""
 
     def __init__(
         self,
@@ -49,23 +99,13 @@ class Runner:
         after_each: Callable[[], None] = lambda: None,
     ) -> None:
         """`contestants`: only these (all when empty). `after_each`: called after each scenario."""
+        super().__init__()
         self._run = run
         self._scenarios = scenarios
         self._watcher = watcher
         self._only = set(contestants)
         self._start = start
         self._after_each = after_each
-        self._pairs: dict[Key, Pair] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        while self._pairs:
-            self._pairs.popitem()[1].close()
 
     @property
     def options(self) -> Options:
@@ -104,55 +144,34 @@ class Runner:
                 series.skipped = str(reason)
         for number in range(1, rounds + 1):
             for name, series in results.items():
-                if series.skipped or self._is_out(series):
+                if series.is_out:
                     continue
                 self._watcher.doing(scenario, name, number)
                 self._turn(scenario, name, number, series)
                 self._watcher.sampled(scenario, name, series)
         self._watcher.finished(scenario, results)
 
-    @staticmethod
-    def _is_out(series: Series) -> bool:
-        last = series.samples[-FAILURES_MAX:]
-        return len(last) == FAILURES_MAX and all(s.error for s in last)
-
     def _turn(self, scenario: Scenario, name: str, number: int, series: Series) -> None:
-        sample = Sample(number, load=round(os.getloadavg()[0], 2))
-        try:
+        def measure(sample: Sample) -> None:
             sample.values = self._measure(scenario, name)
-        except SkipError as reason:
-            series.skipped = str(reason)
-            self._drop((name, scenario.family))
-            return
-        except (LabError, MeasureError, OSError, ValueError, KeyError) as error:
-            sample.error = f"{type(error).__name__}: {error}"
-            if isinstance(error, LabError | MeasureError):
-                sample.error = str(error)
-            # Results are published: where the tree lies is nobody's business.
-            sample.error = sample.error.replace(f"{ROOT}/", "")
-            self._drop((name, scenario.family))
-        series.samples.append(sample)
+
+        self._take(series, Sample(number), (name, scenario.family), measure)
 
     def _measure(self, scenario: Scenario, name: str) -> Values:
         if scenario.measure_alone is not None:
             return scenario.measure_alone(name, self.options)
         assert scenario.measure is not None, "a scenario has one of the two"
         key = (name, scenario.family)
-        if key not in self._pairs:
-            self._pairs[key] = self._start(name, scenario.family)
-        pair = self._pairs[key]
+        if key not in self._up:
+            self._up[key] = self._start(name, scenario.family)
+        pair = self._up[key]
         # A session that expired while others were measured is not part of the measurement.
         pair.warm_up()
         return scenario.measure(pair, self.options)
 
-    def _drop(self, key: Key) -> None:
-        pair = self._pairs.pop(key, None)
-        if pair is not None:
-            pair.close()
-
     def _close_unneeded(self, later: Sequence[Scenario]) -> None:
         needed = {(c, s.family) for s in later if s.measure for c in self.contestants(s)}
-        for key in [k for k in self._pairs if k not in needed]:
+        for key in [k for k in self._up if k not in needed]:
             self._drop(key)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from tools.bench import model as bench_model
 from tools.netlab import Shape
-from whalescale.bench.measure import median
 
 SCHEMA = 1
 CONGESTION = ("bbr", "cubic")
@@ -96,39 +96,23 @@ class Flow:
 
 
 @dataclass(slots=True)
-class Sample:
-    """One flow of one contestant. `values` is empty where `error` says why."""
+class Sample(bench_model.Sample):
+    """One flow of one contestant."""
 
-    round: int
-    values: dict[str, float] = field(default_factory=dict)
-    error: str = ""
-    load: float = 0.0
     flow: Flow | None = None
 
 
-@dataclass(slots=True)
-class Series:
-    """All rounds of one contestant with one congestion control in one scenario."""
+class Series(bench_model.Rounds[Sample]):
+    """Of one contestant with one congestion control."""
 
-    samples: list[Sample] = field(default_factory=list)
-    skipped: str = ""
-
-    def of(self, metric: str) -> list[float | None]:
-        return [s.values.get(metric) for s in self.samples]
-
-    def median(self, metric: str) -> float | None:
-        return median(self.of(metric))
-
-    @property
-    def failures(self) -> int:
-        return sum(bool(s.error) for s in self.samples)
+    __slots__ = ()
 
     @property
     def reason(self) -> str:
         """Why there are no values; "" if there are."""
         if self.skipped or any(s.values for s in self.samples):
             return self.skipped
-        return next((s.error for s in reversed(self.samples) if s.error), "not run")
+        return self.error or "not run"
 
 
 #: by congestion control, then contestant

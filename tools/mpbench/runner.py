@@ -3,21 +3,15 @@ next round, so that what drifts in the machine hits all of them alike."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
-from tools.bench.model import SkipError
+from tools.bench.runner import Turns
 from tools.mpbench import load
 from tools.mpbench.contestants import Stage, lab_of
 from tools.mpbench.model import ALONE, BARE, Options, Run, Sample, Scenario, Series, Watcher
-from tools.netlab import LabError
-from tools.peers import ROOT
-from whalescale.bench.measure import MeasureError
 
-FAILURES_MAX = 2
 #: labs kept for their next turn; each with Whalescale is two agents of some 50 MB
 STAGES_MAX = 8
 #: for the paths to be found, once for each lab: what is measured is their use
@@ -26,8 +20,8 @@ DISCOVERY_S = 2.0
 START_S = 3.0
 
 
-class Runner:
-    """A context manager: whatever was brought up is taken down."""
+class Runner(Turns[str, Stage]):
+    """Round by round; labs are kept for their next turn."""
 
     def __init__(
         self,
@@ -43,6 +37,7 @@ class Runner:
         discovery_s: float = DISCOVERY_S,
     ) -> None:
         """`contestants`: only these (all when empty), and the links alone that ratios need."""
+        super().__init__()
         self._run = run
         self._scenarios = scenarios
         self._watcher = watcher
@@ -52,17 +47,6 @@ class Runner:
         self._carry = carry
         self._after_each = after_each
         self._discovery_s = discovery_s
-        self._stages: dict[str, Stage] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        while self._stages:
-            self._stages.popitem()[1].close()
 
     @property
     def options(self) -> Options:
@@ -110,7 +94,7 @@ class Runner:
             # All with one congestion control stand side by side in time.
             for cc, by_name in results.items():
                 for name, series in by_name.items():
-                    if series.skipped or _is_out(series):
+                    if series.is_out:
                         continue
                     self._watcher.doing(scenario, cc, name, number)
                     self._turn(scenario, cc, name, number, series)
@@ -118,43 +102,22 @@ class Runner:
         self._watcher.finished(scenario)
 
     def _turn(self, scenario: Scenario, cc: str, name: str, number: int, series: Series) -> None:
-        sample = Sample(number, load=round(os.getloadavg()[0], 2))
-        try:
+        def measure(sample: Sample) -> None:
             stage = self._stage(scenario, name)
             flow, values = self._carry(stage, name, scenario, self.options, cc)
             sample.flow, sample.values = flow, values  # type: ignore[assignment]
-        except SkipError as reason:
-            series.skipped = str(reason)
-            self._drop(lab_of(name))
-            return
-        except (LabError, MeasureError, OSError, ValueError, KeyError) as error:
-            sample.error = f"{type(error).__name__}: {error}"
-            if isinstance(error, LabError | MeasureError):
-                sample.error = str(error)
-            # Results are published: where the tree lies is nobody's business.
-            sample.error = sample.error.replace(f"{ROOT}/", "")
-            self._drop(lab_of(name))
-        series.samples.append(sample)
+
+        self._take(series, Sample(number), lab_of(name), measure)
 
     def _stage(self, scenario: Scenario, name: str) -> Stage:
         key = lab_of(name)
-        stage = self._stages.pop(key, None)
+        stage = self._up.pop(key, None)
         if stage is None:
-            while len(self._stages) >= STAGES_MAX:
-                self._drop(next(iter(self._stages)))
+            while len(self._up) >= STAGES_MAX:
+                self._drop(next(iter(self._up)))
             stage = self._start(name, scenario, self.options.seed, self._scripts)
             time.sleep(self._discovery_s if key != BARE else 0)
         # The one used last goes to the end: the one at the front is closed first.
-        self._stages[key] = stage
+        self._up[key] = stage
         stage.warm_up(stage.target(name))
         return stage
-
-    def _drop(self, key: str) -> None:
-        stage = self._stages.pop(key, None)
-        if stage is not None:
-            stage.close()
-
-
-def _is_out(series: Series) -> bool:
-    last = series.samples[-FAILURES_MAX:]
-    return len(last) == FAILURES_MAX and all(s.error for s in last)
