@@ -87,7 +87,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
     run = Run(options, machine.describe())
     stem = FOLDER / stamp()
     interrupted = False
-    console.print(report.machine_line(run))
+    console.print(report.machine_line(run.machine))
     plan = Runner(run, scenarios, _Silent(), contestants=arguments.contestant)
     total = sum(plan.estimate(s) for s in scenarios)
     console.print(f"{len(scenarios)} scenarios, about {total / 60:.0f} min")

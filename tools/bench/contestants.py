@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,13 +74,18 @@ def settings(name: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in text.split(",")) if text else {}
 
 
-def dataplane_toml(name: str) -> str:
-    """The lines under [dataplane] that a variant means."""
+def toml_lines(keys: Mapping[str, str]) -> list[str]:
+    """Of a table with these keys: what is neither true nor false nor a number is a string."""
 
     def value(text: str) -> str:
         return text if text in {"true", "false"} or text.isdigit() else f'"{text}"'
 
-    return "\n".join(f"{k} = {value(v)}" for k, v in settings(name).items())
+    return [f"{k} = {value(v)}" for k, v in keys.items()]
+
+
+def dataplane_toml(name: str) -> str:
+    """The lines under [dataplane] that a variant means."""
+    return "\n".join(toml_lines(settings(name)))
 
 
 def check(name: str) -> None:
@@ -132,8 +137,7 @@ class Pair:
         """A session stands and packets pass. LabError: none do."""
         done = self.a.run("ping", "-n", "-c2", "-i0.2", "-w12", self.target, check=False)
         if done.returncode != 0:
-            said = [f"; {e.interface} said: {_tail(e)}" for e in self.ends if _tail(e)]
-            raise LabError(f"no ping through {label(self.name)}{''.join(said)}")
+            raise LabError(f"no ping through {label(self.name)}{last_words(self.ends)}")
 
     def alive(self) -> bool:
         return all(e.process is not None and e.process.poll() is None for e in self.ends)
@@ -214,6 +218,11 @@ def disagreement(status: dict[str, Any], wanted: dict[str, str]) -> str:
             why = f": {bpf['reason']}" if key == "bpf" and bpf.get("reason") else ""
             return f"asked for {key} {value}, the agent runs {str(got).lower()}{why}"
     return ""
+
+
+def last_words(ends: Iterable[HostEnd]) -> str:
+    """What the tunnels said last, for an error; "" where they said nothing."""
+    return "".join(f"; {e.interface} said: {_tail(e)}" for e in ends if _tail(e))
 
 
 def _tail(end: HostEnd) -> str:

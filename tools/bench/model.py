@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from whalescale.bench.measure import median, ratio_of_rounds
 
@@ -51,6 +51,16 @@ class Options:
         return quick if self.quick else full
 
 
+class Titled(Protocol):
+    """A scenario of any bench."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One thing to measure on each contestant in turn, round by round.
@@ -72,6 +82,18 @@ class Scenario:
     estimate: Callable[[Options], float] = lambda o: o.seconds + 1.5
     #: metric that the plot shows
     plotted: str = ""
+
+
+Named = TypeVar("Named", bound=Titled)
+
+
+def by_name(scenarios: Sequence[Named], name: str, known: Iterable[str]) -> list[Named]:
+    """The scenario of this name, or all whose name begins with it. ValueError: none does."""
+    exact = [s for s in scenarios if s.name == name]
+    found = exact or [s for s in scenarios if s.name.startswith(name)]
+    if not found:
+        raise ValueError(f"there is no scenario {name!r}; there are {', '.join(known)}")
+    return found
 
 
 @dataclass(slots=True)

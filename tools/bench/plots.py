@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from tools.bench.contestants import label
@@ -13,6 +14,7 @@ from tools.bench.targets import METRICS, TARGETS, WS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHARE_MAX = 4.0
 OURS, OTHERS = "#2563a8", "#a0a6ad"
@@ -32,26 +34,36 @@ def draw(run: Run, stem: Path) -> list[Path]:
     return made
 
 
-def _axes(rows: int) -> Axes:
+def use() -> ModuleType:
+    """pyplot, for files."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    _, axes = pyplot.subplots(figsize=(9, 1.4 + 0.42 * rows), layout="constrained")
+    return pyplot
+
+
+def plain(axes: Axes) -> None:
+    """Without a frame."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    figure.savefig(str(path), dpi=110)
+    use().close("all")
+    return path
+
+
+def _axes(rows: int) -> Axes:
+    axes: Axes = use().subplots(figsize=(9, 1.4 + 0.42 * rows), layout="constrained")[1]
+    plain(axes)
     return axes
 
 
 def _save(axes: Axes, path: Path) -> Path:
-    from matplotlib import pyplot
-
-    figure = axes.get_figure()
-    assert figure is not None
-    figure.savefig(str(path), dpi=110)  # type: ignore[union-attr]
-    pyplot.close("all")
-    return path
+    return save(axes.get_figure(), path)  # type: ignore[arg-type]
 
 
 def _scenario(run: Run, scenario: Scenario, path: Path) -> Path | None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from tools.bench.contestants import label
 from tools.bench.model import Figure, Run, Scenario, Series, Target, figures
 from tools.bench.page import Section, table_row
+from tools.bench.progress import Turning
 from tools.bench.scenarios import SCENARIOS
 from tools.bench.targets import METRICS, NEW, WS
 from whalescale.bench.measure import ratio_of_rounds
 
 SECTION = Section("bench")
-_STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
+STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -56,47 +56,14 @@ def cell(series: Series, metric: str) -> str:
     return number(series.median(metric), METRICS[metric].digits)
 
 
-class Screen:
-    """Progress and a table for each scenario; in a terminal with a moving line."""
-
-    def __init__(self, console: Console, total_seconds: float) -> None:
-        self.console = console
-        self._bar = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(24),
-            TextColumn("{task.fields[left]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total_seconds, left="")
-        self._began = time.monotonic()
-        self._turn = 0.0
-        self._left = total_seconds
-
-    def __enter__(self) -> Screen:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def scenario(self, scenario: Scenario, rounds: int) -> None:
-        self.console.print(f"\n{scenario.title} ({scenario.name}, {rounds} rounds)", style="bold")
+class Screen(Turning):
+    """Progress and a table for each scenario."""
 
     def doing(self, scenario: Scenario, contestant: str, number: int) -> None:
-        self._turn = time.monotonic()
-        what = f"{scenario.name}, round {number}: {label(contestant)}"
-        self._bar.update(self._task, description=what, left=f"about {self._left / 60:.0f} min left")
+        self.begin(f"{scenario.name}, round {number}: {label(contestant)}")
 
     def sampled(self, scenario: Scenario, contestant: str, series: Series) -> None:
-        took = time.monotonic() - self._turn
-        self._left = max(0.0, self._left - took)
-        self._bar.advance(self._task, took)
-        if self._bar.disable:
-            # No terminal: a line for each, so that a log shows how far it is.
-            self.console.print(f"  {label(contestant):<34} {self._said(scenario, series)}")
+        self.end(f"{label(contestant):<34} {self._said(scenario, series)}")
 
     @staticmethod
     def _said(scenario: Scenario, series: Series) -> str:
@@ -148,7 +115,7 @@ def figures_table(run: Run) -> Table:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for f in figures(run):
         said = verdict(f, run.options.counts)
-        style = _STYLES.get(f.verdict, "dim") if run.options.counts else "dim"
+        style = STYLES.get(f.verdict, "dim") if run.options.counts else "dim"
         table.add_row(
             *(f.target.title, measured(f), bound(f.target, f.target.must)),
             *(bound(f.target, f.target.aim), Text(said, style=style)),
@@ -156,9 +123,9 @@ def figures_table(run: Run) -> Table:
     return table
 
 
-def machine_line(run: Run) -> str:
+def machine_line(machine: Mapping[str, Any]) -> str:
     """What the figures were measured on."""
-    m = run.machine
+    m = machine
     versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items() if v)
     kind = "virtual machine, " if m.get("virtual") else ""
     return (
@@ -172,7 +139,7 @@ def summary(run: Run) -> str:
     """How the figures came about, and what they are worth."""
     o = run.options
     rounds = f"{o.rounds} interleaved rounds" if o.rounds > 1 else "1 round"
-    text = f"{machine_line(run)} Medians of {rounds} of {o.seconds:g} s."
+    text = f"{machine_line(run.machine)} Medians of {rounds} of {o.seconds:g} s."
     if not run.complete:
         text += " The run was broken off."
     if o.quick:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tools.bench import crowds, load
 from tools.bench.contestants import MAIN, VARIANTS, Pair
-from tools.bench.model import Options, Scenario, Values
+from tools.bench.model import Options, Scenario, Values, by_name
 from tools.bench.targets import BARE, NEW, OLD, WS
 from whalescale.bench.measure import Load
 
@@ -95,9 +95,4 @@ SCENARIOS = (
 
 def named(name: str) -> list[Scenario]:
     """The scenario of this name, or all whose name begins with it. ValueError: none does."""
-    exact = [s for s in SCENARIOS if s.name == name]
-    found = exact or [s for s in SCENARIOS if s.name.startswith(name)]
-    if not found:
-        known = ", ".join(s.name for s in SCENARIOS)
-        raise ValueError(f"there is no scenario {name!r}; there are {known}")
-    return found
+    return by_name(SCENARIOS, name, (s.name for s in SCENARIOS))

@@ -25,6 +25,7 @@ if __package__ is None or __package__ == "":
 from rich.console import Console
 
 from tools.bench import command, machine
+from tools.bench import report as bench_report
 from tools.bench.runner import stamp
 from tools.mpbench import report, targets
 from tools.mpbench.contestants import settings
@@ -134,7 +135,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
     scenarios = chosen_scenarios(arguments.only)
     run = Run(options, machine.describe(), emulator())
     stem = FOLDER / stamp()
-    console.print(report.machine_line(run))
+    console.print(bench_report.machine_line(run.machine))
     wanted = {"contestants": arguments.contestant, "scripts": dict(arguments.other)}
     plan = Runner(run, scenarios, Watcher(), **wanted)
     total = sum(plan.estimate_s(s) for s in scenarios)

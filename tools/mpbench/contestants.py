@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 from typing import Self
 
+from tools.bench.contestants import last_words, toml_lines
 from tools.bench.model import SkipError
 from tools.mpbench.model import ALONE, BARE, MPTCP, PLAIN, WS, Scenario
 from tools.netlab import Lab, LabError, Link, wait_until
@@ -58,12 +59,7 @@ def settings(name: str) -> dict[str, str]:
 
 def multipath_toml(keys: dict[str, str]) -> str:
     """The [multipath] table with these keys; "" without any."""
-
-    def value(text: str) -> str:
-        return text if text in {"true", "false"} or text.isdigit() else f'"{text}"'
-
-    lines = [f"{k} = {value(v)}" for k, v in keys.items()]
-    return "\n".join(["", "[multipath]", *lines, ""]) if lines else ""
+    return "\n".join(["", "[multipath]", *toml_lines(keys), ""]) if keys else ""
 
 
 def links_of(name: str, scenario: Scenario) -> list[int]:
@@ -153,8 +149,7 @@ class Stage:
         """Packets pass. LabError: none do."""
         done = self.two.a.run("ping", "-n", "-c3", "-i0.2", "-w12", target, check=False)
         if done.returncode != 0:
-            said = [f"; {e.interface} said: {_tail(e)}" for e in self.ends if _tail(e)]
-            raise LabError(f"no ping to {target}{''.join(said)}")
+            raise LabError(f"no ping to {target}{last_words(self.ends)}")
 
     def _mptcp(self) -> None:
         """Each further address of the receiver is announced; the sender opens a subflow to it."""
@@ -203,8 +198,3 @@ class Stage:
             return self.two.a.run("ping", "-c1", "-W1", target, check=False).returncode == 0
 
         wait_until(f"{name}'s tunnel", answers, timeout=20)
-
-
-def _tail(end: Whalescale) -> str:
-    lines = end.process.log().strip().splitlines() if end.process is not None else []
-    return lines[-1][-200:] if lines else ""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.bench.plots import AIM, MUST, OTHERS, OURS, plain, save, use
 from tools.mpbench import judge, targets
 from tools.mpbench.contestants import label
 from tools.mpbench.model import ALONE, Run, Sample, Scenario
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OURS, OTHERS = "#2563a8", "#a0a6ad"
-MUST, AIM, EVENT = "#c0392b", "#1e8449", "#b8860b"
+EVENT = "#b8860b"
 LINKS = ("#e07b39", "#3a9d8f", "#8e5ea2")
 #: of a time line: the device counters of 20 ms are too restless to look at
 SMOOTH_S = 0.1
@@ -48,26 +48,13 @@ def draw(run: Run, stem: Path) -> dict[Path, str]:
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
+    figure, axes = use().subplots(
         rows, columns, figsize=(width, height), layout="constrained", squeeze=False
     )
     return figure, list(itertools.chain.from_iterable(axes))
 
 
-def _save(figure: Figure, path: Path) -> bool:
-    from matplotlib import pyplot
-
-    figure.savefig(str(path), dpi=110)
-    pyplot.close("all")
-    return True
-
-
-def _bars(run: Run, scenario: Scenario, path: Path) -> bool:
+def _bars(run: Run, scenario: Scenario, path: Path) -> Path | None:
     """Goodput of each contestant, a panel for each congestion control."""
     by_cc = {
         cc: [(n, s) for n, s in by_name.items() if s.median("mbps") is not None]
@@ -75,7 +62,7 @@ def _bars(run: Run, scenario: Scenario, path: Path) -> bool:
     }
     by_cc = {cc: rows for cc, rows in by_cc.items() if rows}
     if not by_cc:
-        return False
+        return None
     longest = max(len(rows) for rows in by_cc.values())
     figure, panels = _figure(1, len(by_cc), 6.2 * len(by_cc), 1.4 + 0.42 * longest)
     for axes, (cc, rows) in zip(panels, by_cc.items(), strict=True):
@@ -101,12 +88,12 @@ def _bars(run: Run, scenario: Scenario, path: Path) -> bool:
         axes.margins(x=0.16)
         axes.set_xlabel("Mbit/s; dashed: sum of the links alone, dotted: the best of them")
         axes.set_title(f"inner TCP: {cc}", loc="left", fontsize="medium")
-        _plain(axes)
+        plain(axes)
     figure.suptitle(scenario.title)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _time_lines(run: Run, scenario: Scenario, path: Path) -> bool:
+def _time_lines(run: Run, scenario: Scenario, path: Path) -> Path | None:
     """Throughput of each link and of the flow over time, in the round nearest the median."""
     shown = [
         (cc, name, sample)
@@ -116,7 +103,7 @@ def _time_lines(run: Run, scenario: Scenario, path: Path) -> bool:
         and (sample := next((s for s in series.samples if s.flow and s.flow.events), None))
     ]
     if not shown:
-        return False
+        return None
     columns = len({cc for cc, _, _ in shown})
     rows = -(-len(shown) // columns)
     figure, panels = _figure(rows, columns, 7.0 * columns, 2.8 * rows + 0.5)
@@ -127,12 +114,12 @@ def _time_lines(run: Run, scenario: Scenario, path: Path) -> bool:
         _time_line(axes, sample, scenario)
         axes.set_ylim(0, top)
         axes.set_title(f"{label(name, scenario.shapes)}, {cc}", loc="left", fontsize="medium")
-        _plain(axes)
+        plain(axes)
     for axes in ordered[len(shown) :]:
         axes.set_visible(False)
     ordered[0].legend(loc="lower right", framealpha=0.8, fontsize="small")
     figure.suptitle(scenario.title)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _time_line(axes: Axes, sample: Sample, scenario: Scenario) -> None:
@@ -164,12 +151,12 @@ def smooth(values: Sequence[float], width: int) -> list[float]:
     ]
 
 
-def _heat(run: Run, path: Path) -> bool:
+def _heat(run: Run, path: Path) -> Path | None:
     """A cell a link pair: goodput over both / the better one alone."""
     cells = {cc: targets.grid_cells(run, cc) for cc in run.options.congestion}
     cells = {cc: found for cc, found in cells.items() if found}
     if not cells:
-        return False
+        return None
     from matplotlib.colors import TwoSlopeNorm
 
     figure, panels = _figure(
@@ -194,9 +181,4 @@ def _heat(run: Run, path: Path) -> bool:
         axes.set_title(f"{cc}, its loss {loss:g} %", loc="left", fontsize="medium")
     figure.colorbar(image, ax=panels, shrink=0.8)
     figure.suptitle("80 Mbit/s 20 ms beside a second link: goodput over both / the better alone")
-    return _save(figure, path)
-
-
-def _plain(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    return save(figure, path)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from tools.bench import model as bench_model
 from tools.bench import report as bench_report
 from tools.bench.page import Section, table_row
+from tools.bench.progress import Turning
 from tools.mpbench import targets
 from tools.mpbench.contestants import label
 from tools.mpbench.model import WS, Run, Scenario, Series, Watcher
@@ -23,7 +20,6 @@ HEADING = """# Multipath, measured
 What [multipath.md](multipath.md) reaches, by `make bench-multipath`.
 """
 SECTION = Section("mpbench", HEADING)
-_STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
 
 #: (metric, heading, digits) of a scenario's table
 Column = tuple[str, str, int]
@@ -127,49 +123,20 @@ def _titles(v: Verdict) -> tuple[str, str]:
     return (scenario.title if scenario else f"grid: {v.reason}"), v.target.title
 
 
-class Screen(Watcher):
-    """Progress and a table for each scenario; in a terminal with a moving line."""
+class Screen(Turning, Watcher):
+    """Progress and a table for each scenario."""
 
     def __init__(self, console: Console, run: Run, total_seconds: float) -> None:
-        self.console = console
+        super().__init__(console, total_seconds)
         self.run = run
-        self._bar = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(24),
-            TextColumn("{task.fields[left]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total_seconds, left="")
-        self._total = total_seconds
-        self._began = self._turn = time.monotonic()
         self._doing = ""
 
-    def __enter__(self) -> Screen:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def scenario(self, scenario: Scenario, rounds: int) -> None:
-        title = f"\n{scenario.title} ({scenario.name}, {rounds} rounds)"
-        self.console.print(title, style="bold")
-
     def doing(self, scenario: Scenario, congestion: str, contestant: str, number: int) -> None:
-        self._turn = time.monotonic()
         self._doing = f"round {number}, {congestion}: {label(contestant, scenario.shapes)}"
-        left = max(0.0, self._total - (self._turn - self._began))
-        what = f"{scenario.name}, {self._doing}"
-        self._bar.update(self._task, description=what, left=f"about {left / 60:.0f} min left")
+        self.begin(f"{scenario.name}, {self._doing}")
 
     def sampled(self, scenario: Scenario, contestant: str, series: Series) -> None:
-        self._bar.advance(self._task, time.monotonic() - self._turn)
-        if self._bar.disable:
-            # No terminal: a line for each, so that a log shows how far it is.
-            self.console.print(f"  {self._doing:<52} {_last(scenario, series)}")
+        self.end(f"{self._doing:<52} {_last(scenario, series)}")
 
     def finished(self, scenario: Scenario) -> None:
         heads, rows, remarks = table_of(self.run, scenario)
@@ -202,7 +169,7 @@ def verdict_table(run: Run) -> Table:
     for head in ("links", "figure", "inner TCP", "measured", "must", "aim", "verdict"):
         table.add_column(head, justify="right" if head in ("measured", "must", "aim") else "left")
     for v in targets.verdicts(run):
-        style = _STYLES.get(v.text, "dim") if run.options.counts else "dim"
+        style = bench_report.STYLES.get(v.text, "dim") if run.options.counts else "dim"
         table.add_row(
             *(*_titles(v), v.congestion, measured(v)),
             *(bound(v.target, v.target.must), bound(v.target, v.target.aim)),
@@ -211,15 +178,12 @@ def verdict_table(run: Run) -> Table:
     return table
 
 
-def machine_line(run: Run) -> str:
-    return bench_report.machine_line(bench_model.Run(bench_model.Options(), run.machine))
-
-
 def summary(run: Run) -> str:
     o = run.options
     text = (
-        f"{machine_line(run)} Links by {run.emulator}; medians of {o.rounds} interleaved rounds "
-        f"of {o.seconds:g} s after {o.warm_s:g} s of warm-up (grid: 1 round); seed {o.seed}. Each "
+        f"{bench_report.machine_line(run.machine)} Links by {run.emulator}; "
+        f"medians of {o.rounds} interleaved rounds of {o.seconds:g} s "
+        f"after {o.warm_s:g} s of warm-up (grid: 1 round); seed {o.seed}. Each "
         "link holds its delay line and a queue of 50 ms of its rate (at least 64 KiB), then drops; "
         "the same for every contestant."
     )

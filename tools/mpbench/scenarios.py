@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from tools.bench.model import by_name
 from tools.mpbench.model import ALONE, BARE, MPTCP, PLAIN, WS, Scenario
 from tools.netlab import Shape
 
@@ -97,9 +98,4 @@ SCENARIOS = (
 
 def named(name: str) -> list[Scenario]:
     """The scenario of this name, or all whose name begins with it. ValueError: none does."""
-    exact = [s for s in SCENARIOS if s.name == name]
-    found = exact or [s for s in SCENARIOS if s.name.startswith(name)]
-    if not found:
-        known = ", ".join(s.name for s in SCENARIOS if s.kind != "grid")
-        raise ValueError(f"there is no scenario {name!r}; there are {known}, grid")
-    return found
+    return by_name(SCENARIOS, name, [*(s.name for s in SCENARIOS if s.kind != "grid"), "grid"])
