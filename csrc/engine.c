@@ -50,15 +50,11 @@ static void run_command(struct ws_worker *worker)
 /* False: no room in the ring, try again. */
 static bool report_fatal(struct ws_worker *worker, int error)
 {
-	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
+	struct ws_upcall *upcall = ws_upcall_reserve(worker, WS_UP_FATAL, -1);
 
 	if (!upcall)
 		return false;
-	memset(upcall, 0, offsetof(struct ws_upcall, data));
-	upcall->type = WS_UP_FATAL;
-	upcall->peer = -1;
 	upcall->reason = (uint32_t)-error;
-	upcall->now_ns = worker->now_ns;
 	ws_upcall_commit(&worker->upcalls);
 	return true;
 }

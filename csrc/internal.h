@@ -232,8 +232,12 @@ struct ws_upcall_ring {
 
 int ws_upcall_ring_init(struct ws_upcall_ring *ring, int eventfd);
 void ws_upcall_ring_free(struct ws_upcall_ring *ring);
-/* A slot to fill, or NULL when the ring is full. */
-struct ws_upcall *ws_upcall_reserve(struct ws_upcall_ring *ring);
+/*
+ * An upcall to fill further (the rest of it is zero, but for the data) and to commit. NULL: the
+ * ring is full. ws_upcall_begin counts that, who tries again reserves.
+ */
+struct ws_upcall *ws_upcall_begin(struct ws_worker *worker, uint32_t type, int32_t peer);
+struct ws_upcall *ws_upcall_reserve(struct ws_worker *worker, uint32_t type, int32_t peer);
 /* 1/share of the ring is taken: no more of what others must not crowd out. */
 bool ws_upcall_crowded(struct ws_upcall_ring *ring, uint32_t share);
 void ws_upcall_commit(struct ws_upcall_ring *ring);

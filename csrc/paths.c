@@ -91,17 +91,11 @@ static void flush(void *arg)
 static void upcall(struct ws_paths *paths, uint32_t type, uint32_t path, const struct ws_rx *rx)
 {
 	struct ws_worker *worker = paths->worker;
-	struct ws_upcall *up = ws_upcall_reserve(&worker->upcalls);
+	struct ws_upcall *up = ws_upcall_begin(worker, type, paths->peer->number);
 
-	if (!up) {
-		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+	if (!up)
 		return; /* Python finds it in the statistics too */
-	}
-	memset(up, 0, offsetof(struct ws_upcall, data));
-	up->type = type;
-	up->peer = paths->peer->number;
 	up->path = path;
-	up->now_ns = worker->now_ns;
 	if (rx) {
 		ws_sockaddr_to_addr(rx->from, &up->remote);
 		up->local = rx->local;

@@ -125,7 +125,7 @@ int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_ke
 
 void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer)
 {
-	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
+	struct ws_upcall *upcall;
 
 	discard(worker, &peer->previous);
 	peer->previous = peer->current;
@@ -135,15 +135,10 @@ void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer)
 	if (peer->paths)
 		ws_paths_wake(worker, peer);
 	update_indices(peer);
-	if (!upcall) {
-		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+	upcall = ws_upcall_begin(worker, WS_UP_CONFIRMED, peer->number);
+	if (!upcall)
 		return;
-	}
-	memset(upcall, 0, offsetof(struct ws_upcall, data));
-	upcall->type = WS_UP_CONFIRMED;
-	upcall->peer = peer->number;
 	upcall->index = peer->current->local_index;
-	upcall->now_ns = worker->now_ns;
 	ws_upcall_commit(&worker->upcalls);
 }
 
@@ -168,17 +163,11 @@ void ws_peer_ask_handshake(struct ws_worker *worker, struct ws_peer *peer, uint3
 
 	if (peer->asked_ns && worker->now_ns - peer->asked_ns < ASK_INTERVAL_NS)
 		return;
-	upcall = ws_upcall_reserve(&worker->upcalls);
-	if (!upcall) {
-		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+	upcall = ws_upcall_begin(worker, WS_UP_NEED_HANDSHAKE, peer->number);
+	if (!upcall)
 		return; /* asked again by the next packet */
-	}
 	peer->asked_ns = worker->now_ns;
-	memset(upcall, 0, offsetof(struct ws_upcall, data));
-	upcall->type = WS_UP_NEED_HANDSHAKE;
-	upcall->peer = peer->number;
 	upcall->reason = reason;
-	upcall->now_ns = worker->now_ns;
 	ws_upcall_commit(&worker->upcalls);
 }
 

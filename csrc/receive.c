@@ -41,21 +41,12 @@ static uint64_t get64(const uint8_t *at)
 static struct ws_upcall *upcall_message(struct ws_worker *worker, uint32_t type, int32_t peer,
 					const struct ws_rx *rx, const uint8_t *data, size_t len)
 {
-	struct ws_upcall *upcall = ws_upcall_reserve(&worker->upcalls);
+	struct ws_upcall *upcall = ws_upcall_begin(worker, type, peer);
 
-	if (!upcall) {
-		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+	if (!upcall)
 		return NULL;
-	}
-	upcall->type = type;
-	upcall->peer = peer;
-	upcall->index = 0;
-	upcall->reason = 0;
-	upcall->now_ns = worker->now_ns;
 	ws_sockaddr_to_addr(rx->from, &upcall->remote);
 	upcall->local = rx->local;
-	upcall->path = 0;
-	upcall->datagram_bytes = 0;
 	upcall->len = (uint32_t)len;
 	memcpy(upcall->data, data, len);
 	return upcall;
@@ -127,15 +118,9 @@ static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws
 	if (peer->roamed_ns && worker->now_ns - peer->roamed_ns < ROAM_INTERVAL_NS)
 		return; /* Python finds it when it looks at the statistics next */
 	peer->roamed_ns = worker->now_ns;
-	upcall = ws_upcall_reserve(&worker->upcalls);
-	if (!upcall) {
-		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+	upcall = ws_upcall_begin(worker, WS_UP_ROAMED, peer->number);
+	if (!upcall)
 		return; /* Python reads the endpoint from the statistics as well */
-	}
-	memset(upcall, 0, offsetof(struct ws_upcall, data));
-	upcall->type = WS_UP_ROAMED;
-	upcall->peer = peer->number;
-	upcall->now_ns = worker->now_ns;
 	upcall->remote = remote;
 	upcall->local = rx->local;
 	ws_upcall_commit(&worker->upcalls);

@@ -2,7 +2,7 @@
 #include "internal.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -27,12 +27,29 @@ void ws_upcall_ring_free(struct ws_upcall_ring *ring)
 	ring->slots = NULL;
 }
 
-struct ws_upcall *ws_upcall_reserve(struct ws_upcall_ring *ring)
+struct ws_upcall *ws_upcall_reserve(struct ws_worker *worker, uint32_t type, int32_t peer)
 {
+	struct ws_upcall_ring *ring = &worker->upcalls;
 	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
 	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
+	struct ws_upcall *upcall = &ring->slots[head % SLOTS];
 
-	return head - tail < SLOTS ? &ring->slots[head % SLOTS] : NULL;
+	if (head - tail >= SLOTS)
+		return NULL;
+	memset(upcall, 0, offsetof(struct ws_upcall, data));
+	upcall->type = type;
+	upcall->peer = peer;
+	upcall->now_ns = worker->now_ns;
+	return upcall;
+}
+
+struct ws_upcall *ws_upcall_begin(struct ws_worker *worker, uint32_t type, int32_t peer)
+{
+	struct ws_upcall *upcall = ws_upcall_reserve(worker, type, peer);
+
+	if (!upcall)
+		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+	return upcall;
 }
 
 bool ws_upcall_crowded(struct ws_upcall_ring *ring, uint32_t share)
@@ -63,8 +80,8 @@ bool ws_upcall_take(struct ws_upcall_ring *ring, struct ws_upcall *out)
 	if (head == tail)
 		return false;
 	slot = &ring->slots[tail % SLOTS];
-	__builtin_memcpy(out, slot, offsetof(struct ws_upcall, data));
-	__builtin_memcpy(out->data, slot->data, slot->len);
+	memcpy(out, slot, offsetof(struct ws_upcall, data));
+	memcpy(out->data, slot->data, slot->len);
 	atomic_store_explicit(&ring->tail, tail + 1, memory_order_release);
 	return true;
 }
