@@ -395,10 +395,12 @@ int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair
 	if (!change.keys)
 		return -ENOMEM;
 	/* Only this thread gives a peer its paths. */
-	if (known(engine, peer) && engine->peer_by_number[peer]->paths &&
-	    ws_paths_prepare_keys(change.keys)) {
-		ws_keys_free(change.keys);
-		return -ENOMEM;
+	if (known(engine, peer) && engine->peer_by_number[peer]->paths) {
+		change.keys->path_replay = ws_path_replay_new();
+		if (!change.keys->path_replay) {
+			ws_keys_free(change.keys);
+			return -ENOMEM;
+		}
 	}
 	error = call_peer(engine, peer, install_keypair, &change);
 	if (error)
@@ -543,8 +545,7 @@ int ws_peer_multipath(ws_engine *engine, int peer, uint32_t packet_bytes, int re
 			change.paths = ws_paths_new(engine->peer_by_number[peer], packet_bytes);
 			error = change.paths ? 0 : -ENOMEM;
 			for (int i = 0; i < KEYPAIRS && !error; i++) {
-				change.replays[i] =
-					calloc(WS_PATH_COUNT - 1, sizeof(*change.replays[i]));
+				change.replays[i] = ws_path_replay_new();
 				if (!change.replays[i])
 					error = -ENOMEM;
 			}

@@ -76,6 +76,7 @@ int ws_index_insert(struct ws_index_table *table, struct ws_keys *keys); /* -EEX
 void ws_index_remove(struct ws_index_table *table, const struct ws_keys *keys);
 struct ws_keys *ws_index_find(const struct ws_index_table *table, uint32_t index);
 struct ws_keys *ws_keys_new(const struct ws_keypair *keypair);
+struct ws_replay *ws_path_replay_new(void); /* for a keypair of a peer with several paths */
 void ws_keys_free(struct ws_keys *keys); /* zeroes */
 
 /* stage.c: packets that wait for a handshake, in slots of a fixed pool. */
@@ -378,8 +379,6 @@ void ws_paths_free(struct ws_paths *paths);
 void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer);
 /* Its keys are gone. */
 void ws_paths_forget(struct ws_worker *worker, struct ws_peer *peer);
-/* Room for the replay windows of a keypair; controlling thread. */
-int ws_paths_prepare_keys(struct ws_keys *keys);
 struct ws_multipath *ws_paths_core(const struct ws_paths *paths);
 /* Whether data goes over the paths, and not to the peer's endpoint. */
 bool ws_paths_scheduled(const struct ws_paths *paths);

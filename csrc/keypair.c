@@ -124,6 +124,11 @@ struct ws_keys *ws_keys_new(const struct ws_keypair *keypair)
 	return keys;
 }
 
+struct ws_replay *ws_path_replay_new(void)
+{
+	return calloc(WS_PATH_COUNT - 1, sizeof(struct ws_replay));
+}
+
 void ws_keys_free(struct ws_keys *keys)
 {
 	if (!keys)

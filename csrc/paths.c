@@ -6,7 +6,6 @@
  */
 #include "internal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -154,14 +153,6 @@ void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer)
 		at = &(*at)->next;
 	if (*at)
 		*at = peer->paths->next;
-}
-
-int ws_paths_prepare_keys(struct ws_keys *keys)
-{
-	if (keys->path_replay)
-		return 0;
-	keys->path_replay = calloc(WS_PATH_COUNT - 1, sizeof(*keys->path_replay));
-	return keys->path_replay ? 0 : -ENOMEM;
 }
 
 struct ws_multipath *ws_paths_core(const struct ws_paths *paths)
