@@ -7,8 +7,8 @@ peer drops the offers unharmed and hears nothing but IP packets.
 from __future__ import annotations
 
 from whalescale.protocol.control import Feature, Offer
+from whalescale.protocol.limits import NS_PER_S
 
-NS_PER_S = 1_000_000_000
 #: again this long after the first offer of a keypair, unless the peer says that it has heard it
 RESEND_AFTER = tuple(s * NS_PER_S for s in (1, 2, 4, 8))
 #: how long frames go on under a new keypair on which the peer has not offered yet

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from whalescale.protocol.limits import NS_PER_S
+
 TIMESTAMP_BYTES: Final = 12
 
 #: 2**62 and the 10 leap seconds of 1970; later leap seconds are left out, as WireGuard does.
 _BASE: Final = 0x400000000000000A
-_NS_PER_S: Final = 1_000_000_000
 #: The low bits of the nanoseconds are cleared, so that the wire shows no precise clock.
 _WHITENER: Final = 0x1000000 - 1
 
 
 def encode(wall_ns: int) -> bytes:
     """12 bytes, big endian: they compare as the times do. `wall_ns` is ns since 1970."""
-    seconds, nanoseconds = divmod(wall_ns, _NS_PER_S)
+    seconds, nanoseconds = divmod(wall_ns, NS_PER_S)
     return (_BASE + seconds).to_bytes(8, "big") + (nanoseconds & ~_WHITENER).to_bytes(4, "big")
 
 
@@ -23,6 +24,6 @@ def after(timestamp: bytes) -> bytes:
     """The next whitened timestamp: for a wall clock that stood still or was set back."""
     seconds = int.from_bytes(timestamp[:8], "big")
     nanoseconds = int.from_bytes(timestamp[8:], "big") + _WHITENER + 1
-    if nanoseconds >= _NS_PER_S:
+    if nanoseconds >= NS_PER_S:
         seconds, nanoseconds = seconds + 1, 0
     return seconds.to_bytes(8, "big") + nanoseconds.to_bytes(4, "big")

@@ -18,7 +18,7 @@ from typing import Final
 
 from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallType
-from whalescale.protocol.limits import Limits
+from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin
 from whalescale.protocol.types import (
@@ -51,7 +51,6 @@ DUE_PER_TURN: Final = 16
 #: the longest between two samples of what the workers saw
 TICK_S: Final = 1.0
 TICK_SHORTEST_S: Final = 0.02
-NS: Final = 1_000_000_000
 #: of a data frame, before the packet (csrc/wire.h)
 FRAME_HEADER_BYTES: Final = 8
 
@@ -67,7 +66,7 @@ def to_endpoint(addr: Addr | None) -> Endpoint | None:
 def tick_seconds(limits: Limits) -> float:
     """Often enough for the shortest timer that counts from the engine's timestamps."""
     shortest = min(limits.keepalive_timeout, limits.rekey_timeout, limits.rekey_after_time)
-    return max(TICK_SHORTEST_S, min(TICK_S, shortest / 5 / NS))
+    return max(TICK_SHORTEST_S, min(TICK_S, shortest / 5 / NS_PER_S))
 
 
 class Driver:
@@ -386,7 +385,7 @@ class Driver:
         self._deadline, self._timer = deadline, None
         if deadline is not None:
             # The floor keeps a deadline in the past from eating the loop.
-            delay = max((deadline - self._clock()) / NS, 0.001)
+            delay = max((deadline - self._clock()) / NS_PER_S, 0.001)
             # The tick looks again every second, so a far one needs no timer of its own.
             if delay <= 2 * self._tick_s:
                 self._timer = self._loop.call_later(delay, self._on_timer)

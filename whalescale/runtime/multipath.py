@@ -51,7 +51,7 @@ IDLE_NS: Final = 250 * NS_PER_MS
 RARE_NS: Final = NS_PER_S
 RARE_PEERS: Final = 8
 #: ns that the tunnel's MTU stays low after a path that took less was used
-RAISE_AFTER: Final = 60_000_000_000
+RAISE_AFTER: Final = 60 * NS_PER_S
 #: slots of the data plane hold packets of this length at least, so that a reload may raise the MTU
 PACKET_BYTES: Final = 2048
 

@@ -17,7 +17,7 @@ from whalescale.dataplane.engine import Backend, Cipher, Drop, Engine, Offload, 
 from whalescale.dataplane.multipath import PEER_FIELDS
 from whalescale.identity import Identity
 from whalescale.keyfiles import encode_wireguard_key
-from whalescale.protocol.limits import Limits
+from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathStatus
 from whalescale.runtime.bpf import Bpf
@@ -27,7 +27,6 @@ from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
 
 _BACKENDS = {Backend.MMSG: "mmsg", Backend.URING: "io_uring", Backend.AUTO: ""}
 _CIPHERS = {Cipher.IPSEC_MB: "ipsec-mb", Cipher.OPENSSL: "openssl", Cipher.AUTO: ""}
-NS = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
     return {
         "version": whalescale.__version__,
         "pid": os.getpid(),
-        "uptime_s": round((now - s.started_ns) / NS, 3),
+        "uptime_s": round((now - s.started_ns) / NS_PER_S, 3),
         "interface": interface.name,
         "config": str(s.config.path),
         "node_id": ident.encode_node_id(s.identity.node_id),
@@ -127,7 +126,7 @@ def _sum(workers: Iterable[WorkerStats], name: str) -> int:
 
 def _ago(now: int, then: int) -> float | None:
     """Seconds since; None: never."""
-    return round(max(now - then, 0) / NS, 3) if then else None
+    return round(max(now - then, 0) / NS_PER_S, 3) if then else None
 
 
 def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:

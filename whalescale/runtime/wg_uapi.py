@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from whalescale.endpoints import HostPort
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.runtime.control_socket import peer_uid, unix_server
 from whalescale.runtime.errors import AgentError
 
@@ -217,7 +218,7 @@ def format_get(device: DeviceView) -> Iterator[str]:
     # 0 is left out, as wireguard-go does; `wg` shows it as off
     yield head + (f"fwmark={device.fwmark}\n" if device.fwmark else "")
     for peer in device.peers:
-        seconds, nanoseconds = divmod(peer.last_handshake_wall_ns, 1_000_000_000)
+        seconds, nanoseconds = divmod(peer.last_handshake_wall_ns, NS_PER_S)
         lines = [
             f"public_key={peer.public_key.hex()}",
             f"preshared_key={peer.preshared_key.hex()}",

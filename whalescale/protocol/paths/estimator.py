@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.types import PathSample
-
-MS = 1_000_000
-SECOND = 1_000_000_000
 
 MIN_RATE_BPS = 8_000
 MAX_RATE_BPS = 400_000_000_000
@@ -22,7 +20,7 @@ MAX_DELAY_US = 10_000_000
 #: delays are differences of two clocks, kept in 24 bits of microseconds
 DELAY_WRAP = 1 << 24
 #: how long the least delay is remembered: 100 ppm of clock drift is 1 ms in it
-BASE_WINDOW = 10 * SECOND
+BASE_WINDOW = 10 * NS_PER_S
 #: nothing arrived for so long: what lies before says nothing of the rate after
 GAP_US = 300_000
 #: ... or for four packets at the pace
@@ -30,11 +28,11 @@ PACKET_BITS = 12_000
 #: less noise than this is no jitter
 STEADY_US = 250
 #: of history, for rates and loss
-HISTORY = 3 * SECOND
+HISTORY = 3 * NS_PER_S
 #: a counter that moves farther than this between two samples is no counter
 LEAP = 1 << 48
 #: what the design's estimate rolls over
-ROLLING = SECOND
+ROLLING = NS_PER_S
 
 
 def signed_delay(delta: int) -> int:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import (
     DELAY_WRAP,
     MAX_RATE_BPS,
-    SECOND,
     clamp,
     signed_delay,
 )
 from whalescale.protocol.paths.types import PathSample
 
 #: a path that brought data within this is in use
-PATH_ACTIVE = 500_000_000
+PATH_ACTIVE = NS_PER_S // 2
 
 
 class _Number:
@@ -47,7 +47,7 @@ class _Number:
         if 0 < sent < 1 << 32 and 0 <= lost <= sent:
             self.lost += (lost / sent - self.lost) * min(1.0, sent / 1000)
         if sample.rx_packets != self.rx_packets:  # probes are no use of a path
-            if now - self.active > SECOND:
+            if now - self.active > NS_PER_S:
                 self.began = now
             self.active = now
         part = min(1.0, span / 3e8)

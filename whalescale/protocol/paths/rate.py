@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import (
     MAX_DELAY_US,
     MAX_RATE_BPS,
     MIN_RATE_BPS,
-    SECOND,
     PathEstimator,
     clamp,
 )
@@ -37,9 +37,9 @@ RAMP_FLAT_ROUNDS = 3
 CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
 DRAIN_GAIN = 0.75
 #: the queue is let run empty so often, to see the least delay
-BASE_PROBE = 3 * SECOND
+BASE_PROBE = 3 * NS_PER_S
 #: a queue that was tested is taken for one so long
-BELIEVED = 3 * SECOND
+BELIEVED = 3 * NS_PER_S
 #: more than this, and less delivered than paced: the rate fell
 FALL_QUEUE_US = 20_000
 FALL_SHARE = 0.85

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import (
     MAX_DELAY_US,
     MAX_RATE_BPS,
     MIN_RATE_BPS,
-    SECOND,
     PathEstimator,
     clamp,
     signed_delay,
@@ -45,9 +45,9 @@ HOLD_MARGIN_US = 20_000
 HOLD_ALONE_US = 5_000
 #: ... before skew was measured for a while: paths ramp, and their queues come and go
 HOLD_EARLY_US = 100_000
-EARLY = 2 * SECOND
+EARLY = 2 * NS_PER_S
 #: a path's worst skew is remembered so long
-SKEW_WINDOW = SECOND
+SKEW_WINDOW = NS_PER_S
 #: a path that is slower by more is used only where the queue is as long: in between, all that is
 #: sent over the quick one would wait for it
 SLACK_SKEW_US = 50_000
@@ -57,7 +57,7 @@ RESCUE_MARGIN_US = 20_000
 #: lost, and with a queue: congestion
 REPAIR_LOSS = 0.001
 #: ... and no repair for so long
-CONGESTED = SECOND
+CONGESTED = NS_PER_S
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
 REORDER_DEPTH = (1024, 4096)
 #: wrr: how far a path may lead, in packets
