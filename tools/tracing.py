@@ -14,7 +14,7 @@ import argparse
 import bisect
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from whalescale.trace import plot
-from whalescale.trace.join import BufferRow, FlowRow, Record, decode
+from whalescale.trace.join import BufferRow, FlowRow, Record, decode, total
 
 #: TCP notices what the buffer gave up after about a round trip, and repeats it in the next
 RTTS = 2.0
@@ -49,15 +49,6 @@ def load(path: Path) -> list[Record]:
         what = "only a cut line" if cut else "no record"
         raise TracingError(f"{path}: {what} in it; `ws trace --json` writes them")
     return records
-
-
-def total(changes: Iterable[dict[str, int] | None]) -> dict[str, int]:
-    """Sums of counters; intervals that know no change are left out."""
-    summed: dict[str, int] = {}
-    for change in changes:
-        for name, value in (change or {}).items():
-            summed[name] = summed.get(name, 0) + value
-    return summed
 
 
 def percent(part: float, whole: float) -> float | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+
+from eventqueue import MS, EventQueue
 
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.types import (
@@ -23,8 +23,6 @@ from whalescale.protocol.paths.types import (
 )
 from whalescale.protocol.types import Endpoint
 
-MS = 1_000_000
-SECOND = 1000 * MS
 PORT = 51820
 TICK = 100 * MS
 #: of the tunnel, as configured
@@ -180,12 +178,10 @@ class Side:
         self.drain()
 
 
-class PathWorld:
+class PathWorld(EventQueue):
     def __init__(self, seed: int = 1, near: int = 2, far: int = 2, **settings) -> None:
         self.rng = random.Random(seed)  # noqa: S311
-        self.now = self.start = 1000 * SECOND
-        self._queue: list = []
-        self._count = itertools.count()
+        super().__init__()
         self._armed: dict[str, int] = {}
         self.ways: dict[tuple[str, str], Way] = {}
         #: bytes by (from, to) and direction, until the receiver of them answered a probe
@@ -248,9 +244,6 @@ class PathWorld:
 
         self.later(way.delay, deliver)
 
-    def later(self, delay: int, call) -> None:
-        heapq.heappush(self._queue, (self.now + delay, next(self._count), call))
-
     def every(self, interval: int, call) -> None:
         def tick() -> None:
             call()
@@ -272,14 +265,6 @@ class PathWorld:
         side.drain()
         following = side.manager.deadline()
         assert following is None or following > self.now, "a timer that would spin"
-
-    def run(self, seconds: float) -> None:
-        end = self.now + int(seconds * SECOND)
-        while self._queue and self._queue[0][0] <= end:
-            when, _, call = heapq.heappop(self._queue)
-            self.now = max(self.now, when)
-            call()
-        self.now = end
 
 
 def link(ip: str, ifindex: int, interface: str, mtu: int = 1500) -> LocalLink:

@@ -5,7 +5,8 @@ import struct
 from collections import Counter
 
 import pytest
-from world import MS, SECOND, Host, Link, World, payloads
+from eventqueue import MS, SECOND
+from world import Host, Link, World, payloads
 
 from whalescale.identity import Identity, fingerprint_of
 from whalescale.protocol.cookie import CookieGenerator

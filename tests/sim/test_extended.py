@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from world import SECOND, Link, World
+from eventqueue import SECOND
+from world import Link, World
 
 from whalescale.protocol.extended import OFFER_GRACE
 from whalescale.protocol.types import ExtendedModeChanged, SendControl

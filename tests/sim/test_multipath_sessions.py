@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import SECOND, World
+from eventqueue import SECOND
+from world import World
 
 from whalescale.protocol.control import Feature, decode_offer, encode_offer
 from whalescale.protocol.paths.frames import Announce, Entry, encode_announce

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathworld import MTU, PORT, SECOND, PathWorld, link
+from eventqueue import SECOND
+from pathworld import MTU, PORT, PathWorld, link
 
 from whalescale.protocol.paths.frames import Announce, Entry, EntryKind, encode_announce
 from whalescale.protocol.paths.probing import NEW_PAIRS_BURST, NEW_PAIRS_PER_S

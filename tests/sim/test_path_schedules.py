@@ -6,7 +6,8 @@ import random
 from collections import Counter
 
 import pytest
-from pathworld import MS, PORT, SECOND, PathWorld, link
+from eventqueue import MS, SECOND
+from pathworld import PORT, PathWorld, link
 
 from whalescale.protocol.paths.frames import (
     Announce,

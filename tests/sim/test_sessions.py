@@ -2,7 +2,8 @@
 
 import itertools
 
-from world import MS, SECOND, Link, World, numbered, pair, payloads
+from eventqueue import MS, SECOND
+from world import Link, World, numbered, pair, payloads
 
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.types import (

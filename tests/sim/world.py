@@ -5,8 +5,6 @@ Nothing sleeps; `World.run` jumps from event to event. All randomness comes from
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
 import struct
 from collections import Counter, deque
@@ -16,6 +14,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from eventqueue import MS, SECOND, EventQueue
 
 from whalescale.identity import Identity
 from whalescale.protocol.limits import Limits
@@ -32,8 +31,6 @@ from whalescale.protocol.types import (
     SendKeepalive,
 )
 
-SECOND = 1_000_000_000
-MS = 1_000_000
 #: How often the driver samples a busy peer's activity.
 SAMPLE = SECOND // 2
 
@@ -297,12 +294,12 @@ class Host:
             self.peers[event.peer].endpoint = event.remote
 
 
-class World:
+class World(EventQueue):
     def __init__(self, seed: int = 1, link: Link | None = None, limits: Limits | None = None):
+        super().__init__()
         self.rng = random.Random(seed)  # noqa: S311
         self.link = link or Link()
         self.limits = limits or Limits()
-        self.now = self.start = 1000 * SECOND
         self.hosts: dict[Endpoint, Host] = {}
         #: Control frames go through the sessions; else they are lost, as at a plain WireGuard peer.
         self.control = False
@@ -310,8 +307,6 @@ class World:
         self.passes: Callable[[Endpoint, Endpoint, bytes], bool] = lambda *_: True
         #: Every datagram handed to the network: (when, source, destination, data).
         self.wire: list[tuple[int, Endpoint, Endpoint, bytes]] = []
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
-        self._count = itertools.count()
         self._armed: dict[Endpoint, int] = {}
 
     def host(self, number: int, identity: Identity | None = None) -> Host:
@@ -328,9 +323,6 @@ class World:
         self.hosts[to] = host
         self.arm(host)
 
-    def later(self, delay: int, call: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (self.now + delay, next(self._count), call))
-
     def every(self, interval: int, until: int, call: Callable[[], None]) -> None:
         """Now and then each `interval` while `now` is before `until`."""
 
@@ -345,7 +337,7 @@ class World:
         when = host.node.poll_timeout()
         if when is not None and self._armed.get(host.at, when + 1) > when:
             self._armed[host.at] = when
-            heapq.heappush(self._queue, (when, next(self._count), lambda: self._fire(host, when)))
+            self.later(when - self.now, lambda: self._fire(host, when))
 
     def _fire(self, host: Host, when: int) -> None:
         if self.hosts.get(host.at) is host and self._armed.get(host.at) == when:
@@ -366,15 +358,6 @@ class World:
         host = self.hosts.get(to)
         if host is not None:
             host.receive(data, source)
-
-    def run(self, seconds: float) -> None:
-        """Everything that happens in the next `seconds`."""
-        end = self.now + int(seconds * SECOND)
-        while self._queue and self._queue[0][0] <= end:
-            when, _, call = heapq.heappop(self._queue)
-            self.now = max(self.now, when)
-            call()
-        self.now = end
 
     def jump(self, seconds: float) -> None:
         """A suspend: the clock is later, and nothing happened meanwhile."""

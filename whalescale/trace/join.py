@@ -8,7 +8,7 @@ ACKs, and the buffer of its data is the other host's. Trace both ends and lay on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -70,6 +70,15 @@ class Record(Struct, frozen=True, kw_only=True):
     flows_left_out: int = 0
     buffers: tuple[BufferRow, ...] = ()
     missing: dict[str, str] = {}
+
+
+def total(changes: Iterable[dict[str, int] | None]) -> dict[str, int]:
+    """Sums of counters; intervals that know no change are left out."""
+    summed: dict[str, int] = {}
+    for change in changes:
+        for name, value in (change or {}).items():
+            summed[name] = summed.get(name, 0) + value
+    return summed
 
 
 def encode(record: Record) -> bytes:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from whalescale.trace.join import BufferRow, FlowRow, Record
+from whalescale.trace.join import BufferRow, FlowRow, Record, total
 from whalescale.tui import text
 
 #: rates are over so long
@@ -116,22 +116,14 @@ def recent(records: Sequence[Record]) -> list[Recent]:
     buffers = {b.peer: b for b in last.buffers}
     rows = []
     for flow in last.flows:
-        tcp = _sum([f.change for r in records for f in r.flows if f.flow == flow.flow])
+        tcp = total(f.change for r in records for f in r.flows if f.flow == flow.flow)
         buffer = buffers.get(flow.peer or "")
         parts = [b.change for r in records for b in r.buffers if b.peer == flow.peer]
-        reordering = _sum(parts)
+        reordering = total(parts)
         held = reordering.get("held", 0)
         wait_us = reordering["wait_us"] / held if held else None
         rows.append(Recent(flow, buffer, seconds, tcp, reordering, wait_us))
     return rows
-
-
-def _sum(changes: Sequence[dict[str, int] | None]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for change in changes:
-        for name, value in (change or {}).items():
-            total[name] = total.get(name, 0) + value
-    return total
 
 
 def screen(records: Sequence[Record], width: int, height: int | None = None) -> RenderableType:
