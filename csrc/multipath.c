@@ -203,10 +203,6 @@ void mp_load(struct ws_multipath *mp)
 		.path_idle_us = tune.path_idle_us,
 		.deliver_late = tune.deliver_late != 0,
 	};
-	if (settings.depth < 1)
-		settings.depth = 1;
-	if (settings.depth > WS_REORDER_MAX_DEPTH)
-		settings.depth = WS_REORDER_MAX_DEPTH;
 	ws_reorder_set(mp->reorder, &settings);
 }
 

@@ -173,24 +173,30 @@ static uint64_t oldest_ns(const struct ws_multipath *mp, uint32_t path)
 	return 0;
 }
 
-/* Halfway to silence the peer is asked, so that one lost datagram or ACK is no failure. */
-static uint64_t watch_at(const struct ws_multipath *mp, uint32_t path)
+/* Since when data in flight on the path is without an answer; UINT64_MAX: it is not watched. */
+static uint64_t quiet_since(const struct ws_multipath *mp, uint32_t path)
 {
-	const struct tx_path *tx = &mp->tx[path];
-	uint64_t oldest = oldest_ns(mp, path), rescue_ns, last;
+	uint64_t oldest = oldest_ns(mp, path), last = mp->stats.paths[path].last_ack_ns;
 
-	if (!oldest || tx->told || !mp->sched.paths[path].usable)
+	if (!oldest || mp->tx[path].told || !mp->sched.paths[path].usable)
 		return UINT64_MAX;
-	rescue_ns = 1000ULL * ws_get(mp->params[path].rescue_us);
-	last = mp->stats.paths[path].last_ack_ns;
-	if (last < oldest)
-		last = oldest;
-	if (tx->heartbeat_ns < last)
-		return last + rescue_ns / 2;
+	return last < oldest ? oldest : last;
+}
+
+static uint64_t rescue_after_ns(const struct ws_multipath *mp, uint32_t path)
+{
+	return 1000ULL * ws_get(mp->params[path].rescue_us);
+}
+
+/* Halfway to silence the peer is asked, so that one lost datagram or ACK is no failure. */
+static uint64_t watch_at(const struct tx_path *tx, uint64_t since_ns, uint64_t rescue_ns)
+{
+	if (tx->heartbeat_ns < since_ns)
+		return since_ns + rescue_ns / 2;
 	/* Asked once; a second time halfway between, then it is silent. */
-	if (tx->heartbeat_ns < last + rescue_ns * 3 / 4)
-		return last + rescue_ns * 3 / 4;
-	return last + rescue_ns;
+	if (tx->heartbeat_ns < since_ns + rescue_ns * 3 / 4)
+		return since_ns + rescue_ns * 3 / 4;
+	return since_ns + rescue_ns;
 }
 
 static void ask(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
@@ -232,15 +238,14 @@ void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
 	if (!mp->schedule)
 		return;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		uint64_t last, rescue_ns;
+		uint64_t since_ns = quiet_since(mp, i), rescue_ns;
 
-		if (watch_at(mp, i) > now_ns)
+		if (since_ns == UINT64_MAX)
 			continue;
-		rescue_ns = 1000ULL * ws_get(mp->params[i].rescue_us);
-		last = oldest_ns(mp, i);
-		if (mp->stats.paths[i].last_ack_ns > last)
-			last = mp->stats.paths[i].last_ack_ns;
-		if (now_ns - last >= rescue_ns && mp->tx[i].heartbeat_ns > last)
+		rescue_ns = rescue_after_ns(mp, i);
+		if (watch_at(&mp->tx[i], since_ns, rescue_ns) > now_ns)
+			continue;
+		if (now_ns - since_ns >= rescue_ns && mp->tx[i].heartbeat_ns > since_ns)
 			silent(mp, i, now_ns);
 		else
 			ask(mp, i, now_ns);
@@ -255,8 +260,11 @@ uint64_t mp_watch_deadline(const struct ws_multipath *mp)
 	if (!mp->schedule)
 		return at;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		uint64_t one = watch_at(mp, i);
+		uint64_t since_ns = quiet_since(mp, i), one;
 
+		if (since_ns == UINT64_MAX)
+			continue;
+		one = watch_at(&mp->tx[i], since_ns, rescue_after_ns(mp, i));
 		if (one < at)
 			at = one;
 	}

@@ -257,19 +257,14 @@ void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer, bool feedback
 {
 	struct ws_paths *paths = peer->paths;
 
-	if (!feedback) {
-		/* Over one path: there is nothing to do but for what waited before. */
-		if (ws_multipath_deadline(paths->core) != UINT64_MAX)
-			ws_paths_wake(worker, peer);
-		return;
+	if (feedback) {
+		if (worker->now_ns - paths->counted_ns >= GATHER_WINDOW_NS) {
+			paths->busy = paths->counted >= GATHER_PACKETS;
+			paths->counted = 0;
+			paths->counted_ns = worker->now_ns;
+		}
+		paths->counted++;
 	}
-
-	if (worker->now_ns - paths->counted_ns >= GATHER_WINDOW_NS) {
-		paths->busy = paths->counted >= GATHER_PACKETS;
-		paths->counted = 0;
-		paths->counted_ns = worker->now_ns;
-	}
-	paths->counted++;
 	ws_paths_wake(worker, peer);
 }
 
