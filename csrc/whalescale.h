@@ -127,8 +127,7 @@ enum ws_drop {
 	WS_DROP_FRAME = 19, /* in: a frame of no type or flags that we know, or too short */
 	WS_DROP_CONTROL_RATE = 20, /* in: more control frames than a peer may send */
 	WS_DROP_PATH = 21, /* in: a path number that no peer may use, or not of this session */
-	WS_DROP_QUEUE = 22, /* out: the queue in front of the paths is full */
-	WS_DROP_COUNT = 23
+	WS_DROP_COUNT = 22
 };
 
 /* Counters of one worker; written by it alone, read by anyone at any time. */
@@ -143,7 +142,7 @@ struct ws_stats {
 	uint64_t turns; /* of the worker's loop */
 	/* Came to this worker but belonged to another: 0 with steering (bpf/) */
 	uint64_t foreign_rx, foreign_tx;
-	uint64_t drops[23]; /* WS_DROP_COUNT */
+	uint64_t drops[22]; /* WS_DROP_COUNT */
 };
 
 /* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */

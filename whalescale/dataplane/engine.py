@@ -71,7 +71,6 @@ class Drop(IntEnum):
     FRAME = 19
     CONTROL_RATE = 20
     PATH = 21
-    QUEUE = 22
 
 
 class UpcallType(IntEnum):
