@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
-from whalescale.protocol.cookie import CookieChecker, LoadMonitor, RateLimiter
+from whalescale.protocol.gate import Gate
 from whalescale.protocol.indices import IndexTable
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
@@ -73,11 +73,6 @@ class Node:
         self._node_id = identity.node_id
         self._bootstrap_key = bootstrap.mac_key(identity.fingerprint)
 
-        self._checker = CookieChecker(identity.static_public, self._limits, random)
-        self._load = LoadMonitor(self._limits)
-        self._handshake_limiter = RateLimiter(self._limits)
-        self._bootstrap_limiter = RateLimiter(self._limits)
-
         self._peers: dict[PeerHandle, Peer] = {}
         self._last_handle = 0
         self._registry = Registry(self._static, identity.static_public, identity.fingerprint)
@@ -87,7 +82,7 @@ class Node:
         self._timers = TimerQueue()
         self._events: deque[Event] = deque()
         self._transmits: deque[Transmit] = deque()
-        self._under_load = False
+        self._gate = Gate(identity.static_public, self._limits, random, self._transmits)
         #: Every refused datagram, by reason (docs/wire.md lists them).
         self.drops: Counter[str] = Counter()
         self._multipath = Multipath(
@@ -194,16 +189,12 @@ class Node:
 
     @property
     def under_load(self) -> bool:
-        """As of the last input. Setting it overrides the rule; see `follow_load`."""
-        return self._under_load
+        """As of the last input. Setting it overrides the rule of cookie.py."""
+        return self._gate.under_load
 
     @under_load.setter
     def under_load(self, value: bool) -> None:
-        self._load.forced = self._under_load = value
-
-    def follow_load(self) -> None:
-        """Go back to the rule of cookie.py."""
-        self._load.forced = None
+        self._gate.under_load = value
 
     # inputs
 
@@ -243,7 +234,7 @@ class Node:
 
         Only of these `peers`, None: of all that are due. Those left stay due.
         """
-        self._under_load = self._load.is_loaded(now)
+        self._gate.handle_timeout(now)
         for handle in self._timers.pop_due(now) if peers is None else peers:
             peer = self._peers[handle]
             self._run_timers(peer, now)
@@ -425,14 +416,13 @@ class Node:
     def _receive_response(
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
-        if not self._checker.check_mac1(data):
-            raise MessageError("mac1")
+        self._gate.check_mac1(data)
         response = messages.decode_response(data)
         peer = self._indices.get(response.receiver)
         pending = peer.pending if peer is not None else None
         if peer is None or pending is None or pending.local_index != response.receiver:
             raise MessageError("index")
-        self._gate(data, remote, local, now)
+        self._gate.admit(data, remote, local, now)
         keys = pending.handshake.consume_response(response.noise)
         peer.pending = None  # its index lives on in the session
         peer.handshake_received = now
@@ -459,9 +449,8 @@ class Node:
     def _receive_initiation(
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
-        if not self._checker.check_mac1(data):
-            raise MessageError("mac1")
-        self._gate(data, remote, local, now)
+        self._gate.check_mac1(data)
+        self._gate.admit(data, remote, local, now)
         initiation = messages.decode_initiation(data)
         handshake = ResponderHandshake(self._static, initiation.noise, self._random)
         found = self._registry.of_static(handshake.remote_static)
@@ -492,18 +481,6 @@ class Node:
         self._transmits.append(Transmit(message, remote, local))
         self._rearm(peer)
 
-    def _gate(self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int) -> None:
-        """The under-load rule for a handshake message with a valid mac1."""
-        self._under_load = self._load.count(now)
-        if not self._under_load:
-            return
-        if not self._checker.check_mac2(data, remote, now):
-            reply = self._checker.create_reply(data, remote, now)
-            self._transmits.append(Transmit(reply, remote, local))
-            raise MessageError("mac2")
-        if not self._handshake_limiter.allow(remote, now):
-            raise MessageError("ratelimit")
-
     # bootstrap
 
     def _bootstrap_request(self, peer: Peer) -> bytes:
@@ -518,8 +495,7 @@ class Node:
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
         reply = bootstrap.answer_request(data, self._bootstrap_key, self._node_id, remote)
-        if not self._bootstrap_limiter.allow(remote, now):
-            raise MessageError("bootstrap_ratelimit")
+        self._gate.admit_bootstrap(remote, now)
         self._transmits.append(Transmit(reply, remote, local))
 
     def _receive_bootstrap_reply(
