@@ -10,11 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool known(const ws_engine *engine, int peer)
-{
-	return peer >= 0 && peer < WS_MAX_PEERS && engine->peer_by_number[peer];
-}
-
 /* sockets */
 
 struct socket_change {
@@ -281,7 +276,7 @@ int ws_peer_remove(ws_engine *engine, int peer)
 	struct ws_peer *gone;
 
 	pthread_mutex_lock(&engine->control);
-	gone = known(engine, peer) ? engine->peer_by_number[peer] : NULL;
+	gone = ws_engine_peer(engine, peer);
 	if (gone) {
 		steer_packets(engine, gone, NULL, 0);
 		for (uint32_t i = 0; i < engine->workers; i++)
@@ -294,13 +289,12 @@ int ws_peer_remove(ws_engine *engine, int peer)
 	return gone ? 0 : -ENOENT;
 }
 
-/* Calls `run` on the peer's worker; arg's first member must be the peer's number. */
-static int call_peer(ws_engine *engine, int peer, int (*run)(struct ws_worker *, void *), void *arg)
+int ws_owner_call(ws_engine *engine, int peer, int (*run)(struct ws_worker *, void *), void *arg)
 {
 	int error = -ENOENT;
 
 	pthread_mutex_lock(&engine->control);
-	if (known(engine, peer))
+	if (ws_engine_peer(engine, peer))
 		error = ws_worker_call(ws_owner(engine, peer), run, arg);
 	pthread_mutex_unlock(&engine->control);
 	return error;
@@ -335,7 +329,7 @@ int ws_peer_set_allowed_ips(ws_engine *engine, int peer, const struct ws_prefix 
 	int error = -ENOENT;
 
 	pthread_mutex_lock(&engine->control);
-	if (known(engine, peer)) {
+	if (ws_engine_peer(engine, peer)) {
 		error = 0;
 		/* Any worker may read a packet from the TUN device: each has the whole table. */
 		for (uint32_t i = 0; i < engine->workers && !error; i++)
@@ -365,7 +359,7 @@ int ws_peer_set_endpoint(ws_engine *engine, int peer, const struct ws_addr *remo
 {
 	struct endpoint_change change = {.peer = peer, .remote = remote, .local = local};
 
-	return call_peer(engine, peer, set_endpoint, &change);
+	return ws_owner_call(engine, peer, set_endpoint, &change);
 }
 
 struct keypair_change {
@@ -387,6 +381,7 @@ static int install_keypair(struct ws_worker *worker, void *arg)
 int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair *keypair)
 {
 	struct keypair_change change = {.peer = peer, .keys = NULL};
+	const struct ws_peer *to = ws_engine_peer(engine, peer);
 	int error;
 
 	if (peer < 0 || keypair->local_index % engine->workers != (uint32_t)peer % engine->workers)
@@ -395,14 +390,14 @@ int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair
 	if (!change.keys)
 		return -ENOMEM;
 	/* Only this thread gives a peer its paths. */
-	if (known(engine, peer) && engine->peer_by_number[peer]->paths) {
+	if (to && to->paths) {
 		change.keys->path_replay = ws_path_replay_new();
 		if (!change.keys->path_replay) {
 			ws_keys_free(change.keys);
 			return -ENOMEM;
 		}
 	}
-	error = call_peer(engine, peer, install_keypair, &change);
+	error = ws_owner_call(engine, peer, install_keypair, &change);
 	if (error)
 		ws_keys_free(change.keys);
 	return error;
@@ -416,7 +411,7 @@ static int clear_keypairs(struct ws_worker *worker, void *arg)
 
 int ws_peer_clear_keypairs(ws_engine *engine, int peer)
 {
-	return call_peer(engine, peer, clear_keypairs, &peer);
+	return ws_owner_call(engine, peer, clear_keypairs, &peer);
 }
 
 static int drop_staged(struct ws_worker *worker, void *arg)
@@ -431,7 +426,7 @@ static int drop_staged(struct ws_worker *worker, void *arg)
 
 int ws_peer_drop_staged(ws_engine *engine, int peer)
 {
-	return call_peer(engine, peer, drop_staged, &peer);
+	return ws_owner_call(engine, peer, drop_staged, &peer);
 }
 
 static int send_keepalive(struct ws_worker *worker, void *arg)
@@ -441,7 +436,7 @@ static int send_keepalive(struct ws_worker *worker, void *arg)
 
 int ws_peer_send_keepalive(ws_engine *engine, int peer)
 {
-	return call_peer(engine, peer, send_keepalive, &peer);
+	return ws_owner_call(engine, peer, send_keepalive, &peer);
 }
 
 struct control_message {
@@ -464,7 +459,7 @@ int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_
 
 	if (!len || len > WS_CONTROL_MAX_BYTES || data[0] >> 4 != WS_FRAME_CONTROL_NIBBLE)
 		return -EMSGSIZE;
-	return call_peer(engine, peer, send_control, &message);
+	return ws_owner_call(engine, peer, send_control, &message);
 }
 
 struct frames_change {
@@ -487,198 +482,14 @@ int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet)
 {
 	struct frames_change change = {.peer = peer, .on = on, .max_packet = max_packet};
 
-	return call_peer(engine, peer, set_frames, &change);
-}
-
-/* several paths */
-
-#define KEYPAIRS 3 /* previous, current, next */
-
-struct multipath_change {
-	int peer;
-	struct ws_paths *paths; /* taken, or NULL: those that are there begin anew */
-	struct ws_replay *replays[KEYPAIRS]; /* taken where a keypair has none */
-};
-
-static int set_multipath(struct ws_worker *worker, void *arg)
-{
-	struct multipath_change *change = arg;
-	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
-	struct ws_keys *keys[KEYPAIRS] = {peer->previous, peer->current, peer->next};
-	uint64_t number = 0;
-
-	if (!change->paths) {
-		/* What its old process sent must not come in with the new one's numbers. */
-		ws_peer_forget_previous(worker, peer);
-		ws_multipath_reset(ws_paths_core(peer->paths), worker->now_ns);
-		return 0;
-	}
-	for (int i = 0; i < KEYPAIRS; i++) {
-		if (!keys[i])
-			continue;
-		if (keys[i]->tx_counter > number)
-			number = keys[i]->tx_counter;
-		if (!keys[i]->path_replay) {
-			keys[i]->path_replay = change->replays[i];
-			change->replays[i] = NULL;
-		}
-	}
-	ws_multipath_start(ws_paths_core(change->paths), number, peer->stats.tx_bytes);
-	peer->paths = change->paths;
-	ws_paths_set(worker, peer, NULL, 0, false);
-	return 0;
-}
-
-int ws_peer_multipath(ws_engine *engine, int peer, uint32_t packet_bytes, int reset)
-{
-	struct multipath_change change = {.peer = peer};
-	bool made = false;
-	int error = -ENOENT;
-
-	if (packet_bytes < 576 || packet_bytes > 65535)
-		return -EINVAL;
-	pthread_mutex_lock(&engine->control);
-	if (known(engine, peer)) {
-		error = 0;
-		if (!engine->peer_by_number[peer]->paths) {
-			made = true;
-			change.paths = ws_paths_new(engine->peer_by_number[peer], packet_bytes);
-			error = change.paths ? 0 : -ENOMEM;
-			for (int i = 0; i < KEYPAIRS && !error; i++) {
-				change.replays[i] = ws_path_replay_new();
-				if (!change.replays[i])
-					error = -ENOMEM;
-			}
-		}
-		if (!error && (made || reset))
-			error = ws_worker_call(ws_owner(engine, peer), set_multipath, &change);
-		if (error)
-			ws_paths_free(change.paths);
-		for (int i = 0; i < KEYPAIRS; i++)
-			free(change.replays[i]);
-	}
-	pthread_mutex_unlock(&engine->control);
-	return error;
-}
-
-struct paths_change {
-	int peer;
-	const struct ws_path *paths;
-	size_t count;
-	bool schedule;
-};
-
-static int set_paths(struct ws_worker *worker, void *arg)
-{
-	const struct paths_change *change = arg;
-	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
-
-	if (!peer->paths)
-		return -EINVAL;
-	ws_paths_set(worker, peer, change->paths, change->count, change->schedule);
-	return 0;
-}
-
-int ws_peer_set_paths(ws_engine *engine, int peer, const struct ws_path *paths, size_t count,
-		      int schedule)
-{
-	struct paths_change change = {peer, paths, count, schedule != 0};
-	uint32_t seen = 0;
-
-	for (size_t i = 0; i < count; i++) {
-		if (paths[i].id >= WS_PATH_COUNT || seen >> paths[i].id & 1 ||
-		    !paths[i].remote.family ||
-		    (paths[i].local.family && paths[i].local.family != paths[i].remote.family))
-			return -EINVAL;
-		seen |= 1u << paths[i].id;
-	}
-	return call_peer(engine, peer, set_paths, &change);
-}
-
-static struct ws_multipath *core_of(const ws_engine *engine, int peer)
-{
-	struct ws_paths *paths = known(engine, peer) ? engine->peer_by_number[peer]->paths : NULL;
-
-	return paths ? ws_paths_core(paths) : NULL;
-}
-
-int ws_peer_tune_path(ws_engine *engine, int peer, uint32_t path,
-		      const struct ws_path_params *params)
-{
-	struct ws_multipath *core = core_of(engine, peer);
-
-	if (!core || path >= WS_PATH_COUNT)
-		return -EINVAL;
-	ws_multipath_tune_path(core, path, params);
-	return 0;
-}
-
-int ws_peer_tune(ws_engine *engine, int peer, const struct ws_multipath_params *params)
-{
-	struct ws_multipath *core = core_of(engine, peer);
-
-	if (!core)
-		return -EINVAL;
-	ws_multipath_tune(core, params);
-	return 0;
-}
-
-struct path_message {
-	int peer;
-	uint32_t path;
-	const uint8_t *data;
-	size_t len;
-	uint32_t datagram_bytes;
-};
-
-static int send_path_control(struct ws_worker *worker, void *arg)
-{
-	const struct path_message *message = arg;
-
-	return ws_send_path_control(worker, ws_worker_peer(worker, message->peer), message->path,
-				    message->data, message->len, message->datagram_bytes);
-}
-
-int ws_peer_send_path_control(ws_engine *engine, int peer, uint32_t path, const uint8_t *data,
-			      size_t len, uint32_t datagram_bytes)
-{
-	struct path_message message = {peer, path, data, len, datagram_bytes};
-
-	if (!len || len > WS_CONTROL_MAX_BYTES || data[0] >> 4 != WS_FRAME_CONTROL_NIBBLE)
-		return -EMSGSIZE;
-	if (path >= WS_PATH_COUNT || !core_of(engine, peer))
-		return -EINVAL;
-	return call_peer(engine, peer, send_path_control, &message);
-}
-
-static int rescue_path(struct ws_worker *worker, void *arg)
-{
-	const struct path_message *message = arg;
-	struct ws_peer *peer = ws_worker_peer(worker, message->peer);
-
-	ws_paths_wake(worker, peer);
-	return (int)ws_multipath_rescue(ws_paths_core(peer->paths), message->path, worker->now_ns);
-}
-
-int ws_peer_rescue_path(ws_engine *engine, int peer, uint32_t path)
-{
-	struct path_message message = {.peer = peer, .path = path};
-
-	if (path >= WS_PATH_COUNT || !core_of(engine, peer))
-		return -EINVAL;
-	return call_peer(engine, peer, rescue_path, &message);
-}
-
-const struct ws_multipath_stats *ws_peer_multipath_stats(const ws_engine *engine, int peer)
-{
-	const struct ws_multipath *core = core_of(engine, peer);
-
-	return core ? ws_multipath_stats(core) : NULL;
+	return ws_owner_call(engine, peer, set_frames, &change);
 }
 
 const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
 {
-	return known(engine, peer) ? &engine->peer_by_number[peer]->stats : NULL;
+	const struct ws_peer *known = ws_engine_peer(engine, peer);
+
+	return known ? &known->stats : NULL;
 }
 
 /* messages */

@@ -303,6 +303,20 @@ struct ws_engine {
 /* engine.c: runs on the worker between two turns; before the start and after the end, here. */
 int ws_worker_call(struct ws_worker *worker, int (*run)(struct ws_worker *, void *), void *arg);
 
+/* control.c: as ws_worker_call, on the peer's worker. -ENOENT: there is no such peer. */
+int ws_owner_call(ws_engine *engine, int peer, int (*run)(struct ws_worker *, void *), void *arg);
+
+/* NULL: there is none of that number. */
+static inline struct ws_peer *ws_engine_peer(const struct ws_engine *engine, int number)
+{
+	return number >= 0 && number < WS_MAX_PEERS ? engine->peer_by_number[number] : NULL;
+}
+
+static inline struct ws_peer *ws_worker_peer(const struct ws_worker *worker, int number)
+{
+	return ws_engine_peer(worker->engine, number);
+}
+
 /* The one worker that owns the peer. */
 static inline struct ws_worker *ws_owner(const struct ws_engine *engine, int peer)
 {
@@ -335,7 +349,6 @@ static inline bool ws_worker_may_sleep(const struct ws_worker *worker)
 }
 
 /* peer.c, on the worker's thread */
-struct ws_peer *ws_worker_peer(struct ws_worker *worker, int number);
 void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const struct ws_addr *remote,
 		  const struct ws_addr *local, uint32_t ifindex);
 void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,

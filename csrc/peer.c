@@ -11,13 +11,6 @@
 /* Python answers a "need a handshake" once; said again only if nothing came of it. */
 #define ASK_INTERVAL_NS (WS_SECOND_NS)
 
-struct ws_peer *ws_worker_peer(struct ws_worker *worker, int number)
-{
-	if (number < 0 || number >= WS_MAX_PEERS)
-		return NULL;
-	return worker->engine->peer_by_number[number];
-}
-
 static bool any_address(const struct ws_addr *addr)
 {
 	static const uint8_t zero[16];
