@@ -17,6 +17,7 @@ from typing import Self
 
 from tools.mpbench import judge
 from tools.netlab import LabError
+from whalescale.bench import measure
 
 SAMPLE_S = 0.02
 _PING = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=(\d+) .*time=([\d.]+) ms", re.MULTILINE)
@@ -92,7 +93,7 @@ class Pings:
 
     def percentile_ms(self, share: float) -> float:
         """ValueError: no answers."""
-        return judge.percentile([ms for _, ms in self.answers], share)
+        return measure.percentile([ms for _, ms in self.answers], share)
 
 
 def parse_pings(text: str, clock_offset: float) -> Pings:

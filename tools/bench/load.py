@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import shutil
 import statistics
 from collections.abc import Iterator
@@ -147,8 +146,7 @@ def idle_ping(pair: Pair, options: Options) -> Values:
     times = measure.parse_ping(done.stdout)
     if len(times) < count * 0.9:
         raise MeasureError(f"of {count} pings {len(times)} came back")
-    ordered = sorted(times)
-    worst = ordered[min(len(ordered) - 1, math.ceil(len(ordered) * 0.99) - 1)]
+    worst = measure.percentile(times, 0.99)
     return {"rtt_ms": statistics.median(times), "rtt_p99_ms": worst}
 
 

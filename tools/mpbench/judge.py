@@ -96,11 +96,3 @@ def used_again_s(
         if carried >= USED_SHARE * rate_mbit:
             return max(0.0, time - since)
     return None
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that so large a share of them does not exceed. ValueError: no values."""
-    if not values:
-        raise ValueError("no values")
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]

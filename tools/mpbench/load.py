@@ -40,7 +40,7 @@ def carry(
     share = spent / (time.monotonic() - began) / len(os.sched_getaffinity(0))
     values = figures(flow, scenario, options) | {"cpu_percent": 100 * share}
     if idle:
-        values["idle_ms"] = judge.percentile(idle, 0.5)
+        values["idle_ms"] = measure.percentile(idle, 0.5)
     time.sleep(SETTLE_S)
     return flow, values
 
@@ -163,7 +163,7 @@ def figures(flow: Flow, scenario: Scenario, options: Options) -> dict[str, float
     values["rtt_ms"] = flow.sender.get("rtt_us", 0) / 1000
     if flow.pings:
         for key, share in (("ping_p50_ms", 0.5), ("ping_p95_ms", 0.95), ("ping_max_ms", 1.0)):
-            values[key] = judge.percentile(flow.pings, share)
+            values[key] = measure.percentile(flow.pings, share)
         expected = (length - warm) / PING_INTERVAL_S
         values["ping_lost_percent"] = max(0.0, 100 * (1 - len(flow.pings) / expected))
     return values | _phases(flow, scenario, length)

@@ -7,6 +7,7 @@ another host) and gives the output back. All rates are of payload: what an appli
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import statistics
@@ -157,6 +158,14 @@ def median(values: Iterable[float | None]) -> float | None:
     """Of those that are there; None without any."""
     there = [v for v in values if v is not None]
     return statistics.median(there) if there else None
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that so large a share of them does not exceed. ValueError: no values."""
+    if not values:
+        raise ValueError("no values")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
 def _end_of(text: str) -> str:

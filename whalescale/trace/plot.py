@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ MISSING: Final = "drawing needs matplotlib"
 FIX: Final = "`sudo apt install python3-matplotlib` or pip; --json keeps the figures without it"
 #: so many flows and buffers keep their own colours
 LINES_MAX: Final = 8
+#: times and values, by flow or by peer
+Series = dict[str, tuple[list[float], list[float]]]
 
 
 def available() -> bool:
@@ -20,34 +22,25 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
+def _series(points: Iterable[tuple[str, float, float | None]]) -> Series:
+    """Of (what, time, value): the first few that have any value."""
+    series: Series = {}
+    for key, t, y in points:
+        if y is not None:
+            times, values = series.setdefault(key, ([], []))
+            times.append(t)
+            values.append(y)
+    return dict(list(series.items())[:LINES_MAX])
+
+
 def _of_flows(
     records: Sequence[Record], value: Callable[[Record, FlowRow], float | None]
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Flow -> times and values; the first few flows that have any."""
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for record in records:
-        for row in record.flows:
-            _add(series, row.flow, record.t, value(record, row))
-    return dict(list(series.items())[:LINES_MAX])
+) -> Series:
+    return _series((f.flow, r.t, value(r, f)) for r in records for f in r.flows)
 
 
-def _of_buffers(
-    records: Sequence[Record], value: Callable[[Record, BufferRow], float | None]
-) -> dict[str, tuple[list[float], list[float]]]:
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for record in records:
-        for row in record.buffers:
-            _add(series, row.peer, record.t, value(record, row))
-    return dict(list(series.items())[:LINES_MAX])
-
-
-def _add(
-    series: dict[str, tuple[list[float], list[float]]], key: str, t: float, y: float | None
-) -> None:
-    if y is not None:
-        times, values = series.setdefault(key, ([], []))
-        times.append(t)
-        values.append(y)
+def _of_buffers(records: Sequence[Record], value: Callable[[BufferRow], float]) -> Series:
+    return _series((b.peer, r.t, value(b)) for r in records for b in r.buffers)
 
 
 def _per_s(record: Record, change: dict[str, int] | None, *names: str) -> float | None:
@@ -79,7 +72,7 @@ def draw(records: Sequence[Record], path: Path, other: Sequence[Record] = ()) ->
     )
     lower = other or records
     whose = "the other end's" if other else "this end's"
-    panels: tuple[tuple[str, dict[str, tuple[list[float], list[float]]]], ...] = (
+    panels: tuple[tuple[str, Series], ...] = (
         ("goodput, Mbit/s", _of_flows(records, goodput_mbps)),
         ("smoothed RTT, ms", _of_flows(records, lambda _, f: f.tcp.get("rtt_us", 0) / 1000)),
         ("cwnd, segments", _of_flows(records, lambda _, f: f.tcp.get("cwnd"))),
@@ -87,9 +80,9 @@ def draw(records: Sequence[Record], path: Path, other: Sequence[Record] = ()) ->
     for axis, (title, series) in zip(axes, panels, strict=False):
         _lines(axis, title, series, start)
     _counts(axes[3], records, start)
-    held = _of_buffers(lower, lambda _, b: float(b.reordering.depth))
+    held = _of_buffers(lower, lambda b: float(b.reordering.depth))
     _lines(axes[4], f"packets in\n{whose} buffer", held, start)
-    waits = _of_buffers(lower, lambda _, b: (b.wait_mean_us or 0.0) / 1000)
+    waits = _of_buffers(lower, lambda b: (b.wait_mean_us or 0.0) / 1000)
     _lines(axes[5], f"mean wait in\n{whose} buffer, ms", waits, start)
     _marks(axes[5], lower, start)
     axes[0].set_title(f"{records[0].interface}: TCP inside the tunnel and the reordering buffer")
@@ -100,9 +93,7 @@ def draw(records: Sequence[Record], path: Path, other: Sequence[Record] = ()) ->
         pyplot.close(figure)
 
 
-def _lines(
-    axis: Any, title: str, series: dict[str, tuple[list[float], list[float]]], start: float
-) -> None:
+def _lines(axis: Any, title: str, series: Series, start: float) -> None:
     for name, (times, values) in series.items():
         axis.plot([t - start for t in times], values, label=name, linewidth=1)
     _finish(axis, title, bool(series))

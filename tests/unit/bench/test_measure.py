@@ -132,3 +132,12 @@ def test_rounds_in_which_one_side_failed_do_not_count() -> None:
     assert measure.ratio_of_rounds([], []) is None
     assert measure.median([None, 3.0, 1.0]) == 2
     assert measure.median([None]) is None
+
+
+def test_percentiles() -> None:
+    values = [float(v) for v in range(1, 101)]
+    assert measure.percentile(values, 0.5) == 50
+    assert measure.percentile(values, 0.95) == 95
+    assert measure.percentile(values, 1.0) == 100
+    with pytest.raises(ValueError, match="no values"):
+        measure.percentile([], 0.5)

@@ -82,15 +82,6 @@ def test_a_counter_gives_rates() -> None:
     assert judge.rates_mbps([1.0, 1.0], [5, 9]) == [0.0]
 
 
-def test_percentiles() -> None:
-    values = [float(v) for v in range(1, 101)]
-    assert judge.percentile(values, 0.5) == 50
-    assert judge.percentile(values, 0.95) == 95
-    assert judge.percentile(values, 1.0) == 100
-    with pytest.raises(ValueError, match="no values"):
-        judge.percentile([], 0.5)
-
-
 def test_smoothing_keeps_the_length_and_the_level() -> None:
     assert smooth([4.0] * 5, 3) == [4.0] * 5
     assert smooth([0, 3, 6], 2) == [0, 1.5, 4.5]
