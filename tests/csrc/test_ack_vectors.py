@@ -6,7 +6,7 @@ import json
 import subprocess
 from typing import Any
 
-from test_csrc import HERE, OUT
+from test_csrc import HERE, build
 
 VECTORS = HERE.parents[1] / "tests" / "vectors" / "ack.json"
 PATH_FIELDS = (
@@ -35,16 +35,8 @@ def expected(case: dict[str, Any]) -> str:
 
 def test_vectors() -> None:
     cases = json.loads(VECTORS.read_text())
-    build = subprocess.run(
-        ["make", "-s", "-C", HERE, f"OUT={OUT}", OUT / "test_ack"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert build.returncode == 0, build.stdout + build.stderr
     run = subprocess.run(
-        [OUT / "test_ack", "decode"],
+        [build("test_ack"), "decode"],
         input="".join(case["frame"] + case.get("padding", "") + "\n" for case in cases),
         capture_output=True,
         text=True,

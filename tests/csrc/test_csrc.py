@@ -12,16 +12,21 @@ OUT = HERE.parents[1] / "build" / "csrc"
 TESTS = sorted(path.stem for path in HERE.glob("test_*.c"))
 
 
-def build_and_run(name: str, out: Path, defines: str = "") -> None:
-    build = subprocess.run(
+def build(name: str, out: Path = OUT, defines: str = "") -> Path:
+    done = subprocess.run(
         ["make", "-s", "-C", HERE, f"OUT={out}", f"WS_DEFINES={defines}", out / name],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert build.returncode == 0, f"{name} does not build:\n{build.stdout}{build.stderr}"
-    run = subprocess.run([out / name], capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, f"{name} does not build:\n{done.stdout}{done.stderr}"
+    return out / name
+
+
+def build_and_run(name: str, out: Path, defines: str = "") -> None:
+    binary = build(name, out, defines)
+    run = subprocess.run([binary], capture_output=True, text=True, timeout=150, check=False)
     assert run.returncode == 0, f"{name} exited with {run.returncode}:\n{run.stdout}{run.stderr}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from reorder_model import FOLLOW, NEVER, RANGE, SPAN, STATS, Reorder
-from test_csrc import HERE, OUT
+from test_csrc import HERE, build
 
 VECTORS = HERE.parents[1] / "tests" / "vectors" / "reorder.json"
 CASES: list[dict[str, Any]] = json.loads(VECTORS.read_text())
@@ -30,15 +30,7 @@ DEFAULTS = {"path": 0, "again": False, "bytes": 40}
 
 @pytest.fixture(scope="module")
 def binary() -> Path:
-    build = subprocess.run(
-        ["make", "-s", "-C", HERE, f"OUT={OUT}", OUT / "test_reorder"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert build.returncode == 0, build.stdout + build.stderr
-    return OUT / "test_reorder"
+    return build("test_reorder")
 
 
 def run_c(binary: Path, lines: list[str]) -> list[str]:

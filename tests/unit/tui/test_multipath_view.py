@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multipath_sample import later, path, three
-from rich.console import Console, RenderableType
+from picture import picture_of
+from rich.console import RenderableType
 
 from whalescale import status
 from whalescale.tui import multipath, render, snapshot
@@ -35,17 +35,7 @@ def live(seconds: int = 20) -> View:
 
 
 def draw(what: RenderableType, width: int = 120, height: int = 60, color: bool = False) -> str:
-    out = io.StringIO()
-    Console(
-        file=out,
-        width=width,
-        height=height,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-    ).print(what)
-    return out.getvalue()
+    return picture_of(what, width, height, color)
 
 
 def screen(view: View, width: int = 120, height: int = 60, color: bool = False) -> str:

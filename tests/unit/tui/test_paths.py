@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from picture import picture_of
 
 from whalescale import status
 from whalescale.tui import paths, render, snapshot
@@ -42,10 +42,7 @@ def later(value: dict[str, Any], tx: int, rx: int, **agent: Any) -> status.Statu
 
 
 def draw(view: View, width: int = 120, height: int = 45) -> str:
-    console = Console(width=width, height=height, highlight=False, markup=False)
-    with console.capture() as captured:
-        console.print(render.screen(view, width, height))
-    return captured.get()
+    return picture_of(render.screen(view, width, height), width, height)
 
 
 def test_rates_of_each_path() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from picture import picture_of
 from rich.console import Console
 
 from whalescale import status
@@ -46,18 +47,7 @@ def many(count: int) -> status.Status:
 
 
 def draw(view: View, width: int = 110, height: int = 40, color: bool = False) -> str:
-    out = io.StringIO()
-    console = Console(
-        file=out,
-        width=width,
-        height=height,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-    )
-    console.print(render.screen(view, width, height))
-    return out.getvalue()
+    return picture_of(render.screen(view, width, height), width, height, color)
 
 
 # rates
