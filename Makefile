@@ -75,7 +75,7 @@ $(STAMP)/ext: $(EXT_SOURCES) | $(STAMP)/venv
 $(STAMP)/bpf: $(BPF_OBJECTS) | $(STAMP)/apt-run
 	@touch $@
 
-$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c bpf/maps.h csrc/wire.h | $(STAMP)/apt-run
+$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) csrc/wire.h | $(STAMP)/apt-run
 	@mkdir -p $(BPF_FOLDER) $(STAMP)
 	@if command -v clang >/dev/null; then \
 		$(STEP) "eBPF program $*" $(LOG)/bpf-$*.log clang $(BPF_CFLAGS) -c $< -o $@ && \

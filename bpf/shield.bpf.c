@@ -26,6 +26,9 @@
 #include "../csrc/wire.h"
 #include "maps.h"
 
+#define COUNTS WS_SHIELD_COUNT
+#include "counts.h"
+
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define AGGREGATE_MAX 1024 /* of the shortest handshake message, in 65,535 bytes */
 #define RETRIES 4
@@ -72,13 +75,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct ws_shield_limits);
 } limits SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, WS_SHIELD_COUNT);
-	__type(key, __u32);
-	__type(value, __u64);
-} counts SEC(".maps");
 
 /* A number that the verifier need not follow through every turn of a loop. */
 struct {
@@ -170,14 +166,6 @@ static __always_inline __u32 exact_bytes(__u32 type)
 	default:
 		return 0;
 	}
-}
-
-static __always_inline void count(__u32 what, __u64 n)
-{
-	__u64 *counter = bpf_map_lookup_elem(&counts, &what);
-
-	if (counter)
-		*counter += n;
 }
 
 /* Takes n tokens. A bucket that several CPUs draw from at once may give way only to winners. */

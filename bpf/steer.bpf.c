@@ -15,6 +15,9 @@
 #include "../csrc/wire.h"
 #include "maps.h"
 
+#define COUNTS WS_STEER_COUNT
+#include "counts.h"
+
 #ifndef AF_INET
 #define AF_INET 2
 #endif
@@ -41,21 +44,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } workers SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, WS_STEER_COUNT);
-	__type(key, __u32);
-	__type(value, __u64);
-} counts SEC(".maps");
-
-static __always_inline void count(__u32 what)
-{
-	__u64 *counter = bpf_map_lookup_elem(&counts, &what);
-
-	if (counter)
-		*counter += 1;
-}
 
 /* Every field is read, then some are used: the verifier takes no address chosen between two. */
 static __always_inline void group_of(const volatile struct bpf_sock *sk, struct ws_group_key *key)
@@ -103,12 +91,12 @@ int steer(struct sk_reuseport_md *md)
 	group = bpf_map_lookup_elem(&groups, &key);
 	n = bpf_map_lookup_elem(&workers, &zero);
 	if (!group || !n || !*n) {
-		count(WS_STEER_FAILED);
+		count(WS_STEER_FAILED, 1);
 		return SK_PASS;
 	}
 	slot = *group * WS_BPF_WORKERS + receiver(md) % *n;
 	/* SK_PASS without a choice leaves it to the kernel's hash: nothing is lost. */
-	count(bpf_sk_select_reuseport(md, &sockets, &slot, 0) ? WS_STEER_FAILED : WS_STEER_SENT);
+	count(bpf_sk_select_reuseport(md, &sockets, &slot, 0) ? WS_STEER_FAILED : WS_STEER_SENT, 1);
 	return SK_PASS;
 }
 

@@ -15,6 +15,9 @@
 
 #include "maps.h"
 
+#define COUNTS WS_STEER_COUNT
+#include "counts.h"
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, WS_BPF_PREFIXES);
@@ -22,21 +25,6 @@ struct {
 	__type(key, struct ws_prefix_key);
 	__type(value, __u32);
 } owners SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, WS_STEER_COUNT);
-	__type(key, __u32);
-	__type(value, __u64);
-} counts SEC(".maps");
-
-static __always_inline void count(__u32 what)
-{
-	__u64 *counter = bpf_map_lookup_elem(&counts, &what);
-
-	if (counter)
-		*counter += 1;
-}
 
 SEC("socket")
 int tunsteer(struct __sk_buff *skb)
@@ -56,7 +44,7 @@ int tunsteer(struct __sk_buff *skb)
 					   sizeof(key.ip.word[3]));
 	}
 	worker = error ? NULL : bpf_map_lookup_elem(&owners, &key);
-	count(worker ? WS_STEER_SENT : WS_STEER_FAILED);
+	count(worker ? WS_STEER_SENT : WS_STEER_FAILED, 1);
 	return worker ? *worker : 0;
 }
 
