@@ -464,7 +464,7 @@ int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_
 
 struct frames_change {
 	int peer;
-	int on;
+	uint32_t mode;
 	uint32_t max_packet;
 };
 
@@ -473,14 +473,15 @@ static int set_frames(struct ws_worker *worker, void *arg)
 	const struct frames_change *change = arg;
 	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
 
-	peer->frames = change->on != 0;
+	peer->frames = change->mode != WS_FRAMES_OFF;
+	peer->bundles = change->mode == WS_FRAMES_BUNDLES;
 	peer->frame_max_bytes = change->max_packet;
 	return 0;
 }
 
-int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet)
+int ws_peer_set_frames(ws_engine *engine, int peer, uint32_t mode, uint32_t max_packet)
 {
-	struct frames_change change = {.peer = peer, .on = on, .max_packet = max_packet};
+	struct frames_change change = {.peer = peer, .mode = mode, .max_packet = max_packet};
 
 	return ws_owner_call(engine, peer, set_frames, &change);
 }

@@ -123,6 +123,7 @@ struct ws_peer {
 	struct ws_way way; /* the peer's endpoint */
 	struct ws_paths *paths; /* NULL: it is not known to understand several */
 	bool frames; /* extended mode: packets go as data frames */
+	bool bundles; /* ... and the peer takes several in one */
 	uint32_t frame_max_bytes; /* longest inner packet that goes as a frame, 0: any */
 	uint32_t data_seq; /* of the next data frame, low 32 bits */
 	uint64_t control_window_ns; /* when the peer's control frames began to be counted */

@@ -200,29 +200,63 @@ static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const 
 		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
 }
 
-static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
-		       uint32_t path, uint8_t *frame, size_t len)
+/* A packet of a data frame, as if it had come in one of its own. */
+static void data_packet(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+			uint32_t path, const uint8_t *frame, uint32_t seq, uint8_t *packet,
+			size_t len)
 {
-	uint8_t *packet = frame + WS_FRAME_HEADER_BYTES;
-	size_t total;
+	size_t total = checked(worker, peer, rx, packet, len);
 
-	if (len <= WS_FRAME_HEADER_BYTES || frame[0] & ~(WS_FRAME_DATA | WS_FRAME_FLAGS)) {
-		ws_drop(worker, WS_DROP_FRAME, 1);
-		return;
-	}
-	total = checked(worker, peer, rx, packet, len - WS_FRAME_HEADER_BYTES);
 	if (!total)
 		return;
-	if (!peer->paths ||
-	    (!(frame[0] & WS_FRAME_FEEDBACK) &&
-	     ws_multipath_pass(ws_paths_core(peer->paths), path, ws_frame_seq(frame)))) {
+	if (!peer->paths || (!(frame[0] & WS_FRAME_FEEDBACK) &&
+			     ws_multipath_pass(ws_paths_core(peer->paths), path, seq))) {
 		ws_receive_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
 		return;
 	}
-	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame),
-			  ws_frame_seq(frame), frame[0] & WS_FRAME_FLAGS, packet, total,
-			  worker->now_ns);
+	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame), seq,
+			  frame[0] & WS_FRAME_FLAGS, packet, total, worker->now_ns);
 	ws_paths_data(worker, peer, frame[0] & WS_FRAME_FEEDBACK);
+}
+
+/* Packets of consecutive seqs with their lengths before them, then zeros. */
+static void bundle(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		   uint32_t path, uint8_t *frame, size_t len)
+{
+	uint8_t *at = frame + WS_FRAME_HEADER_BYTES;
+	const uint8_t *end = frame + len;
+	uint32_t seq = ws_frame_seq(frame);
+	bool empty = true;
+
+	while (end - at > 2 && (at[0] || at[1])) {
+		size_t bytes = (size_t)at[0] | (size_t)at[1] << 8;
+
+		at += 2;
+		if (bytes > (size_t)(end - at)) {
+			ws_drop(worker, WS_DROP_FRAME, 1);
+			return;
+		}
+		data_packet(worker, peer, rx, path, frame, seq++, at, bytes);
+		at += bytes;
+		empty = false;
+	}
+	if (empty)
+		ws_drop(worker, WS_DROP_FRAME, 1);
+}
+
+static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		       uint32_t path, uint8_t *frame, size_t len)
+{
+	const uint8_t alone = WS_FRAME_AGAIN | WS_FRAME_URGENT | WS_FRAME_FEEDBACK;
+
+	if (len <= WS_FRAME_HEADER_BYTES || frame[0] & ~(WS_FRAME_DATA | WS_FRAME_FLAGS) ||
+	    (frame[0] & WS_FRAME_BUNDLE && frame[0] & alone))
+		ws_drop(worker, WS_DROP_FRAME, 1);
+	else if (frame[0] & WS_FRAME_BUNDLE)
+		bundle(worker, peer, rx, path, frame, len);
+	else
+		data_packet(worker, peer, rx, path, frame, ws_frame_seq(frame),
+			    frame + WS_FRAME_HEADER_BYTES, len - WS_FRAME_HEADER_BYTES);
 }
 
 /* Up to Python, but no peer may crowd the others out of the ring. */

@@ -6,7 +6,8 @@
  *  3. usable_keys: a current keypair within its limits, or stage and ask for one
  *  4. ws_segment_*: a super-packet becomes whole IP packets
  *  5. reserve: room in the open send buffer, which holds one run of datagrams
- *  6. seal: transport header, AEAD over header and payload in one pass
+ *  6. seal: transport header, AEAD over header and payload in one pass; seal_bundle: several
+ *     small segments in one
  *  7. ws_send_flush: to the backend, one UDP_SEGMENT send a run
  *
  * With several paths the packets of step 4 go into the queue in front of them (multipath_send.c),
@@ -180,6 +181,57 @@ static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys 
 		limit);
 }
 
+static size_t bundled_bytes(const struct ws_segmenter *segmenter)
+{
+	return sizeof(uint16_t) + segmenter->header_bytes + segmenter->segment_bytes;
+}
+
+/* How many of the segments one frame takes; 1: each goes alone. */
+static uint32_t bundle_size(const struct ws_segmenter *segmenter, uint32_t limit)
+{
+	size_t most = limit / bundled_bytes(segmenter);
+
+	return segmenter->count > 1 && most > 1 ? (uint32_t)most : 1;
+}
+
+/*
+ * The segments from k on, `count` of them, in one frame: a small packet costs much more to seal
+ * than to carry.
+ */
+static void seal_bundle(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+			uint8_t ecn, const struct ws_segmenter *segmenter, uint32_t k,
+			uint32_t count, uint32_t limit)
+{
+	/* A shorter last segment leaves more padding. */
+	uint32_t text = text_bytes(WS_FRAME_HEADER_BYTES + count * bundled_bytes(segmenter),
+				   WS_FRAME_HEADER_BYTES + limit);
+	uint32_t bytes = ws_message_bytes(text);
+	uint64_t number = next_number(worker, peer, keys, WS_WAY_PEER, bytes);
+	uint32_t seq = next_seq(peer);
+	uint8_t *start, *at;
+
+	start = reserve(worker, peer, WS_WAY_PEER, bytes, ecn) + WS_TRANSPORT_HEADER_BYTES;
+	ws_frame_encode(start, WS_FRAME_BUNDLE | (segmenter->partial ? WS_FRAME_PARTIAL : 0),
+			worker->now_ns, seq);
+	at = start + WS_FRAME_HEADER_BYTES;
+	for (uint32_t i = 0; i < count; i++) {
+		uint8_t *packet = at + sizeof(uint16_t);
+		const uint8_t *body;
+		size_t body_bytes, len;
+
+		ws_segment_get(segmenter, k + i, packet, &body, &body_bytes);
+		memcpy(packet + segmenter->header_bytes, body, body_bytes);
+		len = segmenter->header_bytes + body_bytes;
+		at[0] = (uint8_t)len;
+		at[1] = (uint8_t)(len >> 8);
+		at = packet + len;
+		if (i)
+			(void)next_seq(peer);
+	}
+	seal_at(worker, peer, keys, WS_WAY_PEER, number, start - WS_TRANSPORT_HEADER_BYTES, text,
+		start, (size_t)(at - start), NULL, 0);
+}
+
 void ws_sent(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data)
 {
 	ws_set(peer->stats.tx_counter, keys->tx_counter);
@@ -221,6 +273,7 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 	struct ws_peer *peer;
 	uint8_t *packet = frame + WS_VNET_BYTES;
 	uint32_t k, owner, longest, front = 0, limit = worker->mtu;
+	uint32_t bundle = 1, bundle_limit = 0;
 	int32_t number;
 	uint8_t ecn;
 
@@ -276,11 +329,23 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 			goto malformed;
 		}
 	}
+	if (front && peer->bundles) {
+		bundle_limit = limit < WS_BUNDLE_MAX_BYTES ? limit : WS_BUNDLE_MAX_BYTES;
+		bundle = bundle_size(&segmenter, bundle_limit);
+	}
 	ecn = ws_ecn_encapsulate(packet, len - WS_VNET_BYTES);
 	for (k = 0; k < segmenter.count && keys->tx_counter < keys->reject_after_messages; k++) {
 		const uint8_t *body;
 		size_t body_bytes;
 
+		if (bundle > 1 && k + 1 < segmenter.count) {
+			uint32_t left = segmenter.count - k;
+			uint32_t count = left < bundle ? left : bundle;
+
+			seal_bundle(worker, peer, keys, ecn, &segmenter, k, count, bundle_limit);
+			k += count - 1;
+			continue;
+		}
 		if (front)
 			ws_frame_encode(head,
 					(segmenter.partial ? WS_FRAME_PARTIAL : 0) |

@@ -303,7 +303,13 @@ int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_
  * Extended mode (docs/multipath.md): send data frames from here on, or plain packets again.
  * Inner packets longer than max_packet stay plain. Received frames are always taken.
  */
-int ws_peer_set_frames(ws_engine *engine, int peer, int on, uint32_t max_packet);
+enum ws_frames {
+	WS_FRAMES_OFF = 0,
+	WS_FRAMES_SINGLE = 1, /* one packet each */
+	WS_FRAMES_BUNDLES = 2, /* small packets cut from one super-packet share a frame */
+};
+
+int ws_peer_set_frames(ws_engine *engine, int peer, uint32_t mode, uint32_t max_packet);
 
 /*
  * Several paths (docs/multipath.md). ws_peer_multipath: from here on received frames are put in

@@ -33,9 +33,12 @@ enum {
 	WS_FRAME_AGAIN = 0x04, /* a copy of a packet sent before */
 	WS_FRAME_URGENT = 0x08, /* outside the seq: delivered at once */
 	WS_FRAME_FEEDBACK = 0x10, /* the sender schedules over paths: it wants ACKs, and order */
+	WS_FRAME_BUNDLE =
+		0x20, /* several packets of consecutive seqs, a u16 of length before each */
 	WS_FRAME_FLAGS = WS_FRAME_PARTIAL | WS_FRAME_RUN | WS_FRAME_AGAIN | WS_FRAME_URGENT |
-			 WS_FRAME_FEEDBACK, /* those we take */
+			 WS_FRAME_FEEDBACK | WS_FRAME_BUNDLE, /* those we take */
 	WS_FRAME_HEADER_BYTES = 8, /* flags, time u24, seq u32 */
+	WS_BUNDLE_MAX_BYTES = 1192, /* behind that header: crosses every IPv6 link (1,280) */
 	WS_FRAME_CONTROL_NIBBLE = 1, /* 0x10..0x1f */
 	WS_CONTROL_MAX_BYTES = 1024,
 	WS_PROBE_MAX_BYTES = 64, /* of a probe's text, as Python sees it */

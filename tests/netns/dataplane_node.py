@@ -243,7 +243,8 @@ class Tunnel:
         engine.set_endpoint(end.peer, other.node.outside(self.outer))
         if end.node.options.frames:
             # Over IPv6 outside the frame header does not fit beside a full packet.
-            engine.set_frames(end.peer, True, 0 if self.outer == 4 else MTU - 8)
+            longest = 0 if self.outer == 4 else MTU - 8
+            engine.set_frames(end.peer, True, longest, bundles=True)
 
     def remove_peer(self, end: End) -> None:
         end.node.engine.remove_peer(end.peer)

@@ -93,6 +93,19 @@ def sizes(hosts: Hosts, options: Options, step: int = 1, outer: int = 4) -> None
     finish(a, b)
 
 
+def small_runs(hosts: Hosts, options: Options, outer: int = 4) -> None:
+    """Small datagrams of one send: sealed many at a time where they go as frames."""
+    a, b = two_nodes(hosts, options)
+    tunnel = Tunnel(a, b, outer=outer)
+    for family in (4, 6):
+        before = a.engine.peer_stats(tunnel.a.peer).tx_counter
+        packets = segment_sends(tunnel, family, [(64, 64 * 64), (100, 64 * 100 - 1)] * 20)
+        sealed = a.engine.peer_stats(tunnel.a.peer).tx_counter - before
+        if sealed * 6 > packets if options.frames else sealed < packets:
+            raise AssertionError(f"{packets} packets were sealed as {sealed} messages")
+    finish(a, b)
+
+
 def every_tcp_size(hosts: Hosts, options: Options, step: int = 13, outer: int = 4) -> None:
     """TCP writes up to the longest super-packet: in pieces nowhere but on the wire."""
     a, b = two_nodes(hosts, options)
@@ -310,7 +323,7 @@ def bursts(hosts: Hosts, options: Options, step: int) -> None:
 SCENARIOS: dict[str, Callable[..., None]] = {
     scenario.__name__: scenario
     for scenario in (
-        *(tcp, sizes, every_tcp_size, tcp_shapes, ecn, workers, bursts),
+        *(tcp, sizes, small_runs, every_tcp_size, tcp_shapes, ecn, workers, bursts),
         *(changes.rotation, changes.peers_come_and_go, changes.sockets_come_and_go),
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.close_under_load),

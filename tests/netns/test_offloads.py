@@ -61,6 +61,12 @@ def test_every_size(lab: Lab, backend: str, frames: bool, outer: int) -> None:
     run_scenario(lab, "sizes", backend=backend, frames=frames, outer=outer)
 
 
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
+def test_small_runs(lab: Lab, frames: bool, outer: int) -> None:
+    run_scenario(lab, "small_runs", frames=frames, outer=outer)
+
+
 @pytest.mark.parametrize("off", [*SWITCHED_OFF[1:]], ids=[*OFFLOADS, "all"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_sizes_without(lab: Lab, backend: str, off: list[str]) -> None:

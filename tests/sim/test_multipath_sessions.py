@@ -78,7 +78,10 @@ def test_both_offer_and_both_start_before_frames_flow():
         started = [
             e for _, e in host.events if isinstance(e, MultipathStarted | ExtendedModeChanged)
         ]
-        assert started == [MultipathStarted(1, reset=False), ExtendedModeChanged(1, True)]
+        assert started == [
+            MultipathStarted(1, reset=False),
+            ExtendedModeChanged(1, True, bundles=True),
+        ]
         specs = actions(host, SetPaths)
         assert specs[0].paths[0].id == 0
         assert specs[0].paths[0].ifindex == 2
@@ -190,6 +193,20 @@ def test_beginning_anew_is_no_way_around_the_limits():
     # A round of probes each, 4 a second after the first 64
     probed = {p.remote for a in actions(couple.a, SetPaths) for p in a.paths if p.id}
     assert 64 < len(probed) <= 64 + 4 * 50
+
+
+def test_no_bundles_for_a_peer_that_does_not_take_them():
+    couple = Couple()
+    couple.start()
+    (offer, *_) = [decode_offer(e.frame) for _, e in couple.b.of(SendControl)]
+    older = encode_offer(replace(offer, features=offer.features & ~Feature.BUNDLE))
+    couple.a.node.receive_control(
+        *(couple.at_a, older, couple.world.now),
+        **{"remote": couple.b.at, "local": couple.a.at, "datagram_bytes": 400},
+    )
+    couple.a.drain()
+    modes = [(e.active, e.bundles) for _, e in couple.a.of(ExtendedModeChanged)]
+    assert modes == [(True, True), (True, False)]
 
 
 def test_a_peer_that_turns_plain_gets_another_keypair():

@@ -385,9 +385,18 @@ class Engine:
         """Send a control frame inside the session (docs/multipath.md). False: no usable key."""
         return int(lib.ws_peer_send_control(self._engine, peer, frame, len(frame))) == 0
 
-    def set_frames(self, peer: int, on: bool, max_packet: int) -> None:
-        """Extended mode on or off; inner packets longer than `max_packet` bytes stay plain."""
-        check(lib.ws_peer_set_frames(self._engine, peer, int(on), max_packet), "frames")
+    def set_frames(self, peer: int, on: bool, max_packet: int, *, bundles: bool) -> None:
+        """Extended mode on or off; inner packets longer than `max_packet` bytes stay plain.
+
+        `bundles`: small packets cut from one super-packet share a frame.
+        """
+        mode = lib.WS_FRAMES_BUNDLES if bundles else lib.WS_FRAMES_SINGLE
+        check(
+            lib.ws_peer_set_frames(
+                self._engine, peer, mode if on else lib.WS_FRAMES_OFF, max_packet
+            ),
+            "frames",
+        )
 
     def peer_stats(self, peer: int) -> PeerStats:
         """Read from shared memory, no call into the worker. KeyError: no such peer."""

@@ -33,6 +33,7 @@ class Feature(IntFlag):
     URGENT = 4  # packets ahead of their turn
     AGAIN = 8  # second copies
     MULTIPATH = 16  # I keep order, send ACKs and answer probes
+    BUNDLE = 32  # several small packets in one data frame
 
 
 _KNOWN = sum(Feature)

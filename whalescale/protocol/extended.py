@@ -15,7 +15,7 @@ RESEND_AFTER = tuple(s * NS_PER_S for s in (1, 2, 4, 8))
 OFFER_GRACE = 3 * NS_PER_S
 #: between two answers to offers: a peer that does not listen is not answered without end
 ANSWER_INTERVAL = NS_PER_S // 5
-FEATURES = Feature.PARTIAL | Feature.RUN
+FEATURES = Feature.PARTIAL | Feature.RUN | Feature.BUNDLE
 MULTIPATH = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
 MAX_PATH = 7
 REORDER_DEPTH = 128
@@ -30,6 +30,7 @@ class ExtendedMode:
         "_grace_at",
         "_resends",
         "active",
+        "bundles",
         "heard",
         "multipath",
         "peer_epoch",
@@ -46,6 +47,8 @@ class ExtendedMode:
         self._answered_at: int | None = None
         #: frames may be sent
         self.active = False
+        #: ... and the peer takes several packets in one
+        self.bundles = False
         self.peer_epoch: int | None = None
 
     def session_started(self, now: int) -> Offer:
@@ -75,6 +78,7 @@ class ExtendedMode:
     def received(self, offer: Offer, now: int) -> Offer | None:
         self.peer_epoch = offer.epoch
         self.active = self.heard = True
+        self.bundles = bool(offer.features & Feature.BUNDLE)
         self._grace_at = None
         if offer.heard:
             self._resends = []

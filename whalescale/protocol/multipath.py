@@ -311,14 +311,15 @@ class Multipath:
         if offer is not None:
             self._events.append(SendControl(peer.handle, encode_offer(offer)))
         active = peer.extended is not None and peer.extended.active
-        if active == peer.frames:
+        bundles = active and peer.extended is not None and peer.extended.bundles
+        if (active, bundles) == (peer.frames, peer.bundles):
             return
-        peer.frames = active
+        peer.frames, peer.bundles = active, bundles
         if not active and peer.paths is not None:
             self._keep_reachable(peer)
             peer.paths.session_ended(now)
             self._drain(peer)
-        self._events.append(ExtendedModeChanged(peer.handle, active))
+        self._events.append(ExtendedModeChanged(peer.handle, active, bundles))
 
     def _keep_reachable(self, peer: Peer) -> None:
         """Path 0 will be alone: if it has failed, let it go where another worked."""

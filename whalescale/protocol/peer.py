@@ -98,6 +98,7 @@ class Peer:
         "activity",
         "attempts",
         "buckets",
+        "bundles",
         "config",
         "current",
         "endpoint",
@@ -156,6 +157,7 @@ class Peer:
         self.pins = Pins()
         self.buckets = Buckets()
         self.frames = False  # what the data plane was told of it
+        self.bundles = False  # and of several packets in one
 
         # Handshakes. `handshake_at` is the retransmission of an initiation or bootstrap request.
         self.pending: Pending | None = None

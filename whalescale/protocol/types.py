@@ -165,6 +165,8 @@ class ExtendedModeChanged:
 
     peer: PeerHandle
     active: bool
+    #: the peer takes several small packets in one
+    bundles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Driver:
         #: peers that have keypairs in the engine, and what was last told of them
         self._live: dict[PeerHandle, tuple[int, int, int, int]] = {}
         #: peers whose session was once in extended mode, and whether it is
-        self._frames: dict[PeerHandle, bool] = {}
+        self._frames: dict[PeerHandle, ExtendedModeChanged] = {}
         #: where the engine last said that a peer is, and what we answer from
         self._told: dict[PeerHandle, tuple[Addr | None, Addr | None]] = {}
         self._last_now = 0
@@ -443,7 +443,7 @@ class Driver:
             case SendControl():
                 self._engine.send_control(number, event.frame)
             case ExtendedModeChanged():
-                self._frames[event.peer] = event.active
+                self._frames[event.peer] = event
                 self._follow_frames(event.peer)
             case MultipathStarted():
                 self.paths.prepare(event.peer, number, event.reset)
@@ -458,14 +458,14 @@ class Driver:
         The tunnel's MTU, as configured, leaves room for a message over IPv6. Over IPv4 20 bytes
         are to spare; over IPv6 packets longer than the MTU less 8 stay plain.
         """
-        active = self._frames.get(handle)
-        if active is None:
+        mode = self._frames.get(handle)
+        if mode is None:
             return
         number = self._numbers[handle]
         endpoint = self._engine.peer_stats(number).endpoint
         over_ipv6 = endpoint is not None and ":" in endpoint.ip
         limit = self._mtu - FRAME_HEADER_BYTES if over_ipv6 else 0
-        self._engine.set_frames(number, active, limit)
+        self._engine.set_frames(number, mode.active, limit, bundles=mode.bundles)
 
     def _install(self, event: KeypairReady, number: int) -> None:
         limits = self._limits

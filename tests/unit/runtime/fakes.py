@@ -48,6 +48,7 @@ class FakeEngine:
         self.dropped: list[int] = []
         self.control: list[tuple[int, bytes]] = []
         self.frames: dict[int, tuple[bool, int]] = {}
+        self.bundles: dict[int, bool] = {}
         self.confirmed: dict[int, int] = {}
         self.mtu = 1420
         self.keepalives: list[int] = []
@@ -139,7 +140,8 @@ class FakeEngine:
         self.control.append((number, frame))
         return True
 
-    def set_frames(self, number: int, on: bool, max_packet: int) -> None:
+    def set_frames(self, number: int, on: bool, max_packet: int, *, bundles: bool) -> None:
+        self.bundles[number] = bundles
         self.frames[number] = (on, max_packet)
 
     def activity(self, number: int) -> tuple[int, int, int, int]:

@@ -425,6 +425,9 @@ def test_another_mtu_is_told_to_peers_in_extended_mode() -> None:
             a.engine.endpoints[0] = (Addr("2001:db8::2", 51820), None)
             a.driver._event(ExtendedModeChanged(peer.handle, True))
             assert a.engine.frames[0] == (True, 1412)
+            assert not a.engine.bundles[0]
+            a.driver._event(ExtendedModeChanged(peer.handle, True, bundles=True))
+            assert a.engine.bundles[0]
             # What paths allow for a while is not what is configured.
             a.engine.set_mtu(1300)
             a.driver.set_multipath(a.driver.multipath, 1380)
