@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A delay line in front of the reordering buffer, for lulls (docs/multipath.md
+ * section 10). A flow over paths of unequal delay sees the slow one's round
+ * trip, in order as its packets are. Where it pauses, the few packets of the
+ * pause would go over the quick path and come back sooner than any packet of
+ * the flow ever does: BBR, which pauses every 10 s for nothing but to see that
+ * time, keeps its window at twice that, and so to the quick path. In a lull
+ * what the quick path brings is held back to the slow one's delay.
+ *
+ * Bounded: WS_ALIGN_SLOTS packets; without room nothing is held back.
+ */
+#ifndef WS_ALIGN_H
+#define WS_ALIGN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WS_ALIGN_PATHS 8
+#define WS_ALIGN_SLOTS 256
+#define WS_ALIGN_BUCKETS 32
+#define WS_ALIGN_BUCKET_NS UINT64_C(10000000)
+/* What a lull is measured against, and how long one lasts. */
+#define WS_ALIGN_WINDOW_NS (WS_ALIGN_BUCKETS * WS_ALIGN_BUCKET_NS)
+
+struct ws_align_packet {
+	uint64_t due_ns;
+	uint32_t path, seq, flags, len;
+};
+
+struct ws_align {
+	uint32_t buckets[WS_ALIGN_BUCKETS]; /* data packets, at bucket number % WS_ALIGN_BUCKETS */
+	uint32_t sum;
+	uint64_t newest; /* number of the newest bucket */
+	uint32_t head, tail; /* of the slots; free running */
+	uint32_t waiting[WS_ALIGN_PATHS];
+	struct ws_align_packet *slots;
+	uint8_t *data;
+	size_t stride;
+};
+
+/* Of memory that ws_align_init wants, for packets up to `stride` bytes (a multiple of 64). */
+size_t ws_align_bytes(size_t stride);
+void ws_align_init(struct ws_align *align, void *memory, size_t stride);
+/* A data packet came. True: in the last 10 to 20 ms there were less than a quarter of the usual. */
+bool ws_align_count(struct ws_align *align, uint64_t now_ns);
+static inline bool ws_align_waits(const struct ws_align *align)
+{
+	return align->head != align->tail;
+}
+/*
+ * Copies the packet, to be due in wait_us; later if another is before it. False: it need not wait,
+ * or there is no room. What a path brings keeps its order.
+ */
+bool ws_align_hold(struct ws_align *align, uint32_t path, uint32_t seq, uint32_t flags,
+		   const uint8_t *packet, size_t len, uint32_t wait_us, uint64_t now_ns);
+/* The oldest packet that is due, or NULL; its bytes stay until 256 others were held. */
+const struct ws_align_packet *ws_align_take(struct ws_align *align, uint64_t now_ns,
+					    uint8_t **packet);
+/* When the next one is due; UINT64_MAX: none waits. */
+uint64_t ws_align_deadline(const struct ws_align *align);
+
+#endif
