@@ -26,6 +26,7 @@ static const struct ws_multipath_params default_tune = {
 	.path_idle_us = 500000,
 	.deliver_late = 1,
 	.ack_interval_us = 10000,
+	.align = 1,
 };
 
 _Static_assert(sizeof(struct ws_path_params) % 8 == 0, "copied by words");
@@ -55,7 +56,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 				      void *arg)
 {
 	struct ws_multipath *mp = calloc(1, sizeof(*mp));
-	size_t data, slots, resend, records;
+	size_t data, slots, resend, records, align;
 	uint8_t *at;
 
 	if (!mp)
@@ -67,7 +68,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	resend = sizeof(uint64_t) * RING;
 	records = sizeof(struct record) * RECORDS * WS_PATH_COUNT;
 	data = (size_t)mp->stride * RING;
-	mp->memory_bytes = slots + resend + records + data;
+	align = ws_align_bytes(mp->stride);
+	mp->memory_bytes = slots + resend + records + align + data;
 	/* Pages come when they are used: an idle peer costs a few of them. */
 	mp->memory = mmap(NULL, mp->memory_bytes, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -82,7 +84,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	at += resend;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++, at += records / WS_PATH_COUNT)
 		mp->tx[i].records = (struct record *)at;
-	mp->data = at;
+	ws_align_init(&mp->align, at, mp->stride);
+	mp->data = at + align;
 	mp->reorder = ws_reorder_new(mp->stride, delivered, mp);
 	if (!mp->reorder) {
 		ws_multipath_free(mp);
@@ -111,6 +114,7 @@ void ws_multipath_free(struct ws_multipath *mp)
 
 void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 {
+	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	ws_reorder_reset(mp->reorder);
 	mp->ops.flush(mp->arg);
 	memset(mp->rx, 0, sizeof(mp->rx));
@@ -304,6 +308,7 @@ void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes
 
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
+	mp_release_aligned(mp, now_ns, now_ns);
 	if (ws_reorder_deadline(mp->reorder) <= now_ns)
 		ws_reorder_expire(mp->reorder, now_ns);
 	publish_reorder(mp);
@@ -320,7 +325,7 @@ void ws_multipath_tick(struct ws_multipath *mp, uint64_t now_ns)
 
 uint64_t ws_multipath_deadline(const struct ws_multipath *mp)
 {
-	uint64_t at = ws_reorder_deadline(mp->reorder), other = mp_ack_deadline(mp);
+	uint64_t at = ws_multipath_expiry(mp), other = mp_ack_deadline(mp);
 
 	if (other < at)
 		at = other;
@@ -332,11 +337,15 @@ uint64_t ws_multipath_deadline(const struct ws_multipath *mp)
 
 uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
 {
-	return ws_reorder_deadline(mp->reorder);
+	uint64_t order = ws_reorder_deadline(mp->reorder), line = ws_align_deadline(&mp->align);
+
+	return line < order ? line : order;
 }
 
 void ws_multipath_forget(struct ws_multipath *mp)
 {
+	/* It came under keys that held. */
+	mp_release_aligned(mp, UINT64_MAX, mp->now_ns);
 	mp->seq_head = mp->seq_base = mp->seq_tail;
 	mp->queue_bytes = 0;
 	mp->resend_head = mp->resend_tail;

@@ -10,6 +10,7 @@
 #define WS_MULTIPATH_INTERNAL_H
 
 #include "ack.h"
+#include "align.h"
 #include "counters.h"
 #include "frame.h"
 #include "multipath.h"
@@ -107,6 +108,7 @@ struct ws_multipath {
 	struct tx_path tx[WS_PATH_COUNT];
 
 	struct rx_path rx[WS_PATH_COUNT];
+	struct ws_align align;
 	struct ws_reorder *reorder;
 	bool passed; /* the last data came over one path, and went by the buffer */
 	uint32_t pass_next; /* the seq after it */
@@ -154,6 +156,8 @@ void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t 
 void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns);
 /* multipath_receive.c */
 void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
+/* What was held back in a lull and is due by `until_ns` goes on to the buffer. */
+void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns);
 /* When the next ACK is due, UINT64_MAX: none. */
 uint64_t mp_ack_deadline(const struct ws_multipath *mp);
 /* multipath_ack.c: heartbeats to silent paths, and leaving them. */

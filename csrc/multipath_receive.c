@@ -9,6 +9,7 @@
 
 /* The least delay is that of the last one to two windows: clocks drift. */
 #define DELAY_WINDOW_NS (5000 * MS_NS)
+#define DETOUR_MAX_US 200000
 
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
 			   uint64_t now_ns)
@@ -73,13 +74,77 @@ void ws_multipath_moved(struct ws_multipath *mp, uint32_t path)
 
 bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 {
-	if (ws_reorder_deadline(mp->reorder) != UINT64_MAX)
+	if (ws_multipath_expiry(mp) != UINT64_MAX)
 		return false; /* what is held goes first */
 	ws_add(mp->stats.paths[path].rx_packets, 1);
 	if (!mp->passed || (int32_t)(seq + 1 - mp->pass_next) > 0)
 		mp->pass_next = seq + 1;
 	mp->passed = true;
 	return true;
+}
+
+/* How much later than this packet one over the slowest path in use would have come. */
+static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	const struct rx_path *rx = &mp->rx[path];
+	uint32_t taken = (uint32_t)(rx->delay_ref_us + rx->delay_last_us);
+	int64_t most = 0;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct rx_path *other = &mp->rx[i];
+		int64_t detour;
+
+		if (i == path || !other->seen ||
+		    now_ns - other->data_arrived_ns > WS_ALIGN_WINDOW_NS)
+			continue;
+		detour = mp_diff24(mp->stats.paths[i].rx_delay_min_us, taken) +
+			 (int64_t)other->jitter_us;
+		if (detour > most)
+			most = detour;
+	}
+	return most < DETOUR_MAX_US ? (uint32_t)most : DETOUR_MAX_US;
+}
+
+/* True: it waits. */
+static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
+		      const uint8_t *packet, size_t len, uint64_t now_ns)
+{
+	bool lull = ws_align_count(&mp->align, now_ns);
+	uint32_t wait_us = 0;
+
+	if (!lull && !ws_align_waits(&mp->align))
+		return false;
+	if (lull && ws_get(mp->tune.align))
+		wait_us = detour_us(mp, path, now_ns);
+	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
+		/* Without room: what the path brought before goes first. */
+		if (path < WS_ALIGN_PATHS && mp->align.waiting[path])
+			mp_release_aligned(mp, UINT64_MAX, now_ns);
+		return false;
+	}
+	ws_add(mp->stats.aligned, 1);
+	return true;
+}
+
+void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns)
+{
+	const struct ws_align_packet *next;
+	const uint8_t *direct = mp->direct;
+	bool any = false;
+	uint8_t *packet;
+
+	mp->direct = NULL; /* the bytes are the line's */
+	while ((next = ws_align_take(&mp->align, until_ns, &packet))) {
+		ws_reorder_insert(mp->reorder, next->path, next->seq, false, packet, next->len,
+				  next->flags, now_ns);
+		any = true;
+		if (ws_reorder_must_release(mp->reorder))
+			mp->ops.flush(mp->arg);
+	}
+	mp->direct = direct;
+	/* Before others take their place. */
+	if (any)
+		mp->ops.flush(mp->arg);
 }
 
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
@@ -93,6 +158,8 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		mp->ack_wanted = true;
 		mp->ack_repeats = ACK_REPEATS;
 	}
+	if (!(flags & WS_FRAME_FEEDBACK))
+		mp_release_aligned(mp, UINT64_MAX, now_ns);
 	if (mp->passed) {
 		mp->passed = false;
 		ws_reorder_start(mp->reorder, mp->pass_next);
@@ -100,11 +167,12 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 	mp->direct = packet;
 	if (flags & WS_FRAME_URGENT)
 		mp->ops.deliver(mp->arg, packet, len, flags);
-	else if (flags & WS_FRAME_FEEDBACK)
-		ws_reorder_insert(mp->reorder, path, seq, flags & WS_FRAME_AGAIN, packet, len,
-				  flags, now_ns);
-	else
+	else if (flags & WS_FRAME_AGAIN && flags & WS_FRAME_FEEDBACK)
+		ws_reorder_insert(mp->reorder, path, seq, true, packet, len, flags, now_ns);
+	else if (!(flags & WS_FRAME_FEEDBACK))
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
+	else if (!hold_back(mp, path, seq, flags, packet, len, now_ns))
+		ws_reorder_insert(mp->reorder, path, seq, false, packet, len, flags, now_ns);
 	mp->direct = NULL;
 	if (ws_reorder_must_release(mp->reorder))
 		mp->ops.flush(mp->arg);

@@ -199,6 +199,9 @@ struct ws_multipath_params {
 	uint32_t path_idle_us;
 	uint32_t deliver_late;
 	uint32_t ack_interval_us;
+	uint32_t
+		align; /* 1: in a lull what a quick path brings waits as long as a slow one takes */
+	uint32_t reserved;
 };
 
 /* One path, both directions. Sums since it was made; times CLOCK_BOOTTIME ns, 0: never. */
@@ -243,6 +246,7 @@ struct ws_multipath_stats {
 	uint64_t delivered, in_order, held, gaps, gaps_filled, skipped, skipped_full, late;
 	uint64_t duplicates, refused, wait_us;
 	uint32_t wait_max_us, depth, depth_max;
+	uint64_t aligned; /* packets held back in a lull, see csrc/align.h */
 };
 
 typedef struct ws_engine ws_engine;

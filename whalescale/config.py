@@ -118,6 +118,7 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     late: Literal["deliver", "drop"] = "deliver"
     #: send lost packets once more; "auto": where a path loses and it pays
     repair: Literal["auto"] | bool = "auto"
+    align: bool = True
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -210,6 +210,7 @@ static void tune(struct node *node, uint32_t paths, bool late, uint32_t schedule
 		.path_idle_us = 200000,
 		.deliver_late = late,
 		.ack_interval_us = 10000,
+		.align = check_random() & 1,
 	};
 
 	ws_multipath_tune(node->mp, &peer);

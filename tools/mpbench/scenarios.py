@@ -21,6 +21,7 @@ _SETTINGS = (
     *(f"reorder_depth={d}" for d in ("128", "512", "adaptive")),
     *(f"late={p}" for p in ("drop", "deliver")),
     *(f"repair={r}" for r in ("false", "true")),
+    "align=false",
 )
 VARIANTS = tuple(f"{WS}:{setting}" for setting in _SETTINGS)
 

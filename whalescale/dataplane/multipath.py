@@ -89,6 +89,7 @@ PEER_FIELDS: Final = (
     "wait_max_us",
     "depth",
     "depth_max",
+    "aligned",
 )
 PATH_PARAMS: Final = (
     "rate_bps",
@@ -115,6 +116,7 @@ PEER_PARAMS: Final = (
     "path_idle_us",
     "deliver_late",
     "ack_interval_us",
+    "align",
 )
 
 

@@ -55,6 +55,7 @@ def multipath(config: Config) -> MultipathSettings:
         reorder_depth=None if c.reorder_depth == "adaptive" else c.reorder_depth,
         deliver_late=c.late == "deliver",
         repair=None if c.repair == "auto" else c.repair,
+        align=c.align,
     )
 
 

@@ -374,15 +374,15 @@ def test_a_reload_takes_multipath_over(tmp_path: Path, hosts: list[Host]) -> Non
         assert hosts[0].driver.multipath == MultipathSettings()
         file.write(
             interface=INTERFACE + "[multipath]\nenabled = false\nscheduler = 'backup'\n"
-            "reorder_depth = 128\nlate = 'drop'\nrepair = false\n"
+            "reorder_depth = 128\nlate = 'drop'\nrepair = false\nalign = false\n"
         )
-        names = ("enabled", "scheduler", "reorder_depth", "late", "repair")
+        names = ("enabled", "scheduler", "reorder_depth", "late", "repair", "align")
         assert await running.reload() == [f"multipath.{n} changed" for n in names]
         assert hosts[0].driver.multipath == MultipathSettings(
-            False, Scheduler.BACKUP, 128, deliver_late=False, repair=False
+            False, Scheduler.BACKUP, 128, deliver_late=False, repair=False, align=False
         )
         file.write()
-        assert len(await running.reload()) == 5
+        assert len(await running.reload()) == 6
         assert hosts[0].driver.multipath == MultipathSettings()
 
     run(test)

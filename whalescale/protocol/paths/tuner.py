@@ -260,6 +260,7 @@ class PathTuner:
             path_idle_us=PATH_ACTIVE // 1000,
             deliver_late=self._settings.deliver_late,
             ack_interval_us=ack,
+            align=self._settings.align,
         )
 
     def _hold(self, again_us: int, now: int) -> tuple[int, int]:

@@ -43,6 +43,8 @@ class MultipathSettings:
     deliver_late: bool = True
     #: None: where a path loses and it pays
     repair: bool | None = None
+    #: in a lull hold what quick paths bring back to the slow ones' delay
+    align: bool = True
 
 
 class PathState(StrEnum):
@@ -108,6 +110,7 @@ class PeerParams:
     path_idle_us: int
     deliver_late: bool
     ack_interval_us: int
+    align: bool
 
 
 @dataclass(frozen=True, slots=True)
