@@ -33,6 +33,8 @@ WAIT_FIRST: Final = 500 * NS_PER_MS
 WAIT_MOST: Final = 2 * NS_PER_S
 #: the least RTT is of the last one to two of these
 MIN_WINDOW: Final = 15 * NS_PER_S
+#: so much of what a path in use takes longer than it ever did may be its own queue
+QUEUE_US: Final = 300_000
 MAX_OUT: Final = 32
 
 LOSS_LIMIT: Final = 0.05
@@ -59,6 +61,7 @@ class Path:
         "_backoff",
         "_bad_since",
         "_good_since",
+        "_least",
         "_min",
         "_min_before",
         "_min_since",
@@ -128,6 +131,7 @@ class Path:
         self.rtt_us: int | None = None
         self.srtt_us = 0
         self.rttvar_us = 0
+        self._least: int | None = None  # ever
         self._min: int | None = None
         self._min_before: int | None = None
         self._min_since = now
@@ -168,6 +172,15 @@ class Path:
         if self._min is None or self._min_before is None:
             return self._min
         return min(self._min, self._min_before)
+
+    @property
+    def own_rtt_us(self) -> int:
+        """What tells it from others of the same link: without the queue of what goes over it. A
+        spare, probed at times, has seen less of that queue."""
+        least = self.rtt_min_us or self.srtt_us
+        if not self.used or self._least is None:
+            return least
+        return max(self._least, least - QUEUE_US)
 
     @property
     def wait(self) -> int:
@@ -211,6 +224,7 @@ class Path:
         )
         self.rtt_us, self.srtt_us, self.rttvar_us = other.rtt_us, other.srtt_us, other.rttvar_us
         self._min, self._min_before = other._min, other._min_before
+        self._least = other._least
         self.remote_link = other.remote_link
         self.probed_at = other.probed_at
         if other.validated:
@@ -272,6 +286,7 @@ class Path:
         if now - self._min_since >= MIN_WINDOW:
             self._min_before, self._min, self._min_since = self._min, None, now
         self._min = rtt_us if self._min is None else min(self._min, rtt_us)
+        self._least = rtt_us if self._least is None else min(self._least, rtt_us)
 
     def arrived(self, now: int) -> None:
         """What we send over it arrives: an answer, or an ACK that moved on."""

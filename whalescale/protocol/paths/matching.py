@@ -17,7 +17,7 @@ from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.types import PathState
 
 #: round trips below this differ by chance
-FLOOR_US: Final = 500
+FLOOR_US: Final = 2000
 #: a path in use is left for one that is clearly better
 INCUMBENT: Final = 0.6
 NEAR: Final = 0.8
@@ -27,7 +27,7 @@ Ends = tuple[str, int | str]
 
 
 def _order(path: Path) -> tuple[bool, float, list[str], int]:
-    rtt = float((path.rtt_min_us or path.srtt_us) + FLOOR_US)
+    rtt = float(path.own_rtt_us + FLOOR_US)
     if path.used:
         rtt *= INCUMBENT
     local = path.local.ip if path.local is not None else ""

@@ -1,0 +1,43 @@
+"""Which of two pairs over the same link is used: a queue of our own is no reason to leave."""
+
+from __future__ import annotations
+
+import pytest
+
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.paths.candidates import Source
+from whalescale.protocol.paths.health import Path
+from whalescale.protocol.paths.matching import choose
+from whalescale.protocol.paths.types import LocalLink, PathState
+from whalescale.protocol.types import Endpoint
+
+LINK = LocalLink("10.0.0.1", 2, "eth0", 1500)
+
+
+def path(number: int, ip: str, rtt_us: int) -> Path:
+    made = Path(number, Endpoint(ip, 1), Endpoint(f"{ip[:-1]}2", 1), LINK, Source.ANNOUNCED, 0)
+    made.state, made.validated, made.remote_link = PathState.HEALTHY, True, 1
+    made.measured(rtt_us, 0)
+    return made
+
+
+def loaded(used: Path, rtt_us: int) -> None:
+    """It carries data, and for two windows no probe is quicker than this."""
+    used.used = True
+    for second in range(1, 61):
+        used.measured(rtt_us, second * NS_PER_S)
+
+
+@pytest.mark.parametrize(
+    ("idle_us", "busy_us", "spare_us", "stays"),
+    [
+        (300, 2_300, 1_000, True),  # two hosts on one switch, both busy
+        (20_000, 150_000, 20_000, True),  # a modem's buffer
+        (20_000, 150_000, 11_000, False),  # the other way is shorter, and was all along
+        (20_000, 400_000, 20_000, False),  # no queue is so long: the way is another now
+    ],
+)
+def test_of_the_same_link(idle_us: int, busy_us: int, spare_us: int, stays: bool) -> None:
+    first, spare = path(0, "10.0.0.1", idle_us), path(1, "fd00::1", spare_us)
+    loaded(first, busy_us)
+    assert choose([first, spare]) == ({0} if stays else {1})
