@@ -49,6 +49,10 @@ static inline bool ws_align_waits(const struct ws_align *align)
 {
 	return align->head != align->tail;
 }
+static inline bool ws_align_crowded(const struct ws_align *align)
+{
+	return align->tail - align->head > WS_ALIGN_SLOTS / 2;
+}
 /*
  * Copies the packet, to be due in wait_us; later if another is before it. False: it need not wait,
  * or there is no room. What a path brings keeps its order.

@@ -342,10 +342,10 @@ uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
 	return line < order ? line : order;
 }
 
-void ws_multipath_forget(struct ws_multipath *mp)
+void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 {
 	/* It came under keys that held. */
-	mp_release_aligned(mp, UINT64_MAX, mp->now_ns);
+	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	mp->seq_head = mp->seq_base = mp->seq_tail;
 	mp->queue_bytes = 0;
 	mp->resend_head = mp->resend_tail;

@@ -110,8 +110,8 @@ void ws_multipath_tick(struct ws_multipath *mp, uint64_t now_ns);
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns);
 /* When that has something to do. */
 uint64_t ws_multipath_expiry(const struct ws_multipath *mp);
-/* The keys are gone: what waits or is kept in the clear is dropped. */
-void ws_multipath_forget(struct ws_multipath *mp);
+/* The keys are gone: what waits to leave or is kept for a second sending is dropped. */
+void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns);
 /* When ws_multipath_tick has something to do; UINT64_MAX: nothing. */
 uint64_t ws_multipath_deadline(const struct ws_multipath *mp);
 

@@ -76,6 +76,7 @@ struct rx_path {
 	uint32_t echo_us;
 	uint64_t arrived_ns; /* any datagram */
 	uint64_t data_arrived_ns;
+	uint64_t ordered_ns; /* ... a packet that takes its turn: no copy, not urgent */
 };
 
 struct ws_multipath {

@@ -94,8 +94,7 @@ static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 		const struct rx_path *other = &mp->rx[i];
 		int64_t detour;
 
-		if (i == path || !other->seen ||
-		    now_ns - other->data_arrived_ns > WS_ALIGN_WINDOW_NS)
+		if (i == path || !other->seen || now_ns - other->ordered_ns > WS_ALIGN_WINDOW_NS)
 			continue;
 		detour = mp_diff24(mp->stats.paths[i].rx_delay_min_us, taken) +
 			 (int64_t)other->jitter_us;
@@ -112,9 +111,11 @@ static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint
 	bool lull = ws_align_count(&mp->align, now_ns);
 	uint32_t wait_us = 0;
 
+	mp->rx[path].ordered_ns = now_ns;
 	if (!lull && !ws_align_waits(&mp->align))
 		return false;
-	if (lull && ws_get(mp->tune.align))
+	/* More than half full is no lull to speak of: what is held leaves in its time. */
+	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align))
 		wait_us = detour_us(mp, path, now_ns);
 	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
 		/* Without room: what the path brought before goes first. */
@@ -215,7 +216,10 @@ static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 	struct ws_reorder_gap gaps[WS_REORDER_MAX_GAPS];
 	uint32_t held = ws_reorder_stats(mp->reorder)->depth, count;
 
-	count = ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
+	/* What waits in the line has come: then only what its path has passed in the buffer too. */
+	count = ws_align_waits(&mp->align)
+			? ws_reorder_gaps(mp->reorder, gaps, WS_ACK_MAX_GAPS, now_ns)
+			: ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
 	ack->time_us = mp_time_us(now_ns);
 	ack->next_seq = ws_reorder_next(mp->reorder);
 	ack->held = (uint16_t)(held > UINT16_MAX ? UINT16_MAX : held);

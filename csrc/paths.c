@@ -273,7 +273,7 @@ void ws_paths_forget(struct ws_worker *worker, struct ws_peer *peer)
 	if (!peer->paths)
 		return;
 	ws_receive_flush(worker);
-	ws_multipath_forget(peer->paths->core);
+	ws_multipath_forget(peer->paths->core, worker->now_ns);
 }
 
 /* Without a key nothing can leave, so only what came in can be due. */

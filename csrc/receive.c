@@ -250,7 +250,8 @@ static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const str
 	const uint8_t alone = WS_FRAME_AGAIN | WS_FRAME_URGENT | WS_FRAME_FEEDBACK;
 
 	if (len <= WS_FRAME_HEADER_BYTES || frame[0] & ~(WS_FRAME_DATA | WS_FRAME_FLAGS) ||
-	    (frame[0] & WS_FRAME_BUNDLE && frame[0] & alone))
+	    (frame[0] & WS_FRAME_BUNDLE &&
+	     (frame[0] & alone || len > WS_FRAME_HEADER_BYTES + WS_BUNDLE_MAX_BYTES)))
 		ws_drop(worker, WS_DROP_FRAME, 1);
 	else if (frame[0] & WS_FRAME_BUNDLE)
 		bundle(worker, peer, rx, path, frame, len);

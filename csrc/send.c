@@ -186,6 +186,13 @@ static size_t bundled_bytes(const struct ws_segmenter *segmenter)
 	return sizeof(uint16_t) + segmenter->header_bytes + segmenter->segment_bytes;
 }
 
+/* Bytes that the last segment has less than the others. */
+static size_t last_is_shorter(const struct ws_segmenter *segmenter)
+{
+	return segmenter->header_bytes + segmenter->count * segmenter->segment_bytes -
+	       segmenter->len;
+}
+
 /* How many of the segments one frame takes; 1: each goes alone. */
 static uint32_t bundle_size(const struct ws_segmenter *segmenter, uint32_t limit)
 {
@@ -202,9 +209,10 @@ static void seal_bundle(struct ws_worker *worker, struct ws_peer *peer, struct w
 			uint8_t ecn, const struct ws_segmenter *segmenter, uint32_t k,
 			uint32_t count, uint32_t limit)
 {
-	/* A shorter last segment leaves more padding. */
-	uint32_t text = text_bytes(WS_FRAME_HEADER_BYTES + count * bundled_bytes(segmenter),
-				   WS_FRAME_HEADER_BYTES + limit);
+	size_t shorter = k + count < segmenter->count ? 0 : last_is_shorter(segmenter);
+	uint32_t text =
+		text_bytes(WS_FRAME_HEADER_BYTES + count * bundled_bytes(segmenter) - shorter,
+			   WS_FRAME_HEADER_BYTES + limit);
 	uint32_t bytes = ws_message_bytes(text);
 	uint64_t number = next_number(worker, peer, keys, WS_WAY_PEER, bytes);
 	uint32_t seq = next_seq(peer);
