@@ -335,11 +335,10 @@ static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 {
 	struct ws_peer *peer = tx->peer >= 0 ? ws_worker_peer(worker, tx->peer) : NULL;
-	bool had_local = tx->local.family;
-
+	bool had_local = tx->local.family, sent = false;
 	/* A device without checksum offload (EIO), or a path MTU below the stride. */
-	if (tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE) && peer)
-		ws_paths_way(peer, tx->path)->no_gso_until_ns = worker->now_ns + NO_GSO_NS;
+	bool refused = tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE);
+
 	for (uint32_t at = 0; at < tx->len;) {
 		uint32_t len = tx->len - at < tx->stride ? tx->len - at : tx->stride;
 
@@ -351,8 +350,13 @@ void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 		}
 		if (error)
 			ws_drop(worker, WS_DROP_SEND, 1);
+		else
+			sent = true;
 		at += len;
 	}
+	/* Piece by piece it went, and from the same source: so it was the run that was refused. */
+	if (peer && refused && sent && had_local == (tx->local.family != 0))
+		ws_paths_way(peer, tx->path)->no_gso_until_ns = worker->now_ns + NO_GSO_NS;
 	if (peer && had_local && !tx->local.family) {
 		/* What comes next need not find out again. */
 		struct ws_addr none = {0};
