@@ -38,6 +38,10 @@ PRIORITY_SUPPRESS: Final = 32764
 PRIORITY_DEFAULT: Final = 32765
 #: a burst of address changes (DHCP, VPNs, containers) is one change
 SETTLE_S: Final = 0.1
+#: changes of routes alone are looked at so often at most
+ROUTES_S: Final = 10.0
+#: <linux/rtnetlink.h>: a route that the kernel made, for an address
+RTPROT_KERNEL: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,23 +287,30 @@ async def watch_addresses(
 ) -> None:
     """Call `changed` with all usable addresses, now and after every change, until cancelled.
 
-    The second list is of those whose interface has a carrier.
+    The second list is of those whose interface has a carrier. Routes count, but for those that the
+    kernel makes of addresses: what could not be reached may be reached by them.
     """
     from pyroute2 import AsyncIPRoute
     from pyroute2.netlink.rtnl import (
         RTMGRP_IPV4_IFADDR,
+        RTMGRP_IPV4_ROUTE,
         RTMGRP_IPV6_IFADDR,
+        RTMGRP_IPV6_ROUTE,
         RTMGRP_LINK,
     )
 
+    groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_LINK
+    groups |= RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE
+    loop = asyncio.get_running_loop()
+    routes_due = loop.time()
     last: tuple[list[LocalAddress], list[LocalLink]] | None = None
     while True:
-        dirty = asyncio.Event()
+        dirty, routed = asyncio.Event(), asyncio.Event()
         dirty.set()
         try:
             async with AsyncIPRoute() as ipr:
-                await ipr.bind(groups=RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_LINK)
-                reader = asyncio.create_task(_mark_changes(ipr, dirty))
+                await ipr.bind(groups=groups)
+                reader = asyncio.create_task(_mark_changes(ipr, except_ifindex, dirty, routed))
                 try:
                     while not reader.done():
                         await dirty.wait()
@@ -307,9 +318,15 @@ async def watch_addresses(
                         dirty.clear()
                         addresses = await netlink.local_addresses(except_ifindex)
                         current = addresses, await netlink.local_links(addresses)
-                        if current != last:
+                        now = loop.time()
+                        if current != last or (routed.is_set() and now >= routes_due):
+                            if routed.is_set():
+                                routes_due = now + ROUTES_S
+                            routed.clear()
                             changed(*current)
                             last = current
+                        elif routed.is_set():
+                            loop.call_at(routes_due, dirty.set)
                 finally:
                     reader.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
@@ -322,10 +339,17 @@ async def watch_addresses(
             await asyncio.sleep(1)
 
 
-async def _mark_changes(ipr: Any, dirty: asyncio.Event) -> None:
+async def _mark_changes(
+    ipr: Any, except_ifindex: int, dirty: asyncio.Event, routed: asyncio.Event
+) -> None:
     try:
         while True:
-            async for _ in ipr.get():
+            async for message in ipr.get():
+                if message["event"] in ("RTM_NEWROUTE", "RTM_DELROUTE"):
+                    # A routing daemon's table may change all the time: no look for each.
+                    if message["proto"] == RTPROT_KERNEL or message.get("oif") == except_ifindex:
+                        continue
+                    routed.set()
                 dirty.set()
     finally:
         dirty.set()

@@ -98,6 +98,9 @@ async def main():
         await nl.add_address(index, face("2001:db8::1/64"))
         await expect("192.0.2.1", "2001:db8::1")
         await nl.add_address(own, face("10.77.1.1/24"))  # the tunnel's own: nobody is told
+        os.system("ip route add 203.0.113.0/24 dev wsu0")
+        os.system("ip route add 198.51.100.0/24 via 192.0.2.9 dev wsu1")
+        await expect("192.0.2.1", "2001:db8::1")  # one may be reached that was not
         await nl.remove_address(index, face("192.0.2.1/24"))
         await expect("2001:db8::1")
         os.system("ip link set lo up")
