@@ -204,6 +204,12 @@ static __always_inline __u32 limit(const struct datagram *d, __u32 n)
 	if (source.word[0] || source.word[1])
 		source.word[2] = source.word[3] =
 			0; /* an IPv6 host has a whole /64 to choose from */
+	/* In a flood from random sources this is all that a message costs. */
+	common = limit->global.interval_ns ? bpf_map_lookup_elem(&strangers, &zero) : NULL;
+	if (common && *common + n * limit->global.interval_ns > now + limit->global.burst_ns) {
+		if (!bpf_map_lookup_elem(&known, &d->source))
+			return WS_SHIELD_GLOBAL_LIMIT;
+	}
 	full_at = bpf_map_lookup_elem(&sources, &source);
 	if (full_at && *full_at + n * limit->source.interval_ns > now + limit->source.burst_ns)
 		return WS_SHIELD_SOURCE_LIMIT;
