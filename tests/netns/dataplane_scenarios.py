@@ -106,6 +106,14 @@ def small_runs(hosts: Hosts, options: Options, outer: int = 4) -> None:
     finish(a, b)
 
 
+def every_udp_size(hosts: Hosts, options: Options, step: int = 1, outer: int = 4) -> None:
+    """UDP_SEGMENT sends of every length there is, in segments of 1,200 bytes."""
+    a, b = two_nodes(hosts, options)
+    tunnel = Tunnel(a, b, outer=outer)
+    segment_sends(tunnel, 4, ((1200, total) for total in range(1, 65508, step)))
+    finish(a, b)
+
+
 def every_tcp_size(hosts: Hosts, options: Options, step: int = 13, outer: int = 4) -> None:
     """TCP writes up to the longest super-packet: in pieces nowhere but on the wire."""
     a, b = two_nodes(hosts, options)
@@ -323,7 +331,7 @@ def bursts(hosts: Hosts, options: Options, step: int) -> None:
 SCENARIOS: dict[str, Callable[..., None]] = {
     scenario.__name__: scenario
     for scenario in (
-        *(tcp, sizes, small_runs, every_tcp_size, tcp_shapes, ecn, workers, bursts),
+        *(tcp, sizes, small_runs, every_udp_size, every_tcp_size, tcp_shapes, ecn, workers, bursts),
         *(changes.rotation, changes.peers_come_and_go, changes.sockets_come_and_go),
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.close_under_load),

@@ -26,11 +26,11 @@ SIZE = 6_000_000
 class Pair:
     """Two agents over two links, with sessions up and both paths found."""
 
-    def __init__(self, lab: Lab, backend: str) -> None:
+    def __init__(self, lab: Lab, dataplane: str = "", **options: object) -> None:
         self.hosts = two_hosts(lab, [SLOWER, QUICKER])
         self.links = self.hosts.links
         self.a, self.b = (
-            make_end(host, number, dataplane=f'backend = "{backend}"')
+            make_end(host, number, dataplane=dataplane, **options)
             for number, host in ((1, self.hosts.a), (2, self.hosts.b))
         )
         two = Two(lab, self.links[0], self.a, self.b)
@@ -72,7 +72,7 @@ def carried(end: Whalescale) -> dict[str, int]:
 
 @pytest.fixture(params=["mmsg", "io_uring"])
 def pair(lab: Lab, request: pytest.FixtureRequest) -> Any:
-    pair = Pair(lab, request.param)
+    pair = Pair(lab, f'backend = "{request.param}"')
     yield pair
     pair.close()
 
@@ -138,3 +138,39 @@ def test_a_pinned_path_takes_no_data(pair: Pair) -> None:
     assert carried(pair.a)[device] - before[device] < SIZE * 0.02
     pair.a.ws("paths", "peer0", "-i", pair.a.interface, "--set", device, "--enable")
     wait_until("both are used", lambda: len(used(pair.a)) == 2, timeout=20)
+
+
+def test_sessions_change_in_mid_flow(lab: Lab) -> None:
+    """A new keypair every two seconds: one sequence of data goes on over all of them."""
+    pair = Pair(lab, limits_ms={"rekey_after_time": 2000, "rekey_timeout": 1000})
+    try:
+        seen = set()
+        for _ in range(4):
+            fetch(pair)
+            seen.add(pair.b.latest_handshake())
+        assert len(seen) >= 3, f"handshakes at {sorted(seen)}"
+        assert min(carried(pair.a).values()) > SIZE * 0.3
+        order = multipath(pair.b)["reordering"]
+        assert order["refused"] == 0
+        assert order["skipped"] <= order["delivered"] * 0.02
+        for end in (pair.a, pair.b):
+            drops = end.status()["counters"]["drops"]
+            assert (drops["auth"], drops["replay"], drops["path"]) == (0, 0, 0)
+    finally:
+        pair.close()
+
+
+def test_two_workers_and_two_paths(lab: Lab) -> None:
+    """Whatever path a datagram comes by, it is steered to the worker that owns the session."""
+    pair = Pair(lab, "workers = 2\nbpf = true")
+    try:
+        assert fetch(pair) < 4
+        assert min(carried(pair.a).values()) > SIZE * 0.15
+        for end in (pair.a, pair.b):
+            status = end.status()
+            assert status["agent"]["workers"] == 2
+            assert status["bpf"]["state"] == "on"
+            counters = status["counters"]
+            assert counters["foreign_rx"] + counters["foreign_tx"] == 0
+    finally:
+        pair.close()

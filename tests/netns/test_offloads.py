@@ -7,6 +7,8 @@ Engines with fixed keys, no agent and no handshake; every byte and every counter
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.netns.dataplane_run import run_scenario
@@ -18,6 +20,9 @@ BACKENDS = ("MMSG", "URING")
 CIPHERS = ("IPSEC_MB", "OPENSSL")
 OFFLOADS = ("TUN_TSO", "TUN_GRO", "UDP_GSO", "UDP_GRO", "TUN_USO")
 SWITCHED_OFF: list[list[str]] = [[], *([name] for name in OFFLOADS), list(OFFLOADS)]
+EVERY_OFF = [
+    list(off) for n in range(len(OFFLOADS) + 1) for off in itertools.combinations(OFFLOADS, n)
+]
 MIB = 1 << 20
 
 #: Each pair of backend, cipher, offloads and mode at least once, without the whole product.
@@ -85,6 +90,37 @@ def test_sizes_under_sanitizers(lab: Lab, backend: str, off: list[str], frames: 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_super_packets_stay_whole(lab: Lab, backend: str, frames: bool, outer: int) -> None:
     run_scenario(lab, "every_tcp_size", backend=backend, frames=frames, outer=outer)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("sanitize", [False, True], ids=["", "sanitized"])
+@pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scenario", ["every_tcp_size", "every_udp_size"])
+def test_every_size_there_is(
+    lab: Lab, scenario: str, backend: str, frames: bool, sanitize: bool
+) -> None:
+    """1 to 65,535 bytes through TSO, to 65,507 through USO; the tests above take samples."""
+    run_scenario(
+        *(lab, scenario), backend=backend, frames=frames, sanitize=sanitize, step=1, timeout=800
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
+@pytest.mark.parametrize("off", EVERY_OFF, ids=lambda off: "-".join(off) or "none")
+@pytest.mark.parametrize("cipher", CIPHERS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_combination_under_sanitizers(
+    lab: Lab, backend: str, cipher: str, off: list[str], frames: bool
+) -> None:
+    run_scenario(
+        *(lab, "tcp"),
+        **{"backend": backend, "cipher": cipher, "off": off, "frames": frames},
+        size=2 * MIB,
+        sanitize=True,
+    )
 
 
 @pytest.mark.parametrize("sanitize", [False, True], ids=["", "sanitized"])
