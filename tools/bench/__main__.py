@@ -3,7 +3,7 @@
 
     python -m tools.bench [run] [--quick] [--only NAME]... [--contestant NAME]...
     python -m tools.bench compare OLD.json NEW.json [--tolerance 10]
-    python -m tools.bench docs RUN.json        the table into docs/performance.md
+    python -m tools.bench docs RUN.json...     the table into docs/performance.md
     python -m tools.bench list
 
 A run writes build/bench/STAMP.json, .md and -*.png. Exit status: 0 ok, 1 something failed (or, for
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from tools.peers import ROOT
 
 FOLDER = ROOT / "build/bench"
 DOCUMENT = ROOT / "docs/performance.md"
+PICTURE = ROOT / "docs/performance-figures.png"
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -67,6 +69,14 @@ def save(run: Run, stem: Path) -> Path:
     path.write_text(json.dumps(run.as_json(), indent=1) + "\n")
     stem.with_name(f"{stem.name}.md").write_text(report.markdown(run))
     return path
+
+
+def publish(run: Run, stem: Path) -> None:
+    """Table and plot into the documentation."""
+    drawn = stem.with_name(f"{stem.name}-figures.png")
+    if drawn.exists():
+        shutil.copyfile(drawn, PICTURE)
+    report.SECTION.put_into(DOCUMENT, report.markdown(run))
 
 
 def measure(arguments: argparse.Namespace, console: Console) -> int:
@@ -114,7 +124,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> int:
         console.print("bench: broken off; what was measured is kept, everything is cleaned up")
         return 130
     if arguments.docs:
-        report.SECTION.put_into(DOCUMENT, report.markdown(run))
+        publish(run, stem)
     failed = [
         f"{scenario}: {name}"
         for scenario, by_name in run.results.items()
@@ -166,7 +176,12 @@ def _carry_out(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.command == "compare":
         return compare(arguments, console)
     if arguments.command == "docs":
-        report.SECTION.put_into(DOCUMENT, report.markdown(load(arguments.run)))
+        from tools.bench import plots
+
+        run = command.joined([load(path) for path in arguments.runs])
+        stem = command.stem_of(arguments.runs)
+        plots.draw(run, stem)
+        publish(run, stem)
         return 0
     if arguments.command == "list":
         for scenario in SCENARIOS:

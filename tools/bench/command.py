@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 
@@ -50,7 +50,9 @@ class CommandLine:
                               "repeatable")  # fmt: skip
         run.add_argument("--docs", action="store_true", help=f"put it into docs/{document.name}")
         docs = self.commands.add_parser("docs", help=f"put a run's table into docs/{document.name}")
-        docs.add_argument("run", type=Path)
+        docs.add_argument("runs", type=Path, nargs="+", metavar="RUN.json",
+                          help="several: the scenarios of all of them, if they are of one "
+                               "revision, machine and length")  # fmt: skip
         self.commands.add_parser("list", help="scenarios and contestants")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
@@ -64,6 +66,40 @@ def load(path: Path, from_json: Callable[[Any], R]) -> R:
         return from_json(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+class Stored(Protocol):
+    """A run of either bench."""
+
+    options: Any
+    machine: dict[str, Any]
+    results: dict[str, Any]
+    complete: bool
+
+
+S = TypeVar("S", bound=Stored)
+
+
+def joined(runs: Sequence[S]) -> S:
+    """The first one, with the scenarios of the others; of one that was measured twice the last.
+
+    ValueError: figures that do not belong beside each other.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        told = {k: v for k, v in run.machine.items() if first.machine.get(k) != v and k != "time"}
+        if told or run.options != first.options:
+            differ = ", ".join(sorted(told)) or "rounds or seconds"
+            raise ValueError(f"these runs do not belong together: they differ in {differ}")
+        first.results.update(run.results)
+        first.complete = first.complete and run.complete
+    return first
+
+
+def stem_of(paths: Sequence[Path]) -> Path:
+    """Where the plots of these runs go: beside the first."""
+    stem = paths[0].with_suffix("")
+    return stem if len(paths) == 1 else stem.with_name(f"{stem.name}-joined")
 
 
 def carry_out(name: str, width: int, work: Callable[[Console], int]) -> int:

@@ -40,6 +40,7 @@ _SETTINGS = (
     *(f"{o}=false" for o in OFFLOADS),
     ",".join(f"{o}=false" for o in OFFLOADS),
     "workers=2",
+    "workers=2,bpf=false",
     "workers=2,pin_cpus=true",
     "busy_poll_us=50",
     "bpf=true",

@@ -2,7 +2,7 @@
 """`make bench-multipath`: one TCP flow over several emulated links.
 
     python -m tools.mpbench [run] [--quick] [--only NAME]... [--contestant NAME]...
-    python -m tools.mpbench docs RUN.json      the table into docs/multipath-results.md
+    python -m tools.mpbench docs RUN.json...   the table into docs/multipath-results.md
     python -m tools.mpbench list
 
 A run writes build/mpbench/STAMP.json (with every time line), .md and -*.png. Exit status: 0 ok,
@@ -184,11 +184,11 @@ def _keep(run: Run, stem: Path) -> None:
 
 def _carry_out(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.command == "docs":
-        run = load(arguments.run)
+        run = command.joined([load(path) for path in arguments.runs])
         report.SECTION.around(DOCUMENT)
         from tools.mpbench import plots
 
-        stem = arguments.run.with_suffix("")
+        stem = command.stem_of(arguments.runs)
         publish(run, stem, plots.draw(run, stem))
         return 0
     if arguments.command == "list":

@@ -85,7 +85,7 @@ def _flow(stage: Stage, name: str, scenario: Scenario, options: Options, congest
         receiver.wait(length + 20)
         sender.wait(10)
         got, sent = _result(receiver), _result(sender)
-        pings = _pings(pinger, options) if pinger is not None else []
+        pings = _pings(pinger, scenario.warm_s(options)) if pinger is not None else []
     finally:
         for process in running:
             process.stop(timeout=1)
@@ -117,7 +117,7 @@ def _change(
     """Do to the victim what the scenario says, phase by phase; returns when each began."""
     link = stage.link(scenario.victim)
     events: dict[str, float] = {}
-    due = time.monotonic() + options.warm_s
+    due = time.monotonic() + scenario.warm_s(options)
     for phase, seconds in scenario.phases(options):
         while (left := due - time.monotonic()) > 0 and receiver.poll() is None:
             time.sleep(min(left, 0.2))
@@ -142,15 +142,15 @@ def _result(process: Process) -> dict[str, Any]:
         raise LabError(f"flow.py said: {lines[-1] if lines else 'nothing'}") from None
 
 
-def _pings(pinger: Process, options: Options) -> list[float]:
+def _pings(pinger: Process, warm_s: float) -> list[float]:
     pinger.wait(30)
     times = measure.parse_ping(pinger.log())
-    return times[round(options.warm_s / PING_INTERVAL_S) :]
+    return times[round(warm_s / PING_INTERVAL_S) :]
 
 
 def figures(flow: Flow, scenario: Scenario, options: Options) -> dict[str, float]:
     """The figures of one flow; those of the warm-up count for none but the sender's counters."""
-    warm, length = options.warm_s, scenario.length_s(options)
+    warm, length = scenario.warm_s(options), scenario.length_s(options)
     bins, bin_s = flow.bins, flow.bin_s
     values = {
         "mbps": judge.mbps(bins, bin_s, warm, length),

@@ -49,10 +49,16 @@ class Scenario:
     rounds: int = 0
     #: part of a run that names no scenarios
     usual: bool = True
+    #: seconds that do not count at first; 0: the run's
+    own_warm_s: float = 0.0
 
     def length_s(self, options: Options) -> float:
         """Seconds of one flow, from its first byte."""
-        return options.warm_s + sum(s for _, s in self.phases(options))
+        return self.warm_s(options) + sum(s for _, s in self.phases(options))
+
+    def warm_s(self, options: Options) -> float:
+        """Seconds that do not count, from the flow's first byte."""
+        return self.own_warm_s or options.warm_s
 
     def phases(self, options: Options) -> list[tuple[str, float]]:
         """The phases after the warm-up, and how long each takes."""

@@ -183,6 +183,7 @@ TARGETS = (
     Target("clean", "goodput / sum of the links alone", over_sum, 0.95, 0.99),
     Target("lossy", "goodput / MPTCP", over_mptcp, 0.92, 1.0, congestion=("bbr",)),
     Target("lossy", "goodput / better link, bare", over_best_bare, 2, 4, congestion=("cubic",)),
+    Target("lossy-later", "goodput / MPTCP", over_mptcp, 0.92, 1.0, congestion=("bbr",)),
     Target("uneven", "worst round's goodput / best link alone", over_best, 0.97, None, worst=True),
     Target("uneven", "goodput / sum of the links alone", over_sum, None, 0.98),
     Target("fast", "goodput / sum of the links alone", over_sum, 0.90, 0.97),

@@ -12,6 +12,7 @@ from fake import make_run, series, tcp
 from tools.bench import __main__ as bench_main
 from tools.bench import plots, report
 from tools.bench.__main__ import load, main, save
+from tools.bench.command import joined
 from tools.bench.compare import compare, ratios
 from tools.bench.model import Options, Run, Series, figures
 from tools.bench.scenarios import SCENARIOS, named
@@ -137,6 +138,21 @@ def test_nothing_is_measured_for_a_document_without_markers(
     assert bench.main(["--quick", "--docs"]) == 1
     assert "results.md lacks the lines" in capsys.readouterr().out
     assert document.read_text() == "written by hand"
+
+
+def test_runs_of_one_revision_make_one_table() -> None:
+    first, second = make_run(tcp(5.0)), make_run({"ping": {}})
+    second.machine = {**second.machine, "time": "2026-01-02 00:00:00 UTC"}
+    second.complete = False
+    both = joined([first, second])
+    assert set(both.results) == {"tcp1", "ping"}
+    assert not both.complete
+    other = make_run({})
+    other.machine = {**other.machine, "revision": "another"}
+    with pytest.raises(ValueError, match="do not belong together: they differ in revision"):
+        joined([first, other])
+    with pytest.raises(ValueError, match="rounds or seconds"):
+        joined([first, make_run({}, seconds=2.0)])
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:
