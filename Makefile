@@ -96,7 +96,7 @@ $(STAMP)/asan: $(EXT_SOURCES) | $(STAMP)/venv
 test: setup
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
-	$(PY) -m pytest -n auto tests/unit tests/sim tests/csrc tests/fuzz || failed=1; \
+	$(PY) -m pytest -n auto --maxprocesses=4 tests/unit tests/sim tests/csrc tests/fuzz || failed=1; \
 	$(PY) -m pytest tests/netns tests/interop || failed=1; \
 	exit $$failed
 else

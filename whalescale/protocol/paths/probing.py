@@ -1,7 +1,8 @@
 """What is known of the pairs that are not paths (yet), and how much may be sent to them.
 
-Nobody is sent more than they sent before they answered a probe, but for a few short probes to
-addresses that the authenticated peer or the user named; those are paced, counted and bounded.
+Before it answered a probe an address is sent at most three times what came from it (RFC 9000
+section 8), but for a few short probes to those that the authenticated peer or the user named; these
+are paced, counted and bounded.
 """
 
 from __future__ import annotations
