@@ -47,18 +47,6 @@ def test_transfers(lab: Lab, backend: str, cipher: str, off: list[str], frames: 
     )
 
 
-@pytest.mark.parametrize(("backend", "cipher", "off", "frames"), PAIRWISE)
-def test_transfers_under_sanitizers(
-    lab: Lab, backend: str, cipher: str, off: list[str], frames: bool
-) -> None:
-    run_scenario(
-        *(lab, "tcp"),
-        **{"backend": backend, "cipher": cipher, "off": off, "frames": frames},
-        size=4 * MIB,
-        sanitize=True,
-    )
-
-
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -107,7 +95,6 @@ def test_every_size_there_is(
     )
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 @pytest.mark.parametrize("off", EVERY_OFF, ids=lambda off: "-".join(off) or "none")
 @pytest.mark.parametrize("cipher", CIPHERS)
