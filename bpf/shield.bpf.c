@@ -168,6 +168,12 @@ static __always_inline __u32 exact_bytes(__u32 type)
 	}
 }
 
+static __always_inline bool is_over(__u64 full_at, const struct ws_bucket *bucket, __u64 now,
+				    __u32 n)
+{
+	return full_at + n * bucket->interval_ns > now + bucket->burst_ns;
+}
+
 /* Takes n tokens. A bucket that several CPUs draw from at once may give way only to winners. */
 static __always_inline bool take(__u64 *full_at, const struct ws_bucket *bucket, __u64 now, __u32 n)
 {
@@ -195,7 +201,7 @@ static __always_inline __u32 limit(const struct datagram *d, __u32 n)
 {
 	const struct ws_shield_limits *limit;
 	struct ws_ip source = d->source;
-	__u64 *full_at, *common, now = bpf_ktime_get_ns(), fresh = 0;
+	__u64 *full_at, *common = NULL, now = bpf_ktime_get_ns(), fresh = 0;
 	__u32 zero = 0;
 
 	limit = bpf_map_lookup_elem(&limits, &zero);
@@ -204,20 +210,17 @@ static __always_inline __u32 limit(const struct datagram *d, __u32 n)
 	if (source.word[0] || source.word[1])
 		source.word[2] = source.word[3] =
 			0; /* an IPv6 host has a whole /64 to choose from */
-	/* In a flood from random sources this is all that a message costs. */
-	common = limit->global.interval_ns ? bpf_map_lookup_elem(&strangers, &zero) : NULL;
-	if (common && *common + n * limit->global.interval_ns > now + limit->global.burst_ns) {
-		if (!bpf_map_lookup_elem(&known, &d->source))
+	if (limit->global.interval_ns && !bpf_map_lookup_elem(&known, &d->source)) {
+		common = bpf_map_lookup_elem(&strangers, &zero);
+		/* In a flood from random sources this is all that a message costs. */
+		if (!common || is_over(*common, &limit->global, now, n))
 			return WS_SHIELD_GLOBAL_LIMIT;
 	}
 	full_at = bpf_map_lookup_elem(&sources, &source);
-	if (full_at && *full_at + n * limit->source.interval_ns > now + limit->source.burst_ns)
+	if (full_at && is_over(*full_at, &limit->source, now, n))
 		return WS_SHIELD_SOURCE_LIMIT;
-	if (limit->global.interval_ns && !bpf_map_lookup_elem(&known, &d->source)) {
-		common = bpf_map_lookup_elem(&strangers, &zero);
-		if (!common || !take(common, &limit->global, now, n))
-			return WS_SHIELD_GLOBAL_LIMIT;
-	}
+	if (common && !take(common, &limit->global, now, n))
+		return WS_SHIELD_GLOBAL_LIMIT;
 	if (!limit->source.interval_ns)
 		return WS_SHIELD_HANDSHAKE;
 	if (!full_at) {

@@ -457,7 +457,7 @@ int ws_peer_send_control(ws_engine *engine, int peer, const uint8_t *data, size_
 {
 	struct control_message message = {.peer = peer, .data = data, .len = len};
 
-	if (!len || len > WS_CONTROL_MAX_BYTES || data[0] >> 4 != WS_FRAME_CONTROL_NIBBLE)
+	if (!ws_is_control(data, len))
 		return -EMSGSIZE;
 	return ws_owner_call(engine, peer, send_control, &message);
 }

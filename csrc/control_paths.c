@@ -162,7 +162,7 @@ int ws_peer_send_path_control(ws_engine *engine, int peer, uint32_t path, const 
 {
 	struct path_message message = {peer, path, data, len, datagram_bytes};
 
-	if (!len || len > WS_CONTROL_MAX_BYTES || data[0] >> 4 != WS_FRAME_CONTROL_NIBBLE)
+	if (!ws_is_control(data, len))
 		return -EMSGSIZE;
 	if (path >= WS_PATH_COUNT || !core_of(engine, peer))
 		return -EINVAL;

@@ -307,6 +307,12 @@ int ws_worker_call(struct ws_worker *worker, int (*run)(struct ws_worker *, void
 /* control.c: as ws_worker_call, on the peer's worker. -ENOENT: there is no such peer. */
 int ws_owner_call(ws_engine *engine, int peer, int (*run)(struct ws_worker *, void *), void *arg);
 
+/* Whether the controlling thread may send it inside a session. */
+static inline bool ws_is_control(const uint8_t *frame, size_t len)
+{
+	return len && len <= WS_CONTROL_MAX_BYTES && frame[0] >> 4 == WS_FRAME_CONTROL_NIBBLE;
+}
+
 /* NULL: there is none of that number. */
 static inline struct ws_peer *ws_engine_peer(const struct ws_engine *engine, int number)
 {

@@ -158,9 +158,9 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		note_delay(stats, &mp->rx[path], time_us, now_ns);
 		mp->ack_wanted = true;
 		mp->ack_repeats = ACK_REPEATS;
-	}
-	if (!(flags & WS_FRAME_FEEDBACK))
+	} else {
 		mp_release_aligned(mp, UINT64_MAX, now_ns);
+	}
 	if (mp->passed) {
 		mp->passed = false;
 		ws_reorder_start(mp->reorder, mp->pass_next);
@@ -168,12 +168,11 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 	mp->direct = packet;
 	if (flags & WS_FRAME_URGENT)
 		mp->ops.deliver(mp->arg, packet, len, flags);
-	else if (flags & WS_FRAME_AGAIN && flags & WS_FRAME_FEEDBACK)
-		ws_reorder_insert(mp->reorder, path, seq, true, packet, len, flags, now_ns);
 	else if (!(flags & WS_FRAME_FEEDBACK))
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
-	else if (!hold_back(mp, path, seq, flags, packet, len, now_ns))
-		ws_reorder_insert(mp->reorder, path, seq, false, packet, len, flags, now_ns);
+	else if (flags & WS_FRAME_AGAIN || !hold_back(mp, path, seq, flags, packet, len, now_ns))
+		ws_reorder_insert(mp->reorder, path, seq, flags & WS_FRAME_AGAIN, packet, len,
+				  flags, now_ns);
 	mp->direct = NULL;
 	if (ws_reorder_must_release(mp->reorder))
 		mp->ops.flush(mp->arg);

@@ -175,10 +175,12 @@ static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys 
 		 size_t limit)
 {
 	uint32_t text = text_bytes(head_bytes + body_bytes, limit);
-	uint64_t number = next_number(worker, peer, keys, WS_WAY_PEER, ws_message_bytes(text));
+	uint32_t bytes = ws_message_bytes(text);
+	uint64_t number = next_number(worker, peer, keys, WS_WAY_PEER, bytes);
 
-	ws_seal(worker, peer, keys, WS_WAY_PEER, number, ecn, head, head_bytes, body, body_bytes,
-		limit);
+	seal_at(worker, peer, keys, WS_WAY_PEER, number,
+		reserve(worker, peer, WS_WAY_PEER, bytes, ecn), text, head, head_bytes, body,
+		body_bytes);
 }
 
 static size_t bundled_bytes(const struct ws_segmenter *segmenter)

@@ -120,32 +120,24 @@ PEER_PARAMS: Final = (
 )
 
 
-def _reader(struct_name: str, fields: Sequence[str]) -> struct.Struct:
-    """Reads these fields of a C struct in one go; they stand in the struct's order."""
+def _layout(struct_name: str, fields: Sequence[str]) -> str:
+    """These fields of a whole C struct, for the struct module; they stand in the struct's order."""
     letters = {"uint64_t": "Q", "uint32_t": "I"}
-    layout, at = "=", 0
+    layout, at = "", 0
     members = dict(ffi.typeof(struct_name).fields)
     for name in fields:
         member = members[name]
         layout += f"{member.offset - at}x{letters[member.type.cname]}"
         at = member.offset + ffi.sizeof(member.type)
-    return struct.Struct(layout)
+    return f"{layout}{ffi.sizeof(struct_name) - at}x"
 
 
-def _one_activity() -> str:
-    members = dict(ffi.typeof("struct ws_path_stats").fields)
-    layout, at = "", 0
-    for name in ("tx_packets", "rx_packets"):
-        layout += f"{members[name].offset - at}xQ"
-        at = members[name].offset + 8
-    return layout + f"{ffi.sizeof('struct ws_path_stats') - at}x"
-
-
-_PATH: Final = _reader("struct ws_path_stats", PATH_FIELDS)
-_PATH_BYTES: Final = int(ffi.sizeof("struct ws_path_stats"))
-_PEER: Final = _reader("struct ws_multipath_stats", PEER_FIELDS)
-#: tx_packets and rx_packets of every path: read for every peer, four times a second
-_ACTIVITY: Final = struct.Struct("=" + _one_activity() * MAX_PATHS)
+_PATH: Final = struct.Struct("=" + _layout("struct ws_path_stats", PATH_FIELDS))
+_PEER: Final = struct.Struct("=" + _layout("struct ws_multipath_stats", PEER_FIELDS))
+#: read for every peer, four times a second
+_ACTIVITY: Final = struct.Struct(
+    "=" + _layout("struct ws_path_stats", ("tx_packets", "rx_packets")) * MAX_PATHS
+)
 _RX_PACKETS: Final = PATH_FIELDS.index("rx_packets")
 
 
@@ -210,7 +202,7 @@ class Paths:
         memory = ffi.buffer(stats.paths)
         found = {}
         for path in range(MAX_PATHS):
-            values = _PATH.unpack_from(memory, path * _PATH_BYTES)
+            values = _PATH.unpack_from(memory, path * _PATH.size)
             if path in ids or values[_RX_PACKETS]:
                 found[path] = values
         return found
