@@ -228,7 +228,7 @@ static void bundle(struct ws_worker *worker, struct ws_peer *peer, const struct 
 	uint32_t seq = ws_frame_seq(frame);
 	bool empty = true;
 
-	while (end - at > 2 && (at[0] || at[1])) {
+	while (end - at >= 2 && (at[0] || at[1])) {
 		size_t bytes = (size_t)at[0] | (size_t)at[1] << 8;
 
 		at += 2;
