@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
 from eventqueue import SECOND
 from world import Link, World
 
@@ -95,6 +99,21 @@ def test_a_peer_that_turns_plain_is_sent_plain_packets_again():
     renewed = next(when for when, _ in a.of(ExtendedModeChanged)[1:])
     started = max(when for when, _ in a.of(SendControl) if when <= renewed - OFFER_GRACE)
     assert renewed == started + OFFER_GRACE
+
+
+OFFERS = json.loads((Path(__file__).parents[1] / "vectors" / "offer.json").read_text())
+
+
+@pytest.mark.parametrize("case", OFFERS, ids=lambda case: case["name"])
+def test_an_offer_makes_the_mode_or_is_counted(case):
+    world = World()
+    a, _, at_a, _ = pair(world)
+    a.send(at_a, b"hello")
+    world.run(1)
+    a.node.receive_control(at_a, bytes.fromhex(case["frame"]), world.now)
+    a.drain()
+    assert dict(a.node.drops) == ({case["refused"]: 1} if "refused" in case else {})
+    assert modes(a) == ([True] if "offer" in case else [])
 
 
 def test_hostile_control_frames_are_counted():

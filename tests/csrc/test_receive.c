@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine whole, over a backend that keeps what it is given: which counter
+ * takes which first byte of a message's text. With "vectors": lines from
+ * standard input, answered for test_frame_vectors.py.
+ *
+ *  recv PATH TEXT           the text of the peer's next message on a path; out:
+ *                           drops REASON:COUNT... | up HEX... | tun PARTIAL:HEX... | next SEQ |
+ *                           time US (of the header, as the next ACK echoes it, or "-")
+ *  send TIME SEQ CSUM_START CSUM_OFFSET GSO_TYPE GSO_SIZE PACKET
+ *                           what the TUN device gave; out: the texts of the messages
+ *
+ * Each line meets a peer, a session and paths that have seen nothing yet.
+ */
+#include "internal.h"
+#include "multipath_internal.h"
+
+#include "check.h"
+
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOCAL_INDEX 7
+#define TEXT_MAX 2048
+#define KEPT_MAX 64
+
+struct kept {
+	size_t len;
+	bool partial;
+	uint8_t data[TEXT_MAX];
+};
+
+static struct kept tun[KEPT_MAX], texts[KEPT_MAX];
+static size_t tun_count, text_count;
+static ws_engine *engine;
+static struct ws_aead *other;
+static const uint8_t key_in[WS_KEY_BYTES] = {1}, key_out[WS_KEY_BYTES] = {2};
+static uint64_t counters[WS_PATH_COUNT];
+static uint8_t tx_data[WS_BUFFER_BYTES];
+static struct ws_tx open_tx = {.data = tx_data};
+
+static struct ws_tx *tx_get(struct ws_worker *worker)
+{
+	(void)worker;
+	return &open_tx;
+}
+
+static void tx_submit(struct ws_worker *worker, struct ws_tx *tx)
+{
+	(void)worker;
+	for (uint32_t at = 0; at < tx->len; at += tx->stride) {
+		size_t len = tx->len - at < tx->stride ? tx->len - at : tx->stride;
+		struct kept *text = &texts[text_count];
+		uint64_t counter;
+
+		memcpy(&counter, tx->data + at + 8, sizeof(counter));
+		if (text_count == KEPT_MAX || len > TEXT_MAX ||
+		    !ws_aead_open(other, key_out, le64toh(counter), text->data,
+				  tx->data + at + WS_TRANSPORT_HEADER_BYTES,
+				  len - WS_TRANSPORT_HEADER_BYTES))
+			abort();
+		text->len = len - WS_TRANSPORT_HEADER_BYTES - WS_TAG_BYTES;
+		text_count++;
+	}
+}
+
+static void tx_flush(struct ws_worker *worker)
+{
+	(void)worker;
+}
+
+static void tun_write(struct ws_worker *worker, const struct iovec *iov, uint32_t count,
+		      uint32_t packets)
+{
+	struct kept *packet = &tun[tun_count++];
+	struct virtio_net_hdr vnet;
+
+	(void)worker;
+	if (tun_count == KEPT_MAX || packets != 1)
+		abort();
+	memcpy(&vnet, iov[0].iov_base, sizeof(vnet));
+	packet->partial = vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	packet->len = 0;
+	for (uint32_t i = 1; i < count; i++) {
+		if (packet->len + iov[i].iov_len > TEXT_MAX)
+			abort();
+		memcpy(packet->data + packet->len, iov[i].iov_base, iov[i].iov_len);
+		packet->len += iov[i].iov_len;
+	}
+}
+
+static void destroy(struct ws_worker *worker)
+{
+	(void)worker;
+}
+
+static const struct ws_io_ops ops = {
+	.name = "vectors",
+	.destroy = destroy,
+	.tx_get = tx_get,
+	.tx_submit = tx_submit,
+	.tx_flush = tx_flush,
+	.tun_write = tun_write,
+};
+
+static void must(bool condition)
+{
+	if (!condition)
+		abort();
+}
+
+/* A peer of which nothing is known but its addresses, 10.0.0.0/8 and fd00::/8. */
+static void fresh(bool paths)
+{
+	const struct ws_config config = {.workers = 1, .mtu = 1420, .cipher = WS_CIPHER_OPENSSL};
+	const struct ws_prefix prefixes[] = {{.family = 4, .cidr = 8, .ip = {10}},
+					     {.family = 6, .cidr = 8, .ip = {0xfd}}};
+	const struct ws_addr remote = {.family = 4, .port = 1, .ip = {127, 0, 0, 1}}, none = {0};
+	struct ws_keypair keypair = {
+		.local_index = LOCAL_INDEX,
+		.remote_index = LOCAL_INDEX + 1,
+		.reject_after_ns = UINT64_MAX / 4,
+		.rekey_after_ns = UINT64_MAX / 4,
+		.rekey_after_messages = UINT64_MAX / 2,
+		.reject_after_messages = UINT64_MAX / 2,
+		.initiator = 1,
+	};
+
+	if (engine)
+		must(!ws_peer_remove(engine, 0));
+	else
+		engine = ws_engine_new(&config, NULL, 0);
+	if (!other)
+		other = ws_aead_new(WS_CIPHER_OPENSSL);
+	memcpy(keypair.send_key, key_out, WS_KEY_BYTES);
+	memcpy(keypair.receive_key, key_in, WS_KEY_BYTES);
+	must(engine && other && ws_peer_add(engine) == 0);
+	engine->worker[0]->io = &ops;
+	memset(counters, 0, sizeof(counters));
+	must(!ws_peer_set_allowed_ips(engine, 0, prefixes, 2));
+	must(!ws_peer_set_endpoint(engine, 0, &remote, &none));
+	must(!paths || !ws_peer_multipath(engine, 0, 1500, 0));
+	must(!ws_peer_install_keypair(engine, 0, &keypair));
+	tun_count = text_count = 0;
+}
+
+static void receive_text(uint32_t path, const uint8_t *text, size_t len)
+{
+	static const union ws_sockaddr from = {.in = {.sin_family = AF_INET, .sin_port = 256}};
+	static uint8_t data[TEXT_MAX + 32];
+	struct ws_rx rx = {.data = data, .len = len + 32, .from = &from};
+	uint64_t number = counters[path % WS_PATH_COUNT]++;
+	uint64_t counter = number | (uint64_t)path << WS_PATH_SHIFT, wire = htole64(counter);
+	uint32_t index = htole32(LOCAL_INDEX);
+
+	memset(data, 0, 16);
+	data[0] = WS_MSG_TRANSPORT;
+	memcpy(data + 4, &index, 4);
+	memcpy(data + 8, &wire, 8);
+	ws_aead_seal(other, key_in, counter, data + 16, text, len);
+	ws_receive(engine->worker[0], &rx);
+	ws_receive_flush(engine->worker[0]);
+}
+
+static void print_hex(const uint8_t *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		printf("%02x", data[i]);
+}
+
+static size_t read_hex(const char *from, uint8_t *to, size_t room)
+{
+	size_t len = 0;
+	unsigned byte;
+
+	while (len < room && sscanf(from + 2 * len, "%2x", &byte) == 1)
+		to[len++] = (uint8_t)byte;
+	return len;
+}
+
+static void answer_received(const char *line)
+{
+	static struct ws_upcall upcall;
+	static uint8_t text[TEXT_MAX];
+	struct ws_stats before;
+	const struct ws_multipath *core;
+	unsigned path;
+	int at;
+
+	must(sscanf(line, "recv %u %n", &path, &at) == 1);
+	fresh(true);
+	before = engine->worker[0]->stats;
+	receive_text(path, text, read_hex(line + at, text, sizeof(text)));
+	printf("drops");
+	for (int i = 0; i < WS_DROP_COUNT; i++)
+		if (engine->worker[0]->stats.drops[i] != before.drops[i])
+			printf(" %d:%d", i,
+			       (int)(engine->worker[0]->stats.drops[i] - before.drops[i]));
+	printf(" | up");
+	while (ws_upcall_next(engine, &upcall))
+		if (upcall.type == WS_UP_CONTROL) {
+			printf(" ");
+			print_hex(upcall.data, upcall.len);
+		}
+	printf(" | tun");
+	for (size_t i = 0; i < tun_count; i++) {
+		printf(" %d:", tun[i].partial);
+		print_hex(tun[i].data, tun[i].len);
+	}
+	core = ws_paths_core(engine->peer_by_number[0]->paths);
+	printf(" | next %u", core->passed ? core->pass_next : ws_reorder_next(core->reorder));
+	if (path < WS_PATH_COUNT && core->rx[path].seen)
+		printf(" | time %u\n", core->rx[path].echo_us);
+	else
+		printf(" | time -\n");
+}
+
+static void answer_sent(const char *line)
+{
+	static uint8_t frame[WS_BUFFER_BYTES];
+	unsigned time_us, seq, start, offset, type, size;
+	struct virtio_net_hdr vnet;
+	size_t len;
+	int at;
+
+	must(sscanf(line, "send %u %u %u %u %u %u %n", &time_us, &seq, &start, &offset, &type,
+		    &size, &at) == 6);
+	vnet = (struct virtio_net_hdr){
+		.flags = start ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0,
+		.gso_type = (uint8_t)type,
+		.gso_size = (uint16_t)size,
+		.csum_start = (uint16_t)start,
+		.csum_offset = (uint16_t)offset,
+	};
+	memcpy(frame, &vnet, sizeof(vnet));
+	len = read_hex(line + at, frame + sizeof(vnet), sizeof(frame) - sizeof(vnet));
+	fresh(false);
+	must(!ws_peer_set_frames(engine, 0, WS_FRAMES_BUNDLES, 0));
+	engine->worker[0]->now_ns = (uint64_t)time_us * 1000;
+	engine->peer_by_number[0]->data_seq = seq;
+	ws_send_packet(engine->worker[0], frame, sizeof(vnet) + len);
+	ws_send_flush(engine->worker[0]);
+	for (size_t i = 0; i < text_count; i++) {
+		printf(i ? " " : "");
+		print_hex(texts[i].data, texts[i].len);
+	}
+	printf("\n");
+}
+
+static int vectors(void)
+{
+	static char line[1 << 17];
+
+	while (fgets(line, sizeof(line), stdin)) {
+		if (line[0] == 'r')
+			answer_received(line);
+		else
+			answer_sent(line);
+	}
+	return 0;
+}
+
+/* Behind every first byte stands the same packet, as a frame and as a bundle would have it. */
+static void every_first_byte(void)
+{
+	static const uint8_t packet[20] = {0x45, 0, 0,	20, 0, 0, 0,  0, 64, 1,
+					   0,	 0, 10, 0,  0, 2, 10, 0, 0,  1};
+
+	for (unsigned first = 0; first < 256; first++) {
+		uint8_t text[48] = {0};
+		const uint64_t *drops;
+		bool bundle = (first & 0xa0) == 0xa0;
+		bool taken = first >= 0x80 && first < 0xc0 && !(bundle && first & 0x1c);
+
+		text[0] = (uint8_t)first;
+		text[8] = sizeof(packet);
+		memcpy(text + (bundle ? 10 : 8), packet, sizeof(packet));
+		fresh(true);
+		drops = engine->worker[0]->stats.drops;
+		uint64_t frame = drops[WS_DROP_FRAME], malformed = drops[WS_DROP_MALFORMED];
+		uint64_t up = engine->worker[0]->stats.control_rx;
+
+		receive_text(0, text, sizeof(text));
+		CHECK_EQ(tun_count, taken);
+		CHECK_EQ(drops[WS_DROP_FRAME] - frame, first >= 0x80 && !taken);
+		/* As an IPv6 header it is whole, and its source is nobody's. */
+		CHECK_EQ(drops[WS_DROP_MALFORMED] - malformed,
+			 first < 0x80 && first >> 4 != 1 && first >> 4 != 6);
+		/* ACKs and heartbeats are taken in C. */
+		if (first >> 4 == 1 && first != WS_CONTROL_ACK && first != WS_CONTROL_HEARTBEAT)
+			CHECK_EQ(engine->worker[0]->stats.control_rx - up, 1);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "vectors"))
+		return vectors();
+	every_first_byte();
+	ws_engine_free(engine);
+	ws_aead_free(other);
+	return check_done();
+}
