@@ -229,7 +229,7 @@ ws_engine *ws_engine_new(const struct ws_config *config, char *error, size_t err
 	engine->workers = config->workers;
 	engine->chosen.workers = config->workers;
 	engine->chosen.offloads_off = config->offloads_off;
-	engine->chosen.offloads_off |= ws_offload_selftest();
+	engine->chosen.offloads_off |= ws_offload_selftest(NULL);
 	engine->chosen.cipher = choose_cipher(config->cipher);
 	pthread_mutex_init(&engine->control, NULL);
 	engine->upcall_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

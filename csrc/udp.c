@@ -55,12 +55,34 @@ void ws_sockaddr_to_addr(const union ws_sockaddr *from, struct ws_addr *out)
 	}
 }
 
-static void set_buffer(int fd, int force, int plain)
+/* Whether it may pass the system's limit: 0 or -errno. */
+static int set_buffer(int fd, int force, int plain)
 {
-	int bytes = SOCKET_BUFFER_BYTES;
+	const int bytes = SOCKET_BUFFER_BYTES;
+	int error;
 
-	if (setsockopt(fd, SOL_SOCKET, force, &bytes, sizeof(bytes)))
-		(void)setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
+	if (!setsockopt(fd, SOL_SOCKET, force, &bytes, sizeof(bytes)))
+		return 0;
+	error = -errno;
+	(void)setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
+	return error;
+}
+
+static uint32_t buffer_bytes(int fd, int which)
+{
+	int bytes = 0;
+	socklen_t len = sizeof(bytes);
+
+	/* The kernel doubles what was asked for: room for its own bookkeeping. */
+	return getsockopt(fd, SOL_SOCKET, which, &bytes, &len) ? 0 : (uint32_t)bytes / 2;
+}
+
+void ws_udp_probe_buffers(int fd, struct ws_udp_parts *parts)
+{
+	parts->receive_force = set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+	parts->send_force = set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+	parts->receive_bytes = buffer_bytes(fd, SO_RCVBUF);
+	parts->send_bytes = buffer_bytes(fd, SO_SNDBUF);
 }
 
 static bool is_wildcard(const struct ws_addr *addr)
@@ -122,8 +144,8 @@ int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uin
 		goto fail;
 	if (ifindex && setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &ifindex, sizeof(ifindex)))
 		goto fail;
-	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
-	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+	(void)set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+	(void)set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	out->gro = !(engine->chosen.offloads_off & WS_NO_UDP_GRO) &&
 		   !setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one));
 	if (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 static uint64_t tag(uint32_t what, uint32_t which)
@@ -73,9 +72,7 @@ static void arm_socket(struct ws_worker *worker, int number)
 
 	if (!sqe)
 		return;
-	io_uring_prep_recvmsg_multishot(sqe, FILE_SOCKET + number, &state->receive, 0);
-	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
-	sqe->buf_group = GROUP_RX;
+	ws_uring_prep_receive(state, sqe, number);
 	io_uring_sqe_set_data64(sqe, socket_tag(state, number));
 	state->socket_armed[number] = true;
 }
@@ -478,11 +475,9 @@ static int uring_turn(struct ws_worker *worker)
 	int error;
 
 	if (!state->enabled) {
-		/* By hand: liburing 2.3 declares io_uring_enable_rings but does not export it. */
-		if (syscall(__NR_io_uring_register, state->ring.ring_fd,
-			    IORING_REGISTER_ENABLE_RINGS, NULL, 0))
-			return -errno;
-		state->enabled = true;
+		error = ws_uring_enable(state);
+		if (error)
+			return error;
 	}
 	/*
 	 * Set aside at the end of the last turn or since: no other completion

@@ -119,5 +119,9 @@ static inline void ws_uring_give_buffer(struct buffer_ring *ring, uint16_t id)
 /* uring_setup.c */
 int ws_uring_init(struct ws_worker *worker);
 void ws_uring_destroy(struct ws_worker *worker);
+/* By the thread that is to be the ring's single issuer. */
+int ws_uring_enable(struct uring_state *state);
+/* A multishot receive from socket `number`, into buffers of the ring. */
+void ws_uring_prep_receive(const struct uring_state *state, struct io_uring_sqe *sqe, int number);
 
 #endif

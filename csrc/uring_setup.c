@@ -6,6 +6,10 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PROBE_WAIT_NS 100000000
 
 static int make_buffer_ring(struct uring_state *state, struct buffer_ring *ring, int group,
 			    uint32_t count, uint32_t bytes)
@@ -33,12 +37,8 @@ static int make_buffer_ring(struct uring_state *state, struct buffer_ring *ring,
 	return 0;
 }
 
-void ws_uring_destroy(struct ws_worker *worker)
+static void tear_down(struct uring_state *state)
 {
-	struct uring_state *state = worker->io_state;
-
-	if (!state)
-		return;
 	if (state->ring_ready) {
 		if (!state->enabled)
 			(void)io_uring_unregister_files(&state->ring);
@@ -51,10 +51,18 @@ void ws_uring_destroy(struct ws_worker *worker)
 	if (state->memory)
 		munmap(state->memory, state->memory_bytes);
 	free(state);
+}
+
+void ws_uring_destroy(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+
+	if (state)
+		tear_down(state);
 	worker->io_state = NULL;
 }
 
-static int make_ring(struct uring_state *state)
+static int make_ring(struct uring_state *state, struct ws_uring_parts *parts)
 {
 	/*
 	 * The worker's thread enables the ring and is its single issuer from
@@ -73,6 +81,8 @@ static int make_ring(struct uring_state *state)
 		};
 
 		error = io_uring_queue_init_params(SQ_ENTRIES, &state->ring, &params);
+		if (i == 0)
+			parts->deferred = error;
 		if (!error) {
 			state->ring_ready = true;
 			return 0;
@@ -81,9 +91,9 @@ static int make_ring(struct uring_state *state)
 	return error;
 }
 
-static int register_files(struct uring_state *state, const struct ws_worker *worker)
+static int register_files(struct uring_state *state, int tun_fd, int wake_fd)
 {
-	int fds[2] = {worker->tun_fd, worker->wake_fd};
+	int fds[2] = {tun_fd, wake_fd};
 	int error = io_uring_register_files_sparse(&state->ring, FILE_SOCKET + WS_MAX_SOCKETS);
 
 	if (error)
@@ -92,17 +102,16 @@ static int register_files(struct uring_state *state, const struct ws_worker *wor
 	return error < 0 ? error : 0;
 }
 
-int ws_uring_init(struct ws_worker *worker)
+static const struct ws_uring_parts untried = {WS_PART_UNTRIED, WS_PART_UNTRIED, WS_PART_UNTRIED,
+					      WS_PART_UNTRIED, WS_PART_UNTRIED, WS_PART_UNTRIED};
+
+/* Ring, buffers and registered files, and in `parts` (all untried so far) what they are made of. */
+static int set_up(struct uring_state *state, int tun_fd, int wake_fd, struct ws_uring_parts *parts)
 {
-	struct uring_state *state = calloc(1, sizeof(*state));
 	size_t rx_bytes = (size_t)RX_BUFFERS * RX_BUFFER_BYTES;
 	size_t tun_bytes = (size_t)TUN_BUFFERS * WS_BUFFER_BYTES;
 	struct io_uring_probe *probe;
-	int error;
 
-	if (!state)
-		return -ENOMEM;
-	worker->io_state = state;
 	state->memory_bytes = rx_bytes + tun_bytes + (size_t)(TX_SLOTS + 1) * WS_BUFFER_BYTES;
 	state->memory = mmap(NULL, state->memory_bytes, PROT_READ | PROT_WRITE,
 			     MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
@@ -113,18 +122,36 @@ int ws_uring_init(struct ws_worker *worker)
 	state->rx.buffers = state->memory;
 	state->tun.buffers = state->memory + rx_bytes;
 	state->tx_data = state->tun.buffers + tun_bytes;
-	error = make_ring(state);
-	if (error)
-		return error;
+	parts->ring = make_ring(state, parts);
+	if (parts->ring) {
+		parts->deferred = WS_PART_UNTRIED; /* for want of all, not of itself */
+		return parts->ring;
+	}
 	probe = io_uring_get_probe_ring(&state->ring);
 	state->multishot_read = probe && io_uring_opcode_supported(probe, OP_READ_MULTISHOT);
 	io_uring_free_probe(probe);
-	error = make_buffer_ring(state, &state->rx, GROUP_RX, RX_BUFFERS, RX_BUFFER_BYTES);
-	if (!error)
-		error = make_buffer_ring(state, &state->tun, GROUP_TUN, TUN_BUFFERS,
-					 WS_BUFFER_BYTES);
-	if (!error)
-		error = register_files(state, worker);
+	parts->multishot_read = state->multishot_read ? 0 : -EOPNOTSUPP;
+	parts->buffer_ring =
+		make_buffer_ring(state, &state->rx, GROUP_RX, RX_BUFFERS, RX_BUFFER_BYTES);
+	if (!parts->buffer_ring)
+		parts->buffer_ring = make_buffer_ring(state, &state->tun, GROUP_TUN, TUN_BUFFERS,
+						      WS_BUFFER_BYTES);
+	parts->registered_files = register_files(state, tun_fd, wake_fd);
+	state->receive.msg_namelen = NAME_BYTES;
+	state->receive.msg_controllen = WS_CONTROL_BYTES;
+	return parts->buffer_ring ? parts->buffer_ring : parts->registered_files;
+}
+
+int ws_uring_init(struct ws_worker *worker)
+{
+	struct uring_state *state = calloc(1, sizeof(*state));
+	struct ws_uring_parts parts = untried;
+	int error;
+
+	if (!state)
+		return -ENOMEM;
+	worker->io_state = state;
+	error = set_up(state, worker->tun_fd, worker->wake_fd, &parts);
 	if (error)
 		return error;
 	for (uint16_t i = 0; i <= TX_SLOTS; i++)
@@ -133,9 +160,83 @@ int ws_uring_init(struct ws_worker *worker)
 		state->tx_free[state->tx_free_count++] = i;
 	for (uint16_t i = 0; i < WRITE_SLOTS; i++)
 		state->write_free[state->write_free_count++] = i;
-	state->receive.msg_namelen = NAME_BYTES;
-	state->receive.msg_controllen = WS_CONTROL_BYTES;
 	/* io_uring polls by itself, but gives -EAGAIN back from a non-blocking TUN device. */
 	(void)fcntl(worker->tun_fd, F_SETFL, fcntl(worker->tun_fd, F_GETFL) & ~O_NONBLOCK);
 	return 0;
+}
+
+int ws_uring_enable(struct uring_state *state)
+{
+	/* By hand: liburing 2.3 declares io_uring_enable_rings but does not export it. */
+	if (syscall(__NR_io_uring_register, state->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+		    0))
+		return -errno;
+	state->enabled = true;
+	return 0;
+}
+
+void ws_uring_prep_receive(const struct uring_state *state, struct io_uring_sqe *sqe, int number)
+{
+	io_uring_prep_recvmsg_multishot(sqe, FILE_SOCKET + number, (struct msghdr *)&state->receive,
+					0);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+	sqe->buf_group = GROUP_RX;
+}
+
+/* One datagram over loopback, by the request that a worker waits with: it has to stay armed. */
+static int try_receive(struct uring_state *state)
+{
+	struct __kernel_timespec wait = {.tv_nsec = PROBE_WAIT_NS};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+	socklen_t len = sizeof(to);
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int error;
+
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&to, sizeof(to)) ||
+	    getsockname(fd, (struct sockaddr *)&to, &len) ||
+	    sendto(fd, "", 1, 0, (struct sockaddr *)&to, sizeof(to)) != 1) {
+		close(fd);
+		return WS_PART_UNTRIED; /* no loopback here: nothing learned */
+	}
+	error = io_uring_register_files_update(&state->ring, FILE_SOCKET, &fd, 1);
+	close(fd); /* the ring holds it */
+	if (error < 0)
+		return error;
+	error = ws_uring_enable(state);
+	if (error)
+		return error;
+	sqe = io_uring_get_sqe(&state->ring);
+	if (!sqe)
+		return -EBUSY;
+	ws_uring_prep_receive(state, sqe, 0);
+	error = io_uring_submit_and_wait_timeout(&state->ring, &cqe, 1, &wait, NULL);
+	if (error < 0)
+		return error;
+	if (io_uring_peek_cqe(&state->ring, &cqe))
+		return -ETIME;
+	error = cqe->res < 0 ? cqe->res : cqe->flags & IORING_CQE_F_MORE ? 0 : -EOPNOTSUPP;
+	io_uring_cqe_seen(&state->ring, cqe);
+	return error;
+}
+
+int ws_uring_probe(struct ws_uring_parts *parts)
+{
+	struct uring_state *state = calloc(1, sizeof(*state));
+	int error;
+
+	*parts = untried;
+	if (!state)
+		return -ENOMEM;
+	error = set_up(state, -1, -1, parts);
+	if (!error) {
+		parts->multishot_receive = try_receive(state);
+		if (parts->multishot_receive < 0)
+			error = parts->multishot_receive;
+	}
+	tear_down(state);
+	return error;
 }

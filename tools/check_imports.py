@@ -102,8 +102,8 @@ def refusal(module: str, what: Import) -> str | None:
         return None
     if module == f"{PACKAGE}.cli.lifecycle" and target == "agent":
         return None  # `ws up` becomes the agent
-    if module == f"{PACKAGE}.cli.checks" and target == "dataplane":
-        return None  # `ws doctor` runs the ciphers' self-tests, there may be no agent
+    if module in (f"{PACKAGE}.cli.checks", f"{PACKAGE}.cli.parts") and target == "dataplane":
+        return None  # `ws doctor` runs the data plane's own probes, there may be no agent
     return f"{part} may import {', '.join(sorted(allowed)) or 'nothing of ours'}"
 
 

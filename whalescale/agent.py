@@ -26,7 +26,7 @@ from whalescale import locations
 from whalescale.config import Config, ConfigError
 from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane import probe
-from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload
+from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload, uring_parts
 from whalescale.identity import Identity
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
@@ -550,6 +550,10 @@ def choose_backend(wanted: str) -> Backend:
     if backend is Backend.MMSG:
         return backend
     found = probe.io_uring()
+    error = 0 if found.problem else uring_parts()[0]
+    if error:
+        problem = f"a part of it is missing ({os.strerror(error)})"
+        found = probe.IoUring(0, problem, "`ws doctor` says which; use Linux 6.1 or newer")
     if not found.problem:
         return backend
     if backend is Backend.URING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import pytest
 
 from whalescale import agent
 from whalescale.dataplane import probe
-from whalescale.dataplane.engine import Backend
+from whalescale.dataplane.engine import Backend, UringParts
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.runtime.errors import AgentError
 
@@ -154,3 +155,14 @@ def test_the_backend_follows_what_the_kernel_has(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(AgentError, match="forbidden here") as refused:
         agent.choose_backend("io_uring")
     assert "io_uring_disabled=0" in refused.value.fix
+
+
+def test_a_part_of_io_uring_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux 5.19 has every operation, but no receive that stays armed."""
+    parts = UringParts(0, 0, 0, 0, -errno.EINVAL, -errno.EOPNOTSUPP)
+    monkeypatch.setattr(probe, "io_uring", lambda: probe.IoUring(60))
+    monkeypatch.setattr(agent, "uring_parts", lambda: (errno.EINVAL, parts))
+    assert agent.choose_backend("auto") is Backend.MMSG
+    with pytest.raises(AgentError, match="a part of it is missing") as refused:
+        agent.choose_backend("io_uring")
+    assert "ws doctor" in refused.value.fix

@@ -13,29 +13,20 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
+from whalescale.cli import parts
+from whalescale.cli.parts import Check, Verdict
 from whalescale.dataplane import probe
 
-Verdict = Literal["ok", "warn", "fail"]
+__all__ = ["Check", "Verdict", "agent", "configuration", "system"]
 
 CAP_NET_ADMIN: Final = 12
-UDP_SEGMENT: Final = 103
-UDP_GRO: Final = 104
 #: bpf(2); BPF_PROG_GET_NEXT_ID asks for nothing but shows whether the call is there
 BPF_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_GET_NEXT_ID: Final = 11
 BUFFER_BYTES: Final = 1 << 20
 OPEN_FILES: Final = 1024
-
-
-class Check(NamedTuple):
-    """One line of the report; `fix` says what would mend a warn or fail."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
 
 
 def system(proc: Path = Path("/proc"), sys_fs: Path = Path("/sys")) -> list[Check]:
@@ -48,7 +39,6 @@ def system(proc: Path = Path("/proc"), sys_fs: Path = Path("/sys")) -> list[Chec
         ("cipher ipsec-mb", lambda: cipher("ipsec-mb")),
         ("cipher openssl", lambda: cipher("openssl")),
         ("io_uring", io_uring),
-        ("UDP GSO and GRO", udp_offloads),
         ("IPv6", ipv6),
         ("socket buffers", lambda: buffers(proc)),
         ("open files", open_files),
@@ -56,14 +46,24 @@ def system(proc: Path = Path("/proc"), sys_fs: Path = Path("/sys")) -> list[Chec
         ("eBPF programs", bpf_programs),
         ("BTF", lambda: btf(sys_fs)),
     ]
-    return [_run(name, check) for name, check in checks]
+    groups = [
+        ("io_uring: parts", parts.uring),
+        ("TUN: parts", parts.tun),
+        ("UDP: parts", parts.udp),
+    ]
+    found = [_run(name, check) for name, check in checks]
+    return found + [check for name, group in groups for check in _run_group(name, group)]
+
+
+def _run_group(name: str, group: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return group()
+    except Exception as e:
+        return [Check(name, "warn", f"could not be checked: {e or type(e).__name__}")]
 
 
 def _run(name: str, check: Callable[[], Check]) -> Check:
-    try:
-        return check()
-    except Exception as e:
-        return Check(name, "warn", f"could not be checked: {e or type(e).__name__}")
+    return _run_group(name, lambda: [check()])[0]
 
 
 def kernel(release: str) -> Check:
@@ -146,31 +146,6 @@ def io_uring() -> Check:
         problem = f"{found.problem}; recvmmsg and sendmmsg stand in"
         return Check("io_uring", "warn", problem, found.fix)
     return Check("io_uring", "ok", f"{found.operations} operations")
-
-
-def udp_offloads() -> Check:
-    """Three segments in one send over loopback have to come out as they went in."""
-    name = "UDP GSO and GRO"
-    sent = b"a" * 1000 + b"b" * 1000 + b"c" * 500
-    fix = "set udp_gso = false and udp_gro = false under [dataplane]"
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-    ):
-        receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(1.0)
-        try:
-            sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
-            receiver.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
-            sender.sendto(sent, receiver.getsockname())
-            got = b""
-            while len(got) < len(sent):
-                got += receiver.recv(65536)
-        except OSError as e:
-            return Check(name, "warn", f"not here: {e.strerror or e}", fix)
-    if got != sent:
-        return Check(name, "warn", "this kernel mixes up the segments", fix)
-    return Check(name, "ok", "three segments in one send came through")
 
 
 def ipv6() -> Check:

@@ -40,6 +40,8 @@ def doctor(interface: Interface = None, config: ConfigPath = None, json: Json = 
             check.name,
             Text(plain(check.detail)),
         )
+        if check.lost and check.verdict != "ok":
+            table.add_row("", "", Text(f"lost: {plain(check.lost)}"))
         if check.fix and check.verdict != "ok":
             table.add_row("", "", Text(f"-> {plain(check.fix)}"))
     console().print(table)

@@ -6,24 +6,11 @@ It is never persistent: the interface goes with the last descriptor, so a killed
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import struct
 from dataclasses import dataclass
-from typing import Final
 
+from whalescale.dataplane.tun_offloads import open_queue, set_header, set_offloads
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
-
-# <linux/if_tun.h>
-TUNSETOFFLOAD: Final = 0x400454D0
-TUNSETVNETHDRSZ: Final = 0x400454D8
-TUN_F_CSUM: Final = 0x01
-TUN_F_TSO4: Final = 0x02
-TUN_F_TSO6: Final = 0x04
-TUN_F_USO4: Final = 0x20
-TUN_F_USO6: Final = 0x40
-#: struct virtio_net_hdr, without the merged-buffers count
-VNET_HEADER_BYTES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +26,6 @@ class Tun:
             os.close(fd)
 
 
-def set_offloads(fd: int, *, tso: bool, uso: bool) -> bool:
-    """Ask the kernel for super-packets. Returns whether USO is on. OSError: it takes none."""
-    flags = TUN_F_CSUM
-    if tso:
-        flags |= TUN_F_TSO4 | TUN_F_TSO6
-    if uso and tso:
-        try:
-            fcntl.ioctl(fd, TUNSETOFFLOAD, flags | TUN_F_USO4 | TUN_F_USO6)
-        except OSError as e:
-            if e.errno != errno.EINVAL:
-                raise
-        else:
-            return True
-    fcntl.ioctl(fd, TUNSETOFFLOAD, flags)
-    return False
-
-
 def open_tun(name: str, *, queues: int = 1, tso: bool = True, uso: bool = True) -> Tun:
     """Create interface `name` with `queues` queues. AgentError with the fix on failure.
 
@@ -64,22 +34,13 @@ def open_tun(name: str, *, queues: int = 1, tso: bool = True, uso: bool = True) 
     """
     import pytun
 
-    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR
-    if queues > 1:
-        flags |= pytun.IFF_MULTI_QUEUE
     fds: list[int] = []
     uso_on = False
     try:
         for _ in range(queues):
-            # A second device of the same name is another queue.
-            device = pytun.TunTapDevice(name=name, flags=flags)
-            try:
-                fd = fcntl.fcntl(device.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
-            finally:
-                device.close()
+            fd = open_queue(name, several=queues > 1)
             fds.append(fd)
-            os.set_blocking(fd, False)
-            fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_BYTES))
+            set_header(fd)
             uso_on = set_offloads(fd, tso=tso, uso=uso)
     except (OSError, pytun.Error) as e:
         for fd in fds:

@@ -1,0 +1,126 @@
+"""The TUN device's queue and offloads: how the agent opens them, and what `ws doctor` tries."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+# <linux/if_tun.h>
+TUNSETOFFLOAD: Final = 0x400454D0
+TUNSETVNETHDRSZ: Final = 0x400454D8
+TUN_F_CSUM: Final = 0x01
+TUN_F_TSO4: Final = 0x02
+TUN_F_TSO6: Final = 0x04
+TUN_F_USO4: Final = 0x20
+TUN_F_USO6: Final = 0x40
+#: struct virtio_net_hdr, without the merged-buffers count
+VNET_HEADER_BYTES: Final = 10
+#: what each part is asked with; USO is both families or none, and nothing goes without checksums
+OFFLOADS: Final = {
+    "checksum": TUN_F_CSUM,
+    "TSO4": TUN_F_CSUM | TUN_F_TSO4,
+    "TSO6": TUN_F_CSUM | TUN_F_TSO6,
+    "USO4 and USO6": TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6,
+}
+CLONE_NEWNET: Final = 0x40000000
+
+
+@dataclass(frozen=True, slots=True)
+class TunParts:
+    """Each part: 0, or the errno it was refused with. `error`: no device, nothing was tried."""
+
+    error: int = 0
+    parts: dict[str, int] = field(default_factory=dict)
+
+
+def open_queue(name: str, *, several: bool = False) -> int:
+    """A non-blocking queue of interface `name`, with a virtio header. OSError or pytun.Error."""
+    import pytun
+
+    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR
+    if several:
+        flags |= pytun.IFF_MULTI_QUEUE
+    # A second device of the same name is another queue.
+    device = pytun.TunTapDevice(name=name, flags=flags)
+    try:
+        fd = fcntl.fcntl(device.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        device.close()
+    os.set_blocking(fd, False)
+    return fd
+
+
+def set_header(fd: int) -> None:
+    fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_BYTES))
+
+
+def set_offloads(fd: int, *, tso: bool, uso: bool) -> bool:
+    """Ask the kernel for super-packets. Returns whether USO is on. OSError: it takes none."""
+    flags = TUN_F_CSUM
+    if tso:
+        flags |= TUN_F_TSO4 | TUN_F_TSO6
+    if uso and tso:
+        try:
+            fcntl.ioctl(fd, TUNSETOFFLOAD, flags | TUN_F_USO4 | TUN_F_USO6)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+        else:
+            return True
+    fcntl.ioctl(fd, TUNSETOFFLOAD, flags)
+    return False
+
+
+def probe() -> TunParts:
+    """Every part, tried on a device of its own that is gone afterwards. Never raises.
+
+    Where it may, in a network namespace of its own: nobody who watches interfaces sees it.
+    """
+    found: list[TunParts] = []
+
+    def run() -> None:
+        ctypes.CDLL(None).unshare(CLONE_NEWNET)  # this thread alone; refused: here, then
+        found.append(_probe())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return found[0] if found else TunParts(errno.EIO)
+
+
+def _probe() -> TunParts:
+    parts: dict[str, int] = {}
+    try:
+        fd = open_queue("wsprobe%d")
+    except Exception as e:
+        return TunParts(_number(e))
+    try:
+        parts["vnet header"] = _try(lambda: set_header(fd))
+        for name, flags in OFFLOADS.items():
+            parts[name] = _try(functools.partial(fcntl.ioctl, fd, TUNSETOFFLOAD, flags))
+    finally:
+        os.close(fd)
+    parts["several queues"] = _try(lambda: os.close(open_queue("wsprobe%d", several=True)))
+    return TunParts(parts=parts)
+
+
+def _try(what: Callable[[], object]) -> int:
+    try:
+        what()
+    except Exception as e:
+        return _number(e)
+    return 0
+
+
+def _number(error: Exception) -> int:
+    """pytun's errors have the errno first, as OSError does."""
+    first = error.args[0] if error.args else 0
+    return first if isinstance(first, int) and first else errno.EIO
