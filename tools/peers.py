@@ -270,13 +270,14 @@ class WireGuardGo(HostEnd):
     ) -> None:
         super().__init__(host, interface, addresses, port)
         self.binary = binary
+        self.log_level = "error"  # or "verbose"
         self.private_key = run("wg", "genkey").stdout.strip()
         self.public_key = run("wg", "pubkey", stdin=self.private_key).stdout.strip()
 
     def start(self, peer: Peer) -> None:
         self.process = self.host.spawn(
             *(self.binary, "-f", self.interface),
-            env={"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"},
+            env={"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": self.log_level},
         )
         process = self.process
 

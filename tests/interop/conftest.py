@@ -9,6 +9,7 @@ tells whether a failure lies with Whalescale or with the tests.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from tools.peers import (
     newest_wireguard_go,
     outside,
 )
+from whalescale.identity import encode_node_id, x25519_to_node_ids
 
 KINDS = ["go-debian", "go-newest", "kernel"]
 #: Ours and theirs differ from pair to pair: the UAPI sockets of all namespaces share a folder.
@@ -76,14 +78,25 @@ class Pair:
     _their_peer: Peer | None = None
 
     def start(
-        self, *, initiator: str, psk: str | None = None, family: int = 4, their_psk: str = ""
+        self,
+        *,
+        initiator: str,
+        psk: str | None = None,
+        family: int = 4,
+        their_psk: str = "",
+        by_node_id: bool = False,
     ) -> None:
-        """Start both; only the initiator ("ours" or "theirs") knows where the other is."""
+        """Start both; only the initiator ("ours" or "theirs") knows where the other is.
+
+        by_node_id: ours takes theirs for a Whalescale node. Every WireGuard key has a node ID.
+        """
+        node_id = x25519_to_node_ids(base64.b64decode(self.theirs.public_key))[0]
         our_peer = Peer(
             self.theirs.public_key,
             tuple(_single(a) for a in self.theirs.addresses),
             outside(self.their_outer(family), self.theirs.port) if initiator == "ours" else None,
             psk,
+            node_id=encode_node_id(node_id) if by_node_id else None,
         )
         their_peer = Peer(
             self.ours.public_key,

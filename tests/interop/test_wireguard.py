@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import pytest
 
-from tests.interop.conftest import KINDS, MakePair
+from tests.interop.conftest import KINDS, MakePair, Pair
 from tools.netlab import LabError, wait_until
-from tools.peers import HostEnd, http_url
+from tools.peers import (
+    End,
+    HostEnd,
+    WireGuardGo,
+    debian_wireguard_go,
+    http_url,
+    newest_wireguard_go,
+)
 
 pytestmark = pytest.mark.netns
 
@@ -129,6 +139,84 @@ def test_the_other_side_starts_anew(make_pair: MakePair, kind: str) -> None:
     pair.theirs.ping(pair.ours, count=1)
     name, digest = pair.ours.serve(MIB)
     assert pair.theirs.fetch(http_url(pair.ours, name)) == digest
+
+
+OFFERS = 5  # at once, and after 1, 2, 4 and 8 s
+
+
+def _offers_seen(end: End) -> int:
+    """Messages of no IP packet that came to a plain WireGuard."""
+    if isinstance(end, WireGuardGo):
+        assert end.process is not None
+        return end.process.log().count("Packet with invalid IP version")
+    errors = f"/sys/class/net/{end.interface}/statistics/rx_frame_errors"
+    return int(end.run("cat", errors).stdout)
+
+
+@pytest.mark.slow
+def test_a_plain_peer_that_is_taken_for_a_whalescale_node(make_pair: MakePair) -> None:
+    """Configured by node ID: it is offered frames five times and is a plain peer all the same."""
+    kinds = [kind for kind in KINDS if kind != "go-newest" or newest_wireguard_go()]
+    pairs = {kind: make_pair(kind) for kind in kinds}
+    if not _is_whalescale(pairs["kernel"].ours):
+        pytest.skip("only Whalescale makes offers")
+    began, last_seen = {}, {}
+    for kind, pair in pairs.items():
+        if isinstance(pair.theirs, WireGuardGo):
+            pair.theirs.log_level = "verbose"
+        pair.start(initiator="ours", by_node_id=True)
+        pair.ours.ping(pair.theirs, count=1)
+        began[kind] = time.monotonic()
+    handshakes = {kind: pair.theirs.latest_handshake() for kind, pair in pairs.items()}
+    _both_ways(pairs.values())
+
+    def all_seen() -> bool:
+        for kind, pair in pairs.items():
+            if kind not in last_seen and _offers_seen(pair.theirs) >= OFFERS:
+                last_seen[kind] = time.monotonic() - began[kind]
+        return len(last_seen) == len(pairs)
+
+    wait_until("all offers to arrive", all_seen, timeout=20)
+    assert all(after > 7 for after in last_seen.values()), last_seen
+    before = {kind: (p.ours.transfer(), p.theirs.transfer()) for kind, p in pairs.items()}
+    # Past the moment at which another one would have followed (16 s), with traffic all the time.
+    pings = [
+        pair.ours.host.spawn("ping", "-n", "-i0.5", "-c20", pair.theirs.inside())
+        for pair in pairs.values()
+    ]
+    _both_ways(pairs.values())
+    for ping in pings:
+        assert " 0% packet loss" in ping.finish()
+    for kind, pair in pairs.items():
+        assert time.monotonic() - began[kind] > 17
+        wait_until(f"{kind}: the same bytes at both ends", partial(_same_bytes, pair, before[kind]))
+        assert _offers_seen(pair.theirs) == OFFERS
+        assert pair.theirs.latest_handshake() == handshakes[kind]
+        status: dict[str, Any] = pair.ours.status()  # type: ignore[attr-defined]
+        (peer,) = status["peers"]
+        assert (peer["extended"], peer["multipath"]) == (False, None)
+        drops = {k: n for k, n in status["counters"]["drops"].items() if n and k != "no_peer"}
+        assert drops == {}
+
+
+Transfers = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _same_bytes(pair: Pair, before: Transfers) -> bool:
+    """Since then each end has received what the other sent, to the byte."""
+    ours = [now - then for now, then in zip(pair.ours.transfer(), before[0], strict=True)]
+    theirs = [now - then for now, then in zip(pair.theirs.transfer(), before[1], strict=True)]
+    if isinstance(pair.theirs, WireGuardGo) and pair.theirs.binary == debian_wireguard_go():
+        # This old one leaves out headers and padding of what it receives.
+        return theirs[1] == ours[0] > MIB < theirs[0] < ours[1]
+    return theirs == ours[::-1] and min(ours) > MIB
+
+
+def _both_ways(pairs: Iterable[Pair]) -> None:
+    for pair in pairs:
+        for server, client in ((pair.ours, pair.theirs), (pair.theirs, pair.ours)):
+            name, digest = server.serve(MIB)
+            assert client.fetch(http_url(server, name)) == digest
 
 
 def _is_whalescale(end: HostEnd) -> bool:
