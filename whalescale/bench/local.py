@@ -1,6 +1,6 @@
 """`ws bench` by itself: two hosts on this machine, as network namespaces without a way out.
 
-    a 10.201.1.1 ── veth ── 10.201.1.2 b
+    a 10.201.1.1 ── veth ── 10.201.1.2 b      or, outside, fd00:201:1::1 and ::2
       10.77.0.1 ══ tunnel ══ 10.77.0.2
 
 Everything is gone afterwards; what a killed run left behind, the next one sweeps up. Needs root.
@@ -26,7 +26,10 @@ from whalescale import identity, locations
 from whalescale.bench.remote import BenchError
 
 PORT: Final = 51820
-OUTSIDE: Final = {"a": "10.201.1.1", "b": "10.201.1.2"}
+OUTSIDE: Final = {
+    4: {"a": "10.201.1.1", "b": "10.201.1.2"},
+    6: {"a": "fd00:201:1::1", "b": "fd00:201:1::2"},
+}
 INSIDE: Final = {"a": "10.77.0.1", "b": "10.77.0.2"}
 START_S: Final = 20.0
 _NAME: Final = re.compile(r"^wsbench(\d+)[ab]$")
@@ -48,16 +51,16 @@ class Host:
 
 
 @contextlib.contextmanager
-def two_hosts(dataplane: str = "") -> Iterator[tuple[Host, Host]]:
+def two_hosts(dataplane: str = "", family: int = 4) -> Iterator[tuple[Host, Host]]:
     """Two namespaces, a veth pair, an agent in each, all up. BenchError: something does not start.
 
-    `dataplane`: lines for [dataplane] of both configurations.
+    `dataplane`: lines for [dataplane] of both configurations. `family`: of IP outside, 4 or 6.
     """
     if os.geteuid() != 0:
         error = BenchError("network namespaces need root", "`sudo ws bench`")
         error.exit_code = 4
         raise error
-    for program in ("ip", "setpriv", "iperf3", "ping"):
+    for program in ("ip", "setpriv"):
         if shutil.which(program) is None:
             raise BenchError(f"there is no `{program}` on this machine", "`sudo ws doctor`")
     sweep()
@@ -75,13 +78,21 @@ def two_hosts(dataplane: str = "") -> Iterator[tuple[Host, Host]]:
         keys = {side: identity.Identity.generate(os.urandom) for side in "ab"}
         hosts = []
         for side, other in (("a", "b"), ("b", "a")):
-            _ip("-n", names[side], "addr", "add", f"{OUTSIDE[side]}/24", "dev", "eth0")
+            # No waiting for duplicates that cannot be.
+            width = "/24" if family == 4 else "/64 nodad"
+            words = f"addr add {OUTSIDE[family][side]}{width} dev eth0".split()
+            _ip("-n", names[side], *words)
             _ip("-n", names[side], "link", "set", "eth0", "up")
-            config = _write_config(folder, side, other, keys, dataplane)
+            config = _write_config(folder, side, other, keys, dataplane, family)
             hosts.append(_start(stack, folder, Host(side, names[side], _environment(folder, side)),
                                 config))  # fmt: skip
         _wait_for_tunnel(hosts[0])
         yield hosts[0], hosts[1]
+
+
+def lacks_ipv6() -> str:
+    """Why there can be no IPv6 outside; "" if there can."""
+    return "" if Path("/proc/net/if_inet6").exists() else "this kernel has no IPv6"
 
 
 def sweep() -> None:
@@ -112,8 +123,15 @@ def _environment(folder: Path, side: str) -> dict[str, str]:
 
 
 def _write_config(
-    folder: Path, side: str, other: str, keys: dict[str, identity.Identity], dataplane: str
+    folder: Path,
+    side: str,
+    other: str,
+    keys: dict[str, identity.Identity],
+    dataplane: str,
+    family: int,
 ) -> Path:
+    address = OUTSIDE[family][other]
+    endpoint = f"[{address}]:{PORT}" if family == 6 else f"{address}:{PORT}"
     key = folder / f"{side}.key"
     key.touch(mode=0o600)
     key.write_text(identity.encode_seed(keys[side].seed) + "\n")
@@ -123,7 +141,7 @@ def _write_config(
         f'[interface]\nname = "wsbench{side}"\nprivate_key_file = "{key.name}"\n'
         f'listen_port = {PORT}\naddresses = ["{INSIDE[side]}/24"]\n\n'
         f'[[peers]]\nname = "{other}"\nid = "{identity.encode_node_id(keys[other].node_id)}"\n'
-        f'endpoints = ["{OUTSIDE[other]}:{PORT}"]\nallowed_ips = ["{INSIDE[other]}/32"]\n'
+        f'endpoints = ["{endpoint}"]\nallowed_ips = ["{INSIDE[other]}/32"]\n'
         f"\n[dataplane]\n{dataplane}\n"
     )
     return path
@@ -155,6 +173,8 @@ def _start(stack: contextlib.ExitStack, folder: Path, host: Host, config: Path) 
 
 
 def _wait_for_tunnel(host: Host) -> None:
+    if shutil.which("ping") is None:
+        return  # the first connection waits as long
     ping = ["ip", "netns", "exec", host.namespace, "ping", "-n", "-c1", "-w15", INSIDE["b"]]
     if subprocess.run(ping, capture_output=True, check=False, timeout=30).returncode != 0:
         raise BenchError("the tunnel between the two hosts carries no ping", "`sudo ws doctor`")

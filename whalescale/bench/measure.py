@@ -70,6 +70,7 @@ class Carried:
     bits_per_second: float
     bytes: float
     retransmits: int
+    sent_bytes: float = 0.0
 
     @property
     def gbps(self) -> float:
@@ -95,12 +96,13 @@ def parse_iperf(output: str) -> Carried:
         bits = sum([float(s["bits_per_second"]) for s in sums], 0.0)
         received = sum([float(s["bytes"]) for s in sums], 0.0)
         sent = [s for key, s in end.items() if key.startswith("sum_sent")]
+        sent_bytes = sum([float(s["bytes"]) for s in sent], 0.0)
         again = sum(int(s.get("retransmits", 0)) for s in sent)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MeasureError(f"iperf3's JSON lacks the sum of what came: {error}") from None
     if received <= 0:
         raise MeasureError("iperf3 carried nothing")
-    return Carried(bits, received, again)
+    return Carried(bits, received, again, sent_bytes)
 
 
 def ping_command(address: str, count: int, interval_s: float) -> list[str]:

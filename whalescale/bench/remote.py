@@ -1,8 +1,10 @@
 """`ws bench --serve`: the far end of a measurement, and how the near end speaks to it.
 
 JSON lines over TCP, one client at a time:
-    {"v": 1, "do": "hello"}                      -> {"ok": true, "version": "0.1.0"}
+    {"v": 1, "do": "hello"}                      -> {"ok": true, "version": "0.1.0", "does": [...]}
     {"v": 1, "do": "iperf", "address": "..."}    -> {"ok": true, "port": 5201}
+    {"v": 1, "do": "sink", "address": "...", "size": 64} -> {"ok": true, "port": 40000}
+    {"v": 1, "do": "counted"}    -> {"ok": true, "datagrams": 9, "seconds": 1.0, "dropped": 0}
     {"v": 1, "do": "cost"}                       -> {"ok": true, "busy_s": 12.5, "boot_id": "..."}
 Anything refused: {"ok": false, "error": "..."}. Whoever can reach the port can make load here, so
 it listens only on the addresses that it is told, and everything is bounded in time.
@@ -11,6 +13,7 @@ it listens only on the addresses that it is told, and everything is bounded in t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import selectors
@@ -23,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from whalescale import __version__
-from whalescale.bench import measure
+from whalescale.bench import blast, measure
 
 PROTOCOL: Final = 1
 DEFAULT_PORT: Final = 5299
@@ -55,8 +58,7 @@ class Server:
         self._addresses = tuple(addresses)
         self._ports = itertools.cycle(IPERF_PORTS)
         self._iperf: subprocess.Popen[bytes] | None = None
-        if shutil.which("iperf3") is None:
-            raise BenchError("there is no `iperf3` on this machine", "`sudo apt install iperf3`")
+        self._sink: blast.Sink | None = None
         try:
             for address in self._addresses:
                 self._sockets.append(_listen(address, port))
@@ -71,7 +73,7 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        self._end_iperf()
+        self._end_load()
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
@@ -93,7 +95,7 @@ class Server:
                     said(f"{remote[0]} measures")
                     with connection:
                         self._client(connection)
-                    self._end_iperf()
+                    self._end_load()
                     said(f"{remote[0]} is gone")
                     served += 1
 
@@ -113,19 +115,26 @@ class Server:
             return _refused(f"not protocol {PROTOCOL}: use the same version of `ws` on both hosts")
         match request.get("do"):
             case "hello":
-                return {"ok": True, "version": __version__}
+                does = ["cost", "sink", *(["iperf"] if shutil.which("iperf3") else [])]
+                return {"ok": True, "version": __version__, "does": does}
             case "cost":
                 busy = measure.busy_seconds()
                 return {"ok": True, "busy_s": busy, "boot_id": measure.boot_id()}
             case "iperf":
                 return self._start_iperf(request.get("address"))
+            case "sink":
+                return self._start_sink(request.get("address"), request.get("size"))
+            case "counted":
+                return self._count()
         return _refused("unknown request")
 
     def _start_iperf(self, address: object) -> Table:
         """One iperf3 server for one run, in place of the last one."""
         if not isinstance(address, str) or address not in self._addresses:
             return _refused("not an address that is served here")
-        self._end_iperf()
+        if shutil.which("iperf3") is None:
+            return _refused("there is no `iperf3` on that machine")
+        self._end_load()
         port = self._next_port()
         if not port:
             return _refused("every port for iperf3 is taken")
@@ -142,12 +151,33 @@ class Server:
             time.sleep(0.01)
         return _refused("iperf3 does not start")
 
+    def _start_sink(self, address: object, size: object) -> Table:
+        if not isinstance(address, str) or address not in self._addresses:
+            return _refused("not an address that is served here")
+        if type(size) is not int or not len(blast.MARK) <= size <= blast.SIZE_MAX:
+            return _refused(f"not a size of {len(blast.MARK)} to {blast.SIZE_MAX} bytes")
+        self._end_load()
+        try:
+            self._sink = blast.Sink(address, size)
+        except OSError as e:
+            return _refused(f"cannot listen: {e.strerror or e}")
+        return {"ok": True, "port": self._sink.port}
+
+    def _count(self) -> Table:
+        if self._sink is None:
+            return _refused("nothing is being counted")
+        counted, self._sink = self._sink.finish(), None
+        return {"ok": True, **dataclasses.asdict(counted)}
+
     def _next_port(self) -> int:
         """The last one may have connections in TIME_WAIT."""
         tried = itertools.islice(self._ports, len(IPERF_PORTS))
         return next((port for port in tried if not is_listening(port)), 0)
 
-    def _end_iperf(self) -> None:
+    def _end_load(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
         if self._iperf is not None:
             self._iperf.terminate()
             self._iperf.wait()
@@ -199,7 +229,10 @@ class Remote:
         self._socket.settimeout(IDLE_S)
         self._stream = self._socket.makefile("rwb")
         try:
-            self.version = str(self.call("hello").get("version", ""))
+            hello = self.call("hello")
+            self.version = str(hello.get("version", ""))
+            does = hello.get("does", ["cost", "iperf"])  # what it was before it was told
+            self.does = frozenset(map(str, does)) if isinstance(does, list) else frozenset()
         except BaseException:
             self.close()
             raise
@@ -235,6 +268,22 @@ class Remote:
         if not isinstance(port, int):
             raise BenchError(f"{self._where} named no port")
         return port
+
+    def sink(self, address: str, size: int) -> int:
+        """The port of what counts datagrams of `size` bytes to `address`, until `counted`."""
+        port = self.call("sink", address=address, size=size).get("port")
+        if not isinstance(port, int):
+            raise BenchError(f"{self._where} named no port")
+        return port
+
+    def counted(self) -> blast.Counted:
+        answer = self.call("counted")
+        try:
+            return blast.Counted(
+                int(answer["datagrams"]), float(answer["seconds"]), int(answer["dropped"])
+            )
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise BenchError(f"{self._where} told no count") from None
 
     def cost(self) -> tuple[float, str]:
         """(busy CPU seconds since boot, boot ID) of the machine there."""

@@ -6,7 +6,7 @@ import contextlib
 import ipaddress
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -22,6 +22,13 @@ from whalescale.cli.common import (
     plain,
     print_json,
 )
+
+#: seconds of a sample, so that a whole run stays well under two minutes
+PEER_S: Final = 3.0
+BARE_S: Final = 1.5
+HERE_S: Final = 1.0
+#: what is measured over IPv6 outside as well
+IPV6_FIGURES: Final = ("ping", "tcp1", "udp64")
 
 if TYPE_CHECKING:
     from whalescale.bench.session import Row, Session
@@ -47,8 +54,18 @@ def bench(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP, of --serve.")] = 5299,
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How many.")] = 3,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1, max=60, help="How long each sample takes.")
-    ] = 3.0,
+        float | None,
+        typer.Option(
+            "--seconds",
+            min=1,
+            max=60,
+            help="How long each sample takes [3 to a PEER, 1.5 with --bare, 1 between two here].",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="FIGURE", help="Of the figures of --json, this one."),
+    ] = None,
     interface: Interface = None,
     json: Json = False,
 ) -> int:
@@ -57,13 +74,20 @@ def bench(
         raise CliError("--serve is one end, PEER and --bare are the other", "use one", USAGE)
     if listen and not serve:
         raise CliError("--listen belongs to --serve", "add --serve", USAGE)
+    from whalescale.bench.session import FIGURES
+
+    for name in only or ():
+        if name not in FIGURES:
+            raise CliError(f"there is no figure {name}", f"one of {', '.join(FIGURES)}", USAGE)
     if serve:
         return _serve(listen or _tunnel_addresses(interface_name(interface)), port)
     if host is None:
         if bare is not None:
             raise CliError("--bare belongs to a PEER", "name the peer", USAGE)
-        return _here(rounds, seconds, json)
-    return _measure(_address(host, interface), bare, port, rounds, seconds, json)
+        return _here(rounds, seconds or HERE_S, only or [], json)
+    ways = {"tunnel": _address(host, interface), **({"bare": bare} if bare else {})}
+    default = BARE_S if bare else PEER_S
+    return _measure(ways, port, rounds, seconds or default, only or [], json)
 
 
 def _tunnel_addresses(name: str) -> list[str]:
@@ -106,13 +130,42 @@ def _serve(addresses: list[str], port: int) -> int:
     return OK
 
 
-def _here(rounds: int, seconds: float, json: bool) -> int:
-    """Two namespaces; this command once more in each: --serve in one, PEER in the other."""
+def _here(rounds: int, seconds: float, only: list[str], json: bool) -> int:
+    """Two hosts as namespaces: all figures over IPv4 outside, then some over IPv6."""
+    from whalescale.bench import local
+    from whalescale.bench.session import FIGURES, make_row
+
+    words = ["--rounds", str(rounds), "--seconds", f"{seconds:g}"]
+    rows = _between(4, [*words, *_only(only)])
+    over_ipv6 = [name for name in FIGURES if name in IPV6_FIGURES and (not only or name in only)]
+    if over_ipv6:
+        lacks = local.lacks_ipv6()
+        more: list[Row] = (
+            [make_row(name) for name in over_ipv6]
+            if lacks
+            else _between(6, [*words, *_only(over_ipv6)])
+        )
+        for row in more:
+            row.name, row.title = f"{row.name}-ipv6", f"{row.title}, IPv6 outside"
+            row.skipped = row.skipped or lacks
+        rows += more
+    return _report(rows, dict.fromkeys(("tunnel", "bare"), ""), rounds, seconds, json)
+
+
+def _only(names: list[str]) -> list[str]:
+    return [word for name in names for word in ("--only", name)]
+
+
+def _between(family: int, words: list[str]) -> list[Row]:
+    """This command once more in each of two namespaces: --serve in one, PEER in the other."""
+    from json import loads
+
     from whalescale.bench import local
     from whalescale.bench.remote import BenchError
+    from whalescale.bench.session import Row
 
-    inside, outside = local.INSIDE["b"], local.OUTSIDE["b"]
-    with local.two_hosts() as (a, b):
+    inside, outside = local.INSIDE["b"], local.OUTSIDE[family]["b"]
+    with local.two_hosts(family=family) as (a, b):
         server = subprocess.Popen(
             b.command("bench", "--serve", "--listen", inside, "--listen", outside),
             stdin=subprocess.DEVNULL,
@@ -124,33 +177,41 @@ def _here(rounds: int, seconds: float, json: bool) -> int:
             assert server.stdout is not None
             if not server.stdout.readline().startswith(b"serving"):
                 raise BenchError("the other end does not start")
-            words = ["--rounds", str(rounds), "--seconds", f"{seconds:g}", *(["--json"] * json)]
+            # Its progress goes to our stderr.
             done = subprocess.run(
-                a.command("bench", inside, "--bare", outside, *words),
+                a.command("bench", inside, "--bare", outside, "--json", *words),
                 env=a.environment,
+                stdout=subprocess.PIPE,
                 check=False,
             )
         finally:
             local.end(server)
-    return done.returncode
+    try:
+        return [Row.from_json(table) for table in loads(done.stdout)["figures"]]
+    except (ValueError, KeyError, TypeError):
+        raise BenchError(f"the run over IPv{family} gave no figures") from None
 
 
 def _measure(
-    address: str, bare: str | None, port: int, rounds: int, seconds: float, json: bool
+    ways: dict[str, str], port: int, rounds: int, seconds: float, only: list[str], json: bool
 ) -> int:
     from whalescale.bench.remote import Remote
     from whalescale.bench.session import Session
 
-    ways = {"tunnel": address, **({"bare": bare} if bare else {})}
-    with Remote(address, port) as remote:
-        session = Session(remote, ways, rounds, seconds)
+    with Remote(ways["tunnel"], port) as remote:
+        session = Session(remote, ways, rounds, seconds, only)
         _watch(session)
-    failed = any(row.errors for row in session.rows)
+    return _report(session.rows, ways, rounds, seconds, json)
+
+
+def _report(rows: list[Row], ways: dict[str, str], rounds: int, seconds: float, json: bool) -> int:
+    from whalescale.bench.session import document
+
     if json:
-        print_json(session.as_json())
+        print_json(document(rows, rounds, seconds))
     else:
-        _show(session, ways)
-    return FAILED if failed else OK
+        _show(rows, ways)
+    return FAILED if any(row.errors for row in rows) else OK
 
 
 def _watch(session: Session) -> None:
@@ -167,26 +228,30 @@ def _watch(session: Session) -> None:
         session.run(lambda text: progress.update(task, description=text))
 
 
-def _show(session: Session, ways: dict[str, str]) -> None:
+def _show(rows: list[Row], ways: dict[str, str]) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for way, address in ways.items():
-        table.add_column(f"{way} ({address})", justify="right")
+        table.add_column(f"{way} ({address})" if address else way, justify="right")
     if "bare" in ways:
         table.add_column("tunnel / bare", justify="right")
-    for row in session.rows:
+    for row in rows:
         cells = [_cell(row, way) for way in ways]
         if "bare" in ways:
             cells.append("-" if row.ratio is None else f"{row.ratio:.2f}x")
         table.add_row(row.title, *cells)
     console().print(table)
-    for row in session.rows:
-        for way, error in row.errors.items():
-            print(f"{row.title}, {way}: {plain(error)}")
+    for row in rows:
+        if row.skipped:
+            print(f"{row.title}: skipped, {plain(row.skipped)}")
+        for way, text in [*row.errors.items(), *row.notes.items()]:
+            print(f"{row.title}, {way}: {plain(text)}")
 
 
 def _cell(row: Row, way: str) -> str:
     value = row.median(way)
-    return "failed" if value is None else f"{value:,.{row.digits}f} {row.unit}"
+    if value is None:
+        return "skipped" if row.skipped else "failed"
+    return f"{value:,.{row.digits}f} {row.unit}"

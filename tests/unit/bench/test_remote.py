@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from whalescale.bench import measure, remote
+from whalescale.bench import blast, measure, remote
 from whalescale.bench.remote import BenchError, Remote, Server, is_listening
-from whalescale.bench.session import Session
+from whalescale.bench.session import FIGURES, Row, Session, make_row
 
 LOCAL = "127.0.0.1"
 
@@ -131,6 +134,92 @@ def test_a_way_that_fails_is_an_error_not_a_figure(server: Server) -> None:
     assert row.median("tunnel") is None
     assert "not an address that is served" in row.errors["tunnel"]
     assert session._cpu.median("tunnel") is None
+
+
+def test_small_packets_are_counted(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        port = near.sink(LOCAL, 64)
+        sent = blast.send(LOCAL, port, 64, 1e-9)
+        assert near.counted().datagrams == sent.datagrams > 0
+        with pytest.raises(BenchError, match="nothing is being counted"):
+            near.counted()
+        near.sink(LOCAL, 64)
+        near.iperf(LOCAL)
+        with pytest.raises(BenchError, match="nothing is being counted"):
+            near.counted()
+
+
+@pytest.mark.parametrize(
+    ("address", "size"),
+    [("192.0.2.1", 64), (None, 64), (LOCAL, 7), (LOCAL, 1473), (LOCAL, "64"), (LOCAL, True)],
+)
+def test_only_served_sinks(server: Server, address: object, size: object) -> None:
+    with Remote(LOCAL, server.port) as near, pytest.raises(BenchError, match="not a"):
+        near.call("sink", address=address, size=size)
+
+
+def test_a_sink_ends_with_its_client(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        port = near.sink(LOCAL, 64)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
+            sock.bind((LOCAL, port))
+            return
+        time.sleep(0.05)
+    pytest.fail("the sink is still there")
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
+    real = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name in programs else real(name))
+
+
+def test_what_cannot_run_is_skipped_with_a_reason(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "iperf3", "ping")
+    with Remote(LOCAL, server.port) as near:
+        assert "iperf" not in near.does
+        session = Session(near, {"tunnel": LOCAL}, 1, 1.0)
+        doing: list[str] = []
+        session.run(doing.append)
+        with pytest.raises(BenchError, match="no `iperf3` on that machine"):
+            near.iperf(LOCAL)
+    table = {f["name"]: f for f in session.as_json()["figures"]}
+    assert set(table) == set(FIGURES)
+    for name, figure in table.items():
+        if name != "udp64":
+            assert "on this machine" in figure["skipped"]
+            assert "tunnel" not in figure
+    assert table["udp64"]["skipped"] == ""
+    assert table["udp64"]["tunnel"]["median"] > 0
+    assert len(doing) == 1
+    assert session.estimate < 2
+
+
+def test_what_the_other_end_lacks(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        near.does = frozenset({"cost"})
+        rows = {row.name: row for row in Session(near, {"tunnel": LOCAL}, 1, 1.0).rows}
+    assert "on the other machine" in rows["tcp16"].skipped
+    assert "older" in rows["udp64"].skipped
+    assert rows["ping"].skipped == ""
+
+
+def test_only_some_figures(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        session = Session(near, {"tunnel": LOCAL}, 1, 1.0, only=["cpu", "ping"])
+        session.run(lambda _: None)
+    assert [row.name for row in session.rows] == ["ping", "cpu"]
+    assert all(row.median("tunnel") for row in session.rows), "the CPU figure has its run"
+
+
+def test_a_row_survives_json() -> None:
+    row = make_row("udp64")
+    row.values = {"tunnel": [1.0, None], "bare": [2.0, 3.0]}
+    row.errors, row.notes = {"tunnel": "once"}, {"bare": "the generator is the limit"}
+    assert Row.from_json(json.loads(json.dumps(row.as_json()))) == row
 
 
 def test_protocol_is_small() -> None:

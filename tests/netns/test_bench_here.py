@@ -1,0 +1,32 @@
+"""`ws bench` by itself, whole: two namespaces, both families, and nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.netns
+
+
+def test_a_short_run() -> None:
+    if os.geteuid() != 0 or shutil.which("iperf3") is None:
+        pytest.skip("needs root and iperf3")
+    words = [word for name in ("ping", "tcp16", "udp64") for word in ("--only", name)]
+    command = [sys.executable, "-m", "whalescale.cli", "bench", "--rounds", "1", "--json", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    found = {figure["name"]: figure for figure in json.loads(out)["figures"]}
+    assert list(found) == ["ping", "tcp16", "udp64", "ping-ipv6", "udp64-ipv6"]
+    for figure in found.values():
+        if not figure["skipped"]:
+            assert figure["tunnel"]["median"] > 0
+            assert figure["bare"]["median"] > 0
+    assert found["tcp16"]["ratio"] < 1.5
+    left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    assert f"wsbench{process.pid}" not in left
