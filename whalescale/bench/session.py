@@ -29,7 +29,7 @@ FIGURES: Final = {
     "tcp4": "4 TCP flows",
     "tcp16": "16 TCP flows",
     "bidir": "TCP both ways at once",
-    "udp": f"UDP, {UDP_PAYLOAD:,} bytes",
+    "udp": f"UDP, {UDP_PAYLOAD:,} bytes, sent singly (iperf3)",
     "udp64": f"UDP, {SMALL_PAYLOAD} bytes, sent in runs",
     "cpu": "CPU of both machines, one TCP flow",
 }
