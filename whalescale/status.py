@@ -58,7 +58,11 @@ class Counters(Struct, frozen=True, kw_only=True):
     keepalives_tx: int = 0
     keepalives_rx: int = 0
     control_rx: int = 0
-    #: came to another worker than the session's own
+    #: runs of datagrams as the kernel gives them; one handed to its owner counts again
+    rx_batches: int = 0
+    #: packets or super-packets from the TUN device
+    tun_reads: int = 0
+    #: of these, came to another worker than the session's own
     foreign_rx: int = 0
     foreign_tx: int = 0
     drops: dict[str, int] = {}

@@ -139,6 +139,16 @@ def rss_bytes(pid: int) -> int:
         raise MeasureError(f"process {pid} is gone") from None
 
 
+def process_seconds(pid: int) -> float:
+    """CPU seconds of a process, all its threads, user and system. MeasureError: it is gone."""
+    try:
+        # proc(5): after the name, which may have anything in it, utime and stime are 12th and 13th.
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / TICKS_PER_S
+    except (OSError, IndexError, ValueError):
+        raise MeasureError(f"process {pid} is gone") from None
+
+
 def boot_id() -> str:
     """The same on two ends that are one machine, whose CPU time is then counted once."""
     try:

@@ -110,6 +110,8 @@ def _counters(s: Subject) -> dict[str, Any]:
         "keepalives_tx",
         "keepalives_rx",
         "control_rx",
+        "rx_batches",
+        "tun_reads",
         "foreign_rx",
         "foreign_tx",
     )

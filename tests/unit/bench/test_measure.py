@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import pytest
@@ -119,6 +120,12 @@ def test_rss_of_this_process_and_of_none() -> None:
     assert 1e6 < measure.rss_bytes(os.getpid()) < 1e10
     with pytest.raises(MeasureError, match="gone"):
         measure.rss_bytes(2**22 + 1)
+
+
+def test_cpu_time_of_this_process_and_of_none() -> None:
+    assert measure.process_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=0.1)
+    with pytest.raises(MeasureError, match="gone"):
+        measure.process_seconds(2**22 + 1)
 
 
 def test_ratio_is_of_each_round() -> None:
