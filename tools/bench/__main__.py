@@ -27,10 +27,9 @@ from rich.console import Console
 
 from tools.bench import command, machine, report
 from tools.bench import compare as comparison
-from tools.bench.contestants import MAIN, VARIANTS
 from tools.bench.model import Options, Run, Scenario
 from tools.bench.runner import Runner, stamp
-from tools.bench.scenarios import SCENARIOS, named
+from tools.bench.scenarios import CONTESTANTS, SCENARIOS, named
 from tools.peers import ROOT
 
 FOLDER = ROOT / "build/bench"
@@ -46,7 +45,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
         seconds="of each sample [5]",
     )
     line.run.add_argument("--contestant", action="append", default=[], metavar="NAME",
-                          choices=[*MAIN, *VARIANTS],
+                          choices=CONTESTANTS,
                           help="only these; may be repeated")  # fmt: skip
     compare = line.commands.add_parser(
         "compare", help="two runs as ratios; 1 if the new one is worse"
@@ -186,7 +185,7 @@ def _carry_out(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.command == "list":
         for scenario in SCENARIOS:
             console.print(f"{scenario.name:<16} {scenario.title}")
-        console.print(f"\ncontestants: {', '.join((*MAIN, *VARIANTS))}")
+        console.print(f"\ncontestants: {', '.join(CONTESTANTS)}")
         return 0
     return measure(arguments, console)
 

@@ -66,6 +66,8 @@ def ratios(run: Run) -> dict[Key, tuple[str, float]]:
     """(what against, ratio) of everything of ours that a run has."""
     found: dict[Key, tuple[str, float]] = {}
     for scenario in SCENARIOS:
+        if scenario.by_metric:
+            continue  # shares: neither more nor less is better
         results = run.results.get(scenario.name, {})
         wanted = {scenario.plotted or scenario.metrics[0]} | (
             {"cpu_s_per_gb"} & set(scenario.metrics)

@@ -47,6 +47,8 @@ _SETTINGS = (
     "bpf=false",
 )
 VARIANTS = tuple(f"{WS}:{setting}" for setting in _SETTINGS)
+#: of the distance to the limit
+SUM = "sum"
 LABELS = {
     BARE: "no tunnel",
     OLD: "wireguard-go, Debian's",
@@ -55,6 +57,16 @@ LABELS = {
     FROM_WS: "whalescale -> wireguard-go",
     TO_WS: "wireguard-go -> whalescale",
     f"{WS}:{','.join(f'{o}=false' for o in OFFLOADS)}": "whalescale, no offloads",
+    # of tools/bench/limit.py
+    "aead-seal": "AEAD alone: seal",
+    "aead-open": "AEAD alone: open",
+    "tun-read": "copy alone: read from the TUN device",
+    "udp-send": "copy alone: send to the UDP socket",
+    "udp-receive": "copy alone: receive from the UDP socket",
+    "tun-write": "copy alone: write to the TUN device",
+    "slice": "slicing alone",
+    "merge": "merging alone",
+    SUM: "no tunnel and every part: the limit",
 }
 PORT = 51820
 

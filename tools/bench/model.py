@@ -82,6 +82,8 @@ class Scenario:
     estimate: Callable[[Options], float] = lambda o: o.seconds + 1.5
     #: metric that the plot shows
     plotted: str = ""
+    #: a row for each metric and a column for each contestant, instead of the other way round
+    by_metric: bool = False
 
 
 Named = TypeVar("Named", bound=Titled)

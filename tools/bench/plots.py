@@ -66,7 +66,42 @@ def _save(axes: Axes, path: Path) -> Path:
     return save(axes.get_figure(), path)  # type: ignore[arg-type]
 
 
+def _metrics(run: Run, scenario: Scenario, path: Path) -> Path | None:
+    """A bar for each metric of the plotted one's unit, beside those of the other contestants."""
+    unit = METRICS[scenario.plotted].unit
+    keys = [key for key in scenario.metrics if METRICS[key].unit == unit]
+    there = [
+        (name, series)
+        for name, series in run.results[scenario.name].items()
+        if series.median(scenario.plotted) is not None
+    ]
+    if not there:
+        return None
+    axes = _axes(len(keys) * len(there))
+    height = 0.8 / len(there)
+    for n, (name, series) in enumerate(there):
+        for row, key in enumerate(keys):
+            middle = series.median(key) or 0.0
+            values = [v for v in series.of(key) if v is not None] or [middle]
+            reach = [[middle - min(values)], [max(values) - middle]]
+            y = row - 0.4 + (n + 0.5) * height
+            colour = OURS if n == 0 else OTHERS
+            axes.barh(y, middle, color=colour, xerr=reach, ecolor="#444444", capsize=3,
+                      height=0.9 * height, label=label(name) if row == 0 else None)  # fmt: skip
+            _write(axes, f"{middle:,.{METRICS[key].digits}f}", max(values), y)
+    axes.set_yticks(range(len(keys)), [METRICS[key].title for key in keys])
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xlabel(f"{unit}; whiskers: all rounds")
+    axes.set_title(scenario.title, loc="left")
+    if len(there) > 1:
+        axes.legend(loc="lower right", frameon=False, fontsize="small")
+    return _save(axes, path)
+
+
 def _scenario(run: Run, scenario: Scenario, path: Path) -> Path | None:
+    if scenario.by_metric:
+        return _metrics(run, scenario, path)
     key = scenario.plotted or scenario.metrics[0]
     metric = METRICS[key]
     rows: list[tuple[str, Series, float]] = []

@@ -82,12 +82,37 @@ class Screen(Turning):
         self.console.print(scenario_table(scenario, results))
 
 
+def heading(metric: str) -> str:
+    """ "throughput (Gbit/s)"."""
+    m = METRICS[metric]
+    return f"{m.title}{f' ({m.unit})' if m.unit else ''}"
+
+
+def _metrics_table(scenario: Scenario, results: dict[str, Series]) -> Table:
+    """A row for each metric; what did not come about is its column's remark."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    remarks = []
+    for name, series in results.items():
+        table.add_column(label(name), justify="right")
+        if series.skipped or series.error:
+            remarks.append(f"{label(name)}: {cell(series, scenario.metrics[0])}")
+    for metric in scenario.metrics:
+        values = (number(s.median(metric), METRICS[metric].digits) for s in results.values())
+        table.add_row(heading(metric), *values)
+    if remarks:
+        table.caption = Text("\n".join(remarks))
+        table.caption_justify = "left"
+    return table
+
+
 def scenario_table(scenario: Scenario, results: dict[str, Series]) -> Table:
+    if scenario.by_metric:
+        return _metrics_table(scenario, results)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for key in scenario.metrics:
-        m = METRICS[key]
-        table.add_column(f"{m.title}{f' ({m.unit})' if m.unit else ''}", justify="right")
+        table.add_column(heading(key), justify="right")
     table.add_column("rounds", justify="right")
     remarks: list[str] = []
     for name, series in results.items():
@@ -167,9 +192,24 @@ def markdown(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _metrics_markdown(scenario: Scenario, results: dict[str, Series]) -> list[str]:
+    """A row for each metric, a column for each contestant that has figures."""
+    there = {n: s for n, s in results.items() if not (s.skipped or s.error)}
+    lines = []
+    if there:
+        lines = [table_row(("", *map(label, there))), "|---" + "|--:" * len(there) + "|"]
+        for metric in scenario.metrics:
+            cells = (cell(series, metric) for series in there.values())
+            lines.append(table_row((heading(metric), *cells)))
+        lines.append("")
+    missing = (n for n in results if n not in there)
+    return lines + [f"- {label(n)}: {cell(results[n], scenario.metrics[0])}" for n in missing]
+
+
 def _scenario_markdown(scenario: Scenario, results: dict[str, Series]) -> list[str]:
-    units = [METRICS[m] for m in scenario.metrics]
-    heads = [f"{m.title}{f' ({m.unit})' if m.unit else ''}" for m in units]
+    if scenario.by_metric:
+        return _metrics_markdown(scenario, results)
+    heads = [heading(m) for m in scenario.metrics]
     first = next(iter(results), "")
     against = next(c for c in (NEW, WS, first) if c in results)
     plotted = scenario.plotted or scenario.metrics[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.bench import crowds, load
+from tools.bench import crowds, limit, load, profiles, steer
 from tools.bench.contestants import MAIN, VARIANTS, Pair
 from tools.bench.model import Options, Scenario, Values, by_name
 from tools.bench.targets import BARE, NEW, OLD, WS
@@ -73,6 +73,19 @@ SCENARIOS = (
              plotted="pps"),
     Scenario("variants-quic", "QUIC-like UDP, part by part", (WS, *VARIANTS), _UDP, _quic,
              plotted="gbps"),
+    Scenario("steer", f"TCP from {steer.PEERS} peers at once: steering against hashing",
+             steer.CONTESTANTS, steer.METRICS, measure_alone=steer.flows,
+             estimate=lambda o: o.seconds + 10, plotted="agent_s_per_gb"),
+    Scenario("limit", "the distance to the limit: one packet, part by part", limit.CONTESTANTS,
+             limit.METRICS, measure_alone=limit.measure,
+             # three rows of eleven have a flow
+             estimate=lambda o: 1 + 3 * (o.seconds + 6) / 11, plotted="ns_per_packet"),
+    Scenario("profile-sender", "where the sending agent's CPU time goes, one TCP flow", (WS,),
+             profiles.METRICS, profiles.sender, estimate=lambda o: o.seconds + 4,
+             plotted="share_aead", by_metric=True),
+    Scenario("profile-receiver", "where the receiving agent's CPU time goes, one TCP flow", (WS,),
+             profiles.METRICS, profiles.receiver, estimate=lambda o: o.seconds + 4,
+             plotted="share_aead", by_metric=True),
     Scenario("flood-junk", "a TCP flow under 200k/s of junk", (*_BPF, WS, NEW),
              ("cost_percent", "cost_raw_percent", "flood_pps", "gbps"),
              crowds.flood_junk, estimate=lambda o: 3 * o.seconds + 8,
@@ -91,6 +104,9 @@ SCENARIOS = (
              ("rss_mb", "rss_idle_mb", "gbps"), measure_alone=load.memory_after_load, rounds=1,
              estimate=lambda o: o.of(64, 14), plotted="rss_mb"),
 )  # fmt: skip
+
+#: of any of them
+CONTESTANTS = tuple(dict.fromkeys(c for s in SCENARIOS for c in s.contestants))
 
 
 def named(name: str) -> list[Scenario]:

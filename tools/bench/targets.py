@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tools.bench.groups import EVERY
 from tools.bench.model import Metric, Target
 
 _METRICS = (
@@ -21,6 +22,13 @@ _METRICS = (
     Metric("storm_driver_cpu_s", "CPU of the load driver itself", "s", "less", 2),
     Metric("cost_percent", "cost of the flood to the flow", "%", "less", 1),
     Metric("cost_raw_percent", "the same, the generator's CPU included", "%", "less", 1),
+    Metric("agent_s_per_gb", "CPU of this agent", "s/GB", "less"),
+    Metric("foreign_rx_percent", "runs of datagrams that came to a foreign worker", "%", "less", 1),
+    Metric("foreign_tx_percent", "packets read by a foreign worker", "%", "less", 1),
+    Metric("ns_per_packet", "a packet of 1,420 bytes", "ns", "less", 0),
+    Metric("s_per_gb", "the same as CPU time", "s/GB", "less", 3),
+    *(Metric(f"share_{g.key}", g.title, "%", "less", 1) for g in EVERY),
+    Metric("perf_samples", "samples", "", "more", 0),
     Metric("flood_pps", "forged datagrams sent", "/s", "more", 0),
 )
 METRICS = {m.key: m for m in _METRICS}
