@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def _values(ns: float) -> Values:
 
 def _whole(name: str, options: Options) -> float:
     with Pair(name) as pair:
+        # Offers and first probes are Python's work, and no packet's.
+        time.sleep(options.of(2.0, 0.5))
         carried = load.tcp(pair, Load(options.seconds))
     return carried["cpu_s_per_gb"] * PAYLOAD_BYTES
 

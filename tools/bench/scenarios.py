@@ -79,7 +79,7 @@ SCENARIOS = (
     Scenario("limit", "the distance to the limit: one packet, part by part", limit.CONTESTANTS,
              limit.METRICS, measure_alone=limit.measure,
              # three rows of eleven have a flow
-             estimate=lambda o: 1 + 3 * (o.seconds + 6) / 11, plotted="ns_per_packet"),
+             estimate=lambda o: 1 + 3 * (o.seconds + 8) / 11, plotted="ns_per_packet"),
     Scenario("profile-sender", "where the sending agent's CPU time goes, one TCP flow", (WS,),
              profiles.METRICS, profiles.sender, estimate=lambda o: o.seconds + 4,
              plotted="share_aead", by_metric=True),

@@ -91,6 +91,7 @@ def benches(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         yield name
 
     seconds = {BARE: 0.5, WS: 2.0}
+    monkeypatch.setattr(limit.time, "sleep", lambda _: None)
     monkeypatch.setattr(limit, "run", run)
     monkeypatch.setattr(limit, "_built", Path)
     monkeypatch.setattr(limit, "Pair", pair)
