@@ -18,24 +18,33 @@ static bool any_address(const struct ws_addr *addr)
 	return memcmp(addr->ip, zero, sizeof(zero)) == 0;
 }
 
-static int find_socket(const struct ws_worker *worker, const struct ws_addr *local)
+/* For this address, best one that is bound to the interface, then one that is bound to none. */
+static int find_socket(const struct ws_worker *worker, const struct ws_addr *local,
+		       uint32_t ifindex)
 {
-	int wildcard = -1;
+	int best = -1, best_fit = -1;
 
 	for (int i = 0; i < WS_MAX_SOCKETS; i++) {
 		const struct ws_socket *socket = &worker->sockets[i];
+		int fit;
 
 		if (socket->fd < 0 || socket->local.family != local->family)
 			continue;
 		if (local->port && socket->local.port != local->port)
 			continue;
 		if (socket->wildcard)
-			wildcard = i;
+			fit = 0;
 		else if (!any_address(local) && !memcmp(socket->local.ip, local->ip, 16) &&
 			 (!local->scope_id || socket->local.scope_id == local->scope_id))
-			return i;
+			fit = socket->ifindex == ifindex ? 3 : !socket->ifindex ? 2 : 1;
+		else
+			continue;
+		if (fit > best_fit) {
+			best = i;
+			best_fit = fit;
+		}
 	}
-	return wildcard;
+	return best;
 }
 
 void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const struct ws_addr *remote,
@@ -50,7 +59,7 @@ void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const stru
 		return;
 	ws_addr_to_sockaddr(remote, &way->remote, &way->remote_bytes);
 	if (local->family == remote->family)
-		way->socket = find_socket(worker, local);
+		way->socket = find_socket(worker, local, ifindex);
 }
 
 /* remote.family 0 forgets the endpoint. */

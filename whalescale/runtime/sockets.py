@@ -1,4 +1,10 @@
-"""The engine's UDP sockets: a wildcard per family, and one per local address beside it."""
+"""The engine's UDP sockets: a wildcard per family, and one per local address beside it.
+
+A path leaves by the interface of its local address. For IPv4 naming the interface with each
+datagram does it. For IPv6 the kernel takes that for a wish where the source address is given: only
+a socket that is bound to the interface is sure. So where several interfaces have IPv6, each address
+gets such a one too; what is no path's goes on as the routing table says.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +21,7 @@ log = logging.getLogger(__name__)
 
 #: the engine holds 64 sockets; a host with more addresses uses the wildcards for the rest
 MAX_ADDRESSES: Final = 48
+MAX_BOUND: Final = 14  # ... and those beside them that are bound to an interface
 
 
 class Sockets:
@@ -23,7 +30,8 @@ class Sockets:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._wildcards: list[int] = []
-        self._single: dict[LocalAddress, int] = {}
+        #: by address and the interface that it is bound to, 0: none
+        self._single: dict[tuple[LocalAddress, int], int] = {}
         self._wanted: tuple[LocalAddress, ...] = ()
         self.port = 0
         #: called after the port changed
@@ -68,19 +76,20 @@ class Sockets:
                 len(self._wanted),
                 MAX_ADDRESSES,
             )
-        for address in [a for a in self._single if a not in wanted]:
-            number = self._single.pop(address)
+        keys = [(a, a.ifindex if a.link_local else 0) for a in wanted] + _bound(wanted)
+        for key in [k for k in self._single if k not in keys]:
+            number = self._single.pop(key)
             try:
                 self._engine.close_socket(number)
             except OSError as e:
-                log.warning("socket of %s: %s", address.ip, e)
-        for address in wanted:
-            if address in self._single:
+                log.warning("socket of %s: %s", key[0].ip, e)
+        for address, interface in keys:
+            if (address, interface) in self._single:
                 continue
             zone = address.ifindex if address.link_local else 0
             try:
-                self._single[address], _ = self._engine.open_socket(
-                    Addr(address.ip, self.port, zone), zone
+                self._single[address, interface], _ = self._engine.open_socket(
+                    Addr(address.ip, self.port, zone), interface
                 )
             except OSError as e:
                 # The address may be gone again, or still tentative: the wildcard serves it.
@@ -89,7 +98,13 @@ class Sockets:
     @property
     def addresses(self) -> list[str]:
         """Local addresses that have a socket of their own."""
-        return [a.ip for a in self._single]
+        return [a.ip for a in dict.fromkeys(address for address, _ in self._single)]
+
+
+def _bound(addresses: Sequence[LocalAddress]) -> list[tuple[LocalAddress, int]]:
+    """Those that get a socket bound to their interface beside the one that is not."""
+    found = [(a, a.ifindex) for a in addresses if ":" in a.ip and not a.link_local]
+    return found[:MAX_BOUND] if len({interface for _, interface in found}) > 1 else []
 
 
 def explain_port(port: int, error: OSError) -> AgentError:

@@ -55,6 +55,33 @@ def test_a_socket_per_address_comes_and_goes() -> None:
     engine.close()
 
 
+def test_ipv6_on_several_interfaces_has_sockets_bound_to_them() -> None:
+    engine = FakeEngine()
+    sockets = Sockets(engine.as_engine())
+    sockets.open(0)
+    one, other = LocalAddress("2001:db8::1", 2, False), LocalAddress("2001:db8:1::1", 3, False)
+    rest = [LocalAddress("192.0.2.1", 4, False), LocalAddress("fe80::1", 2, True)]
+    sockets.follow([one, *rest])
+    assert sorted(at for _, at in engine.sockets.values()) == [0, 0, 0, 0, 2]
+    sockets.follow([one, other, *rest])
+    assert set(sockets.addresses) == {one.ip, other.ip, *(a.ip for a in rest)}
+    by_address = [(a.ip, at) for a, at in list(engine.sockets.values())[2:]]
+    assert sorted(by_address) == [
+        ("192.0.2.1", 0),
+        ("2001:db8:1::1", 0),
+        ("2001:db8:1::1", 3),
+        ("2001:db8::1", 0),
+        ("2001:db8::1", 2),
+        ("fe80::1", 2),
+    ]
+    sockets.follow([other, *rest])
+    assert sorted(at for _, at in engine.sockets.values()) == [0, 0, 0, 0, 2]
+    many = [LocalAddress(f"2001:db8::{n}", 2 + n % 2, False) for n in range(MAX_ADDRESSES + 5)]
+    sockets.follow(many)
+    assert len(engine.sockets) == 64
+    engine.close()
+
+
 def test_without_ipv6_there_is_one_wildcard() -> None:
     engine = FakeEngine()
     engine.no_ipv6 = True
