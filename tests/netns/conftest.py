@@ -10,6 +10,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -75,3 +76,30 @@ def two(lab: Lab) -> Two:
     pair = make_two(lab)
     pair.start()
     return pair
+
+
+def multipath(end: Whalescale) -> dict[str, Any]:
+    """What `ws status --json` says of the only peer's paths."""
+    status: dict[str, Any] = end.status()
+    found = status["peers"][0].get("multipath")
+    return found or {"paths": [], "scheduling": False}
+
+
+def used(end: Whalescale) -> list[dict[str, Any]]:
+    return [p for p in multipath(end)["paths"] if p["usable"]]
+
+
+def make_router(host: Host) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+
+
+def route(host: Host, to: str, link: Link, by: Host, family: int = 4, metric: int = 1) -> None:
+    """`to` ("default" or a network) goes by the router `by` on the link."""
+    via = f"via {link.address(by, family)} dev {link.device(host)} metric {metric}"
+    host.ip(f"-{family} route add {to} {via}")
+
+
+def sent_bytes(host: Host, device: str) -> int:
+    """What left by the device, Ethernet headers included."""
+    (row,) = host.ip_json(f"-s link show dev {device}")
+    return int(row["stats64"]["tx"]["bytes"])

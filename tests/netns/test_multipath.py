@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.conftest import Two, make_end
+from tests.netns.conftest import Two, make_end, multipath, used
 from tools.netlab import Lab, Shape, wait_until
 from tools.peers import Whalescale, http_url
 from tools.twohosts import two_hosts
@@ -50,16 +50,6 @@ class Pair:
     def close(self) -> None:
         self.a.close()
         self.b.close()
-
-
-def multipath(end: Whalescale) -> dict[str, Any]:
-    status: dict[str, Any] = end.status()
-    found = status["peers"][0].get("multipath")
-    return found or {"paths": [], "scheduling": False}
-
-
-def used(end: Whalescale) -> list[dict[str, Any]]:
-    return [p for p in multipath(end)["paths"] if p["usable"]]
 
 
 def carried(end: Whalescale) -> dict[str, int]:
