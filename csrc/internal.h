@@ -403,6 +403,8 @@ struct ws_multipath *ws_paths_core(const struct ws_paths *paths);
 /* Whether data goes over the paths, and not to the peer's endpoint. */
 bool ws_paths_scheduled(const struct ws_paths *paths);
 struct ws_way *ws_paths_way(struct ws_peer *peer, uint32_t path);
+/* So many packets were given to the peer's paths; wakes them. */
+void ws_paths_queued(struct ws_worker *worker, struct ws_peer *peer, uint32_t packets);
 /* The peer's paths have something to do, at the latest at the end of the turn. */
 void ws_paths_wake(struct ws_worker *worker, struct ws_peer *peer);
 /* An authenticated datagram came in under the peer's path number. */

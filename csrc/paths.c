@@ -20,6 +20,10 @@
 #define GATHER_WINDOW_NS (WS_SECOND_NS / 100)
 #define GATHER_PACKETS 50
 #define GATHER_MOST 4 /* receives of a turn, or TUN reads: more are no trickle */
+/* Python looks for busy peers four times a second, which is long for the start of a flow: it is
+ * told. A ping or two after a pause are none. */
+#define PAUSE_NS (WS_SECOND_NS / 4)
+#define BUSY_PACKETS 4
 
 struct ws_paths {
 	struct ws_peer *peer;
@@ -32,6 +36,8 @@ struct ws_paths {
 	bool active;
 	bool scheduled;
 	bool sent; /* since ws_sent was told */
+	uint64_t queued_ns; /* the last packet to send */
+	uint32_t queued; /* since the last pause; no further than it takes to be told */
 	uint64_t counted_ns; /* packets received in order are counted since then */
 	uint32_t counted;
 	bool busy; /* so many came that they are worth gathering */
@@ -208,6 +214,21 @@ void ws_paths_wake(struct ws_worker *worker, struct ws_peer *peer)
 	paths->active = true;
 	paths->next = worker->active;
 	worker->active = paths;
+}
+
+void ws_paths_queued(struct ws_worker *worker, struct ws_peer *peer, uint32_t packets)
+{
+	struct ws_paths *paths = peer->paths;
+
+	ws_paths_wake(worker, peer);
+	if (worker->now_ns - paths->queued_ns > PAUSE_NS)
+		paths->queued = 0;
+	paths->queued_ns = worker->now_ns;
+	if (paths->queued >= BUSY_PACKETS)
+		return;
+	paths->queued += packets;
+	if (paths->queued >= BUSY_PACKETS)
+		upcall(paths, WS_UP_BUSY, 0, NULL);
 }
 
 void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,

@@ -271,7 +271,7 @@ static void schedule(struct ws_worker *worker, struct ws_peer *peer,
 	}
 	ws_add(peer->stats.tx_packets, k);
 	ws_add(worker->stats.tx_packets, k);
-	ws_paths_wake(worker, peer);
+	ws_paths_queued(worker, peer, k);
 }
 
 void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)

@@ -85,7 +85,8 @@ enum ws_upcall_type {
 	WS_UP_FATAL = 6, /* reason: an errno; the TUN device or a socket is gone */
 	/* path: the peer's number of it; remote, local: it came from elsewhere than before */
 	WS_UP_PATH_MOVED = 7,
-	WS_UP_PATH_SILENT = 8 /* path: ours; in flight for longer than rescue_us */
+	WS_UP_PATH_SILENT = 8, /* path: ours; in flight for longer than rescue_us */
+	WS_UP_BUSY = 9 /* packets for several paths after a pause: sample them from now on */
 };
 
 /* One message up to Python. `peer` is -1 where none is known. */

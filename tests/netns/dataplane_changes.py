@@ -34,6 +34,7 @@ from tests.netns.dataplane_traffic import (
     transfer,
     udp_pair,
 )
+from whalescale.dataplane.multipath import Path, Paths
 
 MIB = 1 << 20
 
@@ -501,5 +502,39 @@ def source_address_gone(hosts: Hosts, options: Options) -> None:
     wait_for("b to follow", lambda: b.engine.peer_stats(0).endpoint == a.outside())
     if a.engine.send(b"x", Addr("203.0.113.1", 1), None):
         raise AssertionError("sent to where there is no route")
+    a.close()
+    b.close()
+
+
+def busy_peer(hosts: Hosts, options: Options) -> None:
+    """Packets for several paths after a pause are told at once, a packet now and then is not."""
+    a, b = two_nodes(hosts, options)
+    tunnel = Tunnel(a, b)
+    paths = Paths(a.engine)
+    paths.prepare(tunnel.a.peer, a.engine.mtu, reset=True)
+    both = [Path(number, None, b.outside(), 0, True) for number in (0, 1)]
+    paths.set_paths(tunnel.a.peer, both, schedule=True)
+    sender, receiver = udp_pair(tunnel, 4)
+    a.upcalls()
+    told: Counter[UpcallType] = Counter()
+
+    def send(packets: int) -> None:
+        before = a.total("tx_packets")
+        for _ in range(packets):
+            sender.send(bytes(1000))
+        wait_for("the packets to be queued", lambda: a.total("tx_packets") == before + packets)
+        told.update(up.type for up in a.upcalls())
+
+    for _ in range(5):
+        time.sleep(0.3)  # longer than a pause is
+        send(1)
+    if told[UpcallType.BUSY]:
+        raise AssertionError("single packets made the peer busy")
+    for burst in range(2):
+        time.sleep(0.3)
+        send(20)
+        if told[UpcallType.BUSY] <= burst:
+            raise AssertionError(f"burst {burst} was not told: {told}")
+    receiver.close()
     a.close()
     b.close()

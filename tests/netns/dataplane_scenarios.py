@@ -335,7 +335,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {
         *(changes.rotation, changes.peers_come_and_go, changes.sockets_come_and_go),
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.close_under_load),
-        *(changes.busy_poll, changes.source_address_gone),
+        *(changes.busy_poll, changes.source_address_gone, changes.busy_peer),
     )
 }
 

@@ -101,3 +101,7 @@ def test_busy_polling_under_sanitizers(lab: Lab, backend: str) -> None:
 
 def test_the_source_address_goes(lab: Lab, backend: str) -> None:
     run_scenario(lab, "source_address_gone", backend=backend)
+
+
+def test_a_peer_that_becomes_busy_is_told(lab: Lab, backend: str) -> None:
+    run_scenario(lab, "busy_peer", backend=backend, frames=True)

@@ -82,6 +82,7 @@ class UpcallType(IntEnum):
     FATAL = 6
     PATH_MOVED = 7
     PATH_SILENT = 8
+    BUSY = 9
 
 
 class Addr(NamedTuple):

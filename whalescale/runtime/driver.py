@@ -318,6 +318,8 @@ class Driver:
                 )
             elif up.type is UpcallType.PATH_SILENT:
                 self._node.path_silent(handle, up.path, now)
+            elif up.type is UpcallType.BUSY:
+                self.paths.wake(handle)
         except Exception as e:  # a fault on one message must not end every session
             self._fault(f"upcall {up.type.name.lower()}", e)
 

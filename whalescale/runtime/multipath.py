@@ -152,6 +152,20 @@ class Multipath:
         self._node.pin_path(handle, pin, self._now(), local=local, interface=interface)
         self.drain()
 
+    def wake(self, handle: PeerHandle) -> None:
+        """Data begins to flow to the peer: sample it from now on, not at the next look."""
+        watched = self._watched.get(handle)
+        if watched is None or handle in self._busy or self._loop is None:
+            return
+        now = self._now()
+        watched.busy_until = now + LINGER_NS
+        watched.beginning_until = now + BEGINNING_NS
+        watched.due_at = now + BUSY_NS
+        self._busy.add(handle)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._arm()
+
     # views
 
     def status(self, handle: PeerHandle) -> list[PathStatus]:

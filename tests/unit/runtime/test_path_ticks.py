@@ -159,3 +159,25 @@ def test_the_first_look_comes_at_once() -> None:
     bench = Bench(1)
     bench.run(10 * NS_PER_MS / NS_PER_S)
     assert bench.looks[0] == 1
+
+
+def test_a_peer_that_is_told_to_be_busy_is_sampled_from_then_on() -> None:
+    bench = Bench(2)
+    bench.run(0.26)  # the next look is a quarter of a second away
+    bench.rates[0] = 10_000
+    bench.multipath.wake(0)
+    bench.run(0.1)
+    assert 4 <= bench.samples[0] <= 7
+    bench.multipath.wake(0)  # it is busy already
+    bench.multipath.wake(7)  # and this one is not known
+    bench.run(0.1)
+    assert 8 <= bench.samples[0] <= 13
+
+
+def test_who_falls_silent_at_once_is_idle_after_a_while() -> None:
+    bench = Bench(1)
+    bench.multipath.wake(0)
+    bench.run(2 * module.LINGER_NS / NS_PER_S)
+    before = bench.samples[0]
+    bench.run(5)
+    assert bench.samples[0] - before <= 6

@@ -33,6 +33,8 @@ HISTORY = 3 * NS_PER_S
 LEAP = 1 << 48
 #: what the design's estimate rolls over
 ROLLING = NS_PER_S
+#: a sample's worth, to see whether packets wait for a path
+WAITS_US = 20_000
 
 
 def signed_delay(delta: int) -> int:
@@ -213,6 +215,10 @@ class PathEstimator:
         if end is None or start is None or end.now <= start.now:
             return 0.0
         return clamp((end.limited_us - start.limited_us) * 1000 / (end.now - start.now), 0, 1)
+
+    def nothing_waits(self, now: int) -> bool:
+        """As far as is known, so not of a path that is new in mid-flow."""
+        return len(self._ticks) > 1 and self.limited(WAITS_US, 0, now) < 0.5
 
     def pace_bps(self, ago_us: float, now: int) -> float:
         """The pace that was set so long ago."""

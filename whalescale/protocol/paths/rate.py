@@ -23,6 +23,10 @@ from whalescale.protocol.paths.estimator import (
 INITIAL_RATE_BPS = 1_000_000
 INITIAL_PACKETS = 10
 PACKET_BYTES = 1500
+#: ... and lets so many a round trip go while nothing waits for it: an inner TCP in slow start finds
+#: the link by itself, and takes a wait for our ramp for the link's queue (HyStart)
+START_PACKETS = 64
+START_MAX_BPS = 200e6
 #: the queue that is held at the link
 TARGET_US = 4_000
 #: ... and as much more as jitter makes of it
@@ -176,6 +180,10 @@ class RateControl:
         self.pace_bps = clamp(self.bw_bps * gain * cap, MIN_RATE_BPS, MAX_RATE_BPS)
         headroom = HEADROOM_US + noise + min(10_000, base)
         window = self.bw_bps * cap * max(gain, 1.0) * (base + headroom) / 8e6
+        if self.mode is Mode.RAMP and est.nothing_waits(now):
+            free = START_PACKETS * PACKET_BYTES
+            self.pace_bps = max(self.pace_bps, min(free * 8e6 / base, START_MAX_BPS))
+            window = max(window, free)
         self.window_bytes = int(max(window, 4 * PACKET_BYTES))
 
     # -- what is delivered

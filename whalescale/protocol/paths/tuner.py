@@ -103,7 +103,9 @@ def _slack_us(delays: list[int]) -> int:
     """How much later than the quick path's drained queue a slower one may be (edf)."""
     near = max((d for d in delays if d <= SLACK_SKEW_US), default=0) + SLACK_MARGIN_US
     far = min((d for d in delays if d > SLACK_SKEW_US), default=None)
-    return near if far is None else max(0, min(near, far - SLACK_MARGIN_US))
+    # Half the margin: an inner CUBIC's window is little more than the quick path's queue, and a
+    # packet now and then on the slow one holds back all that follows.
+    return near if far is None else min(near - SLACK_MARGIN_US // 2, far - SLACK_MARGIN_US)
 
 
 class PathTuner:

@@ -124,6 +124,22 @@ def test_a_restarted_path_ramps_from_the_least() -> None:
     assert path.run(500) > 96 * MBIT
 
 
+def test_a_flow_that_begins_is_not_held_back_by_the_ramp() -> None:
+    """What a TCP in slow start sends in a round trip goes at once; a flood still ramps."""
+    path = FluidPath(100 * MBIT, owd_ms=20)
+    path.supply_bps = 0
+    path.run(100)
+    burst = 64 * 1500 * 8
+    assert path.params.rate_bps >= burst / 0.040
+    assert path.params.window_bytes >= 64 * 1500
+    path.supply_bps = 1e12
+    path.run(60)
+    assert path.params.rate_bps < burst / 0.040
+    path.run(1000)
+    assert path.run(500) > 96 * MBIT
+    assert mean(path.queues_ms) < 6
+
+
 def sample(i: int, **more: int) -> PathSample:
     """A path that delivers 10 Mbit/s, 20 ms after 20 ms."""
     return replace(
