@@ -135,10 +135,11 @@ def test_sessions_change_in_mid_flow(lab: Lab) -> None:
     pair = Pair(lab, limits_ms={"rekey_after_time": 2000, "rekey_timeout": 1000})
     try:
         seen = set()
-        for _ in range(4):
+        end = time.monotonic() + 30
+        while len(seen) < 3:
+            assert time.monotonic() < end, f"handshakes at {sorted(seen)}"
             fetch(pair)
             seen.add(pair.b.latest_handshake())
-        assert len(seen) >= 3, f"handshakes at {sorted(seen)}"
         assert min(carried(pair.a).values()) > SIZE * 0.3
         order = multipath(pair.b)["reordering"]
         assert order["refused"] == 0
