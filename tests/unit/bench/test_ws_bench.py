@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from whalescale.bench import local
+from whalescale.bench.remote import BenchError
 from whalescale.bench.session import FIGURES, Row, make_row
 from whalescale.cli import bench, main
 
@@ -68,7 +70,7 @@ def test_no_agent(
     assert failed(capsys, "berlin")[0] == 3
 
 
-def between(asked: list[tuple[int, list[str]]]) -> object:
+def between(asked: list[tuple[int, list[str]]]) -> Callable[[int, list[str]], list[Row]]:
     """In place of two namespaces: every figure is the family."""
 
     def run(family: int, words: list[str]) -> list[Row]:
@@ -113,6 +115,25 @@ def test_without_ipv6(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert main.main(["bench"]) == 0
     out = capsys.readouterr().out
     assert "IPv6 outside: skipped, this kernel has no IPv6" in out
+
+
+def test_a_failure_over_ipv6_keeps_the_figures_over_ipv4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over_ipv4 = between([])
+
+    def run(family: int, words: list[str]) -> list[Row]:
+        if family == 6:
+            raise BenchError("`ip addr add` failed: Permission denied")
+        return over_ipv4(family, words)
+
+    monkeypatch.setattr(bench, "_between", run)
+    monkeypatch.setattr(local, "lacks_ipv6", lambda: "")
+    found = figures(capsys)
+    assert list(found) == [*FIGURES, *(f"{name}-ipv6" for name in bench.IPV6_FIGURES)]
+    assert found["tcp1"]["tunnel"]["median"] == 4  # type: ignore[index]
+    assert found["tcp1-ipv6"]["skipped"] == "`ip addr add` failed: Permission denied"
+    assert "tunnel" not in found["tcp1-ipv6"]
 
 
 @pytest.mark.parametrize("there", [True, False])
