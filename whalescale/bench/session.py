@@ -208,6 +208,8 @@ class Session:
         self._keep(row, way, take)
         if row.name == "tcp1":
             self._cpu.values.setdefault(way, []).append(cost[0] if cost else None)
+            if way in row.errors:  # the flow's row need not be among ours
+                self._cpu.errors[way] = row.errors[way]
 
     def _blast(self, row: Row, way: str, address: str) -> None:
         def take() -> float:

@@ -136,6 +136,15 @@ def test_a_way_that_fails_is_an_error_not_a_figure(server: Server) -> None:
     assert session._cpu.median("tunnel") is None
 
 
+def test_the_cpu_figure_alone_says_why_it_failed(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near:
+        session = Session(near, {"tunnel": "192.0.2.1"}, 1, 1.0, only=["cpu"])
+        session.run(lambda _: None)
+    (row,) = session.rows
+    assert row.values == {"tunnel": [None]}
+    assert "not an address that is served" in row.errors["tunnel"]
+
+
 def test_small_packets_are_counted(server: Server) -> None:
     with Remote(LOCAL, server.port) as near:
         port = near.sink(LOCAL, 64)
