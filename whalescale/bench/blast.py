@@ -24,6 +24,7 @@ SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
 SO_MEMINFO: Final = 55
 MEMINFO_WORDS: Final = 9
+MEMINFO_QUEUED: Final = 0
 MEMINFO_DROPS: Final = 8
 
 #: what every datagram begins with; anything else is not counted
@@ -35,7 +36,7 @@ SENDS_PER_LOOK: Final = 16
 #: the sink ends by itself after so long, and looks so often whether it should
 SINK_S: Final = 90.0
 LOOK_S: Final = 0.2
-#: nothing came for so long: the last of what was queued is here; and the most to wait for that
+#: nothing came for so long and nothing is queued: all is here; and the most to wait for that
 QUIET_S: Final = 0.3
 QUIET_MOST_S: Final = 3.0
 #: this share of what was sent is as good as all of it
@@ -152,12 +153,12 @@ class Sink:
                 continue
             except OSError:
                 return
+            now = clock()
             # Runs that the kernel took together are of one sender and one size.
-            if got % size or buffer[:marked] != mark:
-                continue
-            now = self._last = clock()
-            self._first = self._first or now
-            self._datagrams += got // size
+            if got % size == 0 and buffer[:marked] == mark:
+                self._last = now
+                self._first = self._first or now
+                self._datagrams += got // size
             if now > until:
                 return
 
@@ -165,15 +166,22 @@ class Sink:
         """Waits for the last of what is queued, then ends."""
         deadline = time.monotonic() + QUIET_MOST_S
         before = -1
-        while before != self._datagrams and time.monotonic() < deadline:
+        # No progress may also mean that the thread has not got a CPU.
+        while (
+            before != self._datagrams or (self._thread.is_alive() and self._meminfo(MEMINFO_QUEUED))
+        ) and time.monotonic() < deadline:
             before = self._datagrams
             time.sleep(QUIET_S)
-        dropped = 0
-        with contextlib.suppress(OSError, struct.error):
-            raw = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * MEMINFO_WORDS)
-            dropped = struct.unpack(f"{MEMINFO_WORDS}I", raw)[MEMINFO_DROPS]
+        dropped = self._meminfo(MEMINFO_DROPS)
         self.close()
         return Counted(self._datagrams, self._last - self._first, dropped)
+
+    def _meminfo(self, word: int) -> int:
+        """0 where the kernel does not tell."""
+        with contextlib.suppress(OSError, struct.error):
+            raw = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * MEMINFO_WORDS)
+            return int(struct.unpack(f"{MEMINFO_WORDS}I", raw)[word])
+        return 0
 
     def close(self) -> None:
         self._stop = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +41,37 @@ def test_what_is_not_ours_is_not_counted(sink: tuple[str, Sink]) -> None:
         for data in (b"", bytes(64), blast.MARK, blast.MARK.ljust(65, b"\0")):
             other.sendto(data, (address, counter.port))
     assert counter.finish() == Counted(0, 0.0, 0)
+
+
+def test_it_ends_by_itself_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blast, "SINK_S", 0.1)
+    counter = Sink("127.0.0.1", 64)
+    deadline = time.monotonic() + 10
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        while counter._thread.is_alive() and time.monotonic() < deadline:
+            other.sendto(bytes(64), ("127.0.0.1", counter.port))
+    ended = not counter._thread.is_alive()
+    counter.close()
+    assert ended
+
+
+class Starved(socket.socket):
+    """Gets a CPU seldom."""
+
+    def recv_into(self, buffer: bytearray) -> int:  # type: ignore[override]
+        time.sleep(0.1)
+        return super().recv_into(buffer)
+
+
+def test_what_is_queued_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blast, "QUIET_S", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(blast, "_socket", lambda _: Starved(socket.AF_INET, socket.SOCK_DGRAM))
+        counter = Sink("127.0.0.1", 64)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        for _ in range(6):
+            other.sendto(blast.MARK.ljust(64, b"\0"), ("127.0.0.1", counter.port))
+    assert counter.finish().datagrams == 6
 
 
 class WithoutRuns(socket.socket):
