@@ -387,7 +387,8 @@ void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
 {
 	size_t stride = rx->stride ? rx->stride : rx->len;
 
-	ws_add(worker->stats.rx_batches, 1);
+	if (!worker->handing_off) /* who handed it over has counted it */
+		ws_add(worker->stats.rx_batches, 1);
 	worker->rx_serial++;
 	if (!rx->len) {
 		ws_drop(worker, WS_DROP_SHORT, 1);

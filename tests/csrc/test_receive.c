@@ -293,11 +293,40 @@ static void every_first_byte(void)
 	}
 }
 
+/* Runs of another worker's session, more than its ring takes: each counts once, where it came. */
+static void foreign_runs(void)
+{
+	enum { RUNS = 50 }; /* 3 MB for 2 MiB */
+	const struct ws_config config = {.workers = 2, .mtu = 1420, .cipher = WS_CIPHER_OPENSSL};
+	static const union ws_sockaddr from = {.in = {.sin_family = AF_INET, .sin_port = 256}};
+	static uint8_t data[60000] = {WS_MSG_TRANSPORT, [4] = 1};
+	const struct ws_rx rx = {.data = data, .len = sizeof(data), .from = &from};
+	ws_engine *two = ws_engine_new(&config, NULL, 0);
+	const struct ws_stats *here, *owner;
+	uint64_t full;
+
+	must(two);
+	two->worker[0]->io = two->worker[1]->io = &ops;
+	here = &two->worker[0]->stats;
+	owner = &two->worker[1]->stats;
+	for (int i = 0; i < RUNS; i++)
+		ws_receive(two->worker[0], &rx);
+	ws_handoff_drain(two->worker[1]);
+	full = here->drops[WS_DROP_HANDOFF_FULL];
+	CHECK(full > 0 && full < RUNS);
+	CHECK_EQ(owner->drops[WS_DROP_NO_KEY], RUNS - full);
+	CHECK_EQ(here->foreign_rx, RUNS);
+	CHECK_EQ(here->rx_batches, RUNS);
+	CHECK_EQ(owner->rx_batches, 0);
+	ws_engine_free(two);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "vectors"))
 		return vectors();
 	every_first_byte();
+	foreign_runs();
 	ws_engine_free(engine);
 	ws_aead_free(other);
 	return check_done();

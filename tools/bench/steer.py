@@ -53,9 +53,7 @@ class Came:
     @classmethod
     def of(cls, status: dict[str, Any]) -> Came:
         c = status["counters"]
-        # A run that was handed over is received once more, by its owner.
-        receives = c["rx_batches"] - c["foreign_rx"]
-        return cls(receives, c["tun_reads"], c["foreign_rx"], c["foreign_tx"])
+        return cls(c["rx_batches"], c["tun_reads"], c["foreign_rx"], c["foreign_tx"])
 
     def shares_since(self, before: Came) -> dict[str, float]:
         """Per cent that came to another worker than the session's own."""
