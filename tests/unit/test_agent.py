@@ -146,6 +146,7 @@ def test_without_cap_net_admin_it_says_so() -> None:
 
 def test_the_backend_follows_what_the_kernel_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "io_uring", lambda: probe.IoUring(60))
+    monkeypatch.setattr(agent, "uring_parts", lambda: (0, UringParts(0, 0, 0, 0, 0, 0)))
     assert agent.choose_backend("auto") is Backend.AUTO
     assert agent.choose_backend("io_uring") is Backend.URING
     lacking = probe.IoUring(0, "forbidden here", "`sudo sysctl -w kernel.io_uring_disabled=0`")
