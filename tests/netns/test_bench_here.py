@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -19,7 +20,12 @@ def test_a_short_run() -> None:
     words = [word for name in ("ping", "tcp16", "udp64") for word in ("--only", name)]
     command = [sys.executable, "-m", "whalescale.cli", "bench", "--rounds", "1", "--json", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, err = process.communicate(timeout=90)
+    try:
+        out, err = process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # it deletes its namespaces
+        process.communicate(timeout=30)
+        raise
     assert process.returncode == 0, err
     found = {figure["name"]: figure for figure in json.loads(out)["figures"]}
     assert list(found) == ["ping", "tcp16", "udp64", "ping-ipv6", "udp64-ipv6"]
