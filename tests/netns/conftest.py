@@ -89,6 +89,12 @@ def used(end: Whalescale) -> list[dict[str, Any]]:
     return [p for p in multipath(end)["paths"] if p["usable"]]
 
 
+def known(end: Whalescale, at: str | None = None) -> Peer:
+    """What the others are to be told of `end`. `at`: its endpoint."""
+    networks = (f"{end.inside(4)}/32", f"{end.inside(6)}/128")
+    return Peer(end.public_key, networks, at, node_id=end.node_id)
+
+
 def make_router(host: Host) -> None:
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.netns.conftest import make_end, make_router, route, sent_bytes, used
+from tests.netns.conftest import known, make_end, make_router, route, sent_bytes, used
 from tools.netlab import Host, Lab, Shape, emulator, wait_until
-from tools.peers import Peer, Whalescale, http_url, outside
+from tools.peers import Whalescale, http_url, outside
 
 pytestmark = pytest.mark.netns
 SHAPE = Shape(20, 5)
@@ -62,6 +62,10 @@ class Narrow:
             return None
         return paths[0], paths[1]
 
+    def wide_is_full(self) -> bool:
+        ends = self.paths()
+        return bool(ends) and ends[0]["max_packet"] == 1420
+
     def found(self, most: int) -> bool:
         """Both ends know what the narrow path takes."""
         at_b = [p for p in used(self.b) if p["local"] == self.at]
@@ -69,11 +73,6 @@ class Narrow:
         return bool(ends) and all(
             most - GRAIN < p["max_packet"] <= most for p in (*ends[1:], *at_b) if p
         )
-
-
-def known(end: Whalescale, at: str | None = None) -> Peer:
-    networks = (f"{end.inside(4)}/32", f"{end.inside(6)}/128")
-    return Peer(end.public_key, networks, at, node_id=end.node_id)
 
 
 def fragments(router: Host) -> int:
@@ -103,9 +102,7 @@ def fetch_both_ways(net: Narrow) -> None:
 def test_both_ways_carry_what_fits_both(lab: Lab, begin_narrow: bool) -> None:
     net, most = Narrow(lab, 1400, begin_narrow), 1400 - HEADERS
     wait_until("the narrow path's MTU at both ends", lambda: net.found(most), timeout=25)
-    paths = net.paths()
-    assert paths is not None
-    assert paths[0]["max_packet"] == 1420
+    wait_until("the wide path's MTU", net.wide_is_full)
     wait_until(
         "the tunnel's MTU",
         lambda: all(most - GRAIN < tunnel_mtu(end) <= most for end in (net.a, net.b)),
@@ -121,7 +118,7 @@ def test_both_ways_carry_what_fits_both(lab: Lab, begin_narrow: bool) -> None:
     # Routers did say that longer ones do not; nobody heard it.
     assert told(net.r1) > 0
     assert told(net.r2) > 0
-    assert len(used(net.a)) == len(used(net.b)) == 2
+    wait_until("two paths at both ends", lambda: len(used(net.a)) == len(used(net.b)) == 2)
 
 
 def test_full_packets_go_round_a_link_that_is_too_narrow(lab: Lab) -> None:

@@ -11,9 +11,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns.conftest import make_end, make_router, multipath, route, sent_bytes, used
+from tests.netns.conftest import (
+    known,
+    make_end,
+    make_router,
+    multipath,
+    route,
+    sent_bytes,
+    used,
+)
 from tools.netlab import Host, Lab, Shape, emulator, wait_until
-from tools.peers import Peer, Whalescale, http_url, outside
+from tools.peers import Whalescale, http_url, outside
 
 pytestmark = pytest.mark.netns
 SHAPES = Shape(30, 10), Shape(20, 3)
@@ -56,11 +64,6 @@ class Routed:
             side = "local" if end is self.client else "remote"
             sums.append(sum(p["tx_bytes"] for p in multipath(end)["paths"] if p[side] == at))
         return sums
-
-
-def known(end: Whalescale, at: str | None = None) -> Peer:
-    networks = (f"{end.inside(4)}/32", f"{end.inside(6)}/128")
-    return Peer(end.public_key, networks, at, node_id=end.node_id)
 
 
 def difference(now: list[int], then: list[int]) -> list[int]:
