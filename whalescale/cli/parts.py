@@ -132,8 +132,9 @@ def udp() -> list[Check]:
         return [_without_extension("UDP: parts")]
     found = udp_parts()
     why = "no datagrams come through over loopback" if found.loopback else "one alone is missing"
+    fix = "let UDP through on lo (is it up? a firewall?)" if found.loopback else ""
     checks = [
-        _judge(part, getattr(found, part.field), why, "present, carries bytes unharmed")
+        _judge(part, getattr(found, part.field), why, "present, carries bytes unharmed", fix)
         for part in UDP
     ]
     for part in BUFFERS:
@@ -147,12 +148,14 @@ def udp() -> list[Check]:
     return checks
 
 
-def _judge(part: Part, result: int, why: str, present: str = "present") -> Check:
-    """0: it is there, below: the errno that it lacks for, above: nothing was learned."""
+def _judge(
+    part: Part, result: int, why: str, present: str = "present", untried_fix: str = ""
+) -> Check:
+    """0: it is there, below: the errno that it lacks for, above: nothing was learned, and `why`."""
     if result == 0:
         return Check(part.name, "ok", present, "", part.lost)
     if result > 0:
-        return Check(part.name, "warn", f"not tried: {why}", "", part.lost)
+        return Check(part.name, "warn", f"not tried: {why}", untried_fix or part.fix, part.lost)
     harm = {errno.EBADMSG: "broken: other bytes come out", errno.ETIME: "broken: not all comes out"}
     detail = harm.get(-result, f"missing: {_text(-result)}")
     return Check(part.name, part.verdict, detail, part.fix, part.lost)
