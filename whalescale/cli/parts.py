@@ -115,13 +115,13 @@ def tun() -> list[Check]:
     from whalescale.dataplane import tun_offloads
 
     found = tun_offloads.probe()
-    if found.error in (errno.EPERM, errno.EACCES):
+    if found.error in (-errno.EPERM, -errno.EACCES):
         problem = "not tried: a TUN device takes CAP_NET_ADMIN"
         return [Check("TUN: parts", "warn", problem, "run it with `sudo` to see them")]
     if found.error:
-        problem = f"not tried: no TUN device can be made ({_text(found.error)})"
+        problem = f"not tried: no TUN device can be made ({_text(-found.error)})"
         return [Check("TUN: parts", "warn", problem, "look at the line TUN device")]
-    return [_judge(part, -found.parts[part.field], "") for part in TUN]
+    return [_judge(part, found.parts[part.field], "") for part in TUN]
 
 
 def udp() -> list[Check]:

@@ -21,6 +21,8 @@ TUN_F_TSO4: Final = 0x02
 TUN_F_TSO6: Final = 0x04
 TUN_F_USO4: Final = 0x20
 TUN_F_USO6: Final = 0x40
+#: of the devices that the probe makes; the kernel numbers them
+PROBE_NAME: Final = "wsprobe%d"
 #: struct virtio_net_hdr, without the merged-buffers count
 VNET_HEADER_BYTES: Final = 10
 #: what each part is asked with; USO is both families or none, and nothing goes without checksums
@@ -35,7 +37,7 @@ CLONE_NEWNET: Final = 0x40000000
 
 @dataclass(frozen=True, slots=True)
 class TunParts:
-    """Each part: 0, or the errno it was refused with. `error`: no device, nothing was tried."""
+    """Each part: 0 or a negative errno. `error`: likewise; no device, nothing was tried."""
 
     error: int = 0
     parts: dict[str, int] = field(default_factory=dict)
@@ -93,13 +95,13 @@ def probe() -> TunParts:
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    return found[0] if found else TunParts(errno.EIO)
+    return found[0] if found else TunParts(-errno.EIO)
 
 
 def _probe() -> TunParts:
     parts: dict[str, int] = {}
     try:
-        fd = open_queue("wsprobe%d")
+        fd = open_queue(PROBE_NAME)
     except Exception as e:
         return TunParts(_number(e))
     try:
@@ -108,7 +110,7 @@ def _probe() -> TunParts:
             parts[name] = _try(functools.partial(fcntl.ioctl, fd, TUNSETOFFLOAD, flags))
     finally:
         os.close(fd)
-    parts["several queues"] = _try(lambda: os.close(open_queue("wsprobe%d", several=True)))
+    parts["several queues"] = _try(lambda: os.close(open_queue(PROBE_NAME, several=True)))
     return TunParts(parts=parts)
 
 
@@ -121,6 +123,6 @@ def _try(what: Callable[[], object]) -> int:
 
 
 def _number(error: Exception) -> int:
-    """pytun's errors have the errno first, as OSError does."""
+    """Negative. pytun's errors have the errno first, as OSError does."""
     first = error.args[0] if error.args else 0
-    return first if isinstance(first, int) and first else errno.EIO
+    return -first if isinstance(first, int) and first else -errno.EIO
