@@ -32,12 +32,13 @@ if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.prompt import Confirm
 from rich.table import Table
 
 from tools import demo_plot
 from tools.demo_record import Counters, Record, parse_pings
+from tools.demo_view import Bar, paths_view
 from tools.netlab import (
     Host,
     Lab,
@@ -49,6 +50,7 @@ from tools.netlab import (
 )
 from tools.peers import ROOT, WS, make_file
 from tools.twohosts import two_hosts
+from whalescale.cli.common import CliError
 
 MB = 1_000_000
 #: what is cut, and when: late enough for a look at the full rate, early enough to see it again
@@ -138,13 +140,18 @@ class Demo:
     @contextmanager
     def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
         """One line for a step, with a moving bar in a terminal. Yields what takes the progress."""
+        with self.bar(name, total) as (bar, task):
+            yield lambda done: bar.update(task, completed=done)
+
+    @contextmanager
+    def bar(self, name: str, total: float | None = None) -> Iterator[tuple[Bar, TaskID]]:
+        """The same; yields the bar itself, which can show more below."""
         began = time.monotonic()
         columns = (TextColumn("  {task.description}"), BarColumn(30), TimeElapsedColumn())
-        with Progress(
+        with Bar(
             *columns, console=self.console, transient=True, disable=not self.console.is_terminal
         ) as bar:
-            task: TaskID = bar.add_task(name, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield bar, bar.add_task(name, total=total)
         self.console.print(f"  {name:<58} ok {time.monotonic() - began:5.1f} s")
 
     def run(self) -> None:
@@ -258,13 +265,20 @@ class Demo:
         target = laptop.folder / "fetched"
         name = f"{self.size // MB} MB over both, {KINDS[0].name} cut for {CUT_S:g} s, SHA-256"
         seen = ""
-        with self.step(name, self.size) as progress:
+        runtime_dir = server.env["WHALESCALE_RUNTIME_DIR"]
+        title = f"[bold]ws paths --watch[/] on the {server.host.name}"
+        with (
+            paths_view(server.interface, runtime_dir, title) as view,
+            self.bar(name, self.size) as (bar, task),
+        ):
             ping = laptop.host.spawn("stdbuf", "-oL", "ping", "-nD", "-i0.1", server.inside)
             record.began = time.monotonic()
             curl = laptop.host.spawn("curl", "-sS", "--fail", "-m", "120", "-o", target, url)
             while curl.poll() is None:
                 size = target.stat().st_size if target.exists() else 0
-                progress(size)
+                bar.update(task, completed=size)
+                if self.console.is_terminal:
+                    view.look(bar)
                 now = time.monotonic()
                 if not record.cut and size >= CUT_AT * self.size:
                     self.links[0].silence(True)
@@ -410,7 +424,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\ndemo: interrupted; everything is cleaned up")
         return 130
-    except (LabError, OSError, ValueError, KeyError) as error:
+    except (LabError, CliError, OSError, ValueError, KeyError) as error:
         console.print(f"\ndemo: FAILED: {error}", markup=False)
         return 1
     console.print("  everything worked, and is cleaned up")
