@@ -359,6 +359,8 @@ void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 	}
 	mp->ack_wanted = false;
 	mp->ack_repeats = 0;
+	mp->ops.flush(mp->arg);
+	ws_reorder_forget(mp->reorder);
 	/* Zeroes on the next touch; memory that a busy hour took is given back. */
 	(void)madvise(mp->memory, mp->memory_bytes, MADV_DONTNEED);
 }

@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define SPAN WS_REORDER_SPAN /* twice the depth: half of what is ahead may be lost */
 #define BITS (4 * SPAN)
@@ -24,6 +25,7 @@
 #define MUST_RELEASE (WS_REORDER_MAX_DEPTH / 4)
 #define SLOTS (WS_REORDER_MAX_DEPTH + MUST_RELEASE)
 #define SLOT_ALIGN 64
+#define PAGE_MOST 65536 /* the largest page that a machine has */
 
 #define US_NS UINT64_C(1000)
 
@@ -490,6 +492,14 @@ void ws_reorder_reset(struct ws_reorder *r)
 	r->refused_run = 0;
 }
 
+_Static_assert(SLOTS *SLOT_ALIGN % PAGE_MOST == 0, "whole pages");
+
+void ws_reorder_forget(struct ws_reorder *r)
+{
+	if (r->free_count == SLOTS)
+		(void)madvise(r->data, r->stride * SLOTS, MADV_DONTNEED);
+}
+
 void ws_reorder_start(struct ws_reorder *r, uint32_t low)
 {
 	ws_reorder_reset(r);
@@ -506,7 +516,7 @@ struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver delive
 		return NULL;
 	r->stride = ((size_t)slot_bytes + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
 	/* So large that the allocator maps it afresh: no page is there before it is written. */
-	data = aligned_alloc(SLOT_ALIGN, r->stride * SLOTS);
+	data = aligned_alloc(PAGE_MOST, r->stride * SLOTS);
 	if (!data) {
 		free(r);
 		return NULL;

@@ -94,6 +94,8 @@ void ws_reorder_pass(struct ws_reorder *reorder, uint32_t path, uint32_t seq, ui
 void ws_reorder_expire(struct ws_reorder *reorder, uint64_t now_ns);
 /* When ws_reorder_expire has something to do next; UINT64_MAX: nothing waits. */
 uint64_t ws_reorder_deadline(const struct ws_reorder *reorder);
+/* Nothing of past packets stays in memory; without effect while one is held or not released. */
+void ws_reorder_forget(struct ws_reorder *reorder);
 /* Delivered slots may be reused from here on (call after the coalescer's flush). */
 void ws_reorder_released(struct ws_reorder *reorder);
 /* True if so much was delivered since the last release that slots run short: flush, then release. */

@@ -197,6 +197,30 @@ static void reset_delivers_and_forgets(void)
 	ws_reorder_free(reorder);
 }
 
+/* What stays of a packet that waited: nothing, once it is released. */
+static void nothing_stays_of_past_packets(void)
+{
+	struct ws_reorder *reorder = make(&ROOMY);
+	const uint8_t *waited;
+
+	put(reorder, 0, 0, 0);
+	put(reorder, 2, 2, 0);
+	ws_reorder_forget(reorder); /* held */
+	put(reorder, 1, 1, 0);
+	waited = out[2].packet;
+	ws_reorder_forget(reorder); /* delivered, and still to be written */
+	CHECK(waited && intact(waited, out[2].len, 2));
+	ws_reorder_released(reorder);
+	ws_reorder_forget(reorder);
+	for (size_t i = 0; i < out[2].len; i++)
+		CHECK_EQ(waited[i], 0);
+	put(reorder, 4, 4, 0);
+	put(reorder, 3, 3, 0);
+	CHECK_EQ(out_count, 5);
+	CHECK(out[4].packet && intact(out[4].packet, out[4].len, 4));
+	ws_reorder_free(reorder);
+}
+
 /* What deliver may do: let go of all that came before. */
 static struct ws_reorder *releasing;
 
@@ -413,6 +437,7 @@ int main(int argc, char **argv)
 	enough_slots_for_who_releases();
 	last_slot();
 	reset_delivers_and_forgets();
+	nothing_stays_of_past_packets();
 	release_while_delivering();
 	schedules();
 	return check_done();
