@@ -113,6 +113,8 @@ class Driver:
         self._resume: asyncio.Handle | None = None
         #: peers that want a session; thousands at a start, so made a few a turn
         self._wanted: deque[PeerHandle] = deque()
+        #: by number: when the last peer that had it was removed; its upcalls may still wait
+        self._ended: dict[int, int] = {}
         #: what went wrong here and was survived, by kind
         self.faults: Counter[str] = Counter()
 
@@ -180,6 +182,7 @@ class Driver:
         number = self._numbers.pop(handle)
         del self._handles[number]
         self._engine.remove_peer(number)
+        self._ended[number] = self.now()
 
     def set_multipath(self, settings: MultipathSettings, mtu: int) -> None:
         """Other [multipath] settings, for every peer. `mtu`: the tunnel's, as configured."""
@@ -290,8 +293,8 @@ class Driver:
                     )
                 return
             handle = self._handles.get(up.peer) if up.peer is not None else None
-            if handle is None:
-                return  # removed while the upcall waited
+            if handle is None or up.peer is None or up.now <= self._ended.get(up.peer, -1):
+                return  # removed while the upcall waited; another may have its number now
             if up.type is UpcallType.NEED_HANDSHAKE:
                 self._node.want_handshake(handle, now)
             elif up.type is UpcallType.CONFIRMED:

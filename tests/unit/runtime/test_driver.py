@@ -230,6 +230,26 @@ def test_upcalls_of_a_removed_peer_are_ignored() -> None:
     run(test)
 
 
+def test_upcalls_of_a_removed_peer_are_not_taken_for_the_next_one() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, peer, _):
+            old = a.time
+            a.tunnel.commit(Change(remove=[peer]))
+            a.engine._next = 0  # the lowest number that is free, as the engine gives it
+            a.time += 1
+            spec = b.spec("b", endpoints=(parse_endpoint("192.0.2.2:51820"),))
+            a.tunnel.commit(Change(add=[spec]))
+            assert 0 in a.engine.seen
+            a.engine.push(UpcallType.ROAMED, 0, remote=Addr("192.0.2.7", 7), now=old)
+            a.engine.push(UpcallType.NEED_HANDSHAKE, 0, now=old)
+            await until(lambda: not a.engine.queue)
+            assert not a.engine.sent
+            assert a.engine.endpoints[0][0] == Addr("192.0.2.2", 51820)
+            await session(a, b)
+
+    run(test)
+
+
 def test_a_fatal_upcall_is_handed_on() -> None:
     async def test() -> None:
         with two_hosts() as (a, _, _, _):
