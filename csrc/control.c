@@ -26,9 +26,18 @@ static int add_socket(struct ws_worker *worker, void *arg)
 	if (!worker->io)
 		return 0;
 	error = worker->io->socket_added(worker, change->number);
-	if (error)
+	if (error) {
 		worker->sockets[change->number].fd = -1;
-	return error;
+		return error;
+	}
+	/* It may fit a path better than the one that stood in for it. */
+	for (int i = 0; i < worker->engine->next_peer; i++) {
+		struct ws_peer *peer = ws_worker_peer(worker, i);
+
+		if (peer && ws_owner(worker->engine, i) == worker)
+			ws_paths_socket_opened(worker, peer);
+	}
+	return 0;
 }
 
 static int remove_socket(struct ws_worker *worker, void *arg)

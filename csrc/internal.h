@@ -358,6 +358,8 @@ static inline bool ws_worker_may_sleep(const struct ws_worker *worker)
 /* peer.c, on the worker's thread */
 void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const struct ws_addr *remote,
 		  const struct ws_addr *local, uint32_t ifindex);
+/* The socket that fits its local address best, of those that are open. */
+void ws_way_choose(const struct ws_worker *worker, struct ws_way *way);
 void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
 		   const struct ws_addr *local);
 int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys);
@@ -428,6 +430,7 @@ void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct w
 		  size_t count, bool schedule);
 /* How long the worker may wait for traffic, ns; UINT64_MAX: for ever. */
 uint64_t ws_paths_wait_ns(struct ws_worker *worker);
+void ws_paths_socket_opened(struct ws_worker *worker, struct ws_peer *peer);
 void ws_paths_socket_closed(struct ws_peer *peer, int number);
 
 /* receive.c */

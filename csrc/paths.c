@@ -20,10 +20,13 @@
 #define GATHER_WINDOW_NS (WS_SECOND_NS / 100)
 #define GATHER_PACKETS 50
 #define GATHER_MOST 4 /* receives of a turn, or TUN reads: more are no trickle */
-/* Python looks for busy peers four times a second, which is long for the start of a flow: it is
- * told. A ping or two after a pause are none. */
-#define PAUSE_NS (WS_SECOND_NS / 4)
+/*
+ * Python looks for busy peers four times a second, which is long for the start of a flow: it is
+ * told. A ping or two are none. Python takes a peer for busy for longer than the interval.
+ */
+#define BUSY_WINDOW_NS (WS_SECOND_NS / 4)
 #define BUSY_PACKETS 4
+#define TOLD_INTERVAL_NS WS_SECOND_NS
 
 struct ws_paths {
 	struct ws_peer *peer;
@@ -36,8 +39,9 @@ struct ws_paths {
 	bool active;
 	bool scheduled;
 	bool sent; /* since ws_sent was told */
-	uint64_t queued_ns; /* the last packet to send */
-	uint32_t queued; /* since the last pause; no further than it takes to be told */
+	uint64_t queued_ns; /* packets to send are counted since then */
+	uint64_t told_ns; /* last WS_UP_BUSY */
+	uint32_t queued;
 	uint64_t counted_ns; /* packets received in order are counted since then */
 	uint32_t counted;
 	bool busy; /* so many came that they are worth gathering */
@@ -221,14 +225,16 @@ void ws_paths_queued(struct ws_worker *worker, struct ws_peer *peer, uint32_t pa
 	struct ws_paths *paths = peer->paths;
 
 	ws_paths_wake(worker, peer);
-	if (worker->now_ns - paths->queued_ns > PAUSE_NS)
+	if (worker->now_ns - paths->queued_ns > BUSY_WINDOW_NS) {
 		paths->queued = 0;
-	paths->queued_ns = worker->now_ns;
-	if (paths->queued >= BUSY_PACKETS)
-		return;
+		paths->queued_ns = worker->now_ns;
+	}
 	paths->queued += packets;
-	if (paths->queued >= BUSY_PACKETS)
-		upcall(paths, WS_UP_BUSY, 0, NULL);
+	if (paths->queued < BUSY_PACKETS || worker->now_ns - paths->told_ns < TOLD_INTERVAL_NS ||
+	    ws_upcall_crowded(&worker->upcalls, 4))
+		return;
+	paths->told_ns = worker->now_ns;
+	upcall(paths, WS_UP_BUSY, 0, NULL);
 }
 
 void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
@@ -399,6 +405,12 @@ void ws_paths_released(struct ws_worker *worker)
 {
 	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next)
 		ws_multipath_released(paths->core);
+}
+
+void ws_paths_socket_opened(struct ws_worker *worker, struct ws_peer *peer)
+{
+	for (uint32_t i = 0; peer->paths && i < WS_PATH_COUNT; i++)
+		ws_way_choose(worker, &peer->paths->way[i]);
 }
 
 void ws_paths_socket_closed(struct ws_peer *peer, int number)

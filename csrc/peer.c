@@ -58,8 +58,14 @@ void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const stru
 	if (!remote->family)
 		return;
 	ws_addr_to_sockaddr(remote, &way->remote, &way->remote_bytes);
-	if (local->family == remote->family)
-		way->socket = find_socket(worker, local, ifindex);
+	ws_way_choose(worker, way);
+}
+
+void ws_way_choose(const struct ws_worker *worker, struct ws_way *way)
+{
+	if (way->remote_bytes &&
+	    way->local.family == (way->remote.sa.sa_family == AF_INET6 ? 6 : 4))
+		way->socket = find_socket(worker, &way->local, way->ifindex);
 }
 
 /* remote.family 0 forgets the endpoint. */

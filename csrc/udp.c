@@ -295,6 +295,11 @@ static bool source_gone(int error)
 	       error == EHOSTUNREACH || error == ENODEV;
 }
 
+static bool strictly_bound(const struct ws_tx *tx, const struct ws_socket *socket)
+{
+	return tx->socket >= 0 && socket->ifindex && !tx->local.scope_id;
+}
+
 int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
 {
 	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
@@ -311,6 +316,12 @@ int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 		iov.iov_len = len;
 		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
 			return 0;
+		/* No route leaves by the interface that has the address (a router's, a service's):
+		 * then it is only a wish, for the routing table to heed or not. */
+		if (strictly_bound(tx, socket) && (errno == ENETUNREACH || errno == EHOSTUNREACH)) {
+			tx->socket = -1;
+			continue;
+		}
 		/* A path is its source address and interface: another way would be another path. */
 		if (!tx->local.family || tx->ifindex || !source_gone(errno))
 			return errno;
@@ -357,7 +368,7 @@ static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 {
 	struct ws_peer *peer = tx->peer >= 0 ? ws_worker_peer(worker, tx->peer) : NULL;
-	bool had_local = tx->local.family, sent = false;
+	bool had_local = tx->local.family, had_socket = tx->socket >= 0, sent = false;
 	/* A device without checksum offload (EIO), or a path MTU below the stride. */
 	bool refused = tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE);
 
@@ -384,5 +395,7 @@ void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 		struct ws_addr none = {0};
 
 		ws_peer_point(worker, peer, &peer->stats.endpoint, &none);
+	} else if (peer && sent && had_socket && tx->socket < 0) {
+		ws_paths_way(peer, tx->path)->socket = -1;
 	}
 }

@@ -213,11 +213,13 @@ static int try_receive(struct uring_state *state)
 	if (!sqe)
 		return -EBUSY;
 	ws_uring_prep_receive(state, sqe, 0);
-	error = io_uring_submit_and_wait_timeout(&state->ring, &cqe, 1, &wait, NULL);
-	if (error < 0)
+	do
+		error = io_uring_submit_and_wait_timeout(&state->ring, &cqe, 1, &wait, NULL);
+	while (error == -EINTR);
+	if (error < 0 && error != -ETIME)
 		return error;
 	if (io_uring_peek_cqe(&state->ring, &cqe))
-		return -ETIME;
+		return WS_PART_UNTRIED; /* filtered, or late: nothing learned */
 	error = cqe->res < 0 ? cqe->res : cqe->flags & IORING_CQE_F_MORE ? 0 : -EOPNOTSUPP;
 	io_uring_cqe_seen(&state->ring, cqe);
 	return error;

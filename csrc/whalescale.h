@@ -86,7 +86,7 @@ enum ws_upcall_type {
 	/* path: the peer's number of it; remote, local: it came from elsewhere than before */
 	WS_UP_PATH_MOVED = 7,
 	WS_UP_PATH_SILENT = 8, /* path: ours; in flight for longer than rescue_us */
-	WS_UP_BUSY = 9 /* packets for several paths after a pause: sample them from now on */
+	WS_UP_BUSY = 9 /* packets for several paths: they are worth sampling, from now on */
 };
 
 /* One message up to Python. `peer` is -1 where none is known. */

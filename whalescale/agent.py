@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -57,6 +58,8 @@ __all__ = ["AgentError", "run"]
 
 log = logging.getLogger(__name__)
 
+#: descriptors that the agent may have open, where the hard limit allows it
+OPEN_FILES: Final = 16_384
 TEST_LIMITS: Final = "WHALESCALE_TEST_LIMITS"
 #: the kernel takes down a killed agent's interface once it has ended its io_uring
 LEAVING_S: Final = 3.0
@@ -77,6 +80,7 @@ def run(config_path: Path) -> int:
     Returns the exit code. AgentError: it could not start, or its interface was taken away.
     """
     os.umask(0o077)
+    _raise_open_files()
     ring = logbuffer.setup(journal="JOURNAL_STREAM" in os.environ)
     try:
         config = configuration.check(config_path)
@@ -568,6 +572,14 @@ def _wants_default(config: Config, peers: list[PeerSpec]) -> bool:
     return config.interface.table == "auto" and any(
         n.prefixlen == 0 for p in peers for n in p.allowed_ips
     )
+
+
+def _raise_open_files() -> None:
+    """Sockets are up to 64 a worker; the usual soft limit of 1,024 would be all of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _drop_capabilities() -> None:

@@ -507,7 +507,7 @@ def source_address_gone(hosts: Hosts, options: Options) -> None:
 
 
 def busy_peer(hosts: Hosts, options: Options) -> None:
-    """Packets for several paths after a pause are told at once, a packet now and then is not."""
+    """Packets for several paths are told at once, a packet now and then is not."""
     a, b = two_nodes(hosts, options)
     tunnel = Tunnel(a, b)
     paths = Paths(a.engine)
@@ -526,12 +526,12 @@ def busy_peer(hosts: Hosts, options: Options) -> None:
         told.update(up.type for up in a.upcalls())
 
     for _ in range(5):
-        time.sleep(0.3)  # longer than a pause is
+        time.sleep(0.3)  # longer than the window in which they are counted
         send(1)
     if told[UpcallType.BUSY]:
         raise AssertionError("single packets made the peer busy")
     for burst in range(2):
-        time.sleep(0.3)
+        time.sleep(1.1)  # told once a second
         send(20)
         if told[UpcallType.BUSY] <= burst:
             raise AssertionError(f"burst {burst} was not told: {told}")

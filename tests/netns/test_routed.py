@@ -9,6 +9,8 @@ The client's routing table prefers the first uplink; the server has but one way 
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 
 from tests.netns.conftest import (
@@ -95,3 +97,40 @@ def test_each_path_takes_its_own_uplink(lab: Lab, family: int, backend: str) -> 
             # Counted some moments apart: probes and ACKs of the other direction go on.
             least = of_path * (1 + HEADERS[family] / 1500)
             assert 0.98 * least < of_device < 1.1 * least + 20_000, (paths, devices)
+
+
+def test_addresses_of_interfaces_that_lead_nowhere(lab: Lab) -> None:
+    """On a router: its uplink has a link-local address alone, its others are its two networks'.
+
+    A socket bound to the device of such an address finds no route.
+    """
+    names = ("client", "router", "server", "left", "right")
+    client, router, server, *inner = (lab.host(name) for name in names)
+    uplink, behind = lab.link(client, router), lab.link(router, server)
+    networks = [lab.link(client, host) for host in inner]
+    for host in (client, router):
+        make_router(host)
+    mine = uplink.address(client, 6)
+    (found,) = client.ip_json(f"-6 addr show dev {uplink.device(client)}")
+    of_link = next(a["local"] for a in found["addr_info"] if a["scope"] == "link")
+    client.ip(f"-6 addr del {mine}/64 dev {uplink.device(client)}")
+    client.ip(f"-6 route add {uplink.address(router, 6)} dev {uplink.device(client)}")
+    route(client, "default", uplink, router, 6)
+    route(server, "default", behind, router, 6)
+    for link in networks:
+        network = ipaddress.ip_interface(f"{link.address(client, 6)}/64").network
+        router.ip(f"-6 route add {network} via {of_link} dev {uplink.device(router)}")
+    ends = make_end(client, 1), make_end(server, 2)
+    at = outside(behind.address(server, 6), ends[1].port)
+    ends[1].start(known(ends[0]))
+    ends[0].start(known(ends[1], at))
+    ends[0].ping(ends[1], count=1)
+    for sender, receiver in (ends, ends[::-1]):
+        name, digest = sender.serve(SIZE)
+        assert receiver.fetch(http_url(sender, name)) == digest
+
+    def healthy() -> bool:
+        paths = [p for p in multipath(ends[0])["paths"] if p["usable"]]
+        return bool(paths) and all(p["state"] == "healthy" and p["rtt_ms"] for p in paths)
+
+    wait_until("probes to be answered", healthy, 20)

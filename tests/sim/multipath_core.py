@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -144,18 +144,27 @@ class Core:
 
     def sample(self, paths: list[int], now: int) -> None:
         """One turn of the tuner."""
-        samples = {}
-        for path in paths:
-            stats = self.stats.paths[path]
-            samples[path] = PathSample(*[getattr(stats, name) for name in SAMPLE_FIELDS])
-        self.params, self.peer = self.tuner.sample(samples, {}, now)
+        self.params, self.peer = self.tuner.sample(self.samples(paths), {}, now)
         for path, params in self.params.items():
-            for name in PARAM_FIELDS:
-                setattr(self._path_params, name, int(getattr(params, name)))
-            self.lib.ws_multipath_tune_path(self.mp, path, self._path_params)
+            self.tune_path(path, params)
+        self.tune(self.peer)
+
+    def samples(self, paths: Iterable[int]) -> dict[int, PathSample]:
+        """What the core counted."""
+        return {
+            path: PathSample(*[getattr(self.stats.paths[path], name) for name in SAMPLE_FIELDS])
+            for path in paths
+        }
+
+    def tune_path(self, path: int, params: PathParams) -> None:
+        for name in PARAM_FIELDS:
+            setattr(self._path_params, name, int(getattr(params, name)))
+        self.lib.ws_multipath_tune_path(self.mp, path, self._path_params)
+
+    def tune(self, params: PeerParams) -> None:
         for name in PEER_FIELDS[1:]:
-            setattr(self._peer_params, name, int(getattr(self.peer, name)))
-        self._peer_params.scheduler = SCHEDULERS.index(self.peer.scheduler)
+            setattr(self._peer_params, name, int(getattr(params, name)))
+        self._peer_params.scheduler = SCHEDULERS.index(params.scheduler)
         self.lib.ws_multipath_tune(self.mp, self._peer_params)
 
     # -- traffic

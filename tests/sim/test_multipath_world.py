@@ -79,11 +79,14 @@ def test_a_very_slow_second_link_does_no_harm(kind: str) -> None:
         assert both.run(2500) > 0.97 * alone(SKEWED[0])
 
 
-def test_bbr_gains_from_a_second_link() -> None:
-    """Its window is twice the least RTT's, and that is the quick link's: it cannot fill both."""
+def test_bbr_loses_nothing_by_a_second_link() -> None:
+    """Its window is twice the least RTT's, and that is the quick link's: it cannot fill both.
+
+    (Not before it looks for its least RTT anew, after 10 s; the model here never does.)
+    """
     with world(CLEAN, Tcp("bbr")) as both:
         both.run(RAMP_MS)
-        assert both.run(2500) > 1.05 * alone(CLEAN[0])
+        assert both.run(2500) > 0.97 * alone(CLEAN[0])
 
 
 def test_links_that_lose_carry_more_together_than_cubic_would_alone() -> None:

@@ -167,3 +167,23 @@ def test_a_part_of_io_uring_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(AgentError, match="a part of it is missing") as refused:
         agent.choose_backend("io_uring")
     assert "ws doctor" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted"),
+    [
+        (1024, 524_288, (agent.OPEN_FILES, 524_288)),
+        (1024, 4096, (4096, 4096)),
+        (256, -1, (agent.OPEN_FILES, -1)),
+        (65_536, 65_536, None),
+        (-1, -1, None),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_and_never_lowered(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: tuple[int, int] | None
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(agent.resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(agent.resource, "setrlimit", lambda _, to: asked.append(to))
+    agent._raise_open_files()
+    assert asked == ([] if wanted is None else [wanted])

@@ -93,6 +93,7 @@ class Multipath:
         self._limit: int | None = None  # as last told
         self._limited_at = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_at = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         #: drains the node's outputs; set by the driver
         self.drain: Callable[[], None] = lambda: None
@@ -162,9 +163,10 @@ class Multipath:
         watched.beginning_until = now + BEGINNING_NS
         watched.due_at = now + BUSY_NS
         self._busy.add(handle)
-        if self._timer is not None:
+        # Not each time: many that begin together would put off the look at all others.
+        if self._timer is not None and watched.due_at < self._armed_at:
             self._timer.cancel()
-        self._arm()
+            self._arm()
 
     # views
 
@@ -269,6 +271,7 @@ class Multipath:
             due = [self._watched[handle].due_at for handle in self._busy]
             at = min([self._idle_at, *due])
             wait_ns = min(max(at - now, TOGETHER_NS), IDLE_NS)
+            self._armed_at = now + wait_ns
             self._timer = self._loop.call_later(wait_ns / NS_PER_S, self._tick)
 
     def _look(self, now: int) -> None:

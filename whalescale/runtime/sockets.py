@@ -9,6 +9,7 @@ gets such a one too; what is no path's goes on as the routing table says.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -19,9 +20,10 @@ from whalescale.runtime.netlink import LocalAddress
 
 log = logging.getLogger(__name__)
 
-#: the engine holds 64 sockets; a host with more addresses uses the wildcards for the rest
+#: the engine holds 64 sockets, two more wildcards among them while the port changes; a host with
+#: more addresses uses the wildcards for the rest
 MAX_ADDRESSES: Final = 48
-MAX_BOUND: Final = 14  # ... and those beside them that are bound to an interface
+MAX_BOUND: Final = 12  # ... and those beside them that are bound to an interface
 
 
 class Sockets:
@@ -103,8 +105,24 @@ class Sockets:
 
 def _bound(addresses: Sequence[LocalAddress]) -> list[tuple[LocalAddress, int]]:
     """Those that get a socket bound to their interface beside the one that is not."""
-    found = [(a, a.ifindex) for a in addresses if ":" in a.ip and not a.link_local]
-    return found[:MAX_BOUND] if len({interface for _, interface in found}) > 1 else []
+    by_interface: dict[int, list[LocalAddress]] = {}
+    for address in addresses:
+        if ":" in address.ip and not address.link_local:
+            by_interface.setdefault(address.ifindex, []).append(address)
+    if len(by_interface) < 2:
+        return []
+    # By turns, so that no interface goes without.
+    turns = itertools.zip_longest(*by_interface.values())
+    found = [(a, a.ifindex) for turn in turns for a in turn if a is not None]
+    if len(found) > MAX_BOUND:
+        log.warning(
+            "%d IPv6 addresses on %d interfaces: of paths from all but %d the routing table says "
+            "where they leave",
+            len(found),
+            len(by_interface),
+            MAX_BOUND,
+        )
+    return found[:MAX_BOUND]
 
 
 def explain_port(port: int, error: OSError) -> AgentError:

@@ -44,8 +44,13 @@ class Bench:
 
     def call_later(self, delay: float, call: Callable[[], None]) -> Any:
         assert delay > 0
-        self._due = (self.now + int(delay * NS_PER_S), call)
-        return SimpleNamespace(cancel=lambda: None)
+        due = self._due = (self.now + int(delay * NS_PER_S), call)
+
+        def cancel() -> None:
+            if self._due is due:
+                self._due = None
+
+        return SimpleNamespace(cancel=cancel)
 
     def run(self, seconds: float) -> None:
         end = self.now + int(seconds * NS_PER_S)
@@ -181,3 +186,15 @@ def test_who_falls_silent_at_once_is_idle_after_a_while() -> None:
     before = bench.samples[0]
     bench.run(5)
     assert bench.samples[0] - before <= 6
+
+
+def test_many_that_begin_together_do_not_put_each_other_off() -> None:
+    bench = Bench(300)
+    bench.rates[0] = 10_000
+    bench.run(1)
+    before = bench.samples[0]
+    for handle in range(300):
+        bench.multipath.wake(handle)
+        bench.run(0.002)
+    assert bench.samples[0] - before >= 25
+    assert all(bench.samples[handle] for handle in range(250))

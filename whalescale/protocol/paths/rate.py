@@ -99,6 +99,7 @@ class RateControl:
         "_tested",
         "bw_bps",
         "calm",
+        "known_bps",
         "mode",
         "pace_bps",
         "updated",
@@ -136,8 +137,8 @@ class RateControl:
         self.updated = now
         #: what is lost now is not lost to a full queue
         self.calm = False
-        #: the result
-        self.pace_bps = self.bw_bps
+        #: the result, and without what a flow that begins may have
+        self.pace_bps = self.known_bps = self.bw_bps
         self.window_bytes = int(self.bw_bps * (rtt + 2 * HEADROOM_US) / 8e6)
 
     def update(
@@ -147,13 +148,18 @@ class RateControl:
         rtt_base_us: int,
         cap: float,
         now: int,
+        first: bool = False,
     ) -> None:
-        """rtt_us: smoothed; rtt_base_us: without queue; cap: share of the rate that may be used."""
+        """rtt_us: smoothed; rtt_base_us: without queue; cap: share of the rate that may be used.
+
+        first: a flow begins on this path, it is the quickest.
+        """
         dt = clamp((now - self.updated) / 1000, 0, 500_000)
         self.updated = now
         rtt = clamp(rtt_us, 100, MAX_DELAY_US)
         base = clamp(rtt_base_us, 100, rtt)
         cap = clamp(cap, 0.001, 1.0)
+        first = first and cap == 1
         queue = est.queue_us
         # Jitter looks like a queue: dense traffic waits for the slowest frame ahead of it.
         noise = clamp(5 * est.noise_us, 0, NOISE_MAX_US)
@@ -180,7 +186,8 @@ class RateControl:
         self.pace_bps = clamp(self.bw_bps * gain * cap, MIN_RATE_BPS, MAX_RATE_BPS)
         headroom = HEADROOM_US + noise + min(10_000, base)
         window = self.bw_bps * cap * max(gain, 1.0) * (base + headroom) / 8e6
-        if self.mode is Mode.RAMP and est.nothing_waits(now):
+        self.known_bps = self.pace_bps
+        if self.mode is Mode.RAMP and first and est.nothing_waits(now):
             free = START_PACKETS * PACKET_BYTES
             self.pace_bps = max(self.pace_bps, min(free * 8e6 / base, START_MAX_BPS))
             window = max(window, free)

@@ -149,12 +149,14 @@ class PathTuner:
         for path_id, path in self._paths.items():
             if rtts.get(path_id, 0) > 0:
                 path.probe_rtt_us = int(clamp(rtts[path_id], 100, MAX_DELAY_US))
-            sample = samples.get(path_id)
-            if sample is None:
-                continue
-            path.sample = sample
-            path.est.push(sample, now, path.rate.pace_bps)
-            path.rate.update(path.est, path.srtt_us, path.base_rtt_us, path.cap, now)
+            if path_id in samples:
+                path.sample = samples[path_id]
+                path.est.push(path.sample, now, path.rate.pace_bps)
+        quickest = min((p.base_rtt_us for p in self._paths.values()), default=0)
+        for path_id, path in self._paths.items():
+            if path_id in samples:
+                base = path.base_rtt_us
+                path.rate.update(path.est, path.srtt_us, base, path.cap, now, base == quickest)
         return self._path_params(), self._peer_params(now)
 
     # -- views
@@ -234,7 +236,7 @@ class PathTuner:
 
     def _peer_params(self, now: int) -> PeerParams:
         paths = list(self._paths.values())
-        total = clamp(sum(p.rate.pace_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
+        total = clamp(sum(p.rate.known_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
         ramping = any(p.rate.mode is Mode.RAMP for p in paths)
         queue_us = QUEUE_RAMP_US if ramping else QUEUE_US
         queue_bytes = clamp(

@@ -140,6 +140,26 @@ def test_a_flow_that_begins_is_not_held_back_by_the_ramp() -> None:
     assert mean(path.queues_ms) < 6
 
 
+def test_only_the_quickest_path_lets_a_flow_begin_freely() -> None:
+    def idle(cap: float) -> tuple[dict[int, PathParams], PeerParams]:
+        tuner = PathTuner(MultipathSettings())
+        for path, rtt_us in ((0, 60_000), (1, 20_000)):
+            tuner.add(path, rtt_us, SECOND)
+            tuner.set_limits(path, False, 0, cap, 1420)
+        for i in range(3):
+            found = tuner.sample({0: PathSample(), 1: PathSample()}, {}, SECOND + i * SECOND)
+        return found
+
+    params, peer = idle(1.0)
+    burst = 64 * 1500 * 8
+    assert params[1].rate_bps >= burst / 0.020
+    assert params[0].rate_bps < burst / 0.060
+    # What is let go at once is not let wait: the queue is as short as the paths are slow.
+    assert peer.queue_bytes < 700_000
+    params, _ = idle(0.5)  # the user said how much
+    assert params[1].rate_bps < burst / 0.020
+
+
 def sample(i: int, **more: int) -> PathSample:
     """A path that delivers 10 Mbit/s, 20 ms after 20 ms."""
     return replace(
