@@ -1,0 +1,124 @@
+"""Path managers, tuners and C cores together, from the first probe to a link that comes back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from joint_world import JointWorld
+from multipath_sources import Greedy, Tcp
+from multipath_world import LinkSpec
+
+from whalescale.protocol.paths.types import PathState
+
+CLEAN = [LinkSpec(100, 20), LinkSpec(50, 5)]
+THREE = [LinkSpec(60, 15), LinkSpec(40, 30), LinkSpec(20, 60)]
+
+
+@contextmanager
+def joined(links: list[LinkSpec], seed: int = 1) -> Iterator[JointWorld]:
+    """Once all links are in use at both ends."""
+    world = JointWorld(links, seed=seed)
+    try:
+        world.run(3000)
+        everyone = set(range(len(links)))
+        assert world.sides["a"].used == world.sides["b"].used == everyone
+        yield world
+    finally:
+        world.close()
+
+
+def total(links: list[LinkSpec]) -> float:
+    """Inner bits a second that fit."""
+    return sum(link.rate_mbps for link in links) * 1e6 * 1400 / (1400 + 8 + 32 + 28 + 8)
+
+
+@pytest.mark.parametrize("links", [CLEAN, THREE])
+def test_paths_are_found_by_probes_and_filled(links: list[LinkSpec]) -> None:
+    with joined(links) as world:
+        world.begin(Greedy())
+        world.run(2500)
+        assert world.run(2000) > 0.96 * total(links)
+        assert not world.sides["a"].manager.drops
+        assert not world.sides["b"].manager.drops
+
+
+@pytest.mark.parametrize("link", [0, 1])
+def test_a_link_that_goes_silent_is_left_and_taken_up_again(link: int) -> None:
+    with joined(CLEAN) as world:
+        world.begin(Tcp("cubic"))
+        world.run(3000)
+        world.longest_stall = 0
+        world.cut(link, True)
+        world.run(1500)
+        assert world.sides["a"].used == {1 - link}
+        assert world.longest_stall < 200_000_000
+        assert world.run(1000) > 0.95 * total([CLEAN[1 - link]])
+        world.cut(link, False)
+        world.run(3000)
+        assert world.sides["a"].used == {0, 1}
+        assert world.run(2000) > 0.95 * total(CLEAN)
+        states = {event.state for event in world.sides["a"].events}
+        assert PathState.FAILED in states
+
+
+def test_an_address_that_goes_takes_its_path_with_it() -> None:
+    with joined(CLEAN) as world:
+        world.begin(Tcp("cubic"))
+        world.run(2000)
+        world.set_locals("a", {0})
+        world.cut(1, True)
+        world.longest_stall = 0
+        world.run(1000)
+        assert world.sides["a"].used == {0}
+        assert world.longest_stall < 200_000_000
+        world.cut(1, False)
+        world.set_locals("a", {0, 1})
+        world.run(5000)
+        assert world.sides["a"].used == {0, 1}
+        assert world.run(2000) > 0.95 * total(CLEAN)
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 40))]
+)
+def test_whatever_the_links_do_nothing_comes_twice_and_all_is_well_again(seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311
+    with joined(THREE, seed) as world:
+        world.keep_log = True
+        flow = Tcp("cubic")
+        world.begin(flow)
+        alive = {0, 1, 2}
+        for _ in range(25):
+            link = rng.randrange(3)
+            what = rng.random()
+            if what < 0.4 and len(alive) > 1:
+                world.cut(link, True)
+                alive.discard(link)
+            elif what < 0.7:
+                world.cut(link, False)
+                alive.add(link)
+            elif what < 0.85:
+                world.out[link].set_rate(world.now, rng.choice((2, 10, 60)))
+            else:
+                world.set_locals(rng.choice("ab"), {0, *rng.sample((1, 2), rng.randrange(3))})
+            world.run(rng.choice((50, 300, 1200)))
+            for side in world.sides.values():
+                assert len(side.routes) <= 8
+        for link, spec in enumerate(THREE):
+            world.cut(link, False)
+            world.out[link].set_rate(world.now, spec.rate_mbps)
+        for name in "ab":
+            world.set_locals(name, {0, 1, 2})
+        world.run(20_000)
+        for side in world.sides.values():
+            assert side.used == {0, 1, 2}
+        assert world.run(2000) > 0.9 * total(THREE)
+        serials = [serial for _, serial in world.log]
+        # What comes twice the flow itself sent twice.
+        assert len(serials) - len(set(serials)) <= flow.retransmits
+        world.stopped = True
+        world.run(1000)
+        assert world.b.stats.depth == 0
