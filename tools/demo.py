@@ -358,7 +358,11 @@ class Demo:
     def offer_top(self, laptop: Node, server: Node) -> None:
         first = KINDS[0].name
         question = f"Watch `ws top` while {first} comes and goes under a download (q leaves it)?"
-        if not Confirm.ask(question, console=self.console, default=False):
+        try:
+            wanted = Confirm.ask(question, console=self.console, default=False)
+        except EOFError:  # Ctrl-D
+            wanted = False
+        if not wanted:
             return
         server.host.spawn("iperf3", "-s", "-1", "-B", server.inside)
         server.host.wait_listening(5201)
