@@ -17,6 +17,12 @@ struct socket_change {
 	struct ws_socket socket;
 };
 
+/* The peer of this number, if there is one and the worker owns it. */
+static struct ws_peer *owned_peer(struct ws_worker *worker, int number)
+{
+	return ws_owner(worker->engine, number) == worker ? ws_worker_peer(worker, number) : NULL;
+}
+
 static int add_socket(struct ws_worker *worker, void *arg)
 {
 	struct socket_change *change = arg;
@@ -32,9 +38,9 @@ static int add_socket(struct ws_worker *worker, void *arg)
 	}
 	/* It may fit a path better than the one that stood in for it. */
 	for (int i = 0; i < worker->engine->next_peer; i++) {
-		struct ws_peer *peer = ws_worker_peer(worker, i);
+		struct ws_peer *peer = owned_peer(worker, i);
 
-		if (peer && ws_owner(worker->engine, i) == worker)
+		if (peer)
 			ws_paths_socket_opened(worker, peer);
 	}
 	return 0;
@@ -50,9 +56,9 @@ static int remove_socket(struct ws_worker *worker, void *arg)
 	worker->sockets[change->number].fd = -1;
 	close(fd);
 	for (int i = 0; i < worker->engine->next_peer; i++) {
-		struct ws_peer *peer = ws_worker_peer(worker, i);
+		struct ws_peer *peer = owned_peer(worker, i);
 
-		if (!peer || ws_owner(worker->engine, i) != worker)
+		if (!peer)
 			continue;
 		if (peer->way.socket == change->number)
 			peer->way.socket = -1;

@@ -5,19 +5,12 @@
  * an offload that fails is switched off and reported.
  */
 #include "internal.h"
+#include "udp_options.h"
 
 #include <errno.h>
-#include <netinet/udp.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
-
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
 
 #define STRIDE 1200
 #define COUNT 16

@@ -4,20 +4,13 @@
  * with a send, and what to do when it refuses.
  */
 #include "internal.h"
+#include "udp_options.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/udp.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
-
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
 
 #define SOCKET_BUFFER_BYTES (8 << 20)
 #define SEND_WAIT_MS 5

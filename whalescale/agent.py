@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -33,7 +32,7 @@ from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Event
-from whalescale.runtime import logbuffer, notify, pinning, reload, snapshot
+from whalescale.runtime import logbuffer, notify, pinning, process, reload, snapshot
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer, private_directory
 from whalescale.runtime.driver import Driver
@@ -58,8 +57,6 @@ __all__ = ["AgentError", "run"]
 
 log = logging.getLogger(__name__)
 
-#: descriptors that the agent may have open, where the hard limit allows it
-OPEN_FILES: Final = 16_384
 TEST_LIMITS: Final = "WHALESCALE_TEST_LIMITS"
 #: the kernel takes down a killed agent's interface once it has ended its io_uring
 LEAVING_S: Final = 3.0
@@ -80,7 +77,7 @@ def run(config_path: Path) -> int:
     Returns the exit code. AgentError: it could not start, or its interface was taken away.
     """
     os.umask(0o077)
-    _raise_open_files()
+    process.raise_open_files()
     ring = logbuffer.setup(journal="JOURNAL_STREAM" in os.environ)
     try:
         config = configuration.check(config_path)
@@ -228,7 +225,7 @@ class Agent:
         self._sockets.follow(first)
         # Sockets, device and programs are open. Before the peers: looking their names up starts
         # a thread, and every thread would have to drop its capabilities by itself.
-        _drop_capabilities()
+        process.drop_capabilities()
         self._bpf.confirm()
         self._steer()
         plan = reload.plan(self._tunnel, peers)
@@ -572,31 +569,6 @@ def _wants_default(config: Config, peers: list[PeerSpec]) -> bool:
     return config.interface.table == "auto" and any(
         n.prefixlen == 0 for p in peers for n in p.allowed_ips
     )
-
-
-def _raise_open_files() -> None:
-    """Sockets are up to 64 a worker; the usual soft limit of 1,024 would be all of them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _drop_capabilities() -> None:
-    # They belong to threads: one that runs already would keep all of them.
-    threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
-        raise AgentError(
-            f"{threads} threads run before the capabilities are dropped", "report this as a fault"
-        )
-    try:
-        dataplane.keep_net_admin_only()
-    except OSError as e:
-        raise AgentError(
-            f"capabilities: {e.strerror}",
-            "run `sudo ws up`, or give the service CAP_NET_ADMIN",
-            EXIT_PERMISSION,
-        ) from None
 
 
 def _log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

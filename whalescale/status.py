@@ -58,7 +58,7 @@ class Counters(Struct, frozen=True, kw_only=True):
     keepalives_tx: int = 0
     keepalives_rx: int = 0
     control_rx: int = 0
-    #: runs of datagrams as the kernel gives them; one handed to its owner counts again
+    #: runs of datagrams as the kernel gives them
     rx_batches: int = 0
     #: packets or super-packets from the TUN device
     tun_reads: int = 0

@@ -28,7 +28,6 @@
 #include <linux/virtio_net.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <netinet/udp.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdint.h>
@@ -43,13 +42,7 @@
 #include <unistd.h>
 
 #include "packets.h"
-
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
+#include "udp_options.h"
 
 #define ROUNDS 500
 #define BATCH 16

@@ -7,7 +7,6 @@ that travel over the links, and what they decide goes to the cores. Link k joins
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from multipath_core import CONTROL_ACK, CONTROL_HEARTBEAT, FRAME_HEAD_BYTES, MS, Core
 from multipath_world import Frame, Link, LinkSpec, Source, World
@@ -198,15 +197,14 @@ class JointWorld(World):
         path, number, size, frame = what
         if forth:
             self.paths_bytes[index] += size
-        by_core = isinstance(frame, tuple) or frame[0] == CONTROL_ACK
-        if by_core or frame[0] == CONTROL_HEARTBEAT:
+        if isinstance(frame, tuple) or frame[0] in (CONTROL_ACK, CONTROL_HEARTBEAT):
             side.core.receive(path, number, size, frame, self.now)
         else:
             side.core.lib.ws_multipath_received(side.core.mp, path, number, size, self.now)
-        if not by_core:
+        if isinstance(frame, bytes) and frame[0] != CONTROL_ACK:
             near, far = (2, 1) if forth else (1, 2)
             remote, local = (Endpoint(f"10.{index}.0.{host}", PORT) for host in (far, near))
-            side.manager.receive(_bytes(frame), path, remote, local, size, self.now)
+            side.manager.receive(frame, path, remote, local, size, self.now)
             self.drain(side)
 
     def run(self, ms: float) -> float:
@@ -223,8 +221,3 @@ class JointWorld(World):
                     assert following is None or following > self.now, "a timer that would spin"
                 self.drain(side)
         return (self.delivered_bytes - before) * 8e3 / ms
-
-
-def _bytes(frame: Any) -> bytes:
-    assert isinstance(frame, bytes)
-    return frame

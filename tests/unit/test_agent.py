@@ -17,6 +17,7 @@ from whalescale import agent
 from whalescale.dataplane import probe
 from whalescale.dataplane.engine import Backend, UringParts
 from whalescale.protocol.limits import NS_PER_MS, Limits
+from whalescale.runtime import process
 from whalescale.runtime.errors import AgentError
 
 
@@ -172,9 +173,9 @@ def test_a_part_of_io_uring_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted"),
     [
-        (1024, 524_288, (agent.OPEN_FILES, 524_288)),
+        (1024, 524_288, (process.OPEN_FILES, 524_288)),
         (1024, 4096, (4096, 4096)),
-        (256, -1, (agent.OPEN_FILES, -1)),
+        (256, -1, (process.OPEN_FILES, -1)),
         (65_536, 65_536, None),
         (-1, -1, None),
     ],
@@ -183,7 +184,7 @@ def test_the_limit_of_open_files_is_raised_and_never_lowered(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: tuple[int, int] | None
 ) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(agent.resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(agent.resource, "setrlimit", lambda _, to: asked.append(to))
-    agent._raise_open_files()
+    monkeypatch.setattr(process.resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(process.resource, "setrlimit", lambda _, to: asked.append(to))
+    process.raise_open_files()
     assert asked == ([] if wanted is None else [wanted])

@@ -70,6 +70,11 @@ class Watched:
     busy_until: int = 0
     beginning_until: int = 0
 
+    def begin(self, now: int) -> None:
+        """Data begins to flow."""
+        self.beginning_until = now + BEGINNING_NS
+        self.due_at = now + BUSY_NS
+
 
 class Multipath:
     """The paths of every peer of one driver."""
@@ -160,8 +165,7 @@ class Multipath:
             return
         now = self._now()
         watched.busy_until = now + LINGER_NS
-        watched.beginning_until = now + BEGINNING_NS
-        watched.due_at = now + BUSY_NS
+        watched.begin(now)
         self._busy.add(handle)
         # Not each time: many that begin together would put off the look at all others.
         if self._timer is not None and watched.due_at < self._armed_at:
@@ -308,8 +312,7 @@ class Multipath:
         if packets >= BUSY_PACKETS:
             watched.busy_until = now + LINGER_NS
             if not was_busy:
-                watched.beginning_until = now + BEGINNING_NS
-                watched.due_at = now + BUSY_NS
+                watched.begin(now)
         if now < watched.busy_until:
             self._busy.add(handle)
         else:
