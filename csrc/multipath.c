@@ -56,7 +56,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 				      void *arg)
 {
 	struct ws_multipath *mp = calloc(1, sizeof(*mp));
-	size_t data, slots, resend, records, align;
+	size_t data, slots, resend, records, align, gather;
 	uint8_t *at;
 
 	if (!mp)
@@ -69,7 +69,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	records = sizeof(struct record) * RECORDS * WS_PATH_COUNT;
 	data = (size_t)mp->stride * RING;
 	align = ws_align_bytes(mp->stride);
-	mp->memory_bytes = slots + resend + records + align + data;
+	gather = sizeof(struct ws_gather_slot) * WS_GATHER_SLOTS;
+	mp->memory_bytes = slots + resend + records + align + gather + data;
 	/* Pages come when they are used: an idle peer costs a few of them. */
 	mp->memory = mmap(NULL, mp->memory_bytes, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -85,7 +86,9 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++, at += records / WS_PATH_COUNT)
 		mp->tx[i].records = (struct record *)at;
 	ws_align_init(&mp->align, at, mp->stride);
-	mp->data = at + align;
+	at += align;
+	mp->gather.slots = (struct ws_gather_slot *)at;
+	mp->data = at + gather;
 	mp->reorder = ws_reorder_new(mp->stride, delivered, mp);
 	if (!mp->reorder) {
 		ws_multipath_free(mp);
@@ -114,6 +117,7 @@ void ws_multipath_free(struct ws_multipath *mp)
 
 void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 {
+	mp_release_gathered(mp);
 	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	ws_reorder_reset(mp->reorder);
 	mp->ops.flush(mp->arg);
@@ -308,6 +312,8 @@ void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes
 
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
+	if (ws_gather_deadline(&mp->gather) <= now_ns)
+		mp_release_gathered(mp);
 	mp_release_aligned(mp, now_ns, now_ns);
 	if (ws_reorder_deadline(mp->reorder) <= now_ns)
 		ws_reorder_expire(mp->reorder, now_ns);
@@ -337,14 +343,18 @@ uint64_t ws_multipath_deadline(const struct ws_multipath *mp)
 
 uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
 {
-	uint64_t order = ws_reorder_deadline(mp->reorder), line = ws_align_deadline(&mp->align);
+	uint64_t at = ws_reorder_deadline(mp->reorder), other = ws_align_deadline(&mp->align);
 
-	return line < order ? line : order;
+	if (other < at)
+		at = other;
+	other = ws_gather_deadline(&mp->gather);
+	return other < at ? other : at;
 }
 
 void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 {
 	/* It came under keys that held. */
+	mp_release_gathered(mp);
 	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	mp->seq_head = mp->seq_base = mp->seq_tail;
 	mp->queue_bytes = 0;

@@ -148,6 +148,36 @@ void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now
 		mp->ops.flush(mp->arg);
 }
 
+void mp_release_gathered(struct ws_multipath *mp)
+{
+	struct ws_gather *gather = &mp->gather;
+
+	if (!gather->count)
+		return;
+	for (uint32_t i = 0; i < gather->count; i++) {
+		struct ws_gather_slot *slot = &gather->slots[i];
+
+		mp->ops.deliver(mp->arg, slot->packet, slot->len, slot->flags | WS_MULTIPATH_HELD);
+	}
+	gather->count = 0;
+	/* Before others take their place. */
+	mp->ops.flush(mp->arg);
+}
+
+/* What somebody waits for goes on at once, but for acknowledgements that wait for each other. */
+static void take_urgent(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags,
+			uint64_t now_ns)
+{
+	if (ws_gather_hold(&mp->gather, packet, len, flags, ws_get(mp->tune.gather_us),
+			   ws_get(mp->tune.gather_every_us), now_ns)) {
+		ws_add(mp->stats.gathered, 1);
+		return;
+	}
+	if (ws_gather_fits(packet, len))
+		mp_release_gathered(mp); /* it is older */
+	mp->ops.deliver(mp->arg, packet, len, flags);
+}
+
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
 {
@@ -167,7 +197,7 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 	}
 	mp->direct = packet;
 	if (flags & WS_FRAME_URGENT)
-		mp->ops.deliver(mp->arg, packet, len, flags);
+		take_urgent(mp, packet, len, flags, now_ns);
 	else if (!(flags & WS_FRAME_FEEDBACK))
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
 	else if (flags & WS_FRAME_AGAIN || !hold_back(mp, path, seq, flags, packet, len, now_ns))

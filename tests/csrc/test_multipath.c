@@ -50,7 +50,7 @@ struct node {
 };
 
 static uint64_t now_ns;
-static uint64_t aligned; /* over all seeds */
+static uint64_t aligned, gathered; /* over all seeds */
 
 static uint32_t put(struct node *node, uint32_t path, uint64_t number, bool control,
 		    const uint8_t *head, size_t head_len, const uint8_t *body, size_t len)
@@ -108,6 +108,8 @@ static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 	node->seen[i]++;
 	CHECK_EQ(node->seen[i], 1);
 	node->delivered++;
+	if (packet[9] == 6)
+		return; /* an acknowledgement takes no turn */
 	if (i < node->next)
 		node->ordered = false;
 	else
@@ -212,6 +214,8 @@ static void tune(struct node *node, uint32_t paths, bool late, uint32_t schedule
 		.deliver_late = late,
 		.ack_interval_us = 10000,
 		.align = check_random() & 1,
+		.gather_us = (uint32_t)(check_random() % 30000),
+		.gather_every_us = (uint32_t)(check_random() % 200000),
 	};
 
 	ws_multipath_tune(node->mp, &peer);
@@ -238,10 +242,18 @@ static void offer(struct node *node, uint32_t count)
 		uint8_t packet[200] = {0x45, 0, 0, 200};
 		uint32_t i = node->made++;
 
+		size_t len = sizeof(packet);
+
 		packet[9] = 47; /* of no urgent kind */
 		memcpy(packet + 20, &i, sizeof(i));
-		ws_multipath_send(node->mp, packet, 20, packet + 20, sizeof(packet) - 20, 0, 0,
-				  count > 0, now_ns);
+		if (!count && check_random() & 1) { /* an inner TCP's acknowledgement */
+			packet[9] = 6;
+			packet[32] = 5 << 4;
+			packet[33] = 0x10;
+			len = 40;
+		}
+		ws_multipath_send(node->mp, packet, 20, packet + 20, len - 20, 0, 0, count > 0,
+				  now_ns);
 	}
 	ws_multipath_pump(node->mp, now_ns);
 }
@@ -319,6 +331,7 @@ static void run(uint64_t seed)
 		CHECK(b->delivered + ws_multipath_stats(b->mp)->skipped >= a->made);
 	CHECK(b->delivered > 0 || a->made == 0);
 	aligned += ws_multipath_stats(a->mp)->aligned + ws_multipath_stats(b->mp)->aligned;
+	gathered += ws_multipath_stats(a->mp)->gathered + ws_multipath_stats(b->mp)->gathered;
 	node_free(a);
 	node_free(b);
 }
@@ -528,6 +541,7 @@ int main(int argc, char **argv)
 	}
 	/* The line of the lulls took part. */
 	CHECK(aligned > 0);
+	CHECK(gathered > 0);
 	hostile();
 	urgent();
 	urgent_share();

@@ -60,6 +60,16 @@ REPAIR_LOSS = 0.001
 CONGESTED = NS_PER_S
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
 REORDER_DEPTH = (1024, 4096)
+#: an inner BBR's window is twice the quick path's round trip; what the slow one takes above that,
+#: and so much more, acknowledgements are gathered for ...
+GATHER_MARGIN_US = 10_000
+GATHER_MAX_US = 40_000
+#: ... which it remembers for 5 to 10 round trips
+GATHER_ROUNDS = 6
+#: a path that carries less of what is sent does not count
+GATHER_SHARE = 0.1
+#: jitter that gathers them by itself
+GATHER_NOISE_US = 1_000
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
 
@@ -265,7 +275,25 @@ class PathTuner:
             deliver_late=self._settings.deliver_late,
             ack_interval_us=ack,
             align=self._settings.align,
+            gather_us=self._gather_us(now),
+            gather_every_us=GATHER_ROUNDS * max((p.base_rtt_us for p in paths), default=0),
         )
+
+    def _gather_us(self, now: int) -> int:
+        """How long acknowledgements wait for each other, 0: they do not (section 10)."""
+        if not self._settings.align or len(self._paths) < 2:
+            return 0
+        quick = min(self._paths.values(), key=lambda p: p.base_rtt_us)
+        rates = [(p.est.acked_bps(now), p) for p in self._paths.values()]
+        total = sum(rate for rate, _ in rates)
+        used = [p for rate, p in rates if rate > GATHER_SHARE * total]
+        # Less than half of what the quick path carries is no bulk flow, or one that has ended.
+        if len(used) < 2 or total < quick.rate.bw_bps / 2:
+            return 0
+        if max(p.est.noise_us for p in used) > GATHER_NOISE_US:
+            return 0
+        over = max(p.base_rtt_us for p in used) - 2 * quick.base_rtt_us
+        return int(clamp(over + GATHER_MARGIN_US, 0, GATHER_MAX_US))
 
     def _hold(self, again_us: int, now: int) -> tuple[int, int]:
         """How long a packet waits for one before it: at most; once every path has passed that."""
