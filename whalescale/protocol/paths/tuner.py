@@ -18,6 +18,7 @@ from whalescale.protocol.paths.estimator import (
     clamp,
     signed_delay,
 )
+from whalescale.protocol.paths.gather import Gathering
 from whalescale.protocol.paths.incoming import PATH_ACTIVE, Incoming
 from whalescale.protocol.paths.rate import PACKET_BYTES, Mode, RateControl
 from whalescale.protocol.paths.types import (
@@ -60,16 +61,8 @@ REPAIR_LOSS = 0.001
 CONGESTED = NS_PER_S
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
 REORDER_DEPTH = (1024, 4096)
-#: an inner BBR's window is twice the quick path's round trip; what the slow one takes above that,
-#: and so much more, acknowledgements are gathered for ...
-GATHER_MARGIN_US = 10_000
-GATHER_MAX_US = 40_000
-#: ... which it remembers for 5 to 10 round trips
-GATHER_ROUNDS = 6
-#: a path that carries less of what is sent does not count
-GATHER_SHARE = 0.1
-#: jitter that gathers them by itself
-GATHER_NOISE_US = 1_000
+#: a path with less of what is sent carries no part of a bulk flow
+BULK_SHARE = 0.1
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
 
@@ -127,6 +120,7 @@ class PathTuner:
         self._skews: deque[tuple[int, float]] = deque()
         self._congested_until = 0
         self._incoming = Incoming()
+        self._gathering = Gathering()
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
         """A validated path; rtt_us: of its probe. It ramps from the least."""
@@ -258,6 +252,7 @@ class PathTuner:
         best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
         again_us = best_rtt + ack + 10_000
         hold, loss_wait = self._hold(again_us, now)
+        gather_us, gather_every_us = self._gather(now)
         fixed = self._settings.reorder_depth
         wanted = 2 * self._incoming.rate_bps * hold / 8e6 / 1000  # small packets too
         return PeerParams(
@@ -275,25 +270,27 @@ class PathTuner:
             deliver_late=self._settings.deliver_late,
             ack_interval_us=ack,
             align=self._settings.align,
-            gather_us=self._gather_us(now),
-            gather_every_us=GATHER_ROUNDS * max((p.base_rtt_us for p in paths), default=0),
+            gather_us=gather_us,
+            gather_every_us=gather_every_us,
         )
 
-    def _gather_us(self, now: int) -> int:
-        """How long acknowledgements wait for each other, 0: they do not (section 10)."""
-        if not self._settings.align or len(self._paths) < 2:
-            return 0
-        quick = min(self._paths.values(), key=lambda p: p.base_rtt_us)
+    def _gather(self, now: int) -> tuple[int, int]:
+        """For how long and how often acknowledgements wait for each other, µs."""
         rates = [(p.est.acked_bps(now), p) for p in self._paths.values()]
         total = sum(rate for rate, _ in rates)
-        used = [p for rate, p in rates if rate > GATHER_SHARE * total]
+        used = [p for rate, p in rates if rate > BULK_SHARE * total]
+        quick = min(self._paths.values(), key=lambda p: p.base_rtt_us, default=None)
         # Less than half of what the quick path carries is no bulk flow, or one that has ended.
-        if len(used) < 2 or total < quick.rate.bw_bps / 2:
-            return 0
-        if max(p.est.noise_us for p in used) > GATHER_NOISE_US:
-            return 0
-        over = max(p.base_rtt_us for p in used) - 2 * quick.base_rtt_us
-        return int(clamp(over + GATHER_MARGIN_US, 0, GATHER_MAX_US))
+        if quick is None or not self._settings.align or total < quick.rate.bw_bps / 2:
+            used = []
+        return self._gathering.update(
+            [p.base_rtt_us for p in used],
+            total,
+            sum(p.rate.bw_bps for p in used),
+            max((p.est.noise_us for p in used), default=0.0),
+            lambda window_us: max(p.est.limited(window_us, 0, now) for p in used),
+            now,
+        )
 
     def _hold(self, again_us: int, now: int) -> tuple[int, int]:
         """How long a packet waits for one before it: at most; once every path has passed that."""

@@ -265,54 +265,32 @@ def test_repair_is_ready_from_the_first_loss_but_stays_off_on_congested_paths() 
     assert not peer.repair
 
 
-def gathers(
-    settings: MultipathSettings | None, *paths: dict[str, int], idle_s: int = 0
-) -> tuple[int, int]:
-    """What is asked of a bulk flow's ACKs, so long after it has ended."""
-    tuner, _, peer = tuned(settings, *paths)
-    for i in range(25 * idle_s):
-        quiet = {p: sample(100, **more) for p, more in enumerate(paths)}
-        _, peer = tuner.sample(quiet, {}, 3 * SECOND + i * 40 * MS)
-    return peer.gather_us, peer.gather_every_us
-
-
 def rtt(us: int) -> dict[str, int]:
     return {"rtt_us": us, "srtt_us": us, "rtt_min_us": us}
 
 
-def test_acks_are_gathered_for_what_an_inner_bbr_lacks() -> None:
-    # In order its packets take 30 ms; twice the least round trip is 20.
-    for_us, every_us = gathers(None, rtt(10_000), rtt(30_000))
-    assert for_us == pytest.approx(20_000, abs=1_000)
-    assert every_us == pytest.approx(180_000, rel=0.1)
-    assert gathers(None, rtt(10_000), rtt(300_000))[0] == 40_000
+def bulk(settings: MultipathSettings | None, *paths: dict[str, int], idle_s: int = 0) -> PeerParams:
+    """A flow that knew better times and leaves its paths unfilled now, for 4 s."""
+    tuner = PathTuner(settings or MultipathSettings())
+    for i in range(len(paths)):
+        tuner.add(i, 40_000, SECOND)
+    moved = 0
+    for tick in range(1, 50 * (5 + idle_s)):
+        moved += 25_000 if tick <= 50 else 20_000 if tick <= 250 else 0
+        now = SECOND + tick * 20 * MS
+        samples = {p: sample(tick, **{"acked_bytes": moved} | own) for p, own in enumerate(paths)}
+        _, peer = tuner.sample(samples, {}, now)
+    return peer
 
 
-@pytest.mark.parametrize(
-    ("settings", "paths", "idle_s"),
-    [
-        (None, [rtt(10_000)], 0),  # one path
-        (None, [rtt(20_000), rtt(28_000)], 0),  # the window is enough for both
-        (MultipathSettings(align=False), [rtt(10_000), rtt(30_000)], 0),
-        (None, [rtt(10_000), rtt(30_000)], 2),  # the flow has ended
-        (None, [rtt(10_000), {**rtt(30_000), "acked_bytes": 1000}], 0),  # all by the quick one
-    ],
-)
-def test_acks_are_not_gathered_for_nothing(
-    settings: MultipathSettings | None, paths: list[dict[str, int]], idle_s: int
-) -> None:
-    assert gathers(settings, *paths, idle_s=idle_s)[0] == 0
-
-
-def test_jitter_gathers_acks_by_itself() -> None:
-    tuner = PathTuner(MultipathSettings())
-    for path in (0, 1):
-        tuner.add(path, 10_000, SECOND)
-    for i in range(1, 101):
-        jitter = {"delay_us": 20_000 + (i * 7919) % 20_000}
-        both = {0: sample(i, **rtt(10_000)), 1: sample(i, **rtt(30_000), **jitter)}
-        _, peer = tuner.sample(both, {}, SECOND + i * 20 * MS)
-    assert peer.gather_us == 0
+def test_acks_of_a_bulk_flow_are_gathered() -> None:
+    """When exactly: test_gather.py."""
+    peer = bulk(None, rtt(10_000), rtt(30_000))
+    assert (peer.gather_us, peer.gather_every_us) == (20_000, 180_000)
+    assert bulk(None, rtt(10_000), rtt(30_000), idle_s=2).gather_us == 0  # it has ended
+    assert bulk(None, rtt(10_000), rtt(30_000) | {"acked_bytes": 1000}).gather_us == 0
+    assert bulk(MultipathSettings(align=False), rtt(10_000), rtt(30_000)).gather_us == 0
+    assert bulk(None, rtt(10_000)).gather_us == 0
 
 
 def test_fixed_depth_is_kept() -> None:

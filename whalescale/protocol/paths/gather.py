@@ -1,0 +1,110 @@
+"""When acknowledgements of an inner TCP are let through in bunches (section 10, csrc/gather.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.paths.estimator import clamp
+
+#: an inner BBR's window is twice the quick path's round trip; acknowledgements are gathered for
+#: what the slow one takes above that, and so much more ...
+MARGIN_US = 10_000
+MOST_US = 40_000
+#: ... which it remembers for 5 to 10 round trips
+ROUNDS = 6
+#: jitter that gathers them by itself
+NOISE_US = 1_500
+#: a flow that leaves paths unfilled for so long has too small a window ...
+UNFILLED = 2 * NS_PER_S
+#: ... and CUBIC's grows
+GROWTH = 1.05
+#: share of the paths' rates that counts as filled
+FILLED = 0.98
+#: bunches cost a window that does not grow by them: what they brought after so long ...
+TRIED = 2 * NS_PER_S
+GAIN = 1.02
+#: ... else no more for a while
+REFUSED = 30 * NS_PER_S
+#: so long after the last bunch BBR has forgotten it: whose packets still wait then is no BBR
+FORGOTTEN = 2 * NS_PER_S
+
+
+class _State(Enum):
+    LOOKING = "looking"
+    ON = "on"
+    PAUSED = "paused"
+    REFUSED = "refused"
+
+
+class Gathering:
+    """Of one peer's flows. Times ns, delays µs."""
+
+    __slots__ = ("_rate_bps", "_since", "_state", "_tried")
+
+    def __init__(self) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._enter(_State.LOOKING, 0)
+        self._rate_bps = 0.0
+        self._tried = False
+
+    def _enter(self, state: _State, now: int) -> None:
+        self._state, self._since = state, now
+
+    def _look(self, rate_bps: float, now: int) -> None:
+        if not self._since or rate_bps > self._rate_bps * GROWTH:
+            self._since, self._rate_bps = now, rate_bps
+        elif now - self._since >= UNFILLED:
+            self._rate_bps = rate_bps
+            self._enter(_State.ON, now)
+
+    def _judge(self, rate_bps: float, waited_always: bool, now: int) -> None:
+        if not self._tried and now - self._since >= TRIED:
+            self._tried = True
+            if rate_bps < self._rate_bps * GAIN:
+                self._enter(_State.REFUSED, now)
+                return
+        if now - self._since >= NS_PER_S and waited_always:
+            self._enter(_State.PAUSED, now)
+
+    def update(
+        self,
+        rtts_us: list[int],
+        rate_bps: float,
+        most_bps: float,
+        noise_us: float,
+        waited: Callable[[int], float],
+        now: int,
+    ) -> tuple[int, int]:
+        """(For how long, how often) acknowledgements wait for each other, µs; 0: they do not.
+
+        rtts_us: round trips without queue of the paths that a bulk flow uses; rate_bps: what it got
+        in the last second; most_bps: what its paths can carry; noise_us: how much the worst of
+        them jitters; waited: the share of the last µs in which packets waited for a path.
+        """
+        longest, least = max(rtts_us, default=0), min(rtts_us, default=0)
+        for_us = int(clamp(longest - 2 * least + MARGIN_US, 0, MOST_US))
+        if len(rtts_us) < 2 or not for_us:
+            self._stop()
+            return 0, 0
+        match self._state:
+            case _State.LOOKING:
+                # Once they come in bunches, these look like jitter.
+                if waited(200_000) > 0.5 or noise_us > NOISE_US or rate_bps > FILLED * most_bps:
+                    self._stop()
+                else:
+                    self._look(rate_bps, now)
+            case _State.ON:
+                self._judge(rate_bps, waited(1_000_000) > 0.95, now)
+            case _State.PAUSED:
+                if waited(200_000) < 0.5:
+                    self._enter(_State.ON, now)
+                elif now - self._since > FORGOTTEN:
+                    self._stop()
+            case _State.REFUSED:
+                if now - self._since > REFUSED:
+                    self._stop()
+        return (for_us if self._state is _State.ON else 0), ROUNDS * longest
