@@ -56,7 +56,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 				      void *arg)
 {
 	struct ws_multipath *mp = calloc(1, sizeof(*mp));
-	size_t data, slots, resend, records, align, gather;
+	size_t data, slots, resend, records, align, bunch;
 	uint8_t *at;
 
 	if (!mp)
@@ -69,8 +69,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	records = sizeof(struct record) * RECORDS * WS_PATH_COUNT;
 	data = (size_t)mp->stride * RING;
 	align = ws_align_bytes(mp->stride);
-	gather = sizeof(struct ws_gather_slot) * WS_GATHER_SLOTS;
-	mp->memory_bytes = slots + resend + records + align + gather + data;
+	bunch = sizeof(struct ws_bunch_slot) * WS_BUNCH_SLOTS;
+	mp->memory_bytes = slots + resend + records + align + bunch + data;
 	/* Pages come when they are used: an idle peer costs a few of them. */
 	mp->memory = mmap(NULL, mp->memory_bytes, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -87,8 +87,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 		mp->tx[i].records = (struct record *)at;
 	ws_align_init(&mp->align, at, mp->stride);
 	at += align;
-	mp->gather.slots = (struct ws_gather_slot *)at;
-	mp->data = at + gather;
+	mp->bunch.slots = (struct ws_bunch_slot *)at;
+	mp->data = at + bunch;
 	mp->reorder = ws_reorder_new(mp->stride, delivered, mp);
 	if (!mp->reorder) {
 		ws_multipath_free(mp);
@@ -117,7 +117,7 @@ void ws_multipath_free(struct ws_multipath *mp)
 
 void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 {
-	mp_release_gathered(mp);
+	mp_release_bunch(mp);
 	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	ws_reorder_reset(mp->reorder);
 	mp->ops.flush(mp->arg);
@@ -312,8 +312,8 @@ void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes
 
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
-	if (ws_gather_deadline(&mp->gather) <= now_ns)
-		mp_release_gathered(mp);
+	if (ws_bunch_deadline(&mp->bunch) <= now_ns)
+		mp_release_bunch(mp);
 	mp_release_aligned(mp, now_ns, now_ns);
 	if (ws_reorder_deadline(mp->reorder) <= now_ns)
 		ws_reorder_expire(mp->reorder, now_ns);
@@ -347,14 +347,14 @@ uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
 
 	if (other < at)
 		at = other;
-	other = ws_gather_deadline(&mp->gather);
+	other = ws_bunch_deadline(&mp->bunch);
 	return other < at ? other : at;
 }
 
 void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 {
 	/* It came under keys that held. */
-	mp_release_gathered(mp);
+	mp_release_bunch(mp);
 	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	mp->seq_head = mp->seq_base = mp->seq_tail;
 	mp->queue_bytes = 0;

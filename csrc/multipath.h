@@ -22,7 +22,7 @@
 
 struct ws_multipath;
 
-#define WS_MULTIPATH_HELD 0x100 /* flag of ops->deliver: the bytes are the reordering buffer's */
+#define WS_MULTIPATH_HELD 0x100 /* flag of ops->deliver: the bytes are a buffer's */
 
 /* The `flags` of a packet are those of its frame (wire.h). */
 struct ws_multipath_ops {
@@ -104,9 +104,9 @@ void ws_multipath_heartbeat(struct ws_multipath *mp);
 void ws_multipath_moved(struct ws_multipath *mp, uint32_t path);
 void ws_multipath_released(struct ws_multipath *mp);
 
-/* Everything that is due: skips, ACKs, pace. Call ws_multipath_deadline again afterwards. */
+/* Everything that is due: what was held back, skips, ACKs, pace. Call ws_multipath_deadline again afterwards. */
 void ws_multipath_tick(struct ws_multipath *mp, uint64_t now_ns);
-/* Of that only what is received: skips. */
+/* Of that only what is received: what was held back, skips. */
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns);
 /* When that has something to do. */
 uint64_t ws_multipath_expiry(const struct ws_multipath *mp);

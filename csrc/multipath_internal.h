@@ -11,9 +11,9 @@
 
 #include "ack.h"
 #include "align.h"
+#include "bunch.h"
 #include "counters.h"
 #include "frame.h"
-#include "gather.h"
 #include "multipath.h"
 #include "reorder.h"
 #include "scheduler.h"
@@ -111,7 +111,7 @@ struct ws_multipath {
 
 	struct rx_path rx[WS_PATH_COUNT];
 	struct ws_align align;
-	struct ws_gather gather;
+	struct ws_bunch bunch;
 	struct ws_reorder *reorder;
 	bool passed; /* the last data came over one path, and went by the buffer */
 	uint32_t pass_next; /* the seq after it */
@@ -162,7 +162,7 @@ void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
 /* What was held back in a lull and is due by `until_ns` goes on to the buffer. */
 void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns);
 /* Acknowledgements that waited for each other go on. */
-void mp_release_gathered(struct ws_multipath *mp);
+void mp_release_bunch(struct ws_multipath *mp);
 /* When the next ACK is due, UINT64_MAX: none. */
 uint64_t mp_ack_deadline(const struct ws_multipath *mp);
 /* multipath_ack.c: heartbeats to silent paths, and leaving them. */

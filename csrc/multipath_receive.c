@@ -148,18 +148,18 @@ void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now
 		mp->ops.flush(mp->arg);
 }
 
-void mp_release_gathered(struct ws_multipath *mp)
+void mp_release_bunch(struct ws_multipath *mp)
 {
-	struct ws_gather *gather = &mp->gather;
+	struct ws_bunch *bunch = &mp->bunch;
 
-	if (!gather->count)
+	if (!bunch->count)
 		return;
-	for (uint32_t i = 0; i < gather->count; i++) {
-		struct ws_gather_slot *slot = &gather->slots[i];
+	for (uint32_t i = 0; i < bunch->count; i++) {
+		struct ws_bunch_slot *slot = &bunch->slots[i];
 
 		mp->ops.deliver(mp->arg, slot->packet, slot->len, slot->flags | WS_MULTIPATH_HELD);
 	}
-	gather->count = 0;
+	bunch->count = 0;
 	/* Before others take their place. */
 	mp->ops.flush(mp->arg);
 }
@@ -168,13 +168,13 @@ void mp_release_gathered(struct ws_multipath *mp)
 static void take_urgent(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags,
 			uint64_t now_ns)
 {
-	if (ws_gather_hold(&mp->gather, packet, len, flags, ws_get(mp->tune.gather_us),
-			   ws_get(mp->tune.gather_every_us), now_ns)) {
-		ws_add(mp->stats.gathered, 1);
+	if (ws_bunch_hold(&mp->bunch, packet, len, flags, ws_get(mp->tune.bunch_us),
+			  ws_get(mp->tune.bunch_every_us), now_ns)) {
+		ws_add(mp->stats.bunched, 1);
 		return;
 	}
-	if (ws_gather_fits(packet, len))
-		mp_release_gathered(mp); /* it is older */
+	if (mp->bunch.count && ws_bunch_fits(packet, len))
+		mp_release_bunch(mp); /* it is older */
 	mp->ops.deliver(mp->arg, packet, len, flags);
 }
 

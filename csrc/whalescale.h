@@ -202,8 +202,8 @@ struct ws_multipath_params {
 	uint32_t ack_interval_us;
 	uint32_t
 		align; /* 1: in a lull what a quick path brings waits as long as a slow one takes */
-	/* pure TCP acknowledgements wait for each other so long, so often; gather_us 0: never */
-	uint32_t gather_us, gather_every_us;
+	/* pure TCP acknowledgements wait for each other so long, so often; bunch_us 0: never */
+	uint32_t bunch_us, bunch_every_us;
 	uint32_t reserved;
 };
 
@@ -250,7 +250,7 @@ struct ws_multipath_stats {
 	uint64_t duplicates, refused, wait_us;
 	uint32_t wait_max_us, depth, depth_max;
 	uint64_t aligned; /* packets held back in a lull, see csrc/align.h */
-	uint64_t gathered; /* acknowledgements that waited for others, see csrc/gather.h */
+	uint64_t bunched; /* acknowledgements that waited for others, see csrc/bunch.h */
 };
 
 typedef struct ws_engine ws_engine;

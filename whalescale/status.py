@@ -131,7 +131,8 @@ class Reordering(Struct, frozen=True, kw_only=True):
     wait_max_us: int = 0
     #: held back in a lull, before the buffer
     aligned: int = 0
-    gathered: int = 0
+    #: an inner TCP's acknowledgements that waited for each other
+    bunched: int = 0
 
 
 class Queue(Struct, frozen=True, kw_only=True):

@@ -50,7 +50,7 @@ struct node {
 };
 
 static uint64_t now_ns;
-static uint64_t aligned, gathered; /* over all seeds */
+static uint64_t aligned, bunched; /* over all seeds */
 
 static uint32_t put(struct node *node, uint32_t path, uint64_t number, bool control,
 		    const uint8_t *head, size_t head_len, const uint8_t *body, size_t len)
@@ -214,8 +214,8 @@ static void tune(struct node *node, uint32_t paths, bool late, uint32_t schedule
 		.deliver_late = late,
 		.ack_interval_us = 10000,
 		.align = check_random() & 1,
-		.gather_us = (uint32_t)(check_random() % 30000),
-		.gather_every_us = (uint32_t)(check_random() % 200000),
+		.bunch_us = (uint32_t)(check_random() % 30000),
+		.bunch_every_us = (uint32_t)(check_random() % 200000),
 	};
 
 	ws_multipath_tune(node->mp, &peer);
@@ -331,7 +331,7 @@ static void run(uint64_t seed)
 		CHECK(b->delivered + ws_multipath_stats(b->mp)->skipped >= a->made);
 	CHECK(b->delivered > 0 || a->made == 0);
 	aligned += ws_multipath_stats(a->mp)->aligned + ws_multipath_stats(b->mp)->aligned;
-	gathered += ws_multipath_stats(a->mp)->gathered + ws_multipath_stats(b->mp)->gathered;
+	bunched += ws_multipath_stats(a->mp)->bunched + ws_multipath_stats(b->mp)->bunched;
 	node_free(a);
 	node_free(b);
 }
@@ -541,7 +541,7 @@ int main(int argc, char **argv)
 	}
 	/* The line of the lulls took part. */
 	CHECK(aligned > 0);
-	CHECK(gathered > 0);
+	CHECK(bunched > 0);
 	hostile();
 	urgent();
 	urgent_share();

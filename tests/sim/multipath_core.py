@@ -28,7 +28,7 @@ from whalescale.protocol.paths.types import (
 MS = 1_000_000
 #: the C sources; another folder's can be tried by the environment
 CSRC = Path(os.environ.get("WS_CSRC") or Path(__file__).parents[2] / "csrc")
-LEAVES = ("reorder.c", "scheduler.c", "ack.c", "align.c", "gather.c")
+LEAVES = ("reorder.c", "scheduler.c", "ack.c", "align.c", "bunch.c")
 CFLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-shared", "-fPIC")
 
 SCHEDULERS = list(Scheduler)  # in the order of enum ws_scheduler

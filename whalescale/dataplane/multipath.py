@@ -90,7 +90,7 @@ PEER_FIELDS: Final = (
     "depth",
     "depth_max",
     "aligned",
-    "gathered",
+    "bunched",
 )
 PATH_PARAMS: Final = (
     "rate_bps",
@@ -118,8 +118,8 @@ PEER_PARAMS: Final = (
     "deliver_late",
     "ack_interval_us",
     "align",
-    "gather_us",
-    "gather_every_us",
+    "bunch_us",
+    "bunch_every_us",
 )
 
 

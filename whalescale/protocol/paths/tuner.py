@@ -18,7 +18,7 @@ from whalescale.protocol.paths.estimator import (
     clamp,
     signed_delay,
 )
-from whalescale.protocol.paths.gather import Gathering
+from whalescale.protocol.paths.bunches import Bunches
 from whalescale.protocol.paths.incoming import PATH_ACTIVE, Incoming
 from whalescale.protocol.paths.rate import PACKET_BYTES, Mode, RateControl
 from whalescale.protocol.paths.types import (
@@ -120,7 +120,7 @@ class PathTuner:
         self._skews: deque[tuple[int, float]] = deque()
         self._congested_until = 0
         self._incoming = Incoming()
-        self._gathering = Gathering()
+        self._bunches = Bunches()
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
         """A validated path; rtt_us: of its probe. It ramps from the least."""
@@ -252,7 +252,7 @@ class PathTuner:
         best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
         again_us = best_rtt + ack + 10_000
         hold, loss_wait = self._hold(again_us, now)
-        gather_us, gather_every_us = self._gather(now)
+        bunch_us, bunch_every_us = self._bunch(now)
         fixed = self._settings.reorder_depth
         wanted = 2 * self._incoming.rate_bps * hold / 8e6 / 1000  # small packets too
         return PeerParams(
@@ -270,11 +270,11 @@ class PathTuner:
             deliver_late=self._settings.deliver_late,
             ack_interval_us=ack,
             align=self._settings.align,
-            gather_us=gather_us,
-            gather_every_us=gather_every_us,
+            bunch_us=bunch_us,
+            bunch_every_us=bunch_every_us,
         )
 
-    def _gather(self, now: int) -> tuple[int, int]:
+    def _bunch(self, now: int) -> tuple[int, int]:
         """For how long and how often acknowledgements wait for each other, µs."""
         rates = [(p.est.acked_bps(now), p) for p in self._paths.values()]
         total = sum(rate for rate, _ in rates)
@@ -283,9 +283,9 @@ class PathTuner:
         # Less than half of what the quick path carries is no bulk flow, or one that has ended.
         if quick is None or not self._settings.align or total < quick.rate.bw_bps / 2:
             used = []
-        return self._gathering.update(
+        return self._bunches.update(
             [p.base_rtt_us for p in used],
-            total,
+            sum(p.est.acked_bps(now) for p in used),
             sum(p.rate.bw_bps for p in used),
             max((p.est.noise_us for p in used), default=0.0),
             lambda window_us: max(p.est.limited(window_us, 0, now) for p in used),

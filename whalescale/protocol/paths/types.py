@@ -111,8 +111,8 @@ class PeerParams:
     deliver_late: bool
     ack_interval_us: int
     align: bool
-    gather_us: int
-    gather_every_us: int
+    bunch_us: int
+    bunch_every_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,13 +284,13 @@ def bulk(settings: MultipathSettings | None, *paths: dict[str, int], idle_s: int
 
 
 def test_acks_of_a_bulk_flow_are_gathered() -> None:
-    """When exactly: test_gather.py."""
+    """When exactly: test_bunches.py."""
     peer = bulk(None, rtt(10_000), rtt(30_000))
-    assert (peer.gather_us, peer.gather_every_us) == (20_000, 180_000)
-    assert bulk(None, rtt(10_000), rtt(30_000), idle_s=2).gather_us == 0  # it has ended
-    assert bulk(None, rtt(10_000), rtt(30_000) | {"acked_bytes": 1000}).gather_us == 0
-    assert bulk(MultipathSettings(align=False), rtt(10_000), rtt(30_000)).gather_us == 0
-    assert bulk(None, rtt(10_000)).gather_us == 0
+    assert (peer.bunch_us, peer.bunch_every_us) == (20_000, 180_000)
+    assert bulk(None, rtt(10_000), rtt(30_000), idle_s=2).bunch_us == 0  # it has ended
+    assert bulk(None, rtt(10_000), rtt(30_000) | {"acked_bytes": 1000}).bunch_us == 0
+    assert bulk(MultipathSettings(align=False), rtt(10_000), rtt(30_000)).bunch_us == 0
+    assert bulk(None, rtt(10_000)).bunch_us == 0
 
 
 def test_fixed_depth_is_kept() -> None:

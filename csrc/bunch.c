@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-#include "gather.h"
+#include "bunch.h"
 
 #include "ip.h"
 
 #define TCP_PLAIN_WORDS 8 /* header with timestamps; SACK blocks make it longer */
 #define TCP_KINDS 0x3f /* of the flags, all but those of ECN */
 
-bool ws_gather_fits(const uint8_t *packet, size_t len)
+bool ws_bunch_fits(const uint8_t *packet, size_t len)
 {
 	size_t ip = WS_IPV6_BYTES;
 	uint8_t protocol, words;
 
-	if (len < WS_IPV4_BYTES + WS_TCP_BYTES || len > WS_GATHER_PACKET_BYTES)
+	if (len < WS_IPV4_BYTES + WS_TCP_BYTES || len > WS_BUNCH_PACKET_BYTES)
 		return false;
 	if (packet[0] >> 4 == 4) {
 		ip = (size_t)(packet[0] & 15) * 4;
@@ -30,26 +30,26 @@ bool ws_gather_fits(const uint8_t *packet, size_t len)
 	       (packet[WS_TCP_FLAGS] & TCP_KINDS) == WS_TCP_ACKED;
 }
 
-bool ws_gather_hold(struct ws_gather *gather, const uint8_t *packet, size_t len, uint32_t flags,
-		    uint32_t for_us, uint32_t every_us, uint64_t now_ns)
+bool ws_bunch_hold(struct ws_bunch *bunch, const uint8_t *packet, size_t len, uint32_t flags,
+		   uint32_t for_us, uint32_t every_us, uint64_t now_ns)
 {
-	struct ws_gather_slot *slot = &gather->slots[gather->count];
+	struct ws_bunch_slot *slot = &bunch->slots[bunch->count];
 
-	if (!gather->count) {
-		if (!for_us || !ws_gather_fits(packet, len) ||
-		    (gather->begun_ns && now_ns - gather->begun_ns < every_us * UINT64_C(1000)))
+	if (!bunch->count) {
+		if (!for_us || !ws_bunch_fits(packet, len) ||
+		    (bunch->begun_ns && now_ns - bunch->begun_ns < every_us * UINT64_C(1000)))
 			return false;
-		gather->begun_ns = now_ns;
-		gather->due_ns =
+		bunch->begun_ns = now_ns;
+		bunch->due_ns =
 			now_ns +
-			UINT64_C(1000) * (for_us < WS_GATHER_MAX_US ? for_us : WS_GATHER_MAX_US);
-	} else if (now_ns >= gather->due_ns || gather->count == WS_GATHER_SLOTS ||
-		   !ws_gather_fits(packet, len)) {
+			UINT64_C(1000) * (for_us < WS_BUNCH_MAX_US ? for_us : WS_BUNCH_MAX_US);
+	} else if (now_ns >= bunch->due_ns || bunch->count == WS_BUNCH_SLOTS ||
+		   !ws_bunch_fits(packet, len)) {
 		return false;
 	}
 	slot->len = (uint32_t)len;
 	slot->flags = flags;
 	memcpy(slot->packet, packet, len);
-	gather->count++;
+	bunch->count++;
 	return true;
 }

@@ -1,10 +1,10 @@
-"""Acknowledgements are gathered for a flow that gains by it, and for no other."""
+"""Acknowledgements are let through in bunches for a flow that gains by it, and for no other."""
 
 from __future__ import annotations
 
 import pytest
 
-from whalescale.protocol.paths.gather import MOST_US, REFUSED, Gathering
+from whalescale.protocol.paths.bunches import MOST_US, REFUSED, Bunches
 
 SECOND = 1_000_000_000
 TICK = SECOND // 25
@@ -15,7 +15,7 @@ class Flow:
     """A flow over two paths that carry 150 Mbit/s together."""
 
     def __init__(self) -> None:
-        self.gathering = Gathering()
+        self.bunches = Bunches()
         self.now = 5 * SECOND
 
     def run(
@@ -33,7 +33,7 @@ class Flow:
             self.now += TICK
             rate_mbps *= grows ** (1 / 25)
             asked.append(
-                self.gathering.update(
+                self.bunches.update(
                     RTTS if rtts_us is None else rtts_us,
                     *(rate_mbps * 1e6, 150e6, noise_us, lambda _: waited, self.now),
                 )[0]
@@ -41,7 +41,7 @@ class Flow:
         return asked
 
     def begun(self) -> Flow:
-        """One whose acknowledgements are gathered."""
+        """One whose acknowledgements wait for each other."""
         assert self.run(2.5)[-1]
         return self
 
@@ -55,7 +55,7 @@ def test_what_an_inner_bbr_lacks_is_what_is_asked_for() -> None:
 
 
 def test_how_often_is_by_the_longest_round_trip() -> None:
-    asked = Gathering().update(RTTS, 120e6, 150e6, 0, lambda _: 0, SECOND)
+    asked = Bunches().update(RTTS, 120e6, 150e6, 0, lambda _: 0, SECOND)
     assert asked == (0, 6 * 30_000)
 
 
@@ -83,6 +83,29 @@ def test_a_flow_that_gains_nothing_is_left_alone_for_a_while() -> None:
     assert asked[10]
     assert not any(asked[2 * 25 :])
     assert flow.run(5)[-1]
+
+
+def test_one_that_recovers_is_no_bbr() -> None:
+    flow = Flow()
+    asked = flow.run(1, rate_mbps=146, grows=100 / 146) + flow.run(6, rate_mbps=100, grows=1.06)
+    assert not any(asked)
+
+
+def test_a_refusal_outlives_a_moment_on_one_path() -> None:
+    flow = Flow().begun()
+    flow.run(2.5)
+    for _ in range(5):
+        assert not any(flow.run(0.2, rtts_us=[10_000]) + flow.run(4.8))
+
+
+def test_a_pause_of_the_flow_is_no_judgement() -> None:
+    flow = Flow().begun()
+    assert all(flow.run(1, rate_mbps=140) + flow.run(1, rate_mbps=110) + flow.run(5, rate_mbps=140))
+    flow = Flow()
+    flow.run(1.9)
+    asked = flow.run(0.2, rate_mbps=115) + flow.run(5)
+    assert asked[5]
+    assert not any(asked[60:])
 
 
 def test_a_flow_that_gains_keeps_it() -> None:

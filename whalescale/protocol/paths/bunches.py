@@ -1,4 +1,4 @@
-"""When acknowledgements of an inner TCP are let through in bunches (section 10, csrc/gather.c)."""
+"""When acknowledgements of an inner TCP are let through in bunches (section 10, csrc/bunch.c)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from enum import Enum
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import clamp
 
-#: an inner BBR's window is twice the quick path's round trip; acknowledgements are gathered for
-#: what the slow one takes above that, and so much more ...
+#: an inner BBR's window is twice the quick path's round trip; acknowledgements wait for each other
+#: for what the slow one takes above that, and so much more ...
 MARGIN_US = 10_000
+LEAST_US = 2_000
 MOST_US = 40_000
 #: ... which it remembers for 5 to 10 round trips
 ROUNDS = 6
-#: jitter that gathers them by itself
+#: jitter that makes bunches by itself
 NOISE_US = 1_500
 #: a flow that leaves paths unfilled for so long has too small a window ...
 UNFILLED = 2 * NS_PER_S
@@ -29,6 +30,8 @@ GAIN = 1.02
 REFUSED = 30 * NS_PER_S
 #: so long after the last bunch BBR has forgotten it: whose packets still wait then is no BBR
 FORGOTTEN = 2 * NS_PER_S
+#: a flow that is not seen on several paths for so long has ended
+ENDED = NS_PER_S
 
 
 class _State(Enum):
@@ -38,33 +41,39 @@ class _State(Enum):
     REFUSED = "refused"
 
 
-class Gathering:
+class Bunches:
     """Of one peer's flows. Times ns, delays µs."""
 
-    __slots__ = ("_rate_bps", "_since", "_state", "_tried")
+    __slots__ = ("_best_bps", "_low_bps", "_seen", "_since", "_state", "_tried", "_unfilled_bps")
 
     def __init__(self) -> None:
+        self._seen = 0
         self._stop()
 
     def _stop(self) -> None:
         self._enter(_State.LOOKING, 0)
-        self._rate_bps = 0.0
+        self._low_bps = self._best_bps = self._unfilled_bps = 0.0
         self._tried = False
 
     def _enter(self, state: _State, now: int) -> None:
         self._state, self._since = state, now
 
     def _look(self, rate_bps: float, now: int) -> None:
-        if not self._since or rate_bps > self._rate_bps * GROWTH:
-            self._since, self._rate_bps = now, rate_bps
-        elif now - self._since >= UNFILLED:
-            self._rate_bps = rate_bps
+        # From the lowest on: a CUBIC that recovers grows too.
+        if not self._since or rate_bps > self._low_bps * GROWTH:
+            self._since, self._low_bps, self._best_bps = now, rate_bps, rate_bps
+        self._low_bps = min(self._low_bps, rate_bps)
+        self._best_bps = max(self._best_bps, rate_bps)
+        if now - self._since >= UNFILLED:
+            self._unfilled_bps, self._best_bps = self._best_bps, rate_bps
             self._enter(_State.ON, now)
 
     def _judge(self, rate_bps: float, waited_always: bool, now: int) -> None:
+        # The best of it: every 10 s BBR pauses for 0.2.
+        self._best_bps = max(self._best_bps, rate_bps)
         if not self._tried and now - self._since >= TRIED:
             self._tried = True
-            if rate_bps < self._rate_bps * GAIN:
+            if self._best_bps < self._unfilled_bps * GAIN:
                 self._enter(_State.REFUSED, now)
                 return
         if now - self._since >= NS_PER_S and waited_always:
@@ -87,9 +96,11 @@ class Gathering:
         """
         longest, least = max(rtts_us, default=0), min(rtts_us, default=0)
         for_us = int(clamp(longest - 2 * least + MARGIN_US, 0, MOST_US))
-        if len(rtts_us) < 2 or not for_us:
-            self._stop()
+        if len(rtts_us) < 2 or for_us < LEAST_US:
+            if now - self._seen >= ENDED:
+                self._stop()
             return 0, 0
+        self._seen = now
         match self._state:
             case _State.LOOKING:
                 # Once they come in bunches, these look like jitter.
