@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.paths.bunches import Bunches
 from whalescale.protocol.paths.estimator import (
     MAX_DELAY_US,
     MAX_RATE_BPS,
@@ -18,7 +19,6 @@ from whalescale.protocol.paths.estimator import (
     clamp,
     signed_delay,
 )
-from whalescale.protocol.paths.bunches import Bunches
 from whalescale.protocol.paths.incoming import PATH_ACTIVE, Incoming
 from whalescale.protocol.paths.rate import PACKET_BYTES, Mode, RateControl
 from whalescale.protocol.paths.types import (
