@@ -92,12 +92,14 @@ $(STAMP)/asan: $(EXT_SOURCES) | $(STAMP)/venv
 		$(PY) setup.py --quiet build_ext --build-lib build/asan --build-temp build/asan/temp
 	@touch $@
 
-# What only computes runs on all cores; what takes times in namespaces then has the machine to itself.
+# What only computes, or only waits, runs on all cores; what takes times in namespaces then has the
+# machine to itself. Those that wait come first.
 test: setup
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
-	$(PY) -m pytest -n auto --maxprocesses=4 tests/unit tests/sim tests/csrc tests/fuzz || failed=1; \
-	$(PY) -m pytest tests/netns tests/interop || failed=1; \
+	$(PY) -m pytest -n auto --maxprocesses=4 -m "not long and (waits or not netns)" \
+		tests/interop tests/unit tests/sim tests/csrc tests/fuzz || failed=1; \
+	$(PY) -m pytest -m "not long and netns and not waits" || failed=1; \
 	exit $$failed
 else
 	@$(PY) -m pytest $(PYTEST_ARGS)

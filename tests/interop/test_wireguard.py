@@ -82,6 +82,7 @@ def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.waits
 def test_rekey_by_the_other_side(make_pair: MakePair) -> None:
     """wireguard-go and the kernel rekey after their own 120 s; all pairs wait at the same time."""
     pairs = [make_pair("go-debian"), make_pair("kernel")]
