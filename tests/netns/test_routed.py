@@ -92,7 +92,8 @@ def test_each_path_takes_its_own_uplink(lab: Lab, family: int, backend: str) -> 
         assert receiver.fetch(http_url(sender, name)) == digest
         paths = difference(routed.sent(sender), before[0])
         devices = difference(routed.left(at), before[1])
-        assert min(paths) > SIZE * 0.15, paths
+        # The transfer is over within the ramp of the second one.
+        assert min(paths) > SIZE * 0.05, paths
         for of_path, of_device in zip(paths, devices, strict=True):
             # Counted some moments apart: probes and ACKs of the other direction go on.
             least = of_path * (1 + HEADERS[family] / 1500)
