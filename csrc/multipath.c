@@ -357,7 +357,7 @@ void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 	mp_release_bunch(mp);
 	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	mp->seq_head = mp->seq_base = mp->seq_tail;
-	mp->queue_bytes = 0;
+	mp->queue_bytes = mp->ahead = 0;
 	mp->resend_head = mp->resend_tail;
 	mp->pump_ns = UINT64_MAX;
 	ws_set(mp->stats.queue_packets, 0);

@@ -124,7 +124,7 @@ static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t n
 			uint64_t seq = first + k;
 			const struct slot *slot;
 
-			if (seq < mp->seq_base || seq >= mp->seq_head)
+			if (seq < mp->seq_base || seq >= mp->seq_tail)
 				continue;
 			slot = &mp->slots[seq % RING];
 			if (slot->len && slot->sent_ns && is_lost(mp, slot, now_ns) &&

@@ -93,7 +93,8 @@ struct ws_multipath {
 	bool schedule;
 	struct ws_sched sched; /* paths by id */
 
-	uint64_t seq_base, seq_head, seq_tail; /* kept from, next to send, next to queue */
+	uint64_t seq_base, seq_head, seq_tail; /* kept from, first that waits, next to queue */
+	uint64_t ahead; /* behind seq_head, and sent already */
 	uint64_t queue_bytes;
 	uint64_t now_ns; /* of the last pump */
 	uint64_t pump_ns; /* when the pump can go on; UINT64_MAX: not by itself */

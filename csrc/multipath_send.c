@@ -2,7 +2,8 @@
 /*
  * Outbound, in the order of a packet's way:
  *  1. ws_multipath_send: urgent packets leave at once, others get a seq and wait in the ring
- *  2. ws_multipath_pump: the scheduler gives the head of the queue to a path, again and again
+ *  2. ws_multipath_pump: the scheduler gives the head of the queue to a path, again and again;
+ *     a slower path takes what is due when it would deliver (further_back)
  *  3. emit: frame header, the path's next number, sealed and sent by the caller
  *  4. the ring keeps the packet, so that it can be sent again: what a silent path left behind
  *     (ws_multipath_rescue), or what an ACK shows as lost (mp_send_again)
@@ -21,6 +22,10 @@
 /* What goes past a path's pace may put it so far behind: else a slow path would send nothing else. */
 #define DEBT_NS (20 * MS_NS)
 #define PUMP_INTERVAL_NS (MS_NS / 2)
+/* Paths that are closer than this take their turns at the head; how far a search goes. */
+#define AHEAD_LEAST_US 2000
+#define AHEAD_MOST_US 1000000
+#define AHEAD_LOOK 512
 
 static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
 			    uint32_t data_bytes, uint64_t now_ns)
@@ -99,6 +104,7 @@ uint32_t ws_multipath_seq(struct ws_multipath *mp)
 {
 	/* Not scheduled: nothing waits, and nothing is kept. */
 	mp->seq_head = mp->seq_base = mp->seq_tail + 1;
+	mp->ahead = 0;
 	return (uint32_t)mp->seq_tail++;
 }
 
@@ -371,6 +377,72 @@ static void note_limits(struct ws_multipath *mp, uint64_t now_ns)
 	}
 }
 
+/* Marks it; the head goes on to the next one that waits. */
+static void taken(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
+{
+	struct slot *slot = &mp->slots[seq % RING];
+
+	mp->queue_bytes -= slot->len;
+	slot->sent_ns = now_ns;
+	mp->ahead++;
+	while (mp->seq_head != mp->seq_tail && mp->slots[mp->seq_head % RING].sent_ns) {
+		mp->seq_head++;
+		mp->ahead--;
+	}
+}
+
+static uint64_t nearest_waiting(const struct ws_multipath *mp, uint64_t seq)
+{
+	for (uint64_t i = 0; i < AHEAD_LOOK && seq + i < mp->seq_tail; i++)
+		if (!mp->slots[(seq + i) % RING].sent_ns)
+			return seq + i;
+	for (uint64_t i = 0; i < AHEAD_LOOK && seq - i > mp->seq_head; i++)
+		if (!mp->slots[(seq - i) % RING].sent_ns)
+			return seq - i;
+	return mp->seq_head;
+}
+
+/*
+ * Which of the waiting packets the path in `mask` shall take. What a slower path gets arrives when
+ * the quicker ones have delivered what stands in the queue for as long; were it the head, all that
+ * follows would wait for it in the peer's buffer. Shorter queue: the last one.
+ */
+static uint64_t further_back(const struct ws_multipath *mp, uint32_t mask)
+{
+	uint32_t path = (uint32_t)__builtin_ctz(mask);
+	uint64_t waiting = mp->seq_tail - mp->seq_head - mp->ahead, bps = 0, bytes, back, seq;
+	int64_t lag_us = 0;
+
+	if ((mask & (mask - 1)) || waiting < 2 ||
+	    (mp->sched.kind != WS_SCHED_EDF && mp->sched.kind != WS_SCHED_BACKUP))
+		return mp->seq_head;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct ws_sched_path *other = &mp->sched.paths[i];
+		int64_t by_us = (int64_t)mp->sched.paths[path].delay_us - other->delay_us;
+
+		if (!other->usable || by_us <= 0)
+			continue;
+		bps += other->pace.rate_bps;
+		if (by_us > lag_us)
+			lag_us = by_us;
+	}
+	if (lag_us < AHEAD_LEAST_US)
+		return mp->seq_head;
+	if (lag_us > AHEAD_MOST_US)
+		lag_us = AHEAD_MOST_US;
+	bytes = bps / 8000 * (uint64_t)lag_us / 1000;
+	if (bytes / 4 * 3 > mp->queue_bytes)
+		return mp->seq_head;
+	back = bytes * waiting / mp->queue_bytes;
+	if (back >= waiting)
+		back = waiting - 1;
+	seq = nearest_waiting(mp, mp->seq_head + back);
+	/* Room was found for the head; another may be longer. */
+	if (mp->slots[seq % RING].len > mp->sched.paths[path].max_packet_bytes)
+		return mp->seq_head;
+	return seq;
+}
+
 void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 {
 	struct run runs[WS_PATH_COUNT];
@@ -382,13 +454,14 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	mp->pump_ns = UINT64_MAX;
 	if (!mp->schedule) {
 		/* No longer over several paths: what waited goes the one way there is. */
-		for (; mp->seq_head != mp->seq_tail; mp->seq_head++)
+		while (mp->seq_head != mp->seq_tail) {
 			give(mp, runs, 1, mp->seq_head, false, now_ns);
-		mp->queue_bytes = 0;
+			taken(mp, mp->seq_head, now_ns);
+		}
 	} else if (pump_resend(mp, runs, now_ns)) {
 		while (mp->seq_head != mp->seq_tail) {
 			const struct slot *slot = &mp->slots[mp->seq_head % RING];
-			uint64_t wake = UINT64_MAX;
+			uint64_t wake = UINT64_MAX, seq = mp->seq_head;
 			uint32_t mask = ws_sched_pick(&mp->sched, slot->len, mp->queue_bytes,
 						      (uint32_t)mp->seq_head, now_ns, &wake);
 
@@ -396,15 +469,16 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 				mp->pump_ns = later(now_ns, wake);
 				break;
 			}
-			mp->queue_bytes -= slot->len;
 			/* Too long for all of them: the roomiest one must try, as WireGuard would. */
 			if (!mask)
 				mask = roomiest(mp);
+			else
+				seq = further_back(mp, mask);
 			if (mask)
-				give(mp, runs, mask, mp->seq_head, false, now_ns);
+				give(mp, runs, mask, seq, false, now_ns);
 			else
 				ws_add(mp->stats.unsched, 1);
-			mp->seq_head++;
+			taken(mp, seq, now_ns);
 			mp->again_credit += AGAIN_PERCENT;
 		}
 	}
@@ -413,7 +487,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	if (mp->again_credit > AGAIN_SAVED)
 		mp->again_credit = AGAIN_SAVED;
 	note_limits(mp, now_ns);
-	ws_set(mp->stats.queue_packets, mp->seq_tail - mp->seq_head);
+	ws_set(mp->stats.queue_packets, mp->seq_tail - mp->seq_head - mp->ahead);
 	ws_set(mp->stats.queue_bytes, mp->queue_bytes);
 }
 
@@ -444,7 +518,7 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 		uint64_t seq = tx->records[number % RECORDS].seq;
 		struct slot *slot;
 
-		if (seq == NO_SEQ || seq < mp->seq_base || seq >= mp->seq_head)
+		if (seq == NO_SEQ || seq < mp->seq_base || seq >= mp->seq_tail)
 			continue;
 		slot = &mp->slots[seq % RING];
 		if (!slot->len || slot->again || slot->path != path || slot->number != number ||

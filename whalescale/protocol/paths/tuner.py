@@ -36,6 +36,8 @@ ACK_INTERVAL_MIN_US = 2_000
 #: our own queue in front of the paths: CUBIC gives up 0.3 of its window at a loss
 #: and must not run dry
 QUEUE_US = 80_000
+#: ... and as much longer as paths are apart
+QUEUE_SKEW_US = 80_000
 #: ... while a path ramps: the inner TCP doubles, and must not be told to stop
 #: before the path has room
 QUEUE_RAMP_US = 250_000
@@ -242,12 +244,13 @@ class PathTuner:
         paths = list(self._paths.values())
         total = clamp(sum(p.rate.known_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
         ramping = any(p.rate.mode is Mode.RAMP for p in paths)
-        queue_us = QUEUE_RAMP_US if ramping else QUEUE_US
+        delays = self._delays()
+        skew = max(delays.values(), default=0)
+        # Slower paths take what stands further back, so the head leaves by the quick ones alone.
+        queue_us = QUEUE_RAMP_US if ramping else QUEUE_US + min(skew, QUEUE_SKEW_US)
         queue_bytes = clamp(
             total * queue_us / 8e6, QUEUE_MIN_BYTES, RING_PACKETS * PACKET_BYTES * 0.45
         )
-        delays = self._delays()
-        skew = max(delays.values(), default=0)
         ack = self._ack_interval_us()
         best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
         again_us = best_rtt + ack + 10_000

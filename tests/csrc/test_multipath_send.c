@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What leaves at once and what waits, and which of those that wait a slower
+ * path takes (docs/multipath.md section 7). All paths go nowhere.
+ */
+#include "check.h"
+
+#include "frame.h"
+#include "multipath.h"
+#include "wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define US 1000ULL
+#define MS 1000000ULL
+
+static uint64_t now_ns;
+
+static uint32_t on_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
+			   size_t len)
+{
+	(void)arg, (void)path, (void)number, (void)frame;
+	return (uint32_t)len;
+}
+
+static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
+{
+	(void)arg, (void)packet, (void)len, (void)flags;
+}
+
+static void on_flush(void *arg)
+{
+	(void)arg;
+}
+
+static void on_silent(void *arg, uint32_t path)
+{
+	(void)arg, (void)path;
+}
+
+/* What takes the best path at once. */
+
+static uint32_t sent_flags;
+
+static uint32_t note_send(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
+			  uint8_t ecn, const uint8_t *packet, size_t len)
+{
+	(void)arg, (void)path, (void)number, (void)ecn, (void)packet;
+	sent_flags = head[0] & WS_FRAME_FLAGS;
+	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
+}
+
+static const struct ws_multipath_ops ops = {
+	.send = note_send,
+	.control = on_control,
+	.deliver = on_deliver,
+	.flush = on_flush,
+	.silent = on_silent,
+};
+
+static struct ws_multipath *noting(void)
+{
+	struct ws_multipath *mp = ws_multipath_new(1500, &ops, NULL);
+
+	now_ns = 9000 * MS;
+	CHECK(mp != NULL);
+	ws_multipath_set_paths(mp, 3, 3, true, now_ns);
+	return mp;
+}
+
+/* A slower path takes what is due when it would deliver. */
+
+#define LAG (20 * MS)
+
+static struct {
+	uint32_t path, seq;
+	uint64_t arrives_ns;
+} way[1024];
+static uint32_t way_count;
+
+static uint32_t note_way(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
+			 uint8_t ecn, const uint8_t *packet, size_t len)
+{
+	(void)arg, (void)number, (void)ecn, (void)packet;
+	CHECK(way_count < 1024);
+	way[way_count].path = path;
+	way[way_count].seq = ws_frame_seq(head);
+	way[way_count++].arrives_ns = now_ns + path * LAG;
+	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
+}
+
+/* So many packets at once; how long one of the first `among` waits for earlier ones, at most. */
+static uint64_t longest_wait(uint32_t packets, uint32_t among, uint32_t *slow)
+{
+	struct ws_multipath_ops note = ops;
+	struct ws_multipath_params tune = {
+		.slack_us = 25000, .queue_us = 1000000, .queue_bytes = 1 << 20};
+	struct ws_path_params path = {.window_bytes = 1 << 24, .max_packet = 1500, .weight = 1};
+	uint64_t arrival[1024], latest = 0, longest = 0;
+	uint8_t packet[1000] = {0x45, [9] = 47};
+	struct ws_multipath *mp;
+
+	note.send = note_way;
+	mp = ws_multipath_new(1500, &note, NULL);
+	now_ns = 9000 * MS;
+	ws_multipath_set_paths(mp, 3, 3, true, now_ns);
+	ws_multipath_tune(mp, &tune);
+	for (uint32_t i = 0; i < 2; i++) {
+		path.rate_bps = i ? 20000000 : 80000000;
+		path.delay_us = (int32_t)(i * LAG / US);
+		ws_multipath_tune_path(mp, i, &path);
+	}
+	way_count = *slow = 0;
+	for (uint32_t i = 0; i < packets; i++)
+		ws_multipath_send(mp, packet, 20, packet + 20, 980, 0, 0, true, now_ns);
+	for (uint32_t i = 0; i < 400; i++, now_ns += MS / 4)
+		ws_multipath_pump(mp, now_ns);
+	/* Each once. */
+	CHECK_EQ(way_count, packets);
+	CHECK_EQ(ws_multipath_stats(mp)->queue_packets, 0);
+	CHECK_EQ(ws_multipath_stats(mp)->queue_bytes, 0);
+	memset(arrival, 0, sizeof(arrival));
+	for (uint32_t i = 0; i < way_count; i++) {
+		CHECK(way[i].seq < packets && !arrival[way[i].seq]);
+		arrival[way[i].seq] = way[i].arrives_ns;
+		*slow += way[i].path && way[i].seq < among;
+	}
+	for (uint32_t i = 0; i < among; i++) {
+		if (arrival[i] > latest)
+			latest = arrival[i];
+		else if (latest - arrival[i] > longest)
+			longest = latest - arrival[i];
+	}
+	ws_multipath_free(mp);
+	return longest;
+}
+
+static void further_back(void)
+{
+	uint32_t slow;
+
+	/* The quick path delivers 200 in the 20 ms by which the other is slower. */
+	CHECK(longest_wait(800, 500, &slow) < 8 * MS);
+	CHECK(slow > 30);
+	/* Too few to be worth it: the first ones, and all wait as long as ever. */
+	CHECK(longest_wait(60, 60, &slow) > LAG / 2);
+	CHECK(slow > 0);
+}
+
+struct kind {
+	const char *what;
+	uint8_t version, dscp, protocol, tcp_flags;
+	uint16_t fragment; /* IPv4 flags and offset */
+	size_t len;
+	bool more, urgent;
+};
+
+static void make_packet(uint8_t *packet, const struct kind *kind)
+{
+	uint8_t *l4 = packet + (kind->version == 4 ? 20 : 40);
+
+	memset(packet, 0, 1500);
+	if (kind->version == 4) {
+		packet[0] = 0x45;
+		packet[1] = (uint8_t)(kind->dscp << 2);
+		packet[6] = (uint8_t)(kind->fragment >> 8);
+		packet[7] = (uint8_t)kind->fragment;
+		packet[9] = kind->protocol;
+	} else {
+		packet[0] = (uint8_t)(0x60 | kind->dscp >> 2);
+		packet[1] = (uint8_t)(kind->dscp << 6);
+		packet[6] = kind->protocol;
+	}
+	if (kind->protocol == 6) {
+		l4[12] = 0x80; /* 32 bytes of header */
+		l4[13] = kind->tcp_flags;
+	}
+}
+
+static void urgent(void)
+{
+	enum { SYN = 0x02, FIN = 0x01, RST = 0x04, ACK = 0x10, EF = 46, AF41 = 34 };
+	static const struct kind kinds[] = {
+		{"a DNS question", 4, 0, 17, 0, 0, 60, false, true},
+		{"... over IPv6", 6, 0, 17, 0, 0, 80, false, true},
+		{"a voice packet", 4, 0, 17, 0, 0, 200, false, true},
+		{"UDP of 256 bytes", 4, 0, 17, 0, 0, 256, false, true},
+		{"... of 257", 4, 0, 17, 0, 0, 257, false, false},
+		{"... of a super-packet", 4, 0, 17, 0, 0, 60, true, false},
+		{"a first fragment", 4, 0, 17, 0, 0x2000, 60, false, false},
+		{"a later one", 4, 0, 17, 0, 0x0010, 60, false, false},
+		{"a ping", 4, 0, 1, 0, 0, 84, false, true},
+		{"... of ICMPv6", 6, 0, 58, 0, 0, 104, false, true},
+		{"a TCP ACK", 4, 0, 6, ACK, 0, 52, false, true},
+		{"... over IPv6", 6, 0, 6, ACK, 0, 72, false, true},
+		{"a SYN", 4, 0, 6, SYN, 0, 52, false, true},
+		{"a FIN", 4, 0, 6, ACK | FIN, 0, 52, false, false},
+		{"a RST", 4, 0, 6, RST, 0, 52, false, false},
+		{"TCP with a byte of payload", 4, 0, 6, ACK, 0, 53, false, false},
+		{"... marked EF", 4, EF, 6, ACK, 0, 53, false, true},
+		{"... over IPv6", 6, EF, 6, ACK, 0, 73, false, true},
+		{"... marked AF41", 4, AF41, 6, ACK, 0, 53, false, false},
+		{"EF of 1,000 bytes", 4, EF, 17, 0, 0, 1000, false, false},
+		{"another protocol", 4, 0, 47, 0, 0, 60, false, false},
+		{"a header cut short", 4, 0, 17, 0, 0, 21, false, false},
+	};
+	uint8_t packet[1500];
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		const struct kind *kind = &kinds[i];
+		struct ws_multipath *mp = noting();
+		bool got;
+
+		make_packet(packet, kind);
+		sent_flags = 0;
+		ws_multipath_send(mp, packet, 20, packet + 20, kind->len - 20, 0, 0, kind->more,
+				  now_ns);
+		got = ws_multipath_stats(mp)->urgent == 1;
+		CHECK_EQ(got, (sent_flags & WS_FRAME_URGENT) != 0);
+		CHECK_EQ(got, kind->urgent);
+		if (got != kind->urgent)
+			fprintf(stderr, "%s\n", kind->what);
+		ws_multipath_free(mp);
+	}
+}
+
+/* A flood of small packets goes past the queue for a tenth of the rate, and else waits in it. */
+static void urgent_share(void)
+{
+	const struct kind kind = {.version = 4, .protocol = 17, .len = 100};
+	const struct ws_path_params params = {
+		.rate_bps = 100000000,
+		.window_bytes = 1 << 20,
+		.srtt_us = 10000,
+		.weight = 1,
+		.max_packet = 1500,
+		.rescue_us = 1000000,
+	};
+	struct ws_multipath *mp = noting();
+	uint8_t packet[1500];
+	uint64_t bytes;
+
+	ws_multipath_tune_path(mp, 0, &params);
+	ws_multipath_tune_path(mp, 1, &params);
+	ws_multipath_pump(mp, now_ns);
+	make_packet(packet, &kind);
+	for (int i = 0; i < 20000; i++, now_ns += 5 * US) /* 100 ms, 160 Mbit/s */
+		ws_multipath_send(mp, packet, 20, packet + 20, 80, 0, 0, false, now_ns);
+	bytes = ws_multipath_stats(mp)->urgent * ws_message_bytes(ws_padded_bytes(108));
+	/* 20 of 200 Mbit/s for 100 ms, and 2 KiB more in each window of 10 ms. */
+	CHECK(bytes > 200000 && bytes < 250000 + 12 * 2048);
+	ws_multipath_free(mp);
+}
+
+int main(void)
+{
+	further_back();
+	urgent();
+	urgent_share();
+	return check_done();
+}
