@@ -8,21 +8,11 @@
 
 bool ws_bunch_fits(const uint8_t *packet, size_t len)
 {
-	size_t ip = WS_IPV6_BYTES;
+	size_t ip;
 	uint8_t protocol, words;
 
-	if (len < WS_IPV4_BYTES + WS_TCP_BYTES || len > WS_BUNCH_PACKET_BYTES)
-		return false;
-	if (packet[0] >> 4 == 4) {
-		ip = (size_t)(packet[0] & 15) * 4;
-		protocol = packet[WS_IPV4_PROTOCOL];
-		if (ip < WS_IPV4_BYTES || (packet[WS_IPV4_FRAGMENT] & 0x3f) ||
-		    packet[WS_IPV4_FRAGMENT + 1])
-			return false;
-	} else {
-		protocol = packet[WS_IPV6_NEXT];
-	}
-	if (protocol != WS_PROTOCOL_TCP || len < ip + WS_TCP_BYTES)
+	if (len > WS_BUNCH_PACKET_BYTES || !ws_ip_l4(packet, len, &ip, &protocol) ||
+	    protocol != WS_PROTOCOL_TCP || len < ip + WS_TCP_BYTES)
 		return false;
 	packet += ip;
 	words = packet[WS_TCP_DATA_OFFSET] >> 4;
@@ -35,17 +25,17 @@ bool ws_bunch_hold(struct ws_bunch *bunch, const uint8_t *packet, size_t len, ui
 {
 	struct ws_bunch_slot *slot = &bunch->slots[bunch->count];
 
+	if (bunch->count ? now_ns >= bunch->due_ns || bunch->count == WS_BUNCH_SLOTS
+			 : !for_us || (bunch->begun_ns &&
+				       now_ns - bunch->begun_ns < every_us * UINT64_C(1000)))
+		return false;
+	if (!ws_bunch_fits(packet, len))
+		return false;
 	if (!bunch->count) {
-		if (!for_us || !ws_bunch_fits(packet, len) ||
-		    (bunch->begun_ns && now_ns - bunch->begun_ns < every_us * UINT64_C(1000)))
-			return false;
 		bunch->begun_ns = now_ns;
 		bunch->due_ns =
 			now_ns +
 			UINT64_C(1000) * (for_us < WS_BUNCH_MAX_US ? for_us : WS_BUNCH_MAX_US);
-	} else if (now_ns >= bunch->due_ns || bunch->count == WS_BUNCH_SLOTS ||
-		   !ws_bunch_fits(packet, len)) {
-		return false;
 	}
 	slot->len = (uint32_t)len;
 	slot->flags = flags;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What segment.c, coalesce.c and ecn.c know of IP, TCP and UDP headers: where
- * the fields are, and unaligned loads and stores in network order.
+ * What is known of IP, TCP and UDP headers: where the fields are, and unaligned
+ * loads and stores in network order.
  */
 #ifndef WS_IP_H
 #define WS_IP_H
 
 #include <arpa/inet.h>
 #include <linux/virtio_net.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -48,12 +49,15 @@ enum {
 	WS_IPV4_MF_OFFSET = 0x3fff, /* in the fragment word: any bit set, it is a fragment */
 
 	WS_TCP_FIN = 0x01,
+	WS_TCP_RST = 0x04,
 	WS_TCP_PSH = 0x08,
 	WS_TCP_ACKED = 0x10,
 	WS_TCP_CWR = 0x80,
 
+	WS_PROTOCOL_ICMP = 1,
 	WS_PROTOCOL_TCP = 6,
 	WS_PROTOCOL_UDP = 17,
+	WS_PROTOCOL_ICMPV6 = 58,
 	WS_IPV6_HOP_BY_HOP = 0,
 	WS_IPV6_ROUTING = 43,
 	WS_IPV6_FRAGMENT = 44,
@@ -87,6 +91,22 @@ static inline void ws_put32(uint8_t *p, uint32_t v)
 {
 	v = htonl(v);
 	memcpy(p, &v, sizeof(v));
+}
+
+/* Where L4 begins and what it is; IPv6 extension headers count as L4. False: cut off, a fragment. */
+static inline bool ws_ip_l4(const uint8_t *packet, size_t len, size_t *ip_bytes, uint8_t *protocol)
+{
+	if (len < WS_IPV4_BYTES)
+		return false;
+	if (packet[0] >> 4 == 4) {
+		*ip_bytes = (size_t)(packet[0] & 15) * 4;
+		*protocol = packet[WS_IPV4_PROTOCOL];
+		return *ip_bytes >= WS_IPV4_BYTES && *ip_bytes <= len &&
+		       !(ws_get16(packet + WS_IPV4_FRAGMENT) & WS_IPV4_MF_OFFSET);
+	}
+	*ip_bytes = WS_IPV6_BYTES;
+	*protocol = packet[WS_IPV6_NEXT];
+	return len >= WS_IPV6_BYTES;
 }
 
 #endif

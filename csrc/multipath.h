@@ -104,7 +104,7 @@ void ws_multipath_heartbeat(struct ws_multipath *mp);
 void ws_multipath_moved(struct ws_multipath *mp, uint32_t path);
 void ws_multipath_released(struct ws_multipath *mp);
 
-/* Everything that is due: what was held back, skips, ACKs, pace. Call ws_multipath_deadline again afterwards. */
+/* Everything due: what was held back, skips, ACKs, pace. Ask for the deadline again afterwards. */
 void ws_multipath_tick(struct ws_multipath *mp, uint64_t now_ns);
 /* Of that only what is received: what was held back, skips. */
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns);

@@ -8,11 +8,12 @@
  *  4. the ring keeps the packet, so that it can be sent again: what a silent path left behind
  *     (ws_multipath_rescue), or what an ACK shows as lost (mp_send_again)
  */
+#include "ip.h"
 #include "multipath_internal.h"
 
 #include <string.h>
 
-/* Share of the packets that may be sent a second time for loss, in 1/100, and what may be saved up. */
+/* Share of the packets that may be sent again for loss, in 1/100, and what may be saved up. */
 #define AGAIN_PERCENT 5
 #define AGAIN_SAVED (100 * RUN_MAX)
 /* Urgent packets go past the pace, so they may not be many: share of a window's bytes. */
@@ -140,42 +141,28 @@ static bool is_urgent(const uint8_t *packet, size_t len)
 	uint8_t dscp, protocol;
 	const uint8_t *l4;
 
-	if (len > URGENT_MAX_BYTES)
+	/* Fragments keep their order. */
+	if (len > URGENT_MAX_BYTES || !ws_ip_l4(packet, len, &header, &protocol))
 		return false;
-	if (packet[0] >> 4 == 4) {
-		if (len < 20 || (packet[6] & 0x3f) || packet[7])
-			return false; /* fragments keep their order */
-		header = (size_t)(packet[0] & 15) * 4;
-		dscp = packet[1] >> 2;
-		protocol = packet[9];
-	} else {
-		if (len < 40)
-			return false;
-		header = 40;
-		dscp = (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
-		protocol = packet[6];
-	}
+	dscp = (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
+	if (packet[0] >> 4 == 4)
+		dscp = packet[WS_IPV4_TOS] >> 2;
 	/* EF, VOICE-ADMIT, CS5 to CS7 (RFC 4594, RFC 5865) */
 	if (dscp == 46 || dscp == 44 || dscp == 40 || dscp == 48 || dscp == 56)
 		return true;
-	if (header < 20 || len < header + 8)
+	if (len < header + WS_UDP_BYTES)
 		return false;
 	l4 = packet + header;
 	switch (protocol) {
-	case 1: /* ICMP */
-	case 58:
+	case WS_PROTOCOL_ICMP:
+	case WS_PROTOCOL_ICMPV6:
+	case WS_PROTOCOL_UDP:
 		return true;
-	case 17:
-		return true;
-	case 6: {
-		size_t offset;
-
-		if (len < header + 20)
-			return false;
-		offset = (size_t)(l4[12] >> 4) * 4;
+	case WS_PROTOCOL_TCP:
 		/* ACK or SYN without payload; a FIN or RST must not overtake what it follows. */
-		return len == header + offset && !(l4[13] & 0x05);
-	}
+		return len >= header + WS_TCP_BYTES &&
+		       len == header + (size_t)(l4[WS_TCP_DATA_OFFSET] >> 4) * 4 &&
+		       !(l4[WS_TCP_FLAGS] & (WS_TCP_FIN | WS_TCP_RST));
 	default:
 		return false;
 	}

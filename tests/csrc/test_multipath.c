@@ -241,7 +241,6 @@ static void offer(struct node *node, uint32_t count)
 	while (count-- && node->made < PACKETS) {
 		uint8_t packet[200] = {0x45, 0, 0, 200};
 		uint32_t i = node->made++;
-
 		size_t len = sizeof(packet);
 
 		packet[9] = 47; /* of no urgent kind */

@@ -18,7 +18,7 @@ from whalescale.bench import measure
 from whalescale.bench.measure import Load, MeasureError
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("udpblast.c", "flood.c"))
-HEADER = Path(__file__).with_name("udpblast.h")
+HEADERS = Path(__file__).with_name("udpblast.h"), ROOT / "csrc/udp_options.h"
 BINARY = ROOT / "build/bench/udpblast"
 
 #: what an MTU of 1420 leaves of a UDP/IPv4 packet
@@ -33,14 +33,14 @@ _ports = itertools.cycle(range(5201, 5299))
 
 def udpblast() -> Path:
     """The generator, compiled when its source is newer. SkipError: no compiler."""
-    changed = max(path.stat().st_mtime for path in (*SOURCES, HEADER))
+    changed = max(path.stat().st_mtime for path in (*SOURCES, *HEADERS))
     if BINARY.exists() and BINARY.stat().st_mtime >= changed:
         return BINARY
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise SkipError("udpblast needs a C compiler: apt-get install gcc")
     BINARY.parent.mkdir(parents=True, exist_ok=True)
-    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ROOT / 'csrc'}"]
     run(compiler, *flags, "-o", BINARY, *SOURCES)
     return BINARY
 

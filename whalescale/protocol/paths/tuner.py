@@ -281,14 +281,15 @@ class PathTuner:
         """For how long and how often acknowledgements wait for each other, µs."""
         rates = [(p.est.acked_bps(now), p) for p in self._paths.values()]
         total = sum(rate for rate, _ in rates)
-        used = [p for rate, p in rates if rate > BULK_SHARE * total]
+        bulk = [(rate, p) for rate, p in rates if rate > BULK_SHARE * total]
         quick = min(self._paths.values(), key=lambda p: p.base_rtt_us, default=None)
         # Less than half of what the quick path carries is no bulk flow, or one that has ended.
         if quick is None or not self._settings.align or total < quick.rate.bw_bps / 2:
-            used = []
+            bulk = []
+        used = [p for _, p in bulk]
         return self._bunches.update(
             [p.base_rtt_us for p in used],
-            sum(p.est.acked_bps(now) for p in used),
+            sum(rate for rate, _ in bulk),
             sum(p.rate.bw_bps for p in used),
             max((p.est.noise_us for p in used), default=0.0),
             lambda window_us: max(p.est.limited(window_us, 0, now) for p in used),

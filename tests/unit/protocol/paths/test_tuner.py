@@ -283,7 +283,7 @@ def bulk(settings: MultipathSettings | None, *paths: dict[str, int], idle_s: int
     return peer
 
 
-def test_acks_of_a_bulk_flow_are_gathered() -> None:
+def test_acks_of_a_bulk_flow_come_in_bunches() -> None:
     """When exactly: test_bunches.py."""
     peer = bulk(None, rtt(10_000), rtt(30_000))
     assert (peer.bunch_us, peer.bunch_every_us) == (20_000, 180_000)
