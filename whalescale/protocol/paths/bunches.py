@@ -11,15 +11,15 @@ from whalescale.protocol.paths.estimator import clamp
 #: an inner BBR's window is twice the quick path's round trip; acknowledgements wait for each other
 #: for what the slow one takes above that, and so much more ...
 MARGIN_US = 10_000
+#: ... and more where jitter makes round trips of many lengths
+MARGIN_NOISES = 10
 LEAST_US = 2_000
 MOST_US = 40_000
 #: ... which it remembers for 5 to 10 round trips
 ROUNDS = 6
-#: jitter that makes bunches by itself
-NOISE_US = 1_500
 #: a flow that leaves paths unfilled for so long has too small a window ...
-UNFILLED = 2 * NS_PER_S
-#: ... and CUBIC's grows
+UNFILLED = NS_PER_S
+#: ... and CUBIC's grows, or has just been cut
 GROWTH = 1.05
 #: share of the paths' rates that counts as filled
 FILLED = 0.98
@@ -44,7 +44,7 @@ class _State(Enum):
 class Bunches:
     """Of one peer's flows. Times ns, delays µs."""
 
-    __slots__ = ("_best_bps", "_low_bps", "_seen", "_since", "_state", "_tried", "_unfilled_bps")
+    __slots__ = ("_best_bps", "_from_bps", "_seen", "_since", "_state", "_tried", "_unfilled_bps")
 
     def __init__(self) -> None:
         self._seen = 0
@@ -52,17 +52,17 @@ class Bunches:
 
     def _stop(self) -> None:
         self._enter(_State.LOOKING, 0)
-        self._low_bps = self._best_bps = self._unfilled_bps = 0.0
+        self._from_bps = self._best_bps = self._unfilled_bps = 0.0
         self._tried = False
 
     def _enter(self, state: _State, now: int) -> None:
         self._state, self._since = state, now
 
     def _look(self, rate_bps: float, now: int) -> None:
-        # From the lowest on: a CUBIC that recovers grows too.
-        if not self._since or rate_bps > self._low_bps * GROWTH:
-            self._since, self._low_bps, self._best_bps = now, rate_bps, rate_bps
-        self._low_bps = min(self._low_bps, rate_bps)
+        # One that falls is no BBR either: a CUBIC has lost, and grows next.
+        moved = rate_bps > self._from_bps * GROWTH or rate_bps < self._from_bps / GROWTH
+        if not self._since or moved:
+            self._since, self._from_bps, self._best_bps = now, rate_bps, rate_bps
         self._best_bps = max(self._best_bps, rate_bps)
         if now - self._since >= UNFILLED:
             self._unfilled_bps, self._best_bps = self._best_bps, rate_bps
@@ -94,8 +94,12 @@ class Bunches:
         in the last second; most_bps: what its paths can carry; noise_us: how much the worst of
         them jitters; waited: the share of the last µs in which packets waited for a path.
         """
-        longest, least = max(rtts_us, default=0), min(rtts_us, default=0)
-        for_us = int(clamp(longest - 2 * least + MARGIN_US, 0, MOST_US))
+        least = min(rtts_us, default=0)
+        # A path for which bunches do not make room: who used it would lose by it.
+        rtts_us = [rtt for rtt in rtts_us if rtt - 2 * least + MARGIN_US <= MOST_US]
+        longest = max(rtts_us, default=0)
+        margin = MARGIN_US + MARGIN_NOISES * noise_us
+        for_us = int(clamp(longest - 2 * least + margin, 0, MOST_US))
         if len(rtts_us) < 2 or for_us < LEAST_US:
             if now - self._seen >= ENDED:
                 self._stop()
@@ -103,8 +107,7 @@ class Bunches:
         self._seen = now
         match self._state:
             case _State.LOOKING:
-                # Once they come in bunches, these look like jitter.
-                if waited(200_000) > 0.5 or noise_us > NOISE_US or rate_bps > FILLED * most_bps:
+                if waited(200_000) > 0.5 or rate_bps > FILLED * most_bps:
                     self._stop()
                 else:
                     self._look(rate_bps, now)

@@ -63,8 +63,8 @@ REPAIR_LOSS = 0.001
 CONGESTED = NS_PER_S
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
 REORDER_DEPTH = (1024, 4096)
-#: a path with less of what is sent carries no part of a bulk flow
-BULK_SHARE = 0.1
+#: of its rate: a bulk flow fills the quick path
+FULL_SHARE = 0.8
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
 
@@ -281,15 +281,14 @@ class PathTuner:
         """For how long and how often acknowledgements wait for each other, µs."""
         rates = [(p.est.acked_bps(now), p) for p in self._paths.values()]
         total = sum(rate for rate, _ in rates)
-        bulk = [(rate, p) for rate, p in rates if rate > BULK_SHARE * total]
+        used = [p for _, p in rates]
         quick = min(self._paths.values(), key=lambda p: p.base_rtt_us, default=None)
-        # Less than half of what the quick path carries is no bulk flow, or one that has ended.
-        if quick is None or not self._settings.align or total < quick.rate.bw_bps / 2:
-            bulk = []
-        used = [p for _, p in bulk]
+        # What does not fill the quick path is no bulk flow, or one that has ended.
+        if quick is None or not self._settings.align or total < FULL_SHARE * quick.rate.bw_bps:
+            used = []
         return self._bunches.update(
             [p.base_rtt_us for p in used],
-            sum(rate for rate, _ in bulk),
+            total,
             sum(p.rate.bw_bps for p in used),
             max((p.est.noise_us for p in used), default=0.0),
             lambda window_us: max(p.est.limited(window_us, 0, now) for p in used),
