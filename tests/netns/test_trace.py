@@ -75,7 +75,8 @@ def lossy(lab: Lab) -> Two:
 
 def test_losses_on_the_way_are_retransmissions_here_and_disorder_there(lossy: Two) -> None:
     start_flow(lossy.a.host, lossy.b.host, lossy.b.inside(4))
-    words = ("--json", "--seconds", "3", "--no-events")
+    # Dense: each recovery lasts a round trip of 20 ms, and one in eight or so is one.
+    words = ("--json", "--seconds", "3", "--interval", "0.02", "--no-events")
     ends = {"a": (lossy.a, f"*:*-*:{PORT}"), "b": (lossy.b, f"*:{PORT}-*:*")}
     running = {
         name: end.host.spawn(
