@@ -100,7 +100,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	mp->pump_ns = UINT64_MAX;
 	mp->sched.count = WS_PATH_COUNT;
 	mp->again_credit = 100 * RUN_MAX;
-	mp_load(mp);
+	mp_load(mp, 0);
 	return mp;
 }
 
@@ -144,7 +144,7 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 		ws_set(stats->rx_packets, 0);
 		ws_set(stats->rx_highest, 0);
 	}
-	mp_load(mp);
+	mp_load(mp, now_ns);
 	ws_multipath_pump(mp, now_ns);
 }
 
@@ -174,7 +174,7 @@ static void relent(struct ws_multipath *mp)
 		mp->tx[i].suspended = mp->tx[i].told = false;
 }
 
-void mp_load(struct ws_multipath *mp)
+void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 {
 	struct ws_multipath_params tune;
 	struct ws_reorder_settings settings;
@@ -200,7 +200,7 @@ void mp_load(struct ws_multipath *mp)
 		path->delay_us = params.delay_us;
 		path->window_bytes = params.window_bytes;
 		path->max_packet_bytes = params.max_packet;
-		set_rate(&path->pace, params.rate_bps ? params.rate_bps : 1, mp->now_ns);
+		set_rate(&path->pace, params.rate_bps ? params.rate_bps : 1, now_ns);
 		/* A millisecond's worth, and two datagrams on the slowest path. */
 		path->pace.burst_us = 1000;
 	}
@@ -263,7 +263,7 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 	mp->usable = usable & present;
 	mp->schedule = schedule;
 	ws_set(mp->stats.scheduling, schedule);
-	mp_load(mp);
+	mp_load(mp, now_ns);
 	ws_multipath_pump(mp, now_ns);
 }
 

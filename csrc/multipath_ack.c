@@ -88,7 +88,7 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 	tx->told = false;
 	if (tx->suspended) {
 		tx->suspended = false;
-		mp_load(mp);
+		mp_load(mp, now_ns);
 	}
 	path->in_flight_bytes = in_flight;
 	seq = tx->records[highest % RECORDS].seq;
@@ -226,7 +226,7 @@ static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 			others = true;
 	if (others) {
 		tx->suspended = tx->told = true;
-		mp_load(mp);
+		mp_load(mp, now_ns);
 	}
 	/* What was in flight counts no more, or a path that lost a whole window would stand still. */
 	(void)ws_multipath_rescue(mp, path, now_ns);

@@ -96,7 +96,6 @@ struct ws_multipath {
 	uint64_t seq_base, seq_head, seq_tail; /* kept from, first that waits, next to queue */
 	uint64_t ahead; /* behind seq_head, and sent already */
 	uint64_t queue_bytes;
-	uint64_t now_ns; /* of the last pump */
 	uint64_t pump_ns; /* when the pump can go on; UINT64_MAX: not by itself */
 	struct slot *slots;
 	uint8_t *data;
@@ -152,7 +151,7 @@ static inline int32_t mp_diff24(uint32_t a, uint32_t b)
 }
 
 /* multipath.c: parameters into the scheduler. */
-void mp_load(struct ws_multipath *mp);
+void mp_load(struct ws_multipath *mp, uint64_t now_ns);
 /* multipath_send.c */
 /* Takes a number, seals and sends a control frame. */
 void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t *frame, size_t len,

@@ -436,8 +436,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		runs[i].count = 0;
-	mp->now_ns = now_ns;
-	mp_load(mp);
+	mp_load(mp, now_ns);
 	mp->pump_ns = UINT64_MAX;
 	if (!mp->schedule) {
 		/* No longer over several paths: what waited goes the one way there is. */

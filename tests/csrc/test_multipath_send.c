@@ -253,9 +253,46 @@ static void urgent_share(void)
 	ws_multipath_free(mp);
 }
 
+/* After a while of urgent packets alone the rate falls and the other path goes: what one path owes
+ * for them is owed from now on, not from when packets last waited. */
+static void debt_by_the_present_clock(void)
+{
+	struct kind kind = {.protocol = 17, .len = 100};
+	struct ws_path_params params = {
+		.rate_bps = 100000000,
+		.window_bytes = 1 << 20,
+		.srtt_us = 10000,
+		.weight = 1,
+		.max_packet = 1500,
+		.rescue_us = 1000000,
+	};
+	struct ws_multipath *mp = noting();
+	uint8_t packet[1500], bulk[1000] = {0x45, [9] = 47};
+
+	ws_multipath_tune_path(mp, 0, &params);
+	ws_multipath_tune_path(mp, 1, &params);
+	ws_multipath_pump(mp, now_ns);
+	make_packet(packet, &kind);
+	for (int i = 0; i < 1000; i++, now_ns += MS)
+		ws_multipath_send(mp, packet, 20, packet + 20, 80, 0, 0, false, now_ns);
+	CHECK(ws_multipath_stats(mp)->urgent == 1000);
+	params.rate_bps = 5000000;
+	ws_multipath_tune_path(mp, 0, &params);
+	ws_multipath_tune_path(mp, 1, &params);
+	for (uint32_t path = 0; path < 2; path++) {
+		ws_multipath_set_paths(mp, 3, 1U << path, true, now_ns);
+		ws_multipath_send(mp, bulk, 20, bulk + 20, sizeof(bulk) - 20, 0, 0, false, now_ns);
+		now_ns += 50 * MS;
+		ws_multipath_tick(mp, now_ns);
+		CHECK(ws_multipath_stats(mp)->queue_packets == 0);
+	}
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
 	further_back();
+	debt_by_the_present_clock();
 	urgent();
 	urgent_share();
 	return check_done();

@@ -44,14 +44,38 @@ def _own_end(ends: Ends, all_: list[Ends]) -> bool:
     return ours == 1 or sum(remote == ends[1] for _, remote in all_) == 1
 
 
+def _ends(path: Path) -> Ends:
+    return ends_of(path.interface, path.remote, path.remote_link)
+
+
+def _doubtful(path: Path, failed: list[Path]) -> bool:
+    """A spare that has not answered since a path over one of its interfaces failed.
+
+    Else, when a link goes silent, its next pair takes over, and then the one after that.
+    """
+    if path.used or path.link is None:
+        return False
+    last = path.answered_at or 0
+    local, remote = _ends(path)
+    for other in failed:
+        if other.failed_at is not None and other.failed_at > last:
+            ends = _ends(other)
+            if ends[0] == local or ends[1] == remote:
+                return True
+    return False
+
+
 def choose(paths: Iterable[Path]) -> set[int]:
     """Numbers of the paths to use; empty if none works."""
-    working = sorted((p for p in paths if p.alive and not p.pin.disabled), key=_order)
+    every = list(paths)
+    failed = [p for p in every if p.state is PathState.FAILED and p.validated and p.link]
+    alive = sorted((p for p in every if p.alive and not p.pin.disabled), key=_order)
+    working = [p for p in alive if not _doubtful(p, failed)] or alive
     known = [p for p in working if p.link is not None]
     chosen: dict[int, Ends] = {}
     rest: list[Path] = []
     for path in known:
-        ends = ends_of(path.interface, path.remote, path.remote_link)
+        ends = _ends(path)
         if any(ends[0] == local or ends[1] == remote for local, remote in chosen.values()):
             rest.append(path)
         else:
@@ -59,7 +83,7 @@ def choose(paths: Iterable[Path]) -> set[int]:
     # An address without a number may be of an interface that has a path already.
     numbered = all(p.remote_link != NO_LINK for p in known if p.id in chosen)
     for path in rest:
-        local, remote = ends_of(path.interface, path.remote, path.remote_link)
+        local, remote = _ends(path)
         new_local = all(local != of_ours for of_ours, _ in chosen.values())
         new_remote = all(remote != of_theirs for _, of_theirs in chosen.values())
         if not (new_local or (new_remote and numbered and path.remote_link != NO_LINK)):

@@ -41,3 +41,22 @@ def test_of_the_same_link(idle_us: int, busy_us: int, spare_us: int, stays: bool
     first, spare = path(0, "10.0.0.1", idle_us), path(1, "fd00::1", spare_us)
     loaded(first, busy_us)
     assert choose([first, spare]) == ({0} if stays else {1})
+
+
+def test_the_next_pair_of_a_link_that_failed_must_answer_first() -> None:
+    """Both of one link: the spare answered last when all was well."""
+    first, spare = path(0, "10.0.0.1", 300), path(1, "fd00::1", 400)
+    other = path(2, "10.0.1.1", 900)
+    other.link, other.remote_link = LocalLink("10.0.1.1", 3, "eth1", 1500), 2
+    for each in (first, spare, other):
+        each.arrived(NS_PER_S)
+    assert choose([first, spare, other]) == {0, 2}
+    first.fail(2 * NS_PER_S)
+    assert choose([first, spare, other]) == {2}
+    assert choose([first, spare]) == {1}  # better than nothing
+    spare.arrived(3 * NS_PER_S)
+    assert choose([first, spare, other]) == {1, 2}
+    # One that carries data is not left for it.
+    spare.used = True
+    first.fail(4 * NS_PER_S)
+    assert choose([first, spare, other]) == {1, 2}
