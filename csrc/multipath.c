@@ -144,7 +144,6 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 		ws_set(stats->rx_packets, 0);
 		ws_set(stats->rx_highest, 0);
 	}
-	mp_load(mp, now_ns);
 	ws_multipath_pump(mp, now_ns);
 }
 
@@ -263,7 +262,6 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 	mp->usable = usable & present;
 	mp->schedule = schedule;
 	ws_set(mp->stats.scheduling, schedule);
-	mp_load(mp, now_ns);
 	ws_multipath_pump(mp, now_ns);
 }
 

@@ -144,9 +144,8 @@ static bool is_urgent(const uint8_t *packet, size_t len)
 	/* Fragments keep their order. */
 	if (len > URGENT_MAX_BYTES || !ws_ip_l4(packet, len, &header, &protocol))
 		return false;
-	dscp = (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
-	if (packet[0] >> 4 == 4)
-		dscp = packet[WS_IPV4_TOS] >> 2;
+	dscp = packet[0] >> 4 == 4 ? packet[WS_IPV4_TOS] >> 2
+				   : (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
 	/* EF, VOICE-ADMIT, CS5 to CS7 (RFC 4594, RFC 5865) */
 	if (dscp == 46 || dscp == 44 || dscp == 40 || dscp == 48 || dscp == 56)
 		return true;
@@ -378,6 +377,11 @@ static void taken(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 	}
 }
 
+static uint64_t waiting_packets(const struct ws_multipath *mp)
+{
+	return mp->seq_tail - mp->seq_head - mp->ahead;
+}
+
 static uint64_t nearest_waiting(const struct ws_multipath *mp, uint64_t seq)
 {
 	for (uint64_t i = 0; i < AHEAD_LOOK && seq + i < mp->seq_tail; i++)
@@ -392,12 +396,13 @@ static uint64_t nearest_waiting(const struct ws_multipath *mp, uint64_t seq)
 /*
  * Which of the waiting packets the path in `mask` shall take. What a slower path gets arrives when
  * the quicker ones have delivered what stands in the queue for as long; were it the head, all that
- * follows would wait for it in the peer's buffer. Shorter queue: the last one.
+ * follows would wait for it in the peer's buffer. A queue that is somewhat shorter gives its last one,
+ * one of less than three quarters its head.
  */
 static uint64_t further_back(const struct ws_multipath *mp, uint32_t mask)
 {
 	uint32_t path = (uint32_t)__builtin_ctz(mask);
-	uint64_t waiting = mp->seq_tail - mp->seq_head - mp->ahead, bps = 0, bytes, back, seq;
+	uint64_t waiting = waiting_packets(mp), bps = 0, bytes, back, seq;
 	int64_t lag_us = 0;
 
 	if ((mask & (mask - 1)) || waiting < 2 ||
@@ -473,7 +478,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	if (mp->again_credit > AGAIN_SAVED)
 		mp->again_credit = AGAIN_SAVED;
 	note_limits(mp, now_ns);
-	ws_set(mp->stats.queue_packets, mp->seq_tail - mp->seq_head - mp->ahead);
+	ws_set(mp->stats.queue_packets, waiting_packets(mp));
 	ws_set(mp->stats.queue_bytes, mp->queue_bytes);
 }
 

@@ -23,15 +23,12 @@ static bool read_ip(const uint8_t *packet, size_t len, size_t *ip_bytes, size_t 
 }
 
 /* Where L4 begins and its protocol, past IPv6 extension headers. False: a fragment, or cut off. */
-static bool find_l4(const uint8_t *packet, size_t len, size_t ip_bytes, size_t *offset,
-		    uint8_t *protocol)
+static bool find_l4(const uint8_t *packet, size_t len, size_t *offset, uint8_t *protocol)
 {
-	*offset = ip_bytes;
-	if (packet[0] >> 4 == 4) {
-		*protocol = packet[WS_IPV4_PROTOCOL];
-		return !(ws_get16(packet + WS_IPV4_FRAGMENT) & WS_IPV4_MF_OFFSET);
-	}
-	*protocol = packet[WS_IPV6_NEXT];
+	if (!ws_ip_l4(packet, len, offset, protocol))
+		return false;
+	if (packet[0] >> 4 == 4)
+		return true;
 	while (*protocol == WS_IPV6_HOP_BY_HOP || *protocol == WS_IPV6_ROUTING ||
 	       *protocol == WS_IPV6_DESTINATION) {
 		if (*offset + 8 > len || *offset > WS_SEGMENT_MAX_HEADER)
@@ -148,7 +145,7 @@ int ws_segment_begin(struct ws_segmenter *segmenter, const struct virtio_net_hdr
 	}
 
 	if (total != len || segmenter->version != want_version || !vnet->gso_size ||
-	    !find_l4(packet, len, ip_bytes, &l4_offset, &protocol) || protocol != want_protocol)
+	    !find_l4(packet, len, &l4_offset, &protocol) || protocol != want_protocol)
 		return -EBADMSG;
 	if (protocol == WS_PROTOCOL_TCP) {
 		if (l4_offset + WS_TCP_BYTES > len)

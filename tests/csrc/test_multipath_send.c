@@ -225,24 +225,31 @@ static void urgent(void)
 	}
 }
 
-/* A flood of small packets goes past the queue for a tenth of the rate, and else waits in it. */
-static void urgent_share(void)
+/* So much for each of the two paths. */
+static void tune_both(struct ws_multipath *mp, uint64_t rate_bps)
 {
-	const struct kind kind = {.version = 4, .protocol = 17, .len = 100};
 	const struct ws_path_params params = {
-		.rate_bps = 100000000,
+		.rate_bps = rate_bps,
 		.window_bytes = 1 << 20,
 		.srtt_us = 10000,
 		.weight = 1,
 		.max_packet = 1500,
 		.rescue_us = 1000000,
 	};
+
+	ws_multipath_tune_path(mp, 0, &params);
+	ws_multipath_tune_path(mp, 1, &params);
+}
+
+/* A flood of small packets goes past the queue for a tenth of the rate, and else waits in it. */
+static void urgent_share(void)
+{
+	const struct kind kind = {.version = 4, .protocol = 17, .len = 100};
 	struct ws_multipath *mp = noting();
 	uint8_t packet[1500];
 	uint64_t bytes;
 
-	ws_multipath_tune_path(mp, 0, &params);
-	ws_multipath_tune_path(mp, 1, &params);
+	tune_both(mp, 100000000);
 	ws_multipath_pump(mp, now_ns);
 	make_packet(packet, &kind);
 	for (int i = 0; i < 20000; i++, now_ns += 5 * US) /* 100 ms, 160 Mbit/s */
@@ -257,28 +264,17 @@ static void urgent_share(void)
  * for them is owed from now on, not from when packets last waited. */
 static void debt_by_the_present_clock(void)
 {
-	struct kind kind = {.protocol = 17, .len = 100};
-	struct ws_path_params params = {
-		.rate_bps = 100000000,
-		.window_bytes = 1 << 20,
-		.srtt_us = 10000,
-		.weight = 1,
-		.max_packet = 1500,
-		.rescue_us = 1000000,
-	};
+	const struct kind kind = {.version = 4, .protocol = 17, .len = 100};
 	struct ws_multipath *mp = noting();
 	uint8_t packet[1500], bulk[1000] = {0x45, [9] = 47};
 
-	ws_multipath_tune_path(mp, 0, &params);
-	ws_multipath_tune_path(mp, 1, &params);
+	tune_both(mp, 100000000);
 	ws_multipath_pump(mp, now_ns);
 	make_packet(packet, &kind);
 	for (int i = 0; i < 1000; i++, now_ns += MS)
 		ws_multipath_send(mp, packet, 20, packet + 20, 80, 0, 0, false, now_ns);
 	CHECK(ws_multipath_stats(mp)->urgent == 1000);
-	params.rate_bps = 5000000;
-	ws_multipath_tune_path(mp, 0, &params);
-	ws_multipath_tune_path(mp, 1, &params);
+	tune_both(mp, 5000000);
 	for (uint32_t path = 0; path < 2; path++) {
 		ws_multipath_set_paths(mp, 3, 1U << path, true, now_ns);
 		ws_multipath_send(mp, bulk, 20, bulk + 20, sizeof(bulk) - 20, 0, 0, false, now_ns);

@@ -90,8 +90,8 @@ class Bunches:
     ) -> tuple[int, int]:
         """(For how long, how often) acknowledgements wait for each other, µs; 0: they do not.
 
-        rtts_us: round trips without queue of the paths that a bulk flow uses; rate_bps: what it got
-        in the last second; most_bps: what its paths can carry; noise_us: how much the worst of
+        rtts_us: round trips without queue of the paths that a bulk flow may use; rate_bps: what it
+        got in the last second; most_bps: what its paths can carry; noise_us: how much the worst of
         them jitters; waited: the share of the last µs in which packets waited for a path.
         """
         least = min(rtts_us, default=0)

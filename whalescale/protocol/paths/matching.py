@@ -48,6 +48,11 @@ def _ends(path: Path) -> Ends:
     return ends_of(path.interface, path.remote, path.remote_link)
 
 
+def _meet(one: Ends, other: Ends) -> bool:
+    """They have an interface in common."""
+    return one[0] == other[0] or one[1] == other[1]
+
+
 def _doubtful(path: Path, failed: list[Path]) -> bool:
     """A spare that has not answered since a path over one of its interfaces failed.
 
@@ -56,13 +61,7 @@ def _doubtful(path: Path, failed: list[Path]) -> bool:
     if path.used or path.link is None:
         return False
     last = path.answered_at or 0
-    local, remote = _ends(path)
-    for other in failed:
-        if other.failed_at is not None and other.failed_at > last:
-            ends = _ends(other)
-            if ends[0] == local or ends[1] == remote:
-                return True
-    return False
+    return any((p.failed_at or 0) > last and _meet(_ends(p), _ends(path)) for p in failed)
 
 
 def choose(paths: Iterable[Path]) -> set[int]:
@@ -76,7 +75,7 @@ def choose(paths: Iterable[Path]) -> set[int]:
     rest: list[Path] = []
     for path in known:
         ends = _ends(path)
-        if any(ends[0] == local or ends[1] == remote for local, remote in chosen.values()):
+        if any(_meet(ends, taken) for taken in chosen.values()):
             rest.append(path)
         else:
             chosen[path.id] = ends

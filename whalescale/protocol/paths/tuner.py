@@ -279,10 +279,9 @@ class PathTuner:
 
     def _bunch(self, now: int) -> tuple[int, int]:
         """For how long and how often acknowledgements wait for each other, µs."""
-        rates = [(p.est.acked_bps(now), p) for p in self._paths.values()]
-        total = sum(rate for rate, _ in rates)
-        used = [p for _, p in rates]
-        quick = min(self._paths.values(), key=lambda p: p.base_rtt_us, default=None)
+        used = list(self._paths.values())
+        total = sum(p.est.acked_bps(now) for p in used)
+        quick = min(used, key=lambda p: p.base_rtt_us, default=None)
         # What does not fill the quick path is no bulk flow, or one that has ended.
         if quick is None or not self._settings.align or total < FULL_SHARE * quick.rate.bw_bps:
             used = []
