@@ -23,6 +23,9 @@
 /* What goes past a path's pace may put it so far behind: else a slow path would send nothing else. */
 #define DEBT_NS (20 * MS_NS)
 #define PUMP_INTERVAL_NS (MS_NS / 2)
+/* What a silent path left behind is sent again up to this age: nothing of it has come, so the inner
+ * TCP waits for it as long as the peer's buffer does. */
+#define RESCUE_AGE_NS (400 * MS_NS)
 /* Paths that are closer than this take their turns at the head; how far a search goes. */
 #define AHEAD_LEAST_US 2000
 #define AHEAD_MOST_US 1000000
@@ -304,14 +307,12 @@ static uint64_t later(uint64_t now_ns, uint64_t wake_ns)
 /* What a silent path left behind, as the paths have room. False: they have none. */
 static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
-	uint64_t age_ns = 1000ULL * ws_get(mp->tune.repair_age_us);
-
 	while (mp->resend_head != mp->resend_tail) {
 		uint64_t seq = mp->resend[mp->resend_head % RING], wake;
 		const struct slot *slot = &mp->slots[seq % RING];
 		uint32_t mask;
 
-		if (seq < mp->seq_base || !slot->len || now_ns - slot->sent_ns > age_ns) {
+		if (seq < mp->seq_base || !slot->len || now_ns - slot->sent_ns > RESCUE_AGE_NS) {
 			mp->resend_head++;
 			continue;
 		}
@@ -445,6 +446,12 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	mp->pump_ns = UINT64_MAX;
 	if (!mp->schedule) {
 		/* No longer over several paths: what waited goes the one way there is. */
+		for (; mp->resend_head != mp->resend_tail; mp->resend_head++) {
+			uint64_t seq = mp->resend[mp->resend_head % RING];
+
+			if (seq >= mp->seq_base && mp->slots[seq % RING].len)
+				give(mp, runs, 1, seq, true, now_ns);
+		}
 		while (mp->seq_head != mp->seq_tail) {
 			give(mp, runs, 1, mp->seq_head, false, now_ns);
 			taken(mp, mp->seq_head, now_ns);

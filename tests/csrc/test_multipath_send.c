@@ -285,8 +285,53 @@ static void debt_by_the_present_clock(void)
 	ws_multipath_free(mp);
 }
 
+static uint32_t copies;
+
+static uint32_t count_copies(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
+			     uint8_t ecn, const uint8_t *packet, size_t len)
+{
+	(void)arg, (void)path, (void)number, (void)ecn, (void)packet;
+	copies += (head[0] & WS_FRAME_AGAIN) != 0;
+	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
+}
+
+/* A path is left so long after it fell silent: how many of its packets are sent again.
+ * scheduled: as over several paths still, else by path 0 as it is. */
+static uint32_t rescued(uint64_t after_ns, bool scheduled)
+{
+	struct ws_multipath_ops count = ops;
+	uint8_t bulk[1000] = {0x45, [9] = 47};
+	struct ws_multipath *mp;
+
+	count.send = count_copies;
+	mp = ws_multipath_new(1500, &count, NULL);
+	now_ns = 9000 * MS;
+	copies = 0;
+	ws_multipath_set_paths(mp, 3, 3, true, now_ns);
+	tune_both(mp, 100000000);
+	for (int i = 0; i < 20; i++)
+		ws_multipath_send(mp, bulk, 20, bulk + 20, sizeof(bulk) - 20, 0, 0, true, now_ns);
+	for (uint64_t at = now_ns + 20 * MS; now_ns < at; now_ns += MS)
+		ws_multipath_pump(mp, now_ns);
+	now_ns += after_ns;
+	ws_multipath_set_paths(mp, 3, 1, scheduled, now_ns);
+	for (int i = 0; i < 50; i++, now_ns += MS)
+		ws_multipath_pump(mp, now_ns);
+	ws_multipath_free(mp);
+	return copies;
+}
+
+/* What a silent path left behind is worth longer than one lost packet: none of it has come. */
+static void rescue(void)
+{
+	CHECK_EQ(rescued(250 * MS, true), 10);
+	CHECK_EQ(rescued(500 * MS, true), 0);
+	CHECK_EQ(rescued(0, false), 10);
+}
+
 int main(void)
 {
+	rescue();
 	further_back();
 	debt_by_the_present_clock();
 	urgent();

@@ -49,7 +49,7 @@ class FlatTuner:
         assert path_id in self.limits
         self.restarts[path_id] += 1
 
-    def set_limits(self, path_id, degraded, tier, cap, max_packet):
+    def set_limits(self, path_id, degraded, tier, cap, max_packet, *, usable):
         assert path_id in self.limits
         self.limits[path_id] = (degraded, tier, cap, max_packet)
 

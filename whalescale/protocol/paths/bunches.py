@@ -44,10 +44,20 @@ class _State(Enum):
 class Bunches:
     """Of one peer's flows. Times ns, delays µs."""
 
-    __slots__ = ("_best_bps", "_from_bps", "_seen", "_since", "_state", "_tried", "_unfilled_bps")
+    __slots__ = (
+        "_best_bps",
+        "_from_bps",
+        "_hurried",
+        "_seen",
+        "_since",
+        "_state",
+        "_tried",
+        "_unfilled_bps",
+    )
 
     def __init__(self) -> None:
         self._seen = 0
+        self._hurried = False
         self._stop()
 
     def _stop(self) -> None:
@@ -87,12 +97,15 @@ class Bunches:
         noise_us: float,
         waited: Callable[[int], float],
         now: int,
+        *,
+        gone: bool = False,
     ) -> tuple[int, int]:
         """(For how long, how often) acknowledgements wait for each other, µs; 0: they do not.
 
         rtts_us: round trips without queue of the paths that a bulk flow may use; rate_bps: what it
         got in the last second; most_bps: what its paths can carry; noise_us: how much the worst of
-        them jitters; waited: the share of the last µs in which packets waited for a path.
+        them jitters; waited: the share of the last µs in which packets waited for a path; gone: the
+        quickest of these paths has failed, so that a BBR's window is too small from now on.
         """
         least = min(rtts_us, default=0)
         # A path for which bunches do not make room: who used it would lose by it.
@@ -105,7 +118,11 @@ class Bunches:
                 self._stop()
             return 0, 0
         self._seen = now
+        self._hurried = self._hurried and gone
         match self._state:
+            case _State.LOOKING if gone and not self._hurried:
+                self._hurried = True
+                self._enter(_State.ON, now)
             case _State.LOOKING:
                 if waited(200_000) > 0.5 or rate_bps > FILLED * most_bps:
                     self._stop()

@@ -114,6 +114,7 @@ class PathManager:
         self._update(now)
 
     def _forget(self, now: int) -> None:
+        self._life.selection.forget()
         self._theirs.clear()
         self._tokens.clear()
         self._book.observed.clear()

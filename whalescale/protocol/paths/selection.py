@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections import deque
 
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.matching import choose
 from whalescale.protocol.paths.supply import Supply
 from whalescale.protocol.paths.table import Table
 from whalescale.protocol.paths.types import Action, RescuePath, SetPaths
 
+#: after several paths were used data goes on as over several, though only path 0 is left: the queue
+#: leaves at its pace, order is kept, and an inner BBR forgets the other's round trip (10 s)
+LINGER = 12 * NS_PER_S
+
 
 class Selection:
     """Keeps `Path.used`, the tuner's paths and the data plane's in step."""
 
-    __slots__ = ("_actions", "_said", "_supply", "_table")
+    __slots__ = ("_actions", "_lingers", "_said", "_supply", "_table")
 
     def __init__(self, table: Table, supply: Supply, actions: deque[Action]) -> None:
         self._table, self._supply, self._actions = table, supply, actions
         self._said: SetPaths | None = None
+        #: scheduled until this time
+        self._lingers = 0
 
     def choose(self, active: bool, now: int) -> list[Path]:
         """Among the working ones; if none works the one that answered last. Returns the changed."""
@@ -38,9 +45,19 @@ class Selection:
             if use != path.used:
                 path.used = use
                 changed.append(path)
+        if not active:
+            self._lingers = 0
+        elif any(path.used and path.id for path in self._table):
+            self._lingers = now + LINGER
+        elif now >= self._lingers:
+            self._lingers = 0
         self.tell()
-        self._supply.limit(self._table)
+        self._supply.limit(self._table, alone=not self._scheduling())
         return changed
+
+    def forget(self) -> None:
+        """The peer began anew: it is to be spoken to as at first."""
+        self._lingers = 0
 
     def leave(self, path: Path) -> None:
         """Before a path is dropped: what is in flight on it goes elsewhere."""
@@ -65,4 +82,6 @@ class Selection:
             self._actions.append(wanted)
 
     def _scheduling(self, without: Path | None = None) -> bool:
+        if self._lingers:
+            return True
         return any(p.used and p.id and p is not without for p in self._table)

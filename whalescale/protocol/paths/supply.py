@@ -96,7 +96,9 @@ class Supply:
     def _limits(self, path: Path) -> None:
         degraded = path.state is PathState.DEGRADED
         cap = min(max(path.pin.weight_cap, 0.0), 1.0)
-        self._tuner.set_limits(path.id, degraded, tier_of(path), cap, path.mtu.max_packet)
+        self._tuner.set_limits(
+            path.id, degraded, tier_of(path), cap, path.mtu.max_packet, usable=path.used
+        )
 
     # ticks
 
@@ -131,10 +133,10 @@ class Supply:
             self._actions.append(TunePeer(peer))
         return changed
 
-    def limit(self, paths: Iterable[Path]) -> None:
-        """The tunnel's MTU: what every path in use carries. While one searches nothing is said."""
+    def limit(self, paths: Iterable[Path], *, alone: bool) -> None:
+        """The tunnel's MTU: what every path in use carries. While one searches nothing is said.
+        `alone`: data is not scheduled over paths."""
         used = [p for p in paths if p.used]
-        alone = not any(p.id for p in used)
         settled = [self._room(p, alone) for p in used if not p.mtu.searching]
         if not settled or (len(settled) < len(used) and min(settled) >= (self._limit or self.mtu)):
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.bunches import Bunches
@@ -65,6 +66,8 @@ CONGESTED = NS_PER_S
 REORDER_DEPTH = (1024, 4096)
 #: of its rate: a bulk flow fills the quick path
 FULL_SHARE = 0.8
+#: a BBR remembers the quick path's round trip for so long after it failed (10 s, and a little)
+REMEMBERED = 21 * NS_PER_S // 2
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
 
@@ -79,6 +82,7 @@ class _Path:
         "rate",
         "sample",
         "tier",
+        "usable",
     )
 
     def __init__(self, rtt_us: int, now: int) -> None:
@@ -90,6 +94,8 @@ class _Path:
         self.tier = 0
         self.cap = 1.0
         self.max_packet = 65535
+        #: takes data; one that failed does not
+        self.usable = True
 
     @property
     def srtt_us(self) -> int:
@@ -102,6 +108,15 @@ class _Path:
         least = clamp(self.sample.rtt_min_us or srtt, 100, srtt)
         most = 2 * least + 20_000 + 25 * self.est.noise_us
         return int(clamp(clamp(srtt - self.est.queue_us, least, srtt), least, most))
+
+
+class _Quick(NamedTuple):
+    """The quickest path of the last 10 s."""
+
+    number: int
+    rtt_us: int
+    bw_bps: float
+    at: int
 
 
 def _slack_us(delays: list[int]) -> int:
@@ -123,6 +138,7 @@ class PathTuner:
         self._congested_until = 0
         self._incoming = Incoming()
         self._bunches = Bunches()
+        self._quick: _Quick | None = None
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
         """A validated path; rtt_us: of its probe. It ramps from the least."""
@@ -139,11 +155,12 @@ class PathTuner:
             path.rate.restart(path.base_rtt_us, now)
 
     def set_limits(
-        self, path_id: int, degraded: bool, tier: int, cap: float, max_packet: int
+        self, path_id: int, degraded: bool, tier: int, cap: float, max_packet: int, *, usable: bool
     ) -> None:
         """cap: largest share of its rate that the path may be given, 0..1."""
         path = self._paths.get(path_id)
         if path is not None:
+            path.usable = usable
             path.degraded, path.tier, path.max_packet = degraded, tier, max_packet
             path.cap = clamp(cap, 0.0, 1.0)
 
@@ -217,26 +234,29 @@ class PathTuner:
         least = min((path.base_rtt_us for path in self._paths.values()), default=ACK_INTERVAL_US)
         return int(clamp(least / 2, ACK_INTERVAL_MIN_US, ACK_INTERVAL_US))
 
+    def _rescue_us(self, path: _Path) -> int:
+        """So long without an answer to its data, and a path is silent."""
+        rttvar = clamp(path.sample.rttvar_us, 0, MAX_DELAY_US)
+        wait = 1.5 * path.srtt_us + 4 * rttvar + self._ack_interval_us() + RESCUE_MARGIN_US
+        return int(min(max(RESCUE_MIN_US, wait), 3 * path.srtt_us + 50_000))
+
     def _path_params(self) -> dict[int, PathParams]:
         delays = self._delays()
-        ack = self._ack_interval_us()
         # Half of the ring is for what is in flight.
         windows = sum(path.rate.window_bytes for path in self._paths.values())
         scale = min(1.0, RING_PACKETS * PACKET_BYTES / 2 / windows) if windows else 1.0
         params = {}
         for path_id, path in self._paths.items():
-            srtt, rttvar = path.srtt_us, int(clamp(path.sample.rttvar_us, 0, MAX_DELAY_US))
-            rescue = max(RESCUE_MIN_US, 1.5 * srtt + 4 * rttvar + ack + RESCUE_MARGIN_US)
             params[path_id] = PathParams(
                 rate_bps=int(path.rate.pace_bps),
                 window_bytes=int(clamp(path.rate.window_bytes * scale, 3_000, 1 << 40)),
-                srtt_us=srtt,
+                srtt_us=path.srtt_us,
                 weight=int(clamp(path.rate.bw_bps * path.cap / 10_000, 1, 1 << 30)),
                 tier=path.tier,
                 degraded=path.degraded,
                 delay_us=delays[path_id],
                 max_packet=path.max_packet,
-                rescue_us=int(min(rescue, 3 * srtt + 50_000)),
+                rescue_us=self._rescue_us(path),
             )
         return params
 
@@ -279,19 +299,34 @@ class PathTuner:
 
     def _bunch(self, now: int) -> tuple[int, int]:
         """For how long and how often acknowledgements wait for each other, µs."""
-        used = list(self._paths.values())
-        total = sum(p.est.acked_bps(now) for p in used)
-        quick = min(used, key=lambda p: p.base_rtt_us, default=None)
-        # What does not fill the quick path is no bulk flow, or one that has ended.
-        if quick is None or not self._settings.align or total < FULL_SHARE * quick.rate.bw_bps:
-            used = []
+        used = {number: path for number, path in self._paths.items() if path.usable}
+        total = sum(p.est.acked_bps(now) for p in used.values())
+        rtts = {number: p.base_rtt_us for number, p in used.items()}
+        gone = False
+        if rtts:
+            number = min(rtts, key=lambda n: rtts[n])
+            last = self._quick
+            gone = (
+                last is not None
+                and last.number not in used
+                and rtts[number] > last.rtt_us
+                and now - last.at < REMEMBERED
+            )
+            if not gone:
+                last = self._quick = _Quick(number, rtts[number], used[number].rate.bw_bps, now)
+            # What does not fill the quick path is no bulk flow, or one that has ended.
+            if last is None or not self._settings.align or total < FULL_SHARE * last.bw_bps:
+                rtts.clear()
+            elif gone:
+                rtts[last.number] = last.rtt_us
         return self._bunches.update(
-            [p.base_rtt_us for p in used],
+            list(rtts.values()),
             total,
-            sum(p.rate.bw_bps for p in used),
-            max((p.est.noise_us for p in used), default=0.0),
-            lambda window_us: max(p.est.limited(window_us, 0, now) for p in used),
+            sum(p.rate.bw_bps for p in used.values()),
+            max((p.est.noise_us for p in used.values()), default=0.0),
+            lambda window_us: max(p.est.limited(window_us, 0, now) for p in used.values()),
             now,
+            gone=gone,
         )
 
     def _hold(self, again_us: int, now: int) -> tuple[int, int]:
@@ -317,6 +352,10 @@ class PathTuner:
         if several and self._settings.repair is not False:
             hold += again_us
             loss_wait = max(loss_wait, again_us)
+        if several:
+            # By then a path that fell silent is left, and what it had is sent again.
+            rescue = max(self._rescue_us(path) for path in self._paths.values())
+            hold = max(hold, 2 * rescue + again_us)
         hold = clamp(hold, HOLD_MIN_US, HOLD_MAX_US)
         return int(hold), int(min(loss_wait, hold))
 

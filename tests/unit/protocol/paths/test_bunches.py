@@ -26,6 +26,7 @@ class Flow:
         waited: float = 0,
         noise_us: float = 0,
         rtts_us: list[int] | None = None,
+        gone: bool = False,
     ) -> list[int]:
         """For how long acknowledgements wait, tick by tick."""
         asked = []
@@ -36,6 +37,7 @@ class Flow:
                 self.bunches.update(
                     RTTS if rtts_us is None else rtts_us,
                     *(rate_mbps * 1e6, 150e6, noise_us, lambda _: waited, self.now),
+                    gone=gone,
                 )[0]
             )
         return asked
@@ -129,3 +131,16 @@ def test_it_ends_with_the_flow() -> None:
     flow = Flow().begun()
     assert not any(flow.run(1, rtts_us=[]))
     assert not any(flow.run(0.9))
+
+
+def test_at_once_when_the_quick_path_fails() -> None:
+    flow = Flow()
+    assert flow.run(0.04, gone=True, waited=1) == [20_000]
+    assert all(flow.run(10, rate_mbps=90, gone=True))
+    # Another TCP fills the path, and is left alone while the quick one is gone.
+    flow = Flow()
+    asked = flow.run(10, gone=True, waited=1)
+    assert asked[20]
+    assert not any(asked[27:])
+    flow.run(2, waited=1)
+    assert flow.run(0.04, gone=True, waited=1)[0]
