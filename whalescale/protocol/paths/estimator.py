@@ -63,6 +63,7 @@ class Tick(NamedTuple):
     limited_us: int
     acked_bytes: int
     pace_bps: float
+    tx_bytes: int
 
 
 class PathEstimator:
@@ -93,7 +94,9 @@ class PathEstimator:
             self.reset()  # the counters began anew: so does everything
             last = None
         self._last = sample
-        self._ticks.append(Tick(now, sample.limited_us, sample.acked_bytes, pace_bps))
+        self._ticks.append(
+            Tick(now, sample.limited_us, sample.acked_bytes, pace_bps, sample.tx_bytes)
+        )
         while len(self._ticks) > 2 and now - self._ticks[1].now > HISTORY:
             self._ticks.popleft()
         if sample.acks == 0 or (
@@ -224,6 +227,14 @@ class PathEstimator:
         """The pace that was set so long ago."""
         tick = self._tick(now - int(ago_us * 1000))
         return tick.pace_bps if tick else 0.0
+
+    def sent_bps(self, window_us: float, ago_us: float, now: int) -> float:
+        """What was sent, `ago_us` ago over so long; 0: nothing is known."""
+        end = self._tick(now - int(ago_us * 1000))
+        start = self._tick(now - int((ago_us + window_us) * 1000))
+        if end is None or start is None or end.now <= start.now:
+            return 0.0
+        return clamp((end.tx_bytes - start.tx_bytes) * 8e9 / (end.now - start.now), 0, MAX_RATE_BPS)
 
     def acked_bps(self, now: int) -> int:
         """The design's estimate: bytes acknowledged over a rolling second."""

@@ -234,9 +234,11 @@ class RateControl:
         rate = self._delivered(est, short)
         if rate is not None:
             self.bw_bps = max(self.bw_bps, rate)
-        # Jitter alone makes delays too; a full link also delivers less than was sent.
-        full = rate is not None and rate < RAMP_SHARE * est.pace_bps(rtt, now)
-        if full and queue > max(RAMP_QUEUE_US, 1.5 * target):
+        # Jitter alone makes delays too. A full link delivers less than was sent, and delivers all the
+        # time that its queue stands.
+        full = rate is not None and rate < RAMP_SHARE * est.sent_bps(short, rtt, now)
+        stood = rate is not None and rate > self.bw_bps * min(1.0, queue / short) / 2
+        if full and stood and queue > max(RAMP_QUEUE_US, 1.5 * target):
             if not limited:  # what stands in the link's queue is a burst: its rate was seen
                 self._settle(self.bw_bps, queue, now)
                 return
@@ -248,7 +250,7 @@ class RateControl:
         self._round_at = now
         grown = self.bw_bps >= 1.25 * self._ramp_best
         # A queue that stands says so too where the flow inside paces itself and none waits here.
-        standing = queue > max(RAMP_QUEUE_US, 1.5 * target)
+        standing = stood and queue > max(RAMP_QUEUE_US, 1.5 * target)
         self._flat = self._flat + 1 if (limited or standing) and not grown else 0
         if grown:
             self._lost_floor += self._ramp_lost[0]

@@ -18,6 +18,7 @@ from whalescale.protocol.paths.estimator import (
     PathEstimator,
     signed_delay,
 )
+from whalescale.protocol.paths.rate import Mode, RateControl
 from whalescale.protocol.paths.tuner import RING_PACKETS, PathTuner
 from whalescale.protocol.paths.types import (
     MultipathSettings,
@@ -70,6 +71,31 @@ def test_a_rate_that_rises_again_is_found_within_a_second() -> None:
     path.rate_bps = 100 * MBIT
     path.run(1000)
     assert path.run(500) > 96 * MBIT
+
+
+def test_delays_of_a_path_that_hardly_carries_anything_are_no_full_link() -> None:
+    """Jitter of 9 ms while one packet comes in each 40 ms: the ramp goes on."""
+    est, rate = PathEstimator(), RateControl(60_000, SECOND)
+    for i in range(1, 100):
+        now, count = SECOND + i * 20 * MS, min(10 * i, 100) + max(i - 10, 0) // 2
+        est.push(
+            PathSample(
+                acks=i,
+                acked_bytes=1400 * count,
+                acked_datagrams=count,
+                acked_highest=count,
+                acked_arrived_us=i * 20_000,
+                tx_bytes=1400 * count,
+                delay_us=30_000 + (9_000 if i > 8 else 0),
+            ),
+            now,
+            rate.pace_bps,
+        )
+        rate.update(est, 60_000, 60_000, 1.0, now)
+        if i == 10:
+            before = rate.bw_bps
+    assert rate.mode is Mode.RAMP
+    assert rate.bw_bps >= before
 
 
 @pytest.mark.parametrize("loss", [0.005, 0.05, 0.1])
