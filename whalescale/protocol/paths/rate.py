@@ -234,8 +234,8 @@ class RateControl:
         rate = self._delivered(est, short)
         if rate is not None:
             self.bw_bps = max(self.bw_bps, rate)
-        # Jitter alone makes delays too. A full link delivers less than was sent, and delivers all the
-        # time that its queue stands.
+        # Jitter alone makes delays too. A full link delivers less than was sent, and all the while
+        # that its queue stands.
         full = rate is not None and rate < RAMP_SHARE * est.sent_bps(short, rtt, now)
         stood = rate is not None and rate > self.bw_bps * min(1.0, queue / short) / 2
         if full and stood and queue > max(RAMP_QUEUE_US, 1.5 * target):
