@@ -304,6 +304,13 @@ static uint64_t later(uint64_t now_ns, uint64_t wake_ns)
 	return wake_ns < now_ns + PUMP_INTERVAL_NS ? now_ns + PUMP_INTERVAL_NS : wake_ns;
 }
 
+static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
+{
+	const struct slot *slot = &mp->slots[seq % RING];
+
+	return seq >= mp->seq_base && slot->len && now_ns - slot->sent_ns <= RESCUE_AGE_NS;
+}
+
 /* What a silent path left behind, as the paths have room. False: they have none. */
 static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
@@ -312,7 +319,7 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 		const struct slot *slot = &mp->slots[seq % RING];
 		uint32_t mask;
 
-		if (seq < mp->seq_base || !slot->len || now_ns - slot->sent_ns > RESCUE_AGE_NS) {
+		if (!worth_resending(mp, seq, now_ns)) {
 			mp->resend_head++;
 			continue;
 		}
@@ -448,8 +455,10 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 		/* No longer over several paths: what waited goes the one way there is. */
 		for (; mp->resend_head != mp->resend_tail; mp->resend_head++) {
 			uint64_t seq = mp->resend[mp->resend_head % RING];
+			const struct slot *slot = &mp->slots[seq % RING];
 
-			if (seq >= mp->seq_base && mp->slots[seq % RING].len)
+			/* What path 0 itself has under way, it still has. */
+			if (worth_resending(mp, seq, now_ns) && slot->path)
 				give(mp, runs, 1, seq, true, now_ns);
 		}
 		while (mp->seq_head != mp->seq_tail) {

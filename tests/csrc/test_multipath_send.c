@@ -297,7 +297,7 @@ static uint32_t count_copies(void *arg, uint32_t path, uint64_t number, const ui
 
 /* A path is left so long after it fell silent: how many of its packets are sent again.
  * scheduled: as over several paths still, else by path 0 as it is. */
-static uint32_t rescued(uint64_t after_ns, bool scheduled)
+static uint32_t rescued(uint64_t after_ns, uint32_t usable, bool scheduled)
 {
 	struct ws_multipath_ops count = ops;
 	uint8_t bulk[1000] = {0x45, [9] = 47};
@@ -314,7 +314,7 @@ static uint32_t rescued(uint64_t after_ns, bool scheduled)
 	for (uint64_t at = now_ns + 20 * MS; now_ns < at; now_ns += MS)
 		ws_multipath_pump(mp, now_ns);
 	now_ns += after_ns;
-	ws_multipath_set_paths(mp, 3, 1, scheduled, now_ns);
+	ws_multipath_set_paths(mp, 3, usable, scheduled, now_ns);
 	for (int i = 0; i < 50; i++, now_ns += MS)
 		ws_multipath_pump(mp, now_ns);
 	ws_multipath_free(mp);
@@ -324,9 +324,11 @@ static uint32_t rescued(uint64_t after_ns, bool scheduled)
 /* What a silent path left behind is worth longer than one lost packet: none of it has come. */
 static void rescue(void)
 {
-	CHECK_EQ(rescued(250 * MS, true), 10);
-	CHECK_EQ(rescued(500 * MS, true), 0);
-	CHECK_EQ(rescued(0, false), 10);
+	CHECK_EQ(rescued(250 * MS, 1, true), 10);
+	CHECK_EQ(rescued(500 * MS, 1, true), 0);
+	/* The paths end: what path 0 has under way, it still has. */
+	CHECK_EQ(rescued(250 * MS, 0, false), 10);
+	CHECK_EQ(rescued(500 * MS, 0, false), 0);
 }
 
 int main(void)

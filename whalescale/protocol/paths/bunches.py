@@ -118,7 +118,9 @@ class Bunches:
                 self._stop()
             return 0, 0
         self._seen = now
-        self._hurried = self._hurried and gone
+        if self._hurried and not gone:  # what it began is over
+            self._hurried = False
+            self._stop()
         match self._state:
             case _State.LOOKING if gone and not self._hurried:
                 self._hurried = True

@@ -214,7 +214,7 @@ class PathEstimator:
     def limited(self, window_us: float, ago_us: float, now: int) -> float:
         """Share of the time in which packets waited for this path: `ago_us` ago, so long."""
         end = self._tick(now - int(ago_us * 1000))
-        start = self._tick(now - int((ago_us + window_us) * 1000))
+        start = self._before(end, window_us)
         if end is None or start is None or end.now <= start.now:
             return 0.0
         return clamp((end.limited_us - start.limited_us) * 1000 / (end.now - start.now), 0, 1)
@@ -231,7 +231,7 @@ class PathEstimator:
     def sent_bps(self, window_us: float, ago_us: float, now: int) -> float:
         """What was sent, `ago_us` ago over so long; 0: nothing is known."""
         end = self._tick(now - int(ago_us * 1000))
-        start = self._tick(now - int((ago_us + window_us) * 1000))
+        start = self._before(end, window_us)
         if end is None or start is None or end.now <= start.now:
             return 0.0
         return clamp((end.tx_bytes - start.tx_bytes) * 8e9 / (end.now - start.now), 0, MAX_RATE_BPS)
@@ -244,6 +244,10 @@ class PathEstimator:
         span = max(now - start.now, ROLLING)
         rate = (self._ticks[-1].acked_bytes - start.acked_bytes) * 8e9 / span
         return int(clamp(rate, 0, MAX_RATE_BPS))
+
+    def _before(self, tick: Tick | None, window_us: float) -> Tick | None:
+        """One so long before `tick` at least: ticks may be farther apart than the window."""
+        return None if tick is None else self._tick(tick.now - int(window_us * 1000))
 
     def _tick(self, at: int) -> Tick | None:
         """The youngest tick not after `at`, else the oldest."""

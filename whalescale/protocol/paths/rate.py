@@ -35,6 +35,8 @@ NOISE_MAX_US = 20_000
 RAMP_QUEUE_US = 8_000
 RAMP_GAIN = 2.5
 RAMP_SHARE = 0.75
+#: a queue that lets so many packets through in the time of a sample is one, whatever came before
+STOOD_PACKETS = 4
 #: rounds of a full ramp without a quarter more
 RAMP_FLAT_ROUNDS = 3
 #: gain by rounds in which there was no queue and the deliveries followed
@@ -92,6 +94,7 @@ class RateControl:
         "_round_us",
         "_sent_floor",
         "_settle_us",
+        "_shown_bps",
         "_standing_since",
         "_stuck_from",
         "_stuck_queue",
@@ -124,6 +127,7 @@ class RateControl:
         self._policed_until = 0
         self._probe_due = now + BASE_PROBE
         self._ramp_best = 0.0
+        self._shown_bps = 0.0  # the most that was delivered; bw_bps begins as a guess
         self._ramp_lost = [0, 0]  # in the last round, in this one
         self._ramp_sent = [0, 0]
         self._round_at = now
@@ -234,10 +238,14 @@ class RateControl:
         rate = self._delivered(est, short)
         if rate is not None:
             self.bw_bps = max(self.bw_bps, rate)
+            self._shown_bps = max(self._shown_bps, rate)
         # Jitter alone makes delays too. A full link delivers less than was sent, and all the while
         # that its queue stands.
         full = rate is not None and rate < RAMP_SHARE * est.sent_bps(short, rtt, now)
-        stood = rate is not None and rate > self.bw_bps * min(1.0, queue / short) / 2
+        stood = rate is not None and (
+            rate * short / 8e6 >= STOOD_PACKETS * PACKET_BYTES
+            or rate > self._shown_bps * min(1.0, queue / short) / 2
+        )
         if full and stood and queue > max(RAMP_QUEUE_US, 1.5 * target):
             if not limited:  # what stands in the link's queue is a burst: its rate was seen
                 self._settle(self.bw_bps, queue, now)
@@ -390,6 +398,7 @@ class RateControl:
             if limited and few and self._round_queue < target / 2 and now > self._policed_until:
                 # So low that rounds say little: as a new path does.
                 self.mode, self._flat, self._ramp_best = Mode.RAMP, 0, 0.0
+                self._shown_bps = 0.0
                 self._round_at = now
                 return RAMP_GAIN
             if not limited or self._round_queue > target or not followed:

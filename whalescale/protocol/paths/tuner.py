@@ -66,6 +66,8 @@ CONGESTED = NS_PER_S
 REORDER_DEPTH = (1024, 4096)
 #: of its rate: a bulk flow fills the quick path
 FULL_SHARE = 0.8
+#: ... and of what is left when that has failed, for a BBR falls at once
+GONE_SHARE = 0.2
 #: a BBR remembers the quick path's round trip for so long after it failed (10 s, and a little)
 REMEMBERED = 21 * NS_PER_S // 2
 #: wrr: how far a path may lead, in packets
@@ -301,6 +303,7 @@ class PathTuner:
         """For how long and how often acknowledgements wait for each other, µs."""
         used = {number: path for number, path in self._paths.items() if path.usable}
         total = sum(p.est.acked_bps(now) for p in used.values())
+        known = sum(p.rate.bw_bps for p in used.values())
         rtts = {number: p.base_rtt_us for number, p in used.items()}
         gone = False
         if rtts:
@@ -309,20 +312,22 @@ class PathTuner:
             gone = (
                 last is not None
                 and last.number not in used
-                and rtts[number] > last.rtt_us
+                and rtts[number] > 1.25 * last.rtt_us
                 and now - last.at < REMEMBERED
             )
             if not gone:
                 last = self._quick = _Quick(number, rtts[number], used[number].rate.bw_bps, now)
-            # What does not fill the quick path is no bulk flow, or one that has ended.
-            if last is None or not self._settings.align or total < FULL_SHARE * last.bw_bps:
+            # What does not fill the quick path is no bulk flow, or one that has ended. Those left
+            # may carry less than the one that is gone.
+            bulk = min(last.bw_bps if last else 0.0, known) * (GONE_SHARE if gone else FULL_SHARE)
+            if last is None or not self._settings.align or total < bulk:
                 rtts.clear()
             elif gone:
                 rtts[last.number] = last.rtt_us
         return self._bunches.update(
             list(rtts.values()),
             total,
-            sum(p.rate.bw_bps for p in used.values()),
+            known,
             max((p.est.noise_us for p in used.values()), default=0.0),
             lambda window_us: max(p.est.limited(window_us, 0, now) for p in used.values()),
             now,
@@ -333,7 +338,8 @@ class PathTuner:
         """How long a packet waits for one before it: at most; once every path has passed that."""
         incoming = self._incoming
         rtts = [p.srtt_us for p in self._paths.values()]
-        several = len(rtts) > 1
+        # The peer's go on for a while after ours: it learns later that an address is gone.
+        several = max(len(rtts), incoming.count) > 1
         skew, jitter = incoming.skew_us, incoming.jitter_us
         if several and incoming.count < len(rtts):
             # Before the paths have brought anything, their probes must do.
@@ -354,7 +360,7 @@ class PathTuner:
             loss_wait = max(loss_wait, again_us)
         if several:
             # By then a path that fell silent is left, and what it had is sent again.
-            rescue = max(self._rescue_us(path) for path in self._paths.values())
+            rescue = max((self._rescue_us(path) for path in self._paths.values()), default=0)
             hold = max(hold, 2 * rescue + again_us)
         hold = clamp(hold, HOLD_MIN_US, HOLD_MAX_US)
         return int(hold), int(min(loss_wait, hold))

@@ -137,6 +137,7 @@ def test_at_once_when_the_quick_path_fails() -> None:
     flow = Flow()
     assert flow.run(0.04, gone=True, waited=1) == [20_000]
     assert all(flow.run(10, rate_mbps=90, gone=True))
+    assert not any(flow.run(0.9, rate_mbps=90))  # it is back
     # Another TCP fills the path, and is left alone while the quick one is gone.
     flow = Flow()
     asked = flow.run(10, gone=True, waited=1)

@@ -323,14 +323,15 @@ def test_acks_of_a_bulk_flow_come_in_bunches() -> None:
     assert bulk(None, rtt(10_000)).bunch_us == 0
 
 
-def test_acks_come_in_bunches_when_the_quick_path_has_failed() -> None:
-    """An inner BBR remembers its round trip for 10 s."""
+@pytest.mark.parametrize("quick", [1, 4])
+def test_acks_come_in_bunches_when_the_quick_path_has_failed(quick: int) -> None:
+    """An inner BBR remembers its round trip for 10 s, also of a path that carried more."""
     tuner = PathTuner(MultipathSettings())
     tuner.add(0, 10_000, SECOND)
     tuner.add(1, 30_000, SECOND)
     asked = []
     for tick in range(1, 50 * 14):
-        moved = 25_000 * min(tick, 100)
+        moved = quick * 25_000 * min(tick, 100)
         samples = {
             0: sample(tick, **{"acked_bytes": moved} | rtt(10_000)),
             1: sample(tick, **{"acked_bytes": 25_000 * tick} | rtt(30_000)),
@@ -360,6 +361,25 @@ def test_packets_are_held_until_a_silent_path_is_made_up_for() -> None:
     _, params, peer = tuned(None, {"srtt_us": 10_000}, {"srtt_us": 40_000})
     rescue = max(each.rescue_us for each in params.values())
     assert 2 * rescue < peer.hold_us <= 250_000
+
+
+def test_the_peers_paths_count_where_ours_are_gone() -> None:
+    """It learns later than we that one of our addresses is gone."""
+    tuner = PathTuner(MultipathSettings())
+    tuner.add(0, 40_000, SECOND)
+    for i in range(1, 100):
+        rx = {n: PathSample(rx_packets=20 * i, rx_bytes=25_000 * i) for n in (0, 1)}
+        _, peer = tuner.sample(rx, {}, SECOND + i * 20 * MS)
+    assert peer.hold_us > 100_000
+
+
+def test_what_was_sent_is_known_whatever_the_ticks() -> None:
+    est = PathEstimator()
+    for i in range(1, 50):
+        est.push(PathSample(tx_bytes=50_000 * i, limited_us=40_000 * i), SECOND + i * 40 * MS, 1e6)
+    now = SECOND + 49 * 40 * MS
+    assert est.sent_bps(20_000, 10_000, now) == pytest.approx(10e6)
+    assert est.limited(20_000, 10_000, now) == pytest.approx(1)
 
 
 def test_shares_add_up_and_a_degraded_path_counts_a_quarter() -> None:
