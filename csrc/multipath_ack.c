@@ -100,14 +100,15 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 		note_rtt(stats, rtt_us - hold_us);
 }
 
-/* Its own path has brought later numbers: three, or one and it is late (RFC 8985 in spirit). */
+/* Its own path has brought later numbers: LOST_AFTER, or one and it is late (RFC 8985 in spirit). */
 static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
 {
 	const struct tx_path *tx = &mp->tx[slot->path];
 	uint64_t srtt_ns = 1000ULL * mp->stats.paths[slot->path].srtt_us;
 
-	return tx->acked > slot->number + 3 ||
-	       (tx->acked > slot->number + 1 && now_ns - slot->sent_ns > srtt_ns * 5 / 4);
+	return tx->acked > slot->number + LOST_AFTER ||
+	       (tx->acked > slot->number + 1 &&
+		now_ns - tx->records[slot->number % RECORDS].sent_ns > srtt_ns * 5 / 4);
 }
 
 /* What was sent on a path that has brought later numbers, and did not arrive. */

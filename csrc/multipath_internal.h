@@ -28,17 +28,18 @@
 #define ACK_SOONEST_NS (2 * MS_NS)
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define HEARTBEAT_BYTES 8
+#define LOST_AFTER 3 /* later numbers of its own path, and a datagram is lost (RFC 9002) */
 
 /* A packet in the ring, at seq % RING: waiting, or kept for a second sending. */
 struct slot {
 	uint64_t queued_ns;
-	uint64_t sent_ns; /* 0: waits */
-	uint64_t number; /* on `path`, of the first sending */
+	uint64_t sent_ns; /* first; 0: waits */
+	uint64_t number; /* on `path`, of the last sending */
 	uint32_t len; /* 0: nothing kept under this seq */
 	uint8_t path;
 	uint8_t flags;
 	uint8_t ecn;
-	bool again; /* its one second sending is used up, or queued */
+	uint8_t again; /* copies sent; AGAIN_MOST: no more */
 };
 
 /* A datagram that was sent, at number % RECORDS of its path. */
@@ -74,6 +75,7 @@ struct rx_path {
 	int64_t delay_min_us[2]; /* of this and the last window */
 	uint64_t window_ns; /* when this window began */
 	uint32_t jitter_us;
+	uint64_t hole_at; /* with this number those missing before it are lost; 0: none is */
 	uint32_t echo_us;
 	uint64_t arrived_ns; /* any datagram */
 	uint64_t data_arrived_ns;

@@ -19,8 +19,16 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 
 	ws_add(stats->rx_datagrams, 1);
 	ws_add(stats->rx_bytes, bytes);
-	if (number > stats->rx_highest)
+	if (number > stats->rx_highest) {
+		if (!rx->hole_at && stats->rx_highest && number > stats->rx_highest + 1)
+			rx->hole_at = stats->rx_highest + 1 + LOST_AFTER;
 		ws_set(stats->rx_highest, number);
+	}
+	/* Each path keeps its order, so this need not wait for the other ones to pass it. */
+	if (rx->hole_at && number >= rx->hole_at) {
+		rx->hole_at = 0;
+		mp->ack_soon = true;
+	}
 	ws_set(stats->last_received_ns, now_ns);
 	rx->arrived_ns = now_ns;
 	rx->changed = true;
@@ -224,7 +232,7 @@ static uint32_t ack_path(const struct ws_multipath *mp, uint64_t now_ns)
 	uint32_t best = ws_multipath_best(mp, now_ns);
 	int other;
 
-	if (!(mp->ack_turn & 1) || !(ws_sched_usable(&mp->sched) & ~(1u << best)))
+	if (mp->ack_soon || !(mp->ack_turn & 1) || !(ws_sched_usable(&mp->sched) & ~(1u << best)))
 		return best;
 	other = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 1u << best, now_ns);
 	return other < 0 ? best : (uint32_t)other;
@@ -315,6 +323,8 @@ void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns)
 		mp->gap_told = gap.first;
 	if (!mp->ack_wanted)
 		mp->ack_repeats--;
+	path = ack_path(mp, now_ns);
+	mp->ack_turn += !mp->ack_soon;
 	mp->ack_wanted = mp->ack_soon = false;
 	mp->acked_at_ns = now_ns;
 	if (!ack.path_count)
@@ -322,8 +332,6 @@ void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns)
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		mp->rx[i].changed = false;
 	len = ws_ack_encode(&ack, frame);
-	path = ack_path(mp, now_ns);
-	mp->ack_turn++;
 	ws_multipath_control(mp, path, frame, len, now_ns);
 	ws_add(mp->stats.acks_tx, 1);
 }

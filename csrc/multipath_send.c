@@ -16,6 +16,8 @@
 /* Share of the packets that may be sent again for loss, in 1/100, and what may be saved up. */
 #define AGAIN_PERCENT 5
 #define AGAIN_SAVED (100 * RUN_MAX)
+/* A copy may be lost as well. */
+#define AGAIN_MOST 2
 /* Urgent packets go past the pace, so they may not be many: share of a window's bytes. */
 #define URGENT_WINDOW_NS (10 * MS_NS)
 #define URGENT_SHARE 10
@@ -120,12 +122,13 @@ static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t 
 	uint8_t head[WS_FRAME_HEADER_BYTES];
 	uint64_t number = take_number(mp, path, seq, mp_wire_bytes(len), now_ns);
 
-	if (seq != NO_SEQ && !(flags & WS_FRAME_AGAIN)) {
+	if (seq != NO_SEQ) {
 		struct slot *slot = &mp->slots[seq % RING];
 
 		slot->path = (uint8_t)path;
 		slot->number = number;
-		slot->sent_ns = now_ns;
+		if (!(flags & WS_FRAME_AGAIN))
+			slot->sent_ns = now_ns;
 	}
 	ws_frame_encode(head, WS_FRAME_FEEDBACK | flags, now_ns, seq == NO_SEQ ? 0 : (uint32_t)seq);
 	count_sent(mp, path, mp->ops.send(mp->arg, path, number, head, ecn, packet, len), now_ns);
@@ -503,12 +506,12 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 	struct slot *slot = &mp->slots[seq % RING];
 	int path;
 
-	if (slot->again || mp->again_credit < 100)
+	if (slot->again >= AGAIN_MOST || mp->again_credit < 100)
 		return;
 	path = ws_sched_urgent(&mp->sched, slot->len, 0, now_ns);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return;
-	slot->again = true;
+	slot->again++;
 	mp->again_credit -= 100;
 	ws_add(mp->stats.paths[slot->path].lost_copies, 1);
 	ws_sched_sent(&mp->sched, (uint32_t)path, mp_wire_bytes(slot->len), (uint32_t)seq, now_ns);
@@ -528,10 +531,10 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 		if (seq == NO_SEQ || seq < mp->seq_base || seq >= mp->seq_tail)
 			continue;
 		slot = &mp->slots[seq % RING];
-		if (!slot->len || slot->again || slot->path != path || slot->number != number ||
-		    mp->resend_tail - mp->resend_head >= RING)
+		if (!slot->len || slot->again >= AGAIN_MOST || slot->path != path ||
+		    slot->number != number || mp->resend_tail - mp->resend_head >= RING)
 			continue;
-		slot->again = true;
+		slot->again = AGAIN_MOST; /* no ACK asks for another while it waits */
 		mp->resend[mp->resend_tail++ % RING] = seq;
 		count++;
 	}

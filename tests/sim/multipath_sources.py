@@ -1,8 +1,9 @@
-"""What sends over a World: a greedy source, a steady one, pings, and two kinds of TCP."""
+"""What sends over a World: a greedy source, a steady one, pings, and TCP."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from multipath_core import MS
 from multipath_world import NEVER, PACKET, SECOND, World
@@ -97,19 +98,28 @@ class Ping(_Source):
             self.rtts_ms.append((now - self.sent_at.pop(serial)) / MS)
 
 
+@dataclass(slots=True)
+class Flight:
+    """A packet on its way, and what tcp_rate.c notes of it: packets, ns."""
+
+    sent: int
+    first_sent: int
+    delivered: int
+    delivered_at: int
+    again: bool
+
+
 class Tcp(_Source):
     """One bulk flow, selective ACKs, RACK loss detection with an adaptive reordering window.
 
-    control: "cubic" (RFC 9438, HyStart's delay exit left out) or "bbr" (v1 without its RTT probe).
     An ACK carries the receiver's cumulative serial; what it holds beyond is read from the receiver
-    directly, as SACK would tell.
+    directly, as SACK would tell. Its congestion control is Cubic here or Bbr (multipath_bbr.py).
     """
 
-    def __init__(self, control: str = "cubic") -> None:
-        self.control = control
-        self.cwnd, self.ssthresh = 10.0, 1e9
+    def __init__(self) -> None:
+        self.cwnd = 10.0
         self.next_serial = 0
-        self.flying: dict[int, tuple[int, int]] = {}  # serial -> sent at, delivered count then
+        self.flights: dict[int, Flight] = {}  # by serial, in order of sending
         self.lost: deque[int] = deque()
         self.retransmits = self.spurious = self.timeouts = 0
         self.again: dict[int, int] = {}
@@ -126,22 +136,36 @@ class Tcp(_Source):
         self.rtt_min = 1e18
         self.reorder_window = 0.25
         self.recovery_until = 0
-        self.w_max, self.epoch = 0.0, 0
-        self.before: tuple[float, float, float, int] | None = None
-        self.wrongly = 0  # sent again in this recovery, and not yet seen to have come
         self.count = 0  # delivered
+        self.delivered_at = self.first_sent = 0
         self.newest_sent = 0
         self._due = 0
         self._timeout = NEVER
-        # bbr
-        self.bw: deque[tuple[int, float]] = deque()
-        self.round_at, self.full_bw, self.full_rounds, self.filled = 0, 0.0, 0, False
-        self.cycle, self.cycle_at = 0, 0
-        self.pace_at = 0
         self.goodput = 0
-        self.full = False  # the last sending was stopped by the window
-        self.burst_at, self.burst = 0, 0.0
-        self.extra: deque[tuple[int, float]] = deque()
+
+    # -- what a congestion control adds
+
+    def _room(self, now: int) -> int:
+        """How many packets may leave; sets _due where it is a matter of time."""
+        raise NotImplementedError
+
+    def _left(self, packets: int, now: int) -> None:
+        """So many left."""
+        raise NotImplementedError
+
+    def _acked(self, taken: list[Flight], late: int, now: int) -> None:
+        """An ACK brought these, and showed so many as lost."""
+        raise NotImplementedError
+
+    def _reduce(self, late: int, now: int) -> None:
+        """Recovery begins with so many lost."""
+        raise NotImplementedError
+
+    def _undo(self) -> None:
+        """One that was sent again came after all."""
+
+    def _timed_out(self, now: int) -> None:
+        """All that was in flight counts as lost."""
 
     # -- receiver, at B
 
@@ -180,18 +204,17 @@ class Tcp(_Source):
         if self._timeout <= now:
             self.timeouts += 1
             self._timeout = now + SECOND // 2
-            self.lost = deque(sorted(self.flying))
-            self.flying.clear()
-            self.cwnd, self.ssthresh = 2.0, max(self.cwnd / 2, 2)
+            self.lost = deque(sorted(self.flights))
+            self.flights.clear()
+            self._timed_out(now)
         self._transmit(now)
 
     def answered(self, packet: bytes, now: int) -> None:
         _, ack = self.world.parse(packet)
         expected, *fresh = self._acks.pop(ack)
-        sample = 0.0
-        rate = 0.0
+        taken, sample = [], 0.0
         for serial in fresh:
-            flight = self.flying.pop(serial, None)
+            flight = self.flights.pop(serial, None)
             if flight is None:
                 if serial in self.again:  # came after all: DSACK
                     self.spurious += 1
@@ -201,52 +224,97 @@ class Tcp(_Source):
                         self.lost.remove(serial)
                     del self.again[serial]
                 continue
-            self.count += 1
-            sent, count = flight
-            if serial not in self.again:
-                sample = float(now - sent)
-                self.newest_sent = max(self.newest_sent, sent)
-            rate = max(rate, (self.count - count) * 1e9 / max(now - sent, 1))
+            taken.append(flight)
+            if not flight.again:
+                sample = float(now - flight.sent)
+                self.newest_sent = max(self.newest_sent, flight.sent)
         while self.lost and self.lost[0] < expected:
             self.lost.popleft()
             self.spurious += 1
-        if ack % 64 == 0:  # those whose ACK was lost
-            for serial in [s for s in self.flying if s < expected]:
-                del self.flying[serial]
+        while self.flights and (oldest := next(iter(self.flights))) < expected:
+            taken.append(self.flights.pop(oldest))  # their ACK was lost
         if sample:
             self.srtt = sample if not self.srtt else self.srtt + (sample - self.srtt) / 8
             self.rtt_min = min(self.rtt_min, sample)
-        self._detect(now)
-        grown = len(fresh)
-        if self.control == "bbr":
-            self._bbr(rate, grown, now)
-        else:
-            self._cubic(grown, now)
+        if taken:
+            self.count += len(taken)
+            self.delivered_at = now
+        self._acked(taken, self._detect(now), now)
         # An ACK clears the timer only if it moves something on.
         self._timeout = now + max(SECOND // 5, int(2 * self.srtt) + 50 * MS)
         self._due = now
 
-    def _detect(self, now: int) -> None:
+    def _detect(self, now: int) -> int:
         """RACK (RFC 8985): lost if one sent so much later has arrived."""
         limit = self.newest_sent - self.reorder_window * min(self.srtt, self.rtt_min)
         late = []
-        for serial, (sent, _) in self.flying.items():
-            if sent >= limit:
-                break  # in order of sending
+        for serial, flight in self.flights.items():
+            if flight.sent >= limit:
+                break
             late.append(serial)
         for serial in late:
-            del self.flying[serial]
+            del self.flights[serial]
             self.lost.append(serial)
             self.again[serial] = now
-        self.wrongly += len(late)
         if late and now > self.recovery_until:
             self.recovery_until = now + int(self.srtt)
-            if self.control == "cubic":
-                self.before = (self.cwnd, self.ssthresh, self.w_max, self.epoch)
-                self.wrongly = len(late)
-                self.w_max = self.cwnd
-                self.cwnd = max(self.cwnd * 0.7, 2.0)
-                self.ssthresh, self.epoch = self.cwnd, now
+            self._reduce(len(late), now)
+        return len(late)
+
+    def _transmit(self, now: int) -> None:
+        self._due = NEVER
+        room = self._room(now)
+        packets: list[bytes] = []
+        while room > 0:
+            again = bool(self.lost)
+            if again:
+                serial = self.lost.popleft()
+                if serial < self.expected or serial in self.beyond:
+                    continue  # SACKed meanwhile
+                self.retransmits += 1
+            else:
+                serial = self.next_serial
+                self.next_serial += 1
+            if not self.flights:
+                self.first_sent = self.delivered_at = now
+            self.flights[serial] = Flight(
+                now, self.first_sent, self.count, self.delivered_at, again
+            )
+            packets.append(self.world.packet(self, serial))
+            room -= 1
+        self._left(len(packets), now)
+        if packets:
+            if self._timeout == NEVER:
+                self._timeout = now + SECOND
+            self.world.send(packets)
+
+
+class Cubic(Tcp):
+    """RFC 9438; HyStart's delay exit is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ssthresh = 1e9
+        self.w_max, self.epoch = 0.0, 0
+        self.before: tuple[float, float, float, int] | None = None
+        self.wrongly = 0  # sent again in this recovery, and not yet seen to have come
+        self.full = False  # the last sending was stopped by the window
+
+    def _room(self, now: int) -> int:
+        return int(self.cwnd) - len(self.flights)
+
+    def _left(self, packets: int, now: int) -> None:
+        self.full = self.full or len(self.flights) >= int(self.cwnd) - 1
+
+    def _timed_out(self, now: int) -> None:
+        self.cwnd, self.ssthresh = 2.0, max(self.cwnd / 2, 2)
+
+    def _reduce(self, late: int, now: int) -> None:
+        self.before = (self.cwnd, self.ssthresh, self.w_max, self.epoch)
+        self.wrongly = 0
+        self.w_max = self.cwnd
+        self.cwnd = max(self.cwnd * 0.7, 2.0)
+        self.ssthresh, self.epoch = self.cwnd, now
 
     def _undo(self) -> None:
         """All that was sent again came after all: as if nothing had been (RFC 4015)."""
@@ -256,86 +324,19 @@ class Tcp(_Source):
             self.cwnd, self.ssthresh = max(self.cwnd, cwnd), max(self.ssthresh, ssthresh)
             self.recovery_until, self.before = 0, None
 
-    def _cubic(self, acked: int, now: int) -> None:
+    def _acked(self, taken: list[Flight], late: int, now: int) -> None:
+        self.wrongly += late
         if now < self.recovery_until or not self.full:
             return
         self.full = False
         if self.cwnd < self.ssthresh:
-            self.cwnd += acked
+            self.cwnd += len(taken)
             return
         if not self.epoch:
             self.epoch, self.w_max = now, self.cwnd
         k = (self.w_max * 0.3 / 0.4) ** (1 / 3)
         target = 0.4 * ((now - self.epoch + self.srtt) / SECOND - k) ** 3 + self.w_max
         if target > self.cwnd:
-            self.cwnd += min(target - self.cwnd, self.cwnd / 2) / self.cwnd * acked
+            self.cwnd += min(target - self.cwnd, self.cwnd / 2) / self.cwnd * len(taken)
         else:
-            self.cwnd += 0.01 * acked / self.cwnd
-
-    def _bbr(self, rate: float, acked: int, now: int) -> None:
-        span = int(10 * max(self.srtt, 1e6))
-        if rate:
-            while self.bw and self.bw[-1][1] <= rate:
-                self.bw.pop()
-            self.bw.append((now, rate))
-        while self.bw and now - self.bw[0][0] > span:
-            self.bw.popleft()
-        best = self.bw[0][1] if self.bw else 100.0
-        if now - self.round_at > self.srtt:
-            self.round_at = now
-            if not self.filled:
-                if best > self.full_bw * 1.25:
-                    self.full_bw, self.full_rounds = best, 0
-                else:
-                    self.full_rounds += 1
-                    self.filled = self.full_rounds >= 3
-            self.cycle = (self.cycle + 1) % 8
-        gain = 2.0 if self.filled else 2.89
-        # ACKs that come in bursts: what came beyond the rate may be in flight as well (Linux).
-        expected = best * (now - self.burst_at) / 1e9
-        if self.burst <= expected:
-            self.burst, self.burst_at, expected = 0.0, now, 0.0
-        self.burst += acked
-        more = min(self.burst - expected, self.cwnd, best / 10)
-        while self.extra and self.extra[-1][1] <= more:
-            self.extra.pop()
-        self.extra.append((now, more))
-        while now - self.extra[0][0] > 10 * self.srtt and len(self.extra) > 1:
-            self.extra.popleft()
-        self.cwnd = max(gain * best * self.rtt_min / 1e9 + 6 + self.extra[0][1], 10.0)
-
-    def _pace_bps(self) -> float:
-        best = self.bw[0][1] if self.bw else 1000.0
-        gain = 2.89 if not self.filled else {0: 1.25, 1: 0.75}.get(self.cycle, 1.0)
-        return max(best * gain, 100.0)
-
-    def _transmit(self, now: int) -> None:
-        self._due = NEVER
-        room = int(self.cwnd) - len(self.flying)
-        if self.control == "bbr" and self.bw:
-            if self.pace_at > now:
-                self._due = self.pace_at
-                return
-            burst = max(2, int(self._pace_bps() / 1000))
-            if room > 0:
-                room = min(room, burst)
-                self.pace_at = max(self.pace_at, now - MS) + int(room * 1e9 / self._pace_bps())
-                self._due = self.pace_at
-        packets = []
-        while room > 0:
-            if self.lost:
-                serial = self.lost.popleft()
-                if serial < self.expected or serial in self.beyond:
-                    continue  # SACKed meanwhile
-                self.retransmits += 1
-            else:
-                serial = self.next_serial
-                self.next_serial += 1
-            self.flying[serial] = (now, self.count)
-            packets.append(self.world.packet(self, serial))
-            room -= 1
-        self.full = self.full or len(self.flying) >= int(self.cwnd) - 1
-        if packets:
-            if self._timeout == NEVER:
-                self._timeout = now + SECOND
-            self.world.send(packets)
+            self.cwnd += 0.01 * len(taken) / self.cwnd

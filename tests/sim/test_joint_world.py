@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from joint_world import JointWorld
-from multipath_sources import Greedy, Tcp
+from multipath_sources import Cubic, Greedy
 from multipath_world import LinkSpec
 
 from whalescale.protocol.paths.types import PathState
@@ -48,7 +48,7 @@ def test_paths_are_found_by_probes_and_filled(links: list[LinkSpec]) -> None:
 @pytest.mark.parametrize("link", [0, 1])
 def test_a_link_that_goes_silent_is_left_and_taken_up_again(link: int) -> None:
     with joined(CLEAN) as world:
-        world.begin(Tcp("cubic"))
+        world.begin(Cubic())
         world.run(3000)
         world.longest_stall = 0
         world.cut(link, True)
@@ -66,7 +66,7 @@ def test_a_link_that_goes_silent_is_left_and_taken_up_again(link: int) -> None:
 
 def test_an_address_that_goes_takes_its_path_with_it() -> None:
     with joined(CLEAN) as world:
-        world.begin(Tcp("cubic"))
+        world.begin(Cubic())
         world.run(2000)
         world.set_locals("a", {0})
         world.cut(1, True)
@@ -92,7 +92,7 @@ def test_whatever_the_links_do_nothing_comes_twice_and_all_is_well_again(seed: i
     rng = random.Random(seed)  # noqa: S311
     with joined(THREE, seed) as world:
         world.keep_log = True
-        flow = Tcp("cubic")
+        flow = Cubic()
         world.begin(flow)
         alive = {0, 1, 2}
         for _ in range(25):

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import cache
 
 import pytest
-from multipath_sources import Greedy, Ping, Steady, Tcp
+from multipath_bbr import Bbr
+from multipath_sources import Cubic, Greedy, Ping, Steady, Tcp
 from multipath_world import LinkSpec, Source, World
 
 from whalescale.protocol.paths.types import MultipathSettings, Scheduler
@@ -34,7 +35,7 @@ def world(
 
 
 def source(kind: str) -> Greedy | Tcp:
-    return Greedy() if kind == "greedy" else Tcp(kind)
+    return {"greedy": Greedy, "cubic": Cubic, "bbr": Bbr}[kind]()
 
 
 @cache
@@ -79,21 +80,31 @@ def test_a_very_slow_second_link_does_no_harm(kind: str) -> None:
         assert both.run(2500) > 0.97 * alone(SKEWED[0])
 
 
-def test_bbr_loses_nothing_by_a_second_link() -> None:
-    """Its window is twice the least RTT's, and that is the quick link's: it cannot fill both.
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bbr_gets_a_window_for_the_slow_path_soon(seed: int) -> None:
+    """Its own would be twice the quick path's round trip: bunches of ACKs make up for it."""
+    with world(CLEAN, Bbr(seed=seed)) as both:
+        both.run(2000)
+        assert both.run(4000) > 0.97 * total(CLEAN)
+        both.run(5000)  # it looks for its least round trip again
+        assert both.run(2000) > 0.97 * total(CLEAN)
 
-    (Not before it looks for its least RTT anew, after 10 s; the model here never does.)
-    """
-    with world(CLEAN, Tcp("bbr")) as both:
-        both.run(RAMP_MS)
-        assert both.run(2500) > 0.97 * alone(CLEAN[0])
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bbr_climbs_also_where_links_jitter_and_lose(seed: int) -> None:
+    """Two thirds of the sum in its first ten seconds, and the most of it once it looked again."""
+    with world(LOSSY, Bbr(seed=seed)) as both:
+        both.run(2000)
+        assert both.run(8000) > 0.62 * total(LOSSY)
+        both.run(2000)
+        assert both.run(3000) > 0.8 * total(LOSSY)
 
 
 def test_links_that_lose_carry_more_together_than_cubic_would_alone() -> None:
-    with world(LOSSY[1:], Tcp("cubic")) as one:
+    with world(LOSSY[1:], Cubic()) as one:
         one.run(RAMP_MS)
         single = one.run(4000)
-    with world(LOSSY, Tcp("cubic")) as both:
+    with world(LOSSY, Cubic()) as both:
         both.run(RAMP_MS)
         assert both.run(2500) > 2 * single
 

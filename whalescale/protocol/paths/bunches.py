@@ -8,25 +8,27 @@ from enum import Enum
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import clamp
 
-#: an inner BBR's window is twice the quick path's round trip; acknowledgements wait for each other
-#: for what the slow one takes above that, and so much more ...
-MARGIN_US = 10_000
+#: an inner BBR's window is twice the quick path's round trip; where the slow one takes more than
+#: that, or less by no more than this ...
+ROOM_US = 8_000
+#: ... acknowledgements wait for each other for what it takes above that, and so much more ...
+MARGIN_US = 20_000
 #: ... and more where jitter makes round trips of many lengths
 MARGIN_NOISES = 10
-LEAST_US = 2_000
-MOST_US = 40_000
+MOST_US = 50_000
 #: ... which it remembers for 5 to 10 round trips
-ROUNDS = 6
+ROUNDS = 8
 #: a flow that leaves paths unfilled for so long has too small a window ...
-UNFILLED = NS_PER_S
-#: ... and CUBIC's grows, or has just been cut
-GROWTH = 1.05
+UNFILLED = 3 * NS_PER_S // 10
+#: ... unless it is in slow start, or a CUBIC that was cut
+GROWTH = 1.2
 #: share of the paths' rates that counts as filled
 FILLED = 0.98
-#: bunches cost a window that does not grow by them: what they brought after so long ...
-TRIED = 2 * NS_PER_S
-GAIN = 1.02
-#: ... else no more for a while
+#: bunches cost a window that does not grow by them: who gets less than so much of what it had, in
+#: every second of so long, is left alone for a while. One that gets no more may be a BBR, and would
+#: fall without them
+TRIED = 3 * NS_PER_S
+KEPT = 0.97
 REFUSED = 30 * NS_PER_S
 #: so long after the last bunch BBR has forgotten it: whose packets still wait then is no BBR
 FORGOTTEN = 2 * NS_PER_S
@@ -68,22 +70,22 @@ class Bunches:
     def _enter(self, state: _State, now: int) -> None:
         self._state, self._since = state, now
 
-    def _look(self, rate_bps: float, now: int) -> None:
-        # One that falls is no BBR either: a CUBIC has lost, and grows next.
+    def _look(self, rate_bps: float, mean_bps: float, now: int) -> None:
+        # One that falls is no BBR: a CUBIC has lost, and grows next.
         moved = rate_bps > self._from_bps * GROWTH or rate_bps < self._from_bps / GROWTH
         if not self._since or moved:
-            self._since, self._from_bps, self._best_bps = now, rate_bps, rate_bps
-        self._best_bps = max(self._best_bps, rate_bps)
+            self._since, self._from_bps = now, rate_bps
         if now - self._since >= UNFILLED:
-            self._unfilled_bps, self._best_bps = self._best_bps, rate_bps
+            self._unfilled_bps, self._best_bps = mean_bps, 0.0
             self._enter(_State.ON, now)
 
-    def _judge(self, rate_bps: float, waited_always: bool, now: int) -> None:
+    def _judge(self, mean_bps: float, waited_always: bool, now: int) -> None:
         # The best of it: every 10 s BBR pauses for 0.2.
-        self._best_bps = max(self._best_bps, rate_bps)
+        if now - self._since >= NS_PER_S:
+            self._best_bps = max(self._best_bps, mean_bps)
         if not self._tried and now - self._since >= TRIED:
             self._tried = True
-            if self._best_bps < self._unfilled_bps * GAIN:
+            if self._best_bps < self._unfilled_bps * KEPT:
                 self._enter(_State.REFUSED, now)
                 return
         if now - self._since >= NS_PER_S and waited_always:
@@ -93,6 +95,7 @@ class Bunches:
         self,
         rtts_us: list[int],
         rate_bps: float,
+        mean_bps: float,
         most_bps: float,
         noise_us: float,
         waited: Callable[[int], float],
@@ -103,9 +106,10 @@ class Bunches:
         """(For how long, how often) acknowledgements wait for each other, µs; 0: they do not.
 
         rtts_us: round trips without queue of the paths that a bulk flow may use; rate_bps: what it
-        got in the last second; most_bps: what its paths can carry; noise_us: how much the worst of
-        them jitters; waited: the share of the last µs in which packets waited for a path; gone: the
-        quickest of these paths has failed, so that a BBR's window is too small from now on.
+        gets now; mean_bps: what it got in the last second; most_bps: what its paths can carry;
+        noise_us: how much the worst of them jitters; waited: the share of the last µs in which
+        packets waited for a path; gone: the quickest of these paths has failed, so that a BBR's
+        window is too small from now on.
         """
         least = min(rtts_us, default=0)
         # A path for which bunches do not make room: who used it would lose by it.
@@ -113,7 +117,7 @@ class Bunches:
         longest = max(rtts_us, default=0)
         margin = MARGIN_US + MARGIN_NOISES * noise_us
         for_us = int(clamp(longest - 2 * least + margin, 0, MOST_US))
-        if len(rtts_us) < 2 or for_us < LEAST_US:
+        if len(rtts_us) < 2 or longest - 2 * least < -ROOM_US:
             if now - self._seen >= ENDED:
                 self._stop()
             return 0, 0
@@ -129,9 +133,9 @@ class Bunches:
                 if waited(200_000) > 0.5 or rate_bps > FILLED * most_bps:
                     self._stop()
                 else:
-                    self._look(rate_bps, now)
+                    self._look(rate_bps, mean_bps, now)
             case _State.ON:
-                self._judge(rate_bps, waited(1_000_000) > 0.95, now)
+                self._judge(mean_bps, waited(1_000_000) > 0.95, now)
             case _State.PAUSED:
                 if waited(200_000) < 0.5:
                     self._enter(_State.ON, now)

@@ -236,12 +236,12 @@ class PathEstimator:
             return 0.0
         return clamp((end.tx_bytes - start.tx_bytes) * 8e9 / (end.now - start.now), 0, MAX_RATE_BPS)
 
-    def acked_bps(self, now: int) -> int:
-        """The design's estimate: bytes acknowledged over a rolling second."""
+    def acked_bps(self, now: int, window: int = ROLLING) -> int:
+        """The design's estimate: bytes acknowledged over a rolling second (or `window`, ns)."""
         if not self._ticks:
             return 0
-        start = self._tick(now - ROLLING) or self._ticks[0]
-        span = max(now - start.now, ROLLING)
+        start = self._tick(now - window) or self._ticks[0]
+        span = max(now - start.now, window)
         rate = (self._ticks[-1].acked_bytes - start.acked_bytes) * 8e9 / span
         return int(clamp(rate, 0, MAX_RATE_BPS))
 

@@ -42,6 +42,9 @@ RAMP_FLAT_ROUNDS = 3
 #: gain by rounds in which there was no queue and the deliveries followed
 CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
 DRAIN_GAIN = 0.75
+#: at the end of that a link that still works off a queue delivers more than it is given
+DRAINED_US = 60_000
+DRAINED_SHARE = 1.1
 #: the queue is let run empty so often, to see the least delay
 BASE_PROBE = 3 * NS_PER_S
 #: a queue that was tested is taken for one so long
@@ -100,6 +103,7 @@ class RateControl:
         "_stuck_queue",
         "_stuck_us",
         "_tested",
+        "_tested_at",
         "bw_bps",
         "calm",
         "known_bps",
@@ -135,6 +139,7 @@ class RateControl:
         self._round_queue = 0
         self._stuck_us = self._tested = 0.0
         self._standing_since: int | None = None
+        self._tested_at = 0
         self._believed_until = self._fallen_until = self._fallen_queue = 0
         self._settle_us = self._round_us = 0.0
         self._stuck_queue = self._stuck_from = 0.0
@@ -384,7 +389,7 @@ class RateControl:
         if self.mode is Mode.DRAIN:
             if now < self._mode_until and min(queue, est.queue_now_us) > target / 4:
                 return DRAIN_GAIN
-            self._judge(est, queue, now)
+            self._judge(est, queue, rtt, now)
             self._enter(Mode.HOLD, 0)
             self._round(queue, now)
             self._probe_due = now + BASE_PROBE
@@ -421,11 +426,23 @@ class RateControl:
         self._round_bw = self.bw_bps
         self._round_queue = queue
 
-    def _judge(self, est: PathEstimator, queue: int, now: int) -> None:
-        """At the end of a drain that was a test."""
+    def _judge(self, est: PathEstimator, queue: int, rtt: float, now: int) -> None:
+        """At the end of a drain that was a test.
+
+        What still stands there is not ours if no more comes than we send. (Where frames wait for
+        each other, as jitter makes them, a link takes longer the more it has to carry, and the
+        least delay is that of the flow's first packets.)
+        """
         if not self._tested:
             return
-        if min(queue, est.queue_now_us) > self._tested / 2:
+        left = min(queue, est.queue_now_us)
+        carried = self._delivered(est, DRAINED_US)
+        drained = (
+            now - self._tested_at >= (rtt + DRAINED_US) * 1000
+            and carried is not None
+            and carried < DRAINED_SHARE * est.sent_bps(DRAINED_US, rtt, now)
+        )
+        if left > self._tested / 2 or (drained and left > TARGET_US):
             est.forget_base(now)
         else:
             self._believed_until = now + BELIEVED
@@ -451,6 +468,6 @@ class RateControl:
         self._stuck_us += (1 - gain) * dt
         if self._stuck_us > 2 * max(self._stuck_from, 0) + 5_000 + (1 - gain) * rtt:
             # Hold back in earnest, for so long that a queue of ours would be gone.
-            self._tested = self._stuck_queue
-            wait_us = over / (1 - DRAIN_GAIN) + rtt + 40_000
+            self._tested, self._tested_at = self._stuck_queue, now
+            wait_us = over / (1 - DRAIN_GAIN) + rtt + DRAINED_US
             self._enter(Mode.DRAIN, now + int(wait_us * 1000))

@@ -62,8 +62,12 @@ RESCUE_MARGIN_US = 20_000
 REPAIR_LOSS = 0.001
 #: ... and no repair for so long
 CONGESTED = NS_PER_S
+#: times that a repair takes, for which is waited: copies are lost or late as well
+AGAINS = 4
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
 REORDER_DEPTH = (1024, 4096)
+#: what a flow gets now, measured over so long
+LATELY = 300_000_000
 #: of its rate: a bulk flow fills the quick path
 FULL_SHARE = 0.8
 #: ... and of what is left when that has failed, for a BBR falls at once
@@ -302,7 +306,7 @@ class PathTuner:
     def _bunch(self, now: int) -> tuple[int, int]:
         """For how long and how often acknowledgements wait for each other, µs."""
         used = {number: path for number, path in self._paths.items() if path.usable}
-        total = sum(p.est.acked_bps(now) for p in used.values())
+        total = sum(p.est.acked_bps(now, LATELY) for p in used.values())
         known = sum(p.rate.bw_bps for p in used.values())
         rtts = {number: p.base_rtt_us for number, p in used.items()}
         gone = False
@@ -327,6 +331,7 @@ class PathTuner:
         return self._bunches.update(
             list(rtts.values()),
             total,
+            sum(p.est.acked_bps(now) for p in used.values()),
             known,
             max((p.est.noise_us for p in used.values()), default=0.0),
             lambda window_us: max(p.est.limited(window_us, 0, now) for p in used.values()),
@@ -357,7 +362,7 @@ class PathTuner:
             loss_wait = hold
         if several and self._settings.repair is not False:
             hold += again_us
-            loss_wait = max(loss_wait, again_us)
+            loss_wait = max(loss_wait, AGAINS * again_us)
         if several:
             # By then a path that fell silent is left, and what it had is sent again.
             rescue = max((self._rescue_us(path) for path in self._paths.values()), default=0)
