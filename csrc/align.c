@@ -4,8 +4,8 @@
 #include <string.h>
 
 /* A wait below this is not worth a wake-up; wake-ups are so far apart. */
-#define LEAST_US 2000
-#define GRID_NS UINT64_C(500000)
+#define LEAST_US 500
+#define GRID_NS UINT64_C(250000)
 #define LULL 4 /* less than one in so many of the usual */
 
 size_t ws_align_bytes(size_t stride)

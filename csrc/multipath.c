@@ -70,7 +70,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	data = (size_t)mp->stride * RING;
 	align = ws_align_bytes(mp->stride);
 	bunch = sizeof(struct ws_bunch_slot) * WS_BUNCH_SLOTS;
-	mp->memory_bytes = slots + resend + records + align + bunch + data;
+	mp->memory_bytes = slots + resend + records + 2 * align + bunch + data;
 	/* Pages come when they are used: an idle peer costs a few of them. */
 	mp->memory = mmap(NULL, mp->memory_bytes, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -86,6 +86,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++, at += records / WS_PATH_COUNT)
 		mp->tx[i].records = (struct record *)at;
 	ws_align_init(&mp->align, at, mp->stride);
+	at += align;
+	ws_align_init(&mp->early, at, mp->stride);
 	at += align;
 	mp->bunch.slots = (struct ws_bunch_slot *)at;
 	mp->data = at + bunch;
@@ -118,6 +120,7 @@ void ws_multipath_free(struct ws_multipath *mp)
 void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 {
 	mp_release_bunch(mp);
+	mp_release_early(mp, UINT64_MAX);
 	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	ws_reorder_reset(mp->reorder);
 	mp->ops.flush(mp->arg);
@@ -312,6 +315,7 @@ void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
 	if (ws_bunch_deadline(&mp->bunch) <= now_ns)
 		mp_release_bunch(mp);
+	mp_release_early(mp, now_ns);
 	mp_release_aligned(mp, now_ns, now_ns);
 	if (ws_reorder_deadline(mp->reorder) <= now_ns)
 		ws_reorder_expire(mp->reorder, now_ns);
@@ -345,6 +349,9 @@ uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
 
 	if (other < at)
 		at = other;
+	other = ws_align_deadline(&mp->early);
+	if (other < at)
+		at = other;
 	other = ws_bunch_deadline(&mp->bunch);
 	return other < at ? other : at;
 }
@@ -353,6 +360,7 @@ void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 {
 	/* It came under keys that held. */
 	mp_release_bunch(mp);
+	mp_release_early(mp, UINT64_MAX);
 	mp_release_aligned(mp, UINT64_MAX, now_ns);
 	mp->seq_head = mp->seq_base = mp->seq_tail;
 	mp->queue_bytes = mp->ahead = 0;

@@ -79,6 +79,9 @@ struct rx_path {
 	uint32_t echo_us;
 	uint64_t arrived_ns; /* any datagram */
 	uint64_t data_arrived_ns;
+	int64_t sparse_us; /* mean delay, from the reference, of what came after a pause */
+	int64_t sparse_off_us; /* ... and how far from it each is, in the mean */
+	uint64_t sparse_ns; /* ... the last of these; 0: none */
 	uint64_t ordered_ns; /* ... a packet that takes its turn: no copy, not urgent */
 };
 
@@ -112,7 +115,8 @@ struct ws_multipath {
 	struct tx_path tx[WS_PATH_COUNT];
 
 	struct rx_path rx[WS_PATH_COUNT];
-	struct ws_align align;
+	struct ws_align align; /* what takes its turn */
+	struct ws_align early; /* what goes past it */
 	struct ws_bunch bunch;
 	struct ws_reorder *reorder;
 	bool passed; /* the last data came over one path, and went by the buffer */
@@ -163,6 +167,8 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns);
 void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
 /* What was held back in a lull and is due by `until_ns` goes on to the buffer. */
 void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns);
+/* ... and what came early, and does not take its turn. */
+void mp_release_early(struct ws_multipath *mp, uint64_t until_ns);
 /* Acknowledgements that waited for each other go on. */
 void mp_release_bunch(struct ws_multipath *mp);
 /* When the next ACK is due, UINT64_MAX: none. */

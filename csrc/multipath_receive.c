@@ -3,6 +3,7 @@
  * Inbound: numbers and delays per path, packets into order, and the ACKs that
  * say so (docs/multipath.md sections 4.6, 8 and 10).
  */
+#include "ip.h"
 #include "multipath_internal.h"
 
 #include <string.h>
@@ -10,6 +11,10 @@
 /* The least delay is that of the last one to two windows: clocks drift. */
 #define DELAY_WINDOW_NS (5000 * MS_NS)
 #define DETOUR_MAX_US 200000
+/* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
+#define PAUSE_NS (5 * MS_NS)
+#define SPARSE_OLD_NS (10000 * MS_NS)
+#define EARLY_MAX_US 10000
 
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
 			   uint64_t now_ns)
@@ -58,6 +63,18 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 	}
 	if (delay < rx->delay_min_us[0])
 		rx->delay_min_us[0] = delay;
+	if (now_ns - rx->data_arrived_ns >= PAUSE_NS) {
+		int64_t off;
+
+		if (!rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS) {
+			rx->sparse_us = delay;
+			rx->sparse_off_us = 0;
+		}
+		off = delay - rx->sparse_us;
+		rx->sparse_us += off / 8;
+		rx->sparse_off_us += ((off < 0 ? -off : off) - rx->sparse_off_us) / 8;
+		rx->sparse_ns = now_ns;
+	}
 	step = delay - rx->delay_last_us;
 	rx->delay_last_us = delay;
 	rx->delay_us += (delay - rx->delay_us) / 8;
@@ -112,19 +129,33 @@ static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 	return most < DETOUR_MAX_US ? (uint32_t)most : DETOUR_MAX_US;
 }
 
+/* By how much the path's last packet came before its time: jitter made it quicker than others. */
+static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	const struct rx_path *rx = &mp->rx[path];
+	int64_t by = rx->sparse_us + 2 * rx->sparse_off_us - rx->delay_last_us;
+
+	if (!ws_get(mp->tune.align) || !rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS ||
+	    by < 0 || by > 2 * EARLY_MAX_US)
+		return 0;
+	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
+}
+
 /* True: it waits. */
 static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
 		      const uint8_t *packet, size_t len, uint64_t now_ns)
 {
 	bool lull = ws_align_count(&mp->align, now_ns);
-	uint32_t wait_us = 0;
+	uint32_t wait_us = 0, detour;
 
 	mp->rx[path].ordered_ns = now_ns;
-	if (!lull && !ws_align_waits(&mp->align))
-		return false;
 	/* More than half full is no lull to speak of: what is held leaves in its time. */
-	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align))
-		wait_us = detour_us(mp, path, now_ns);
+	if (!ws_align_crowded(&mp->align))
+		wait_us = early_us(mp, path, now_ns);
+	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align)) {
+		detour = detour_us(mp, path, now_ns);
+		wait_us = wait_us < detour ? detour : wait_us;
+	}
 	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
 		/* Without room: what the path brought before goes first. */
 		if (path < WS_ALIGN_PATHS && mp->align.waiting[path])
@@ -172,9 +203,38 @@ void mp_release_bunch(struct ws_multipath *mp)
 	mp->ops.flush(mp->arg);
 }
 
+void mp_release_early(struct ws_multipath *mp, uint64_t until_ns)
+{
+	const struct ws_align_packet *next;
+	uint8_t *packet;
+	bool any = false;
+
+	while ((next = ws_align_take(&mp->early, until_ns, &packet))) {
+		mp->ops.deliver(mp->arg, packet, next->len, next->flags | WS_MULTIPATH_HELD);
+		any = true;
+	}
+	/* Before others take their place. */
+	if (any)
+		mp->ops.flush(mp->arg);
+}
+
+/* A TCP takes the quickest packet's time for the round trip: where jitter makes it, it waits. */
+static bool hold_early(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
+		       uint32_t flags, uint64_t now_ns)
+{
+	uint32_t wait_us = early_us(mp, path, now_ns);
+	uint8_t protocol;
+	size_t ip;
+
+	if ((!wait_us && !ws_align_waits(&mp->early)) || ws_align_crowded(&mp->early) ||
+	    !ws_ip_l4(packet, len, &ip, &protocol) || protocol != WS_PROTOCOL_TCP)
+		return false;
+	return ws_align_hold(&mp->early, path, 0, flags, packet, len, wait_us, now_ns);
+}
+
 /* What somebody waits for goes on at once, but for acknowledgements that wait for each other. */
-static void take_urgent(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags,
-			uint64_t now_ns)
+static void take_urgent(struct ws_multipath *mp, uint32_t path, uint8_t *packet, size_t len,
+			uint32_t flags, uint64_t now_ns)
 {
 	if (ws_bunch_hold(&mp->bunch, packet, len, flags, ws_get(mp->tune.bunch_us),
 			  ws_get(mp->tune.bunch_every_us), now_ns)) {
@@ -183,6 +243,10 @@ static void take_urgent(struct ws_multipath *mp, uint8_t *packet, size_t len, ui
 	}
 	if (mp->bunch.count && ws_bunch_fits(packet, len))
 		mp_release_bunch(mp); /* it is older */
+	if (flags & WS_FRAME_FEEDBACK && hold_early(mp, path, packet, len, flags, now_ns)) {
+		ws_add(mp->stats.aligned, 1);
+		return;
+	}
 	mp->ops.deliver(mp->arg, packet, len, flags);
 }
 
@@ -205,7 +269,7 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 	}
 	mp->direct = packet;
 	if (flags & WS_FRAME_URGENT)
-		take_urgent(mp, packet, len, flags, now_ns);
+		take_urgent(mp, path, packet, len, flags, now_ns);
 	else if (!(flags & WS_FRAME_FEEDBACK))
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
 	else if (flags & WS_FRAME_AGAIN || !hold_back(mp, path, seq, flags, packet, len, now_ns))

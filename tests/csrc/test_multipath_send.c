@@ -17,14 +17,10 @@
 
 static uint64_t now_ns;
 
-static uint32_t controls, control_path; /* how many; of the last one */
-
 static uint32_t on_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
 			   size_t len)
 {
-	(void)arg, (void)number, (void)frame;
-	controls++;
-	control_path = path;
+	(void)arg, (void)path, (void)number, (void)frame;
 	return (uint32_t)len;
 }
 
@@ -335,63 +331,9 @@ static void rescue(void)
 	CHECK_EQ(rescued(500 * MS, 0, false), 0);
 }
 
-/* Data datagrams `first` to `last` of path 0 come, 100 us apart, each with its own seq. */
-static void come(struct ws_multipath *mp, uint64_t first, uint64_t last)
-{
-	uint8_t packet[100] = {0x45, [9] = 47};
-
-	for (uint64_t number = first; number <= last; number++, now_ns += 100 * US) {
-		ws_multipath_received(mp, 0, number, 200, now_ns);
-		ws_multipath_data(mp, 0, (uint32_t)(now_ns / US) & 0xffffff, (uint32_t)number,
-				  WS_FRAME_FEEDBACK, packet, sizeof(packet), now_ns);
-		ws_multipath_tick(mp, now_ns);
-	}
-}
-
-/* A loss is told as soon as its own path shows it, whatever the other paths have brought. */
-static void loss_is_told_at_once(void)
-{
-	struct ws_multipath *mp = noting();
-	struct ws_multipath_params tune = {.reorder_depth = 128,
-					   .hold_us = 250000,
-					   .loss_wait_us = 50000,
-					   .path_idle_us = 500000,
-					   .ack_interval_us = 50000};
-	struct ws_path_params path = {
-		.rate_bps = 100000000, .window_bytes = 1 << 20, .max_packet = 1500, .weight = 1};
-
-	ws_multipath_tune(mp, &tune);
-	for (uint32_t i = 0; i < 2; i++) {
-		path.delay_us = (int32_t)i * 40000;
-		ws_multipath_tune_path(mp, i, &path);
-	}
-	ws_multipath_pump(mp, now_ns);
-	come(mp, 1, 10); /* the first ACK is due at once */
-	now_ns += 50 * MS;
-	come(mp, 11, 11);
-	controls = 0;
-	come(mp, 12, 20);
-	CHECK_EQ(controls, 0);
-	come(mp, 22, 23);
-	now_ns += 2 * MS; /* the soonest that two ACKs follow each other */
-	come(mp, 24, 24);
-	/* 22 to 24 came behind 21: no reordering, a loss. */
-	CHECK_EQ(controls, 1);
-	CHECK_EQ(control_path, 0);
-	come(mp, 25, 60);
-	CHECK_EQ(controls, 1);
-	/* Two close to each other are one more ACK; what fills a gap in time is none. */
-	now_ns += 2 * MS;
-	come(mp, 62, 62);
-	come(mp, 64, 67);
-	CHECK_EQ(controls, 2);
-	ws_multipath_free(mp);
-}
-
 int main(void)
 {
 	rescue();
-	loss_is_told_at_once();
 	further_back();
 	debt_by_the_present_clock();
 	urgent();

@@ -42,6 +42,10 @@ RAMP_FLAT_ROUNDS = 3
 #: gain by rounds in which there was no queue and the deliveries followed
 CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
 DRAIN_GAIN = 0.75
+#: jitter hides whether there is room: while nothing waits, a slower path that jitters by so much
+#: takes the pulses in which an inner BBR looks for more (its gain)
+PULSE_GAIN = 1.25
+PULSE_NOISE_US = 500
 #: at the end of that a link that still works off a queue delivers more than it is given
 DRAINED_US = 60_000
 DRAINED_SHARE = 1.1
@@ -161,14 +165,14 @@ class RateControl:
     ) -> None:
         """rtt_us: smoothed; rtt_base_us: without queue; cap: share of the rate that may be used.
 
-        first: a flow begins on this path, it is the quickest.
+        first: the quickest path, on which flows begin.
         """
         dt = clamp((now - self.updated) / 1000, 0, 500_000)
         self.updated = now
         rtt = clamp(rtt_us, 100, MAX_DELAY_US)
         base = clamp(rtt_base_us, 100, rtt)
         cap = clamp(cap, 0.001, 1.0)
-        first = first and cap == 1
+        begins = first and cap == 1
         queue = est.queue_us
         # Jitter looks like a queue: dense traffic waits for the slowest frame ahead of it.
         noise = clamp(5 * est.noise_us, 0, NOISE_MAX_US)
@@ -189,14 +193,14 @@ class RateControl:
             if cap < 1:
                 gain = 1.0
             else:
-                gain = self._gain(est, round_us, queue, target, limited, rtt, dt, now)
+                gain = self._gain(est, round_us, queue, target, limited, rtt, dt, now, first)
         self.bw_bps = clamp(self.bw_bps, FLOOR_BPS, MAX_RATE_BPS)
         self._peak_bps = max(self.bw_bps, self._peak_bps * (1 - 0.1 * dt / 1e6))
         self.pace_bps = clamp(self.bw_bps * gain * cap, MIN_RATE_BPS, MAX_RATE_BPS)
         headroom = HEADROOM_US + noise + min(10_000, base)
         window = self.bw_bps * cap * max(gain, 1.0) * (base + headroom) / 8e6
         self.known_bps = self.pace_bps
-        if self.mode is Mode.RAMP and first and est.nothing_waits(now):
+        if self.mode is Mode.RAMP and begins and est.nothing_waits(now):
             free = START_PACKETS * PACKET_BYTES
             self.pace_bps = max(self.pace_bps, min(free * 8e6 / base, START_MAX_BPS))
             window = max(window, free)
@@ -385,6 +389,7 @@ class RateControl:
         rtt: float,
         dt: float,
         now: int,
+        first: bool,
     ) -> float:
         if self.mode is Mode.DRAIN:
             if now < self._mode_until and min(queue, est.queue_now_us) > target / 4:
@@ -411,11 +416,16 @@ class RateControl:
             else:
                 self._climb = min(self._climb + 1, len(CLIMB) - 1)
             self._round(queue, now)
+        pulses = (
+            est.noise_us > PULSE_NOISE_US and not (limited or first) and now >= self._policed_until
+        )
         if queue < target / 2 or (queue < target and self._climb):
             if now < self._policed_until:
                 return 1.0
-            return CLIMB[self._climb]
+            return max(CLIMB[self._climb], PULSE_GAIN if pulses else 1.0)
         self._climb = 0
+        if pulses and queue < 3 * target:
+            return PULSE_GAIN
         slope = max(80_000.0, 1.5 * round_us)
         gain = clamp(1 + (target - queue) / slope, DRAIN_GAIN, CLIMB[0])
         self._foreign(est, gain, queue, target, rtt, dt, now)

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When what came is told of, and when it goes on (docs/multipath.md sections
+ * 4.6 and 10): a loss at once, what jitter brought early after a while.
+ */
+#include "check.h"
+
+#include "frame.h"
+#include "multipath.h"
+#include "wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define US 1000ULL
+#define MS 1000000ULL
+
+static uint64_t now_ns;
+static uint32_t controls, control_path; /* how many; of the last one */
+static uint64_t delivered_ns; /* the last packet */
+static uint32_t delivered;
+
+static uint32_t on_send(void *arg, uint32_t path, uint64_t number, const uint8_t *head, uint8_t ecn,
+			const uint8_t *packet, size_t len)
+{
+	(void)arg, (void)path, (void)number, (void)head, (void)ecn, (void)packet;
+	return (uint32_t)len;
+}
+
+static uint32_t on_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
+			   size_t len)
+{
+	(void)arg, (void)number, (void)frame;
+	controls++;
+	control_path = path;
+	return (uint32_t)len;
+}
+
+static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
+{
+	(void)arg, (void)packet, (void)len, (void)flags;
+	delivered++;
+	delivered_ns = now_ns;
+}
+
+static void on_flush(void *arg)
+{
+	(void)arg;
+}
+
+static void on_silent(void *arg, uint32_t path)
+{
+	(void)arg, (void)path;
+}
+
+static const struct ws_multipath_ops ops = {
+	.send = on_send,
+	.control = on_control,
+	.deliver = on_deliver,
+	.flush = on_flush,
+	.silent = on_silent,
+};
+
+/* The second one 40 ms slower. */
+static struct ws_multipath *two_paths(void)
+{
+	struct ws_multipath *mp = ws_multipath_new(1500, &ops, NULL);
+	struct ws_multipath_params tune = {.reorder_depth = 128,
+					   .hold_us = 250000,
+					   .loss_wait_us = 50000,
+					   .path_idle_us = 500000,
+					   .ack_interval_us = 50000,
+					   .align = 1};
+	struct ws_path_params path = {
+		.rate_bps = 100000000, .window_bytes = 1 << 20, .max_packet = 1500, .weight = 1};
+
+	now_ns = 9000 * MS;
+	CHECK(mp != NULL);
+	ws_multipath_set_paths(mp, 3, 3, true, now_ns);
+	ws_multipath_tune(mp, &tune);
+	for (uint32_t i = 0; i < 2; i++) {
+		path.delay_us = (int32_t)i * 40000;
+		ws_multipath_tune_path(mp, i, &path);
+	}
+	ws_multipath_pump(mp, now_ns);
+	return mp;
+}
+
+/* Data datagrams `first` to `last` of path 0 come, 100 us apart, each with its own seq. */
+static void come(struct ws_multipath *mp, uint64_t first, uint64_t last)
+{
+	uint8_t packet[100] = {0x45, [9] = 47};
+
+	for (uint64_t number = first; number <= last; number++, now_ns += 100 * US) {
+		ws_multipath_received(mp, 0, number, 200, now_ns);
+		ws_multipath_data(mp, 0, (uint32_t)(now_ns / US) & 0xffffff, (uint32_t)number,
+				  WS_FRAME_FEEDBACK, packet, sizeof(packet), now_ns);
+		ws_multipath_tick(mp, now_ns);
+	}
+}
+
+/* A loss is told as soon as its own path shows it, whatever the other paths have brought. */
+static void loss_is_told_at_once(void)
+{
+	struct ws_multipath *mp = two_paths();
+
+	come(mp, 1, 10); /* the first ACK is due at once */
+	now_ns += 50 * MS;
+	come(mp, 11, 11);
+	controls = 0;
+	come(mp, 12, 20);
+	CHECK_EQ(controls, 0);
+	come(mp, 22, 23);
+	now_ns += 2 * MS; /* the soonest that two ACKs follow each other */
+	come(mp, 24, 24);
+	/* 22 to 24 came behind 21: no reordering, a loss. */
+	CHECK_EQ(controls, 1);
+	CHECK_EQ(control_path, 0);
+	come(mp, 25, 60);
+	CHECK_EQ(controls, 1);
+	/* Two close to each other are one more ACK; what fills a gap in time is none. */
+	now_ns += 2 * MS;
+	come(mp, 62, 62);
+	come(mp, 64, 67);
+	CHECK_EQ(controls, 2);
+	ws_multipath_free(mp);
+}
+
+/* A packet of 40 bytes that was sent delay_ns ago; for how long it waits. */
+static uint64_t waits(struct ws_multipath *mp, uint32_t flags, uint8_t protocol, uint64_t delay_ns)
+{
+	static uint64_t number;
+	static uint32_t seq;
+	uint8_t packet[40] = {0x45, [3] = 40, [9] = protocol, [32] = 0x50, [33] = 0x02};
+	uint64_t came_ns = now_ns, sent_us = (now_ns - delay_ns) / US;
+	uint32_t before = delivered;
+
+	ws_multipath_received(mp, 0, ++number, 100, now_ns);
+	ws_multipath_data(mp, 0, sent_us & 0xffffff, flags & WS_FRAME_URGENT ? 0 : seq++,
+			  flags | WS_FRAME_FEEDBACK, packet, sizeof(packet), now_ns);
+	for (; delivered == before && now_ns < came_ns + 100 * MS; now_ns += MS / 4) {
+		ws_multipath_tick(mp, now_ns);
+		if (delivered != before)
+			break;
+	}
+	CHECK_EQ(delivered, before + 1);
+	return delivered_ns - came_ns;
+}
+
+/* A TCP inside takes the least round trip for the path's: jitter must not make it. */
+static void early_packets_wait(void)
+{
+	const uint32_t kinds[] = {0, WS_FRAME_URGENT};
+
+	for (uint32_t k = 0; k < 2; k++) {
+		struct ws_multipath *mp = two_paths();
+		uint64_t late, early;
+
+		/* Nothing is known, then nothing jitters: at once. */
+		for (int i = 0; i < 20; i++, now_ns += 10 * MS)
+			CHECK_EQ(waits(mp, kinds[k], 6, 20 * MS), 0);
+		for (int i = 0; i < 40; i++, now_ns += 10 * MS)
+			(void)waits(mp, kinds[k], 6, i & 1 ? 17 * MS : 23 * MS);
+		late = waits(mp, kinds[k], 6, 23 * MS);
+		now_ns += 10 * MS;
+		early = waits(mp, kinds[k], 6, 17 * MS);
+		CHECK(early >= late + 4 * MS);
+		CHECK(early <= 10 * MS);
+		now_ns += 10 * MS;
+		/* Far too early for jitter: another way. */
+		CHECK_EQ(waits(mp, kinds[k], 6, 0), 0);
+		now_ns += 10 * MS;
+		/* Nobody measures by these. */
+		CHECK_EQ(waits(mp, WS_FRAME_URGENT, 1, 17 * MS), 0);
+		CHECK_EQ(waits(mp, WS_FRAME_URGENT, 17, 17 * MS), 0);
+		/* What was learned is forgotten. */
+		now_ns += 20000 * MS;
+		CHECK_EQ(waits(mp, kinds[k], 6, 17 * MS), 0);
+		ws_multipath_free(mp);
+	}
+}
+
+int main(void)
+{
+	loss_is_told_at_once();
+	early_packets_wait();
+	return check_done();
+}
