@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -12,6 +13,9 @@ from typing import Any
 from tools.netlab import LabError, run
 from tools.peers import NEWEST_GO_PEER, ROOT
 from whalescale import __version__
+
+#: the tree's folders that make a figure
+MEASURED = ("bpf", "csrc", "whalescale", "tools")
 
 
 def describe() -> dict[str, Any]:
@@ -26,6 +30,7 @@ def describe() -> dict[str, Any]:
         "virtual": "hypervisor" in Path("/proc/cpuinfo").read_text(),
         "congestion_control": _read("/proc/sys/net/ipv4/tcp_congestion_control"),
         "revision": revision(),
+        "code": code(),
         "versions": {
             "whalescale": __version__,
             "wireguard-go": _module_version(),
@@ -53,6 +58,15 @@ def revision() -> str:
     commit = _said("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
     changed = _said("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
     return f"{commit}+" if commit and changed else commit
+
+
+def code() -> str:
+    """What is measured, by its own hash: revisions that differ in documents and tests alone have the
+    same. "" if tracked files of it differ from the commit, or outside a git tree."""
+    git = ("git", "-C", str(ROOT))
+    trees = _said(*git, "rev-parse", *(f"HEAD:{folder}" for folder in MEASURED))
+    changed = _said(*git, "status", "--porcelain", "--untracked-files=no", "--", *MEASURED)
+    return hashlib.sha256(trees.encode()).hexdigest()[:12] if trees and not changed else ""
 
 
 def _module_version() -> str:

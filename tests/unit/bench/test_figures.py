@@ -155,6 +155,15 @@ def test_runs_of_one_revision_make_one_table() -> None:
         joined([first, make_run({}, seconds=2.0)])
 
 
+def test_runs_of_one_code_make_one_table_whatever_the_documents_say() -> None:
+    runs = [make_run(tcp(5.0)), make_run({"ping": {}}), make_run({})]
+    for run, code in zip(runs, ("c", "c", "another"), strict=True):
+        run.machine = {**run.machine, "revision": f"r{id(run)}", "code": code}
+    assert set(joined(runs[:2]).results) == {"tcp1", "ping"}
+    with pytest.raises(ValueError, match="they differ in code"):
+        joined([runs[0], runs[2]])
+
+
 def test_json_there_and_back(tmp_path: Path) -> None:
     results = tcp(5.0)
     results["tcp1"]["bare"] = Series(skipped="no veth")
