@@ -61,8 +61,10 @@ def revision() -> str:
 
 
 def code() -> str:
-    """What is measured, by its own hash: revisions that differ in documents and tests alone have the
-    same. "" if tracked files of it differ from the commit, or outside a git tree."""
+    """What is measured, by its own hash: a change of documents or tests alone leaves it.
+
+    "" if tracked files of it differ from the commit, or outside a git tree.
+    """
     git = ("git", "-C", str(ROOT))
     trees = _said(*git, "rev-parse", *(f"HEAD:{folder}" for folder in MEASURED))
     changed = _said(*git, "status", "--porcelain", "--untracked-files=no", "--", *MEASURED)
