@@ -81,6 +81,14 @@ const struct ws_align_packet *ws_align_take(struct ws_align *align, uint64_t now
 	return &align->slots[at];
 }
 
+bool ws_align_has(const struct ws_align *align, uint32_t first, uint32_t count)
+{
+	for (uint32_t i = align->head; i != align->tail; i++)
+		if (align->slots[i % WS_ALIGN_SLOTS].seq - first < count)
+			return true;
+	return false;
+}
+
 uint64_t ws_align_deadline(const struct ws_align *align)
 {
 	return ws_align_waits(align) ? align->slots[align->head % WS_ALIGN_SLOTS].due_ns

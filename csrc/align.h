@@ -62,6 +62,8 @@ bool ws_align_hold(struct ws_align *align, uint32_t path, uint32_t seq, uint32_t
 /* The oldest packet that is due, or NULL; its bytes stay until 256 others were held. */
 const struct ws_align_packet *ws_align_take(struct ws_align *align, uint64_t now_ns,
 					    uint8_t **packet);
+/* Whether one of these seqs waits. */
+bool ws_align_has(const struct ws_align *align, uint32_t first, uint32_t count);
 /* When the next one is due; UINT64_MAX: none waits. */
 uint64_t ws_align_deadline(const struct ws_align *align);
 

@@ -75,10 +75,12 @@ struct rx_path {
 	int64_t delay_min_us[2]; /* of this and the last window */
 	uint64_t window_ns; /* when this window began */
 	uint32_t jitter_us;
-	uint64_t hole_at; /* with this number those missing before it are lost; 0: none is */
+	/* With this number those missing before it are lost; then with the next. 0: none is. */
+	uint64_t hole_at, hole_next;
 	uint32_t echo_us;
 	uint64_t arrived_ns; /* any datagram */
 	uint64_t data_arrived_ns;
+	bool alone; /* the last data frame came after a pause, if a short one */
 	int64_t sparse_us; /* mean delay, from the reference, of what came after a pause */
 	int64_t sparse_off_us; /* ... and how far from it each is, in the mean */
 	uint64_t sparse_ns; /* ... the last of these; 0: none */
@@ -126,6 +128,7 @@ struct ws_multipath {
 	uint32_t ack_repeats;
 	uint64_t acked_at_ns; /* our last ACK */
 	uint32_t ack_turn;
+	uint64_t ack_other_ns; /* the last one that took the second quickest path */
 	uint32_t gap_told; /* first seq of the newest gap that was reported */
 	bool gap_known;
 	bool ack_soon; /* a gap was found, or the peer asks: before the interval is over */

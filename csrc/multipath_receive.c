@@ -13,6 +13,8 @@
 #define DETOUR_MAX_US 200000
 /* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
 #define PAUSE_NS (5 * MS_NS)
+/* ... and what comes closer than this to another waited for it, if anything did. */
+#define ALONE_NS MS_NS
 #define SPARSE_OLD_NS (10000 * MS_NS)
 #define EARLY_MAX_US 10000
 
@@ -25,13 +27,16 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 	ws_add(stats->rx_datagrams, 1);
 	ws_add(stats->rx_bytes, bytes);
 	if (number > stats->rx_highest) {
-		if (!rx->hole_at && stats->rx_highest && number > stats->rx_highest + 1)
-			rx->hole_at = stats->rx_highest + 1 + LOST_AFTER;
+		if (stats->rx_highest && number > stats->rx_highest + 1) {
+			rx->hole_next = number - 1 + LOST_AFTER;
+			if (!rx->hole_at)
+				rx->hole_at = rx->hole_next;
+		}
 		ws_set(stats->rx_highest, number);
 	}
 	/* Each path keeps its order, so this need not wait for the other ones to pass it. */
 	if (rx->hole_at && number >= rx->hole_at) {
-		rx->hole_at = 0;
+		rx->hole_at = rx->hole_next > number ? rx->hole_next : 0;
 		mp->ack_soon = true;
 	}
 	ws_set(stats->last_received_ns, now_ns);
@@ -63,6 +68,7 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 	}
 	if (delay < rx->delay_min_us[0])
 		rx->delay_min_us[0] = delay;
+	rx->alone = now_ns - rx->data_arrived_ns >= ALONE_NS;
 	if (now_ns - rx->data_arrived_ns >= PAUSE_NS) {
 		int64_t off;
 
@@ -130,13 +136,17 @@ static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 }
 
 /* By how much the path's last packet came before its time: jitter made it quicker than others. */
-static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, const uint8_t *packet,
+			 size_t len, uint64_t now_ns)
 {
 	const struct rx_path *rx = &mp->rx[path];
 	int64_t by = rx->sparse_us + 2 * rx->sparse_off_us - rx->delay_last_us;
+	uint8_t protocol;
+	size_t ip;
 
-	if (!ws_get(mp->tune.align) || !rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS ||
-	    by < 0 || by > 2 * EARLY_MAX_US)
+	if (!rx->alone || !ws_get(mp->tune.align) || !rx->sparse_ns ||
+	    now_ns - rx->sparse_ns > SPARSE_OLD_NS || by < 0 || by > 2 * EARLY_MAX_US ||
+	    !ws_ip_l4(packet, len, &ip, &protocol) || protocol != WS_PROTOCOL_TCP)
 		return 0;
 	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
 }
@@ -146,15 +156,16 @@ static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint
 		      const uint8_t *packet, size_t len, uint64_t now_ns)
 {
 	bool lull = ws_align_count(&mp->align, now_ns);
-	uint32_t wait_us = 0, detour;
+	uint32_t wait_us = 0, early;
 
 	mp->rx[path].ordered_ns = now_ns;
 	/* More than half full is no lull to speak of: what is held leaves in its time. */
-	if (!ws_align_crowded(&mp->align))
-		wait_us = early_us(mp, path, now_ns);
-	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align)) {
-		detour = detour_us(mp, path, now_ns);
-		wait_us = wait_us < detour ? detour : wait_us;
+	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align))
+		wait_us = detour_us(mp, path, now_ns);
+	/* Not behind what another path brought, which may wait for longer. */
+	if (path < WS_ALIGN_PATHS && (!ws_align_waits(&mp->align) || mp->align.waiting[path])) {
+		early = early_us(mp, path, packet, len, now_ns);
+		wait_us = wait_us < early ? early : wait_us;
 	}
 	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
 		/* Without room: what the path brought before goes first. */
@@ -222,14 +233,20 @@ void mp_release_early(struct ws_multipath *mp, uint64_t until_ns)
 static bool hold_early(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
 		       uint32_t flags, uint64_t now_ns)
 {
-	uint32_t wait_us = early_us(mp, path, now_ns);
+	uint32_t wait_us = early_us(mp, path, packet, len, now_ns);
 	uint8_t protocol;
 	size_t ip;
 
-	if ((!wait_us && !ws_align_waits(&mp->early)) || ws_align_crowded(&mp->early) ||
-	    !ws_ip_l4(packet, len, &ip, &protocol) || protocol != WS_PROTOCOL_TCP)
+	if (!wait_us && !ws_align_waits(&mp->early))
 		return false;
-	return ws_align_hold(&mp->early, path, 0, flags, packet, len, wait_us, now_ns);
+	if (!ws_ip_l4(packet, len, &ip, &protocol) || protocol != WS_PROTOCOL_TCP)
+		return false;
+	if (ws_align_hold(&mp->early, path, 0, flags, packet, len, wait_us, now_ns))
+		return true;
+	/* Without room: what the path brought before goes first. */
+	if (path < WS_ALIGN_PATHS && mp->early.waiting[path])
+		mp_release_early(mp, UINT64_MAX);
+	return false;
 }
 
 /* What somebody waits for goes on at once, but for acknowledgements that wait for each other. */
@@ -261,6 +278,7 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		mp->ack_wanted = true;
 		mp->ack_repeats = ACK_REPEATS;
 	} else {
+		mp_release_early(mp, UINT64_MAX);
 		mp_release_aligned(mp, UINT64_MAX, now_ns);
 	}
 	if (mp->passed) {
@@ -290,16 +308,22 @@ void ws_multipath_heartbeat(struct ws_multipath *mp)
 }
 
 /* A path to answer on: the quickest, in every other turn the next one, so that an ACK path that
- * died without a word costs one interval and not the feedback. */
-static uint32_t ack_path(const struct ws_multipath *mp, uint64_t now_ns)
+ * died without a word costs one interval and not the feedback. What is urgent takes the quickest, but
+ * not for longer than two turns. */
+static uint32_t ack_path(struct ws_multipath *mp, uint64_t now_ns)
 {
+	uint64_t turns_ns = 2000ULL * ws_get(mp->tune.ack_interval_us);
+	bool next = mp->ack_soon ? now_ns - mp->ack_other_ns > turns_ns : mp->ack_turn & 1;
 	uint32_t best = ws_multipath_best(mp, now_ns);
 	int other;
 
-	if (mp->ack_soon || !(mp->ack_turn & 1) || !(ws_sched_usable(&mp->sched) & ~(1u << best)))
+	if (!next || !(ws_sched_usable(&mp->sched) & ~(1u << best)))
 		return best;
 	other = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 1u << best, now_ns);
-	return other < 0 ? best : (uint32_t)other;
+	if (other < 0)
+		return best;
+	mp->ack_other_ns = now_ns;
+	return (uint32_t)other;
 }
 
 uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns)
@@ -315,12 +339,13 @@ uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns)
 static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 {
 	struct ws_reorder_gap gaps[WS_REORDER_MAX_GAPS];
-	uint32_t held = ws_reorder_stats(mp->reorder)->depth, count;
+	uint32_t held = ws_reorder_stats(mp->reorder)->depth, missing, count = 0;
 
-	/* What waits in the line has come: then only what its path has passed in the buffer too. */
-	count = ws_align_waits(&mp->align)
-			? ws_reorder_gaps(mp->reorder, gaps, WS_ACK_MAX_GAPS, now_ns)
-			: ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
+	missing = ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
+	/* What waits in the line has come. */
+	for (uint32_t i = 0; i < missing; i++)
+		if (!ws_align_has(&mp->align, gaps[i].first, gaps[i].count))
+			gaps[count++] = gaps[i];
 	ack->time_us = mp_time_us(now_ns);
 	ack->next_seq = ws_reorder_next(mp->reorder);
 	ack->held = (uint16_t)(held > UINT16_MAX ? UINT16_MAX : held);

@@ -115,6 +115,20 @@ static void test_order(void)
 		CHECK(given[i] > 1000 && align.waiting[i] == 0);
 }
 
+static void test_has(void)
+{
+	uint8_t packet[64] = {0};
+
+	start();
+	CHECK(!ws_align_has(&align, 0, UINT32_MAX));
+	CHECK(ws_align_hold(&align, 0, 0xffffffff, 0, packet, 64, 5000, 1000 * MS));
+	CHECK(ws_align_hold(&align, 0, 2, 0, packet, 64, 5000, 1000 * MS));
+	CHECK(ws_align_has(&align, 0xfffffffe, 2));
+	CHECK(ws_align_has(&align, 1, 2));
+	CHECK(!ws_align_has(&align, 0, 2));
+	CHECK(!ws_align_has(&align, 3, 100));
+}
+
 int main(void)
 {
 	memory = malloc(ws_align_bytes(STRIDE));
@@ -124,6 +138,7 @@ int main(void)
 	test_lull();
 	test_room();
 	test_order();
+	test_has();
 	free(memory);
 	return check_done();
 }

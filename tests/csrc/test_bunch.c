@@ -7,7 +7,7 @@
 
 #include "check.h"
 #include "frame.h"
-#include "multipath.h"
+#include "quiet.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -147,25 +147,6 @@ static void note_ack(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 	ack_count++;
 }
 
-static uint32_t on_send(void *arg, uint32_t path, uint64_t number, const uint8_t *head, uint8_t ecn,
-			const uint8_t *packet, size_t len)
-{
-	(void)arg, (void)path, (void)number, (void)head, (void)ecn, (void)packet;
-	return (uint32_t)len;
-}
-
-static uint32_t on_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
-			   size_t len)
-{
-	(void)arg, (void)path, (void)number, (void)frame;
-	return (uint32_t)len;
-}
-
-static void on_silent(void *arg, uint32_t path)
-{
-	(void)arg, (void)path;
-}
-
 static void note_flush(void *arg)
 {
 	(void)arg;
@@ -192,11 +173,11 @@ static void check_bunch(uint32_t first, uint32_t count)
 static void test_core(void)
 {
 	static const struct ws_multipath_ops note = {
-		.send = on_send,
-		.control = on_control,
+		.send = quiet_send,
+		.control = quiet_control,
 		.deliver = note_ack,
 		.flush = note_flush,
-		.silent = on_silent,
+		.silent = quiet_silent,
 	};
 	struct ws_multipath_params tune = {.bunch_us = 15000, .bunch_every_us = 100000};
 	struct ws_multipath *mp = ws_multipath_new(1500, &note, NULL);

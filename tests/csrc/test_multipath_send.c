@@ -6,7 +6,7 @@
 #include "check.h"
 
 #include "frame.h"
-#include "multipath.h"
+#include "quiet.h"
 #include "wire.h"
 
 #include <stdlib.h>
@@ -16,28 +16,6 @@
 #define MS 1000000ULL
 
 static uint64_t now_ns;
-
-static uint32_t on_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
-			   size_t len)
-{
-	(void)arg, (void)path, (void)number, (void)frame;
-	return (uint32_t)len;
-}
-
-static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
-{
-	(void)arg, (void)packet, (void)len, (void)flags;
-}
-
-static void on_flush(void *arg)
-{
-	(void)arg;
-}
-
-static void on_silent(void *arg, uint32_t path)
-{
-	(void)arg, (void)path;
-}
 
 /* What takes the best path at once. */
 
@@ -53,10 +31,10 @@ static uint32_t note_send(void *arg, uint32_t path, uint64_t number, const uint8
 
 static const struct ws_multipath_ops ops = {
 	.send = note_send,
-	.control = on_control,
-	.deliver = on_deliver,
-	.flush = on_flush,
-	.silent = on_silent,
+	.control = quiet_control,
+	.deliver = quiet_deliver,
+	.flush = quiet_flush,
+	.silent = quiet_silent,
 };
 
 static struct ws_multipath *noting(void)

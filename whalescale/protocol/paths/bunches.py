@@ -8,16 +8,19 @@ from enum import Enum
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import clamp
 
-#: an inner BBR's window is twice the quick path's round trip; where the slow one takes more than
-#: that, or less by no more than this ...
-ROOM_US = 8_000
-#: ... acknowledgements wait for each other for what it takes above that, and so much more ...
+#: an inner BBR's window is twice the quick path's round trip; where the slow one takes so many of
+#: these or more ...
+LACKING = 1.6
+#: ... acknowledgements wait for each other for what it takes above two, and so much more, but no
+#: more than half of it ...
 MARGIN_US = 20_000
 #: ... and more where jitter makes round trips of many lengths
 MARGIN_NOISES = 10
 MOST_US = 50_000
 #: ... which it remembers for 5 to 10 round trips
 ROUNDS = 8
+#: ... and never more than a fourth of the time
+LEAST_TIMES = 4
 #: a flow that leaves paths unfilled for so long has too small a window ...
 UNFILLED = 3 * NS_PER_S // 10
 #: ... unless it is in slow start, or a CUBIC that was cut
@@ -76,7 +79,8 @@ class Bunches:
         if not self._since or moved:
             self._since, self._from_bps = now, rate_bps
         if now - self._since >= UNFILLED:
-            self._unfilled_bps, self._best_bps = mean_bps, 0.0
+            # A flow is younger than a second, perhaps.
+            self._unfilled_bps, self._best_bps = max(mean_bps, rate_bps / GROWTH), 0.0
             self._enter(_State.ON, now)
 
     def _judge(self, mean_bps: float, waited_always: bool, now: int) -> None:
@@ -115,9 +119,9 @@ class Bunches:
         # A path for which bunches do not make room: who used it would lose by it.
         rtts_us = [rtt for rtt in rtts_us if rtt - 2 * least + MARGIN_US <= MOST_US]
         longest = max(rtts_us, default=0)
-        margin = MARGIN_US + MARGIN_NOISES * noise_us
+        margin = min(MARGIN_US, longest / 2) + MARGIN_NOISES * noise_us
         for_us = int(clamp(longest - 2 * least + margin, 0, MOST_US))
-        if len(rtts_us) < 2 or longest - 2 * least < -ROOM_US:
+        if len(rtts_us) < 2 or longest < LACKING * least:
             if now - self._seen >= ENDED:
                 self._stop()
             return 0, 0
@@ -144,4 +148,5 @@ class Bunches:
             case _State.REFUSED:
                 if now - self._since > REFUSED:
                     self._stop()
-        return (for_us if self._state is _State.ON else 0), ROUNDS * longest
+        every_us = max(ROUNDS * longest, LEAST_TIMES * for_us)
+        return (for_us if self._state is _State.ON else 0), every_us

@@ -315,10 +315,10 @@ def bulk(settings: MultipathSettings | None, *paths: dict[str, int], idle_s: int
 def test_acks_of_a_bulk_flow_come_in_bunches() -> None:
     """When exactly: test_bunches.py."""
     peer = bulk(None, rtt(10_000), rtt(30_000))
-    assert (peer.bunch_us, peer.bunch_every_us) == (30_000, 240_000)
+    assert (peer.bunch_us, peer.bunch_every_us) == (25_000, 240_000)
     assert bulk(None, rtt(10_000), rtt(30_000), idle_s=2).bunch_us == 0  # it has ended
     # On the quick path alone, which it fills: it lacks the window for the other one.
-    assert bulk(None, rtt(10_000), rtt(30_000) | {"acked_bytes": 1000}).bunch_us == 30_000
+    assert bulk(None, rtt(10_000), rtt(30_000) | {"acked_bytes": 1000}).bunch_us == 25_000
     assert bulk(MultipathSettings(align=False), rtt(10_000), rtt(30_000)).bunch_us == 0
     assert bulk(None, rtt(10_000)).bunch_us == 0
 
@@ -341,7 +341,7 @@ def test_acks_come_in_bunches_when_the_quick_path_has_failed(quick: int) -> None
         _, peer = tuner.sample(samples, {}, SECOND + tick * 20 * MS)
         asked.append(peer.bunch_us)
     assert not any(asked[:99])
-    assert asked[100] == 30_000
+    assert asked[100] == 25_000
     assert all(asked[100:120])
     assert not any(asked[650:])
 
