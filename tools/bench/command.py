@@ -89,7 +89,8 @@ def joined(runs: Sequence[S]) -> S:
     for run in runs[1:]:
         # Documents and tests may have changed between two parts.
         same = {"time"} | ({"revision"} if first.machine.get("code") else set())
-        told = {k for k, v in run.machine.items() if first.machine.get(k) != v and k not in same}
+        keys = (first.machine.keys() | run.machine.keys()) - same
+        told = {k for k in keys if first.machine.get(k) != run.machine.get(k)}
         if told or run.options != first.options:
             differ = ", ".join(sorted(told)) or "rounds or seconds"
             raise ValueError(f"these runs do not belong together: they differ in {differ}")

@@ -162,6 +162,8 @@ def test_runs_of_one_code_make_one_table_whatever_the_documents_say() -> None:
     assert set(joined(runs[:2]).results) == {"tcp1", "ping"}
     with pytest.raises(ValueError, match="they differ in code"):
         joined([runs[0], runs[2]])
+    with pytest.raises(ValueError, match="they differ in code"):
+        joined([runs[0], make_run({})])  # one that tells none
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:
