@@ -46,7 +46,8 @@ DRAIN_GAIN = 0.75
 #: takes the pulses in which an inner BBR looks for more (its gain)
 PULSE_GAIN = 1.25
 PULSE_NOISE_US = 500
-#: at the end of that a link that still works off a queue delivers more than it is given
+#: at the end of a drain, over so long, a link that still works off a queue delivers more than it is
+#: given
 DRAINED_US = 60_000
 DRAINED_SHARE = 1.1
 #: the queue is let run empty so often, to see the least delay
@@ -424,7 +425,7 @@ class RateControl:
                 return 1.0
             return max(CLIMB[self._climb], PULSE_GAIN if pulses else 1.0)
         self._climb = 0
-        if pulses and queue < 3 * target:
+        if pulses and self.calm:
             return PULSE_GAIN
         slope = max(80_000.0, 1.5 * round_us)
         gain = clamp(1 + (target - queue) / slope, DRAIN_GAIN, CLIMB[0])
