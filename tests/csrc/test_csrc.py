@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from pathlib import Path
 
@@ -13,13 +14,20 @@ TESTS = sorted(path.stem for path in HERE.glob("test_*.c"))
 
 
 def build(name: str, out: Path = OUT, defines: str = "") -> Path:
-    done = subprocess.run(
-        ["make", "-s", "-C", HERE, f"OUT={out}", f"WS_DEFINES={defines}", out / name],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """Builds a test binary, once where several tests on several cores want the same one.
+
+    Two builds at a time would write the file that the other test already runs (ETXTBSY).
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            ["make", "-s", "-C", HERE, f"OUT={out}", f"WS_DEFINES={defines}", out / name],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert done.returncode == 0, f"{name} does not build:\n{done.stdout}{done.stderr}"
     return out / name
 
