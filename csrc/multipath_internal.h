@@ -80,7 +80,6 @@ struct rx_path {
 	uint32_t echo_us;
 	uint64_t arrived_ns; /* any datagram */
 	uint64_t data_arrived_ns;
-	bool alone; /* the last data frame came after a pause, if a short one */
 	int64_t sparse_us; /* mean delay, from the reference, of what came after a pause */
 	int64_t sparse_off_us; /* ... and how far from it each is, in the mean */
 	uint64_t sparse_ns; /* ... the last of these; 0: none */

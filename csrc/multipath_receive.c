@@ -13,8 +13,6 @@
 #define DETOUR_MAX_US 200000
 /* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
 #define PAUSE_NS (5 * MS_NS)
-/* ... and what comes closer than this to another waited for it, if anything did. */
-#define ALONE_NS MS_NS
 #define SPARSE_OLD_NS (10000 * MS_NS)
 #define EARLY_MAX_US 10000
 
@@ -68,7 +66,6 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 	}
 	if (delay < rx->delay_min_us[0])
 		rx->delay_min_us[0] = delay;
-	rx->alone = now_ns - rx->data_arrived_ns >= ALONE_NS;
 	if (now_ns - rx->data_arrived_ns >= PAUSE_NS) {
 		int64_t off;
 
@@ -144,9 +141,9 @@ static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, const uin
 	uint8_t protocol;
 	size_t ip;
 
-	if (!rx->alone || !ws_get(mp->tune.align) || !rx->sparse_ns ||
-	    now_ns - rx->sparse_ns > SPARSE_OLD_NS || by < 0 || by > 2 * EARLY_MAX_US ||
-	    !ws_ip_l4(packet, len, &ip, &protocol) || protocol != WS_PROTOCOL_TCP)
+	if (!ws_get(mp->tune.align) || !rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS ||
+	    by < 0 || by > 2 * EARLY_MAX_US || !ws_ip_l4(packet, len, &ip, &protocol) ||
+	    protocol != WS_PROTOCOL_TCP)
 		return 0;
 	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
 }
