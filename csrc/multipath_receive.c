@@ -14,6 +14,7 @@
 /* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
 #define PAUSE_NS (5 * MS_NS)
 #define SPARSE_OLD_NS (10000 * MS_NS)
+#define EARLY_DEVIATIONS 3
 #define EARLY_MAX_US 10000
 
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
@@ -137,7 +138,7 @@ static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, const uin
 			 size_t len, uint64_t now_ns)
 {
 	const struct rx_path *rx = &mp->rx[path];
-	int64_t by = rx->sparse_us + 2 * rx->sparse_off_us - rx->delay_last_us;
+	int64_t by = rx->sparse_us + EARLY_DEVIATIONS * rx->sparse_off_us - rx->delay_last_us;
 	uint8_t protocol;
 	size_t ip;
 

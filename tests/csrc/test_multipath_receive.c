@@ -148,15 +148,15 @@ static void early_packets_wait(void)
 		for (int i = 0; i < 20; i++, now_ns += 10 * MS)
 			CHECK_EQ(waits(mp, kinds[k], 6, 20 * MS), 0);
 		for (int i = 0; i < 40; i++, now_ns += 10 * MS)
-			(void)waits(mp, kinds[k], 6, i & 1 ? 17 * MS : 23 * MS);
-		late = waits(mp, kinds[k], 6, 23 * MS);
+			(void)waits(mp, kinds[k], 6, i & 1 ? 18 * MS : 22 * MS);
+		late = waits(mp, kinds[k], 6, 22 * MS);
 		now_ns += 10 * MS;
-		early = waits(mp, kinds[k], 6, 17 * MS);
-		CHECK(early >= late + 4 * MS);
+		early = waits(mp, kinds[k], 6, 18 * MS);
+		CHECK(early >= late + 3 * MS);
 		CHECK(early <= 10 * MS);
 		/* In dense traffic as well. */
-		(void)waits(mp, kinds[k], 6, 23 * MS);
-		CHECK(waits(mp, kinds[k], 6, 17 * MS) >= late + 4 * MS);
+		(void)waits(mp, kinds[k], 6, 22 * MS);
+		CHECK(waits(mp, kinds[k], 6, 18 * MS) >= late + 3 * MS);
 		now_ns += 10 * MS;
 		/* Far too early for jitter: another way. */
 		CHECK_EQ(waits(mp, kinds[k], 6, 0), 0);
@@ -166,7 +166,7 @@ static void early_packets_wait(void)
 		CHECK_EQ(waits(mp, WS_FRAME_URGENT, 17, 17 * MS), 0);
 		/* What was learned is forgotten. */
 		now_ns += 20000 * MS;
-		CHECK_EQ(waits(mp, kinds[k], 6, 17 * MS), 0);
+		CHECK_EQ(waits(mp, kinds[k], 6, 18 * MS), 0);
 		ws_multipath_free(mp);
 	}
 }

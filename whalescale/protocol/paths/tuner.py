@@ -76,6 +76,8 @@ GONE_SHARE = 0.2
 REMEMBERED = 21 * NS_PER_S // 2
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
+#: what a path's data said so long ago may have been of a queue: probes know better
+STALE = NS_PER_S
 
 
 class _Path:
@@ -87,6 +89,8 @@ class _Path:
         "probe_rtt_us",
         "rate",
         "sample",
+        "sent_at",
+        "stale",
         "tier",
         "usable",
     )
@@ -102,6 +106,16 @@ class _Path:
         self.max_packet = 65535
         #: takes data; one that failed does not
         self.usable = True
+        #: nothing was sent on it lately
+        self.stale = False
+        self.sent_at = now
+
+    def take(self, sample: PathSample, now: int) -> None:
+        if sample.tx_packets != self.sample.tx_packets:
+            self.sent_at = now
+        self.stale = now - self.sent_at > STALE
+        self.sample = sample
+        self.est.push(sample, now, self.rate.pace_bps)
 
     @property
     def srtt_us(self) -> int:
@@ -110,6 +124,15 @@ class _Path:
     @property
     def base_rtt_us(self) -> int:
         """Without the queue: the mean of what jitter makes of it, not the least ever seen."""
+        return self._measured_rtt_us - self.excess_us
+
+    @property
+    def excess_us(self) -> int:
+        """How much longer data took, when there was some, than probes do now."""
+        return max(0, self._measured_rtt_us - self.probe_rtt_us) if self.stale else 0
+
+    @property
+    def _measured_rtt_us(self) -> int:
         srtt = self.srtt_us
         least = clamp(self.sample.rtt_min_us or srtt, 100, srtt)
         most = 2 * least + 20_000 + 25 * self.est.noise_us
@@ -179,8 +202,7 @@ class PathTuner:
             if rtts.get(path_id, 0) > 0:
                 path.probe_rtt_us = int(clamp(rtts[path_id], 100, MAX_DELAY_US))
             if path_id in samples:
-                path.sample = samples[path_id]
-                path.est.push(path.sample, now, path.rate.pace_bps)
+                path.take(samples[path_id], now)
         quickest = min((p.base_rtt_us for p in self._paths.values()), default=0)
         for path_id, path in self._paths.items():
             if path_id in samples:
@@ -229,7 +251,7 @@ class PathTuner:
             base = path.est.base_us
             if base is not None:
                 origin = base if origin is None else origin
-                found[path_id] = signed_delay(base - origin)
+                found[path_id] = signed_delay(base - origin) - path.excess_us
         if len(found) < len(self._paths):
             # Until all are measured by one clock: half of the round trip each.
             found = {i: path.base_rtt_us // 2 for i, path in self._paths.items()}

@@ -138,6 +138,7 @@ class FluidPath:
         rtt = int(delay_us + self.owd_ms * 1000)
         self._sample = PathSample(
             tx_bytes=int(self.sent),
+            tx_packets=int(self.sent / DATAGRAM),
             in_flight_bytes=int(self.in_flight),
             acked_bytes=int(arrived),
             acked_datagrams=int(arrived / DATAGRAM),

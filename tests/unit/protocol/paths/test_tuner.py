@@ -190,6 +190,7 @@ def sample(i: int, **more: int) -> PathSample:
     """A path that delivers 10 Mbit/s, 20 ms after 20 ms."""
     return replace(
         PathSample(
+            tx_packets=20 * i,
             acked_bytes=25_000 * i,
             acked_datagrams=20 * i,
             acked_highest=20 * i,
@@ -227,6 +228,27 @@ def test_delays_are_relative_and_may_wrap() -> None:
     assert [params[i].delay_us for i in range(3)] == [0, 20_000, 70_000]
     # Those up to 50 ms slower are used at once, the one that is 70 ms slower is not.
     assert 20_000 <= peer.slack_us < 70_000
+
+
+def test_what_a_path_took_with_a_queue_is_not_held_against_it_for_long() -> None:
+    """Nothing goes over a path that seems slow, so nothing but its probes can say better."""
+    tuner = PathTuner(MultipathSettings())
+    for path in range(2):
+        tuner.add(path, 20_000, SECOND)
+    queued = {"delay_us": 71_000} | rtt(90_000)
+    delays = []
+    for i in range(1, 251):
+        now = SECOND + i * 20 * MS
+        sent = min(i, 150)  # after 3 s over path 0 alone, at its own delay all the while
+        both = {0: sample(i, **rtt(20_000)), 1: sample(sent, **queued)}
+        params, peer = tuner.sample(both, {0: 20_000, 1: 40_000}, now)
+        delays.append(params[1].delay_us)
+    assert delays[149] == delays[190] == 70_000
+    assert delays[-1] == 20_000
+    assert peer.slack_us >= 20_000
+    # What is sent again says it better than any probe.
+    params, _ = tuner.sample({0: sample(251), 1: sample(251, **queued)}, {}, now + 20 * MS)
+    assert params[1].delay_us == 70_000
 
 
 def test_before_any_ack_the_probe_says_the_delay() -> None:
