@@ -134,19 +134,23 @@ static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 }
 
 /* By how much the path's last packet came before its time: jitter made it quicker than others. */
-static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, const uint8_t *packet,
-			 size_t len, uint64_t now_ns)
+static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
 	const struct rx_path *rx = &mp->rx[path];
 	int64_t by = rx->sparse_us + EARLY_DEVIATIONS * rx->sparse_off_us - rx->delay_last_us;
+
+	if (!rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS || by < 0 ||
+	    by > 2 * EARLY_MAX_US)
+		return 0;
+	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
+}
+
+static bool is_tcp(const uint8_t *packet, size_t len)
+{
 	uint8_t protocol;
 	size_t ip;
 
-	if (!ws_get(mp->tune.align) || !rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS ||
-	    by < 0 || by > 2 * EARLY_MAX_US || !ws_ip_l4(packet, len, &ip, &protocol) ||
-	    protocol != WS_PROTOCOL_TCP)
-		return 0;
-	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
+	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
 }
 
 /* True: it waits. */
@@ -161,8 +165,11 @@ static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint
 	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align))
 		wait_us = detour_us(mp, path, now_ns);
 	/* Not behind what another path brought, which may wait for longer. */
-	if (path < WS_ALIGN_PATHS && (!ws_align_waits(&mp->align) || mp->align.waiting[path])) {
-		early = early_us(mp, path, packet, len, now_ns);
+	if (ws_get(mp->tune.align) && path < WS_ALIGN_PATHS &&
+	    (!ws_align_waits(&mp->align) || mp->align.waiting[path])) {
+		early = early_us(mp, path, now_ns);
+		if (early && !is_tcp(packet, len))
+			early = 0;
 		wait_us = wait_us < early ? early : wait_us;
 	}
 	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
@@ -227,17 +234,16 @@ void mp_release_early(struct ws_multipath *mp, uint64_t until_ns)
 		mp->ops.flush(mp->arg);
 }
 
-/* A TCP takes the quickest packet's time for the round trip: where jitter makes it, it waits. */
+/* A TCP takes the quickest packet's time for the round trip: where jitter makes it, it waits, and
+ * where others take paths that are far slower. */
 static bool hold_early(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
 		       uint32_t flags, uint64_t now_ns)
 {
-	uint32_t wait_us = early_us(mp, path, packet, len, now_ns);
-	uint8_t protocol;
-	size_t ip;
+	uint32_t wait_us = 0;
 
-	if (!wait_us && !ws_align_waits(&mp->early))
-		return false;
-	if (!ws_ip_l4(packet, len, &ip, &protocol) || protocol != WS_PROTOCOL_TCP)
+	if (ws_get(mp->tune.align))
+		wait_us = early_us(mp, path, now_ns) + ws_get(mp->tune.tcp_wait_us);
+	if ((!wait_us && !ws_align_waits(&mp->early)) || !is_tcp(packet, len))
 		return false;
 	if (ws_align_hold(&mp->early, path, 0, flags, packet, len, wait_us, now_ns))
 		return true;

@@ -204,7 +204,7 @@ struct ws_multipath_params {
 		align; /* 1: in a lull what a quick path brings waits as long as a slow one takes */
 	/* pure TCP acknowledgements wait for each other so long, so often; bunch_us 0: never */
 	uint32_t bunch_us, bunch_every_us;
-	uint32_t reserved;
+	uint32_t tcp_wait_us; /* URGENT TCP (SYN, acknowledgements) waits so long */
 };
 
 /* One path, both directions. Sums since it was made; times CLOCK_BOOTTIME ns, 0: never. */

@@ -216,6 +216,7 @@ static void tune(struct node *node, uint32_t paths, bool late, uint32_t schedule
 		.align = check_random() & 1,
 		.bunch_us = (uint32_t)(check_random() % 30000),
 		.bunch_every_us = (uint32_t)(check_random() % 200000),
+		.tcp_wait_us = (uint32_t)(check_random() % 5000),
 	};
 
 	ws_multipath_tune(node->mp, &peer);

@@ -60,7 +60,9 @@ class FlatTuner:
             if limit
         }
         s = self.settings
-        peer = PeerParams(s.scheduler, 0, 0, 0, 0, False, 0, 128, 0, 0, 0, True, 10_000, True, 0, 0)
+        peer = PeerParams(
+            s.scheduler, 0, 0, 0, 0, False, 0, 128, 0, 0, 0, True, 10_000, True, 0, 0, 0
+        )
         return params, peer
 
     def loss(self, path_id):

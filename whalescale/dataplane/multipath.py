@@ -120,6 +120,7 @@ PEER_PARAMS: Final = (
     "align",
     "bunch_us",
     "bunch_every_us",
+    "tcp_wait_us",
 )
 
 

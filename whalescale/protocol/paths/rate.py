@@ -39,6 +39,8 @@ RAMP_SHARE = 0.75
 STOOD_PACKETS = 4
 #: rounds of a full ramp without a quarter more
 RAMP_FLAT_ROUNDS = 3
+#: ... in which more than so much of the most that it delivered was sent, or its queue stood
+RAMP_PRESSED = 1.5
 #: gain by rounds in which there was no queue and the deliveries followed
 CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
 DRAIN_GAIN = 0.75
@@ -92,6 +94,7 @@ class RateControl:
         "_mode_until",
         "_peak_bps",
         "_policed_until",
+        "_pressed",
         "_probe_due",
         "_ramp_best",
         "_ramp_lost",
@@ -136,6 +139,7 @@ class RateControl:
         self._policed_until = 0
         self._probe_due = now + BASE_PROBE
         self._ramp_best = 0.0
+        self._pressed = False
         self._shown_bps = 0.0  # the most that was delivered; bw_bps begins as a guess
         self._ramp_lost = [0, 0]  # in the last round, in this one
         self._ramp_sent = [0, 0]
@@ -258,18 +262,21 @@ class RateControl:
         )
         if full and stood and queue > max(RAMP_QUEUE_US, 1.5 * target):
             if not limited:  # what stands in the link's queue is a burst: its rate was seen
-                self._settle(self.bw_bps, queue, now)
+                self._settle(self._shown_bps, queue, now)
                 return
             rate = self._delivered(est, max(20_000.0, 3 * (target - TARGET_US)))
             self._settle(rate, queue, now)
             return
+        # In lumps, which look like jitter, no queue stands for long.
+        if rate is not None and est.sent_bps(20_000.0, rtt, now) > RAMP_PRESSED * self.bw_bps:
+            self._pressed = True
         if now - self._round_at < round_us * 1000:
             return
         self._round_at = now
         grown = self.bw_bps >= 1.25 * self._ramp_best
         # A queue that stands says so too where the flow inside paces itself and none waits here.
         standing = stood and queue > max(RAMP_QUEUE_US, 1.5 * target)
-        self._flat = self._flat + 1 if (limited or standing) and not grown else 0
+        self._flat = self._flat + 1 if (limited or standing or self._pressed) and not grown else 0
         if grown:
             self._lost_floor += self._ramp_lost[0]
             self._sent_floor += self._ramp_sent[0]
@@ -277,7 +284,8 @@ class RateControl:
             self._ramp_sent = [self._ramp_sent[1], 0]
         self._ramp_best = max(self._ramp_best, self.bw_bps)
         if self._flat >= RAMP_FLAT_ROUNDS:
-            self._settle(rate, queue, now)
+            self._settle(rate if limited or standing else self._shown_bps, queue, now)
+        self._pressed = False
 
     def _settle(self, rate: float | None, queue: int, now: int) -> None:
         """The link is full: what it delivers is its rate; let the queue go first."""

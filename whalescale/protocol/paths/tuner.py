@@ -76,6 +76,16 @@ GONE_SHARE = 0.2
 REMEMBERED = 21 * NS_PER_S // 2
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
+#: a BBR's start goes on while its rate grows by so much a round ...
+START_GROWTH = 1.25
+#: ... with a window of so many of the least round trip (2 / ln 2)
+START_GAIN = 2.885
+#: of the longest round trip, for the queue that it makes
+START_SPARE = 1.1
+#: what TCPs may wait for that: of the least round trip, at most, and from tick to tick
+TCP_WAIT_SHARE = 1 / 3
+TCP_WAIT_MOST_US = 5_000
+TCP_WAIT_KEPT = 0.99
 #: what a path's data said so long ago may have been of a queue: probes know better
 STALE = NS_PER_S
 
@@ -168,6 +178,7 @@ class PathTuner:
         self._incoming = Incoming()
         self._bunches = Bunches()
         self._quick: _Quick | None = None
+        self._tcp_wait_us = 0.0
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
         """A validated path; rtt_us: of its probe. It ramps from the least."""
@@ -303,6 +314,7 @@ class PathTuner:
         best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
         again_us = best_rtt + ack + 10_000
         hold, loss_wait = self._hold(again_us, now)
+        self._tcp_wait_us = self._tcp_wait(delays)
         bunch_us, bunch_every_us = self._bunch(now)
         fixed = self._settings.reorder_depth
         wanted = 2 * self._incoming.rate_bps * hold / 8e6 / 1000  # small packets too
@@ -323,14 +335,30 @@ class PathTuner:
             align=self._settings.align,
             bunch_us=bunch_us,
             bunch_every_us=bunch_every_us,
+            tcp_wait_us=int(self._tcp_wait_us),
         )
+
+    def _tcp_wait(self, delays: Mapping[int, int]) -> float:
+        """How long a SYN or an acknowledgement from the peer waits, µs."""
+        used = {number: path for number, path in self._paths.items() if path.usable}
+        if not self._settings.align or len(used) < 2:
+            return 0.0
+        least = min(path.base_rtt_us for path in used.values())
+        nearest = min(delays[number] for number in used)
+        lags = [delays[number] - nearest for number in used]
+        longest = (least + max(lag for lag in lags if lag <= SLACK_SKEW_US)) * START_SPARE
+        lacking = (START_GROWTH * longest - START_GAIN * least) / (START_GAIN - START_GROWTH)
+        wait = clamp(lacking, 0, min(least * TCP_WAIT_SHARE, TCP_WAIT_MOST_US))
+        # The least of 10 s is what counts, so one low measurement would.
+        return max(wait, self._tcp_wait_us * TCP_WAIT_KEPT)
 
     def _bunch(self, now: int) -> tuple[int, int]:
         """For how long and how often acknowledgements wait for each other, µs."""
         used = {number: path for number, path in self._paths.items() if path.usable}
         total = sum(p.est.acked_bps(now, LATELY) for p in used.values())
         known = sum(p.rate.bw_bps for p in used.values())
-        rtts = {number: p.base_rtt_us for number, p in used.items()}
+        # As an inner TCP sees them.
+        rtts = {number: p.base_rtt_us + int(self._tcp_wait_us) for number, p in used.items()}
         gone = False
         if rtts:
             number = min(rtts, key=lambda n: rtts[n])

@@ -113,6 +113,7 @@ class PeerParams:
     align: bool
     bunch_us: int
     bunch_every_us: int
+    tcp_wait_us: int
 
 
 @dataclass(frozen=True, slots=True)
