@@ -92,7 +92,7 @@ class Bunches:
             if self._best_bps < self._unfilled_bps * KEPT:
                 self._enter(_State.REFUSED, now)
                 return
-        if now - self._since >= NS_PER_S and waited_always:
+        if not self._hurried and now - self._since >= NS_PER_S and waited_always:
             self._enter(_State.PAUSED, now)
 
     def update(
