@@ -171,9 +171,30 @@ static void early_packets_wait(void)
 	}
 }
 
+/* SYNs and acknowledgements, where Python wants it; nothing else, and none before another. */
+static void urgent_tcp_waits(void)
+{
+	struct ws_multipath *mp = two_paths();
+	struct ws_multipath_params tune = {
+		.reorder_depth = 128, .ack_interval_us = 50000, .align = 1, .tcp_wait_us = 3000};
+
+	CHECK_EQ(waits(mp, WS_FRAME_URGENT, 6, 20 * MS), 0);
+	ws_multipath_tune(mp, &tune);
+	now_ns += 10 * MS;
+	CHECK_EQ(waits(mp, WS_FRAME_URGENT, 6, 20 * MS), 3 * MS);
+	CHECK_EQ(waits(mp, WS_FRAME_URGENT, 17, 20 * MS), 0);
+	CHECK_EQ(waits(mp, 0, 6, 20 * MS), 0);
+	tune.align = 0;
+	ws_multipath_tune(mp, &tune);
+	now_ns += 10 * MS;
+	CHECK_EQ(waits(mp, WS_FRAME_URGENT, 6, 20 * MS), 0);
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
 	loss_is_told_at_once();
 	early_packets_wait();
+	urgent_tcp_waits();
 	return check_done();
 }

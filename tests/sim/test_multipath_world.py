@@ -93,12 +93,36 @@ def test_bbr_gets_a_window_for_the_slow_path_soon(seed: int) -> None:
         assert both.run(2000) > 0.97 * total(CLEAN)
 
 
+@pytest.mark.parametrize(("loss", "share"), [(0.0, 0.97), (0.01, 0.93)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_thin_quick_link_does_not_hold_bbr_back(seed: int, loss: float, share: float) -> None:
+    """Its SYN takes the thin one, so its window is small for the wide one."""
+    links = (LinkSpec(80, 20, buffer_ms=50), LinkSpec(5, 5, loss=loss, buffer_ms=50))
+    with world(links, Bbr(seed=seed), seed=seed) as both:
+        both.run(2000)
+        assert both.run(8000) > share * alone(links[0])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_bbr_goes_on_when_its_quickest_path_is_gone(seed: int) -> None:
+    """It remembers that round trip for 10 s, and has a window of it."""
+    with world(CLEAN, Bbr(seed=seed), seed=seed) as both:
+        both.run(4000)
+        both.out[1].set_silent(True)
+        both.back[1].set_silent(True)
+        both.run(100)
+        for core in (both.a, both.b):
+            core.tuner.set_limits(1, False, 0, 1.0, 65535, usable=False)
+        both.run(900)
+        assert both.run(4000) > 0.94 * alone(CLEAN[0])
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_bbr_climbs_also_where_links_jitter_and_lose(seed: int) -> None:
-    """Two thirds of the sum in its first ten seconds, and the most of it once it looked again."""
+    """Three quarters of the sum in its first ten seconds, and more once it looked again."""
     with world(LOSSY, Ping(), Bbr(start_ms=1000, seed=seed), seed=seed) as both:
         both.run(3000)
-        assert both.run(8000) > 0.62 * 114 * MBIT
+        assert both.run(8000) > 0.72 * 114 * MBIT
         both.run(2000)
         assert both.run(3000) > 0.8 * 114 * MBIT
 

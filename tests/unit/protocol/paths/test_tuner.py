@@ -230,6 +230,45 @@ def test_delays_are_relative_and_may_wrap() -> None:
     assert 20_000 <= peer.slack_us < 70_000
 
 
+def at(delay_us: int) -> dict[str, int]:
+    return {"delay_us": 1000 + delay_us} | rtt(10_000 + delay_us)
+
+
+def test_a_tcp_sees_a_round_trip_that_lets_a_bbr_start() -> None:
+    def wait(*paths: dict[str, int], align: bool = True) -> int:
+        _, _, peer = tuned(MultipathSettings(align=align), *paths)
+        return peer.tcp_wait_us
+
+    assert wait(at(0), at(15_000)) == 3_333  # a third of the quick one, though 3.4 ms lack
+    assert 1_500 < wait(at(0), at(13_500)) < 2_500
+    assert wait(at(0), at(5_000)) == 0  # no need
+    assert wait(at(0), at(60_000)) == 0  # too far: not used at once
+    assert wait(at(0)) == 0
+    assert wait(at(0), at(15_000), align=False) == 0
+
+
+def test_a_low_moment_does_not_undo_the_wait() -> None:
+    """A TCP keeps the least that it saw for 10 s."""
+    tuner, _, peer = tuned(None, at(0), at(15_000))
+    waits = [peer.tcp_wait_us]
+    for i in range(101, 121):
+        close = {0: sample(i, **at(0)), 1: sample(i, **at(0))}
+        _, peer = tuner.sample(close, {}, SECOND + i * 20 * MS)
+        waits.append(peer.tcp_wait_us)
+    assert waits == sorted(waits, reverse=True)
+    assert 0.7 * waits[0] < waits[-1] < waits[0]
+
+
+def test_a_link_below_the_first_guess_is_not_taken_for_it() -> None:
+    """Nothing waits for it: a burst of an inner BBR's start is all that it shows."""
+    path = FluidPath(5 * MBIT, owd_ms=5, buffer_bytes=50_000)
+    path.supply_bps = 20 * MBIT
+    path.run(60)
+    path.supply_bps = 2 * MBIT
+    path.run(1000)
+    assert path.tuner.rate_bps(0) < 6 * MBIT
+
+
 def test_what_a_path_took_with_a_queue_is_not_held_against_it_for_long() -> None:
     """Nothing goes over a path that seems slow, so nothing but its probes can say better."""
     tuner = PathTuner(MultipathSettings())
