@@ -41,6 +41,8 @@ STOOD_PACKETS = 4
 RAMP_FLAT_ROUNDS = 3
 #: ... in which more than so much of the most that it delivered was sent, or its queue stood
 RAMP_PRESSED = 1.5
+#: a rate of fewer packets a round trip says little of the link: ramp again
+FEW_PACKETS = 2
 #: gain by rounds in which there was no queue and the deliveries followed
 CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
 DRAIN_GAIN = 0.75
@@ -105,6 +107,7 @@ class RateControl:
         "_round_us",
         "_sent_floor",
         "_settle_us",
+        "_settled",
         "_shown_bps",
         "_standing_since",
         "_stuck_from",
@@ -151,6 +154,7 @@ class RateControl:
         self._tested_at = 0
         self._believed_until = self._fallen_until = self._fallen_queue = 0
         self._settle_us = self._round_us = 0.0
+        self._settled = False  # its rate was seen once
         self._stuck_queue = self._stuck_from = 0.0
         self.updated = now
         #: what is lost now is not lost to a full queue
@@ -205,7 +209,8 @@ class RateControl:
         headroom = HEADROOM_US + noise + min(10_000, base)
         window = self.bw_bps * cap * max(gain, 1.0) * (base + headroom) / 8e6
         self.known_bps = self.pace_bps
-        if self.mode is Mode.RAMP and begins and est.nothing_waits(now):
+        # Only where nothing is known: a thin link ramps again and again.
+        if self.mode is Mode.RAMP and begins and not self._settled and est.nothing_waits(now):
             free = START_PACKETS * PACKET_BYTES
             self.pace_bps = max(self.pace_bps, min(free * 8e6 / base, START_MAX_BPS))
             window = max(window, free)
@@ -289,6 +294,7 @@ class RateControl:
 
     def _settle(self, rate: float | None, queue: int, now: int) -> None:
         """The link is full: what it delivers is its rate; let the queue go first."""
+        self._settled = True
         if rate is not None:
             self.bw_bps = max(rate, self.bw_bps / FALL_MOST)
         self._peak_bps = self.bw_bps
@@ -413,7 +419,7 @@ class RateControl:
         self._round_queue = max(self._round_queue, queue)
         if now - self._round_at >= self._round_us * 1000:
             followed = self.bw_bps > self._round_bw * (1 + (CLIMB[self._climb] - 1) / 2)
-            few = self.bw_bps < INITIAL_PACKETS * PACKET_BYTES * 8e6 / rtt
+            few = self.bw_bps < FEW_PACKETS * PACKET_BYTES * 8e6 / rtt
             if limited and few and self._round_queue < target / 2 and now > self._policed_until:
                 # So low that rounds say little: as a new path does.
                 self.mode, self._flat, self._ramp_best = Mode.RAMP, 0, 0.0
