@@ -168,9 +168,8 @@ static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint
 	if (ws_get(mp->tune.align) && path < WS_ALIGN_PATHS &&
 	    (!ws_align_waits(&mp->align) || mp->align.waiting[path])) {
 		early = early_us(mp, path, now_ns);
-		if (early && !is_tcp(packet, len))
-			early = 0;
-		wait_us = wait_us < early ? early : wait_us;
+		if (early > wait_us && is_tcp(packet, len))
+			wait_us = early;
 	}
 	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
 		/* Without room: what the path brought before goes first. */

@@ -265,11 +265,12 @@ class RateControl:
             rate * short / 8e6 >= STOOD_PACKETS * PACKET_BYTES
             or rate > self._shown_bps * min(1.0, queue / short) / 2
         )
-        if full and stood and queue > max(RAMP_QUEUE_US, 1.5 * target):
-            if not limited:  # what stands in the link's queue is a burst: its rate was seen
-                self._settle(self._shown_bps, queue, now)
-                return
-            rate = self._delivered(est, max(20_000.0, 3 * (target - TARGET_US)))
+        standing = stood and queue > max(RAMP_QUEUE_US, 1.5 * target)
+        if full and standing:
+            if limited:
+                rate = self._delivered(est, max(20_000.0, 3 * (target - TARGET_US)))
+            else:  # what stands in the link's queue is a burst: its rate was seen
+                rate = self._shown_bps
             self._settle(rate, queue, now)
             return
         # In lumps, which look like jitter, no queue stands for long.
@@ -280,7 +281,6 @@ class RateControl:
         self._round_at = now
         grown = self.bw_bps >= 1.25 * self._ramp_best
         # A queue that stands says so too where the flow inside paces itself and none waits here.
-        standing = stood and queue > max(RAMP_QUEUE_US, 1.5 * target)
         self._flat = self._flat + 1 if (limited or standing or self._pressed) and not grown else 0
         if grown:
             self._lost_floor += self._ramp_lost[0]

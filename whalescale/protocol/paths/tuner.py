@@ -134,12 +134,13 @@ class _Path:
     @property
     def base_rtt_us(self) -> int:
         """Without the queue: the mean of what jitter makes of it, not the least ever seen."""
-        return self._measured_rtt_us - self.excess_us
+        measured = self._measured_rtt_us
+        return min(measured, self.probe_rtt_us) if self.stale else measured
 
     @property
     def excess_us(self) -> int:
         """How much longer data took, when there was some, than probes do now."""
-        return max(0, self._measured_rtt_us - self.probe_rtt_us) if self.stale else 0
+        return self._measured_rtt_us - self.base_rtt_us
 
     @property
     def _measured_rtt_us(self) -> int:
@@ -219,7 +220,8 @@ class PathTuner:
             if path_id in samples:
                 base = path.base_rtt_us
                 path.rate.update(path.est, path.srtt_us, base, path.cap, now, base == quickest)
-        return self._path_params(), self._peer_params(now)
+        delays = self._delays()
+        return self._path_params(delays), self._peer_params(delays, now)
 
     # -- views
 
@@ -279,8 +281,7 @@ class PathTuner:
         wait = 1.5 * path.srtt_us + 4 * rttvar + self._ack_interval_us() + RESCUE_MARGIN_US
         return int(min(max(RESCUE_MIN_US, wait), 3 * path.srtt_us + 50_000))
 
-    def _path_params(self) -> dict[int, PathParams]:
-        delays = self._delays()
+    def _path_params(self, delays: Mapping[int, int]) -> dict[int, PathParams]:
         # Half of the ring is for what is in flight.
         windows = sum(path.rate.window_bytes for path in self._paths.values())
         scale = min(1.0, RING_PACKETS * PACKET_BYTES / 2 / windows) if windows else 1.0
@@ -299,11 +300,10 @@ class PathTuner:
             )
         return params
 
-    def _peer_params(self, now: int) -> PeerParams:
+    def _peer_params(self, delays: Mapping[int, int], now: int) -> PeerParams:
         paths = list(self._paths.values())
         total = clamp(sum(p.rate.known_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
         ramping = any(p.rate.mode is Mode.RAMP for p in paths)
-        delays = self._delays()
         skew = max(delays.values(), default=0)
         # Slower paths take what stands further back, so the head leaves by the quick ones alone.
         queue_us = QUEUE_RAMP_US if ramping else QUEUE_US + min(skew, QUEUE_SKEW_US)
@@ -338,9 +338,12 @@ class PathTuner:
             tcp_wait_us=int(self._tcp_wait_us),
         )
 
+    def _used(self) -> dict[int, _Path]:
+        return {number: path for number, path in self._paths.items() if path.usable}
+
     def _tcp_wait(self, delays: Mapping[int, int]) -> float:
         """How long a SYN or an acknowledgement from the peer waits, µs."""
-        used = {number: path for number, path in self._paths.items() if path.usable}
+        used = self._used()
         if not self._settings.align or len(used) < 2:
             return 0.0
         least = min(path.base_rtt_us for path in used.values())
@@ -354,7 +357,7 @@ class PathTuner:
 
     def _bunch(self, now: int) -> tuple[int, int]:
         """For how long and how often acknowledgements wait for each other, µs."""
-        used = {number: path for number, path in self._paths.items() if path.usable}
+        used = self._used()
         total = sum(p.est.acked_bps(now, LATELY) for p in used.values())
         known = sum(p.rate.bw_bps for p in used.values())
         # As an inner TCP sees them.
