@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from whalescale.dataplane import multipath as dataplane
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 BUSY_NS: Final = 20 * NS_PER_MS
 BEGINNING_NS: Final = 3 * NS_PER_S
 STEADY_NS: Final = 40 * NS_PER_MS
+#: ... and while data takes one path each way: nothing is decided, and the data plane wants the CPU
+ALONE_NS: Final = 250 * NS_PER_MS
 #: peers that are due within so little are looked at together
 TOGETHER_NS: Final = 5 * NS_PER_MS
 #: packets between two looks that make a peer busy, and how long it stays so after the last
@@ -69,11 +71,28 @@ class Watched:
     due_at: int = 0
     busy_until: int = 0
     beginning_until: int = 0
+    #: our data is scheduled over paths
+    scheduled: bool = False
+    #: data packets that came by each path of the peer's, when last sampled
+    received: dict[int, int] = field(default_factory=dict)
+    #: by so many paths some came since the sample before
+    arriving: int = 0
 
     def begin(self, now: int) -> None:
-        """Data begins to flow."""
+        """Data begins to flow, or flows over other paths."""
         self.beginning_until = now + BEGINNING_NS
-        self.due_at = now + BUSY_NS
+        self.due_at = now + self.every(now)
+
+    def arrived(self, received: dict[int, int]) -> None:
+        """Data packets by path, as sampled."""
+        before, self.received = self.received, received
+        self.arriving = sum(before.get(path) != count for path, count in received.items())
+
+    def every(self, now: int) -> int:
+        """ns between two samples while busy."""
+        if not self.scheduled and self.arriving <= 1:
+            return ALONE_NS
+        return BUSY_NS if now < self.beginning_until else STEADY_NS
 
 
 class Multipath:
@@ -167,7 +186,11 @@ class Multipath:
         watched.busy_until = now + LINGER_NS
         watched.begin(now)
         self._busy.add(handle)
-        # Not each time: many that begin together would put off the look at all others.
+        self._hurry(watched)
+
+    def _hurry(self, watched: Watched) -> None:
+        """It is due earlier than it was. Not each time: many that begin together would put off the
+        look at all others."""
         if self._timer is not None and watched.due_at < self._armed_at:
             self._timer.cancel()
             self._arm()
@@ -241,7 +264,11 @@ class Multipath:
         self._paths.set_paths(number, paths, schedule=action.schedule)
         watched = self._watched.setdefault(handle, Watched())
         watched.ids = frozenset(p.id for p in action.paths)
-        watched.beginning_until = self._now() + BEGINNING_NS
+        watched.scheduled = action.schedule
+        now = self._now()
+        watched.begin(now)
+        if handle in self._busy:
+            self._hurry(watched)
 
     def _tell_limit(self) -> None:
         """Lower at once, higher only after a while: flows inside dislike an MTU that flaps."""
@@ -292,7 +319,7 @@ class Multipath:
             number = self._numbers.get(handle)
             if watched is None:
                 continue
-            watched.due_at = now + (BUSY_NS if now < watched.beginning_until else STEADY_NS)
+            watched.due_at = now + watched.every(now)
             if number is None:
                 self._busy.discard(handle)
                 continue
@@ -322,7 +349,9 @@ class Multipath:
             return False
         watched.sampled_at = now
         self._watched[handle] = self._watched.pop(handle)
-        self._node.path_samples(handle, self._sample(number, watched.ids), now)
+        samples = self._sample(number, watched.ids)
+        watched.arrived({path: sample.rx_packets for path, sample in samples.items()})
+        self._node.path_samples(handle, samples, now)
         return not flows
 
     def _sample(self, number: int, ids: frozenset[int]) -> dict[int, PathSample]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+from whalescale.dataplane.multipath import PATH_FIELDS
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.paths.types import PacketLimit, PathSample, PathSpec, SetPaths
 from whalescale.protocol.types import Endpoint
@@ -25,6 +26,8 @@ class Bench:
         self.broken: set[int] = set()
         self.faults: list[str] = []
         self.limits: list[int | None] = []
+        #: paths of the peer that bring data
+        self.arriving: set[int] = set()
         self._due: tuple[int, Callable[[], None]] | None = None
         #: packets a second of a peer
         self.rates: dict[int, int] = {}
@@ -37,7 +40,7 @@ class Bench:
         spec = PathSpec(0, None, Endpoint("192.0.2.1", 51820), 0, usable=True)
         for handle in numbers:
             self.multipath.prepare(handle, handle, reset=False)
-            self.multipath.apply(handle, handle, SetPaths((spec,), schedule=False))
+            self.multipath.apply(handle, handle, SetPaths((spec,), schedule=True))
         self.multipath.start(cast(Any, self))
 
     # the loop
@@ -75,12 +78,17 @@ class Bench:
         return self.packets[number]
 
     def path_counters(self, number: int, ids: frozenset[int]) -> dict[int, tuple[int, ...]]:
-        return dict.fromkeys(ids, ())
+        found: dict[int, tuple[int, ...]] = dict.fromkeys(ids, ())
+        for path in self.arriving:
+            found[path] = tuple(
+                self.packets[number] if name == "rx_packets" else 0 for name in PATH_FIELDS
+            )
+        return found
 
     # the node
 
     def path_samples(self, handle: int, samples: dict[int, PathSample], now: int) -> None:
-        assert samples == {0: PathSample()}
+        assert samples.keys() == {0, *self.arriving}
         assert now == self.now
         self.samples[handle] += 1
         if handle in self.broken:
@@ -186,6 +194,40 @@ def test_who_falls_silent_at_once_is_idle_after_a_while() -> None:
     before = bench.samples[0]
     bench.run(5)
     assert bench.samples[0] - before <= 6
+
+
+def one_path(bench: Bench, *, schedule: bool = False) -> None:
+    spec = PathSpec(0, None, Endpoint("192.0.2.1", 51820), 0, usable=True)
+    bench.multipath.apply(0, 0, SetPaths((spec,), schedule=schedule))
+
+
+def test_one_path_is_sampled_seldom_however_busy() -> None:
+    bench = Bench(1)
+    one_path(bench)
+    bench.rates[0] = 100_000
+    bench.arriving = {0}
+    bench.run(10)
+    assert 38 <= bench.samples[0] <= 42
+
+
+def test_a_second_path_is_sampled_at_once() -> None:
+    bench = Bench(1)
+    one_path(bench)
+    bench.rates[0] = 100_000
+    bench.run(5.01)
+    before = bench.samples[0]
+    one_path(bench, schedule=True)
+    bench.run(0.1)
+    assert 4 <= bench.samples[0] - before <= 6
+
+
+def test_a_peer_that_sends_by_several_paths_is_sampled_often() -> None:
+    bench = Bench(1)
+    one_path(bench)
+    bench.rates[0] = 100_000
+    bench.arriving = {0, 1}
+    bench.run(5)
+    assert bench.samples[0] >= 100
 
 
 def test_many_that_begin_together_do_not_put_each_other_off() -> None:
