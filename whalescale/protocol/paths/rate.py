@@ -110,6 +110,7 @@ class RateControl:
         "_settled",
         "_shown_bps",
         "_standing_since",
+        "_stood",
         "_stuck_from",
         "_stuck_queue",
         "_stuck_us",
@@ -143,6 +144,7 @@ class RateControl:
         self._probe_due = now + BASE_PROBE
         self._ramp_best = 0.0
         self._pressed = False
+        self._stood = False  # a queue, all through this round
         self._shown_bps = 0.0  # the most that was delivered; bw_bps begins as a guess
         self._ramp_lost = [0, 0]  # in the last round, in this one
         self._ramp_sent = [0, 0]
@@ -266,6 +268,7 @@ class RateControl:
             or rate > self._shown_bps * min(1.0, queue / short) / 2
         )
         standing = stood and queue > max(RAMP_QUEUE_US, 1.5 * target)
+        self._stood = self._stood and stood and queue > target
         if full and standing:
             if limited:
                 rate = self._delivered(est, max(20_000.0, 3 * (target - TARGET_US)))
@@ -280,7 +283,9 @@ class RateControl:
             return
         self._round_at = now
         grown = self.bw_bps >= 1.25 * self._ramp_best
-        # A queue that stands says so too where the flow inside paces itself and none waits here.
+        # A queue that stands says so too where the flow inside paces itself and none waits here;
+        # that of an inner BBR may be short, but stays.
+        standing = standing or self._stood
         self._flat = self._flat + 1 if (limited or standing or self._pressed) and not grown else 0
         if grown:
             self._lost_floor += self._ramp_lost[0]
@@ -291,6 +296,7 @@ class RateControl:
         if self._flat >= RAMP_FLAT_ROUNDS:
             self._settle(rate if limited or standing else self._shown_bps, queue, now)
         self._pressed = False
+        self._stood = True
 
     def _settle(self, rate: float | None, queue: int, now: int) -> None:
         """The link is full: what it delivers is its rate; let the queue go first."""

@@ -215,7 +215,7 @@ class PathTuner:
                 path.probe_rtt_us = int(clamp(rtts[path_id], 100, MAX_DELAY_US))
             if path_id in samples:
                 path.take(samples[path_id], now)
-        quickest = min((p.base_rtt_us for p in self._paths.values()), default=0)
+        quickest = min((p.base_rtt_us for p in self._used().values()), default=0)
         for path_id, path in self._paths.items():
             if path_id in samples:
                 base = path.base_rtt_us
@@ -268,7 +268,7 @@ class PathTuner:
         if len(found) < len(self._paths):
             # Until all are measured by one clock: half of the round trip each.
             found = {i: path.base_rtt_us // 2 for i, path in self._paths.items()}
-        least = min(found.values(), default=0)
+        least = min((found[i] for i in self._used() or found), default=0)
         return {i: int(clamp(delay - least, 0, MAX_DELAY_US)) for i, delay in found.items()}
 
     def _ack_interval_us(self) -> int:
@@ -302,8 +302,9 @@ class PathTuner:
 
     def _peer_params(self, delays: Mapping[int, int], now: int) -> PeerParams:
         paths = list(self._paths.values())
+        used = self._used()
         total = clamp(sum(p.rate.known_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
-        ramping = any(p.rate.mode is Mode.RAMP for p in paths)
+        ramping = any(p.rate.mode is Mode.RAMP for p in used.values())
         skew = max(delays.values(), default=0)
         # Slower paths take what stands further back, so the head leaves by the quick ones alone.
         queue_us = QUEUE_RAMP_US if ramping else QUEUE_US + min(skew, QUEUE_SKEW_US)
@@ -321,7 +322,7 @@ class PathTuner:
         return PeerParams(
             scheduler=self._settings.scheduler,
             depth=WRR_DEPTH if fixed is None else fixed,
-            slack_us=_slack_us(list(delays.values())),
+            slack_us=_slack_us([delays[number] for number in used]),
             queue_us=queue_us,
             queue_bytes=int(queue_bytes),
             repair=self._repair(now),

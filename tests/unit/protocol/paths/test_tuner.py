@@ -186,6 +186,19 @@ def test_only_the_quickest_path_lets_a_flow_begin_freely() -> None:
     assert params[1].rate_bps < burst / 0.020
 
 
+def test_a_path_that_has_failed_is_not_the_quickest() -> None:
+    tuner = PathTuner(MultipathSettings())
+    for path, rtt_us in ((0, 60_000), (1, 20_000)):
+        tuner.add(path, rtt_us, SECOND)
+        tuner.set_limits(path, False, 0, 1.0, 1420, usable=path == 0)
+    for i in range(3):
+        params, peer = tuner.sample({0: PathSample(), 1: PathSample()}, {}, SECOND * (1 + i))
+    # Flows begin on the one that is left, and nothing is expected to come later.
+    assert params[0].rate_bps >= 64 * 1500 * 8 / 0.060
+    assert params[0].delay_us == 0
+    assert peer.slack_us == 20_000
+
+
 def sample(i: int, **more: int) -> PathSample:
     """A path that delivers 10 Mbit/s, 20 ms after 20 ms."""
     return replace(
@@ -267,6 +280,20 @@ def test_a_link_below_the_first_guess_is_not_taken_for_it() -> None:
     path.supply_bps = 2 * MBIT
     path.run(1000)
     assert path.tuner.rate_bps(0) < 6 * MBIT
+
+
+def test_a_short_queue_that_stays_ends_a_ramp() -> None:
+    """An inner BBR's: it never fills ours, and the pace of a ramp would keep all on this path."""
+    path = FluidPath(20 * MBIT, owd_ms=3)
+
+    def window() -> None:
+        path.supply_bps = (20 if path.queue * 8e3 >= 9 * path.rate_bps else 30) * MBIT
+
+    path.supply_bps = 20 * MBIT
+    path.run(500, window)
+    assert path.params.rate_bps < 30 * MBIT
+    path.run(1000, window)
+    assert 19 * MBIT < path.tuner.rate_bps(0) < 21 * MBIT
 
 
 def test_what_a_path_took_with_a_queue_is_not_held_against_it_for_long() -> None:
