@@ -56,6 +56,8 @@ SKEW_WINDOW = NS_PER_S
 #: sent over the quick one would wait for it
 SLACK_SKEW_US = 50_000
 SLACK_MARGIN_US = 20_000
+#: ... and by more than this: while the nearer ones have room
+SLACK_ROOM_US = 30_000
 RESCUE_MIN_US = 60_000
 RESCUE_MARGIN_US = 20_000
 #: lost, and with a queue: congestion
@@ -159,10 +161,11 @@ class _Quick(NamedTuple):
     at: int
 
 
-def _slack_us(delays: list[int]) -> int:
-    """How much later than the quick path's drained queue a slower one may be (edf)."""
-    near = max((d for d in delays if d <= SLACK_SKEW_US), default=0) + SLACK_MARGIN_US
-    far = min((d for d in delays if d > SLACK_SKEW_US), default=None)
+def _slack_us(delays: list[int], skew: int) -> int:
+    """How much later than the quick path's drained queue a slower one may be (edf), if those up to
+    `skew` are used at once."""
+    near = max((d for d in delays if d <= skew), default=0) + SLACK_MARGIN_US
+    far = min((d for d in delays if d > skew), default=None)
     # Half the margin: an inner CUBIC's window is little more than the quick path's queue, and a
     # packet now and then on the slow one holds back all that follows.
     return near if far is None else min(near - SLACK_MARGIN_US // 2, far - SLACK_MARGIN_US)
@@ -322,7 +325,7 @@ class PathTuner:
         return PeerParams(
             scheduler=self._settings.scheduler,
             depth=WRR_DEPTH if fixed is None else fixed,
-            slack_us=_slack_us([delays[number] for number in used]),
+            slack_us=self._slack(used, delays, now),
             queue_us=queue_us,
             queue_bytes=int(queue_bytes),
             repair=self._repair(now),
@@ -338,6 +341,14 @@ class PathTuner:
             bunch_every_us=bunch_every_us,
             tcp_wait_us=int(self._tcp_wait_us),
         )
+
+    def _slack(self, used: Mapping[int, _Path], delays: Mapping[int, int], now: int) -> int:
+        near = [path for number, path in used.items() if delays[number] <= SLACK_ROOM_US]
+        known = sum(path.rate.bw_bps for path in near)
+        full = sum(p.est.acked_bps(now, LATELY) for p in near) >= FULL_SHARE * known
+        ramps = any(path.rate.mode is Mode.RAMP for path in near)
+        skew = SLACK_SKEW_US if full and not ramps else SLACK_ROOM_US
+        return _slack_us([delays[number] for number in used], skew)
 
     def _used(self) -> dict[int, _Path]:
         return {number: path for number, path in self._paths.items() if path.usable}

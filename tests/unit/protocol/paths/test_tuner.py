@@ -243,6 +243,27 @@ def test_delays_are_relative_and_may_wrap() -> None:
     assert 20_000 <= peer.slack_us < 70_000
 
 
+@pytest.mark.parametrize(("lag_ms", "waits"), [(45, True), (25, False)])
+def test_a_path_much_slower_waits_until_the_nearer_ones_are_full(lag_ms: int, waits: bool) -> None:
+    """A packet on it makes all that follow wait, and an inner slow start ends by that."""
+    path = FluidPath(20 * MBIT, owd_ms=3)
+    path.tuner.add(1, 6_000 + 2_000 * lag_ms, path.now_ms * MS)
+
+    def at_once() -> bool:
+        return path.peer.slack_us >= 1000 * lag_ms
+
+    path.run(60)
+    assert at_once() is not waits  # it ramps: nobody knows
+    path.run(2000)
+    assert at_once()
+    path.supply_bps = 5 * MBIT
+    path.run(1500)
+    assert at_once() is not waits
+    path.supply_bps = 1e12
+    path.run(500)
+    assert at_once()
+
+
 def at(delay_us: int) -> dict[str, int]:
     return {"delay_us": 1000 + delay_us} | rtt(10_000 + delay_us)
 
