@@ -45,7 +45,7 @@ class Scenario:
     contestants: tuple[str, ...]
     #: silent, tenth: the link (from 1) that it happens to
     victim: int = 0
-    #: 0: as many as the run has
+    #: 0: as many as the run has; a run too short for verdicts has no more than its own
     rounds: int = 0
     #: part of a run that names no scenarios
     usual: bool = True

@@ -67,7 +67,8 @@ class Runner(Turns[str, Stage]):
                            and c.partition(":")[0] not in (ALONE, BARE))]  # fmt: skip
 
     def rounds(self, scenario: Scenario) -> int:
-        return min(scenario.rounds or self.options.rounds, self.options.rounds)
+        wanted = scenario.rounds or self.options.rounds
+        return wanted if self.options.counts else min(wanted, self.options.rounds)
 
     def estimate_s(self, scenario: Scenario) -> float:
         """Seconds for the whole scenario, roughly."""

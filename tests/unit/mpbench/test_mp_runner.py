@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,14 @@ def test_what_the_command_line_takes(tmp_path: Path) -> None:
         with pytest.raises(SystemExit) as exit_:
             _arguments(wrong)
         assert exit_.value.code == 2
+
+
+def test_a_noisy_scenario_has_more_rounds_unless_the_run_is_short() -> None:
+    def rounds(wanted: int, of_run: int) -> int:
+        runner = Runner(Run(Options(rounds=of_run), {}, "linkemu"), (), Watcher())
+        return runner.rounds(replace(TWO, rounds=wanted))
+
+    assert rounds(9, 3) == 9
+    assert rounds(9, 2) == 2
+    assert rounds(1, 3) == 1
+    assert rounds(0, 3) == 3
