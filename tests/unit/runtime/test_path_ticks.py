@@ -14,6 +14,8 @@ from whalescale.protocol.types import Endpoint
 from whalescale.runtime import multipath as module
 from whalescale.runtime.multipath import Multipath
 
+SPEC = PathSpec(0, None, Endpoint("192.0.2.1", 51820), 0, usable=True)
+
 
 class Bench:
     """Node, loop and data plane at once: `packets` is what the last counted, by peer."""
@@ -37,10 +39,9 @@ class Bench:
         self.multipath._paths = cast(Any, self)
         self.multipath.on_fault = lambda what, _: self.faults.append(what)
         self.multipath.on_limit = self.limits.append
-        spec = PathSpec(0, None, Endpoint("192.0.2.1", 51820), 0, usable=True)
         for handle in numbers:
             self.multipath.prepare(handle, handle, reset=False)
-            self.multipath.apply(handle, handle, SetPaths((spec,), schedule=True))
+            self.multipath.apply(handle, handle, SetPaths((SPEC,), schedule=True))
         self.multipath.start(cast(Any, self))
 
     # the loop
@@ -197,8 +198,7 @@ def test_who_falls_silent_at_once_is_idle_after_a_while() -> None:
 
 
 def one_path(bench: Bench, *, schedule: bool = False) -> None:
-    spec = PathSpec(0, None, Endpoint("192.0.2.1", 51820), 0, usable=True)
-    bench.multipath.apply(0, 0, SetPaths((spec,), schedule=schedule))
+    bench.multipath.apply(0, 0, SetPaths((SPEC,), schedule=schedule))
 
 
 def test_one_path_is_sampled_seldom_however_busy() -> None:

@@ -218,13 +218,14 @@ class PathTuner:
                 path.probe_rtt_us = int(clamp(rtts[path_id], 100, MAX_DELAY_US))
             if path_id in samples:
                 path.take(samples[path_id], now)
-        quickest = min((p.base_rtt_us for p in self._used().values()), default=0)
+        used = {number: path for number, path in self._paths.items() if path.usable}
+        quickest = min((p.base_rtt_us for p in used.values()), default=0)
         for path_id, path in self._paths.items():
             if path_id in samples:
                 base = path.base_rtt_us
                 path.rate.update(path.est, path.srtt_us, base, path.cap, now, base == quickest)
-        delays = self._delays()
-        return self._path_params(delays), self._peer_params(delays, now)
+        delays = self._delays(used)
+        return self._path_params(delays), self._peer_params(used, delays, now)
 
     # -- views
 
@@ -259,7 +260,7 @@ class PathTuner:
 
     # -- what C gets
 
-    def _delays(self) -> dict[int, int]:
+    def _delays(self, used: Mapping[int, _Path]) -> dict[int, int]:
         """Base one-way delays relative to the least, µs."""
         found: dict[int, int] = {}
         origin: int | None = None
@@ -271,7 +272,7 @@ class PathTuner:
         if len(found) < len(self._paths):
             # Until all are measured by one clock: half of the round trip each.
             found = {i: path.base_rtt_us // 2 for i, path in self._paths.items()}
-        least = min((found[i] for i in self._used() or found), default=0)
+        least = min((found[i] for i in used or found), default=0)
         return {i: int(clamp(delay - least, 0, MAX_DELAY_US)) for i, delay in found.items()}
 
     def _ack_interval_us(self) -> int:
@@ -303,9 +304,10 @@ class PathTuner:
             )
         return params
 
-    def _peer_params(self, delays: Mapping[int, int], now: int) -> PeerParams:
+    def _peer_params(
+        self, used: Mapping[int, _Path], delays: Mapping[int, int], now: int
+    ) -> PeerParams:
         paths = list(self._paths.values())
-        used = self._used()
         total = clamp(sum(p.rate.known_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
         ramping = any(p.rate.mode is Mode.RAMP for p in used.values())
         skew = max(delays.values(), default=0)
@@ -318,8 +320,8 @@ class PathTuner:
         best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
         again_us = best_rtt + ack + 10_000
         hold, loss_wait = self._hold(again_us, now)
-        self._tcp_wait_us = self._tcp_wait(delays)
-        bunch_us, bunch_every_us = self._bunch(now)
+        self._tcp_wait_us = self._tcp_wait(used, delays)
+        bunch_us, bunch_every_us = self._bunch(used, now)
         fixed = self._settings.reorder_depth
         wanted = 2 * self._incoming.rate_bps * hold / 8e6 / 1000  # small packets too
         return PeerParams(
@@ -350,12 +352,8 @@ class PathTuner:
         skew = SLACK_SKEW_US if full and not ramps else SLACK_ROOM_US
         return _slack_us([delays[number] for number in used], skew)
 
-    def _used(self) -> dict[int, _Path]:
-        return {number: path for number, path in self._paths.items() if path.usable}
-
-    def _tcp_wait(self, delays: Mapping[int, int]) -> float:
+    def _tcp_wait(self, used: Mapping[int, _Path], delays: Mapping[int, int]) -> float:
         """How long a SYN or an acknowledgement from the peer waits, µs."""
-        used = self._used()
         if not self._settings.align or len(used) < 2:
             return 0.0
         least = min(path.base_rtt_us for path in used.values())
@@ -367,9 +365,8 @@ class PathTuner:
         # The least of 10 s is what counts, so one low measurement would.
         return max(wait, self._tcp_wait_us * TCP_WAIT_KEPT)
 
-    def _bunch(self, now: int) -> tuple[int, int]:
+    def _bunch(self, used: Mapping[int, _Path], now: int) -> tuple[int, int]:
         """For how long and how often acknowledgements wait for each other, µs."""
-        used = self._used()
         total = sum(p.est.acked_bps(now, LATELY) for p in used.values())
         known = sum(p.rate.bw_bps for p in used.values())
         # As an inner TCP sees them.
