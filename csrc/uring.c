@@ -8,6 +8,7 @@
 #include "uring.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -65,6 +66,32 @@ static void arm_wake(struct ws_worker *worker)
 	state->wake_armed = true;
 }
 
+/*
+ * The kernel wakes a TUN device's readers before it takes the device from
+ * them (tun_detach_all). A multishot read that runs in between finds nothing
+ * to read, stays armed, and nothing wakes it again. So we look, too.
+ */
+static void arm_look(struct ws_worker *worker)
+{
+	struct uring_state *state = worker->io_state;
+	struct io_uring_sqe *sqe = get_sqe(state);
+
+	if (!sqe)
+		return;
+	state->look_every = (struct __kernel_timespec){.tv_sec = LOOK_SECONDS};
+	io_uring_prep_timeout(sqe, &state->look_every, 0, 0);
+	io_uring_sqe_set_data64(sqe, tag(ON_LOOK, 0));
+	state->look_armed = true;
+}
+
+static int on_look(struct ws_worker *worker)
+{
+	/* Errors are always looked for. TUNGETIFF would tell as well, but takes the rtnl lock. */
+	struct pollfd tun = {.fd = worker->tun_fd};
+
+	return poll(&tun, 1, 0) > 0 && (tun.revents & POLLERR) ? -EBADFD : 0;
+}
+
 static void arm_socket(struct ws_worker *worker, int number)
 {
 	struct uring_state *state = worker->io_state;
@@ -86,6 +113,8 @@ static void arm_all(struct ws_worker *worker)
 		arm_wake(worker);
 	if (!state->tun_armed && worker->tun_fd >= 0)
 		arm_tun(worker);
+	if (!state->look_armed && state->multishot_read && worker->tun_fd >= 0)
+		arm_look(worker);
 	for (int i = 0; i < WS_MAX_SOCKETS; i++)
 		if (worker->sockets[i].fd >= 0 && !state->socket_armed[i])
 			arm_socket(worker, i);
@@ -309,6 +338,9 @@ static void note_end(struct uring_state *state, uint64_t user_data)
 	case ON_TUN:
 		state->tun_armed = false;
 		break;
+	case ON_LOOK:
+		state->look_armed = false;
+		break;
 	case ON_SOCKET:
 		if (user_data == socket_tag(state, (int)number))
 			state->socket_armed[number] = false;
@@ -406,6 +438,8 @@ static int on_completion(struct ws_worker *worker, const struct completion *done
 	switch (done->user_data >> 32) {
 	case ON_TUN:
 		return on_tun(worker, done);
+	case ON_LOOK:
+		return on_look(worker);
 	case ON_SOCKET:
 		on_datagrams(worker, done);
 		break;

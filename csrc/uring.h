@@ -37,10 +37,11 @@ enum { FILE_TUN = 0, FILE_WAKE = 1, FILE_SOCKET = 2 };
  * number and how often the number was given out, so that a late completion of
  * a closed socket is not taken for one of its successor.
  */
-enum { ON_WAKE = 1, ON_TUN, ON_SOCKET, ON_SENT, ON_WRITTEN, ON_CANCELLED };
+enum { ON_WAKE = 1, ON_TUN, ON_SOCKET, ON_SENT, ON_WRITTEN, ON_CANCELLED, ON_LOOK };
 #define SOCKET_BITS 8
 _Static_assert(WS_MAX_SOCKETS <= 1 << SOCKET_BITS, "a socket's number must fit");
 #define CANCEL_TRIES 100
+#define LOOK_SECONDS 5 /* how long a vanished device may go unnoticed */
 
 _Static_assert(RX_HEADER_BYTES <= 256, "a receive's header must fit beside its payload");
 
@@ -104,7 +105,8 @@ struct uring_state {
 	struct completion backlog[CQ_ENTRIES];
 	uint32_t backlog_count;
 	uint64_t wake_value;
-	bool tun_armed, wake_armed;
+	struct __kernel_timespec look_every;
+	bool tun_armed, wake_armed, look_armed;
 	bool socket_armed[WS_MAX_SOCKETS];
 	uint32_t socket_uses[WS_MAX_SOCKETS];
 };

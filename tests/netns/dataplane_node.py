@@ -164,6 +164,7 @@ class Node:
                 tso=not off & Offload.TUN_TSO,
                 uso=not off & Offload.TUN_USO,
             )
+        self.tun_fds = tun.fds
         for worker, fd in enumerate(tun.fds):
             self.engine.set_tun(worker, fd)
         netns.run(f"ip link set {device} mtu {MTU} up")

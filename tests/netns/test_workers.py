@@ -10,6 +10,7 @@ import pytest
 
 from tests.netns.dataplane_run import run_scenario
 from tools.netlab import Lab
+from whalescale.dataplane.engine import uring_parts
 
 pytestmark = [pytest.mark.netns, pytest.mark.parametrize("backend", ["MMSG", "URING"])]
 
@@ -68,6 +69,13 @@ def test_commands_are_answered(lab: Lab, backend: str, sanitize: bool, workers: 
 @one_and_more
 def test_the_device_vanishes(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(lab, "device_deleted", backend=backend, workers=workers, sanitize=sanitize)
+
+
+@one_and_more
+def test_the_device_vanishes_unheard(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
+    if backend != "URING" or uring_parts()[1].multishot_read:
+        pytest.skip("epoll and single reads look at the device themselves")
+    run_scenario(lab, "device_gone_unheard", backend=backend, workers=workers, sanitize=sanitize)
 
 
 @one_and_more
