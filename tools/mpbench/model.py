@@ -51,6 +51,8 @@ class Scenario:
     usual: bool = True
     #: seconds that do not count at first; 0: the run's
     own_warm_s: float = 0.0
+    #: seconds that count, of a goodput or lan flow; 0: the run's
+    own_s: float = 0.0
 
     def length_s(self, options: Options) -> float:
         """Seconds of one flow, from its first byte."""
@@ -67,7 +69,7 @@ class Scenario:
             return [("before", before), ("silent", 5.0), ("after", 4.0)]
         if self.kind == "tenth":
             return [("before", before), ("tenth", 6.0)]
-        return [("flow", options.seconds)]
+        return [("flow", min(self.own_s or options.seconds, options.seconds))]
 
     def estimate_s(self, options: Options) -> float:
         """Seconds for one contestant's turn, roughly."""

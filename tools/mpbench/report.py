@@ -12,7 +12,7 @@ from tools.bench.progress import Turning
 from tools.mpbench import targets
 from tools.mpbench.contestants import label
 from tools.mpbench.model import WS, Run, Scenario, Series, Watcher
-from tools.mpbench.scenarios import LAN_ROUNDS, SCENARIOS
+from tools.mpbench.scenarios import LAN_ROUNDS, LAN_S, LAN_WARM_S, SCENARIOS
 from tools.mpbench.targets import Target, Verdict
 
 HEADING = """# Multipath, measured
@@ -183,9 +183,9 @@ def summary(run: Run) -> str:
     text = (
         f"{bench_report.machine_line(run.machine)} Links by {run.emulator}; "
         f"medians of {o.rounds} interleaved rounds of {o.seconds:g} s "
-        f"after {o.warm_s:g} s of warm-up (grid: 1 round, lan: {LAN_ROUNDS}); seed {o.seed}. Each "
-        "link holds its delay line and a queue of 50 ms of its rate (at least 64 KiB), then drops; "
-        "the same for every contestant."
+        f"after {o.warm_s:g} s of warm-up (grid: 1 round, lan: {LAN_ROUNDS} of {LAN_S:g} s "
+        f"after {LAN_WARM_S:g} s); seed {o.seed}. Each link holds its delay line and a queue of "
+        "50 ms of its rate (at least 64 KiB), then drops; the same for every contestant."
     )
     if not run.complete:
         text += " The run was broken off."

@@ -106,6 +106,15 @@ def test_contestants_can_be_chosen_and_variants_added() -> None:
     assert chosen("alone:2", "whalescale:late=drop") == ["alone:2", "whalescale:late=drop"]
 
 
+def test_a_row_may_have_flows_of_its_own_length() -> None:
+    lan = next(s for s in SCENARIOS if s.name == "lan")
+    clean = next(s for s in SCENARIOS if s.name == "clean")
+    assert (lan.warm_s(Options()), lan.length_s(Options())) == (1, 3)
+    assert (clean.warm_s(Options()), clean.length_s(Options())) == (2, 10)
+    short = Options(rounds=1, seconds=0.5, warm_s=1, quick=True)
+    assert lan.length_s(short) == clean.length_s(short) == 1.5
+
+
 def test_a_run_without_names_has_the_table_and_the_grid() -> None:
     usual = {s.name for s in chosen_scenarios([])}
     others = {s.name for s in SCENARIOS if s.name.startswith("variants")} | {"lossy-later"}
