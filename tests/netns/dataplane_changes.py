@@ -320,6 +320,18 @@ def _endless(tunnel: Tunnel, stop: threading.Event) -> Callable[[], None]:
     return run
 
 
+def _told_that_it_is_gone(node: Node) -> list[UpcallType]:
+    """Waits until every worker has reported it; all upcalls till then."""
+    seen: list[UpcallType] = []
+
+    def told() -> bool:
+        seen.extend(upcall.type for upcall in node.upcalls())
+        return seen.count(UpcallType.FATAL) >= node.options.workers
+
+    wait_for("the report that the device is gone", told, 15)
+    return seen
+
+
 def device_deleted(hosts: Hosts, options: Options) -> None:
     """The TUN device vanishes in mid-traffic: one report, and the engine still answers and ends."""
     a, b = two_nodes(hosts, options)
@@ -330,18 +342,12 @@ def device_deleted(hosts: Hosts, options: Options) -> None:
         try:
             time.sleep(0.3)
             a.netns.run("ip link del ws0")
-            seen: list[UpcallType] = []
-
-            def fatal() -> bool:
-                seen.extend(upcall.type for upcall in a.upcalls())
-                return seen.count(UpcallType.FATAL) >= options.workers
-
-            wait_for("the report that the device is gone", fatal, 15)
+            seen = _told_that_it_is_gone(a)
             before = time.monotonic()
             a.engine.set_endpoint(tunnel.a.peer, b.outside())
             a.engine.remove_peer(tunnel.a.peer)
             a.engine.close_socket(a.socket)
-            fatal()
+            seen.extend(upcall.type for upcall in a.upcalls())
             if seen.count(UpcallType.FATAL) != options.workers:
                 raise AssertionError(f"upcalls were {seen}")
             a.close()
@@ -371,13 +377,7 @@ def device_gone_unheard(hosts: Hosts, options: Options) -> None:
             os.dup2(other.fds[0], fd, inheritable=False)
     finally:
         other.close()
-    seen: list[UpcallType] = []
-
-    def fatal() -> bool:
-        seen.extend(upcall.type for upcall in a.upcalls())
-        return len(seen) >= options.workers
-
-    wait_for("the report that the device is gone", fatal, 15)
+    seen = _told_that_it_is_gone(a)
     a.close()
     if seen != [UpcallType.FATAL] * options.workers:
         raise AssertionError(f"upcalls were {seen}")

@@ -107,8 +107,7 @@ def test_contestants_can_be_chosen_and_variants_added() -> None:
 
 
 def test_a_row_may_have_flows_of_its_own_length() -> None:
-    lan = next(s for s in SCENARIOS if s.name == "lan")
-    clean = next(s for s in SCENARIOS if s.name == "clean")
+    (lan,), (clean,) = named("lan"), named("clean")
     assert (lan.warm_s(Options()), lan.length_s(Options())) == (1, 3)
     assert (clean.warm_s(Options()), clean.length_s(Options())) == (2, 10)
     short = Options(rounds=1, seconds=0.5, warm_s=1, quick=True)
