@@ -109,6 +109,19 @@ def test_a_thin_quick_link_holds_no_tcp_back(
         assert both.run(8000) > share * alone(links[0])
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+def test_chance_losses_beside_a_short_queue_do_not_reach_a_cubic(seed: int) -> None:
+    """Six packets of the thin link's queue are 13 ms: no reason to let what it loses by chance
+    through, each of which costs the whole flow a third of its window (seed 3)."""
+    links = (LinkSpec(80, 20, buffer_ms=50), LinkSpec(5, 20, loss=0.01, buffer_ms=50))
+    tcp = Cubic()
+    tcp.ssthresh = 600  # as Linux remembers it of an earlier flow: no overshoot
+    with world(links, tcp, seed=seed) as both:
+        both.run(2000)
+        assert both.run(4000) > 0.97 * alone(links[0])
+        assert not tcp.retransmits
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_bbr_goes_on_when_its_quickest_path_is_gone(seed: int) -> None:
     """It remembers that round trip for 10 s, and has a window of it."""

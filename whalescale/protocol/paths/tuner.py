@@ -60,10 +60,6 @@ SLACK_MARGIN_US = 20_000
 SLACK_ROOM_US = 30_000
 RESCUE_MIN_US = 60_000
 RESCUE_MARGIN_US = 20_000
-#: lost, and with a queue: congestion
-REPAIR_LOSS = 0.001
-#: ... and no repair for so long
-CONGESTED = NS_PER_S
 #: times that a repair takes, for which is waited: copies are lost or late as well
 AGAINS = 4
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
@@ -178,7 +174,6 @@ class PathTuner:
         self._settings = settings
         self._paths: dict[int, _Path] = {}
         self._skews: deque[tuple[int, float]] = deque()
-        self._congested_until = 0
         self._incoming = Incoming()
         self._bunches = Bunches()
         self._quick: _Quick | None = None
@@ -330,7 +325,7 @@ class PathTuner:
             slack_us=self._slack(used, delays, now),
             queue_us=queue_us,
             queue_bytes=int(queue_bytes),
-            repair=self._repair(now),
+            repair=self._repair(),
             repair_age_us=int(clamp(2 * best_rtt + skew + 50_000, 50_000, 400_000)),
             reorder_depth=int(fixed if fixed is not None else clamp(wanted, *REORDER_DEPTH)),
             hold_us=hold,
@@ -432,11 +427,10 @@ class PathTuner:
         hold = clamp(hold, HOLD_MIN_US, HOLD_MAX_US)
         return int(hold), int(min(loss_wait, hold))
 
-    def _repair(self, now: int) -> bool:
+    def _repair(self) -> bool:
         if self._settings.repair is not None:
             return self._settings.repair
-        # Losses that come with a queue are the link's word that it has enough; others are made up
-        # for, from the first one on: one that the inner TCP sees costs CUBIC seconds.
-        if any(p.est.loss() > REPAIR_LOSS and not p.rate.calm for p in self._paths.values()):
-            self._congested_until = now + CONGESTED
-        return len(self._paths) > 1 and now >= self._congested_until
+        # From the first loss on: one that the inner TCP sees costs CUBIC seconds. Whether the link
+        # is full or loses by chance cannot be told in time; a full one is the rate's business, and
+        # the copies are bounded in C.
+        return len(self._paths) > 1

@@ -387,7 +387,7 @@ def test_repair_goes_on_where_a_path_loses(setting: bool | None, wanted: bool) -
     assert peer.repair is wanted
 
 
-def test_repair_is_ready_from_the_first_loss_but_stays_off_on_congested_paths() -> None:
+def test_repair_is_ready_from_the_first_loss_on_full_paths_too() -> None:
     _, _, peer = tuned(None, {}, {})
     assert peer.repair
     _, _, peer = tuned(None, {})
@@ -400,7 +400,7 @@ def test_repair_is_ready_from_the_first_loss_but_stays_off_on_congested_paths() 
         if i > 50:
             full = replace(full, delay_us=81_000, acked_datagrams=20 * i - (i - 50) // 2)
         _, peer = tuner.sample({0: full, 1: sample(i)}, {}, SECOND + i * 20 * MS)
-    assert not peer.repair
+        assert peer.repair
 
 
 def rtt(us: int) -> dict[str, int]:
