@@ -116,7 +116,7 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
     #: what becomes of a packet that comes after its place was given up
     late: Literal["deliver", "drop"] = "deliver"
-    #: send lost packets once more; "auto": where a path loses and it pays
+    #: send lost packets once more; "auto": where there is more than one path
     repair: Literal["auto"] | bool = "auto"
     align: bool = True
 

@@ -117,7 +117,6 @@ class RateControl:
         "_tested",
         "_tested_at",
         "bw_bps",
-        "calm",
         "known_bps",
         "mode",
         "pace_bps",
@@ -159,8 +158,6 @@ class RateControl:
         self._settled = False  # its rate was seen once
         self._stuck_queue = self._stuck_from = 0.0
         self.updated = now
-        #: what is lost now is not lost to a full queue
-        self.calm = False
         #: the result, and without what a flow that begins may have
         self.pace_bps = self.known_bps = self.bw_bps
         self.window_bytes = int(self.bw_bps * (rtt + 2 * HEADROOM_US) / 8e6)
@@ -192,7 +189,6 @@ class RateControl:
         short = max(20_000.0, base / 2, 3 * noise)
         limited = est.limited(max(20_000.0, base), rtt, now) > 0.5
         self._settle_us = rtt + round_us + short
-        self.calm = queue < 3 * target
         self._note_losses(est, round_us, queue, target, rtt, now)
 
         if self.mode is Mode.RAMP:
@@ -445,7 +441,7 @@ class RateControl:
                 return 1.0
             return max(CLIMB[self._climb], PULSE_GAIN if pulses else 1.0)
         self._climb = 0
-        if pulses and self.calm:
+        if pulses and queue < 3 * target:
             return PULSE_GAIN
         slope = max(80_000.0, 1.5 * round_us)
         gain = clamp(1 + (target - queue) / slope, DRAIN_GAIN, CLIMB[0])

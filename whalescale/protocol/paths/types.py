@@ -41,7 +41,7 @@ class MultipathSettings:
     #: packets, or None: adaptive
     reorder_depth: int | None = None
     deliver_late: bool = True
-    #: None: where a path loses and it pays
+    #: None: where there is more than one path
     repair: bool | None = None
     #: in a lull hold what quick paths bring back to the slow ones' delay
     align: bool = True
