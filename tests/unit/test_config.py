@@ -502,24 +502,3 @@ def test_own_key_as_peer(folder: Path, line: str) -> None:
     error = failing(folder / "ws0.toml")
     assert error.key == f"peers[0].{line.split(maxsplit=1)[0]}"
     assert "this host itself" in str(error)
-
-
-def test_write_replaces_in_one_step_and_for_the_owner_alone(tmp_path: Path) -> None:
-    file = tmp_path / "k"
-    file.write_text("old")
-    file.chmod(0o666)
-    keyfiles.write(file, "new")
-    assert file.read_text() == "new"
-    assert file.stat().st_mode & 0o777 == 0o600
-    link = tmp_path / "link"
-    link.symlink_to(file)
-    keyfiles.write(link, "through", 0o640)
-    assert link.is_symlink()
-    assert (file.read_text(), file.stat().st_mode & 0o777) == ("through", 0o640)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["k", "link"]
-
-
-def test_write_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
-    with pytest.raises(UnicodeEncodeError):
-        keyfiles.write(tmp_path / "k", "\ud800")
-    assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from whalescale import identity, locations
+from whalescale import identity, keyfiles, locations
 from whalescale.bench.remote import BenchError
 
 PORT: Final = 51820
@@ -133,8 +133,7 @@ def _write_config(
     address = OUTSIDE[family][other]
     endpoint = f"[{address}]:{PORT}" if family == 6 else f"{address}:{PORT}"
     key = folder / f"{side}.key"
-    key.touch(mode=0o600)
-    key.write_text(identity.encode_seed(keys[side].seed) + "\n")
+    keyfiles.write(key, identity.encode_seed(keys[side].seed) + "\n", replace=False)
     (folder / side).mkdir(mode=0o700)
     path = folder / f"{side}.toml"
     path.write_text(

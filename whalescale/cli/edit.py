@@ -125,7 +125,7 @@ class Document:
         """Check, then replace the file in one step, keeping its mode and owner."""
         config = self.checked()
         mode = self.path.stat().st_mode & 0o777
-        keyfiles.write(self.path, tomlkit.dumps(self._document), mode)
+        keyfiles.write(self.path, tomlkit.dumps(self._document), mode, follow=True)
         self.config = config
         return config
 

@@ -53,8 +53,8 @@ def init(
     configuration.parse(text, path)
     claim(path, key_path, force=force)
     own = identity.Identity.generate(os.urandom)
-    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n")
-    keyfiles.write(path, text)
+    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
+    keyfiles.write(path, text, replace=False)
     print(f"configuration  {path}")
     print(f"private key    {key_path}")
     print(f"node ID        {identity.encode_node_id(own.node_id)}")
@@ -67,7 +67,12 @@ def init(
 
 
 def claim(*files: Path, force: bool) -> None:
-    """Make the folders (0700) and see that no file is there; with `force` move it to FILE.old."""
+    """Make the folders (0700) and see that no file is there; with `force` move it to FILE.old.
+
+    WriteError: others can change what lies in a folder; nothing was moved.
+    """
+    from whalescale import keyfiles
+
     for file in files:
         if os.path.lexists(file) and not force:
             fix = "--force replaces it and keeps the old one as .old"
@@ -75,5 +80,7 @@ def claim(*files: Path, force: bool) -> None:
     for file in files:
         if not file.parent.is_dir():
             file.parent.mkdir(parents=True, mode=0o700)
+        keyfiles.check_folder(file)
+    for file in files:
         if os.path.lexists(file):
             os.replace(file, file.with_name(f"{file.name}.old"))

@@ -92,9 +92,12 @@ def _foreground(interface: str | None, config: Path | None) -> int:
 
 
 def _start(name: str, path: Path) -> None:
+    from whalescale import keyfiles
+
     directory = locations.runtime_dir()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = locations.log_file(name)
+    keyfiles.check_folder(log)
     with contextlib.suppress(FileNotFoundError):
         os.replace(log, log.with_suffix(".log.old"))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -52,8 +53,11 @@ def export(
     """Write a wg-quick file for a plain WireGuard peer: ws export --wireguard phone --new-key"""
     if not wireguard:
         raise CliError("the form is missing", "say `ws export --wireguard PEER`", USAGE)
-    if output is not None and output.exists() and not force:
-        raise CliError(f"{output} is there already", "--force replaces it")
+    if output is not None:
+        # A dangling link is there too.
+        if os.path.lexists(output) and not force:
+            raise CliError(f"{output} is there already", "--force replaces it")
+        keyfiles.check_folder(output)
     if endpoint is not None:
         endpoint = _checked_endpoint(endpoint)
     loaded = load_config(interface, config)
@@ -71,7 +75,7 @@ def export(
             raise CliError("--allowed-ip is for a new peer", "say --new-key too", USAGE)
     text = _text(loaded, found, public, overlay, private, endpoint)
     if output is not None:
-        keyfiles.write(output, text)
+        keyfiles.write(output, text, replace=force)
         print(f"wrote {output}")
     else:
         print(text, end="")

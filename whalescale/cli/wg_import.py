@@ -84,10 +84,10 @@ def import_(
     configuration.parse(text, path)
     claim(path, key_path, *psks, force=force)
     own = identity.Identity.generate(os.urandom)
-    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n")
+    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
     for psk_path, psk in psks.items():
-        keyfiles.write(psk_path, keyfiles.encode_wireguard_key(psk) + "\n")
-    keyfiles.write(path, text)
+        keyfiles.write(psk_path, keyfiles.encode_wireguard_key(psk) + "\n", replace=False)
+    keyfiles.write(path, text, replace=False)
     print(f"{file} -> {path}, {len(tables)} peer{'s' if len(tables) != 1 else ''}")
     if found.has_private_key:
         note("the PrivateKey was not taken over: no Ed25519 identity belongs to a WireGuard key")

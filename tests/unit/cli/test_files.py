@@ -415,6 +415,41 @@ def test_export_with_a_new_key_for_a_new_peer(ws: Ws, exported: Path, tmp_path: 
     assert ws("import", out, "-c", tmp_path / "back.toml").code == 0
 
 
+def test_export_follows_no_link_and_serves_no_other_owner(
+    ws: Ws, exported: Path, tmp_path: Path
+) -> None:
+    words = ("export", "--wireguard", "phone", "--new-key", "-c", exported)
+    out, elsewhere = tmp_path / "phone.conf", tmp_path / "elsewhere"
+    before = exported.read_text()
+    out.symlink_to(elsewhere)  # dangling
+    assert "there already" in ws(*words, "-o", out).err
+    done = ws(*words, "--force", "-o", out)
+    assert (done.code, "symbolic link" in done.err) == (1, True), done.err
+    assert not elsewhere.exists()
+    assert exported.read_text() == before
+    out.unlink()
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    done = ws(*words, "-o", open_to_all / "phone.conf")
+    assert (done.code, "its folder" in done.err) == (1, True), done.err
+    assert not list(open_to_all.iterdir())
+    assert exported.read_text() == before
+    if os.geteuid() == 0:
+        out.write_text("old")
+        os.chown(out, 65533, 65533)
+        done = ws(*words, "--force", "-o", out)
+        assert done.code == 0, done.err
+        assert (out.stat().st_uid, mode(out)) == (0, 0o600)
+
+
+def test_init_in_a_folder_of_others_moves_nothing(ws: Ws, file: Path) -> None:
+    file.parent.chmod(0o777)
+    done = ws("init", "-c", file, "--force")
+    assert (done.code, "its folder" in done.err) == (1, True), done.err
+    assert sorted(p.name for p in file.parent.iterdir()) == ["ws0.key", "ws0.toml"]
+
+
 def test_export_replaces_keys_and_files_only_when_told(
     ws: Ws, exported: Path, tmp_path: Path
 ) -> None:
