@@ -24,6 +24,8 @@ C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netn
 
 .PHONY: help setup build asan test lint format fuzz demo bench bench-multipath install uninstall clean
 .DEFAULT_GOAL := help
+# The steps write over each other's lines otherwise, and the packages come before what needs them.
+.NOTPARALLEL:
 
 help:
 	@echo "make setup      system packages (as root), Python environment, build"
@@ -51,12 +53,21 @@ $(STAMP)/apt-run: tools/apt-packages tools/apt.sh
 	@$(STEP) "system packages (build, run)" $(LOG)/apt-run.log tools/apt.sh build run
 	@touch $@
 
-$(STAMP)/apt-dev: $(STAMP)/apt-run
+$(STAMP)/apt-bpf: $(STAMP)/apt-run
+	@$(STEP) "system packages (eBPF)" $(LOG)/apt-bpf.log tools/apt.sh bpf
+	@touch $@
+
+$(STAMP)/apt-dev: $(STAMP)/apt-bpf
 	@$(STEP) "system packages (tests, lint)" $(LOG)/apt-dev.log tools/apt.sh dev
 	@touch $@
 
 $(STAMP)/venv: pyproject.toml tools/venv.sh | $(STAMP)/apt-run
 	@$(STEP) "Python environment" $(LOG)/venv.log tools/venv.sh "$(PYTHON)" $(VENV)
+	@touch $@
+
+$(STAMP)/venv-demo: $(STAMP)/venv
+	@$(STEP) "Python packages for the demo's picture" $(LOG)/venv-demo.log \
+		$(PY) -m pip install --quiet --group demo
 	@touch $@
 
 $(STAMP)/venv-dev: $(STAMP)/venv
@@ -75,6 +86,7 @@ $(STAMP)/ext: $(EXT_SOURCES) | $(STAMP)/venv
 $(STAMP)/bpf: $(BPF_OBJECTS) | $(STAMP)/apt-run
 	@touch $@
 
+# No clang (the demo asks for none): they stay unmade, and are made once it is there.
 $(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) csrc/wire.h | $(STAMP)/apt-run
 	@mkdir -p $(BPF_FOLDER) $(STAMP)
 	@if command -v clang >/dev/null; then \
@@ -122,7 +134,7 @@ format: setup
 fuzz: setup
 	@WS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest --timeout=0 tests/fuzz $(PYTEST_ARGS)
 
-demo: $(STAMP)/venv-dev $(STAMP)/ext $(STAMP)/bpf
+demo: $(STAMP)/venv-demo $(STAMP)/ext $(STAMP)/bpf
 	@$(PY) tools/demo.py $(DEMO_ARGS)
 
 bench: setup
@@ -131,7 +143,7 @@ bench: setup
 bench-multipath: setup
 	@$(PY) -m tools.mpbench $(BENCH_ARGS)
 
-install: $(STAMP)/apt-run $(STAMP)/bpf
+install: $(STAMP)/apt-bpf $(STAMP)/bpf
 	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"
 
 uninstall:

@@ -17,6 +17,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,36 +73,42 @@ static struct {
 	unsigned (*version)(void);
 } imb;
 
-/* The handle is kept for the life of the process. Only new contexts come here, from one thread. */
-static bool imb_load(void)
+/*
+ * The handle is kept for the life of the process. Only new contexts come here, from one thread.
+ * IMB_MGR and IMB_JOB are read through this header's layout, so the library has to be of the same
+ * major (which names the file) and minor version.
+ */
+static int imb_load(void)
 {
+	char name[sizeof("libIPSec_MB.so.") + 3];
 	void *library;
 
 	if (imb.version)
-		return true;
-	library = dlopen("libIPSec_MB.so.1", RTLD_NOW | RTLD_LOCAL);
+		return 0;
+	snprintf(name, sizeof(name), "libIPSec_MB.so.%u", (uint8_t)(IMB_VERSION_NUM >> 16));
+	library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
 	if (!library)
-		return false;
+		return -ELIBACC;
 	*(void **)&imb.alloc = dlsym(library, "alloc_mb_mgr");
 	*(void **)&imb.free = dlsym(library, "free_mb_mgr");
 	*(void **)&imb.init_auto = dlsym(library, "init_mb_mgr_auto");
 	*(void **)&imb.version = dlsym(library, "imb_get_version");
-	/* IMB_MGR and IMB_JOB are read through this header's layout: the minor version must match. */
 	if (!imb.alloc || !imb.free || !imb.init_auto || !imb.version ||
 	    imb.version() >> 8 != IMB_VERSION_NUM >> 8) {
 		imb.version = NULL;
 		dlclose(library);
-		return false;
+		return -ELIBACC;
 	}
-	return true;
+	return 0;
 }
 
 static int imb_open(struct ws_aead *aead)
 {
 	IMB_ARCH arch = IMB_ARCH_NONE;
+	int error = imb_load();
 
-	if (!imb_load())
-		return -ENOTSUP;
+	if (error)
+		return error;
 	aead->mgr = imb.alloc(0);
 	if (!aead->mgr)
 		return -ENOMEM;
@@ -226,13 +233,15 @@ static struct ws_aead *aead_new(uint32_t cipher)
 		if (aead->seal_ctx && aead->open_ctx)
 			return aead;
 	}
-#ifdef HAVE_IPSEC_MB
 	if (cipher == WS_CIPHER_IPSEC_MB) {
+#ifdef HAVE_IPSEC_MB
 		error = imb_open(aead);
 		if (!error)
 			return aead;
-	}
+#else
+		error = -ENOSYS;
 #endif
+	}
 	ws_aead_free(aead);
 	errno = -error;
 	return NULL;

@@ -18,8 +18,9 @@ struct ws_aead;
 
 /*
  * cipher: enum ws_cipher. AUTO takes ipsec-mb if it is there and passes the self-test, else
- * OpenSSL. NULL and errno (ENOTSUP, ENOMEM) if it cannot be had. ipsec-mb is loaded by the first
- * call, which therefore must not run in two threads at once. About 200 KiB with ipsec-mb.
+ * OpenSSL. NULL and errno if it cannot be had: ENOSYS: built without it, ELIBACC: no library of the
+ * version it was built for, ENOTSUP: it refuses (this processor), ENOMEM. ipsec-mb is loaded by the
+ * first call, which therefore must not run in two threads at once. About 200 KiB with ipsec-mb.
  */
 struct ws_aead *ws_aead_new(uint32_t cipher);
 void ws_aead_free(struct ws_aead *aead); /* zeroes what it held */

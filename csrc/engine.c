@@ -189,7 +189,7 @@ int ws_cipher_selftest(uint32_t cipher)
 	int result;
 
 	if (!aead)
-		return -ENOTSUP;
+		return -errno;
 	result = ws_aead_selftest(aead);
 	ws_aead_free(aead);
 	return result;

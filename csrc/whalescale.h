@@ -384,7 +384,7 @@ struct ws_udp_parts {
 int ws_uring_probe(struct ws_uring_parts *parts);
 /* Bits of enum ws_offload whose offload does not carry bytes unharmed over loopback. `parts` may be NULL. */
 uint32_t ws_offload_selftest(struct ws_udp_parts *parts);
-/* 0 if the cipher is there and passes RFC 8439's vectors, else a negative errno. */
+/* 0 if the cipher is there and passes RFC 8439's vectors, else a negative errno (aead.h). */
 int ws_cipher_selftest(uint32_t cipher);
 uint64_t ws_now_ns(void);
 

@@ -123,7 +123,7 @@ def prepare(link: Link, device: str) -> None:
         link.ends[host] = device
     link.set_up(True)
     for host in link.ends:
-        host.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")
+        host.sysctl(f"net.ipv6.conf.{device}.disable_ipv6", 1)
 
 
 class Demo:
@@ -163,7 +163,7 @@ class Demo:
                 prepare(link, kind.device)
             for host in (two.a, two.b):
                 # Where this kernel lacks BBR, the default carries the download too.
-                host.run("sysctl", "-qw", "net.ipv4.tcp_congestion_control=bbr", check=False)
+                host.sysctl("net.ipv4.tcp_congestion_control", "bbr", check=False)
             laptop, server = Node(two.a, 1), Node(two.b, 2)
         with self.step("both configurations: ws init, ws pubkey, ws peer add"):
             for node in (laptop, server):

@@ -266,6 +266,14 @@ class Host:
         self.lab.processes.append(process)
         return process
 
+    def sysctl(self, name: str, value: object, check: bool = True) -> bool:
+        """Write a value below /proc/sys ("net.ipv4.ip_forward") as the host sees it.
+
+        Written here: `sysctl` is a package of its own that a small system lacks. True: it was set.
+        """
+        path = Path("/proc/sys", *name.split("."))
+        return self.run("tee", path, stdin=f"{value}\n", check=check).returncode == 0
+
     def ip(self, line: str, check: bool = True) -> bool:
         """`ip` with these arguments in the host. Returns whether it succeeded."""
         return run("ip", "-n", self.netns, *line.split(), check=check).returncode == 0

@@ -240,7 +240,7 @@ class HostEnd(End):
         if rate_bytes:
             words += ["--limit-rate", str(rate_bytes)]
             # curl only reads slowly: with large receive buffers all would come at once.
-            self.run("sh", "-c", "echo 4096 65536 131072 > /proc/sys/net/ipv4/tcp_rmem")
+            self.host.sysctl("net.ipv4.tcp_rmem", "4096 65536 131072")
         return self.host.spawn(*words, url)
 
     def curl_digest(self, process: Process, timeout: float = 120.0) -> str:

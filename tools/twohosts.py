@@ -39,9 +39,7 @@ def two_hosts(
     kinds = [backend or ("" if shape == Shape() else emulator()) for shape in shapes]
     links = tuple(lab.link(a, b, s, backend=k) for s, k in zip(shapes, kinds, strict=True))
     for host in (a, b):
-        host.run(
-            *("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1"),
-            f"net.ipv4.tcp_rmem=4096 131072 {TCP_BUFFER_BYTES}",
-            f"net.ipv4.tcp_wmem=4096 65536 {TCP_BUFFER_BYTES}",
-        )
+        host.sysctl("net.ipv4.tcp_no_metrics_save", 1)
+        host.sysctl("net.ipv4.tcp_rmem", f"4096 131072 {TCP_BUFFER_BYTES}")
+        host.sysctl("net.ipv4.tcp_wmem", f"4096 65536 {TCP_BUFFER_BYTES}")
     return TwoHosts(lab, a, b, links)

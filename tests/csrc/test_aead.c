@@ -381,7 +381,8 @@ int main(void)
 	errno = 0;
 	ipsec = ws_aead_new(WS_CIPHER_IPSEC_MB);
 	CHECK(openssl);
-	CHECK(ipsec || errno == ENOTSUP);
+	/* Where there is a header there is its library. */
+	CHECK(ipsec || errno == ENOTSUP || errno == ENOSYS);
 	CHECK(allocations);
 	if (!openssl)
 		return check_done();

@@ -96,7 +96,8 @@ def known(end: Whalescale, at: str | None = None) -> Peer:
 
 
 def make_router(host: Host) -> None:
-    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    host.sysctl("net.ipv4.ip_forward", 1)
+    host.sysctl("net.ipv6.conf.all.forwarding", 1)
 
 
 def route(host: Host, to: str, link: Link, by: Host, family: int = 4, metric: int = 1) -> None:

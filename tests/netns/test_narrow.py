@@ -46,7 +46,7 @@ class Narrow:
         route(b, "10.201.2.0/24", far, self.r2)
         for host in (a, b):
             # No answer on one link for the address of the other: two ways and no more.
-            host.run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1")
+            host.sysctl("net.ipv4.conf.all.arp_ignore", 1)
             self.wide.remove_address(host, 6)
         self.a, self.b = make_end(a, 1), make_end(b, 2)
         self.at = outside(far.address(b), self.b.port)

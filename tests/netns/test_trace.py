@@ -175,7 +175,8 @@ def test_reordering_is_seen_as_such(lab: Lab) -> None:
     # Single packets, not the 64 KiB of a super-packet, take the links by turns.
     two.a.run("ip", "link", "set", one.device(two.a), "gso_max_segs", "1")
     for host in (two.a, two.b):
-        host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth1.rp_filter=0")
+        for device in ("all", "eth1"):
+            host.sysctl(f"net.ipv4.conf.{device}.rp_filter", 0)
     via = f"via {other.address(two.b)} dev {other.device(two.a)}"
     two.a.ip(f"route add {address}/32 {via} table 7")
     two.a.ip("rule add fwmark 1 lookup 7")

@@ -207,7 +207,7 @@ def _aims(pair: Pair) -> tuple[Aim, Aim]:
         pair.b.ip(f"route add {FORGED} via {pair.link.address(pair.a)}")
         for host in (pair.a, pair.b):
             for key in ("ipv4.conf.all.rp_filter", "ipv4.ip_forward"):
-                host.run("sysctl", "-qw", f"net.{key}=0")
+                host.sysctl(f"net.{key}", 0)
     mac, address = load.mac_of(pair.b, pair.link.device(pair.b)), pair.link.address(pair.b)
     nowhere = Aim(NOWHERE, mac, address, to_agent=False)
     return nowhere, Aim(pair.link.device(pair.a), mac, address, to_agent=True)

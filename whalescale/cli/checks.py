@@ -128,16 +128,21 @@ def cipher(which: Literal["ipsec-mb", "openssl"]) -> Check:
         from whalescale.dataplane.engine import Cipher, cipher_selftest
     except ImportError:
         return Check(name, "warn", "cannot be tested without the extension", "`make setup`")
-    if cipher_selftest(Cipher.IPSEC_MB if which == "ipsec-mb" else Cipher.OPENSSL):
+    fault = cipher_selftest(Cipher.IPSEC_MB if which == "ipsec-mb" else Cipher.OPENSSL)
+    if not fault:
         return Check(name, "ok", "passes the vectors of RFC 8439")
     if which == "openssl":
         problem = "OpenSSL's ChaCha20-Poly1305 is missing or wrong"
         return Check(name, "fail", problem, "`sudo apt install libssl3`; a FIPS mode forbids it")
-    problem = "not here, OpenSSL stands in (about half as fast)"
-    fix = "`sudo apt install libipsec-mb-dev` and `make setup`"
     if platform.machine() != "x86_64":
         return Check(name, "ok", "only for x86-64; OpenSSL stands in")
-    return Check(name, "warn", problem, fix)
+    stands_in = "OpenSSL stands in (about half as fast)"
+    if fault not in {errno.ENOSYS, errno.ELIBACC}:
+        return Check(name, "warn", f"refuses to work on this processor, {stands_in}")
+    # Debian names the package of the library by its version; this one brings whichever is right.
+    fix = "`sudo apt install libipsec-mb-dev`, then build again: `make clean setup`"
+    missing = "built without it" if fault == errno.ENOSYS else "no library of its version here"
+    return Check(name, "warn", f"{missing}, {stands_in}", fix)
 
 
 def io_uring() -> Check:

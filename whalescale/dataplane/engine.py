@@ -197,9 +197,9 @@ def now() -> int:
     return int(lib.ws_now_ns())
 
 
-def cipher_selftest(cipher: Cipher) -> bool:
-    """Whether the implementation is there and passes RFC 8439's vectors."""
-    return int(lib.ws_cipher_selftest(int(cipher))) == 0
+def cipher_selftest(cipher: Cipher) -> int:
+    """0: the implementation is there and passes RFC 8439's vectors; else an errno (csrc/aead.h)."""
+    return -int(lib.ws_cipher_selftest(int(cipher)))
 
 
 def keep_net_admin_only() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
 import socket
 import sys
 from pathlib import Path
@@ -73,10 +75,30 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_ciphers_that_fail(monkeypatch: pytest.MonkeyPatch, which: str, verdict: set[str]) -> None:
     engine = pytest.importorskip("whalescale.dataplane.engine")
-    monkeypatch.setattr(engine, "cipher_selftest", lambda _: False)
+    monkeypatch.setattr(engine, "cipher_selftest", lambda _: errno.ENOTSUP)
     assert checks.cipher(which).verdict in verdict  # type: ignore[arg-type]
-    monkeypatch.setattr(engine, "cipher_selftest", lambda _: True)
+    monkeypatch.setattr(engine, "cipher_selftest", lambda _: 0)
     assert checks.cipher(which).verdict == "ok"  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="ipsec-mb is for x86-64")
+@pytest.mark.parametrize(
+    ("fault", "said", "mended"),
+    [
+        (errno.ENOSYS, "built without it", True),
+        (errno.ELIBACC, "no library of its version", True),
+        (errno.ENOTSUP, "this processor", False),
+    ],
+)
+def test_ipsec_mb_missing_is_told_from_refusing(
+    monkeypatch: pytest.MonkeyPatch, fault: int, said: str, mended: bool
+) -> None:
+    """A package that is there already is not advised again."""
+    engine = pytest.importorskip("whalescale.dataplane.engine")
+    monkeypatch.setattr(engine, "cipher_selftest", lambda _: fault)
+    found = checks.cipher("ipsec-mb")
+    assert said in found.detail
+    assert ("libipsec-mb-dev" in found.fix) is mended
 
 
 def test_io_uring(monkeypatch: pytest.MonkeyPatch) -> None:

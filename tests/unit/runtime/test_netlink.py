@@ -14,9 +14,11 @@ pytestmark = [
 ]
 
 PREAMBLE = """
-import asyncio, errno, ipaddress, os
+import asyncio, errno, ipaddress, os, sys
 from whalescale.runtime.netlink import LocalAddress, Netlink, Route, watch_addresses
 from whalescale.runtime.tun import open_tun
+# What `print` and the commands of os.system write stays in order, also into a pipe.
+sys.stdout.reconfigure(line_buffering=True)
 net, face = ipaddress.ip_network, ipaddress.ip_interface
 
 async def device(nl, name):
