@@ -31,7 +31,7 @@ def sources() -> list[str]:
 def hardening() -> list[str]:
     """Compiler arguments that turn an overflow into an abort.
 
-    Not under a sanitizer, which finds more and does not know the checked functions of the C library.
+    Not under a sanitizer: it finds more, and does not know the C library's checked functions.
     """
     if "-fsanitize" in os.environ.get("WS_CFLAGS", ""):
         return []
