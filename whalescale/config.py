@@ -371,7 +371,7 @@ class _Checker:
         return self._path.parent / name
 
     def _each(self, key: str, texts: Sequence[str], parse: Callable[[str], T]) -> tuple[T, ...]:
-        result: list[T] = []
+        result: dict[T, None] = {}
         for i, text in enumerate(texts):
             try:
                 value = parse(text)
@@ -379,7 +379,7 @@ class _Checker:
                 raise self._fail(f"{key}[{i}]", str(e), "") from None
             if value in result:
                 raise self._fail(f"{key}[{i}]", f"{text!r} is here twice", "remove one of them")
-            result.append(value)
+            result[value] = None
         return tuple(result)
 
     def _interface(self, raw: _RawInterface) -> InterfaceConfig:
@@ -412,6 +412,9 @@ class _Checker:
                 public = keyfiles.decode_wireguard_key(raw.wireguard_public_key)
             except ValueError as e:
                 raise self._fail(f"{key}.wireguard_public_key", str(e)) from None
+            if identity.is_low_order(public):
+                problem = "no handshake can be made with this key (low order, such as all zeros)"
+                raise self._fail(f"{key}.wireguard_public_key", problem)
         psk = raw.preshared_key_file
         return PeerConfig(
             name=raw.name,
@@ -495,6 +498,11 @@ def parse_address(text: str) -> Address:
 
 def parse_network(text: str) -> Network:
     """ "10.77.0.2/32" -> network; host bits must be zero. Raises ValueError, message for a user."""
+    try:
+        if "%" not in text:
+            return ipaddress.ip_network(text)
+    except ValueError:
+        pass
     masked = masked_network(text)
     host = text.partition("/")[0]
     if ipaddress.ip_address(host) == masked.network_address:

@@ -28,6 +28,19 @@ OVERLAY_PREFIX: Final = bytes.fromhex("fd7768616c65")
 
 _P: Final = 2**255 - 19
 
+#: u of the points of order 1, 2, 4 and 8, and of their twins above the prime (RFC 7748 section 7)
+_LOW_ORDER: Final = frozenset(
+    (
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        _P - 1,
+        _P,
+        _P + 1,
+    )
+)
+
 _LABEL_NODE_ID: Final = b"whalescale node id"
 _LABEL_SEED: Final = b"whalescale private key"
 _LABEL_FINGERPRINT: Final = b"whalescale fingerprint"
@@ -170,6 +183,11 @@ def x25519_to_node_ids(static_public: bytes) -> tuple[bytes, bytes]:
         if not bindings.crypto_core_ed25519_is_valid_point(node_id):
             raise IdentityError("no node ID belongs to this X25519 key")
     return even, odd
+
+
+def is_low_order(static_public: bytes) -> bool:
+    """Whether every handshake with this X25519 key (32 bytes) must fail: zeros and their like."""
+    return int.from_bytes(static_public, "little") & ((1 << 255) - 1) in _LOW_ORDER
 
 
 def fingerprint_of(node_id: bytes) -> bytes:

@@ -22,6 +22,7 @@ from whalescale.identity import (
     overlay_address,
     x25519_to_node_ids,
 )
+from whalescale.protocol.noise import KeyPair
 
 seeds = st.binary(min_size=32, max_size=32)
 #: RFC 8032 section 7.1, test 1
@@ -192,3 +193,14 @@ def test_wrong_sizes(size):
             call(bytes(size))
     with pytest.raises(IdentityError):
         node_id_to_x25519(bytes(size))
+
+
+def test_low_order_keys_are_those_that_share_no_secret() -> None:
+    own = KeyPair.from_private(bytes(range(1, 33)))
+    u = [n.to_bytes(32, "little") for n in identity._LOW_ORDER]
+    u += [(n | 1 << 255).to_bytes(32, "little") for n in identity._LOW_ORDER]
+    assert all(identity.is_low_order(key) for key in u)
+    assert not any(own.shares_secret_with(KeyPair.from_public(key)) for key in u)
+    for n in range(2, 64):
+        key = n.to_bytes(32, "little")
+        assert identity.is_low_order(key) is not own.shares_secret_with(KeyPair.from_public(key))

@@ -66,16 +66,19 @@ def init(
     own.zero()
 
 
-def claim(*files: Path, force: bool) -> None:
+def claim(*files: Path, force: bool, other: str = "") -> None:
     """Make the folders (0700) and see that no file is there; with `force` move it to FILE.old.
 
-    WriteError: others can change what lies in a folder; nothing was moved.
+    `other`: what else mends it, if not --force. WriteError: others can change what lies in a
+    folder; nothing was moved.
     """
     from whalescale import keyfiles
 
     for file in files:
         if os.path.lexists(file) and not force:
             fix = "--force replaces it and keeps the old one as .old"
+            if other:
+                fix = f"{other}; {fix}"
             raise CliError(f"{file} is there already", fix)
     for file in files:
         if not file.parent.is_dir():

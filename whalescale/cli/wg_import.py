@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -21,6 +21,9 @@ from whalescale.cli.common import (
     note,
 )
 from whalescale.cli.init import claim
+from whalescale.config import is_interface_name
+
+FILE_BYTES_MAX: Final = 16 << 20
 
 
 def import_(
@@ -61,7 +64,7 @@ def import_(
                 peer_name,
                 wireguard_public_key=keyfiles.encode_wireguard_key(peer.public_key),
                 endpoints=[peer.endpoint] if peer.endpoint else [],
-                allowed_ips=peer.allowed_ips,
+                allowed_ips=list(peer.allowed_ips),
                 preshared_key_file=psk_path.name if psk_path is not None else None,
                 persistent_keepalive=peer.persistent_keepalive,
             )
@@ -80,9 +83,12 @@ def import_(
         extra=extra,
         peers=tables,
     )
-    # wg takes what is refused here, e.g. one network at two peers: say it before anything is there.
-    configuration.parse(text, path)
-    claim(path, key_path, *psks, force=force)
+    try:
+        configuration.parse(text, path)
+    except configuration.ConfigError as e:
+        # The file that it names is not there yet.
+        raise CliError(f"{file}: {e.key}: {e.problem}", e.fix) from None
+    claim(path, key_path, *psks, force=force, other=_other_name(interface, config, file))
     own = identity.Identity.generate(os.urandom)
     keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
     for psk_path, psk in psks.items():
@@ -91,8 +97,8 @@ def import_(
     print(f"{file} -> {path}, {len(tables)} peer{'s' if len(tables) != 1 else ''}")
     if found.has_private_key:
         note("the PrivateKey was not taken over: no Ed25519 identity belongs to a WireGuard key")
-    if found.not_carried:
-        note(f"not taken over, the agent has nothing like it: {', '.join(found.not_carried)}")
+    for word in found.words:
+        note(word.replace("INTERFACE", name))
     print("\nthis host has a new key. In the configuration of every peer, its [Peer] becomes:")
     print(f"  PublicKey = {keyfiles.encode_wireguard_key(own.static_public)}")
     print(f"as a Whalescale peer it is: {identity.encode_node_id(own.node_id)}")
@@ -102,13 +108,30 @@ def import_(
 def _read(file: Path) -> str:
     try:
         with file.open("rb") as f:
-            return f.read(1 << 24).decode()
+            data = f.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise ValueError(f"it is longer than {FILE_BYTES_MAX >> 20} MiB")
+        return wgquick.decode(data)
     except FileNotFoundError:
         raise CliError(f"{file}: no such file", "name a wg-quick file, e.g. wg0.conf") from None
     except IsADirectoryError:
         raise CliError(f"{file} is a folder", "name a wg-quick file, e.g. wg0.conf") from None
-    except UnicodeDecodeError:
-        raise CliError(f"{file} is not UTF-8 text", "name a wg-quick file") from None
+    except ValueError as e:
+        raise CliError(f"{file} is no wg-quick file: {e}", "name a wg-quick file") from None
+
+
+def _other_name(interface: str | None, config: Path | None, file: Path) -> str:
+    """What to say instead of --force: an interface's name that is free."""
+    if config is not None:
+        return "name another file with -c"
+    taken = interface_name(interface)
+    names = [file.stem, *(f"ws{n}" for n in range(100))]
+    free = next(
+        n
+        for n in names
+        if is_interface_name(n) and n != taken and not os.path.lexists(config_path(n, None))
+    )
+    return f"make it another one's with `-i {free}`"
 
 
 def peer_names(peers: list[wgquick.WgPeer]) -> list[str]:

@@ -1,22 +1,42 @@
 """wg-quick files (wg-quick(8), wg(8)): text -> checked sections, and sections -> text.
 
-configparser cannot read them: [Peer] stands there once a peer, and keys may repeat.
+configparser cannot read them: [Peer] stands there once a peer, and keys may repeat. What `wg` and
+wg-quick take is taken (blanks anywhere, keys in any case, two [Interface] sections, a bare IPv6
+endpoint); what is taken otherwise than it stands there, or not at all, is told in `WgConfig.words`.
 """
 
 from __future__ import annotations
 
+import codecs
+import ipaddress
+import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from whalescale import config, endpoints, keyfiles
+from nacl import bindings
 
-#: keys of [Interface] that name what wg-quick does beside the tunnel
-NOT_CARRIED: Final = ("DNS", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig")
-_INTERFACE: Final = ("PrivateKey", "ListenPort", "Address", "MTU", "FwMark", "Table", *NOT_CARRIED)
+from whalescale import config, endpoints, identity, keyfiles
+
+#: commands of wg-quick, run by nobody here
+HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
+#: what wg-quick or an app does beside the tunnel
+_BESIDE: Final = ("DNS", "SaveConfig", "IncludedApplications", "ExcludedApplications")
+_WG_INTERFACE: Final = ("PrivateKey", "ListenPort", "FwMark")
+_QUICK: Final = ("Address", "MTU", "Table", *HOOKS, *_BESIDE)
 _PEER: Final = ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive")
-_CANONICAL: Final = {k.lower(): k for k in (*_INTERFACE, *_PEER)}
-_LISTS: Final = {"Address", "AllowedIPs", "DNS"}
+_KNOWN: Final = {"interface": (*_WG_INTERFACE, *_QUICK), "peer": _PEER}
+_CANONICAL: Final = {k.lower(): k for k in (*_KNOWN["interface"], *_PEER)}
+#: what `wg` drops wherever it stands, and what a copy from a web page or an editor leaves behind
+_BLANKS: Final = " \t\n\v\f\r\u00a0\u200b\ufeff"
+_NO_BLANKS: Final = str.maketrans("", "", _BLANKS)
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: names of the main routing table
+_MAIN_TABLES: Final = ("main", "254")
+_PREFIX: Final = re.compile(r"[^/]+/[0-9]{1,3}")
+#: of one kind, so many words are told one by one
+_TOLD: Final = 3
 
 
 class WgQuickError(ValueError):
@@ -33,7 +53,8 @@ class WgPeer:
     #: the text after the [Peer] line's # sign, or of a comment line just inside the section
     comment: str = ""
     preshared_key: bytes | None = field(default=None, repr=False)
-    allowed_ips: list[str] = field(default_factory=list)
+    #: with the line of each
+    allowed_ips: dict[str, int] = field(default_factory=dict)
     endpoint: str | None = None
     persistent_keepalive: int = 0
 
@@ -41,13 +62,15 @@ class WgPeer:
 @dataclass(slots=True)
 class WgConfig:
     has_private_key: bool = False
+    #: what belongs to the private key
+    own_public: bytes | None = None
     listen_port: int | None = None
     addresses: list[str] = field(default_factory=list)
     mtu: int | None = None
     fwmark: int = 0
     table: str = "auto"
-    #: keys that stand there and mean nothing here
-    not_carried: list[str] = field(default_factory=list)
+    #: what is not taken over, or not as it stands there; each names its line
+    words: list[str] = field(default_factory=list)
     peers: list[WgPeer] = field(default_factory=list)
 
 
@@ -56,59 +79,121 @@ class _Section:
     name: str
     line: int
     comment: str
+    #: by key: its line and its text, with blanks as they stand
     values: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+
+def decode(data: bytes) -> str:
+    """The text of a file: UTF-8 or UTF-16 with a mark, UTF-8, else Latin-1 (of comments: what
+    means something is ASCII). ValueError: it is no text.
+    """
+    if data.startswith(_UTF16):
+        return data.decode("utf-16")
+    if b"\0" in data:
+        raise ValueError("it holds zero bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def parse(text: str) -> WgConfig:
     """Raises WgQuickError, its message is for a user. Host bits of allowed IPs are cleared (wg)."""
-    sections = _sections(text)
+    words: list[str] = []
+    sections = _sections(text, words)
     interfaces = [s for s in sections if s.name == "interface"]
-    if len(interfaces) != 1:
-        line = interfaces[1].line if len(interfaces) > 1 else 1
-        raise WgQuickError(line, f"{len(interfaces)} sections [Interface]; there must be one")
-    result = _interface(interfaces[0])
-    for section in sections:
-        if section.name == "peer":
-            result.peers.append(_peer(section))
-    seen: dict[bytes, int] = {}
-    for peer in result.peers:
-        if (first := seen.setdefault(peer.public_key, peer.line)) != peer.line:
-            raise WgQuickError(peer.line, f"the same PublicKey as the peer of line {first}")
+    if not interfaces:
+        raise WgQuickError(1, "there is no section [Interface]")
+    result = _interface(_joined(interfaces, words), words)
+    masked: list[str] = []
+    for section in (s for s in sections if s.name == "peer"):
+        peer = _peer(section, words, masked)
+        if peer.public_key == result.own_public:
+            words.append(
+                f"line {peer.line}: this peer is the file's own host; left out, as wg does"
+            )
+            continue
+        result.peers.append(peer)
+    words += masked[:_TOLD]
+    if len(masked) > _TOLD:
+        words.append(f"host bits are cleared in {len(masked) - _TOLD} more AllowedIPs")
+    _refuse_duplicates(result.peers)
+    result.words = words
     return result
 
 
-def _sections(text: str) -> list[_Section]:
+def _refuse_duplicates(peers: Sequence[WgPeer]) -> None:
+    keys: dict[bytes, int] = {}
+    networks: dict[str, int] = {}
+    for peer in peers:
+        if (first := keys.setdefault(peer.public_key, peer.line)) != peer.line:
+            raise WgQuickError(peer.line, f"the same PublicKey as the peer of line {first}")
+        for network, line in peer.allowed_ips.items():
+            if network in networks:
+                raise WgQuickError(
+                    line,
+                    f"AllowedIPs: {network} belongs to the peer of line {networks[network]} "
+                    "already; wg would give it to the last one alone, so keep it at one of them",
+                )
+            networks[network] = peer.line
+
+
+def _lines(text: str) -> list[str]:
+    """As wg: a line ends at a line feed and nowhere else. (Files of old Macs have none.)"""
+    return text.split("\n" if "\n" in text else "\r")
+
+
+def _sections(text: str, words: list[str]) -> list[_Section]:
     sections: list[_Section] = []
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(_lines(text), 1):
         line, _, comment = raw.partition("#")
-        line, comment = line.strip(), comment.strip()
+        line, comment = line.strip(_BLANKS), comment.strip(_BLANKS)
         if not line:
             if sections and not sections[-1].values and comment and not sections[-1].comment:
                 sections[-1].comment = comment
             continue
         if line.startswith("["):
-            name = line.strip("[]").strip().lower()
-            if not line.endswith("]") or name not in {"interface", "peer"}:
-                raise WgQuickError(number, f"{line!r} is neither [Interface] nor [Peer]")
-            sections.append(_Section(name, number, comment))
+            name = line.translate(_NO_BLANKS).lower()
+            if name not in {"[interface]", "[peer]"}:
+                raise WgQuickError(number, f"{line!r:.60} is neither [Interface] nor [Peer]")
+            sections.append(_Section(name.strip("[]"), number, comment))
             continue
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals:
-            raise WgQuickError(number, f"{line!r}: write it as Key = value")
-        if not sections:
-            raise WgQuickError(number, f"{key} stands before [Interface]")
-        section = sections[-1]
-        known = _INTERFACE if section.name == "interface" else _PEER
-        name = _CANONICAL.get(key.lower(), key)
-        if name not in known:
-            where = "[Interface]" if section.name == "interface" else "[Peer]"
-            raise WgQuickError(number, f"{key!r} is no key of {where}; known: {', '.join(known)}")
+        _value(sections, number, line, raw)
+    return sections
+
+
+def _value(sections: list[_Section], number: int, line: str, raw: str) -> None:
+    """One line Key = value, without its comment; `raw` has it."""
+    key, equals, value = line.partition("=")
+    key, value = key.translate(_NO_BLANKS), value.strip(_BLANKS)
+    if not equals:
+        fix = "a comment begins with #" if line[0] in ";/!" else "write it as Key = value"
+        raise WgQuickError(number, f"{line!r:.60}: {fix}")
+    if not sections:
+        raise WgQuickError(number, f"{key:.40} stands before [Interface]")
+    section = sections[-1]
+    name = _CANONICAL.get(key.lower(), key)
+    known = _KNOWN[section.name]
+    if name not in known:
+        where = "[Interface]" if section.name == "interface" else "[Peer]"
+        raise WgQuickError(number, f"{key!r:.40} is no key of {where}; known: {', '.join(known)}")
+    if name in HOOKS:  # a # may be part of a command
+        value = raw.partition("=")[2].strip(_BLANKS)
+    elif name not in _QUICK:
+        value = value.translate(_NO_BLANKS)
         if not value and name != "AllowedIPs":
             raise WgQuickError(number, f"{name} has no value")
-        parts = value.split(",") if name in _LISTS else [value]
-        values = section.values.setdefault(name, [])
-        values.extend((number, p.strip()) for p in parts if p.strip())
-    return sections
+    section.values.setdefault(name, []).append((number, value))
+
+
+def _joined(sections: Sequence[_Section], words: list[str]) -> _Section:
+    """wg reads every [Interface] as more of the first."""
+    first = sections[0]
+    for more in sections[1:]:
+        words.append(f"line {more.line}: a second [Interface], read as more of the first")
+        for key, values in more.values.items():
+            first.values.setdefault(key, []).extend(values)
+    return first
 
 
 def _last(section: _Section, key: str) -> tuple[int, str] | None:
@@ -116,19 +201,32 @@ def _last(section: _Section, key: str) -> tuple[int, str] | None:
     return values[-1] if values else None
 
 
-def _number(section: _Section, key: str, low: int, high: int) -> int | None:
-    """Decimal or 0x hexadecimal; "off" is 0."""
+def _number(section: _Section, key: str, low: int, high: int, *, off: bool = False) -> int | None:
+    """Decimal or 0x hexadecimal; with `off`, "off" is 0."""
     found = _last(section, key)
-    if found is None:
+    if found is None or not found[1]:
         return None
     line, text = found
-    try:
-        value = 0 if text.lower() == "off" else int(text, 16 if text.startswith("0x") else 10)
-    except ValueError:
-        value = -1
+    value = -1
+    if off and text.lower() == "off":
+        value = 0
+    elif re.fullmatch(r"[0-9]{1,12}", text):
+        value = int(text)
+    elif re.fullmatch(r"0[xX][0-9a-fA-F]{1,12}", text):
+        value = int(text, 16)
     if not low <= value <= high:
-        raise WgQuickError(line, f"{key} = {text}: write a number from {low} to {high}")
+        raise WgQuickError(line, f"{key} = {text:.40}: write a number from {low} to {high}")
     return value
+
+
+def _port(text: str) -> int:
+    """A number or the name of a service, as getaddrinfo takes it. ValueError: neither."""
+    if re.fullmatch(r"[0-9]{1,7}", text):
+        return int(text)
+    try:
+        return socket.getservbyname(text, "udp")
+    except (OSError, UnicodeError):
+        raise ValueError(f"{text!r:.40} is no port; write a number from 1 to 65535") from None
 
 
 def _key(section: _Section, key: str) -> bytes | None:
@@ -141,51 +239,158 @@ def _key(section: _Section, key: str) -> bytes | None:
         raise WgQuickError(found[0], f"{key}: {e}") from None
 
 
-def _interface(section: _Section) -> WgConfig:
+def _interface(section: _Section, words: list[str]) -> WgConfig:
+    private = _key(section, "PrivateKey")
+    port: int | None = None
+    if (found := _last(section, "ListenPort")) is not None:
+        try:
+            port = _port(found[1])
+        except ValueError as e:
+            raise WgQuickError(found[0], f"ListenPort: {e}") from None
+        if port > 65535:
+            what = f"ListenPort = {port}: write a number from 0 to 65535"
+            raise WgQuickError(found[0], what)
     result = WgConfig(
-        has_private_key=_key(section, "PrivateKey") is not None,
-        listen_port=_number(section, "ListenPort", 0, 65535),
+        has_private_key=private is not None,
+        own_public=None if private is None else bindings.crypto_scalarmult_base(private),
+        listen_port=port,
         mtu=_number(section, "MTU", config.MTU_MIN, config.MTU_MAX),
-        fwmark=_number(section, "FwMark", 0, 0xFFFFFFFF) or 0,
-        not_carried=[k for k in NOT_CARRIED if k in section.values],
+        fwmark=_number(section, "FwMark", 0, 0xFFFFFFFF, off=True) or 0,
     )
     for line, text in section.values.get("Address", ()):
-        try:
-            result.addresses.append(str(config.parse_address(text)))
-        except ValueError as e:
-            raise WgQuickError(line, f"Address: {e}") from None
-    table = _last(section, "Table")
-    if table is not None and table[1].lower() == "off":
-        result.table = "off"
-    elif table is not None and table[1].lower() != "auto":
-        result.not_carried.append(f"Table = {table[1]}")
+        for one in _list(text):
+            try:
+                address = str(config.parse_address(one))
+            except ValueError as e:
+                raise WgQuickError(line, f"Address: {e}") from None
+            if address not in result.addresses:
+                result.addresses.append(address)
+    result.table = _table(section, words)
+    _tell_beside(section, words)
     return result
 
 
-def _peer(section: _Section) -> WgPeer:
+def _list(text: str) -> list[str]:
+    """Of wg-quick: commas or blanks between. "10.9.0.0 /24", as wg takes it, is one."""
+    joined = re.sub(rf"[{_BLANKS}]*/[{_BLANKS}]*", "/", text)
+    return [part for part in re.split(rf"[,{_BLANKS}]+", joined) if part]
+
+
+def _table(section: _Section, words: list[str]) -> str:
+    """ "off" wherever the routes would go to another table than the main one: there they do no
+    harm, in the main one they can cut this host off.
+    """
+    found = _last(section, "Table")
+    if found is None or found[1].lower() in {"", "auto", *_MAIN_TABLES}:
+        return "auto"
+    line, text = found
+    if text.lower() != "off":
+        words.append(
+            f'line {line}: Table = {text}: no routes are set (table = "off"); put them there '
+            f"yourself, e.g. `ip route add NETWORK dev INTERFACE table {text}`"
+        )
+    return "off"
+
+
+def _tell_beside(section: _Section, words: list[str]) -> None:
+    for hook in HOOKS:
+        words += [
+            f"line {line}: {hook} is NOT run: {text}"
+            for line, text in section.values.get(hook, ())
+            if text
+        ]
+    for key in _BESIDE:
+        for line, text in section.values.get(key, ()):
+            if key == "DNS":
+                words += _dns(line, _list(text))
+            elif text and (key != "SaveConfig" or text.lower() == "true"):
+                words.append(
+                    f"line {line}: {key} = {text}: not taken over, nothing here is like it"
+                )
+
+
+def _dns(line: int, found: Sequence[str]) -> list[str]:
+    servers = [s for s in found if re.fullmatch(r"[0-9.]+", s) or ":" in s]
+    search = [s for s in found if s not in servers]
+    words = []
+    if servers:
+        words.append(
+            f"line {line}: DNS is not set: `resolvectl dns INTERFACE {' '.join(servers)}` does it"
+        )
+    if search:
+        words.append(
+            f"line {line}: search domains are not set: "
+            f"`resolvectl domain INTERFACE {' '.join(search)}` does it"
+        )
+    return words
+
+
+def _peer(section: _Section, words: list[str], masked: list[str]) -> WgPeer:
     public_key = _key(section, "PublicKey")
     if public_key is None:
         raise WgQuickError(section.line, "this [Peer] has no PublicKey")
+    if identity.is_low_order(public_key):
+        line = section.values["PublicKey"][-1][0]
+        raise WgQuickError(line, "PublicKey: no handshake can be made with this key (low order)")
+    psk = _key(section, "PresharedKey")
     peer = WgPeer(
         public_key=public_key,
         line=section.line,
         comment=section.comment,
-        preshared_key=_key(section, "PresharedKey"),
-        persistent_keepalive=_number(section, "PersistentKeepalive", 0, 65535) or 0,
+        preshared_key=psk if psk is not None and any(psk) else None,  # zeros: none
+        persistent_keepalive=_number(section, "PersistentKeepalive", 0, 65535, off=True) or 0,
     )
     for line, text in section.values.get("AllowedIPs", ()):
-        try:
-            network = str(config.masked_network(text))
-        except ValueError as e:
-            raise WgQuickError(line, f"AllowedIPs: {e}") from None
-        if network not in peer.allowed_ips:
-            peer.allowed_ips.append(network)
+        for one in (part for part in text.split(",") if part):
+            _allowed_ip(peer, line, one, masked)
     if (endpoint := _last(section, "Endpoint")) is not None:
-        try:
-            peer.endpoint = str(endpoints.parse_endpoint(endpoint[1]))
-        except ValueError as e:
-            raise WgQuickError(endpoint[0], f"Endpoint: {e}") from None
+        peer.endpoint = _endpoint(*endpoint, words)
     return peer
+
+
+def _allowed_ip(peer: WgPeer, line: int, text: str, masked: list[str]) -> None:
+    """ "+10.0.0.0/8" adds, "-10.0.0.0/8" takes away again (wg)."""
+    sign, bare = (text[0], text[1:]) if text[0] in "+-" else ("", text)
+    try:
+        # Python takes netmasks and zones here, wg does not.
+        if "%" in bare or ("/" in bare and not _PREFIX.fullmatch(bare)):
+            raise ValueError
+        network = ipaddress.ip_network(bare, strict=False)
+    except ValueError:
+        what = f'{bare!r:.60} is no IP network; write one such as "10.77.0.2/32"'
+        raise WgQuickError(line, f"AllowedIPs: {what}") from None
+    name = str(network)
+    if sign == "-":
+        peer.allowed_ips.pop(name, None)
+        return
+    peer.allowed_ips.setdefault(name, line)
+    if name != bare and network.prefixlen < network.max_prefixlen:
+        address = bare.partition("/")[0]
+        if ipaddress.ip_address(address) != network.network_address:
+            masked.append(f"line {line}: AllowedIPs {bare} is {network}: host bits are cleared")
+
+
+def _endpoint(line: int, text: str, words: list[str]) -> str:
+    """As wg splits it: at the bracket, else at the last colon, which may follow a bare IPv6
+    address; the port may be a service's name.
+    """
+    if found := re.fullmatch(r"\[([^]]*)]:(.+)", text):
+        host, port = found[1], found[2]
+    else:
+        host, _, port = text.rpartition(":")
+    try:
+        if not host or not port:
+            raise ValueError(f'{text!r:.80} has no port; write "host:port"')
+        mapped = re.fullmatch(r"::ffff:([0-9.]+)", host, re.IGNORECASE)
+        host = mapped[1] if mapped is not None else host
+        shown = f"[{host}]" if ":" in host else host
+        endpoint = endpoints.parse_endpoint(f"{shown}:{_port(port)}")
+    except ValueError as e:
+        raise WgQuickError(line, f"Endpoint: {e}") from None
+    if ":" in host and not found:
+        where = f"address {host}, port {endpoint.port}"
+        words.append(f"line {line}: Endpoint {text} is taken as wg does: {where}")
+    return str(endpoint)
 
 
 def write(interface: Sequence[tuple[str, str]], peer: Sequence[tuple[str, str]]) -> str:
