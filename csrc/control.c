@@ -29,6 +29,7 @@ static int add_socket(struct ws_worker *worker, void *arg)
 	int error;
 
 	worker->sockets[change->number] = change->socket;
+	worker->port = change->socket.local.port;
 	if (!worker->io)
 		return 0;
 	error = worker->io->socket_added(worker, change->number);
@@ -182,8 +183,10 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 			close(change.socket.fd);
 	}
 	share_port(engine, local->family, 0);
-	if (!error)
+	if (!error) {
 		steer_socket(engine, change.number);
+		(void)ws_engine_follow_tun(engine);
+	}
 	for (uint32_t i = 0; i < engine->workers && error; i++)
 		if (engine->worker[i]->sockets[change.number].fd >= 0)
 			ws_worker_call(engine->worker[i], remove_socket, &change);

@@ -136,6 +136,7 @@ static void worker_free(struct ws_worker *worker)
 	ws_mac1_free(worker->mac1);
 	ws_coalesce_free(worker->coalesce);
 	ws_allowedips_free(worker->allowedips);
+	ws_allowedips_free(worker->inside);
 	ws_index_free(&worker->indices);
 	ws_stage_free(&worker->stage);
 	ws_upcall_ring_free(&worker->upcalls);

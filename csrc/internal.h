@@ -146,6 +146,7 @@ struct ws_rx {
 	const union ws_sockaddr *from;
 	struct ws_addr local; /* family 0: not told */
 	int socket;
+	uint32_t ifindex; /* it came in by; 0: not told */
 	uint8_t tos;
 };
 
@@ -265,6 +266,9 @@ struct ws_worker {
 	struct ws_mac1 *mac1;
 	struct ws_coalesce *coalesce;
 	struct ws_allowedips *allowedips;
+	struct ws_allowedips *inside; /* inside.c; NULL: nothing was said */
+	union ws_sockaddr passed; /* the last sender that is not inside a tunnel */
+	uint16_t port; /* of the sockets, host order */
 	struct ws_index_table indices;
 	struct ws_keys *last_keys; /* of the last datagram: bulk comes in runs */
 	struct ws_stage_pool stage;
@@ -290,6 +294,7 @@ struct ws_engine {
 	struct ws_chosen chosen;
 	uint32_t workers;
 	bool started;
+	_Atomic uint32_t tun_ifindex; /* in the sockets' namespace; 0: unknown, or not there */
 	int upcall_fd;
 	uint32_t upcall_next; /* worker to look at first, so that none starves */
 	pthread_mutex_t control; /* one controlling call at a time; never taken by a worker */
@@ -432,6 +437,13 @@ void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct w
 uint64_t ws_paths_wait_ns(struct ws_worker *worker);
 void ws_paths_socket_opened(struct ws_worker *worker, struct ws_peer *peer);
 void ws_paths_socket_closed(struct ws_peer *peer, int number);
+
+/* inside.c: the tunnel must not carry itself; what is refused is counted */
+/* A receive that came by the tunnel, or from an address inside one. */
+bool ws_inside_refuses(struct ws_worker *worker, const struct ws_rx *rx);
+/* A packet for the peer (its IP header is there) that is our own datagram to the peer. */
+bool ws_inside_returns(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *packet,
+		       size_t len);
 
 /* receive.c */
 void ws_receive(struct ws_worker *worker, const struct ws_rx *rx);

@@ -189,7 +189,7 @@ static void receive(struct ws_worker *worker, int number)
 			.socket = number,
 		};
 
-		if (state->rx_msgs[i].msg_hdr.msg_flags & MSG_TRUNC) {
+		if (state->rx_msgs[i].msg_hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 			ws_drop(worker, WS_DROP_LENGTH, 1);
 			continue;
 		}

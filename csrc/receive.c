@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Inbound, in the order of a datagram's way:
- *  1. ws_receive: one receive, split into its datagrams
+ *  1. ws_receive: one receive, unless it is from inside a tunnel (inside.c), split into its datagrams
  *  2. datagram: type and exact length; handshake messages go up to Python
  *  3. find: receiver index -> keypair, within its limits
  *  4. open: a look at the replay window, AEAD, then the window for good
@@ -387,8 +387,11 @@ void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
 {
 	size_t stride = rx->stride ? rx->stride : rx->len;
 
-	if (!worker->handing_off) /* who handed it over has counted it */
+	if (!worker->handing_off) { /* who handed it over has looked at it, and counted it */
 		ws_add(worker->stats.rx_batches, 1);
+		if (ws_inside_refuses(worker, rx))
+			return;
+	}
 	worker->rx_serial++;
 	if (!rx->len) {
 		ws_drop(worker, WS_DROP_SHORT, 1);

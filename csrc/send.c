@@ -305,6 +305,8 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		ws_drop(worker, WS_DROP_NO_PEER, 1);
 		return;
 	}
+	if (ws_inside_returns(worker, peer, packet, len - WS_VNET_BYTES))
+		return;
 	keys = ws_usable_keys(worker, peer);
 	if (!keys) {
 		uint32_t lost = ws_stage_push(&worker->stage, &peer->staged, frame, len);

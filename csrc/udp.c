@@ -172,6 +172,7 @@ fail:
 void ws_udp_read_control(const struct ws_socket *socket, struct msghdr *msg, struct ws_rx *rx)
 {
 	rx->local = socket->local;
+	rx->ifindex = 0;
 	rx->stride = 0;
 	rx->tos = 0;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
@@ -194,11 +195,13 @@ void ws_udp_read_control(const struct ws_socket *socket, struct msghdr *msg, str
 
 			memcpy(&info, data, sizeof(info));
 			memcpy(rx->local.ip, &info.ipi_spec_dst, 4);
+			rx->ifindex = (uint32_t)info.ipi_ifindex;
 		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
 			struct in6_pktinfo info;
 
 			memcpy(&info, data, sizeof(info));
 			memcpy(rx->local.ip, &info.ipi6_addr, 16);
+			rx->ifindex = (uint32_t)info.ipi6_ifindex;
 			/* The zone matters for fe80::/10 alone. */
 			rx->local.scope_id = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)
 						     ? (uint32_t)info.ipi6_ifindex

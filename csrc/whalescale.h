@@ -128,7 +128,10 @@ enum ws_drop {
 	WS_DROP_FRAME = 19, /* in: a frame of no type or flags that we know, or too short */
 	WS_DROP_CONTROL_RATE = 20, /* in: more control frames than a peer may send */
 	WS_DROP_PATH = 21, /* in: a path number that no peer may use, or not of this session */
-	WS_DROP_COUNT = 22
+	WS_DROP_TUNNEL = 22, /* in: came by the tunnel's own device */
+	WS_DROP_INSIDE = 23, /* in: from an address inside a tunnel */
+	WS_DROP_LOOP = 24, /* out: our own datagram to the peer, come back by the tunnel's device */
+	WS_DROP_COUNT = 25
 };
 
 /* Counters of one worker; written by it alone, read by anyone at any time. */
@@ -143,7 +146,7 @@ struct ws_stats {
 	uint64_t turns; /* of the worker's loop */
 	/* Came to this worker but belonged to another: 0 with steering (bpf/) */
 	uint64_t foreign_rx, foreign_tx;
-	uint64_t drops[22]; /* WS_DROP_COUNT */
+	uint64_t drops[25]; /* WS_DROP_COUNT */
 };
 
 /* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */
@@ -282,6 +285,18 @@ const struct ws_stats *ws_engine_stats(const ws_engine *engine, uint32_t worker)
 int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		   struct ws_addr *bound);
 int ws_socket_close(ws_engine *engine, int socket);
+/*
+ * Looks again which interface the TUN device is where the sockets are: what comes in by it is
+ * dropped. Done by ws_socket_open; to be called when interfaces change. Its index, 0: it is not
+ * there. -EBADF, -EBADFD: there is no device.
+ */
+int ws_engine_follow_tun(ws_engine *engine);
+/*
+ * Replaces the networks inside tunnels, and those that are not though a wider one of these holds
+ * them (the longest match counts, then outside). Datagrams from inside are dropped.
+ */
+int ws_engine_set_inside(ws_engine *engine, const struct ws_prefix *inside, size_t inside_count,
+			 const struct ws_prefix *outside, size_t outside_count);
 int ws_set_fwmark(ws_engine *engine, uint32_t fwmark);
 int ws_set_mtu(ws_engine *engine, uint32_t mtu);
 

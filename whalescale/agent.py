@@ -422,6 +422,7 @@ class Agent:
 
         def changed(addresses: Any, links: Sequence[LocalLink]) -> None:
             nonlocal last
+            self._engine.follow_tun()
             if addresses != last:
                 last = addresses
                 self._sockets.follow(addresses)

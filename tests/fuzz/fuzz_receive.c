@@ -174,7 +174,8 @@ static uint64_t accounted(const struct ws_stats *stats)
 	for (int i = WS_DROP_SHORT; i <= WS_DROP_UPCALL_FULL; i++)
 		sum += stats->drops[i];
 	sum += stats->drops[WS_DROP_FRAME] + stats->drops[WS_DROP_CONTROL_RATE] +
-	       stats->drops[WS_DROP_PATH];
+	       stats->drops[WS_DROP_PATH] + stats->drops[WS_DROP_TUNNEL] +
+	       stats->drops[WS_DROP_INSIDE];
 	return sum + stats->keepalives_rx + stats->handshake_rx + stats->control_rx + tun_packets;
 }
 

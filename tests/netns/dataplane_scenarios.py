@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.netns import dataplane_changes as changes
+from tests.netns import dataplane_inside as within
 from tests.netns.dataplane_node import (
     Hosts,
     Netns,
@@ -336,6 +337,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.device_gone_unheard, changes.close_under_load),
         *(changes.busy_poll, changes.source_address_gone, changes.busy_peer),
+        *(within.inside, within.inside_networks, within.loop),
     )
 }
 

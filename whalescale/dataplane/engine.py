@@ -71,6 +71,9 @@ class Drop(IntEnum):
     FRAME = 19
     CONTROL_RATE = 20
     PATH = 21
+    TUNNEL = 22
+    INSIDE = 23
+    LOOP = 24
 
 
 class UpcallType(IntEnum):
@@ -254,6 +257,16 @@ def c_addr(addr: Addr | None) -> Any:
     return c
 
 
+def c_prefixes(networks: Sequence[Network]) -> Any:
+    array = ffi.new("struct ws_prefix[]", max(len(networks), 1))
+    for c, network in zip(array, networks, strict=False):
+        c.family = network.version
+        c.cidr = network.prefixlen
+        raw = network.network_address.packed
+        ffi.memmove(c.ip, raw, len(raw))
+    return array
+
+
 def py_addr(c: Any) -> Addr | None:
     if c.family == 4:
         return Addr(socket.inet_ntop(socket.AF_INET, bytes(c.ip[0:4])), c.port)
@@ -356,6 +369,21 @@ class Engine:
         check(lib.ws_set_mtu(self._engine, mtu), "MTU")
         self.mtu = mtu
 
+    # what is inside tunnels
+
+    def follow_tun(self) -> None:
+        """Interfaces changed: look again which of them is the TUN device. Does nothing without."""
+        lib.ws_engine_follow_tun(self._engine)
+
+    def set_inside(self, inside: Sequence[Network], outside: Sequence[Network]) -> None:
+        """Datagrams from `inside` are dropped, but for those from `outside`; the longest counts."""
+        check(
+            lib.ws_engine_set_inside(
+                self._engine, c_prefixes(inside), len(inside), c_prefixes(outside), len(outside)
+            ),
+            "networks inside tunnels",
+        )
+
     # peers
 
     def add_peer(self) -> int:
@@ -369,12 +397,7 @@ class Engine:
 
     def set_allowed_ips(self, peer: int, networks: Sequence[Network]) -> None:
         """Replace the peer's allowed IPs; a network held by another peer moves over."""
-        array = ffi.new("struct ws_prefix[]", max(len(networks), 1))
-        for c, network in zip(array, networks, strict=False):
-            c.family = network.version
-            c.cidr = network.prefixlen
-            raw = network.network_address.packed
-            ffi.memmove(c.ip, raw, len(raw))
+        array = c_prefixes(networks)
         check(lib.ws_peer_set_allowed_ips(self._engine, peer, array, len(networks)), "allowed IPs")
 
     def set_endpoint(self, peer: int, remote: Addr | None, local: Addr | None = None) -> None:
