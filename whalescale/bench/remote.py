@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
 import itertools
 import json
 import selectors
@@ -131,7 +132,7 @@ class Server:
     def _start_iperf(self, address: object) -> Table:
         """One iperf3 server for one run, in place of the last one."""
         if not isinstance(address, str) or address not in self._addresses:
-            return _refused("not an address that is served here")
+            return _refused(self._not_served(address))
         if shutil.which("iperf3") is None:
             return _refused("there is no `iperf3` on that machine")
         self._end_load()
@@ -153,7 +154,7 @@ class Server:
 
     def _start_sink(self, address: object, size: object) -> Table:
         if not isinstance(address, str) or address not in self._addresses:
-            return _refused("not an address that is served here")
+            return _refused(self._not_served(address))
         if type(size) is not int or not len(blast.MARK) <= size <= blast.SIZE_MAX:
             return _refused(f"not a size of {len(blast.MARK)} to {blast.SIZE_MAX} bytes")
         self._end_load()
@@ -162,6 +163,14 @@ class Server:
         except OSError as e:
             return _refused(f"cannot listen: {e.strerror or e}")
         return {"ok": True, "port": self._sink.port}
+
+    def _not_served(self, address: object) -> str:
+        what = "not an address that is served here"
+        with contextlib.suppress(ValueError):
+            known = [*self._addresses, ipaddress.ip_address(str(address))]
+            words = " ".join(f"--listen {a}" for a in known)
+            what += f"; there: `ws bench --serve {words}`"
+        return what
 
     def _count(self) -> Table:
         if self._sink is None:

@@ -19,6 +19,7 @@ from whalescale.cli.common import (
     Json,
     console,
     interface_name,
+    peer_names,
     plain,
     print_json,
 )
@@ -40,6 +41,7 @@ def bench(
         typer.Argument(
             metavar="[PEER]",
             help="A peer's name, or its address in the tunnel. None: two hosts here.",
+            autocompletion=peer_names,
         ),
     ] = None,
     bare: Annotated[

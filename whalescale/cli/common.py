@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -38,16 +39,50 @@ class Chosen:
     interface: str | None = None
 
 
+def interfaces(incomplete: str) -> list[str]:
+    """For completion: those with a configuration or a running agent."""
+    found: set[str] = set()
+    for folder, ending in ((locations.CONFIG_DIR, "toml"), (locations.runtime_dir(), "sock")):
+        with contextlib.suppress(OSError):
+            found |= {p.stem for p in folder.glob(f"*.{ending}")}
+    return sorted(n for n in found if n.startswith(incomplete) and n.isprintable())
+
+
+def peer_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For completion: the running agent's peers, and those of the file."""
+    from whalescale import config as configuration
+    from whalescale.cli import client
+
+    name = interface_name(context.params.get("interface"))
+    names: dict[str, None] = {}
+    with contextlib.suppress(CliError):  # no agent, or not for us
+        names |= dict.fromkeys(plain(p.name) for p in client.status(name)[0].peers)
+    with contextlib.suppress(configuration.ConfigError):
+        path = config_path(name, context.params.get("config"))
+        names |= dict.fromkeys(p.name for p in configuration.load(path).peers)
+    return [n for n in names if n.startswith(incomplete)]
+
+
 Interface = Annotated[
     str | None,
     typer.Option(
-        "--interface", "-i", metavar="NAME", help=f"Which one [{locations.DEFAULT_INTERFACE}]."
+        "--interface",
+        "-i",
+        metavar="NAME",
+        help=f"Which one [{locations.DEFAULT_INTERFACE}].",
+        autocompletion=interfaces,
     ),
 ]
 ConfigPath = Annotated[
     Path | None,
     typer.Option(
         "--config", "-c", metavar="PATH", help="Its TOML file [/etc/whalescale/NAME.toml]."
+    ),
+]
+PeerArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PEER", help="Its name, or how its key begins.", autocompletion=peer_names
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON with a version, for programs.")]

@@ -4,6 +4,10 @@ in one line on stderr with the right exit code (WS_DEBUG=1 shows the traceback).
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import errno
+import io
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -14,7 +18,16 @@ import typer
 from typer.core import TyperGroup
 
 from whalescale import __version__
-from whalescale.cli.common import FAILED, INTERRUPTED, PERMISSION, USAGE, Chosen, plain
+from whalescale.cli.common import (
+    FAILED,
+    INTERRUPTED,
+    PERMISSION,
+    USAGE,
+    Chosen,
+    CliError,
+    interfaces,
+    plain,
+)
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -145,7 +158,13 @@ def _show_completion(shell: str | None) -> None:
 def _root(
     interface: Annotated[
         str | None,
-        typer.Option("--interface", "-i", metavar="NAME", help="Which interface [ws0]."),
+        typer.Option(
+            "--interface",
+            "-i",
+            metavar="NAME",
+            help="Which interface [ws0].",
+            autocompletion=interfaces,
+        ),
     ] = None,
     version: Annotated[
         bool,
@@ -175,7 +194,46 @@ def _with_shell(arguments: list[str]) -> list[str]:
 
 def _say(message: str, fix: str) -> None:
     line = plain(message).rstrip(".")
-    print(f"ws: {line}; {plain(fix)}" if fix else f"ws: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"ws: {line}; {plain(fix)}" if fix else f"ws: {line}", file=sys.stderr)
+
+
+#: for terminals and files that are not UTF-8: what stands for the few other characters
+_ASCII: Final = str.maketrans(
+    {
+        **dict.fromkeys("\u2500\u2501\u2550\u2574\u2576\u2578\u257a", "-"),
+        **dict.fromkeys("\u2502\u2503\u2551", "|"),
+        **dict.fromkeys("\u256d\u256e\u2570\u256f\u250c\u2510\u2514\u2518", "+"),
+        **dict(zip("\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.,-~=*#", strict=True)),
+        "\u2191": "^",
+        "\u2193": "v",
+        "\u2192": ">",
+        "\u2026": "~",
+        "\u00b1": "~",
+        "\u00d7": "x",
+    }
+)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return "".join(c if c.isascii() else "?" for c in text), error.end
+
+
+def _tolerant_output() -> None:
+    """A character that the output's encoding lacks is written as one like it (LC_ALL=C)."""
+    codecs.register_error("whalescale", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="whalescale")
+
+
+def _no_more_output() -> None:
+    """Standard output is broken: nothing waits in it for the interpreter's end to stumble over."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _failed(error: Exception) -> int:
@@ -202,11 +260,24 @@ def _failed(error: Exception) -> int:
         return PERMISSION
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
+        if not what and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what = "standard output: "  # all else that is written has a name
         _say(f"{what}{error.strerror or error}", "")
         return FAILED
     what = f"{type(error).__name__}: {error}"
     _say(f"a fault in whalescale itself ({what})", "WS_DEBUG=1 shows where; please report it")
     return FAILED
+
+
+def _flush() -> None:
+    """CliError: what was printed cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        fix = "make room, or write it elsewhere"
+        raise CliError(f"standard output: {e.strerror or e}", fix) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -216,17 +287,23 @@ def main(arguments: list[str] | None = None) -> int:
 
         completion_init()
     given = sys.argv[1:] if arguments is None else arguments
+    _tolerant_output()
     try:
         code = app(args=_with_shell(given), prog_name="ws", standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except typer.Abort:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`ws status | head`): no message, and none at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _no_more_output()
         return FAILED
     except Exception as error:
-        return _failed(error)
+        code = _failed(error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _no_more_output()
+        return code
     return code if isinstance(code, int) else 0

@@ -14,6 +14,7 @@ from whalescale.cli.common import (
     Interface,
     console,
     interface_name,
+    peer_names,
     plain,
     print_json,
 )
@@ -32,11 +33,6 @@ def _known(context: typer.Context) -> tuple[Peer, ...]:
         return ()  # no agent, or not for us: nothing to complete with
 
 
-def _peer_names(context: typer.Context, incomplete: str) -> list[str]:
-    names = [plain(p.name) for p in _known(context)]
-    return [name for name in names if name.startswith(incomplete)]
-
-
 def _path_names(context: typer.Context, incomplete: str) -> list[str]:
     """Numbers and interfaces, of all peers: the word before is not parsed while this one lacks."""
     found: dict[str, None] = {}
@@ -53,7 +49,7 @@ def paths(
         typer.Argument(
             metavar="PEER",
             help="Its name, or how its key begins [all].",
-            autocompletion=_peer_names,
+            autocompletion=peer_names,
         ),
     ] = None,
     pinned: Annotated[

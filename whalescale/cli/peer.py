@@ -11,6 +11,7 @@ from whalescale.cli.common import (
     CliError,
     ConfigPath,
     Interface,
+    PeerArgument,
     load_config,
     plain,
 )
@@ -95,7 +96,7 @@ def add(
 
 @app.command()
 def remove(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Its name, or how its key begins.")],
+    peer: PeerArgument,
     interface: Interface = None,
     config: ConfigPath = None,
     reload: Reload = True,

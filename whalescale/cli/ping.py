@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from whalescale.cli.common import CliError, Interface, Json, interface_name, plain, print_json
+from whalescale.cli.common import (
+    CliError,
+    Interface,
+    Json,
+    PeerArgument,
+    interface_name,
+    plain,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from whalescale.status import Peer, Status
@@ -21,7 +29,7 @@ _TIMES: Final = re.compile(r"= ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms")
 
 
 def ping(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Its name, or how its key begins.")],
+    peer: PeerArgument,
     count: Annotated[
         int, typer.Option("--count", "-c", min=1, max=100000, help="How many times.")
     ] = 4,

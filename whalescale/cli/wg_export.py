@@ -18,6 +18,7 @@ from whalescale.cli.common import (
     CliError,
     ConfigPath,
     Interface,
+    PeerArgument,
     load_config,
     note,
     plain,
@@ -26,7 +27,7 @@ from whalescale.config import Config, Network, PeerConfig
 
 
 def export(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Its name in the configuration.")],
+    peer: PeerArgument,
     wireguard: Annotated[
         bool, typer.Option("--wireguard", help="The form of the file (the only one).")
     ] = False,

@@ -233,3 +233,9 @@ def test_a_row_survives_json() -> None:
 
 def test_protocol_is_small() -> None:
     assert remote.LINE_BYTES_MAX <= 4096
+
+
+def test_an_address_that_is_not_served_names_the_command(server: Server) -> None:
+    with Remote(LOCAL, server.port) as near, pytest.raises(BenchError) as caught:
+        near.iperf("192.0.2.1")
+    assert f"`ws bench --serve --listen {LOCAL} --listen 192.0.2.1`" in str(caught.value)

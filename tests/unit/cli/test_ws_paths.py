@@ -160,6 +160,12 @@ def test_unknown_peer_and_no_agent(ws: Ws, agent: FakeAgent) -> None:
         ("ws paths berlin --set ", {"0", "1", "2", "eth0", "wlan0", "wwan0"}),
         ("ws paths berlin --set w", {"wlan0", "wwan0"}),
         ("ws paths -i ws9 ", set()),
+        ("ws ping ", {"berlin", "phone"}),
+        ("ws bench b", {"berlin"}),
+        ("ws peer remove p", {"phone"}),
+        ("ws export --wireguard p", {"phone"}),
+        ("ws status -i ", {"ws0"}),
+        ("ws -i w", {"ws0"}),
     ],
 )
 def test_completion(ws_process: Ws, agent: FakeAgent, words: str, expected: set[str]) -> None:
