@@ -147,7 +147,7 @@ static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t 
 
 static bool is_tcp(const uint8_t *packet, size_t len)
 {
-	uint8_t protocol;
+	uint8_t protocol = 0;
 	size_t ip;
 
 	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;

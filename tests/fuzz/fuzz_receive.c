@@ -17,6 +17,7 @@
 #include "internal.h"
 
 #include <endian.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,6 +132,14 @@ static const struct ws_io_ops ops = {
 	.tun_write = tun_write,
 };
 
+static uint64_t arrived;
+
+/* Beside libFuzzer's own statistics: its runs are of many datagrams. */
+static void tell(void)
+{
+	fprintf(stderr, "stat::datagrams: %llu\n", (unsigned long long)arrived);
+}
+
 static void set_up(void)
 {
 	const struct ws_config config = {.workers = 1, .mtu = 1420, .cipher = WS_CIPHER_OPENSSL};
@@ -142,6 +151,7 @@ static void set_up(void)
 	MUST(other && engine && ws_peer_add(engine) == 0);
 	engine->worker[0]->io = &ops;
 	MUST(!ws_peer_set_allowed_ips(engine, 0, prefixes, 2));
+	atexit(tell);
 }
 
 /* As if nothing had been sent or received yet. */
@@ -199,6 +209,7 @@ static void arrive(struct ws_worker *worker, uint8_t op, uint8_t *data, size_t l
 	if (op & 0x40)
 		rx.stride = 1 + len / 3;
 	datagrams = rx.stride && len ? (len + rx.stride - 1) / rx.stride : 1;
+	arrived += datagrams;
 	ws_receive(worker, &rx);
 	ws_receive_flush(worker);
 	MUST(accounted(stats) - before >= datagrams);
