@@ -225,6 +225,24 @@ static void ask_checksum(struct virtio_net_hdr *vnet, const struct packet *p, ui
 	ws_csum_store(p->data + p->l4_offset + vnet->csum_offset, ws_csum_fold(sum));
 }
 
+/*
+ * A packet that goes on by itself gets its whole checksum: what reads the device raw sees no
+ * difference to what came by a wire. (A super-packet's is partial on any device with GRO.)
+ */
+static void finish_checksum(const struct packet *p)
+{
+	uint8_t *l4 = p->data + p->l4_offset;
+	size_t l4_bytes = p->len - p->l4_offset;
+	uint8_t *field = l4 + checksum_offset(p);
+	uint16_t sum;
+
+	ws_csum_store(field, 0);
+	sum = (uint16_t)~ws_csum_fold(ws_csum_add(
+		ws_csum_pseudo(p->data, p->protocol, (uint16_t)l4_bytes), l4, l4_bytes));
+	/* UDP's 0 is "no checksum". */
+	ws_csum_store(field, p->protocol == WS_PROTOCOL_UDP && !sum ? 0xffff : sum);
+}
+
 static void emit(struct ws_coalesce *coalesce, struct ws_tun_write *write, uint32_t packets,
 		 uint32_t bytes)
 {
@@ -245,7 +263,7 @@ static void emit_alone(struct ws_coalesce *coalesce, const struct packet *p, boo
 	/* UDP's 0 is "no checksum"; a partial one is never 0. */
 	if (partial &&
 	    (p->protocol == WS_PROTOCOL_TCP || ws_get16(p->data + p->l4_offset + WS_UDP_CHECKSUM)))
-		ask_checksum(&write->vnet, p, (uint32_t)p->len);
+		finish_checksum(p);
 	write->iov[1].iov_base = p->data;
 	write->iov[1].iov_len = p->len;
 	emit(coalesce, write, 1, (uint32_t)p->len);

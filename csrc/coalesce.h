@@ -21,8 +21,8 @@
  * One write to the TUN device: iov[0] is the virtio header (10 bytes, `vnet` of this very struct:
  * who copies the struct points it anew), iov[1..] packet pieces.
  *
- * One packet: vnet is zero, the packet unchanged; from a `trusted` peer a TCP or UDP packet has
- * NEEDS_CSUM and the pseudo-header sum. A merged one: NEEDS_CSUM, the gso fields and hdr_len; its
+ * One packet: vnet is zero, the packet unchanged, but that the checksum of a `trusted` TCP or UDP
+ * packet is finished. A merged one: NEEDS_CSUM, the gso fields and hdr_len; its
  * headers are the first packet's with new lengths, IPv4 header checksum, PSH of the last packet.
  */
 struct ws_tun_write {

@@ -106,6 +106,18 @@ int ws_udp_probe(const struct ws_addr *local)
 	return error;
 }
 
+/*
+ * Without DF, as the kernel's WireGuard sends: where a router's "too big" is filtered, DF makes a
+ * hole of a narrow link. Between Whalescale nodes probes with DF find the path's MTU.
+ */
+static int let_fragment(int fd, bool v6)
+{
+	const int dont = v6 ? IPV6_PMTUDISC_DONT : IP_PMTUDISC_DONT;
+
+	return setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+			  v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER, &dont, sizeof(dont));
+}
+
 int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		bool share, struct ws_socket *out, struct ws_addr *bound)
 {
@@ -132,6 +144,8 @@ int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uin
 		    setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &one, sizeof(one)))
 			goto fail;
 	}
+	if (let_fragment(fd, v6))
+		goto fail;
 	if (engine->config.fwmark &&
 	    setsockopt(fd, SOL_SOCKET, SO_MARK, &engine->config.fwmark, sizeof(uint32_t)))
 		goto fail;
@@ -333,14 +347,13 @@ int ws_udp_send_whole(const struct ws_worker *worker, struct ws_tx *tx)
 	int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
 	int option = v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER;
 	int probe = v6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;
-	int want = v6 ? IPV6_PMTUDISC_WANT : IP_PMTUDISC_WANT;
 	int error;
 
 	if (!socket)
 		return EBADF;
 	(void)setsockopt(socket->fd, level, option, &probe, sizeof(probe));
 	error = ws_udp_send(worker, tx, 0, tx->len);
-	(void)setsockopt(socket->fd, level, option, &want, sizeof(want));
+	(void)let_fragment(socket->fd, v6);
 	return error;
 }
 

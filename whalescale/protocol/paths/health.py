@@ -294,8 +294,8 @@ class Path:
         self.awaiting = False
         self.misses = 0
 
-    def mtu_due(self, now: int) -> bool:
-        return self.alive and self.mtu.due_at is not None and self.mtu.due_at <= now
+    def mtu_due(self, now: int, busy: bool) -> bool:
+        return self.alive and self.mtu.due(now, busy)
 
     # state
 

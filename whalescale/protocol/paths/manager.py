@@ -345,14 +345,15 @@ class PathManager:
             return
         self._book.expire(now)
         self._update(now)
+        busy = self._life.busy
         for _ in range(4):  # one path's failure makes others due
-            due = [p for p in self._table if p.next_at <= now or p.mtu_due(now)]
+            due = [p for p in self._table if p.next_at <= now or p.mtu_due(now, busy)]
             if not due:
                 break
             for path in due:
                 if path.next_at <= now:
                     self._life.path_due(path, now)
-                if path.mtu_due(now) and path.mtu.timeout(now):
+                if path.mtu_due(now, busy) and path.mtu.timeout(now):
                     self._life.probe(path, now, path.mtu.size, mtu=True)
                     path.mtu.sent(now, path.wait)
             self._update(now)

@@ -17,6 +17,9 @@ TRIES: Final = 3
 GRAIN: Final = 16
 #: RFC 8899 PMTU_RAISE_TIMER
 RAISE_INTERVAL: Final = 600 * NS_PER_S
+#: the same while there is traffic: datagrams go without DF, so that a path that takes less than it
+#: did loses nothing, and tells nothing but by its probes (RFC 8899 CONFIRMATION_TIMER)
+CONFIRM_INTERVAL: Final = 60 * NS_PER_S
 #: data header, transport header and tag around a packet (docs/multipath.md section 3)
 OVERHEAD: Final = 8 + 16 + 16
 #: ... around one that goes as WireGuard sends it
@@ -33,7 +36,17 @@ def datagram_of(packet_bytes: int) -> int:
 class PmtuSearch:
     """Inputs tell what was sent and answered; `due_at` says when to send `size`."""
 
-    __slots__ = ("_high", "_low", "_tries", "confirmed", "due_at", "searching", "size", "target")
+    __slots__ = (
+        "_ended",
+        "_high",
+        "_low",
+        "_tries",
+        "confirmed",
+        "due_at",
+        "searching",
+        "size",
+        "target",
+    )
 
     def __init__(self, target: int, *, assumed: bool) -> None:
         """`assumed`: believe in the target until probes say else, as WireGuard does."""
@@ -44,6 +57,16 @@ class PmtuSearch:
         self.size = target
         self.due_at: int | None = None
         self._low, self._high, self._tries = min(BASE, target), target, 0
+        self._ended: int | None = None
+
+    def due(self, now: int, busy: bool) -> bool:
+        """`timeout` is to be called. `busy`: the session carries data."""
+        if self.due_at is None:
+            return False
+        if self.due_at <= now:
+            return True
+        again = busy and not self.searching and self._ended is not None
+        return again and now - (self._ended or 0) >= CONFIRM_INTERVAL
 
     @property
     def max_packet(self) -> int:
@@ -102,6 +125,7 @@ class PmtuSearch:
     def _next(self, now: int) -> None:
         if self._high - self._low < GRAIN:
             self.searching = False
+            self._ended = now
             self.due_at = now + RAISE_INTERVAL
             return
         # Never the top again: that is where the search began.

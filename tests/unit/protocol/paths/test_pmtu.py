@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.pmtu import BASE, GRAIN, RAISE_INTERVAL, TRIES, PmtuSearch
 
 S = 1_000_000_000
@@ -86,3 +87,25 @@ def test_another_target():
     assert search.confirmed == 1340
     drive(search, 1500, 2 * S)
     assert search.confirmed == 1460
+
+
+def test_with_traffic_the_size_is_confirmed_each_minute() -> None:
+    """Datagrams go without DF: a path that takes less than it did loses nothing that would tell."""
+    search = PmtuSearch(1460, assumed=True)
+    search.start(0)
+    assert search.timeout(0)
+    search.sent(0, 1)
+    search.answered(1460, 1)
+    assert not search.due(59 * NS_PER_S, busy=True)
+    assert not search.due(61 * NS_PER_S, busy=False)
+    now = 61 * NS_PER_S
+    assert search.due(now, busy=True)
+    while search.searching or now == 61 * NS_PER_S:  # nothing above 1,400 comes through now
+        assert search.due(now, busy=True)
+        if search.timeout(now):
+            search.sent(now, NS_PER_S)
+            if search.size <= 1400:
+                search.answered(search.size, now)
+            else:
+                now += NS_PER_S
+    assert 1400 - GRAIN < search.confirmed <= 1400
