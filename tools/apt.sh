@@ -29,4 +29,4 @@ echo "installing:$missing"
 apt-get -q update
 # The names are a list of words on purpose.
 # shellcheck disable=SC2086
-apt-get -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends $missing
+apt-get -q -y -o Dpkg::Use-Pty=0 -o APT::Keep-Downloaded-Packages=false install --no-install-recommends $missing

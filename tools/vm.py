@@ -12,6 +12,7 @@ import base64
 import gzip
 import hashlib
 import itertools
+import lzma
 import os
 import re
 import secrets
@@ -80,6 +81,12 @@ def _download() -> list[Path]:
     return [next(folder.glob(f"{name}_*.deb")) for name in names]
 
 
+def _module_bytes(path: Path) -> bytes:
+    """The module as insmod takes it: Debian 13 ships them compressed."""
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data
+
+
 def _module_order(modules: dict[str, Path]) -> Iterator[str]:
     """The wanted modules, each after those that it needs (from their own .modinfo)."""
     done: set[str] = set()
@@ -90,7 +97,7 @@ def _module_order(modules: dict[str, Path]) -> Iterator[str]:
             # A name without a file is built into the kernel.
             return
         done.add(name)
-        info = re.search(rb"\0depends=([^\0]*)\0", modules[name].read_bytes())
+        info = re.search(rb"\0depends=([^\0]*)\0", _module_bytes(modules[name]))
         for need in info[1].decode().split(",") if info else []:
             yield from visit(need)
         yield name
@@ -122,7 +129,9 @@ class _Cpio:
 
 def _initramfs(root: Path) -> bytes:
     """Build the initramfs from the unpacked packages."""
-    found = {p.stem.replace("-", "_"): p for p in root.glob("lib/modules/*/kernel/**/*.ko")}
+    # Debian 13 has everything below usr/, Debian 12 only some.
+    modules = root.glob("**/lib/modules/*/kernel/**/*.ko*")
+    found = {p.name.partition(".")[0].replace("-", "_"): p for p in modules}
     archive = _Cpio()
     for folder in (
         "bin",
@@ -141,15 +150,15 @@ def _initramfs(root: Path) -> bytes:
     archive.add("dev/console", stat.S_IFCHR | 0o600)
     order = list(_module_order(found))
     for name in order:
-        archive.add(f"modules/{name}.ko", stat.S_IFREG | 0o644, found[name].read_bytes())
+        archive.add(f"modules/{name}.ko", stat.S_IFREG | 0o644, _module_bytes(found[name]))
     names = "".join(f"{name}.ko\n" for name in order)
     archive.add("modules/order", stat.S_IFREG | 0o644, names.encode())
-    programs = {"bin/busybox": "bin/busybox", "bin/wg": "usr/bin/wg"}
+    programs = {f"bin/{name}": next(root.glob(f"**/bin/{name}")) for name in ("busybox", "wg")}
     # wg needs the C library alone; where it lies has moved between releases.
     libc = next(p for p in root.glob("**/libc.so.6") if p.exists())
     loader = next(p for p in root.glob("**/ld-linux-x86-64.so.2") if p.is_file())
     for target, source in programs.items():
-        archive.add(target, stat.S_IFREG | 0o755, (root / source).read_bytes())
+        archive.add(target, stat.S_IFREG | 0o755, source.read_bytes())
     archive.add("lib64/ld-linux-x86-64.so.2", stat.S_IFREG | 0o755, loader.read_bytes())
     archive.add(f"{LIBRARIES}/libc.so.6", stat.S_IFREG | 0o755, libc.read_bytes())
     archive.add("init", stat.S_IFREG | 0o755, INIT.encode())
