@@ -10,6 +10,9 @@ UNITDIR ?= /etc/systemd/system
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
+DEBIAN ?= 13
+# of demo, setup, test, ci; without any: the first three
+CLEAN_STEPS ?=
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
@@ -22,7 +25,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help setup build asan test lint format fuzz demo bench bench-multipath install uninstall clean
+.PHONY: help setup build asan test test-clean lint format fuzz demo bench bench-multipath install uninstall clean
 .DEFAULT_GOAL := help
 # The steps write over each other's lines otherwise, and the packages come before what needs them.
 .NOTPARALLEL:
@@ -35,6 +38,7 @@ help:
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make bench-multipath  one flow over several links, against MPTCP (root); BENCH_ARGS as above"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
+	@echo "make test-clean  demo and tests on a new minimal Debian, DEBIAN=12 or 13 (root, network)"
 	@echo "make lint       ruff, mypy, clang-format, import rules, shellcheck"
 	@echo "make format     put the formatting right"
 	@echo "make fuzz       fuzz for FUZZ_SECONDS=$(FUZZ_SECONDS) a target"
@@ -104,18 +108,21 @@ $(STAMP)/asan: $(EXT_SOURCES) | $(STAMP)/venv
 		$(PY) setup.py --quiet build_ext --build-lib build/asan --build-temp build/asan/temp
 	@touch $@
 
-# What only computes, or only waits, runs on all cores; what takes times in namespaces then has the
-# machine to itself. Those that wait come first.
+# All but those that measure a time or a rate run on all cores; those then have the machine to
+# themselves. The longest files come first.
 test: setup
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
-	$(PY) -m pytest -n auto --maxprocesses=4 -m "not long and (waits or not netns)" \
-		tests/interop tests/unit tests/sim tests/csrc tests/fuzz || failed=1; \
-	$(PY) -m pytest -m "not long and netns and not waits" || failed=1; \
+	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadgroup --durations=15 -m "not long and not alone" \
+		tests/interop tests/netns tests/fuzz tests/sim tests/csrc tests/unit || failed=1; \
+	$(PY) -m pytest --durations=15 -m "not long and alone" || failed=1; \
 	exit $$failed
 else
 	@$(PY) -m pytest $(PYTEST_ARGS)
 endif
+
+test-clean:
+	@$(PYTHON) tools/clean_system.py --debian $(DEBIAN) $(CLEAN_STEPS)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import functools
 import itertools
 import json
@@ -113,6 +114,15 @@ def wait_until(
         if time.monotonic() > deadline:
             raise LabError(f"waited {timeout:g} s in vain for {what}")
         time.sleep(interval)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """One process at a time: several test processes want the same thing built."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

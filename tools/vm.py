@@ -28,7 +28,7 @@ from pathlib import Path
 if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.netlab import Host, Lab, LabError, Process, run
+from tools.netlab import Host, Lab, LabError, Process, lock, run
 from tools.peers import End, Peer, wg_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "build/vm"
@@ -167,6 +167,11 @@ def _initramfs(root: Path) -> bytes:
 
 def prepare() -> tuple[Path, Path]:
     """The kernel and the initramfs, built when they are not there yet or this file changed."""
+    with lock(FOLDER.parent / "vm.lock"):
+        return _prepare()
+
+
+def _prepare() -> tuple[Path, Path]:
     kernel, initramfs, stamp = FOLDER / "vmlinuz", FOLDER / "initramfs.gz", FOLDER / "stamp"
     mark = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == mark:

@@ -33,6 +33,9 @@ from tools.peers import (
 from whalescale.identity import encode_node_id, x25519_to_node_ids
 
 KINDS = ["go-debian", "go-newest", "kernel"]
+#: What boots the virtual machine runs in one of several test processes: there is one machine then.
+in_vm = pytest.mark.xdist_group("vm")
+of_each_kind = pytest.mark.parametrize("kind", [*KINDS[:-1], pytest.param("kernel", marks=in_vm)])
 #: Ours and theirs differ from pair to pair: the UAPI sockets of all namespaces share a folder.
 _numbers = itertools.count()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.conftest import KINDS, MakePair, Pair
+from tests.interop.conftest import KINDS, MakePair, Pair, in_vm, of_each_kind
 from tools.netlab import LabError, wait_until
 from tools.peers import (
     End,
@@ -24,9 +24,16 @@ pytestmark = pytest.mark.netns
 
 MIB = 1 << 20
 ROLES = ["ours", "theirs"]
+#: who moves, over which family: each once, the other two when asked for
+ROAMS = [
+    ("ours", 4),
+    ("theirs", 6),
+    pytest.param("ours", 6, marks=pytest.mark.long),
+    pytest.param("theirs", 4, marks=pytest.mark.long),
+]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@of_each_kind
 @pytest.mark.parametrize("initiator", ROLES)
 @pytest.mark.parametrize("with_psk", [False, True], ids=["plain", "psk"])
 @pytest.mark.parametrize("family", [4, 6], ids=["outer4", "outer6"])
@@ -51,7 +58,7 @@ def test_handshake_and_data(
     assert sent > 2 * MIB
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@of_each_kind
 def test_another_psk_gets_no_session(make_pair: MakePair, psk: str, kind: str) -> None:
     pair = make_pair(kind)
     pair.start(initiator="ours", psk=psk, their_psk="A" * 43 + "=")
@@ -60,7 +67,7 @@ def test_another_psk_gets_no_session(make_pair: MakePair, psk: str, kind: str) -
     assert pair.ours.latest_handshake() == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@of_each_kind
 def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None:
     """Ours initiates a new session every 2 s under load; nothing is lost."""
     pair = make_pair(kind, {"rekey_after_time": 2000, "rekey_timeout": 1000})
@@ -81,6 +88,7 @@ def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None
     wait_until("their last handshake", lambda: pair.theirs.latest_handshake() >= last)
 
 
+@in_vm
 @pytest.mark.slow
 @pytest.mark.waits
 def test_rekey_by_the_other_side(make_pair: MakePair) -> None:
@@ -109,9 +117,8 @@ def test_rekey_by_the_other_side(make_pair: MakePair) -> None:
         assert pair.theirs.fetch(url) == digest
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mover", ROLES)
-@pytest.mark.parametrize("family", [4, 6], ids=["outer4", "outer6"])
+@of_each_kind
+@pytest.mark.parametrize(("mover", "family"), ROAMS)
 def test_roam_in_mid_transfer(make_pair: MakePair, kind: str, mover: str, family: int) -> None:
     pair = make_pair(kind)
     pair.start(initiator="ours", family=family)
@@ -129,7 +136,7 @@ def test_roam_in_mid_transfer(make_pair: MakePair, kind: str, mover: str, family
     assert new in still.show("endpoints")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@of_each_kind
 def test_the_other_side_starts_anew(make_pair: MakePair, kind: str) -> None:
     """Their interface goes and comes back with the same key: ours takes the new session."""
     pair = make_pair(kind)
@@ -154,6 +161,7 @@ def _offers_seen(end: End) -> int:
     return int(end.run("cat", errors).stdout)
 
 
+@in_vm
 @pytest.mark.slow
 def test_a_plain_peer_that_is_taken_for_a_whalescale_node(make_pair: MakePair) -> None:
     """Configured by node ID: it is offered frames five times and is a plain peer all the same."""

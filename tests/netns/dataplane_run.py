@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.netlab import Lab
+from tools.netlab import Lab, lock
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SANITIZED = ROOT / "build/asan/whalescale/dataplane/_lib.abi3.so"
@@ -20,14 +20,15 @@ SANITIZED = ROOT / "build/asan/whalescale/dataplane/_lib.abi3.so"
 @functools.cache
 def sanitized() -> dict[str, str]:
     """The environment in which the scenarios use the extension built under ASan and UBSan."""
-    built = subprocess.run(
-        ["make", "--no-print-directory", "asan"],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    with lock(ROOT / "build/asan.lock"):
+        built = subprocess.run(
+            ["make", "--no-print-directory", "asan"],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     if built.returncode:
         pytest.fail(f"`make asan` failed:\n{built.stdout[-4000:]}{built.stderr[-4000:]}")
     # Python itself is not built under them: the libraries have to be there before it.

@@ -33,6 +33,7 @@ def demo(*words: str | Path, path: str = "") -> subprocess.CompletedProcess[str]
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_one_download_over_both_links_survives_a_cut(tmp_path: Path) -> None:
     png = tmp_path / "demo.png"

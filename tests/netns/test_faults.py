@@ -41,6 +41,7 @@ def one(lab: Lab) -> Whalescale:
     return two.a
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("speaker", ["restarted", "other"])
 def test_kill_9_and_restart_resume_traffic(two: Two, speaker: str) -> None:
     """Traffic comes back without touching the other side, whichever side sends."""

@@ -70,6 +70,7 @@ def genuine(two: Two) -> list[str]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_million_bad_datagrams(lab: Lab) -> None:
     two = make_two(lab)

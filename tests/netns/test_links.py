@@ -25,6 +25,7 @@ def pings(two: TwoHosts, link: Link, count: int, interval_s: float = 0.02) -> li
     return [float(t) for t in re.findall(r"time=([\d.]+)", done.stdout)]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_each_link_has_its_own_delay(lab: Lab, backend: str) -> None:
     two = two_hosts(lab, [Shape(100, 20), Shape(50, 5)], backend=backend)
@@ -35,6 +36,7 @@ def test_each_link_has_its_own_delay(lab: Lab, backend: str) -> None:
         assert 2 * link.shape.delay_ms - 1 <= times[0] < 2 * link.shape.delay_ms + 5
 
 
+@pytest.mark.alone
 def test_the_queue_is_as_long_as_it_was_said_to_be(lab: Lab) -> None:
     """1,000 packets of 1,014 bytes at once into 50 packets' worth of queue."""
     shape = Shape(rate_mbit=10, delay_ms=5, buffer_bytes=50 * 1014)

@@ -11,7 +11,7 @@ from tools.mpbench.contestants import Stage
 from tools.mpbench.model import MPTCP, WS, Options, Scenario
 from tools.netlab import Shape
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.alone]
 SHAPES = (Shape(20, 5), Shape(10, 5))
 OPTIONS = Options(seconds=1.5, warm_s=1.0, quick=True)
 

@@ -77,6 +77,7 @@ def fetch(pair: Pair, meanwhile: Callable[[], None] = lambda: None) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.alone
 def test_both_paths_carry_one_flow_in_order(pair: Pair) -> None:
     took = fetch(pair)
     assert min(carried(pair.a).values()) > SIZE * 0.15
@@ -130,6 +131,7 @@ def test_a_pinned_path_takes_no_data(pair: Pair) -> None:
     wait_until("both are used", lambda: len(used(pair.a)) == 2, timeout=20)
 
 
+@pytest.mark.alone
 def test_sessions_change_in_mid_flow(lab: Lab) -> None:
     """A new keypair every two seconds: one sequence of data goes on over all of them."""
     pair = Pair(lab, limits_ms={"rekey_after_time": 2000, "rekey_timeout": 1000})
@@ -151,6 +153,7 @@ def test_sessions_change_in_mid_flow(lab: Lab) -> None:
         pair.close()
 
 
+@pytest.mark.alone
 def test_two_workers_and_two_paths(lab: Lab) -> None:
     """Whatever path a datagram comes by, it is steered to the worker that owns the session."""
     pair = Pair(lab, "workers = 2\nbpf = true")

@@ -95,6 +95,20 @@ def test_every_size_there_is(
     )
 
 
+@pytest.mark.parametrize(("backend", "cipher", "off", "frames"), PAIRWISE)
+def test_transfers_under_sanitizers(
+    lab: Lab, backend: str, cipher: str, off: list[str], frames: bool
+) -> None:
+    """The pairs; the test below has the whole product."""
+    run_scenario(
+        *(lab, "tcp"),
+        **{"backend": backend, "cipher": cipher, "off": off, "frames": frames},
+        size=2 * MIB,
+        sanitize=True,
+    )
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 @pytest.mark.parametrize("off", EVERY_OFF, ids=lambda off: "-".join(off) or "none")
 @pytest.mark.parametrize("cipher", CIPHERS)

@@ -25,7 +25,7 @@ from tools.peers import ROOT, WS
 from tools.twohosts import two_hosts
 from whalescale.trace import events, join
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.alone]
 FLOW = ROOT / "tools/mpbench/flow.py"
 PORT = 5300
 #: longer than any trace of it, bcc's start included (15 s); the lab ends what is left of it

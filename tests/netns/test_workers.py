@@ -61,6 +61,7 @@ def test_sockets_come_and_go(lab: Lab, backend: str, sanitize: bool, workers: in
     )
 
 
+@pytest.mark.alone
 @one_and_more
 def test_commands_are_answered(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(lab, "commands", backend=backend, workers=workers, sanitize=sanitize)
@@ -95,12 +96,14 @@ def test_freed_without_a_start(lab: Lab, backend: str) -> None:
     run_scenario(lab, "never_started", backend=backend, workers=2, sanitize=True)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("busy_poll_us", [0, 1_000_000], ids=["off", "on"])
 def test_busy_polling(lab: Lab, backend: str, busy_poll_us: int, workers: int) -> None:
     run_scenario(lab, "busy_poll", backend=backend, workers=workers, busy_poll_us=busy_poll_us)
 
 
+@pytest.mark.alone
 def test_busy_polling_under_sanitizers(lab: Lab, backend: str) -> None:
     run_scenario(
         *(lab, "busy_poll"), backend=backend, workers=2, busy_poll_us=1_000_000, sanitize=True

@@ -1,0 +1,10 @@
+"""Order of the tests, for several processes at once (`make test`)."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What mostly waits begins first: the others fill the time."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
