@@ -69,6 +69,13 @@ $(STAMP)/venv: pyproject.toml tools/venv.sh | $(STAMP)/apt-run
 	@$(STEP) "Python environment" $(LOG)/venv.log tools/venv.sh "$(PYTHON)" $(VENV)
 	@touch $@
 
+# Apart from the set-up: half as much room again, for fuzzers and a virtual machine.
+$(STAMP)/test: $(STAMP)/apt-dev $(STAMP)/venv-dev
+	@$(STEP) "system packages (fuzzers, test machine)" $(LOG)/apt-test.log tools/apt.sh test
+	@$(STEP) "Python packages (fuzzers)" $(LOG)/venv-test.log \
+		$(PY) -m pip install --quiet --group test
+	@touch $@
+
 $(STAMP)/venv-demo: $(STAMP)/venv
 	@$(STEP) "Python packages for the demo's picture" $(LOG)/venv-demo.log \
 		$(PY) -m pip install --quiet --group demo
@@ -94,8 +101,7 @@ $(STAMP)/bpf: $(BPF_OBJECTS) | $(STAMP)/apt-run
 $(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) csrc/wire.h | $(STAMP)/apt-run
 	@mkdir -p $(BPF_FOLDER) $(STAMP)
 	@if command -v clang >/dev/null; then \
-		$(STEP) "eBPF program $*" $(LOG)/bpf-$*.log clang $(BPF_CFLAGS) -c $< -o $@ && \
-		{ ! command -v llvm-strip >/dev/null || llvm-strip -g $@; }; \
+		$(STEP) "eBPF program $*" $(LOG)/bpf-$*.log clang $(BPF_CFLAGS) -c $< -o $@; \
 	else echo "eBPF program $*: no clang, left out"; fi
 
 # Beside the one in the tree: the netns tests load it where WS_TEST_LIB says so.
@@ -110,7 +116,7 @@ $(STAMP)/asan: $(EXT_SOURCES) | $(STAMP)/venv
 
 # All but those that measure a time or a rate run on all cores; those then have the machine to
 # themselves. The longest files come first.
-test: setup
+test: setup $(STAMP)/test
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
 	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadgroup --durations=15 -m "not long and not alone" \
@@ -138,7 +144,7 @@ format: setup
 	@$(VENV)/bin/ruff format .
 	@clang-format -i $(C_STYLE)
 
-fuzz: setup
+fuzz: setup $(STAMP)/test
 	@WS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest --timeout=0 tests/fuzz $(PYTEST_ARGS)
 
 demo: $(STAMP)/venv-demo $(STAMP)/ext $(STAMP)/bpf

@@ -200,7 +200,8 @@ uint32_t ws_bpf_loaded(const ws_bpf *bpf)
 	uint32_t loaded = 0;
 
 	for (int i = 0; i < PROGRAMS; i++)
-		loaded |= (uint32_t) !!bpf->object[i] << i;
+		if (bpf->object[i])
+			loaded |= 1u << i;
 	return loaded;
 }
 

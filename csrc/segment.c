@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <stdbool.h>
 
+/* Of the flags, what the last segment of a super-packet alone keeps. */
+#define LAST_ONLY (WS_TCP_FIN | WS_TCP_PSH)
+
 /* The fixed IP header's length with options, and the packet's own length; false if they lie. */
 static bool read_ip(const uint8_t *packet, size_t len, size_t *ip_bytes, size_t *total)
 {
@@ -225,7 +228,7 @@ void ws_segment_get(const struct ws_segmenter *segmenter, uint32_t k, uint8_t *h
 		if (k)
 			flags &= (uint8_t)~WS_TCP_CWR;
 		if (!last)
-			flags &= (uint8_t) ~(WS_TCP_FIN | WS_TCP_PSH);
+			flags &= (uint8_t)~LAST_ONLY;
 		ws_put32(l4 + WS_TCP_SEQ, seq);
 		l4[WS_TCP_FLAGS] = flags;
 		sum += (uint64_t)htonl(seq) + htons(flags);
