@@ -39,6 +39,7 @@ help:
 	@echo "make bench-multipath  one flow over several links, against MPTCP (root); BENCH_ARGS as above"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
 	@echo "make test-clean  demo and tests on a new minimal Debian, DEBIAN=12 or 13 (root, network)"
+	@echo "make coverage   what the tests that need no root reach, Python and C, in build/coverage"
 	@echo "make lint       ruff, mypy, clang-format, import rules, shellcheck"
 	@echo "make format     put the formatting right"
 	@echo "make fuzz       fuzz for FUZZ_SECONDS=$(FUZZ_SECONDS) a target"
@@ -129,6 +130,16 @@ endif
 
 test-clean:
 	@$(PYTHON) tools/clean_system.py --debian $(DEBIAN) $(CLEAN_STEPS)
+
+# The C of the data plane is measured by the tests of its leaves, built with gcov in a folder of their own.
+coverage: setup
+	@$(PY) -m pip install --quiet --group coverage
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@WS_COVERAGE=1 $(PY) -m pytest -n auto -m "not long and not netns" --cov=whalescale \
+		--cov-report=html:build/coverage/python --cov-report=term:skip-covered \
+		tests/unit tests/sim tests/csrc
+	@$(VENV)/bin/gcovr --root . --filter 'csrc/' --object-directory build/csrc-coverage \
+		--html-nested build/coverage/c.html --print-summary build/csrc-coverage
 
 lint: setup
 	@$(VENV)/bin/ruff check .

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-OUT = HERE.parents[1] / "build" / "csrc"
+#: `make coverage` counts what the tests of the leaves reach
+COVERAGE = "--coverage -fprofile-abs-path" if os.environ.get("WS_COVERAGE") else ""
+OUT = HERE.parents[1] / "build" / ("csrc-coverage" if COVERAGE else "csrc")
 TESTS = sorted(path.stem for path in HERE.glob("test_*.c"))
 
 
@@ -19,6 +22,7 @@ def build(name: str, out: Path = OUT, defines: str = "") -> Path:
     Two builds at a time would write the file that the other test already runs (ETXTBSY).
     """
     out.mkdir(parents=True, exist_ok=True)
+    defines = f"{defines} {COVERAGE}"
     with (out / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(
