@@ -1,6 +1,7 @@
 """Sessions over time: rekeying, keepalives, silence, restarts, roaming. Whitepaper section 6."""
 
 import itertools
+from collections import Counter
 
 from eventqueue import MS, SECOND
 from world import Link, World, numbered, pair, payloads
@@ -383,3 +384,48 @@ def test_short_limits_for_tests_of_rekeying():
     times = [when for when, _ in world.messages(INITIATION)]
     assert all(y - x >= 5 * SECOND for x, y in itertools.pairwise(times))
     assert len(times) >= 10
+
+
+def test_an_initiation_that_was_held_back_completes_nothing():
+    """It crossed the peer's own, which made the session; an hour later somebody delivers it."""
+    world = World()
+    a, b = world.host(1), world.host(2)
+    if a.identity.static_public < b.identity.static_public:
+        a, b = b, a  # a keeps its attempt where both began
+    pa, pb = a.add(b, endpoints=(b.at,)), b.add(a, endpoints=(a.at,))
+    world.passes = lambda source, _, data: source != a.at or data[0] != INITIATION
+    a.send(pa, b"from a")
+    b.send(pb, b"from b")
+    world.run(1)
+    [(_, held)] = world.messages(INITIATION, a)
+    assert payloads(b) == [b"from a"]
+    world.passes = lambda *_: True
+    talk(world, a, pa, 3600, SECOND)
+    talk(world, b, pb, 3600, SECOND)
+    world.run(3600)
+    assert len(world.messages(INITIATION, a)) == 1, "b began the session, so it renews it"
+    elsewhere = Endpoint("198.51.100.66", 6666)
+    b.receive(held, elsewhere)
+    [answer] = [data for _, _, to, data in world.wire if to == elsewhere and data[0] == RESPONSE]
+    made = len(a.of(KeypairReady))
+    a.receive(answer, elsewhere)
+    assert a.node.drops == Counter(index=1)
+    assert len(a.of(KeypairReady)) == made
+    assert a.node.peer_status(pa).endpoint == b.at
+
+
+def test_a_late_answer_is_refused():
+    """No timer ran meanwhile: the machine slept."""
+    world = World()
+    a, b = world.host(1), world.host(2)
+    pa, _ = a.add(b, endpoints=(b.at,)), b.add(a, endpoints=(a.at,))
+    world.passes = lambda source, *_: source != b.at
+    a.node.want_handshake(pa, world.now)
+    a.drain()
+    world.run(0.1)
+    [(_, answer)] = world.messages(RESPONSE, b)
+    a.node.receive_datagram(answer, b.at, a.at, world.now + 11 * SECOND)
+    assert a.node.drops == Counter(late=1)
+    assert a.node.peer_status(pa).session_created is None
+    a.node.receive_datagram(answer, b.at, a.at, world.now + 9 * SECOND)
+    assert a.node.peer_status(pa).session_created is not None

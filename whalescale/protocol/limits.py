@@ -51,6 +51,11 @@ class Limits:
         return max(1, self.rekey_attempt_time // self.rekey_timeout)
 
     @property
+    def response_late(self) -> int:
+        """So long after our initiation no answer counts: the next one was due long before."""
+        return 2 * self.rekey_timeout
+
+    @property
     def zero_keys_after(self) -> int:
         """REJECT_AFTER_TIME * 3 without a new session: every key is zeroed."""
         return 3 * self.reject_after_time
