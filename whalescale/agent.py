@@ -37,6 +37,7 @@ from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer, private_directory
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import EXIT_FAILED, EXIT_PERMISSION, AgentError
+from whalescale.runtime.inside import InsideKeeper
 from whalescale.runtime.netlink import (
     Interface,
     LocalAddress,
@@ -237,6 +238,8 @@ class Agent:
         stack.push_async_callback(self._routes.clear)
         await self._routes.apply(self._routes_for(config, plan.networks))
         self._tunnel.on_networks_changed = self._spawn_reroute
+        self._inside.update()
+        self._tunnel.on_peers_changed = self._inside.soon
 
         self._bpf.follow(first, self._sockets.port)
         self._sockets.on_port = self._bpf.set_port
@@ -305,6 +308,13 @@ class Agent:
             multipath=reload.multipath(config),
         )
         self._tunnel.attach(self._driver)
+        self._inside = InsideKeeper(
+            self._node,
+            engine,
+            self._tunnel,
+            lambda: self._addresses(self._config),
+            self._driver.now,
+        )
         self._engine = engine
         self._bpf = Bpf.load(self._name, wanted=plane.bpf, xdp=plane.xdp, workers=plane.workers)
         stack.callback(self._bpf.close)
@@ -428,9 +438,20 @@ class Agent:
                 self._sockets.follow(addresses)
                 self._bpf.follow(addresses, self._sockets.port)
                 self._driver.announce()
+            # Before paths are looked for.
+            self._inside.follow(links)
             self._driver.paths.set_links(links, self._sockets.port)
+            self._task(self._look_for_tunnels())
 
         await watch_addresses(self._netlink, self._ifindex, changed)
+
+    async def _look_for_tunnels(self) -> None:
+        try:
+            found = await self._netlink.tunnel_networks(self._ifindex)
+        except OSError as e:
+            log.warning("other tunnels: %s", e.strerror)
+            return
+        self._inside.follow_others(found)
 
     async def _follow_limit(self, limit: int | None) -> None:
         """The tunnel's MTU is what all paths take, and at most what is configured."""
@@ -540,6 +561,7 @@ class Agent:
             plan.change,
         )
         self._config = self._subject.config = new
+        self._tunnel.on_peers_changed()  # or the addresses
 
 
 async def _version(_: dict[str, Any]) -> dict[str, Any]:

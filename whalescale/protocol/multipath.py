@@ -18,6 +18,7 @@ from whalescale.protocol.control import (
 )
 from whalescale.protocol.control import frame_type as control_type
 from whalescale.protocol.extended import ExtendedMode
+from whalescale.protocol.inside import Inside
 from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import (
@@ -66,6 +67,7 @@ class Multipath:
         self._links: tuple[LocalLink, ...] = ()
         self._port = 0
         self._mtu = DEFAULT_MTU
+        self._inside = Inside()
 
     @property
     def _enabled(self) -> bool:
@@ -192,6 +194,7 @@ class Multipath:
             pins=peer.pins,
             drops=self._drops,
             buckets=peer.buckets,
+            inside=self._is_inside,
         )
         self._events.append(MultipathStarted(peer.handle, reset))
         peer.paths.set_locals(self._links, now)
@@ -215,6 +218,17 @@ class Multipath:
         for peer in self._peers.values():
             if peer.paths is not None:
                 peer.paths.set_locals(links, now, port=port)
+                self._changed(peer)
+
+    def _is_inside(self, ip: str) -> bool:
+        return self._inside.holds(ip)
+
+    def set_inside(self, inside: Inside, now: int) -> None:
+        """Where no peer can be: paths there are left."""
+        self._inside = inside
+        for peer in self._peers.values():
+            if peer.paths is not None:
+                peer.paths.set_locals(self._links, now, port=self._port)
                 self._changed(peer)
 
     def set_settings(self, settings: MultipathSettings | None, mtu: int, now: int) -> None:

@@ -14,6 +14,7 @@ from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
 from whalescale.protocol.gate import Gate
 from whalescale.protocol.indices import IndexTable
+from whalescale.protocol.inside import Inside
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.multipath import Multipath
@@ -88,6 +89,7 @@ class Node:
         self._multipath = Multipath(
             multipath, random, self._peers, self._rearm, self._renew, self._events, self.drops
         )
+        self._inside = Inside()
         # Inputs about paths.
         self.set_locals = self._multipath.set_locals
         self.set_multipath = self._multipath.set_settings
@@ -174,6 +176,11 @@ class Node:
         self._choose_endpoint(p, endpoint, now)
         self._rearm(p)
 
+    def set_inside(self, inside: Inside, now: int) -> None:
+        """Where no peer can be, whoever says so; what the user says goes."""
+        self._inside = inside
+        self._multipath.set_inside(inside, now)
+
     def peer_status(self, peer: PeerHandle) -> PeerStatus:
         """KeyError: no such peer."""
         return self._peers[peer].status()
@@ -202,6 +209,9 @@ class Node:
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
         """A handshake, cookie or bootstrap message. What is refused is counted in `drops`."""
+        if self._inside.holds(remote.ip):
+            self.drops["inside"] += 1
+            return
         try:
             kind = messages.message_type(data)
             if kind == messages.INITIATION:
@@ -261,7 +271,7 @@ class Node:
     ) -> None:
         """The data plane followed an authenticated packet; it knows, so no event answers this."""
         p = self._peers.get(peer)
-        if p is not None:
+        if p is not None and not self._inside.holds(remote.ip):
             p.endpoint, p.local, p.turn = remote, local, 0
             self._multipath.endpoint_changed(p, now)
             self._rearm(p)
@@ -422,6 +432,8 @@ class Node:
         pending = peer.pending if peer is not None else None
         if peer is None or pending is None or pending.local_index != response.receiver:
             raise MessageError("index")
+        if now - pending.sent > self._limits.response_late:
+            raise MessageError("late")
         self._gate.admit(data, remote, local, now)
         keys = pending.handshake.consume_response(response.noise)
         peer.pending = None  # its index lives on in the session
@@ -542,6 +554,8 @@ class Node:
     def _complete(self, peer: Peer, round_trip: int | None, now: int) -> None:
         peer.attempts = peer.unanswered = 0
         peer.handshake_at = None
+        # One of ours that crossed the peer's: whoever held it back could complete it at any time.
+        self._drop_pending(peer)
         peer.last_handshake_wall_ns = self._wall_clock()
         if round_trip is not None:
             peer.round_trip = round_trip

@@ -31,6 +31,10 @@ SCOPE_HOST: Final = 254
 #: <linux/if.h>: the interface has a carrier
 IFF_LOWER_UP: Final = 0x10000
 DEFAULT_MTU: Final = 1500
+#: <linux/if_arp.h>: no link-layer header
+ARPHRD_NONE: Final = 0xFFFE
+TUNNEL_KINDS: Final = ("tun", "wireguard")
+MAX_TUNNEL_NETWORKS: Final = 4096
 #: <linux/fib_rules.h> FIB_RULE_INVERT
 RULE_INVERT: Final = 0x02
 #: right before the main table's 32766, as wg-quick(8) places them
@@ -259,6 +263,39 @@ class Netlink:
                     )
                 )
         return sorted(found, key=lambda a: (a.ip, a.ifindex))
+
+    async def tunnel_networks(self, except_ifindex: int) -> list[tuple[Network, ...]]:
+        """What leads into each other tunnel of this host: its addresses' networks and its routes
+        (of the main table). A tunnel is a WireGuard interface or a TUN device without Ethernet."""
+        from pyroute2 import AsyncIPRoute
+
+        tunnels: dict[int, set[Network]] = {}
+        with _os_errors("tunnels"):
+            async for message in await self._ipr.get_links():
+                kind = (message.get("linkinfo") or {}).get("kind")
+                if kind in TUNNEL_KINDS and message.get("ifi_type") == ARPHRD_NONE:
+                    tunnels[message["index"]] = set()
+            tunnels.pop(except_ifindex, None)
+            if not tunnels:
+                return []
+            async for message in await self._ipr.get_addr():
+                text = message.get("local") or message.get("address")
+                if (networks := tunnels.get(message["index"])) is not None and text:
+                    networks.add(ipaddress.ip_interface(f"{text}/{message['prefixlen']}").network)
+            # The kernel picks them out only where it is asked strictly; a router has a million.
+            async with AsyncIPRoute(strict_check=True) as strict:
+                for index, networks in tunnels.items():
+                    for family in (socket.AF_INET, socket.AF_INET6):
+                        async for message in await strict.route(
+                            "dump", family=int(family), oif=index, table=MAIN_TABLE
+                        ):
+                            to = message.get("dst")
+                            if to and len(networks) < MAX_TUNNEL_NETWORKS:
+                                networks.add(ipaddress.ip_network(f"{to}/{message['dst_len']}"))
+        return [
+            tuple(n for n in networks if not (n.is_link_local or n.is_multicast))
+            for networks in tunnels.values()
+        ]
 
     async def local_links(self, addresses: Sequence[LocalAddress]) -> list[LocalLink]:
         """Those of the addresses whose interface can carry datagrams now, with its name and MTU.

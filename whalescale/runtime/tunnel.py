@@ -125,6 +125,8 @@ class Tunnel:
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         #: called when `networks()` may have changed without a commit
         self.on_networks_changed: Callable[[], None] = lambda: None
+        #: called after peers, their networks or endpoints have changed
+        self.on_peers_changed: Callable[[], None] = lambda: None
 
     def attach(self, driver: Driver) -> None:
         self._driver = driver
@@ -192,6 +194,7 @@ class Tunnel:
             peer.networks = self._wanted_networks(peer)
         for peer in changed:
             self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
+        self.on_peers_changed()
 
     def greet(self) -> None:
         """Ask all peers whose endpoint is known, or once a name gives one, for a session."""
@@ -236,6 +239,7 @@ class Tunnel:
         except ValueError as e:
             log.error("peer %s: %s", peer.spec.name, e)
             return
+        self.on_peers_changed()
         if peer.greet:
             peer.greet = False
             self.driver.want_handshake(peer.handle)
@@ -314,6 +318,7 @@ class Tunnel:
         peer.networks = self._wanted_networks(peer)
         self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
         self._note(peer, "identified")
+        self.on_peers_changed()
         self.on_networks_changed()
 
     def _note(self, peer: Peer, what: str, quiet: bool = False) -> None:

@@ -54,6 +54,7 @@ class FakeEngine:
         self.keepalives: list[int] = []
         self.endpoints: dict[int, tuple[Addr | None, Addr | None]] = {}
         self.networks: dict[int, tuple[Network, ...]] = {}
+        self.inside: tuple[tuple[Network, ...], tuple[Network, ...]] = ((), ())
         self.sent: list[tuple[bytes, Addr, Addr | None]] = []
         self.sockets: dict[int, tuple[Addr, int]] = {}
         self.taken_ports: set[int] = set()
@@ -101,6 +102,9 @@ class FakeEngine:
 
     def remove_peer(self, number: int) -> None:
         del self.seen[number], self.endpoints[number], self.networks[number]
+
+    def set_inside(self, inside: Sequence[Network], outside: Sequence[Network]) -> None:
+        self.inside = (tuple(inside), tuple(outside))
 
     def set_allowed_ips(self, number: int, networks: Sequence[Network]) -> None:
         taken = set(networks)

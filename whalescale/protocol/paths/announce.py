@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.candidates import parse, reachable
+from whalescale.protocol.paths.candidates import nowhere, parse, reachable
 from whalescale.protocol.paths.frames import (
     MAX_ENTRIES,
     NO_LINK,
@@ -26,9 +27,14 @@ EARLY: Final = (NS_PER_S, 4 * NS_PER_S)
 class Announcer:
     """Our list. `due_at` says when `next` has one to send."""
 
-    __slots__ = ("_early", "_entries", "_made_of", "_numbers", "_sent_at", "_serial", "due_at")
+    __slots__ = (
+        *("_early", "_entries", "_inside", "_made_of", "_numbers", "_sent_at", "_serial"),
+        "due_at",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, inside: Callable[[str], bool] = nowhere) -> None:
+        """`inside`: of IPs, whether no peer can be there."""
+        self._inside = inside
         self._numbers: dict[str, int] = {}
         self._entries: tuple[Entry, ...] = ()
         self._made_of: object = None
@@ -59,6 +65,8 @@ class Announcer:
         now: int,
     ) -> None:
         """`observed`: (interface, where the peer sees us from there)."""
+        links = tuple(link for link in links if not self._inside(link.ip))
+        observed = tuple(o for o in observed if not self._inside(o[1].ip))
         if self._made_of == (links, port, observed):
             return
         self._made_of = (links, port, observed)

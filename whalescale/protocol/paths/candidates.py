@@ -85,6 +85,11 @@ def reachable(endpoint: Endpoint) -> bool:
     return not (address.is_multicast or address.is_loopback or address.is_unspecified)
 
 
+def nowhere(_: str) -> bool:
+    """No address is inside a tunnel, as far as known."""
+    return False
+
+
 @lru_cache(maxsize=4096)
 def near(one: str, other: str) -> bool:
     """Likely on the same link: equal in the usual length of a subnet's prefix."""

@@ -74,14 +74,15 @@ class Lifecycle:
         highest: int,
         pins: Pins,
         buckets: Buckets,
+        inside: Callable[[str], bool],
     ) -> None:
         self.settings = settings
         self.random = random
         self.mtu = mtu
         self.actions: deque[Action] = deque()
         self.table = Table(min(highest, MAX_PATHS - 1))
-        self.book = Book(port=port, in_use=self.table.pairs)
-        self.announcer = Announcer()
+        self.book = Book(port=port, in_use=self.table.pairs, inside=inside)
+        self.announcer = Announcer(inside)
         self.pins = pins
         self.supply = Supply(settings, tuner, mtu, self.actions)
         self.finder = Finder(self.book, self.table, pins, buckets.unheard)

@@ -15,7 +15,7 @@ from whalescale.protocol.control import ControlError, FrameType, frame_type
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.announce import Listener
-from whalescale.protocol.paths.candidates import reachable
+from whalescale.protocol.paths.candidates import nowhere, reachable
 from whalescale.protocol.paths.frames import NO_LINK, Probe, ProbeReply
 from whalescale.protocol.paths.health import (
     ANSWERS,
@@ -60,16 +60,19 @@ class PathManager:
         pins: Pins | None = None,
         drops: Counter[str] | None = None,
         buckets: Buckets | None = None,
+        inside: Callable[[str], bool] = nowhere,
     ) -> None:
         """`port`: our UDP port. `mtu`: the tunnel's, as configured: longest inner packet.
         `highest`: path number that the peer takes. `pins`: what the user said before.
-        `buckets`: the peer's; they outlive this.
+        `buckets`: the peer's; they outlive this. `inside`: of IPs, whether no peer can be there.
         """
         #: every refused frame, by reason
         self.drops: Counter[str] = Counter() if drops is None else drops
         pins = Pins() if pins is None else pins
         self._buckets = Buckets() if buckets is None else buckets
-        self._life = Lifecycle(settings, random, port, tuner, mtu, highest, pins, self._buckets)
+        self._life = Lifecycle(
+            settings, random, port, tuner, mtu, highest, pins, self._buckets, inside
+        )
         self._actions = self._life.actions
         self._table = self._life.table
         self._book = self._life.book

@@ -18,6 +18,7 @@ from whalescale.protocol.paths.candidates import (
     Remote,
     Source,
     candidates,
+    nowhere,
     reachable,
 )
 from whalescale.protocol.paths.frames import NO_LINK, Entry
@@ -145,6 +146,8 @@ class Book:
     entries: dict[Pair, Memory] = field(default_factory=dict)
     #: of the paths there are: those are not forgotten to make room
     in_use: Callable[[], Collection[Pair]] = tuple
+    #: of IPs: no peer can be there (protocol/inside.py)
+    inside: Callable[[str], bool] = nowhere
 
     def link_of(self, local: Endpoint | None) -> LocalLink | None:
         """The link that has this address."""
@@ -181,6 +184,7 @@ class Book:
         ]
         old = self.entries
         self.entries = {}
+        remotes = [r for r in remotes if not self.inside(r.endpoint.ip)]
         for candidate in candidates(self.links, self.port, remotes, self.in_use()):
             memory = old.get(candidate.pair)
             if memory is None:
@@ -195,7 +199,7 @@ class Book:
         """The peer sent over a pair that is no path. None: no address that a path could have."""
         known = self.observed.get(pair)
         if known is None:
-            if not reachable(pair[1]):
+            if not reachable(pair[1]) or self.inside(pair[1].ip):
                 return None
             while len(self.observed) >= MAX_OBSERVED:
                 keep = self.in_use()
