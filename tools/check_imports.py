@@ -19,7 +19,7 @@ from pathlib import Path
 PACKAGE = "whalescale"
 
 #: modules that any part may use: no state, no sockets, nothing of the parts themselves
-SHARED = {"identity", "endpoints", "locations", "keyfiles", "status", "config"}
+SHARED = {"identity", "endpoints", "locations", "keyfiles", "status", "config", "doubts"}
 #: what makes code impure: clocks, sockets, randomness, processes, files
 IMPURE = {
     "asyncio", "io", "multiprocessing", "os", "pathlib", "random", "secrets", "select",

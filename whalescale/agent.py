@@ -50,6 +50,7 @@ from whalescale.runtime.routes import Routes, free_table, wanted_routes
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tun import Tun, open_tun
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
+from whalescale.runtime.warnings import Warnings
 from whalescale.runtime.wg_device import WgDevice
 from whalescale.runtime.wg_uapi import DIRECTORY as UAPI_DIRECTORY
 from whalescale.runtime.wg_uapi import UapiServer
@@ -169,6 +170,7 @@ class Agent:
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._default_table = 0
+        self._warnings = Warnings()
 
     async def main(self, peers: list[PeerSpec]) -> int:
         loop = asyncio.get_running_loop()
@@ -224,6 +226,7 @@ class Agent:
         self._sockets.open(config.interface.listen_port)
         first = await self._netlink.local_addresses(self._ifindex)
         self._sockets.follow(first)
+        self._warnings.update(config, first)
         # Sockets, device and programs are open. Before the peers: looking their names up starts
         # a thread, and every thread would have to drop its capabilities by itself.
         process.drop_capabilities()
@@ -342,6 +345,7 @@ class Agent:
             self._sockets,
             dataplane.now(),
             self._bpf,
+            self._warnings.lines,
         )
         return engine
 
@@ -435,6 +439,7 @@ class Agent:
             self._engine.follow_tun()
             if addresses != last:
                 last = addresses
+                self._warnings.update(self._config, addresses)
                 self._sockets.follow(addresses)
                 self._bpf.follow(addresses, self._sockets.port)
                 self._driver.announce()
@@ -562,6 +567,7 @@ class Agent:
         )
         self._config = self._subject.config = new
         self._tunnel.on_peers_changed()  # or the addresses
+        self._warnings.update(new)
 
 
 async def _version(_: dict[str, Any]) -> dict[str, Any]:

@@ -244,23 +244,26 @@ def parse(text: str, path: Path) -> Config:
 def check(path: Path) -> Config:
     """`load`, and read every key file that it names, as an agent would at start."""
     config = load(path)
-    own = identity.Identity.from_seed(bytes(read_private_key(config)))
-    try:
-        for number, peer in enumerate(config.peers):
-            read_preshared_key(config, peer)
-            if (
-                own.node_id == peer.node_id
-                or own.fingerprint == peer.fingerprint
-                or own.static_public == peer.wireguard_public_key
-            ):
-                key = "wireguard_public_key" if peer.wireguard_public_key else "id"
-                fix = "write the key of the peer, `ws pubkey` prints it there"
-                raise ConfigError(
-                    path, f"peers[{number}].{key}", "this is the key of this host itself", fix
-                )
-    finally:
-        own.zero()
+    for peer in config.peers:
+        read_preshared_key(config, peer)
+    refuse_own_key(config)
     return config
+
+
+def refuse_own_key(config: Config) -> None:
+    """ConfigError: a peer has the key of this host itself, or the private key cannot be read."""
+    own = identity.Identity.from_seed(bytes(read_private_key(config)))
+    own.zero()
+    for number, peer in enumerate(config.peers):
+        if (
+            own.node_id == peer.node_id
+            or own.fingerprint == peer.fingerprint
+            or own.static_public == peer.wireguard_public_key
+        ):
+            key = "wireguard_public_key" if peer.wireguard_public_key else "id"
+            fix = "write the key of the peer, `ws pubkey` prints it there"
+            problem = "this is the key of this host itself"
+            raise ConfigError(config.path, f"peers[{number}].{key}", problem, fix)
 
 
 def read_private_key(config: Config) -> bytearray:

@@ -47,6 +47,8 @@ class Agent(Struct, frozen=True, kw_only=True):
     busy_poll_us: int = 0
     rss_bytes: int = 0
     cpu_seconds: float = 0.0
+    #: what is likely wrong with the set-up, in words
+    warnings: tuple[str, ...] = ()
 
 
 class Counters(Struct, frozen=True, kw_only=True):

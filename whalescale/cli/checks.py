@@ -232,7 +232,7 @@ def btf(sys_fs: Path) -> Check:
 
 def configuration(path: Path) -> Iterator[Check]:
     """The file, and the key files that it names."""
-    from whalescale import config
+    from whalescale import config, doubts
 
     name = "configuration"
     try:
@@ -244,6 +244,8 @@ def configuration(path: Path) -> Iterator[Check]:
         return
     count = len(loaded.peers)
     yield Check(name, "ok", f"{path}, {count} peer{'s' if count != 1 else ''}")
+    for doubt in doubts.of(loaded):
+        yield Check(name, "warn", doubt, f"mend it in {path}, then `ws reload`")
     others = loaded.path.stat().st_mode & 0o022
     if others:
         yield Check(name, "warn", f"others may change {path}", f"`sudo chmod go-w {path}`")

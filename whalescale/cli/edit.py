@@ -181,7 +181,7 @@ def reload_running(interface: str) -> None:
         client.call(interface, "reload", {"check": False})
     except CliError as e:
         if e.exit_code == UNREACHABLE:
-            note(f"no agent is running for {interface}; {client.up_command(interface)} starts it")
+            print(f"the tunnel is not up yet; {client.up_command(interface)} starts it")
             return
         message = f"the file is changed, but the agent did not take it over: {e.message}"
         raise CliError(message, e.fix or "`ws reload` tries again", e.exit_code) from None

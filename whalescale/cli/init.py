@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from whalescale.cli.common import USAGE, CliError, ConfigPath, Interface, config_path, plain
+from whalescale.cli.common import (
+    USAGE,
+    CliError,
+    ConfigPath,
+    Interface,
+    config_path,
+    note,
+    plain,
+)
 from whalescale.cli.common import interface_name as chosen_name
 
 
@@ -39,10 +49,7 @@ def init(
     path = config_path(interface, config).absolute()
     key_path = path.with_suffix(".key")
     for text in address or ():
-        try:
-            configuration.parse_address(text)
-        except ValueError as e:
-            raise CliError(f"--address: {e}", "", USAGE) from None
+        _check_address(text, name)
     text = edit.new_document(
         name=name,
         key_file=key_path.name,
@@ -64,6 +71,34 @@ def init(
     print(f"\nnext: `ws peer add{where} NAME --id ITS_NODE_ID --endpoint HOST:PORT`, then", end=" ")
     print(client.up_command(name) if config is None else f"`sudo ws up{where}`")
     own.zero()
+
+
+def _check_address(text: str, name: str) -> None:
+    """CliError: not what `ip address add` on a host should get."""
+    from whalescale import config as configuration
+    from whalescale import doubts
+
+    try:
+        parsed = configuration.parse_address(text)
+    except ValueError as e:
+        raise CliError(f"--address: {e}", "", USAGE) from None
+    if "/" not in text:
+        length = 24 if parsed.version == 4 else 64
+        fix = f"write {text}/{length} for a network, {text}/{parsed.max_prefixlen} for it alone"
+        raise CliError(f"--address {text} has no prefix", fix, USAGE)
+    if doubt := doubts.of_address(parsed):
+        raise CliError(f"--address: {doubt}", "", USAGE)
+    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.bind((str(parsed.ip), 0))  # only on the host that has it
+        if not _is_up(name):
+            note(f"{parsed.ip} is an address of another interface here; take another one")
+
+
+def _is_up(name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(socket.if_nametoindex(name))
+    return False
 
 
 def claim(*files: Path, force: bool, other: str = "") -> None:

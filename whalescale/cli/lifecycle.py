@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -53,7 +54,14 @@ def up(
         if e.exit_code != UNREACHABLE:
             raise
     else:
+        theirs, ours = running.agent.config, loaded.path.absolute()
+        if theirs and os.path.realpath(theirs) != os.path.realpath(ours):
+            raise CliError(
+                f"{name} is up already, with {plain(theirs)} and not with {ours}",
+                f"`ws down -i {name}` first, or give {ours.name} another [interface] name",
+            )
         print(f"{name} is up already (process {running.agent.pid}); `ws reload` takes over changes")
+        _warn(running.agent.warnings)
         return 0
     _start(name, loaded.path.absolute())
     print(f"{name} is up")
@@ -63,7 +71,13 @@ def up(
         print(f"  node ID    {plain(agent.node_id)}")
         print(f"  addresses  {plain(addresses)}")
         print(f"  listening  UDP port {agent.listen_port}")
+        _warn(agent.warnings)
     return 0
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        note(f"warning: {warning}")
 
 
 def _foreground(interface: str | None, config: Path | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -86,8 +87,14 @@ def add(
     )
     changed = document.checked()
     from whalescale import config as configuration
+    from whalescale import doubts
 
-    configuration.read_preshared_key(changed, changed.peers[-1])
+    added = changed.peers[-1]
+    configuration.read_preshared_key(changed, added)
+    if os.path.lexists(changed.interface.private_key_file):
+        configuration.refuse_own_key(changed)
+    for doubt in doubts.of_peer(changed, added):
+        raise CliError(doubt, "--allowed-ip is the address that the peer has in the tunnel", USAGE)
     document.save()
     print(f"added {name} to {loaded.path}")
     if reload:

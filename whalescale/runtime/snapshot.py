@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import whalescale
@@ -43,6 +43,7 @@ class Subject:
     sockets: Sockets
     started_ns: int
     bpf: Bpf
+    warnings: list[str] = field(default_factory=list)
 
 
 def take(s: Subject) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
         "rss_bytes": resident_bytes(),
         # of all threads, the C workers too
         "cpu_seconds": round(time.process_time(), 3),
+        "warnings": s.warnings,
     }
 
 

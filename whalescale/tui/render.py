@@ -130,6 +130,8 @@ def summary(status: Status) -> Table:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, _cell(value))
+    for warning in a.warnings:
+        table.add_row(Text("warning", style="bold yellow"), _cell(warning))
     return table
 
 

@@ -47,7 +47,8 @@ def run(path):
     from fake_agent import FakeAgent
     stop = threading.Event()
     fake = FakeAgent(pathlib.Path(os.environ["WHALESCALE_RUNTIME_DIR"]) / "ws0.sock")
-    fake.answers["status"]["agent"]["pid"] = os.getpid()
+    fake.answers["status"]["agent"] |= {"pid": os.getpid(), "config": str(path)}
+    fake.answers["status"]["agent"]["warnings"] = ["10.0.0.1 is taken"]
     fake.answers["stop"] = lambda _: stop.set() or []
     print("config", path, "cwd", os.getcwd(), "stdin", os.readlink("/proc/self/fd/0"), flush=True)
     ready()
@@ -99,6 +100,12 @@ def test_up_and_down(ws: Ws, config_file: Path, stand_in: object, runtime: Path)
     again = ws("up", "-c", config_file)
     assert again.code == 0
     assert "is up already (process " in again.out
+    assert done.err == again.err == "ws: warning: 10.0.0.1 is taken\n"
+    other = config_file.with_name("other.toml")
+    other.write_text(config_file.read_text())
+    refused = ws("up", "-c", other)
+    assert refused.code == 1
+    assert f"ws0 is up already, with {config_file} and not with {other}" in refused.err
     assert ws("down").out == "ws0 is down\n"
     assert ws("down").code == 3
     # the log stays for `ws logs`, and the next start moves it aside
