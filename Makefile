@@ -25,7 +25,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help setup build asan test test-clean lint format fuzz demo bench bench-multipath install uninstall clean
+.PHONY: help setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath install uninstall clean
 .DEFAULT_GOAL := help
 # The steps write over each other's lines otherwise, and the packages come before what needs them.
 .NOTPARALLEL:
@@ -34,6 +34,7 @@ help:
 	@echo "make setup      system packages (as root), Python environment, build"
 	@echo "make build      (re)build the data plane in place"
 	@echo "make asan       the data plane under ASan and UBSan, in build/asan"
+	@echo "make tsan       ... under ThreadSanitizer, in build/tsan"
 	@echo "make demo       one download over a 5G and a WiFi link, one of them cut (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make bench-multipath  one flow over several links, against MPTCP (root); BENCH_ARGS as above"
@@ -109,10 +110,19 @@ $(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) csrc/wire.h | $(STAMP)/ap
 asan: $(STAMP)/asan
 	@:
 
+tsan: $(STAMP)/tsan
+	@:
+
 $(STAMP)/asan: $(EXT_SOURCES) | $(STAMP)/venv
 	@$(STEP) "data plane (C) under ASan and UBSan" $(LOG)/asan.log \
 		env WS_CFLAGS="-Werror -O1 $(SANITIZE)" WS_LDFLAGS="$(SANITIZE)" \
 		$(PY) setup.py --quiet build_ext --build-lib build/asan --build-temp build/asan/temp
+	@touch $@
+
+$(STAMP)/tsan: $(EXT_SOURCES) | $(STAMP)/venv
+	@$(STEP) "data plane (C) under ThreadSanitizer" $(LOG)/tsan.log \
+		env WS_CFLAGS="-Werror -O1 -fsanitize=thread" WS_LDFLAGS="-fsanitize=thread" \
+		$(PY) setup.py --quiet build_ext --build-lib build/tsan --build-temp build/tsan/temp
 	@touch $@
 
 # All but those that measure a time or a rate run on all cores; those then have the machine to

@@ -14,44 +14,60 @@ import pytest
 from tools.netlab import Lab, lock
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SANITIZED = ROOT / "build/asan/whalescale/dataplane/_lib.abi3.so"
+
+
+#: by the name of a make target: its libraries, and what it is told
+SANITIZERS = {
+    "asan": (
+        ("libasan.so", "libubsan.so"),
+        {
+            # The interpreter does not free all that it has at its end.
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        },
+    ),
+    "tsan": (("libtsan.so",), {"TSAN_OPTIONS": "exitcode=66:second_deadlock_stack=1"}),
+}
 
 
 @functools.cache
-def sanitized() -> dict[str, str]:
-    """The environment in which the scenarios use the extension built under ASan and UBSan."""
-    with lock(ROOT / "build/asan.lock"):
+def sanitized(target: str = "asan") -> dict[str, str]:
+    """The environment in which the scenarios use the extension of `make asan` or `make tsan`."""
+    with lock(ROOT / f"build/{target}.lock"):
         built = subprocess.run(
-            ["make", "--no-print-directory", "asan"],
+            ["make", "--no-print-directory", target],
             cwd=ROOT,
             check=False,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
     if built.returncode:
-        pytest.fail(f"`make asan` failed:\n{built.stdout[-4000:]}{built.stderr[-4000:]}")
+        pytest.fail(f"`make {target}` failed:\n{built.stdout[-4000:]}{built.stderr[-4000:]}")
+    names, options = SANITIZERS[target]
     # Python itself is not built under them: the libraries have to be there before it.
-    names = ("libasan.so", "libubsan.so")
     found = [
         subprocess.run(
             ["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True
         ).stdout.strip()
         for name in names
     ]
-    return {
-        "WS_TEST_LIB": str(SANITIZED),
-        "LD_PRELOAD": " ".join(found),
-        # The interpreter does not free all that it has at its end.
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=1",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-    }
+    library = ROOT / "build" / target / "whalescale/dataplane/_lib.abi3.so"
+    return {"WS_TEST_LIB": str(library), "LD_PRELOAD": " ".join(found), **options}
 
 
 def run_scenario(
-    lab: Lab, scenario: str, *, sanitize: bool = False, timeout: float = 60.0, **arguments: object
+    lab: Lab,
+    scenario: str,
+    *,
+    sanitize: bool | str = False,
+    timeout: float = 60.0,
+    **arguments: object,
 ) -> None:
-    """Two hosts, a link, and the scenario between them (`dataplane_scenarios.py`)."""
+    """Two hosts, a link, and the scenario between them (`dataplane_scenarios.py`).
+
+    `sanitize`: False, True for ASan and UBSan, or "tsan".
+    """
     a, b = lab.host("a"), lab.host("b")
     link = lab.link(a, b)
     hosts = {
@@ -59,12 +75,15 @@ def run_scenario(
         for host in (a, b)
     }
     plan = json.dumps({"scenario": scenario, "hosts": hosts, **arguments})
-    command = [sys.executable, "-m", "tests.netns.dataplane_scenarios", plan]
+    target = "asan" if sanitize is True else sanitize
+    # ThreadSanitizer's shadow memory wants the addresses where they are without randomness.
+    still = ["setarch", "-R"] if target == "tsan" else []
+    command = [*still, sys.executable, "-m", "tests.netns.dataplane_scenarios", plan]
     try:
         done = subprocess.run(
             ["setpriv", "--pdeathsig", "KILL", *command],
             cwd=ROOT,
-            env={**os.environ, **(sanitized() if sanitize else {})},
+            env={**os.environ, **(sanitized(target) if target else {})},
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

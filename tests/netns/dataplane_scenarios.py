@@ -23,6 +23,7 @@ from typing import Any
 
 from tests.netns import dataplane_changes as changes
 from tests.netns import dataplane_inside as within
+from tests.netns.dataplane_everything import everything
 from tests.netns.dataplane_node import (
     Hosts,
     Netns,
@@ -337,6 +338,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.device_gone_unheard, changes.close_under_load),
         *(changes.busy_poll, changes.source_address_gone, changes.busy_peer),
+        everything,
         *(within.inside, within.inside_networks, within.loop),
     )
 }

@@ -116,3 +116,17 @@ def test_the_source_address_goes(lab: Lab, backend: str) -> None:
 
 def test_a_peer_that_becomes_busy_is_told(lab: Lab, backend: str) -> None:
     run_scenario(lab, "busy_peer", backend=backend, frames=True)
+
+
+@pytest.mark.parametrize("sanitize", [False, True, "tsan"], ids=["", "asan", "tsan"])
+def test_everything_at_once(lab: Lab, backend: str, sanitize: bool | str) -> None:
+    """Traffic, hostile datagrams and every call of the controlling thread, by three workers."""
+    run_scenario(
+        *(lab, "everything"),
+        backend=backend,
+        workers=3,
+        frames=True,
+        sanitize=sanitize,
+        rounds=4 if sanitize else 10,
+        timeout=250,
+    )
