@@ -1,11 +1,13 @@
 """Bad datagrams in numbers: flood.py PLAN.json; prints how many of each kind were sent.
 
-PLAN: {"to": [address, port], "count": N, "public_key": hex, "genuine": [hex, ...]}. The genuine
-ones are datagrams that the target has seen already (transport messages and handshakes).
+PLAN: {"to": [address, port], "count": N, "sources": ports to send from, "public_key": hex,
+"genuine": [hex, ...]}. The genuine ones are datagrams that the target has seen already (transport
+messages and handshakes).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -78,12 +80,16 @@ def main() -> None:
     datagrams = make(plan, random.Random(7))  # noqa: S311
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sent: Counter[str] = Counter()
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.connect((address, port))
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for _ in range(plan["sources"]):
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            sock.connect((address, port))
+            sockets.append(sock)
         for number in range(plan["count"]):
             kind, data = datagrams[number % len(datagrams)]
             try:
-                sock.send(data)
+                sockets[number // 8 % len(sockets)].send(data)
             except OSError:
                 # A full queue, or an ICMP error from before: this one did not go out.
                 continue
