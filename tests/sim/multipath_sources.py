@@ -121,6 +121,7 @@ class Tcp(_Source):
         self.next_serial = 0
         self.flights: dict[int, Flight] = {}  # by serial, in order of sending
         self.lost: deque[int] = deque()
+        self.given_up: dict[int, Flight] = {}  # in flight when the timer ran out
         self.retransmits = self.spurious = self.timeouts = 0
         self.again: dict[int, int] = {}
         # receiver
@@ -167,6 +168,9 @@ class Tcp(_Source):
     def _timed_out(self, now: int) -> None:
         """All that was in flight counts as lost."""
 
+    def _timed_out_wrongly(self) -> None:
+        """It was not."""
+
     # -- receiver, at B
 
     def delivered(self, serial: int, size: int, now: int) -> None:
@@ -205,6 +209,7 @@ class Tcp(_Source):
             self.timeouts += 1
             self._timeout = now + SECOND // 2
             self.lost = deque(sorted(self.flights))
+            self.given_up = dict(self.flights)
             self.flights.clear()
             self._timed_out(now)
         self._transmit(now)
@@ -214,6 +219,8 @@ class Tcp(_Source):
         expected, *fresh = self._acks.pop(ack)
         taken, sample = [], 0.0
         for serial in fresh:
+            if serial in self.given_up and serial in self.lost:
+                self._came_after_all()
             flight = self.flights.pop(serial, None)
             if flight is None:
                 if serial in self.again:  # came after all: DSACK
@@ -243,6 +250,15 @@ class Tcp(_Source):
         # An ACK clears the timer only if it moves something on.
         self._timeout = now + max(SECOND // 5, int(2 * self.srtt) + 50 * MS)
         self._due = now
+
+    def _came_after_all(self) -> None:
+        """What was not sent again since the timer ran out arrives: it ran out too soon (F-RTO, RFC
+        5682), and nothing that waits to be sent again is lost."""
+        self.flights |= {n: self.given_up[n] for n in self.lost if n in self.given_up}
+        self.flights = dict(sorted(self.flights.items()))
+        self.lost = deque(n for n in self.lost if n not in self.given_up)
+        self.given_up.clear()
+        self._timed_out_wrongly()
 
     def _detect(self, now: int) -> int:
         """RACK (RFC 8985): lost if one sent so much later has arrived."""
@@ -297,6 +313,7 @@ class Cubic(Tcp):
         self.ssthresh = 1e9
         self.w_max, self.epoch = 0.0, 0
         self.before: tuple[float, float, float, int] | None = None
+        self.in_time = (self.cwnd, self.ssthresh)  # before the timer ran out
         self.wrongly = 0  # sent again in this recovery, and not yet seen to have come
         self.full = False  # the last sending was stopped by the window
 
@@ -307,7 +324,11 @@ class Cubic(Tcp):
         self.full = self.full or len(self.flights) >= int(self.cwnd) - 1
 
     def _timed_out(self, now: int) -> None:
+        self.in_time = (self.cwnd, self.ssthresh)
         self.cwnd, self.ssthresh = 2.0, max(self.cwnd / 2, 2)
+
+    def _timed_out_wrongly(self) -> None:
+        self.cwnd, self.ssthresh = self.in_time
 
     def _reduce(self, late: int, now: int) -> None:
         self.before = (self.cwnd, self.ssthresh, self.w_max, self.epoch)

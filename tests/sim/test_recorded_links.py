@@ -1,0 +1,78 @@
+"""The model of radio links itself, before anything is concluded from it."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from multipath_core import MS
+from multipath_sources import Cubic, Flight
+from multipath_world import HEADERS, LinkSpec, World
+from recorded_links import RecordedLink, fading, read
+
+
+@pytest.fixture
+def world() -> World:
+    return World([LinkSpec(10, 10)], [])
+
+
+def arrivals(link: RecordedLink) -> list[int]:
+    return [arrives for _, arrives, _ in link.pipe]
+
+
+def test_what_may_leave_in_a_millisecond_leaves_then(world: World) -> None:
+    link = RecordedLink((0, 300, 0, 0, 3000), 10, 10_000, world)
+    for _ in range(3):
+        link.send(world.start, 100 - HEADERS, 0)
+    link.send(world.start, 200 - HEADERS, 0)
+    # 300 bytes in the first millisecond, the rest waits for the fourth
+    assert arrivals(link) == [world.start + (ms + 10) * MS for ms in (1, 1, 1, 4)]
+
+
+def test_what_finds_nothing_waiting_is_lost(world: World) -> None:
+    link = RecordedLink((1000, 1000, 10), 10, 10_000, world)
+    link.send(world.start + int(1.5 * MS), 500 - HEADERS, 0)
+    # Those of the first two are gone: of the third ten bytes, then a thousand in the fourth.
+    assert arrivals(link) == [world.start + (3 + 10) * MS]
+
+
+def test_a_full_queue_drops_the_newest(world: World) -> None:
+    link = RecordedLink((1000,), 10, 2000, world)
+    for _ in range(5):
+        link.send(world.start, 500 - HEADERS, 0)
+    assert (len(link.pipe), link.dropped) == (4, 1)
+    link.send(world.start + 5 * MS, 500 - HEADERS, 0)  # all have left
+    assert link.dropped == 1
+
+
+def test_a_made_link_has_its_mean_and_its_lumps() -> None:
+    made = fading(20, 200, seed=3, lump_ms=10)
+    assert made == fading(20, 200, seed=3, lump_ms=10)
+    mean = sum(made) * 8 / 200e6
+    assert 14 < mean < 22
+    assert all(each == 0 for ms, each in enumerate(made) if ms % 10)
+    seconds = [sum(made[i : i + 1000]) * 8 / 1e6 for i in range(0, len(made), 1000)]
+    assert min(seconds) < 5
+    assert max(seconds) > 30
+
+
+def test_a_recording_is_read(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "link.ms.gz", "wt") as out:
+        out.write("0\n1504\n3008\n")
+    assert read(tmp_path / "link.ms.gz") == (0, 1504, 3008)
+
+
+def test_a_timer_that_ran_out_too_soon_is_undone() -> None:
+    """The originals arrive, so nothing was lost (F-RTO): else a fade would end each flow."""
+    tcp = Cubic()
+    tcp.cwnd, tcp.next_serial = 8.0, 8
+    tcp.flights = {n: Flight(0, 0, 0, 0, False) for n in range(8)}
+    world = World([LinkSpec(10, 10)], [tcp])
+    tcp._timeout = world.now
+    tcp.act(world.now)
+    assert tcp.cwnd == 2.0
+    tcp._acks[0] = [7, 6]  # the seventh of them, which was not sent again
+    tcp.answered(world.packet(tcp, 0, 40, protocol=6), world.now + MS)
+    assert tcp.cwnd >= 8.0
+    assert not tcp.lost

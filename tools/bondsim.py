@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""One flow over a pair of recorded or made radio links, in virtual time, with the real C core.
+
+    python -m tools.bondsim [--links FOLDER] [--seconds 30] [--seed 1] [--json] [PAIR ...]
+
+A PAIR is A+B; each is NAME[:DELAY_MS[:QUEUE_KB]] with NAME a recording FOLDER/NAME.ms.gz (a line
+for each millisecond: bytes that may leave), "fading:MBPS" or a steady rate in Mbit/s. Without any:
+made links, from the seed. Goodput is told as a share of what both links may carry, headers taken
+off; pings are what they take above the quicker link's own round trip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sim"))
+
+from multipath_bbr import Bbr
+from multipath_sources import Cubic, Ping
+from multipath_world import HEADERS, PACKET, Link, LinkSpec, World
+from recorded_links import RecordedLink, fading, read
+
+#: UDP payload of a full packet in a data frame, and what is around it
+WIRE = 32 + 8 + PACKET + HEADERS
+MADE = ("fading:10:30:400+fading:6:35:400", "fading:80:20:600+fading:50:15:600",
+        "fading:10:30:400+20:15:150", "100:20:300+50:5:200")  # fmt: skip
+
+
+@dataclass
+class Result:
+    pair: str
+    inner: str
+    goodput_mbps: float
+    capacity_mbps: float
+    share: float
+    first_3s_share: float
+    longest_stall_ms: float
+    ping_ms: tuple[float, float, float]  # more than idle: median, 95 %, worst
+    retransmissions: int
+    timeouts: int
+    skipped: int
+    dropped: tuple[int, ...]
+
+
+def link(text: str, folder: Path | None, world: World, seed: int, seconds: int) -> Link:
+    kind, *rest = text.split(":")
+    rate = float(rest.pop(0)) if kind == "fading" else 0.0
+    delay = float(rest[0]) if rest else 20.0
+    queue = int(float(rest[1]) * 1000) if len(rest) > 1 else 400_000
+    if kind == "fading":
+        return RecordedLink(fading(rate, seconds, seed, lump_ms=5), delay, queue, world)
+    try:
+        steady = float(kind)
+    except ValueError:
+        if folder is None:
+            raise SystemExit(f"bondsim: {kind}: name the folder of recordings: --links") from None
+        path = folder / f"{kind}.ms.gz"
+        if not path.exists():
+            raise SystemExit(f"bondsim: {path}: no such recording") from None
+        return RecordedLink(read(path), delay, queue, world)
+    return Link(LinkSpec(steady, delay, buffer_ms=queue * 8 / 1e3 / steady), world.rng)
+
+
+def capacity(one: Link, seconds: int) -> float:
+    """Bits that may leave."""
+    if isinstance(one, RecordedLink):
+        return 8.0 * one.capacity(seconds * 1000)
+    return one.rate_bps * seconds
+
+
+def run(pair: str, inner: str, folder: Path | None, seconds: int, seed: int) -> Result:
+    tcp = Cubic() if inner == "cubic" else Bbr(seed=seed)
+    ping = Ping()
+    world = World([LinkSpec(20, 20)] * 2, [tcp, ping], seed=seed)
+    try:
+        for i, text in enumerate(pair.split("+")):
+            world.out[i] = link(text, folder, world, seed + i, seconds)
+            world.back[i] = Link(LinkSpec(20, world.out[i].delay / 1e6), world.rng)
+        may = sum(capacity(one, seconds) for one in world.out) / seconds
+        world.run(3000)
+        begin = world.delivered_bytes * 8 / 3
+        world.run((seconds - 3) * 1000)
+        least = 2 * min(one.delay for one in world.out) / 1e6
+        rtts = sorted(rtt - least for rtt in ping.rtts_ms)
+        pings = tuple(round(rtts[int(part * (len(rtts) - 1))], 1) for part in (0.5, 0.95, 1))
+        good = tcp.goodput * 8 / seconds
+        return Result(
+            pair, inner, round(good / 1e6, 2), round(may / 1e6, 2),
+            round(good / may * WIRE / PACKET, 3), round(begin / may * WIRE / PACKET, 3),
+            round(world.longest_stall / 1e6, 1), (pings[0], pings[1], pings[2]),
+            tcp.retransmits, tcp.timeouts, int(world.b.stats.skipped),
+            tuple(one.dropped for one in world.out),
+        )  # fmt: skip
+    finally:
+        world.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pairs", nargs="*", metavar="PAIR")
+    parser.add_argument("--links", type=Path)
+    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.seconds < 4:
+        parser.error("--seconds is 4 at least")
+    for pair in options.pairs or MADE:
+        if pair.count("+") != 1:
+            parser.error(f"{pair}: a pair is A+B")
+        for inner in ("cubic", "bbr"):
+            r = run(pair, inner, options.links, options.seconds, options.seed)
+            if options.json:
+                print(json.dumps(asdict(r)), flush=True)
+                continue
+            print(
+                f"{pair:36} {inner:5} {r.goodput_mbps:7.2f} of {r.capacity_mbps:7.2f} Mbit/s "
+                f"{r.share:5.2f}, first 3 s {r.first_3s_share:4.2f}, "
+                f"stall {r.longest_stall_ms:5.0f} ms, "
+                f"ping +{r.ping_ms[0]:.0f}/{r.ping_ms[1]:.0f}/{r.ping_ms[2]:.0f} ms",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
