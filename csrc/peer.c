@@ -68,12 +68,59 @@ void ws_way_choose(const struct ws_worker *worker, struct ws_way *way)
 		way->socket = find_socket(worker, &way->local, way->ifindex);
 }
 
+enum { ADDR_WORDS = sizeof(struct ws_addr) / sizeof(uint32_t) };
+_Static_assert(sizeof(struct ws_addr) % sizeof(uint32_t) == 0, "copied by words");
+
+static void put_words(struct ws_addr *to, const struct ws_addr *from)
+{
+	uint32_t words[ADDR_WORDS];
+
+	memcpy(words, from, sizeof(words));
+	for (int i = 0; i < ADDR_WORDS; i++)
+		ws_set(((uint32_t *)(void *)to)[i], words[i]);
+}
+
+static void get_words(struct ws_addr *to, const struct ws_addr *from)
+{
+	uint32_t words[ADDR_WORDS];
+
+	for (int i = 0; i < ADDR_WORDS; i++)
+		words[i] = ws_get(((const uint32_t *)(const void *)from)[i]);
+	memcpy(to, words, sizeof(words));
+}
+
+/* A reader that sees the serial odd, or another afterwards, reads again. */
+static void publish_endpoint(struct ws_peer_stats *stats, const struct ws_addr *remote,
+			     const struct ws_addr *local)
+{
+	uint32_t serial = ws_get(stats->endpoint_serial);
+
+	ws_set(stats->endpoint_serial, serial + 1);
+	atomic_thread_fence(memory_order_release);
+	put_words(&stats->endpoint, remote);
+	put_words(&stats->local, local);
+	__atomic_store_n(&stats->endpoint_serial, serial + 2, __ATOMIC_RELEASE);
+}
+
+void ws_peer_endpoint(const struct ws_peer_stats *stats, struct ws_addr *remote,
+		      struct ws_addr *local)
+{
+	uint32_t before, after;
+
+	do {
+		before = __atomic_load_n(&stats->endpoint_serial, __ATOMIC_ACQUIRE);
+		get_words(remote, &stats->endpoint);
+		get_words(local, &stats->local);
+		atomic_thread_fence(memory_order_acquire);
+		after = ws_get(stats->endpoint_serial);
+	} while (before != after || before & 1);
+}
+
 /* remote.family 0 forgets the endpoint. */
 void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
 		   const struct ws_addr *local)
 {
-	peer->stats.endpoint = *remote;
-	peer->stats.local = *local;
+	publish_endpoint(&peer->stats, remote, local);
 	ws_way_point(worker, &peer->way, remote, local, 0);
 }
 

@@ -18,7 +18,14 @@
 #include <endian.h>
 #include <string.h>
 
-#define CONTROL_PER_SECOND 200
+#define CONTROL_PER_SECOND 200 /* of one peer to Python, and of each type so many of these: */
+static const uint8_t control_most[16] = {
+	[WS_CONTROL_OFFER & 15] = 8,
+	[WS_CONTROL_PATH_ANNOUNCE & 15] = 4, /* one a second is taken, three at once */
+	[WS_CONTROL_PATH_PROBE & 15] = 100,
+	[WS_CONTROL_PATH_PROBE_REPLY & 15] = 100,
+	[WS_CONTROL_HEARTBEAT & 15] = 100,
+};
 #define ROAM_INTERVAL_NS (WS_SECOND_NS / 10)
 
 static uint32_t get32(const uint8_t *at)
@@ -260,6 +267,18 @@ static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const str
 			    frame + WS_FRAME_HEADER_BYTES, len - WS_FRAME_HEADER_BYTES);
 }
 
+/* False: the peer has sent enough of these in this second. What is of no type costs Python as much. */
+static bool control_taken(struct ws_peer *peer, uint8_t type)
+{
+	uint8_t most = control_most[type] ? control_most[type] : 4;
+
+	if (peer->control_of[type] >= most || peer->control_count >= CONTROL_PER_SECOND)
+		return false;
+	peer->control_of[type]++;
+	peer->control_count++;
+	return true;
+}
+
 /* Up to Python, but no peer may crowd the others out of the ring. */
 static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
 			  uint32_t path, const uint8_t *frame, size_t len, size_t datagram_bytes)
@@ -278,8 +297,9 @@ static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const 
 	if (worker->now_ns - peer->control_window_ns >= WS_SECOND_NS) {
 		peer->control_window_ns = worker->now_ns;
 		peer->control_count = 0;
+		memset(peer->control_of, 0, sizeof(peer->control_of));
 	}
-	if (++peer->control_count > CONTROL_PER_SECOND || ws_upcall_crowded(&worker->upcalls, 2)) {
+	if (!control_taken(peer, frame[0] & 15) || ws_upcall_crowded(&worker->upcalls, 2)) {
 		ws_drop(worker, WS_DROP_CONTROL_RATE, 1);
 		return;
 	}

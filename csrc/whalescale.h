@@ -161,6 +161,8 @@ struct ws_peer_stats {
 	uint64_t tx_counter; /* of the current keypair */
 	uint32_t current_index, next_index, previous_index; /* local indices, 0: none */
 	uint32_t staged; /* packets waiting for a handshake */
+	uint32_t
+		endpoint_serial; /* odd while the next two change: ws_peer_endpoint reads them whole */
 	struct ws_addr endpoint, local; /* where the peer is now, and what we answer from */
 };
 
@@ -361,6 +363,10 @@ const struct ws_multipath_stats *ws_peer_multipath_stats(const ws_engine *engine
 
 /* Valid until ws_peer_remove. */
 const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer);
+
+/* stats.endpoint and stats.local, both of one moment. */
+void ws_peer_endpoint(const struct ws_peer_stats *stats, struct ws_addr *remote,
+		      struct ws_addr *local);
 
 /* Sends a handshake or bootstrap message as it is. */
 int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,

@@ -42,6 +42,9 @@ enum {
 	WS_FRAME_CONTROL_NIBBLE = 1, /* 0x10..0x1f */
 	WS_CONTROL_MAX_BYTES = 1024,
 	WS_PROBE_MAX_BYTES = 64, /* of a probe's text, as Python sees it */
+	WS_CONTROL_OFFER = 0x10,
+	WS_CONTROL_PATH_ANNOUNCE = 0x11,
+	WS_CONTROL_PATH_PROBE_REPLY = 0x13,
 	WS_CONTROL_PATH_PROBE =
 		0x12, /* the one that may be longer: it is padded to probe the MTU */
 	WS_CONTROL_HEARTBEAT = 0x14,

@@ -321,12 +321,95 @@ static void foreign_runs(void)
 	ws_engine_free(two);
 }
 
+/* Lists of addresses are dear to Python: no more of them than it takes, and the rest is not hurt. */
+static void control_by_type(void)
+{
+	static const struct {
+		uint8_t type;
+		uint64_t most;
+	} sent[] = {{WS_CONTROL_PATH_ANNOUNCE, 4},
+		    {0x1f, 4},
+		    {WS_CONTROL_OFFER, 8},
+		    {WS_CONTROL_PATH_PROBE, 100}};
+	struct ws_worker *worker;
+	struct ws_upcall upcall;
+
+	fresh(false);
+	worker = engine->worker[0];
+	while (ws_upcall_next(engine, &upcall))
+		; /* what others left */
+	for (int second = 1; second <= 2; second++) {
+		worker->now_ns += second * WS_SECOND_NS;
+		for (size_t i = 0; i < sizeof(sent) / sizeof(sent[0]); i++) {
+			const uint8_t text[64] = {sent[i].type, 1};
+			uint64_t up = worker->stats.control_rx;
+			uint64_t refused = worker->stats.drops[WS_DROP_CONTROL_RATE];
+
+			for (int k = 0; k < 150; k++) {
+				receive_text(0, text, sizeof(text));
+				while (ws_upcall_next(engine, &upcall))
+					;
+			}
+			CHECK_EQ(worker->stats.control_rx - up, sent[i].most);
+			CHECK_EQ(worker->stats.drops[WS_DROP_CONTROL_RATE] - refused,
+				 150 - sent[i].most);
+		}
+	}
+}
+
+static struct ws_addr place(uint8_t byte)
+{
+	struct ws_addr addr = {.family = 6, .port = (uint16_t)(byte << 8 | byte)};
+
+	memset(addr.ip, byte, sizeof(addr.ip));
+	addr.scope_id = byte;
+	return addr;
+}
+
+static _Atomic bool moved_enough;
+
+static void *move_about(void *peer)
+{
+	for (uint32_t i = 0; i < 300000; i++) {
+		struct ws_addr at = place((uint8_t)(1 + i % 200));
+
+		ws_peer_point(engine->worker[0], peer, &at, &at);
+	}
+	atomic_store(&moved_enough, true);
+	return NULL;
+}
+
+/* What Python reads while the worker moves the peer is one place, not halves of two. */
+static void endpoint_is_never_torn(void)
+{
+	struct ws_addr remote, local, whole;
+	uint64_t torn = 0, read = 0;
+	pthread_t writer;
+
+	fresh(false);
+	must(!pthread_create(&writer, NULL, move_about, engine->peer_by_number[0]));
+	while (!atomic_load(&moved_enough)) {
+		ws_peer_endpoint(ws_peer_stats(engine, 0), &remote, &local);
+		if (remote.port < 256)
+			continue; /* where fresh() put it */
+		whole = place(remote.ip[0]);
+		torn += memcmp(&remote, &whole, sizeof(whole)) ||
+			memcmp(&local, &whole, sizeof(whole));
+		read++;
+	}
+	must(!pthread_join(writer, NULL));
+	CHECK(read > 0);
+	CHECK_EQ(torn, 0);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "vectors"))
 		return vectors();
 	every_first_byte();
 	foreign_runs();
+	control_by_type();
+	endpoint_is_never_torn();
 	ws_engine_free(engine);
 	ws_aead_free(other);
 	return check_done();

@@ -311,6 +311,7 @@ class Engine:
         self._stats = [lib.ws_engine_stats(engine, w) for w in range(workers)]
         self._peers: dict[int, Any] = {}
         self._upcall = ffi.new("struct ws_upcall *")
+        self._read = ffi.new("struct ws_addr *"), ffi.new("struct ws_addr *")
 
     def set_tun(self, worker: int, fd: int) -> None:
         """Give one TUN queue (vnet header on) to a worker; the engine owns `fd` from here on."""
@@ -482,8 +483,7 @@ class Engine:
             c.next_index,
             c.previous_index,
             c.staged,
-            py_addr(c.endpoint),
-            py_addr(c.local),
+            *self.endpoint(peer),
         )
 
     def activity(self, peer: int) -> tuple[int, int, int, int]:
@@ -492,9 +492,10 @@ class Engine:
         return c.last_sent_ns, c.last_received_ns, c.unsent_since_ns, c.unanswered_since_ns
 
     def endpoint(self, peer: int) -> tuple[Addr | None, Addr | None]:
-        """(remote, local) of the peer as the worker knows them."""
-        c = self._peers[peer]
-        return py_addr(c.endpoint), py_addr(c.local)
+        """(remote, local) of the peer as the worker knows them, both of one moment."""
+        remote, local = self._read
+        lib.ws_peer_endpoint(self._peers[peer], remote, local)
+        return py_addr(remote), py_addr(local)
 
     def current_index(self, peer: int) -> int:
         """Receiver index of the keypair in use, 0 without one; cheap."""

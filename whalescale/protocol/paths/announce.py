@@ -135,12 +135,19 @@ class Listener:
         """The peer restarted: its serials begin anew."""
         self._serial = None
 
-    def take(self, announce: Announce, now: int) -> tuple[tuple[Entry, ...] | None, str, int]:
-        """(the new list or None, reason to count, how often)."""
-        if self._serial is not None and not 0 < (announce.serial - self._serial) % 256 < 128:
-            return None, "", 0  # a repetition, or overtaken
+    def wants(self, serial: int, now: int) -> tuple[bool, str]:
+        """Whether to look at the list at all, and if not the reason to count or "".
+
+        Asked before it is decoded: that costs a hundred times as much.
+        """
+        if self._serial is not None and not 0 < (serial - self._serial) % 256 < 128:
+            return False, ""  # a repetition, or overtaken
         if not self._bucket.take(now):
-            return None, "announce_rate", 1
+            return False, "announce_rate"
+        return True, ""
+
+    def take(self, announce: Announce) -> tuple[tuple[Entry, ...], int]:
+        """One that was wanted: (the new list, how many addresses were left out)."""
         self._serial = announce.serial
         good = tuple(e for e in announce.entries if reachable(e.endpoint))
-        return good, "announce_address", len(announce.entries) - len(good)
+        return good, len(announce.entries) - len(good)

@@ -136,6 +136,13 @@ def encode_announce(announce: Announce) -> bytes:
     return head + b"".join(entries)
 
 
+def announce_serial(data: bytes) -> int:
+    """Of an announcement that is not decoded yet."""
+    _need(data, _ANNOUNCE.size)
+    serial: int = _ANNOUNCE.unpack_from(data)[3]
+    return serial
+
+
 def decode_announce(data: bytes) -> tuple[Announce, int]:
     """The announcement, and how many entries were left out.
 

@@ -204,10 +204,13 @@ class PathManager:
         try:
             kind = frame_type(frame)
             if kind is FrameType.PATH_ANNOUNCE:
-                announce, left_out = frames.decode_announce(frame)
-                self._count("announce_address", left_out)
+                serial = frames.announce_serial(frame)
                 self._heard(path, remote, local, datagram_bytes, now)
-                self._announced(announce, now)
+                wanted, reason = self._listener.wants(serial, now)
+                if reason:
+                    self._count(reason)
+                if wanted:
+                    self._announced(frame, now)
             elif kind is FrameType.PATH_PROBE:
                 probe = frames.decode_probe(frame)
                 self._probed(probe, path, remote, local, datagram_bytes, now)
@@ -390,10 +393,11 @@ class PathManager:
         if times:
             self.drops[reason] += times
 
-    def _announced(self, announce: frames.Announce, now: int) -> None:
-        entries, reason, times = self._listener.take(announce, now)
-        self._count(reason, times)
-        if entries is not None and entries != self._book.announced:
+    def _announced(self, frame: bytes, now: int) -> None:
+        announce, unknown = frames.decode_announce(frame)
+        entries, left_out = self._listener.take(announce)
+        self._count("announce_address", unknown + left_out)
+        if entries != self._book.announced:
             self._book.announce(entries)
             self._life.refresh(now)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.announce import Announcer, Listener
 from whalescale.protocol.paths.frames import NO_LINK, Announce, Entry, EntryKind
+from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.probing import Buckets
-from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.paths.tuner import PathTuner
+from whalescale.protocol.paths.types import LocalLink, MultipathSettings
 from whalescale.protocol.types import Endpoint
 
 S = 1_000_000_000
@@ -73,19 +78,48 @@ def test_what_helps_most_is_announced_first():
 def test_a_list_is_taken_once_and_never_an_older_one():
     listener = Listener(Buckets().lists)
     entry = Entry(Endpoint("10.0.0.1", 1), EntryKind.INTERFACE, 0)
-    assert listener.take(Announce(250, (entry,)), 0) == ((entry,), "announce_address", 0)
-    assert listener.take(Announce(250, ()), 10 * S)[0] is None
-    assert listener.take(Announce(249, ()), 10 * S)[0] is None
-    assert listener.take(Announce(3, ()), 10 * S)[0] == ()  # 250 + 9
+
+    def taken(serial, now, *entries):
+        if not listener.wants(serial, now)[0]:
+            return None
+        return listener.take(Announce(serial, entries))
+
+    assert taken(250, 0, entry) == ((entry,), 0)
+    assert taken(250, 10 * S) is None
+    assert taken(249, 10 * S) is None
+    assert taken(3, 10 * S) == ((), 0)  # 250 + 9
     listener.forget()
-    assert listener.take(Announce(0, ()), 20 * S)[0] == ()
+    assert taken(0, 20 * S) == ((), 0)
 
 
 def test_a_flood_and_bad_addresses_are_counted():
     listener = Listener(Buckets().lists)
-    refused = [listener.take(Announce(n, ()), 0)[1:] for n in range(10)]
-    assert refused[3:] == [("announce_rate", 1)] * 7
+    assert [listener.wants(n, 0) for n in range(10)][3:] == [(False, "announce_rate")] * 7
     bad = tuple(Entry(Endpoint(ip, 1)) for ip in ("127.0.0.1", "224.0.0.9", "::", "10.0.0.1"))
-    taken, reason, times = listener.take(Announce(50, bad), 60 * S)
+    assert listener.wants(50, 60 * S) == (True, "")
+    taken, left_out = listener.take(Announce(50, bad))
     assert [e.endpoint.ip for e in taken] == ["10.0.0.1"]
-    assert (reason, times) == ("announce_address", 3)
+    assert left_out == 3
+
+
+def test_a_list_that_is_not_wanted_is_not_decoded(monkeypatch):
+    """16 addresses cost 0.3 ms to decode, and a peer may send them all the time."""
+    decoded = []
+    decode = frames.decode_announce
+
+    def counted(data):
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(frames, "decode_announce", counted)
+    manager = PathManager(MultipathSettings(), bytes, 51820, tuner=PathTuner)
+    here, there = Endpoint("10.0.0.1", 51820), Endpoint("10.0.0.2", 51820)
+    manager.set_locals([LocalLink(here.ip, 2, "eth0", 1500)], 0)
+    manager.primary(there, here, 0)
+    manager.session_started(0)
+    entries = tuple(Entry(Endpoint(f"10.0.0.{n}", 1)) for n in range(10, 26))
+    for serial in (1, 1, 0, 2, 3, 4, 5):
+        frame = frames.encode_announce(Announce(serial, entries))
+        manager.receive(frame, 0, there, here, 400, 0)
+    assert len(decoded) == 3
+    assert manager.drops == Counter(announce_rate=2)
