@@ -127,7 +127,7 @@ $(STAMP)/tsan: $(EXT_SOURCES) | $(STAMP)/venv
 
 # All but those that measure a time or a rate run on all cores; those then have the machine to
 # themselves. The longest files come first.
-test: setup $(STAMP)/test
+test: setup $(STAMP)/test $(if $(strip $(PYTEST_ARGS)),,$(STAMP)/asan)
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
 	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadgroup --durations=15 -m "not long and not alone" \
