@@ -6,6 +6,7 @@ from eventqueue import SECOND
 from pathworld import MTU, PORT, PathWorld, link
 
 from whalescale.protocol.paths.frames import Announce, Entry, EntryKind, encode_announce
+from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.probing import NEW_PAIRS_BURST, NEW_PAIRS_PER_S
 from whalescale.protocol.paths.supply import LEAST_PACKET
 from whalescale.protocol.paths.types import MultipathSettings, PathState, SetPaths
@@ -172,3 +173,37 @@ def test_paths_in_use_are_not_crowded_out_by_announced_addresses():
     world.a.drain()
     assert len(world.a.manager._book.entries) == 64
     assert world.a.used == before
+
+
+def test_a_link_that_is_widened_at_one_end_is_found_by_both():
+    """Its own host hears of it; the other end sees the long probe come, and does not wait for its
+    next search."""
+    world = PathWorld(1, 2, 2)
+    ways = [world.join(f"10.{k}.0.1", f"10.{k}.0.2", mtu=1380) for k in range(2)]
+    world.b.links = [k._replace(mtu=1380) for k in world.b.links]
+    world.a.busy = world.b.busy = True
+    world.begin()
+    world.run(15)
+    assert world.a.limit < MTU
+    assert world.b.limit < MTU
+    for way in ways:
+        way.mtu = 1500
+    world.b.links = [k._replace(mtu=1500) for k in world.b.links]
+    world.b.manager.set_locals(world.b.links, world.now)
+    world.b.drain()
+    world.run(5)
+    assert (world.a.limit, world.b.limit) == (MTU, MTU)
+
+
+def test_probes_of_a_peer_begin_a_search_every_ten_seconds_at_most():
+    search = PmtuSearch(1460, assumed=False)
+    search.start(0)
+    begun = 0
+    for n in range(600):  # a minute of long probes, and none of ours arrives
+        now = n * SECOND // 10
+        search.seen(9000, now)
+        begun += search.searching and search.due_at == now and search.size == search.target
+        while search.searching:
+            search.timeout(now)
+            search.sent(now, 0)
+    assert begun <= 7

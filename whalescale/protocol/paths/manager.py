@@ -465,6 +465,8 @@ class PathManager:
             probe.path, probe.mtu, probe.token, probe.sent, datagram_bytes, remote, hold_us=0
         )
         self._actions.append(SendPathControl(path.id, frames.encode_reply(reply)))
+        if probe.mtu:
+            path.mtu.seen(datagram_bytes, now)
         if not path.alive:
             path.urge(now)  # one direction works: see to the other
 

@@ -20,6 +20,8 @@ RAISE_INTERVAL: Final = 600 * NS_PER_S
 #: the same while there is traffic: datagrams go without DF, so that a path that takes less than it
 #: did loses nothing, and tells nothing but by its probes (RFC 8899 CONFIRMATION_TIMER)
 CONFIRM_INTERVAL: Final = 60 * NS_PER_S
+#: between two searches that the peer's own probes begin
+HINT_INTERVAL: Final = 10 * NS_PER_S
 #: data header, transport header and tag around a packet (docs/multipath.md section 3)
 OVERHEAD: Final = 8 + 16 + 16
 #: ... around one that goes as WireGuard sends it
@@ -88,6 +90,16 @@ class PmtuSearch:
         """Long datagrams may get lost: only the base is sure until a probe is answered."""
         self.confirmed = min(BASE, self.target)
         self.start(now)
+
+    def seen(self, size: int, now: int) -> None:
+        """The peer's probe of this size came this way: longer ones than we know of may do so now.
+
+        The link that was widened is mostly one end's own, and the other one would not look for
+        minutes.
+        """
+        rested = self._ended is not None and now - self._ended >= HINT_INTERVAL
+        if not self.searching and rested and min(size, self.target) > self.confirmed:
+            self.start(now)
 
     def retarget(self, target: int, now: int) -> None:
         if target == self.target:
