@@ -362,20 +362,29 @@ int ws_peer_set_allowed_ips(ws_engine *engine, int peer, const struct ws_prefix 
 struct endpoint_change {
 	int peer;
 	const struct ws_addr *remote, *local;
+	uint32_t ifindex;
 };
 
 static int set_endpoint(struct ws_worker *worker, void *arg)
 {
 	const struct endpoint_change *change = arg;
+	struct ws_peer *peer = ws_worker_peer(worker, change->peer);
 
-	ws_peer_point(worker, ws_worker_peer(worker, change->peer), change->remote, change->local);
+	ws_peer_point(worker, peer, change->remote, change->local);
+	if (change->ifindex)
+		ws_way_point(worker, &peer->way, change->remote, change->local, change->ifindex);
 	return 0;
 }
 
 int ws_peer_set_endpoint(ws_engine *engine, int peer, const struct ws_addr *remote,
-			 const struct ws_addr *local)
+			 const struct ws_addr *local, uint32_t ifindex)
 {
-	struct endpoint_change change = {.peer = peer, .remote = remote, .local = local};
+	struct endpoint_change change = {
+		.peer = peer,
+		.remote = remote,
+		.local = local,
+		.ifindex = ifindex,
+	};
 
 	return ws_owner_call(engine, peer, set_endpoint, &change);
 }
@@ -518,8 +527,9 @@ const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
  * thread, and sockets come and go under the same lock.
  */
 int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,
-	    const uint8_t *data, size_t len)
+	    uint32_t ifindex, const uint8_t *data, size_t len)
 {
+	struct ws_way way;
 	struct ws_tx tx = {
 		.len = (uint32_t)len,
 		.stride = (uint32_t)len,
@@ -537,6 +547,11 @@ int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_add
 		tx.local = *local;
 	ws_addr_to_sockaddr(remote, &tx.remote, &tx.remote_bytes);
 	pthread_mutex_lock(&engine->control);
+	if (tx.local.family && (ifindex || tx.local.scope_id)) {
+		ws_way_point(engine->worker[0], &way, remote, local, ifindex);
+		tx.socket = way.socket;
+		tx.ifindex = way.ifindex;
+	}
 	error = ws_udp_send(engine->worker[0], &tx, 0, tx.len);
 	pthread_mutex_unlock(&engine->control);
 	return -error;

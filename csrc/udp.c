@@ -174,6 +174,9 @@ int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uin
 	if (getsockname(fd, &sa.sa, &len))
 		goto fail;
 	ws_sockaddr_to_addr(&sa, &out->local);
+	/* Two interfaces can have one IPv4 address: then the zone tells them apart. */
+	if (!v6)
+		out->local.scope_id = local->scope_id;
 	*bound = out->local;
 	out->fd = fd;
 	return 0;

@@ -311,9 +311,12 @@ int ws_peer_remove(ws_engine *engine, int peer);
 /* Replaces the peer's prefixes; one held by another peer moves over (as `wg set` does). */
 int ws_peer_set_allowed_ips(ws_engine *engine, int peer, const struct ws_prefix *prefixes,
 			    size_t count);
-/* local.family 0: let the routing table choose the source. */
+/*
+ * local.family 0: let the routing table choose the source. ifindex: leave by this interface until
+ * the peer or this call says otherwise; 0: as the routing table says.
+ */
 int ws_peer_set_endpoint(ws_engine *engine, int peer, const struct ws_addr *remote,
-			 const struct ws_addr *local);
+			 const struct ws_addr *local, uint32_t ifindex);
 /* Rotates previous/current/next as WireGuard does and sends what was staged (if current). */
 int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair *keypair);
 /* Zeroes every keypair of the peer. */
@@ -368,9 +371,9 @@ const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer);
 void ws_peer_endpoint(const struct ws_peer_stats *stats, struct ws_addr *remote,
 		      struct ws_addr *local);
 
-/* Sends a handshake or bootstrap message as it is. */
+/* Sends a handshake or bootstrap message as it is. ifindex: by this interface, 0: any. */
 int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,
-	    const uint8_t *data, size_t len);
+	    uint32_t ifindex, const uint8_t *data, size_t len);
 
 /* An eventfd that becomes readable when an upcall waits. Read it, then drain until 0. */
 int ws_upcall_fd(const ws_engine *engine);

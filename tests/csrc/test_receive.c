@@ -139,7 +139,7 @@ static void fresh(bool paths)
 	engine->worker[0]->io = &ops;
 	memset(counters, 0, sizeof(counters));
 	must(!ws_peer_set_allowed_ips(engine, 0, prefixes, 2));
-	must(!ws_peer_set_endpoint(engine, 0, &remote, &none));
+	must(!ws_peer_set_endpoint(engine, 0, &remote, &none, 0));
 	must(!paths || !ws_peer_multipath(engine, 0, 1500, 0));
 	must(!ws_peer_install_keypair(engine, 0, &keypair));
 	tun_count = text_count = 0;

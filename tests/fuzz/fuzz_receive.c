@@ -172,7 +172,7 @@ static void fresh_session(void)
 	memcpy(keypair.receive_key, key_in, WS_KEY_BYTES);
 	tun_packets = next_out = 0;
 	MUST(!ws_peer_clear_keypairs(engine, 0));
-	MUST(!ws_peer_set_endpoint(engine, 0, &remote, &none));
+	MUST(!ws_peer_set_endpoint(engine, 0, &remote, &none, 0));
 	MUST(!ws_peer_install_keypair(engine, 0, &keypair));
 }
 

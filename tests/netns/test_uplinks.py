@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.netns.conftest import make_end, make_router, make_two, route
-from tools.netlab import Lab, wait_until
+from tests.netns.conftest import known, make_end, make_router, make_two, route
+from tools.netlab import Lab, Link, wait_until
 from tools.peers import Peer, Whalescale, http_url, outside
 
 pytestmark = pytest.mark.netns
@@ -18,6 +18,17 @@ table inet filter {
     type filter hook output priority 0;
     icmp type destination-unreachable counter drop;
     icmpv6 type packet-too-big counter drop;
+  }
+}
+"""
+
+
+PORTAL = """
+table ip portal {
+  chain forward {
+    type filter hook forward priority 0;
+    iifname "DEVICE" drop
+    oifname "DEVICE" drop
   }
 }
 """
@@ -86,3 +97,38 @@ def test_what_reads_the_device_raw_sees_finished_checksums(lab: Lab) -> None:
     reader.wait(30)
     found = json.loads(reader.log().strip().splitlines()[-1])
     assert found == {"right": 50, "wrong": 0}
+
+
+class Uplinks:
+    """client with several uplinks to one router, the first one preferred; server behind it."""
+
+    def __init__(self, lab: Lab, count: int = 2) -> None:
+        self.client, self.router, self.server = (
+            lab.host(n) for n in ("client", "router", "server")
+        )
+        self.links = [lab.link(self.client, self.router) for _ in range(count)]
+        self.behind = lab.link(self.router, self.server)
+        make_router(self.router)
+        for metric, link in enumerate(self.links, start=1):
+            route(self.client, "default", link, self.router, metric=metric)
+        route(self.server, "default", self.behind, self.router)
+        self.a, self.b = make_end(self.client, 1), make_end(self.server, 2)
+        self.at = outside(self.behind.address(self.server), self.b.port)
+
+    def portal(self, link: Link) -> None:
+        """It has an address, a carrier and a router, and nothing gets through."""
+        device = link.device(self.router)
+        self.router.run("nft", "-f", "-", stdin=PORTAL.replace("DEVICE", device))
+
+
+@pytest.mark.parametrize("extended", [True, False], ids=["whalescale", "plain"])
+def test_the_preferred_uplink_is_dead_at_the_start(lab: Lab, extended: bool) -> None:
+    net = Uplinks(lab)
+    net.portal(net.links[0])
+    describe = known if extended else plain
+    net.b.start(describe(net.a))
+    net.a.start(describe(net.b, net.at))
+    # Three messages of 5 s would be 15; a busy machine gets some of it.
+    net.a.ping(net.b, count=1, seconds=10)
+    name, digest = net.a.serve(1_000_000)
+    assert net.b.fetch(http_url(net.a, name), timeout=20) == digest

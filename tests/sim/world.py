@@ -69,6 +69,7 @@ class DataPeer:
         self.activity = Activity()
         self.asked = 0
         self.sampling = False
+        self.ifindex = 0
 
 
 class Host:
@@ -77,6 +78,8 @@ class Host:
     def __init__(self, world: World, at: Endpoint, identity: Identity) -> None:
         self.world = world
         self.at = at
+        #: by index: the address of each interface, where there are several; 0: the table's choice
+        self.interfaces: dict[int, Endpoint] = {}
         self.identity = identity
         self.wall_offset = 1_600_000_000 * SECOND
         self.node = Node(
@@ -129,7 +132,8 @@ class Host:
             p.activity = replace(p.activity, unanswered_since=now)
         self._sample_soon(handle)
         if p.endpoint is not None:
-            self.world.carry(self.at, p.endpoint, header + keys.seal.encrypt(nonce, data, b""))
+            source = self.interfaces.get(p.ifindex, self.at)
+            self.world.carry(source, p.endpoint, header + keys.seal.encrypt(nonce, data, b""))
 
     def _ask(self, handle: int) -> None:
         p, now = self.peers[handle], self.world.now
@@ -149,9 +153,9 @@ class Host:
 
     # data plane, in
 
-    def receive(self, data: bytes, remote: Endpoint) -> None:
+    def receive(self, data: bytes, remote: Endpoint, local: Endpoint | None = None) -> None:
         if data[:4] != b"\x04\0\0\0":
-            self.node.receive_datagram(data, remote, self.at, self.world.now)
+            self.node.receive_datagram(data, remote, local or self.at, self.world.now)
             self.drain()
             return
         if len(data) < 32:
@@ -273,6 +277,7 @@ class Host:
                 case EndpointChanged():
                     if event.peer in self.peers:
                         self.peers[event.peer].endpoint = event.remote
+                        self.peers[event.peer].ifindex = event.ifindex
                     else:
                         self.world.later(0, lambda: self._point(event))
                 case SendKeepalive():
@@ -286,7 +291,8 @@ class Host:
                 case HandshakeGaveUp():
                     self.peers[event.peer].staged.clear()
         while (transmit := self.node.poll_transmit()) is not None:
-            self.world.carry(self.at, transmit.remote, transmit.data)
+            source = self.interfaces.get(transmit.ifindex, self.at)
+            self.world.carry(source, transmit.remote, transmit.data)
         self.world.arm(self)
 
     def _point(self, event: EndpointChanged) -> None:
@@ -357,7 +363,7 @@ class World(EventQueue):
     def _deliver(self, source: Endpoint, to: Endpoint, data: bytes) -> None:
         host = self.hosts.get(to)
         if host is not None:
-            host.receive(data, source)
+            host.receive(data, source, to)
 
     def jump(self, seconds: float) -> None:
         """A suspend: the clock is later, and nothing happened meanwhile."""

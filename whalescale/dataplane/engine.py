@@ -269,7 +269,7 @@ def c_prefixes(networks: Sequence[Network]) -> Any:
 
 def py_addr(c: Any) -> Addr | None:
     if c.family == 4:
-        return Addr(socket.inet_ntop(socket.AF_INET, bytes(c.ip[0:4])), c.port)
+        return Addr(socket.inet_ntop(socket.AF_INET, bytes(c.ip[0:4])), c.port, c.scope_id)
     if c.family == 6:
         return Addr(socket.inet_ntop(socket.AF_INET6, bytes(c.ip)), c.port, c.scope_id)
     return None
@@ -401,9 +401,12 @@ class Engine:
         array = c_prefixes(networks)
         check(lib.ws_peer_set_allowed_ips(self._engine, peer, array, len(networks)), "allowed IPs")
 
-    def set_endpoint(self, peer: int, remote: Addr | None, local: Addr | None = None) -> None:
+    def set_endpoint(
+        self, peer: int, remote: Addr | None, local: Addr | None = None, ifindex: int = 0
+    ) -> None:
+        """`ifindex`: leave by this interface, 0: as the routing table says."""
         check(
-            lib.ws_peer_set_endpoint(self._engine, peer, c_addr(remote), c_addr(local)),
+            lib.ws_peer_set_endpoint(self._engine, peer, c_addr(remote), c_addr(local), ifindex),
             "endpoint",
         )
 
@@ -507,9 +510,12 @@ class Engine:
 
     # messages
 
-    def send(self, data: bytes, remote: Addr, local: Addr | None = None) -> bool:
-        """Send a handshake or bootstrap message. False: the kernel refused it (counted)."""
-        result = lib.ws_send(self._engine, c_addr(remote), c_addr(local), data, len(data))
+    def send(self, data: bytes, remote: Addr, local: Addr | None = None, ifindex: int = 0) -> bool:
+        """Send a handshake or bootstrap message. False: the kernel refused it (counted).
+
+        `ifindex`: leave by this interface, 0: as the routing table says.
+        """
+        result = lib.ws_send(self._engine, c_addr(remote), c_addr(local), ifindex, data, len(data))
         return int(result) == 0
 
     def upcall_fd(self) -> int:

@@ -8,10 +8,12 @@ announces it is on its way), then `poll_transmit`, then re-arm one timer for `po
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
+from whalescale.protocol.contacts import Way
+from whalescale.protocol.dialing import Dialer
 from whalescale.protocol.gate import Gate
 from whalescale.protocol.indices import IndexTable
 from whalescale.protocol.inside import Inside
@@ -25,7 +27,7 @@ from whalescale.protocol.noise import (
     ResponderHandshake,
     TransportKeys,
 )
-from whalescale.protocol.paths.types import MultipathSettings
+from whalescale.protocol.paths.types import LocalLink, MultipathSettings
 from whalescale.protocol.peer import Peer, Pending, Session, checked_keys
 from whalescale.protocol.registry import Registry
 from whalescale.protocol.timers import TimerQueue
@@ -90,8 +92,8 @@ class Node:
             multipath, random, self._peers, self._rearm, self._renew, self._events, self.drops
         )
         self._inside = Inside()
+        self._dialer = Dialer(self._transmits)
         # Inputs about paths.
-        self.set_locals = self._multipath.set_locals
         self.set_multipath = self._multipath.set_settings
         self.path_samples = self._multipath.path_samples
         self.path_moved = self._multipath.path_moved
@@ -151,7 +153,7 @@ class Node:
             self._registry.add(p)
         p.config = config
         if config.endpoints != old.endpoints and config.endpoints:
-            p.turn = 0
+            p.contacts.configure(config.endpoints)
             self._multipath.remotes_changed(p, now)
             # An endpoint that carries a session is worth more than a newly written one.
             if p.endpoint not in config.endpoints and not p.has_usable_session(now):
@@ -219,7 +221,7 @@ class Node:
             elif kind == messages.RESPONSE:
                 self._receive_response(data, remote, local, now)
             elif kind == messages.COOKIE_REPLY:
-                self._receive_cookie_reply(data, now)
+                self._receive_cookie_reply(data, remote, local, now)
             elif kind == messages.BOOTSTRAP_REQUEST:
                 self._receive_bootstrap_request(data, remote, local, now)
             else:
@@ -272,9 +274,27 @@ class Node:
         """The data plane followed an authenticated packet; it knows, so no event answers this."""
         p = self._peers.get(peer)
         if p is not None and not self._inside.holds(remote.ip):
-            p.endpoint, p.local, p.turn = remote, local, 0
+            p.endpoint, p.local, p.contacts.ifindex = remote, local, 0
+            p.contacts.seen(remote, now)
             self._multipath.endpoint_changed(p, now)
             self._rearm(p)
+
+    def set_locals(self, links: Sequence[LocalLink], port: int, now: int) -> None:
+        """Every address of this host that UDP may leave from, and our UDP port.
+
+        Handshakes under way begin anew where they are others now.
+        """
+        peers = self._peers.values()
+        if self._dialer.set_locals(links, port):
+            for p in self._dialer.lost(peers):
+                if p.endpoint is not None and p.paths is None:
+                    p.local, p.contacts.ifindex = None, 0
+                    self._events.append(EndpointChanged(p.handle, p.endpoint))
+            for p in peers:
+                if p.contacts.dialling:
+                    p.contacts.again(now)
+                    self._rearm(p)
+        self._multipath.set_locals(links, port, now)
 
     def activity(self, peer: PeerHandle, activity: Activity, now: int) -> None:
         """A newer sample of what the data plane saw."""
@@ -321,6 +341,7 @@ class Node:
             self._persistent_keepalive(peer, now)
         if peer.handshake_at is not None and peer.handshake_at <= now:
             self._retransmit(peer, now)
+        self._dialer.step(peer, now)
 
     def _start_persistent_keepalive(self, peer: Peer, now: int) -> None:
         """A handshake is left to the timer: thousands may be added at once."""
@@ -388,26 +409,21 @@ class Node:
     def _retransmit_delay(self) -> int:
         return self._limits.rekey_timeout + self._limits.jitter(self._random)
 
-    def _initiate(self, peer: Peer, now: int, to: Endpoint | None = None) -> None:
-        """Message 1 (or a bootstrap request) to the next candidate."""
+    def _initiate(self, peer: Peer, now: int, to: Way | None = None) -> None:
+        """Message 1 (or a bootstrap request) to the peer's contacts, `to` before all."""
         peer.attempts += 1
         peer.unanswered += 1
         if peer.unanswered % (self._limits.max_handshake_attempts + 1) == 0:
             self._events.append(HandshakeUnanswered(peer.handle))
         peer.handshake_at = now + self._retransmit_delay()
-        if to is not None:
-            remote, local = to, peer.local if to == peer.endpoint else None
-        else:
-            route = peer.next_candidate()
-            if route is None:
-                return  # the attempts run out, unless an endpoint turns up
-            remote, local = route
+        if to is None and not self._dialer.ways(peer):
+            return  # the attempts run out, unless an endpoint turns up
         peer.handshake_sent = now
         if peer.static_public is None:
             data = self._bootstrap_request(peer)
         else:
             data = self._initiation(peer, now)
-        self._transmits.append(Transmit(data, remote, local))
+        self._dialer.dial(peer, data, now, to)
 
     def _initiation(self, peer: Peer, now: int) -> bytes:
         timestamp = tai64n.encode(self._wall_clock())
@@ -438,16 +454,20 @@ class Node:
         keys = pending.handshake.consume_response(response.noise)
         peer.pending = None  # its index lives on in the session
         peer.handshake_received = now
-        self._roam(peer, remote, local, now)
+        way, sent = peer.contacts.dialled(remote, local) or (None, pending.sent)
+        peer.contacts.hang_up()
+        self._roam(peer, remote, local, now, way.ifindex if way is not None else 0)
         session = Session(pending.local_index, now, initiator=True)
         self._indices.free(peer.install_as_initiator(session))
         self._session_derived(peer, session, response.sender, keys, now)
-        self._complete(peer, now - pending.sent, now)
+        self._complete(peer, now - sent, now)
         # Shows the responder that we hold the key; what was staged does it as well.
         self._events.append(SendKeepalive(peer.handle))
         self._rearm(peer)
 
-    def _receive_cookie_reply(self, data: bytes, now: int) -> None:
+    def _receive_cookie_reply(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
         reply = messages.decode_cookie_reply(data)
         peer = self._indices.get(reply.receiver)
         if peer is None:
@@ -455,6 +475,7 @@ class Node:
         # Kept for the next retransmission: the whitepaper forbids sending at once (5.4.7).
         if not peer.generator.consume_reply(reply, now):
             raise MessageError("cookie")
+        peer.contacts.answered(remote, local)  # the cookie is good on this way only
 
     # responding
 
@@ -484,13 +505,18 @@ class Node:
         if peer.pending is not None and self._static_public < handshake.remote_static:
             self._drop_pending(peer)
         peer.handshake_received = peer.handshake_sent = now
-        self._roam(peer, remote, local, now)
+        ifindex = 0
+        if peer.next is not None and not peer.contacts.ifindex:
+            # Our last answer made no session. Not where the routing table says, then: back by the
+            # interface that this came in by.
+            ifindex = self._dialer.interface_of(local)
+        self._roam(peer, remote, local, now, ifindex)
         session = Session(self._indices.new(peer), now, initiator=False)
         self._indices.free(peer.install_as_responder(session))
         self._session_derived(peer, session, initiation.sender, keys, now)
         message = messages.encode_response(session.local_index, initiation.sender, noise)
         message = peer.generator.add_macs(message, now, self._limits)
-        self._transmits.append(Transmit(message, remote, local))
+        self._transmits.append(Transmit(message, remote, local, ifindex))
         self._rearm(peer)
 
     # bootstrap
@@ -522,7 +548,8 @@ class Node:
         peer.observed = reply.observed
         self._identify(peer, reply.static_public, reply.node_id)
         peer.attempts = 0
-        self._initiate(peer, now, to=remote)
+        way, _ = peer.contacts.dialled(remote, local) or (Way(remote), now)
+        self._initiate(peer, now, to=way)
         self._rearm(peer)
 
     def _identify(self, peer: Peer, static_public: bytes, node_id: bytes | None) -> None:
@@ -556,6 +583,7 @@ class Node:
         peer.handshake_at = None
         # One of ours that crossed the peer's: whoever held it back could complete it at any time.
         self._drop_pending(peer)
+        peer.contacts.hang_up()
         peer.last_handshake_wall_ns = self._wall_clock()
         if round_trip is not None:
             peer.round_trip = round_trip
@@ -563,23 +591,24 @@ class Node:
         self._events.append(HandshakeCompleted(peer.handle, initiator, round_trip))
         self._multipath.session_started(peer, now)
 
-    def _roam(self, peer: Peer, remote: Endpoint, local: Endpoint | None, now: int) -> None:
+    def _roam(
+        self, peer: Peer, remote: Endpoint, local: Endpoint | None, now: int, ifindex: int = 0
+    ) -> None:
         """An authentic message came from `remote`: that is where the peer is."""
-        peer.turn = 0
+        peer.contacts.seen(remote, now)
         if peer.paths is not None and peer.paths.knows(remote, local):
             return  # another of its paths; path 0 stays where it is
-        if (peer.endpoint, peer.local) != (remote, local):
-            peer.endpoint, peer.local = remote, local
-            self._events.append(EndpointChanged(peer.handle, remote, local))
+        if (peer.endpoint, peer.local, peer.contacts.ifindex) != (remote, local, ifindex):
+            peer.endpoint, peer.local, peer.contacts.ifindex = remote, local, ifindex
+            self._events.append(EndpointChanged(peer.handle, remote, local, ifindex))
             self._multipath.endpoint_changed(peer, now)
 
     def _choose_endpoint(self, peer: Peer, endpoint: Endpoint, now: int) -> None:
         unreachable = peer.endpoint is None
         if peer.endpoint != endpoint:
-            peer.endpoint, peer.local = endpoint, None
+            peer.endpoint, peer.local, peer.contacts.ifindex = endpoint, None, 0
             self._events.append(EndpointChanged(peer.handle, endpoint))
             self._multipath.endpoint_changed(peer, now)
-        peer.turn = 0
         if unreachable and peer.handshake_at is not None:
             # A handshake was wanted while there was nowhere to send it.
             peer.attempts = 0
@@ -589,8 +618,10 @@ class Node:
         if peer.pending is not None:
             self._indices.free([peer.pending.local_index])
             peer.pending = None
+            peer.contacts.hang_up()
 
     def _forget_nonce(self, peer: Peer) -> None:
         if peer.nonce is not None:
             del self._by_nonce[peer.nonce]
             peer.nonce = None
+            peer.contacts.hang_up()

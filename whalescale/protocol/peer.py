@@ -13,6 +13,7 @@ from whalescale.identity import (
     node_id_to_x25519,
     x25519_to_node_ids,
 )
+from whalescale.protocol.contacts import Contacts
 from whalescale.protocol.cookie import CookieGenerator
 from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.limits import NS_PER_S, Limits
@@ -100,6 +101,7 @@ class Peer:
         "buckets",
         "bundles",
         "config",
+        "contacts",
         "current",
         "endpoint",
         "extended",
@@ -130,7 +132,6 @@ class Peer:
         "static_public",
         "timestamp_received",
         "timestamp_sent",
-        "turn",
         "unanswered",
         "zero_at",
     )
@@ -147,7 +148,7 @@ class Peer:
 
         self.endpoint: Endpoint | None = config.endpoints[0] if config.endpoints else None
         self.local: Endpoint | None = None
-        self.turn = 0  # which candidate the next initiation goes to
+        self.contacts = Contacts(config.endpoints)
         self.observed: Endpoint | None = None
 
         self.index_modulus, self.index_residue = 1, 0  # what our receiver indices are congruent to
@@ -203,28 +204,6 @@ class Peer:
             assert self.static_public is not None
             self._remote_key = KeyPair.from_public(self.static_public)
         return self._remote_key
-
-    # candidates
-
-    def next_candidate(self) -> tuple[Endpoint, Endpoint | None] | None:
-        """Where the next initiation goes, and from where (None: as the routing table says).
-
-        The endpoint in use first, then the others in turn. If path 0 has failed, the paths that
-        work go before it.
-        """
-        candidates: dict[Endpoint, Endpoint | None] = {}
-        if self.paths is not None and not self.paths.first_works:
-            candidates.update(reversed(self.paths.routes()))
-            candidates = dict(reversed(candidates.items()))
-        if self.endpoint is not None:
-            candidates.setdefault(self.endpoint, self.local)
-        for endpoint in self.config.endpoints:
-            candidates.setdefault(endpoint, None)
-        if not candidates:
-            return None
-        chosen = list(candidates.items())[self.turn % len(candidates)]
-        self.turn += 1
-        return chosen
 
     # keypairs: each returns the local indices that are free again
 
@@ -322,6 +301,7 @@ class Peer:
             at
             for at in (
                 self.handshake_at,
+                self.contacts.due_at,
                 self.zero_at,
                 self._passive_keepalive_at(),
                 self._new_handshake_at(),

@@ -13,7 +13,10 @@ PeerHandle = int
 
 
 class Endpoint(NamedTuple):
-    """A UDP endpoint. `ip` is numeric text in canonical form, `scope_id` the zone of fe80::/10."""
+    """A UDP endpoint. `ip` is numeric text in canonical form, `scope_id` the zone of fe80::/10.
+
+    Of a local address also where several interfaces have the same one.
+    """
 
     ip: str
     port: int
@@ -66,11 +69,15 @@ class PeerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Transmit:
-    """A datagram to send. `local` None: let the routing table choose the source."""
+    """A datagram to send. `local` None: let the routing table choose the source.
+
+    `ifindex`: by this interface, 0: as the routing table says.
+    """
 
     data: bytes
     remote: Endpoint
     local: Endpoint | None = None
+    ifindex: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +121,15 @@ class SendKeepalive:
 
 @dataclass(frozen=True, slots=True)
 class EndpointChanged:
-    """The core learned (authenticated) or chose another endpoint for the peer."""
+    """The core learned (authenticated) or chose another endpoint for the peer.
+
+    `ifindex`: reached by this interface, 0: as the routing table says.
+    """
 
     peer: PeerHandle
     remote: Endpoint
     local: Endpoint | None = None
+    ifindex: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -440,8 +440,9 @@ class Driver:
                 self._engine.send_keepalive(number)
             case EndpointChanged():
                 stats = self._engine.peer_stats(number)
-                if (stats.endpoint, stats.local) != (to_addr(event.remote), to_addr(event.local)):
-                    self._engine.set_endpoint(number, Addr(*event.remote), to_addr(event.local))
+                at = to_addr(event.remote), to_addr(event.local)
+                if event.ifindex or (stats.endpoint, stats.local) != at:
+                    self._engine.set_endpoint(number, Addr(*event.remote), at[1], event.ifindex)
                 self._follow_frames(event.peer)
             case HandshakeGaveUp():
                 self._engine.drop_staged(number)
@@ -497,10 +498,11 @@ class Driver:
         """The kernel may refuse (ENETUNREACH, EPERM of a firewall, ENOBUFS): timers try again."""
         remote = Addr(*transmit.remote)
         try:
-            if self._engine.send(transmit.data, remote, to_addr(transmit.local)):
+            if self._engine.send(transmit.data, remote, to_addr(transmit.local), transmit.ifindex):
                 return
             # The local address may be gone: let the routing table choose.
-            if transmit.local is not None and self._engine.send(transmit.data, remote, None):
+            by_table = transmit.local is not None and not transmit.ifindex
+            if by_table and self._engine.send(transmit.data, remote, None):
                 return
             self.faults["send"] += 1
         except OSError as e:

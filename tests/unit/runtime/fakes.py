@@ -112,7 +112,9 @@ class FakeEngine:
             self.networks[other] = tuple(n for n in self.networks[other] if n not in taken)
         self.networks[number] = tuple(networks)
 
-    def set_endpoint(self, number: int, remote: Addr | None, local: Addr | None = None) -> None:
+    def set_endpoint(
+        self, number: int, remote: Addr | None, local: Addr | None = None, ifindex: int = 0
+    ) -> None:
         self.endpoints[number] = (remote, local)
 
     def install_keypair(self, number: int, **keypair: Any) -> None:
@@ -156,7 +158,7 @@ class FakeEngine:
         remote, local = self.endpoints[number]
         return NO_STATS.__class__(*(0,) * 13, remote, local)
 
-    def send(self, data: bytes, remote: Addr, local: Addr | None = None) -> bool:
+    def send(self, data: bytes, remote: Addr, local: Addr | None = None, ifindex: int = 0) -> bool:
         self.sent.append((data, remote, local))
         return self.on_send(data, remote, local)
 

@@ -195,15 +195,15 @@ def candidates(
                 best[found.pair] = found
     ordered = sorted(best.values(), key=lambda c: (c.rank, c.source))
     seen: Counter[tuple[str, int | str]] = Counter()
-    turns: list[tuple[bool, int, Candidate]] = []
+    turns: list[tuple[bool, bool, int, Candidate]] = []
     for c in ordered:
         ends = ends_of(c.link.interface, c.remote, c.remote_link)
-        turns.append((c.rank == RANK_ANY_LINK, seen[ends], c))
+        turns.append((c.rank == RANK_ANY_LINK, c.link.spare, seen[ends], c))
         seen[ends] += 1
-    turns.sort(key=lambda turn: turn[:2])  # stable: best first within a turn
+    turns.sort(key=lambda turn: turn[:3])  # stable: best first within a turn
     room = MAX_CANDIDATES - sum(pair in best for pair in keep)
     chosen: list[Candidate] = []
-    for _, _, c in turns:
+    for *_, c in turns:
         if c.pair not in keep:
             if room <= 0:
                 continue

@@ -22,6 +22,8 @@ class LocalLink(NamedTuple):
     link_local: bool = False
     #: of the address's subnet, bits; 0: not known
     prefix_length: int = 0
+    #: rarely leads anywhere (a bridge of virtual machines or containers): tried after the others
+    spare: bool = False
 
 
 class Scheduler(StrEnum):

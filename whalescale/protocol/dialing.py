@@ -1,0 +1,66 @@
+"""Sends a peer's handshake messages to the places of its contacts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from whalescale.protocol.contacts import Way
+from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.peer import Peer
+from whalescale.protocol.types import Endpoint, Transmit
+
+
+class Dialer:
+    """One for all peers. Messages are added to `transmits`."""
+
+    def __init__(self, transmits: deque[Transmit]) -> None:
+        self._transmits = transmits
+        self._links: tuple[LocalLink, ...] = ()
+        self._port = 0
+
+    def set_locals(self, links: Sequence[LocalLink], port: int) -> bool:
+        """Every address of this host that UDP may leave from. True: they are others now."""
+        before, self._links, self._port = self._links, tuple(links), port
+        return self._links != before
+
+    def lost(self, peers: Iterable[Peer]) -> list[Peer]:
+        """Those that are reached by an interface or from an address that is gone."""
+        have = {(link.ip, link.ifindex) for link in self._links}
+        return [
+            p
+            for p in peers
+            if p.contacts.ifindex
+            and p.local is not None
+            and (p.local.ip, p.contacts.ifindex) not in have
+        ]
+
+    def interface_of(self, local: Endpoint | None) -> int:
+        """0: not known."""
+        found = [n.ifindex for n in self._links if local is not None and n.ip == local.ip]
+        return found[0] if len(found) == 1 else 0
+
+    def ways(self, peer: Peer) -> list[Way]:
+        """The endpoint in use first; if path 0 has failed, the paths that work before it."""
+        first: list[Way] = []
+        if peer.paths is not None and not peer.paths.first_works:
+            first = [Way(r, o, self.interface_of(o)) for r, o in peer.paths.routes()]
+        if peer.endpoint is not None:
+            bound = peer.contacts.ifindex if peer.local is not None else 0
+            first.append(Way(peer.endpoint, peer.local, bound))
+        return peer.contacts.ways(self._links, self._port, first)
+
+    def dial(self, peer: Peer, data: bytes, now: int, first: Way | None = None) -> None:
+        """A new message for the peer. `first`: where it goes before all others."""
+        peer.contacts.dial(data, now, first)
+        self.step(peer, now)
+
+    def step(self, peer: Peer, now: int) -> None:
+        """The message goes to its next place, if that is due."""
+        due = peer.contacts.due_at
+        if due is None or due > now:
+            return
+        found = peer.contacts.next(self.ways(peer), now, peer.round_trip)
+        if found is not None:
+            data, way = found
+            self._transmits.append(Transmit(data, way.remote, way.local, way.ifindex))
