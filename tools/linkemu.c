@@ -29,6 +29,7 @@
 #include <linux/virtio_net.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -94,6 +95,23 @@ static uint64_t draw(struct direction *d)
 
 static bool whole;
 
+static int taps[2], tap_count;
+
+/* Safe in a signal handler. */
+static void forget_taps(void)
+{
+	for (int i = 0; i < tap_count; i++)
+		(void)ioctl(taps[i], TUNSETPERSIST, 0);
+}
+
+static void on_signal(int number)
+{
+	(void)number;
+	forget_taps();
+	_exit(0);
+}
+
+/* Persistent for as long as we run, as hardware is: else it would be taken for a VPN's. */
 static int open_tap(const char *name)
 {
 	struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | (whole ? IFF_VNET_HDR : 0)};
@@ -112,6 +130,8 @@ static int open_tap(const char *name)
 	/* USO came with Linux 6.2. */
 	if (whole && ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) < 0)
 		(void)ioctl(fd, TUNSETOFFLOAD, offloads);
+	taps[tap_count++] = fd;
+	(void)ioctl(fd, TUNSETPERSIST, 1);
 	return fd;
 }
 
@@ -284,6 +304,9 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	whole = argc == 5;
+	(void)atexit(forget_taps);
+	(void)signal(SIGTERM, on_signal);
+	(void)signal(SIGINT, on_signal);
 	d[0].from = d[1].to = open_tap(argv[1]);
 	d[1].from = d[0].to = open_tap(argv[2]);
 	for (int i = 0; i < 2; i++) {

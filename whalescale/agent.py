@@ -38,6 +38,7 @@ from whalescale.runtime.control_socket import ControlServer, private_directory
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import EXIT_FAILED, EXIT_PERMISSION, AgentError
 from whalescale.runtime.inside import InsideKeeper
+from whalescale.runtime.names import Names
 from whalescale.runtime.netlink import (
     Interface,
     LocalAddress,
@@ -46,10 +47,12 @@ from whalescale.runtime.netlink import (
     Route,
     watch_addresses,
 )
+from whalescale.runtime.resolve import lookup
 from whalescale.runtime.routes import Routes, free_table, wanted_routes
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tun import Tun, open_tun
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
+from whalescale.runtime.uplinks import Uplinks
 from whalescale.runtime.warnings import Warnings
 from whalescale.runtime.wg_device import WgDevice
 from whalescale.runtime.wg_uapi import DIRECTORY as UAPI_DIRECTORY
@@ -171,6 +174,8 @@ class Agent:
         self._background: set[asyncio.Task[Any]] = set()
         self._default_table = 0
         self._warnings = Warnings()
+        #: interfaces to ask name servers by, where the routing table does not lead there
+        self._uplink_indices: tuple[int, ...] = ()
 
     async def main(self, peers: list[PeerSpec]) -> int:
         loop = asyncio.get_running_loop()
@@ -302,6 +307,12 @@ class Agent:
             self._identity, limits=self._limits, random=os.urandom, wall_clock=time.time_ns
         )
         self._tunnel = Tunnel(self._node, engine)
+        self._tunnel.names = Names(
+            mark=lambda: self._device.fwmark,
+            uplinks=lambda: self._uplink_indices,
+            own=lambda: frozenset(str(a.ip) for a in self._addresses(self._config)),
+            fallback=lookup,
+        )
         self._driver = Driver(
             self._node,
             engine,
@@ -445,10 +456,20 @@ class Agent:
                 self._driver.announce()
             # Before paths are looked for.
             self._inside.follow(links)
-            self._driver.paths.set_links(links, self._sockets.port)
+            self._follow_links(links)
+            self._tunnel.network_changed()
             self._task(self._look_for_tunnels())
 
-        await watch_addresses(self._netlink, self._ifindex, changed)
+        await watch_addresses(self._netlink, self._ifindex, self._uplinks, changed)
+
+    def _follow_links(self, links: Sequence[LocalLink]) -> None:
+        best = sorted(links, key=lambda link: link.spare)
+        self._uplink_indices = tuple(dict.fromkeys(link.ifindex for link in best))
+        self._driver.paths.set_links(links, self._sockets.port)
+
+    def _uplinks(self) -> Uplinks:
+        wanted = self._config.multipath
+        return Uplinks(wanted.interfaces, wanted.exclude)
 
     async def _look_for_tunnels(self) -> None:
         try:
@@ -568,6 +589,11 @@ class Agent:
         self._config = self._subject.config = new
         self._tunnel.on_peers_changed()  # or the addresses
         self._warnings.update(new)
+        if self._uplinks() != Uplinks(old.multipath.interfaces, old.multipath.exclude):
+            addresses = await self._netlink.local_addresses(self._ifindex)
+            links = await self._netlink.local_links(addresses, self._uplinks())
+            self._inside.follow(links)
+            self._follow_links(links)
 
 
 async def _version(_: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,10 @@ class DataplaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     xdp: bool = False
 
 
+#: at most IFNAMSIZ - 1 characters of a name, and brackets
+InterfacePattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s/]+$")]
+
+
 class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[multipath]: how a peer's traffic is spread over its paths (docs/multipath.md)."""
 
@@ -119,6 +123,10 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: send lost packets once more; "auto": where there is more than one path
     repair: Literal["auto"] | bool = "auto"
     align: bool = True
+    #: names of the interfaces where paths may begin, with * ? [a-z]; empty: all but tunnels
+    interfaces: tuple[InterfacePattern, ...] = ()
+    #: ... and of those where they may not
+    exclude: tuple[InterfacePattern, ...] = ()
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -189,6 +197,8 @@ _RIGHT: Final = {
     "multipath.scheduler": 'write "edf", "wrr", "minrtt", "redundant" or "backup"',
     "multipath.reorder_depth": f'write "adaptive", or packets from 1 to {REORDER_DEPTH_MAX}',
     "multipath.late": 'write "deliver" or "drop"',
+    "multipath.interfaces": 'write names of interfaces, such as ["eth0", "wwan*"]',
+    "multipath.exclude": 'write names of interfaces, such as ["docker*", "wg0"]',
     "multipath.repair": 'write "auto", true or false',
 }
 _FIELDS: Final = {

@@ -378,7 +378,7 @@ static void make(uint32_t peer)
 		first_made = peer;
 	made |= 1u << peer;
 	MUST(!ws_peer_set_allowed_ips(engine, number, prefixes, peer == ADVERSARY ? 2 : 1));
-	MUST(!ws_peer_set_endpoint(engine, number, &remote, &none));
+	MUST(!ws_peer_set_endpoint(engine, number, &remote, &none, 0));
 	MUST(!ws_peer_set_frames(engine, number, WS_FRAMES_BUNDLES, 0));
 	MUST(!ws_peer_multipath(engine, number, MTU, 0));
 	parameters(peer);

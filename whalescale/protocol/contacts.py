@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Final, NamedTuple
 
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
-from whalescale.protocol.paths.candidates import Remote, Source, candidates
+from whalescale.protocol.paths.candidates import Remote, Source, candidates, same_local
 from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Endpoint
 
@@ -172,7 +172,7 @@ class Contacts:
             (way, at)
             for way, at in self._dialled.items()
             if way.remote == remote
-            and (way.local is None or local is None or way.local.ip == local.ip)
+            and (way.local is None or local is None or same_local(way.local, local))
         ]
         # By an interface, if it went so; else the latest.
         return max(fits, key=lambda f: (f[0].ifindex, f[1]), default=None)

@@ -37,6 +37,8 @@ class Dialer:
 
     def interface_of(self, local: Endpoint | None) -> int:
         """0: not known."""
+        if local is not None and local.scope_id:
+            return local.scope_id
         found = [n.ifindex for n in self._links if local is not None and n.ip == local.ip]
         return found[0] if len(found) == 1 else 0
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from whalescale.protocol.paths.types import LocalLink
+from whalescale.runtime.uplinks import Device, Uplinks, link
 
 log = logging.getLogger(__name__)
 
@@ -297,35 +298,40 @@ class Netlink:
             for networks in tunnels.values()
         ]
 
-    async def local_links(self, addresses: Sequence[LocalAddress]) -> list[LocalLink]:
-        """Those of the addresses whose interface can carry datagrams now, with its name and MTU.
+    async def local_links(
+        self, addresses: Sequence[LocalAddress], uplinks: Uplinks
+    ) -> list[LocalLink]:
+        """Those of the addresses whose interface is an uplink that can carry datagrams now.
 
         Not ports of a bridge or bond: what they carry is the master's.
         """
-        running: dict[int, tuple[str, int]] = {}
+        running: list[Device] = []
+        with_address = {a.ifindex for a in addresses}
         with _os_errors("interfaces"):
             async for message in await self._ipr.get_links():
                 kind = (message.get("linkinfo") or {}).get("slave_kind")
                 port = bool(message.get("master")) and kind != "vrf"  # a VRF's is an interface yet
-                if message.get("flags", 0) & IFF_LOWER_UP and not port:
-                    name, mtu = message.get("ifname"), message.get("mtu")
-                    running[message["index"]] = (str(name), int(mtu or DEFAULT_MTU))
+                up = message.get("flags", 0) & IFF_LOWER_UP and not port
+                if up and message["index"] in with_address:
+                    running.append(Device.of(message, DEFAULT_MTU))
+        found = uplinks.of(running)
         return [
-            LocalLink(a.ip, a.ifindex, *running[a.ifindex], a.link_local, a.prefix_length)
+            link(a.ip, found[a.ifindex], a.link_local, a.prefix_length)
             for a in addresses
-            if a.ifindex in running
+            if a.ifindex in found
         ]
 
 
 async def watch_addresses(
     netlink: Netlink,
     except_ifindex: int,
+    uplinks: Callable[[], Uplinks],
     changed: Callable[[Sequence[LocalAddress], Sequence[LocalLink]], None],
 ) -> None:
     """Call `changed` with all usable addresses, now and after every change, until cancelled.
 
-    The second list is of those whose interface has a carrier. Routes count, but for those that the
-    kernel makes of addresses: what could not be reached may be reached by them.
+    The second list is of those whose interface is an uplink and has a carrier. Routes count, but
+    for those that the kernel makes of addresses: what could not be reached may be reached by them.
     """
     from pyroute2 import AsyncIPRoute
     from pyroute2.netlink.rtnl import (
@@ -354,7 +360,7 @@ async def watch_addresses(
                         await asyncio.sleep(SETTLE_S)
                         dirty.clear()
                         addresses = await netlink.local_addresses(except_ifindex)
-                        current = addresses, await netlink.local_links(addresses)
+                        current = addresses, await netlink.local_links(addresses, uplinks())
                         now = loop.time()
                         if current != last or (routed.is_set() and now >= routes_due):
                             if routed.is_set():

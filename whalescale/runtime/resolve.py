@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from whalescale.endpoints import HostPort
 from whalescale.protocol.types import Endpoint
+from whalescale.runtime.names import Names
 
 log = logging.getLogger(__name__)
 
 #: after a failure, or a handshake given up: wait this long, doubling up to the longest
-RETRY_FIRST_S: Final = 5.0
+RETRY_FIRST_S: Final = 2.0
 RETRY_LONGEST_S: Final = 300.0
 #: one name rarely has more addresses that are worth a try
 ADDRESSES_PER_NAME: Final = 8
@@ -92,8 +93,11 @@ class Resolver:
         endpoints: Iterable[HostPort],
         found: Callable[[tuple[Endpoint, ...]], None] = lambda _: None,
         getaddrinfo: Lookup = _getaddrinfo,
+        names: Names | None = None,
     ) -> None:
+        """`names`: who looks names up; None: `getaddrinfo`."""
         self._name = name
+        self._names = names
         self._endpoints = tuple(endpoints)
         self.found = found
         self._getaddrinfo = getaddrinfo
@@ -149,15 +153,24 @@ class Resolver:
         self._timer = asyncio.get_running_loop().call_later(self._retry, self.start)
         self._retry = min(self._retry * 2, RETRY_LONGEST_S)
 
+    def network_changed(self) -> None:
+        """A name that did not resolve may do so now."""
+        if self._timer is not None:
+            self._retry = RETRY_FIRST_S
+            self.start()
+
+    async def _lookup(self, host: str, port: int) -> list[Endpoint]:
+        if self._names is None:
+            return await lookup(host, port, self._getaddrinfo)
+        return (await self._names.lookup(host, port))[:ADDRESSES_PER_NAME]
+
     async def _resolve(self) -> None:
         before, failed = self.current(), False
         for endpoint in self._endpoints:
             if endpoint.numeric:
                 continue
             try:
-                self._known[endpoint] = await lookup(
-                    endpoint.host, endpoint.port, self._getaddrinfo
-                )
+                self._known[endpoint] = await self._lookup(endpoint.host, endpoint.port)
                 self._logged.discard(endpoint)
             except OSError as e:
                 failed = True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -78,7 +79,15 @@ class Sockets:
                 len(self._wanted),
                 MAX_ADDRESSES,
             )
-        keys = [(a, a.ifindex if a.link_local else 0) for a in wanted] + _bound(wanted)
+        shared = Counter(a.ip for a in wanted)
+
+        def zone_of(address: LocalAddress) -> int:
+            """Of an address that several interfaces have (two modems of one make), or could."""
+            several = address.link_local or shared[address.ip] > 1
+            return address.ifindex if several else 0
+
+        keys = [(a, zone_of(a)) for a in wanted]
+        keys += [key for key in _bound(wanted) if key not in keys]
         for key in [k for k in self._single if k not in keys]:
             number = self._single.pop(key)
             try:
@@ -88,10 +97,9 @@ class Sockets:
         for address, interface in keys:
             if (address, interface) in self._single:
                 continue
-            zone = address.ifindex if address.link_local else 0
             try:
                 self._single[address, interface], _ = self._engine.open_socket(
-                    Addr(address.ip, self.port, zone), interface
+                    Addr(address.ip, self.port, zone_of(address)), interface
                 )
             except OSError as e:
                 # The address may be gone again, or still tentative: the wildcard serves it.

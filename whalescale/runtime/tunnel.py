@@ -29,6 +29,7 @@ from whalescale.protocol.types import (
     PeerIdentified,
 )
 from whalescale.runtime.driver import Driver
+from whalescale.runtime.names import Names
 from whalescale.runtime.resolve import Resolver
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,8 @@ class Tunnel:
         self._driver: Driver | None = None
         self.peers: dict[PeerHandle, Peer] = {}
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        #: who looks endpoint names up; None: getaddrinfo(3)
+        self.names: Names | None = None
         #: called when `networks()` may have changed without a commit
         self.on_networks_changed: Callable[[], None] = lambda: None
         #: called after peers, their networks or endpoints have changed
@@ -208,6 +211,11 @@ class Tunnel:
         """The file's [multipath] and MTU from now on, for every peer there is and comes."""
         self.driver.set_multipath(settings, mtu)
 
+    def network_changed(self) -> None:
+        """Addresses or routes are others now: names may resolve that did not."""
+        for peer in self.peers.values():
+            peer.resolver.network_changed()
+
     def _config(self, spec: PeerSpec, endpoints: tuple[Endpoint, ...]) -> PeerConfig:
         return PeerConfig(
             static_public=spec.x25519,
@@ -219,7 +227,7 @@ class Tunnel:
         )
 
     def _add(self, spec: PeerSpec) -> Peer:
-        resolver = Resolver(spec.name, spec.endpoints)
+        resolver = Resolver(spec.name, spec.endpoints, names=self.names)
         handle = self.driver.add_peer(self._config(spec, resolver.current()))
         peer = Peer(handle, spec, resolver, spec.node_id, spec.x25519)
         self.peers[handle] = peer
@@ -249,7 +257,7 @@ class Tunnel:
         if spec.endpoints == old.endpoints and spec.name == old.name:
             resolver = peer.resolver
         else:
-            resolver = Resolver(spec.name, spec.endpoints)
+            resolver = Resolver(spec.name, spec.endpoints, names=self.names)
         endpoints = resolver.current()
         if (config := self._config(spec, endpoints)) != self._config(old, peer.resolver.current()):
             self.driver.update_peer(peer.handle, config)

@@ -55,6 +55,21 @@ def test_a_socket_per_address_comes_and_goes() -> None:
     engine.close()
 
 
+def test_one_address_on_two_interfaces_has_a_socket_bound_to_each() -> None:
+    engine = FakeEngine()
+    sockets = Sockets(engine)
+    sockets.open(51820)
+    modems = [LocalAddress("192.168.8.100", n, False, 24) for n in (4, 7)]
+    sockets.follow(modems[:1])
+    assert (Addr("192.168.8.100", 51820), 0) in engine.sockets.values()
+    sockets.follow(modems)
+    single = [s for s in engine.sockets.values() if s[0].ip == "192.168.8.100"]
+    assert single == [(Addr("192.168.8.100", 51820, n), n) for n in (4, 7)]
+    sockets.follow(modems[1:])
+    single = [s for s in engine.sockets.values() if s[0].ip == "192.168.8.100"]
+    assert single == [(Addr("192.168.8.100", 51820), 0)]
+
+
 def test_ipv6_on_several_interfaces_has_sockets_bound_to_them() -> None:
     engine = FakeEngine()
     sockets = Sockets(engine.as_engine())

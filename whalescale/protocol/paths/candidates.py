@@ -23,7 +23,7 @@ MAX_CANDIDATES: Final = 64
 RANK_ANY_LINK: Final = 6
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-#: our address, and where to: what makes a path this one
+#: our address (see `key_of`), and where to: what makes a path this one
 Pair = tuple[str, Endpoint]
 
 
@@ -42,7 +42,7 @@ class Remote:
     endpoint: Endpoint
     source: Source
     link: int = NO_LINK
-    #: OBSERVED: the local address that it was seen from
+    #: OBSERVED: the local address that it was seen from, see `key_of`
     local_ip: str | None = None
 
 
@@ -58,7 +58,25 @@ class Candidate:
 
     @property
     def pair(self) -> Pair:
-        return self.local.ip, self.remote
+        return key_of(self.local), self.remote
+
+
+def key_of(local: Endpoint) -> str:
+    """ "192.0.2.1", with a zone where two interfaces could have it: "192.168.8.100%4"."""
+    return f"{local.ip}%{local.scope_id}" if local.scope_id else local.ip
+
+
+def local_of(key: str) -> Endpoint:
+    """The local address of a pair, without its port."""
+    ip, _, zone = key.partition("%")
+    return Endpoint(ip, 0, int(zone or 0))
+
+
+def same_local(one: Endpoint, other: Endpoint) -> bool:
+    """One of them may not say by which of two interfaces."""
+    if one.ip != other.ip:
+        return False
+    return one.scope_id == other.scope_id or not (one.scope_id and other.scope_id)
 
 
 @lru_cache(maxsize=4096)
@@ -128,8 +146,10 @@ def _fits(link: LocalLink, remote: Remote) -> Endpoint | None:
     ours, theirs = parse(link.ip), parse(remote.endpoint.ip)
     if ours is None or theirs is None or ours.version != theirs.version:
         return None
-    if remote.local_ip is not None and remote.local_ip != link.ip:
-        return None
+    if remote.local_ip is not None:
+        seen = local_of(remote.local_ip)
+        if seen.ip != link.ip or seen.scope_id not in (0, link.ifindex):
+            return None
     zone = remote.endpoint.scope_id
     if theirs.version == 6 and ours.is_link_local != theirs.is_link_local:
         return None
@@ -173,6 +193,7 @@ def candidates(
     allowed at once the first ones should tell which interfaces reach each other.
     """
     own = {link.ip for link in links if not link.link_local}
+    shared = Counter(link.ip for link in links)
     best: dict[Pair, Candidate] = {}
     for remote in remotes:
         if not reachable(remote.endpoint) or remote.endpoint.ip in own:
@@ -181,7 +202,8 @@ def candidates(
             endpoint = _fits(link, remote)
             if endpoint is None or _elsewhere(links, link, remote):
                 continue
-            zone = link.ifindex if link.link_local else 0
+            # Two modems of one make give the host the same address.
+            zone = link.ifindex if link.link_local or shared[link.ip] > 1 else 0
             found = Candidate(
                 Endpoint(link.ip, port, zone),
                 endpoint,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
-from whalescale.protocol.paths.candidates import Pair, Source
+from whalescale.protocol.paths.candidates import Pair, Source, key_of
 from whalescale.protocol.paths.frames import NO_LINK
 from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.types import LocalLink, PathState, Pin
@@ -156,7 +156,7 @@ class Path:
 
     @property
     def pair(self) -> Pair | None:
-        return None if self.local is None else (self.local.ip, self.remote)
+        return None if self.local is None else (key_of(self.local), self.remote)
 
     @property
     def interface(self) -> str:

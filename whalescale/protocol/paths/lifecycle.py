@@ -12,7 +12,7 @@ from typing import Final
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames, pmtu
 from whalescale.protocol.paths.announce import Announcer
-from whalescale.protocol.paths.candidates import Source
+from whalescale.protocol.paths.candidates import Source, local_of
 from whalescale.protocol.paths.finder import Finder
 from whalescale.protocol.paths.frames import NO_LINK, Heartbeat, Probe
 from whalescale.protocol.paths.health import (
@@ -224,7 +224,7 @@ class Lifecycle:
             memory.rounds = 0
         self.tell(path, "up")
         old = (
-            self.table.find(path.replaces[1], Endpoint(path.replaces[0], 0))
+            self.table.find(path.replaces[1], local_of(path.replaces[0]))
             if (path.replaces is not None)
             else None
         )

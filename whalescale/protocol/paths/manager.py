@@ -15,7 +15,7 @@ from whalescale.protocol.control import ControlError, FrameType, frame_type
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.announce import Listener
-from whalescale.protocol.paths.candidates import nowhere, reachable
+from whalescale.protocol.paths.candidates import key_of, nowhere, reachable, same_local
 from whalescale.protocol.paths.frames import NO_LINK, Probe, ProbeReply
 from whalescale.protocol.paths.health import (
     ANSWERS,
@@ -165,7 +165,7 @@ class PathManager:
         """Where path 0 goes, as the engine and WireGuard's rules have it."""
         path = self._table.get(0)
         if path is not None and path.remote == remote:
-            if local is None or (path.local is not None and path.local.ip == local.ip):
+            if local is None or (path.local is not None and same_local(path.local, local)):
                 return
             if path.local is None:
                 path.local = local
@@ -412,7 +412,7 @@ class PathManager:
     ) -> Path | None:
         """Something authentic came over this pair: the path, or the candidate that it makes."""
         path = self._table.find(remote, local)
-        pair = (local.ip, remote) if local is not None else None
+        pair = (key_of(local), remote) if local is not None else None
         if pair is None:
             pair = path.pair if path is not None else None
         memory = self._book.entries.get(pair) if pair is not None else None
@@ -478,8 +478,8 @@ class PathManager:
         out = path.out.pop(reply.token, None) if path is not None else None
         if path is None or out is None:
             raise ControlError("probe_token")
-        elsewhere = local is not None and path.local is not None and local.ip != path.local.ip
-        if path.remote != remote or elsewhere:
+        here = local is None or path.local is None or same_local(local, path.local)
+        if path.remote != remote or not here:
             raise ControlError("probe_source")
         elapsed = now - out.sent
         hold = reply.hold_us * 1000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.candidates import Pair
+from whalescale.protocol.paths.candidates import Pair, same_local
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.types import PathSpec, PathState
 from whalescale.protocol.types import Endpoint
@@ -40,7 +40,7 @@ class Table:
             path = self.paths[number]
             if path.remote != remote:
                 continue
-            if local is None or path.local is None or path.local.ip == local.ip:
+            if local is None or path.local is None or same_local(path.local, local):
                 return path
         return None
 

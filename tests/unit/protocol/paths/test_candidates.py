@@ -159,3 +159,13 @@ def test_an_observed_pair_is_of_the_address_that_it_was_seen_at():
     links = [local("10.0.0.1"), local("10.1.0.1", 3, "eth1")]
     seen = Remote(Endpoint("203.0.113.5", 999), Source.OBSERVED, 2, "10.1.0.1")
     assert found(links, [seen]) == [("10.1.0.1", "203.0.113.5")]
+
+
+def test_one_address_on_two_interfaces_makes_two_pairs():
+    """Two modems of one make give the host the same address."""
+    links = [local("192.168.8.100", 4, "usb0"), local("192.168.8.100", 7, "usb1")]
+    pairs = candidates(links, PORT, [announced("192.0.2.1")])
+    assert [c.local for c in pairs] == [Endpoint("192.168.8.100", PORT, n) for n in (4, 7)]
+    assert len({c.pair for c in pairs}) == 2
+    (alone,) = candidates(links[:1], PORT, [announced("192.0.2.1")])
+    assert alone.local == Endpoint("192.168.8.100", PORT)
