@@ -188,6 +188,8 @@ class Peer(Struct, frozen=True, kw_only=True):
     extended: bool = False
     #: None: the peer speaks of no paths
     multipath: Multipath | None = None
+    #: why there is no session, as far as it is known: sentences
+    trouble: tuple[str, ...] = ()
 
 
 class PeerEvent(Struct, frozen=True, kw_only=True):

@@ -67,7 +67,9 @@ def test_a_mesh_over_bad_links(seed):
         got = len(host.received)
         assert got >= 0.8 * sent[number], "more lost than the links lose"
         assert got <= sent[number], "a duplicate came through"
-        assert not host.node.drops.keys() - {"replay", "flood", "index", "mac2"}
+        # A node that hears nothing asks whether the other is there; the answer can be late.
+        late = {"bootstrap_nonce", "bootstrap_ratelimit"}
+        assert not host.node.drops.keys() - {"replay", "flood", "index", "mac2"} - late
         # What the core thinks is in use is what the data plane holds, but for initiations out.
         out = {p.pending.local_index for p in host.node._peers.values() if p.pending}
         assert set(host.node._indices._peers) - out == set(host.indices)

@@ -251,9 +251,10 @@ def configuration(path: Path) -> Iterator[Check]:
         yield Check(name, "warn", f"others may change {path}", f"`sudo chmod go-w {path}`")
 
 
-def agent(interface: str) -> Check:
-    from whalescale.cli import client
-    from whalescale.cli.common import UNREACHABLE, CliError
+def agent(interface: str) -> list[Check]:
+    """The running agent, and what it knows of peers without a session."""
+    from whalescale.cli import client, troubles
+    from whalescale.cli.common import UNREACHABLE, CliError, plain
 
     try:
         status = client.status(interface)[0]
@@ -263,6 +264,13 @@ def agent(interface: str) -> Check:
             with contextlib.suppress(OSError):
                 socket.if_nametoindex(interface)
                 taken = f"; an interface {interface} is there all the same"
-        return Check("agent", "warn", e.message + taken, e.fix)
+        return [Check("agent", "warn", e.message + taken, e.fix)]
     up = sum(p.state == "up" for p in status.peers)
-    return Check("agent", "ok", f"{interface} is up, and {up} of {len(status.peers)} peers")
+    found = [Check("agent", "ok", f"{interface} is up, and {up} of {len(status.peers)} peers")]
+    found += [Check("agent", "warn", plain(w)) for w in status.agent.warnings]
+    found += [Check(f"peer {name}", "warn", text) for name, text in troubles.of(status)]
+    if text := troubles.refused_sources(status):
+        found.append(Check("allowed IPs", "warn", text))
+    fix = "`ws peer add NAME --id ITS_NODE_ID`, if it is one of yours"
+    found += [Check("stranger", "warn", text, fix) for text in troubles.strangers(status)]
+    return found

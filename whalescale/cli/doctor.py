@@ -21,7 +21,7 @@ def doctor(interface: Interface = None, config: ConfigPath = None, json: Json = 
     from whalescale.cli import checks
 
     name, path = interface_name(interface), config_path(interface, config)
-    report = [*checks.system(), *checks.configuration(path), checks.agent(name)]
+    report = [*checks.system(), *checks.configuration(path), *checks.agent(name)]
     failed = sum(c.verdict == "fail" for c in report)
     if json:
         print_json({"version": 1, "ok": not failed, "checks": [c._asdict() for c in report]})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
+import selectors
 import shutil
 import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -17,6 +21,7 @@ from whalescale.cli.common import (
     Json,
     PeerArgument,
     interface_name,
+    note,
     plain,
     print_json,
 )
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
     from whalescale.status import Peer, Status
 
 _COUNTS: Final = re.compile(r"(\d+) packets transmitted, (\d+) received")
+_ANSWER: Final = re.compile(r"bytes from ")
+#: an answer that has not come by then may need a word
+WHY_S: Final = 3.5
 _TIMES: Final = re.compile(r"= ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms")
 
 
@@ -42,24 +50,83 @@ def ping(
     name = interface_name(interface)
     status = client.status(name)[0]
     found = find(status, peer, name)
-    address = address_of(found)
+    addresses = addresses_of(found)
     program = shutil.which("ping")
     if program is None:
         raise CliError("there is no `ping` on this machine", "`sudo apt install iputils-ping`")
-    command = [program, "-n", "-I", status.agent.interface, "-c", str(count), address]
+    command = [program, "-n", "-I", status.agent.interface, "-c", str(count)]
     if not json:
-        print(f"{plain(found.name)} is {address}", flush=True)
-        return 0 if subprocess.run(command, check=False).returncode == 0 else 1
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
-    )
-    result = parse(done.stdout)
-    if result is None:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        said = plain(lines[-1]) if lines else f"exit code {done.returncode}"
-        raise CliError(f"ping to {address} failed: {said}", f"`sudo ws doctor -i {name}`")
-    print_json({"version": 1, "peer": found.name, "address": address, **result})
-    return 0 if result["received"] else 1
+        print(f"{plain(found.name)} is {' and '.join(addresses)}", flush=True)
+    results, said = _run(name, command, addresses, status, found, quiet=json)
+    if not any(results.values()):
+        text = next((t for t in said.values() if t), "it told nothing")
+        raise CliError(f"ping to {addresses[0]} failed: {text}", f"`sudo ws doctor -i {name}`")
+    # The first that answers stands for the peer.
+    best = max(results, key=lambda a: (results[a] or {"received": 0})["received"] > 0)
+    answered = {a: bool(r and r["received"]) for a, r in results.items()}
+    trouble = [] if any(answered.values()) else _why(name, status, found)
+    if json:
+        each = [{"address": a, **(r or {"error": said[a]})} for a, r in results.items()]
+        told = {"peer": found.name, "address": best, **(results[best] or {})}
+        print_json({"version": 1, **told, "addresses": each, "trouble": trouble})
+    elif len(addresses) > 1:
+        words = [f"{a} {'answers' if ok else 'does not answer'}" for a, ok in answered.items()]
+        print(f"\n{', '.join(words)}")
+    return 0 if any(answered.values()) else 1
+
+
+def _run(
+    name: str, command: list[str], addresses: list[str], status: Status, peer: Peer, *, quiet: bool
+) -> tuple[dict[str, dict[str, Any] | None], dict[str, str]]:
+    """A ping to each address, all at once: what it counted (None: nothing), and what it said last.
+
+    Their lines are shown as they come; after a few seconds without an answer, why.
+    """
+    env = {**os.environ, "LC_ALL": "C"}
+    texts: dict[str, str] = dict.fromkeys(addresses, "")
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for address in addresses:
+            child = stack.enter_context(
+                subprocess.Popen(
+                    [*command, address],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env=env,
+                )
+            )
+            stack.callback(child.terminate)
+            assert child.stdout is not None
+            selector.register(child.stdout, selectors.EVENT_READ, address)
+        told_at: float | None = time.monotonic() + WHY_S
+        while selector.get_map():
+            wait = None if told_at is None else max(told_at - time.monotonic(), 0.0)
+            for key, _ in selector.select(wait):
+                line = os.read(key.fd, 65536).decode(errors="replace")
+                if not line:
+                    selector.unregister(key.fileobj)
+                    continue
+                texts[key.data] += line
+                if not quiet:
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+            if told_at is not None and time.monotonic() >= told_at:
+                told_at = None
+                if not quiet and not any(_ANSWER.search(t) for t in texts.values()):
+                    for text in _why(name, status, peer):
+                        note(text)
+    last = {a: plain((t.strip().splitlines() or [""])[-1]) for a, t in texts.items()}
+    return {a: parse(t) for a, t in texts.items()}, last
+
+
+def _why(name: str, before: Status, peer: Peer) -> list[str]:
+    from whalescale.cli import client, troubles
+
+    try:
+        after = client.status(name)[0]
+        return troubles.of_ping(before, after, find(after, peer.name, name))
+    except CliError as e:
+        return [e.message]
 
 
 def find(status: Status, wanted: str, interface: str) -> Peer:
@@ -81,21 +148,28 @@ def find(status: Status, wanted: str, interface: str) -> Peer:
 
 def address_of(peer: Peer) -> str:
     """Its overlay address, else its first single allowed address, else the first of a network."""
-    networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+    return addresses_of(peer)[-1]
+
+
+def addresses_of(peer: Peer) -> list[str]:
+    """What to ping: its first single allowed address of each family, and its overlay address."""
+    found: dict[int, str] = {}
     try:
-        if peer.overlay_address is not None:
-            return str(ipaddress.ip_address(peer.overlay_address))
         networks = [ipaddress.ip_network(a, strict=False) for a in peer.allowed_ips]
+        if peer.overlay_address is not None:
+            found[6] = str(ipaddress.ip_address(peer.overlay_address))
     except ValueError as e:
         raise CliError(f"the agent gave no address for {plain(peer.name)}: {plain(str(e))}") from e
     for network in networks:
         if network.prefixlen == network.max_prefixlen:
-            return str(network.network_address)
-    for network in networks:
-        if network.prefixlen:
-            return str(next(iter(network.hosts())))
-    fix = "give it one under allowed_ips in the configuration"
-    raise CliError(f"{plain(peer.name)} has no address to ping", fix)
+            found.setdefault(network.version, str(network.network_address))
+    if not found:
+        for network in networks:
+            if network.prefixlen:
+                return [str(next(iter(network.hosts())))]
+        fix = "give it one under allowed_ips in the configuration"
+        raise CliError(f"{plain(peer.name)} has no address to ping", fix)
+    return [found[version] for version in sorted(found)]
 
 
 def parse(output: str) -> dict[str, Any] | None:

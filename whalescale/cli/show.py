@@ -13,6 +13,7 @@ def status(interface: Interface = None, json: Json = False) -> None:
     if json:
         print_json({"version": 1, **raw})
         return
+    from whalescale.cli import troubles
     from whalescale.tui import multipath, render
 
     out = console()
@@ -22,6 +23,12 @@ def status(interface: Interface = None, json: Json = False) -> None:
     if (paths := multipath.brief(found.peers, out.width)) is not None:
         out.print()
         out.print(paths)
+    told = [f"{name}: {text}" for name, text in troubles.of(found)]
+    if text := troubles.refused_sources(found):
+        told.append(text)
+    for line in told:
+        out.print()
+        out.print(line, style="yellow")
 
 
 def peers(interface: Interface = None, json: Json = False) -> None:

@@ -51,6 +51,11 @@ class Limits:
         return max(1, self.rekey_attempt_time // self.rekey_timeout)
 
     @property
+    def ask_after(self) -> int:
+        """So long after an initiation without an answer: is the other side there at all?"""
+        return self.rekey_timeout * 2 // 5
+
+    @property
     def response_late(self) -> int:
         """So long after our initiation no answer counts: the next one was due long before."""
         return 2 * self.rekey_timeout

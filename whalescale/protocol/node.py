@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
@@ -46,10 +47,14 @@ from whalescale.protocol.types import (
     PeerIdentified,
     PeerStatus,
     SendKeepalive,
+    Stranger,
     Transmit,
 )
 
 __all__ = ["Node", "PeerConfig", "PeerStatus"]
+
+#: of so many initiations without an answer, one is followed by the question whether it is there
+ASK_EVERY: Final = 4
 
 
 class Node:
@@ -342,6 +347,8 @@ class Node:
         if peer.handshake_at is not None and peer.handshake_at <= now:
             self._retransmit(peer, now)
         self._dialer.step(peer, now)
+        if peer.ask_at is not None and peer.ask_at <= now:
+            self._ask(peer, now)
 
     def _start_persistent_keepalive(self, peer: Peer, now: int) -> None:
         """A handshake is left to the timer: thousands may be added at once."""
@@ -419,6 +426,10 @@ class Node:
         if to is None and not self._dialer.ways(peer):
             return  # the attempts run out, unless an endpoint turns up
         peer.handshake_sent = now
+        if peer.unanswered_since is None:
+            peer.unanswered_since = now
+        if peer.unanswered % ASK_EVERY == 1 and peer.fingerprint and peer.static_public:
+            peer.ask_at = now + self._limits.ask_after
         if peer.static_public is None:
             data = self._bootstrap_request(peer)
         else:
@@ -488,6 +499,7 @@ class Node:
         handshake = ResponderHandshake(self._static, initiation.noise, self._random)
         found = self._registry.of_static(handshake.remote_static)
         if found is None:
+            self._events.append(Stranger(handshake.remote_static, remote))
             raise MessageError("unknown_peer")
         peer, identified = found
         if handshake.timestamp <= peer.timestamp_received:
@@ -521,6 +533,13 @@ class Node:
 
     # bootstrap
 
+    def _ask(self, peer: Peer, now: int) -> None:
+        """No session came: is it there? A node tells that also to whom it does not know."""
+        peer.ask_at = None
+        wanted = peer.unanswered and peer.answered_by is None and not peer.has_usable_session(now)
+        if wanted and peer.endpoint is not None and peer.static_public is not None:
+            self._transmits.append(Transmit(self._bootstrap_request(peer), peer.endpoint))
+
     def _bootstrap_request(self, peer: Peer) -> bytes:
         assert peer.fingerprint is not None
         if peer.nonce is None:
@@ -543,10 +562,15 @@ class Node:
         if peer is None or peer.fingerprint is None:
             raise MessageError("bootstrap_nonce")
         reply = bootstrap.decode_reply(data, peer.fingerprint)
+        if peer.static_public == reply.static_public:
+            self._forget_nonce(peer)
+            peer.observed, peer.answered_by = reply.observed, remote
+            return
         if self._registry.taken(reply.static_public):
             raise MessageError("bootstrap_duplicate")
         peer.observed = reply.observed
         self._identify(peer, reply.static_public, reply.node_id)
+        peer.answered_by = remote
         peer.attempts = 0
         way, _ = peer.contacts.dialled(remote, local) or (Way(remote), now)
         self._initiate(peer, now, to=way)
@@ -580,7 +604,8 @@ class Node:
 
     def _complete(self, peer: Peer, round_trip: int | None, now: int) -> None:
         peer.attempts = peer.unanswered = 0
-        peer.handshake_at = None
+        peer.handshake_at = peer.ask_at = peer.unanswered_since = peer.answered_by = None
+        self._forget_nonce(peer)
         # One of ours that crossed the peer's: whoever held it back could complete it at any time.
         self._drop_pending(peer)
         peer.contacts.hang_up()

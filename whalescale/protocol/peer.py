@@ -97,6 +97,8 @@ class Peer:
         "_limits",
         "_remote_key",
         "activity",
+        "answered_by",
+        "ask_at",
         "attempts",
         "buckets",
         "bundles",
@@ -133,6 +135,7 @@ class Peer:
         "timestamp_received",
         "timestamp_sent",
         "unanswered",
+        "unanswered_since",
         "zero_at",
     )
 
@@ -167,6 +170,10 @@ class Peer:
         self.unanswered = (
             0  # initiations since the last session; `attempts` begins anew with packets
         )
+        self.unanswered_since: int | None = None
+        # Whether it is there at all: asked by a bootstrap request, which needs no session.
+        self.ask_at: int | None = None
+        self.answered_by: Endpoint | None = None
         self.handshake_at: int | None = None
         self.handshake_sent: int | None = None  # initiation or response of ours
         self.handshake_received: int | None = None  # an authentic one of theirs
@@ -302,6 +309,7 @@ class Peer:
             for at in (
                 self.handshake_at,
                 self.contacts.due_at,
+                self.ask_at,
                 self.zero_at,
                 self._passive_keepalive_at(),
                 self._new_handshake_at(),
@@ -329,4 +337,7 @@ class Peer:
             observed=self.observed,
             persistent_keepalive=self.config.persistent_keepalive,
             extended=self.frames,
+            unanswered=self.unanswered,
+            unanswered_since=self.unanswered_since,
+            answered_by=self.answered_by,
         )

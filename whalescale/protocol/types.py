@@ -65,6 +65,12 @@ class PeerStatus:
     persistent_keepalive: int
     #: frames are spoken (docs/multipath.md)
     extended: bool
+    #: initiations (or bootstrap requests) since the last session that none came of
+    unanswered: int = 0
+    #: when the first of them was sent, ns; None: none is
+    unanswered_since: int | None = None
+    #: who told a node ID since, but opened no session: it may not know ours
+    answered_by: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +205,15 @@ class PathAction:
     action: Action
 
 
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A right initiation by a key that no peer has. `peer` is 0: none."""
+
+    static_public: bytes
+    remote: Endpoint
+    peer: PeerHandle = 0
+
+
 Event = (
     KeypairReady
     | KeypairsExpired
@@ -212,4 +227,5 @@ Event = (
     | ExtendedModeChanged
     | MultipathStarted
     | PathAction
+    | Stranger
 )

@@ -36,6 +36,7 @@ from whalescale.protocol.types import (
     PeerHandle,
     SendControl,
     SendKeepalive,
+    Stranger,
     Transmit,
 )
 from whalescale.runtime.multipath import Multipath
@@ -417,6 +418,9 @@ class Driver:
             self._transmit(transmit)
 
     def _event(self, event: Event) -> None:
+        if isinstance(event, Stranger):
+            self._on_event(event)
+            return
         number = self._numbers.get(event.peer)
         if number is None:
             return

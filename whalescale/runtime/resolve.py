@@ -103,6 +103,8 @@ class Resolver:
         self._getaddrinfo = getaddrinfo
         self._known: dict[HostPort, list[Endpoint]] = {}
         self._logged: set[HostPort] = set()
+        #: host names that do not resolve, and why
+        self.unresolved: dict[str, str] = {}
         self._retry = RETRY_FIRST_S
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -172,8 +174,10 @@ class Resolver:
             try:
                 self._known[endpoint] = await self._lookup(endpoint.host, endpoint.port)
                 self._logged.discard(endpoint)
+                self.unresolved.pop(endpoint.host, None)
             except OSError as e:
                 failed = True
+                self.unresolved[endpoint.host] = e.strerror or str(e)
                 if endpoint not in self._logged:
                     self._logged.add(endpoint)
                     log.warning(

@@ -20,6 +20,7 @@ from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathStatus
+from whalescale.runtime import trouble
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.driver import Driver, to_endpoint
 from whalescale.runtime.sockets import Sockets
@@ -180,6 +181,7 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "preshared_key": any(spec.preshared_key),
         "extended": core.extended,
         "multipath": _multipath(s, peer),
+        "trouble": [] if state == "up" else trouble.of(peer, core, now),
     }
 
 

@@ -27,10 +27,12 @@ from whalescale.protocol.types import (
     PeerConfig,
     PeerHandle,
     PeerIdentified,
+    Stranger,
 )
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.names import Names
 from whalescale.runtime.resolve import Resolver
+from whalescale.runtime.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +128,9 @@ class Tunnel:
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         #: who looks endpoint names up; None: getaddrinfo(3)
         self.names: Names | None = None
+        self._strangers = Strangers(
+            lambda text: self.events.append({"t": self._wall() / 1e9, "peer": None, "event": text})
+        )
         #: called when `networks()` may have changed without a commit
         self.on_networks_changed: Callable[[], None] = lambda: None
         #: called after peers, their networks or endpoints have changed
@@ -289,6 +294,10 @@ class Tunnel:
 
     def on_event(self, event: Event) -> None:
         """The driver's hook: bookkeeping for status, look-ups, identified peers."""
+        if isinstance(event, Stranger):
+            where = format_endpoint(event.remote) or ""
+            self._strangers.note(event.static_public, where, self.driver.now())
+            return
         peer = self.peers.get(event.peer)
         if peer is None:
             return

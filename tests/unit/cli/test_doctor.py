@@ -165,9 +165,9 @@ def test_configuration_and_agent(ws: Ws, tmp_path: Path, agent: FakeAgent) -> No
     (loose,) = checks.configuration(path)
     assert loose.verdict == "fail"
     assert "chmod 600" in loose.fix
-    assert "1 of 2 peers" in checks.agent("ws0").detail
-    assert checks.agent("ws9").verdict == "warn"
-    assert "an interface lo is there" in checks.agent("lo").detail
+    assert "1 of 2 peers" in checks.agent("ws0")[0].detail
+    assert checks.agent("ws9")[0].verdict == "warn"
+    assert "an interface lo is there" in checks.agent("lo")[0].detail
 
 
 def test_exit_codes_and_json(ws: Ws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,8 +217,12 @@ def test_ping_through_the_interface(
     assert done.code == 0
     result = json.loads(done.out)
     assert (result["version"], result["received"], result["rtt_avg_ms"]) == (1, 2, 2.0)
-    words = "-n -I ws0 -c 2 fd77:6861:6c65:4335:596:1e01:d6fb:c79a\n"
-    assert (tmp_path / "words").read_text() == words
+    both = set(ping.addresses_of(sample_status().peers[0]))
+    assert "fd77:6861:6c65:4335:596:1e01:d6fb:c79a" in both
+    words = {f"-n -I ws0 -c 2 {address}" for address in both}
+    assert set((tmp_path / "words").read_text().splitlines()) == words
+    assert {a["address"] for a in result["addresses"]} == both
+    assert result["trouble"] == []
     assert ws("ping", "berlin").code == 0
     program.write_text("#!/bin/sh\necho 'ping: no way' >&2\nexit 2\n")
     assert ws("ping", "berlin").code == 1

@@ -7,7 +7,7 @@ from whalescale.protocol import bootstrap
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.node import Node, PeerConfig
-from whalescale.protocol.types import Endpoint, EndpointChanged, PeerIdentified
+from whalescale.protocol.types import Endpoint, EndpointChanged, PeerIdentified, Stranger
 
 A, B, C = (Identity(bytes([n]) * 32) for n in (1, 2, 3))
 A_AT, B_AT = Endpoint("192.0.2.1", 1000), Endpoint("2001:db8::2", 2000)
@@ -162,3 +162,26 @@ def test_removed_while_the_request_is_out():
     a.receive_datagram(answer(request), B_AT, None, 3)
     assert a.drops == {"bootstrap_nonce": 1}
     assert a.poll_timeout() is None
+
+
+def test_a_node_that_does_not_know_us_says_that_it_is_there():
+    """Handshakes of strangers have no answer, so a silent peer is asked by a bootstrap request."""
+    a, b = node(A), node(B)
+    handle = a.add_peer(PeerConfig(node_id=B.node_id, endpoints=(B_AT,)), 0)
+    a.want_handshake(handle, 0)
+    initiation = a.poll_transmit()
+    b.receive_datagram(initiation.data, A_AT, None, 0)
+    assert b.drops["unknown_peer"] == 1
+    (stranger,) = iter(b.poll_event, None)
+    assert stranger == Stranger(A.static_public, A_AT)
+    now = a.poll_timeout()
+    assert now == Limits().ask_after < Limits().rekey_timeout
+    assert a.peer_status(handle).unanswered == 1
+    a.handle_timeout(now)
+    request = a.poll_transmit()
+    assert len(request.data) == 128
+    b.receive_datagram(request.data, A_AT, None, now)
+    a.receive_datagram(b.poll_transmit().data, B_AT, None, now)
+    status = a.peer_status(handle)
+    assert (status.answered_by, status.observed) == (B_AT, A_AT)
+    assert not a.drops

@@ -384,7 +384,9 @@ def test_giving_up_drops_what_waits_and_is_noted() -> None:
                 a.time += SHORT.rekey_timeout + 2_000_000
             await until(lambda: a.engine.dropped == [0])
             assert peer.unreachable
-            assert len(a.engine.sent) == SHORT.max_handshake_attempts
+            kinds = [data[0] for data, _, _ in a.engine.sent]
+            assert kinds.count(1) == SHORT.max_handshake_attempts
+            assert kinds.count(0x57) == 1, "asked once whether it is there"
             assert any("unreachable" in e["event"] for e in a.tunnel.events)
 
     run(test)

@@ -1,0 +1,82 @@
+"""No session, no answer: what ping, status and doctor say of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_agent import FakeAgent, sample
+from run_ws import Ws
+
+from whalescale import status
+from whalescale.cli import troubles
+
+TROUBLE = "no answer at all from 192.0.2.7:51820 to 1 request in 2 s: is the address right"
+
+
+def silent() -> dict[str, Any]:
+    found = sample()
+    found["peers"][0] |= {"state": "handshaking", "trouble": [TROUBLE]}
+    return found
+
+
+@pytest.fixture
+def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "ping"
+    program.write_text("#!/bin/sh\nsleep 1\necho '2 packets transmitted, 0 received'\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("whalescale.cli.ping.WHY_S", 0.2)
+
+
+@pytest.mark.usefixtures("deaf")
+def test_a_ping_without_an_answer_says_why(ws: Ws, agent: FakeAgent) -> None:
+    agent.answers["status"] = silent()
+    done = ws("ping", "berlin")
+    assert done.code == 1
+    assert f"ws: {TROUBLE}" in done.err
+    told = json.loads(ws("ping", "berlin", "--json").out)
+    assert (told["received"], told["trouble"]) == (0, [TROUBLE])
+
+
+@pytest.mark.usefixtures("deaf")
+def test_a_session_whose_packets_are_refused(ws: Ws, agent: FakeAgent) -> None:
+    asked = 0
+
+    def answer(_: object) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        found = sample()
+        found["peers"][0]["state"] = "up"
+        found["counters"]["drops"] = {"source": asked}
+        return found
+
+    agent.answers["status"] = answer
+    told = json.loads(ws("ping", "berlin", "--json").out)
+    assert any("a source address that is not in its allowed_ips here" in t for t in told["trouble"])
+
+
+def test_status_and_doctor_tell(ws: Ws, agent: FakeAgent) -> None:
+    found = silent()
+    found["counters"]["drops"] = {"source": 3}
+    found["agent"]["warnings"] = ["10.0.0.1 is taken"]
+    found["events"] = [{"t": 1, "peer": None, "event": "stranger 192.0.2.9:1 asks"}] * 3
+    agent.answers["status"] = found
+    shown = " ".join(ws("status").out.split())
+    assert f"berlin: {TROUBLE}" in shown
+    assert "3 packets from" in shown
+    assert "warning 10.0.0.1 is taken" in shown
+    checks = json.loads(ws("doctor", "--json").out)["checks"]
+    warned = {c["name"]: c["detail"] for c in checks if c["verdict"] == "warn"}
+    assert warned["peer berlin"] == TROUBLE
+    assert warned["stranger"] == "stranger 192.0.2.9:1 asks"
+    assert "allowed IPs" in warned
+    assert warned["agent"] == "10.0.0.1 is taken"
+
+
+def test_nothing_is_said_of_what_works() -> None:
+    found = status.parse(sample())
+    assert troubles.of(found) == []
+    assert troubles.strangers(found) == []

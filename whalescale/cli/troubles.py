@@ -1,0 +1,54 @@
+"""What is known of a peer that cannot be spoken to, in words: for ping, status and doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from whalescale.cli.common import plain
+from whalescale.status import Peer, Status
+
+
+def of(status: Status) -> list[tuple[str, str]]:
+    """(peer's name, sentence)."""
+    return [(plain(p.name), plain(text)) for p in status.peers for text in p.trouble]
+
+
+def refused_sources(status: Status) -> str:
+    """ "" unless packets came in whose sender's address is not its own to use."""
+    count = status.counters.drops.get("source", 0)
+    if not count:
+        return ""
+    up = [plain(p.name) for p in status.peers if p.state == "up"]
+    who = up[0] if len(up) == 1 else "a peer"
+    packets = "1 packet" if count == 1 else f"{count} packets"
+    return (
+        f"{packets} from {who} came with a source address that is not in its allowed_ips here: "
+        "is its address there another one, or its allowed_ips here wrong?"
+    )
+
+
+def strangers(status: Status) -> Sequence[str]:
+    """The last ones who asked with an unknown key."""
+    found = [plain(e.event) for e in status.events if e.event.startswith("stranger ")]
+    return list(dict.fromkeys(found))[-3:]
+
+
+def of_ping(before: Status, after: Status, peer: Peer) -> list[str]:
+    """Why a ping stays without an answer. `peer`: as it is afterwards."""
+    if peer.trouble:
+        return [plain(text) for text in peer.trouble]
+    if peer.state != "up":
+        return [
+            f"there is no session with {plain(peer.name)} ({peer.state}), and nothing known why"
+        ]
+    found = []
+    if after.counters.drops.get("source", 0) > before.counters.drops.get("source", 0):
+        found.append(refused_sources(after))
+    old = next((p for p in before.peers if p.name == peer.name), None)
+    if old is None or peer.tx_packets > old.tx_packets:
+        found.append(
+            f"the session with {plain(peer.name)} stands, but no answer comes back: do its "
+            "allowed_ips for this host have this host's addresses, and does its firewall let "
+            "pings in?"
+        )
+    return found or [f"no packet went to {plain(peer.name)}: do its allowed_ips have this address?"]
