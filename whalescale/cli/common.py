@@ -132,6 +132,16 @@ def note(text: str) -> None:
     print(f"ws: {plain(text)}", file=sys.stderr)
 
 
+def note_loose_output() -> None:
+    """Before a secret is printed: to a file that others may read?"""
+    import stat
+
+    with contextlib.suppress(OSError, ValueError):
+        info = os.fstat(sys.stdout.fileno())
+        if stat.S_ISREG(info.st_mode) and info.st_mode & 0o077:
+            note("others may read this file: `chmod 600` it, or write it with `umask 077`")
+
+
 def print_json(value: dict[str, Any]) -> None:
     import json
 

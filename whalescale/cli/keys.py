@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from typing import Annotated
 
 import typer
 
-from whalescale.cli.common import USAGE, CliError, note
+from whalescale.cli.common import USAGE, CliError, note, note_loose_output
 
 
 def keygen() -> None:
@@ -19,9 +18,7 @@ def keygen() -> None:
     """
     from whalescale.identity import Identity, encode_seed
 
-    info = os.fstat(sys.stdout.fileno()) if sys.stdout.isatty() is False else None
-    if info is not None and stat.S_ISREG(info.st_mode) and info.st_mode & 0o077:
-        note("others may read this file: `chmod 600` it, or write it in a shell with `umask 077`")
+    note_loose_output()
     print(encode_seed(Identity.generate(os.urandom).seed))
 
 

@@ -172,7 +172,7 @@ def _show(interface: str, peer: str | None, *, watch: bool, interval: float, jso
     def draw(view: View, width: int, height: int) -> Any:
         return render.paths_screen(view, names, width, height)
 
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not out.is_dumb_terminal:
         app.run(out, lambda: client.status(interface)[0], interval, draw)
         return
     view = snapshot.first(first)

@@ -19,7 +19,7 @@ def status(interface: Interface = None, json: Json = False) -> None:
     out = console()
     out.print(render.summary(found))
     out.print()
-    out.print(render.peers_table(found.peers))
+    out.print(render.peers_table(found.peers, out.width))
     if (paths := multipath.brief(found.peers, out.width)) is not None:
         out.print()
         out.print(paths)
@@ -41,7 +41,8 @@ def peers(interface: Interface = None, json: Json = False) -> None:
         return
     from whalescale.tui import render
 
-    console().print(render.peers_table(found.peers))
+    out = console()
+    out.print(render.peers_table(found.peers, out.width))
 
 
 def version(interface: Interface = None, json: Json = False) -> None:

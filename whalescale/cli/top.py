@@ -31,11 +31,16 @@ def top(
     from whalescale.tui import app, render, snapshot
 
     out = console()
-    if once or not sys.stdout.isatty():
+    if once or not sys.stdout.isatty() or out.is_dumb_terminal:
         view = snapshot.first(client.status(name)[0])
         # A rate needs two looks.
         time.sleep(min(interval, 1.0))
-        out.print(render.once(snapshot.advance(view, client.status(name)[0]), out.width))
+        view = snapshot.advance(view, client.status(name)[0])
+        out.print(render.once(view, out.width))
+        while out.is_dumb_terminal and not once:  # one below the other: it cannot be redrawn
+            time.sleep(interval)
+            view = snapshot.advance(view, client.status(name)[0])
+            out.print(render.once(view, out.width))
         return
     app.run(out, lambda: client.status(name)[0], interval)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -21,6 +22,7 @@ from whalescale.cli.common import (
     PeerArgument,
     load_config,
     note,
+    note_loose_output,
     plain,
 )
 from whalescale.config import Config, Network, PeerConfig
@@ -79,6 +81,7 @@ def export(
         keyfiles.write(output, text, replace=force)
         print(f"wrote {output}")
     else:
+        note_loose_output()
         print(text, end="")
     if document is not None:
         # Last, so that no peer is noted here whose private key nobody got to see.
@@ -152,8 +155,7 @@ def _text(
     if private is not None:
         lines.append(("PrivateKey", private))
     else:
-        known = edit.key_texts(peer)[-1]
-        lines.append(("#", f"only {peer.name} has this one; its public key here: {known}"))
+        lines.append(("#", f"only {peer.name} has this one; {_key_words(peer)}"))
         lines.append(("PrivateKey", "PRIVATE_KEY"))
     addresses = [str(n) for n in peer.allowed_ips if n.prefixlen == n.max_prefixlen]
     if peer.node_id is not None:
@@ -179,6 +181,11 @@ def _text(
         section.append(("PresharedKey", keyfiles.encode_wireguard_key(psk)))
     section.append(("AllowedIPs", reached))
     where = endpoint or own_endpoint(loaded, peer)
+    if where is None and loaded.interface.listen_port and (ip := _default_address()) is not None:
+        where = f"[{ip}]" if ":" in ip else ip
+        where += f":{loaded.interface.listen_port}"
+        section.append(("#", "the address that this host has; behind a NAT it is another one"))
+        note(f"Endpoint = {where} is a guess; if {name} is seen elsewhere, say it with --endpoint")
     if where is not None:
         section.append(("Endpoint", where))
     else:
@@ -190,6 +197,24 @@ def _text(
         # We cannot call a peer whose endpoint is unknown, so it has to keep the way open.
         section.append(("PersistentKeepalive", "25"))
     return wgquick.write(lines, section)
+
+
+def _key_words(peer: PeerConfig) -> str:
+    key = peer.wireguard_public_key
+    if peer.node_id is not None:
+        key = identity.node_id_to_x25519(peer.node_id)
+    if key is not None:
+        return f"its public key here: {keyfiles.encode_wireguard_key(key)}"
+    return f"its fingerprint here: {edit.key_texts(peer)[-1]}"
+
+
+def _default_address() -> str | None:
+    """Where this host's packets to the world leave from; no packet is sent."""
+    for family, anywhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((anywhere, 9))
+            return str(probe.getsockname()[0])
+    return None
 
 
 def own_endpoint(loaded: Config, peer: PeerConfig) -> str | None:

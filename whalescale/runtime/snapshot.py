@@ -211,7 +211,8 @@ def path(p: PathStatus) -> dict[str, Any]:
         "state": str(p.state),
         "usable": p.usable,
         "rtt_ms": _ms(p.rtt_us),
-        "rtt_min_ms": _ms(p.rtt_min_us),
+        # The newest may be less than the least that the estimator has kept so far.
+        "rtt_min_ms": _ms(_least(p.rtt_min_us, p.rtt_us)),
         "jitter_ms": _ms(p.jitter_us),
         "loss": round(p.loss, 4),
         "rate_bps": p.rate_bps,
@@ -224,6 +225,10 @@ def path(p: PathStatus) -> dict[str, Any]:
         "rx_bytes": p.rx_bytes,
         "pin": p.pin._asdict(),
     }
+
+
+def _least(kept_us: int | None, newest_us: int | None) -> int | None:
+    return kept_us if not kept_us or not newest_us else min(kept_us, newest_us)
 
 
 def _ms(us: int | None) -> float | None:

@@ -135,24 +135,33 @@ def summary(status: Status) -> Table:
     return table
 
 
-def peers_table(peers: Sequence[Peer]) -> RenderableType:
-    """One line a peer, with totals: `ws peers`."""
+def peers_table(peers: Sequence[Peer], width: int | None = None) -> RenderableType:
+    """One line a peer, with totals: `ws peers`. What does not fit goes below it."""
     if not peers:
         return NO_PEERS
-    table = _table(("peer", "state", "endpoint", "handshake", "RTT", "sent", "received"))
-    table.add_column("allowed IPs", overflow="fold")
+    names = ["peer", "state", "endpoint", "handshake", "RTT", "sent", "received", "allowed IPs"]
+    least = {"endpoint": 78, "handshake": 96, "RTT": 106, "received": 52, "allowed IPs": 112}
+    shown = [n for n in names if width is None or width >= least.get(n, 0)]
+    table = _table([n for n in shown if n != "allowed IPs"])
+    if "allowed IPs" in shown:
+        table.add_column("allowed IPs", overflow="fold")
+    below: list[RenderableType] = []
     for peer in peers:
-        table.add_row(
-            _cell(peer.name),
-            state(peer),
-            _cell(peer.endpoint or text.NONE),
-            text.human_ago(peer.last_handshake_s),
-            text.human_ms(peer.handshake_rtt_ms),
-            text.human_bytes(peer.tx_bytes),
-            text.human_bytes(peer.rx_bytes),
-            _cell(", ".join(peer.allowed_ips) or text.NONE),
-        )
-    return table
+        cells: dict[str, RenderableType] = {
+            "peer": _cell(peer.name),
+            "state": state(peer),
+            "endpoint": _cell(peer.endpoint or text.NONE),
+            "handshake": text.human_ago(peer.last_handshake_s),
+            "RTT": text.human_ms(peer.handshake_rtt_ms),
+            "sent": text.human_bytes(peer.tx_bytes),
+            "received": text.human_bytes(peer.rx_bytes),
+            "allowed IPs": _cell(", ".join(peer.allowed_ips) or text.NONE),
+        }
+        table.add_row(*(cells[n] for n in shown))
+        rest = [f"{n} {cells[n]}" for n in names if n not in shown]
+        if rest:
+            below.append(Text(text.plain(f"{peer.name}: {', '.join(rest)}"), style="dim"))
+    return Group(table, Text(), *below) if below else table
 
 
 def live_table(view: View, peers: Sequence[Peer], width: int) -> RenderableType:
@@ -206,9 +215,11 @@ def header(view: View, width: int, low: bool = False) -> Panel:
     up = sum(p.state == "up" for p in view.current.peers)
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f"↑ sent {text.human_rate(view.total.tx_bps)}", style="bold")
-    line.append(f" ({text.human_bytes(c.tx_bytes)})   ")
+    wide = width >= 78
+    line.append(f" ({text.human_bytes(c.tx_bytes)})   " if wide else "  ")
     line.append(f"↓ received {text.human_rate(view.total.rx_bps)}", style="bold")
-    line.append(f" ({text.human_bytes(c.rx_bytes)})   peers up {up} of {len(view.current.peers)}")
+    line.append(f" ({text.human_bytes(c.rx_bytes)})   " if wide else "  ")
+    line.append(f"{'peers ' if wide else ''}up {up} of {len(view.current.peers)}")
     second = Text(no_wrap=True, overflow="ellipsis", style="dim")
     second.append(f"up {text.human_duration(a.uptime_s)}  {a.backend}  {a.cipher}  ")
     second.append(f"{text.human_bytes(a.rss_bytes)}  CPU {a.cpu_seconds:.1f} s  ")

@@ -14,7 +14,7 @@ from fake_agent import FakeAgent, failure
 from run_ws import Ws
 
 from whalescale import config, identity, keyfiles
-from whalescale.cli import wgquick
+from whalescale.cli import wg_export, wgquick
 from whalescale.cli.wg_import import peer_names
 
 WG_KEY = keyfiles.encode_wireguard_key(bytes([5]) * 32)
@@ -394,7 +394,31 @@ def test_export_of_a_known_peer(ws: Ws, exported: Path) -> None:
     assert ws("export", "--wireguard", "a", "-c", exported, "--endpoint", "x").code == 2
 
 
-def test_export_with_a_new_key_for_a_new_peer(ws: Ws, exported: Path, tmp_path: Path) -> None:
+def test_the_key_of_an_exported_whalescale_peer_is_its_public_key(ws: Ws, exported: Path) -> None:
+    assert ws("peer", "add", "b", "-c", exported, "--id", node_id(1)).code == 0
+    own = identity.Identity.from_seed(bytes([1]) * 32)
+    out = ws("export", "--wireguard", "b", "-c", exported).out
+    assert f"its public key here: {keyfiles.encode_wireguard_key(own.static_public)}" in out
+
+
+def test_export_to_a_file_that_others_may_read_is_said(exported: Path, tmp_path: Path) -> None:
+    for loose, warned in ((0o644, True), (0o600, False)):
+        path = tmp_path / "x.conf"
+        path.touch()
+        path.chmod(loose)
+        words = ["export", "--wireguard", "a", "-c", str(exported)]
+        with path.open("w") as out:
+            command = [sys.executable, "-m", "whalescale.cli", *words]
+            done = subprocess.run(
+                command, stdout=out, stderr=subprocess.PIPE, text=True, check=True
+            )
+        assert ("chmod 600" in done.stderr) is warned
+
+
+def test_export_with_a_new_key_for_a_new_peer(
+    ws: Ws, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wg_export, "_default_address", lambda: "198.51.100.4")
     out = tmp_path / "phone.conf"
     done = ws("export", "--wireguard", "phone", "--new-key", "-c", exported, "-o", out)
     assert done.code == 0, done.err
@@ -403,9 +427,13 @@ def test_export_with_a_new_key_for_a_new_peer(ws: Ws, exported: Path, tmp_path: 
     found = config.check(exported).peers[1]
     assert (found.name, [str(n) for n in found.allowed_ips]) == ("phone", ["10.77.0.3/32"])
     assert section(text, "Interface")["Address"] == "10.77.0.3/32"
-    assert "Endpoint" not in section(text, "Peer")
+    assert section(text, "Peer")["Endpoint"] == "198.51.100.4:51820"
+    assert "Endpoint = 198.51.100.4:51820 is a guess" in done.err
     assert section(text, "Peer")["PersistentKeepalive"] == "25"
-    assert "# Endpoint = THIS_HOST:51820" in text
+    monkeypatch.setattr(wg_export, "_default_address", lambda: None)
+    bare = ws("export", "--wireguard", "phone", "-c", exported)
+    assert "# Endpoint = THIS_HOST:51820" in bare.out
+    assert "Endpoint" not in section(bare.out, "Peer")
     wg = shutil.which("wg")
     if wg is not None:
         private = section(text, "Interface")["PrivateKey"]
