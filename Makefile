@@ -8,6 +8,8 @@ PREFIX ?= /usr/local
 OPT ?= /opt/whalescale
 UNITDIR ?= /etc/systemd/system
 FUZZ_SECONDS ?= 60
+SOAK_MINUTES ?= 20
+SOAK_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 DEBIAN ?= 13
@@ -25,7 +27,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath install uninstall clean
+.PHONY: help setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath soak install uninstall clean
 .DEFAULT_GOAL := help
 # The steps write over each other's lines otherwise, and the packages come before what needs them.
 .NOTPARALLEL:
@@ -44,6 +46,7 @@ help:
 	@echo "make lint       ruff, mypy, clang-format, import rules, shellcheck"
 	@echo "make format     put the formatting right"
 	@echo "make fuzz       fuzz for FUZZ_SECONDS=$(FUZZ_SECONDS) a target"
+	@echo "make soak       agents killed, links cut, hostile datagrams, SOAK_MINUTES=$(SOAK_MINUTES) (root)"
 	@echo "make install    $(OPT), $(PREFIX)/bin/ws, systemd unit, man page, completion (root)"
 	@echo "make uninstall  take that away again; configurations stay"
 	@echo "make clean      everything built, the environment too"
@@ -176,6 +179,10 @@ bench: setup
 
 bench-multipath: setup
 	@$(PY) -m tools.mpbench $(BENCH_ARGS)
+
+# What it keeps in build/soak, `python -m tools.soak --join` puts into one table.
+soak: setup $(STAMP)/test
+	@$(PY) -m tools.soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 install: $(STAMP)/apt-bpf $(STAMP)/bpf
 	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"
