@@ -21,7 +21,7 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 STEP := tools/step.sh
 LOG := build/log
 STAMP := build/stamp
-EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) bpf/maps.h whalescale/dataplane/_build.py setup.py
+EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) bpf/maps.h bpf/ladder.h whalescale/dataplane/_build.py setup.py
 BPF_FOLDER := whalescale/dataplane/bpf
 BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu

@@ -13,6 +13,7 @@ enum {
 	WS_BPF_LOCALS = 1024, /* local addresses; more are left alone */
 	WS_BPF_KNOWN = 65536, /* addresses of peers, the least recently used give way */
 	WS_BPF_SOURCES = 65536, /* sources of handshake messages under the limit */
+	WS_BPF_AWAITED = 65536, /* messages of ours that are out */
 	WS_BPF_PATHS = 16384,
 	WS_BPF_GROUPS = 64, /* reuseport groups: one a local address */
 	WS_BPF_WORKERS = 16,
@@ -33,7 +34,26 @@ enum ws_shield_count {
 	WS_SHIELD_LENGTH = 4, /* a length that its type does not have */
 	WS_SHIELD_SOURCE_LIMIT = 5, /* too many handshake messages from this source */
 	WS_SHIELD_GLOBAL_LIMIT = 6, /* too many from sources that are not known */
-	WS_SHIELD_COUNT = 7
+	WS_SHIELD_UNASKED = 7, /* an answer to no message of ours that is out */
+	WS_SHIELD_DESTINATION = 8, /* to a broadcast or link-local multicast address */
+	WS_SHIELD_HEADERS = 9, /* more extension headers or priority tags than anybody sends */
+	WS_SHIELD_COUNT = 10
+};
+
+/* Value of a local address: a generation, and whether it is a broadcast address of our networks. */
+enum { WS_LOCAL_BROADCAST = 0x80 };
+
+/* Handshake messages that have their buckets to themselves. */
+enum ws_shield_kind {
+	WS_KIND_INITIATION = 0,
+	WS_KIND_COOKIE = 1, /* an initiation with a mac2, which may be a right one */
+	WS_KIND_OTHER = 2, /* bootstrap, and all that nobody awaits where `awaited` is off */
+	WS_KINDS = 3
+};
+
+struct ws_source_key {
+	struct ws_ip ip;
+	__u32 kind;
 };
 
 /* A token every interval_ns, at most burst_ns worth of them saved up. interval_ns 0: no limit. */
@@ -43,8 +63,11 @@ struct ws_bucket {
 };
 
 struct ws_shield_limits {
-	struct ws_bucket source; /* of each IPv4 address or IPv6 /64 */
-	struct ws_bucket global; /* of all sources that are not known, together */
+	struct ws_bucket source; /* of each IPv4 address or IPv6 /64, and kind */
+	struct ws_bucket global; /* of all sources that are not known, together, of a kind */
+	__u64 seed; /* of the ladder's cells */
+	__u32 ladder; /* 1: strangers past the global limit may climb it (bpf/ladder.h) */
+	__u32 awaited; /* 1: responses and replies pass if they name a message of ours, and only then */
 };
 
 enum ws_path_type {

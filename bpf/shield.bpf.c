@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
  * Drops what cannot be ours before it costs a socket, a worker or Python:
- *  1. parse: UDP to one of our ports and addresses, else hands off
+ *  1. parse: UDP to one of our ports and addresses, else hands off; fragments, extension headers
+ *     and priority tags are no way round
  *  2. classify: type, reserved bytes and exact length (WireGuard paper 5.4)
- *  3. limit: handshake messages, per source and for all strangers together
+ *  3. answers: only to messages of ours that are out
+ *  4. limit: other handshake messages, per source and for all strangers together
  *
  * Two hooks. tc ingress (tcx) leaves the buffer as it is and knows aggregates
  * (GSO from a veth, GRO of a card). XDP sees raw frames: native XDP is before
@@ -24,14 +26,18 @@
 #include <bpf/bpf_helpers.h>
 
 #include "../csrc/wire.h"
+#include "ladder.h"
 #include "maps.h"
 
 #define COUNTS WS_SHIELD_COUNT
 #include "counts.h"
 
-#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define IP_OFFSET 0x1fff /* of a fragment that is not the first */
+#define IPV6_OFFSET 0xfff8
+#define HEADERS_MAX 16 /* RFC 8504 5.3: a host may set a limit, by default 8 */
+#define TAGS_MAX 4
+#define VLAN_ID 0x0fff
 #define AGGREGATE_MAX 1024 /* of the shortest handshake message, in 65,535 bytes */
-#define RETRIES 4
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -58,16 +64,31 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, WS_BPF_SOURCES);
-	__type(key, struct ws_ip);
+	__type(key, struct ws_source_key);
 	__type(value, __u64);
 } sources SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, WS_KINDS);
 	__type(key, __u32);
 	__type(value, __u64);
 } strangers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WS_KINDS);
+	__type(key, __u32);
+	__type(value, struct ws_ladder);
+} ladders SEC(".maps");
+
+/* What answers to our messages name: until when, CLOCK_MONOTONIC ns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WS_BPF_AWAITED);
+	__type(key, __u32);
+	__type(value, __u64);
+} awaited SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -107,47 +128,137 @@ static __always_inline void map_ipv4(struct ws_ip *ip, __u32 address)
 	ip->word[3] = address;
 }
 
-/* False: not UDP to us whole (fragments, extension headers and VLAN tags pass; a VLAN's own
- * interface has a program too). */
-static __always_inline bool parse(void *ctx, bool xdp, __u32 network, __u16 protocol,
-				  struct datagram *d)
+enum parsed { PARSED_OTHER, PARSED_OURS, PARSED_DESTINATION, PARSED_HEADERS };
+
+static __always_inline bool is_tag(__u16 protocol)
 {
+	return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
+}
+
+/* Tags with VLAN 0 carry a priority and nothing else: the stack takes what is inside as untagged. */
+static __always_inline enum parsed untag(void *ctx, bool xdp, __u32 *network, __u16 *protocol)
+{
+	for (int i = 0; i < TAGS_MAX && is_tag(*protocol); i++) {
+		__u16 tag[2];
+
+		if (!load(ctx, xdp, *network, tag, sizeof(tag)) ||
+		    tag[0] & bpf_htons(VLAN_ID)) /* a VLAN's own interface has a program too */
+			return PARSED_OTHER;
+		*network += sizeof(tag);
+		*protocol = tag[1];
+	}
+	return is_tag(*protocol) ? PARSED_HEADERS : PARSED_OURS;
+}
+
+/* To the UDP header, past what may stand before it. *next: the protocol found, at *offset. */
+static __always_inline enum parsed walk(void *ctx, bool xdp, __u8 *next, __u32 *offset)
+{
+	for (int i = 0; i < HEADERS_MAX; i++) {
+		struct {
+			__u8 next, length;
+			__u16 fragment;
+		} head;
+		__u32 unit = 8, more = 1;
+
+		switch (*next) {
+		case IPPROTO_UDP:
+			return PARSED_OURS;
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+		case IPPROTO_FRAGMENT:
+		case IPPROTO_MH:
+			break;
+		case IPPROTO_AH:
+			unit = 4;
+			more = 2;
+			break;
+		default:
+			return PARSED_OTHER;
+		}
+		if (!load(ctx, xdp, *offset, &head, sizeof(head)))
+			return PARSED_OTHER;
+		if (*next == IPPROTO_FRAGMENT) {
+			/* Without its first one, which is judged, a datagram stays in pieces. */
+			if (head.fragment & bpf_htons(IPV6_OFFSET))
+				return PARSED_OTHER;
+			head.length = 0;
+		}
+		*offset += (head.length + more) * unit;
+		*next = head.next;
+	}
+	return PARSED_HEADERS;
+}
+
+/* Of no host's: the worker drops what was sent to other groups, which a router may have to pass on. */
+static __always_inline bool is_link_group(const struct ws_ip *ip)
+{
+	const __u8 *byte = (const __u8 *)ip;
+
+	if (ip->word[0] || ip->word[1])
+		return byte[0] == 0xff && (byte[1] & 15) <= 2;
+	return ip->word[3] == 0xffffffff ||
+	       (ip->word[3] & bpf_htonl(0xffffff00)) == bpf_htonl(0xe0000000);
+}
+
+/* OTHER: no UDP to us. */
+static __always_inline enum parsed parse(void *ctx, bool xdp, __u32 network, __u16 protocol,
+					 struct datagram *d)
+{
+	enum parsed found = untag(ctx, xdp, &network, &protocol);
 	struct udphdr udp;
 	__u16 port;
+	__u8 *local;
 
+	if (found != PARSED_OURS)
+		return found;
 	if (protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr ip;
 
 		if (!load(ctx, xdp, network, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
-		    ip.frag_off & bpf_htons(IP_FRAGMENT) || ip.ihl < 5)
-			return false;
+		    ip.frag_off & bpf_htons(IP_OFFSET) || ip.ihl < 5)
+			return PARSED_OTHER;
 		map_ipv4(&d->source, ip.saddr);
 		map_ipv4(&d->destination, ip.daddr);
 		d->payload = network + ip.ihl * 4;
 	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr ip;
+		__u8 next;
 
-		if (!load(ctx, xdp, network, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
-			return false;
+		if (!load(ctx, xdp, network, &ip, sizeof(ip)))
+			return PARSED_OTHER;
 		__builtin_memcpy(&d->source, &ip.saddr, sizeof(d->source));
 		__builtin_memcpy(&d->destination, &ip.daddr, sizeof(d->destination));
 		d->payload = network + sizeof(ip);
+		next = ip.nexthdr;
+		found = walk(ctx, xdp, &next, &d->payload);
+		if (found == PARSED_HEADERS && !bpf_map_lookup_elem(&locals, &d->destination))
+			return PARSED_OTHER;
+		if (found != PARSED_OURS)
+			return found;
 	} else {
-		return false;
+		return PARSED_OTHER;
 	}
 	if (!load(ctx, xdp, d->payload, &udp, sizeof(udp)))
-		return false;
+		return PARSED_OTHER;
 	port = bpf_ntohs(udp.dest);
+	if (!bpf_map_lookup_elem(&ports, &port))
+		return PARSED_OTHER;
+	if (is_link_group(&d->destination))
+		return PARSED_DESTINATION;
 	/* A router forwards other hosts' datagrams to the same port: the address decides. */
-	if (!bpf_map_lookup_elem(&ports, &port) || !bpf_map_lookup_elem(&locals, &d->destination))
-		return false;
+	local = bpf_map_lookup_elem(&locals, &d->destination);
+	if (!local)
+		return PARSED_OTHER;
+	if (*local & WS_LOCAL_BROADCAST)
+		return PARSED_DESTINATION;
 	d->payload += sizeof(udp);
 	d->bytes = bpf_ntohs(udp.len);
 	/* The stack refuses a length below the header's; aggregates may exceed 16 bits. */
 	if (d->bytes < sizeof(udp))
-		return false;
+		return PARSED_OTHER;
 	d->bytes -= sizeof(udp);
-	return true;
+	return PARSED_OURS;
 }
 
 /* The type and three zero bytes, read as a number. */
@@ -168,58 +279,42 @@ static __always_inline __u32 exact_bytes(__u32 type)
 	}
 }
 
-static __always_inline bool is_over(__u64 full_at, const struct ws_bucket *bucket, __u64 now,
-				    __u32 n)
-{
-	return full_at + n * bucket->interval_ns > now + bucket->burst_ns;
-}
-
-/* Takes n tokens. A bucket that several CPUs draw from at once may give way only to winners. */
-static __always_inline bool take(__u64 *full_at, const struct ws_bucket *bucket, __u64 now, __u32 n)
-{
-	__u64 cost = n * bucket->interval_ns;
-
-	for (int i = 0; i < RETRIES; i++) {
-		__u64 before = *(volatile __u64 *)full_at;
-		__u64 after = (before > now ? before : now) + cost;
-
-		if (after > now + bucket->burst_ns)
-			return false;
-		if (__sync_val_compare_and_swap(full_at, before, after) == before)
-			return true;
-	}
-	return false;
-}
-
 /*
- * Handshake messages cost Python time. A source that is over its limit is
- * refused before it can use up the strangers' common bucket; a flood from
- * random sources is refused by that bucket before it can fill the map of
- * sources. Known peers do not draw from the common one.
+ * Handshake messages cost the worker a MAC or two. A source that is over its
+ * limit is refused before it can use up the strangers' common bucket; a flood
+ * from random sources is refused by that bucket before it can fill the map of
+ * sources, and then those of quiet networks are let in by the ladder. Known
+ * peers do not draw from the common one.
  */
-static __always_inline __u32 limit(const struct datagram *d, __u32 n)
+static __always_inline __u32 limit(const struct datagram *d, __u32 kind, __u32 n)
 {
 	const struct ws_shield_limits *limit;
-	struct ws_ip source = d->source;
+	struct ws_source_key source = {.ip = d->source, .kind = kind};
 	__u64 *full_at, *common = NULL, now = bpf_ktime_get_ns(), fresh = 0;
 	__u32 zero = 0;
 
 	limit = bpf_map_lookup_elem(&limits, &zero);
 	if (!limit)
 		return WS_SHIELD_HANDSHAKE;
-	if (source.word[0] || source.word[1])
-		source.word[2] = source.word[3] =
+	if (source.ip.word[0] || source.ip.word[1])
+		source.ip.word[2] = source.ip.word[3] =
 			0; /* an IPv6 host has a whole /64 to choose from */
 	if (limit->global.interval_ns && !bpf_map_lookup_elem(&known, &d->source)) {
-		common = bpf_map_lookup_elem(&strangers, &zero);
+		common = bpf_map_lookup_elem(&strangers, &kind);
 		/* In a flood from random sources this is all that a message costs. */
-		if (!common || is_over(*common, &limit->global, now, n))
-			return WS_SHIELD_GLOBAL_LIMIT;
+		if (!common || ws_bucket_over(*common, &limit->global, now, n)) {
+			struct ws_ladder *ladder =
+				limit->ladder ? bpf_map_lookup_elem(&ladders, &kind) : NULL;
+
+			return ladder && ws_ladder_climb(ladder, &d->source, limit->seed, now, n)
+				       ? WS_SHIELD_HANDSHAKE
+				       : WS_SHIELD_GLOBAL_LIMIT;
+		}
 	}
 	full_at = bpf_map_lookup_elem(&sources, &source);
-	if (full_at && is_over(*full_at, &limit->source, now, n))
+	if (full_at && ws_bucket_over(*full_at, &limit->source, now, n))
 		return WS_SHIELD_SOURCE_LIMIT;
-	if (common && !take(common, &limit->global, now, n))
+	if (common && !ws_bucket_take(common, &limit->global, now, n))
 		return WS_SHIELD_GLOBAL_LIMIT;
 	if (!limit->source.interval_ns)
 		return WS_SHIELD_HANDSHAKE;
@@ -227,9 +322,35 @@ static __always_inline __u32 limit(const struct datagram *d, __u32 n)
 		bpf_map_update_elem(&sources, &source, &fresh, BPF_NOEXIST);
 		full_at = bpf_map_lookup_elem(&sources, &source);
 	}
-	if (full_at && !take(full_at, &limit->source, now, n))
+	if (full_at && !ws_bucket_take(full_at, &limit->source, now, n))
 		return WS_SHIELD_SOURCE_LIMIT;
 	return WS_SHIELD_HANDSHAKE;
+}
+
+/* A response, a cookie reply or a bootstrap reply. `at`: where it names what it answers. */
+static __always_inline __u32 answer(void *ctx, bool xdp, const struct datagram *d, __u32 at,
+				    __u32 kind, __u32 n)
+{
+	const struct ws_shield_limits *limits_now;
+	__u64 *until;
+	__u32 zero = 0, id;
+
+	limits_now = bpf_map_lookup_elem(&limits, &zero);
+	if (!limits_now || !limits_now->awaited)
+		return limit(d, kind, n);
+	if (!load(ctx, xdp, d->payload + at, &id, sizeof(id)))
+		return WS_SHIELD_SHORT;
+	id = __le32_to_cpu(id);
+	until = bpf_map_lookup_elem(&awaited, &id);
+	return until && *until > bpf_ktime_get_ns() ? WS_SHIELD_HANDSHAKE : WS_SHIELD_UNASKED;
+}
+
+static __always_inline __u32 initiation(void *ctx, bool xdp, const struct datagram *d, __u32 n)
+{
+	__u64 mac2[WS_MAC_BYTES / 8] = {};
+
+	(void)load(ctx, xdp, d->payload + WS_INITIATION_BYTES - WS_MAC_BYTES, mac2, sizeof(mac2));
+	return limit(d, mac2[0] | mac2[1] ? WS_KIND_COOKIE : WS_KIND_INITIATION, n);
 }
 
 static __always_inline bool is_handshake_size(__u32 bytes)
@@ -290,7 +411,7 @@ static __always_inline bool refuse(void *ctx, bool xdp, const struct datagram *d
 	if (type == WS_MSG_TRANSPORT) {
 		__u32 disguised = !xdp && d->stride ? hidden(ctx, d) : 0;
 
-		verdict = disguised ? limit(d, disguised) : WS_SHIELD_TRANSPORT;
+		verdict = disguised ? limit(d, WS_KIND_INITIATION, disguised) : WS_SHIELD_TRANSPORT;
 		if (verdict == WS_SHIELD_HANDSHAKE)
 			verdict = WS_SHIELD_TRANSPORT;
 		count(verdict, n);
@@ -310,20 +431,46 @@ static __always_inline bool refuse(void *ctx, bool xdp, const struct datagram *d
 		count(WS_SHIELD_LENGTH, n);
 		return true;
 	}
-	verdict = limit(d, n);
+	if (type == WS_MSG_INITIATION)
+		verdict = initiation(ctx, xdp, d, n);
+	else if (type == WS_MSG_RESPONSE)
+		verdict = answer(ctx, xdp, d, 8, WS_KIND_INITIATION, n);
+	else if (type == WS_MSG_BOOTSTRAP_REQUEST)
+		verdict = limit(d, WS_KIND_OTHER, n);
+	else
+		verdict = answer(ctx, xdp, d, 4, WS_KIND_OTHER, n);
 	count(verdict, n);
 	return verdict != WS_SHIELD_HANDSHAKE;
+}
+
+/* Whether to drop it. */
+static __always_inline bool judged(void *ctx, bool xdp, enum parsed found, const struct datagram *d)
+{
+	switch (found) {
+	case PARSED_OURS:
+		return refuse(ctx, xdp, d);
+	case PARSED_DESTINATION:
+		count(WS_SHIELD_DESTINATION, 1);
+		return true;
+	case PARSED_HEADERS:
+		count(WS_SHIELD_HEADERS, 1);
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* TC_ACT_UNSPEC and TCX_NEXT are one: what is not dropped goes on to other programs. */
 static __always_inline int judge(struct __sk_buff *skb, __u32 network)
 {
 	struct datagram d = {};
+	enum parsed found;
 
-	if (skb->vlan_present || !parse(skb, false, network, skb->protocol, &d))
+	if (skb->vlan_present && skb->vlan_tci & VLAN_ID)
 		return TC_ACT_UNSPEC;
+	found = parse(skb, false, network, skb->protocol, &d);
 	d.stride = skb->gso_size;
-	return refuse(skb, false, &d) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return judged(skb, false, found, &d) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 SEC("tc")
@@ -343,12 +490,13 @@ SEC("xdp")
 int shield_xdp(struct xdp_md *xdp)
 {
 	struct datagram d = {};
+	enum parsed found;
 	__u16 protocol;
 
-	if (bpf_xdp_load_bytes(xdp, ETH_HLEN - sizeof(protocol), &protocol, sizeof(protocol)) ||
-	    !parse(xdp, true, ETH_HLEN, protocol, &d))
+	if (bpf_xdp_load_bytes(xdp, ETH_HLEN - sizeof(protocol), &protocol, sizeof(protocol)))
 		return XDP_PASS;
-	return refuse(xdp, true, &d) ? XDP_DROP : XDP_PASS;
+	found = parse(xdp, true, ETH_HLEN, protocol, &d);
+	return judged(xdp, true, found, &d) ? XDP_DROP : XDP_PASS;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

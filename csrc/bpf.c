@@ -5,6 +5,7 @@
  * so with kill -9 too.
  */
 #include "bpf.h"
+#include "gate.h"
 
 #include <errno.h>
 #include <linux/bpf.h>
@@ -14,8 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NS_PER_S 1000000000ULL
@@ -255,7 +258,7 @@ int ws_bpf_set_ports(ws_bpf *bpf, const uint16_t *ports, size_t count)
 	return error;
 }
 
-int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count)
+int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count, size_t broadcasts)
 {
 	struct ws_ip stale[WS_BPF_LOCALS], ip;
 	size_t stale_count = 0;
@@ -266,10 +269,12 @@ int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count)
 		return 0;
 	if (count > WS_BPF_LOCALS / 2) /* old and new stand beside each other for a moment */
 		return -E2BIG;
-	generation = ++bpf->generation;
+	generation = ++bpf->generation & (WS_LOCAL_BROADCAST - 1);
 	for (size_t i = 0; i < count; i++) {
+		uint8_t value = generation | (i + broadcasts >= count ? WS_LOCAL_BROADCAST : 0);
+
 		ws_ip_from_addr(&addrs[i], &ip);
-		error = ws_map_update(bpf->map.locals, &ip, &generation);
+		error = ws_map_update(bpf->map.locals, &ip, &value);
 		if (error)
 			return error;
 	}
@@ -277,7 +282,8 @@ int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count)
 	     error = ws_map_next(bpf->map.locals, &ip, &ip)) {
 		uint8_t seen;
 
-		if (!ws_map_lookup(bpf->map.locals, &ip, &seen) && seen != generation)
+		if (!ws_map_lookup(bpf->map.locals, &ip, &seen) &&
+		    (seen & (WS_LOCAL_BROADCAST - 1)) != generation)
 			stale[stale_count++] = ip;
 	}
 	if (error && error != -ENOENT)
@@ -300,10 +306,16 @@ static struct ws_bucket bucket(uint32_t rate, uint32_t burst)
 
 int ws_bpf_set_rates(ws_bpf *bpf, const struct ws_shield_rates *rates)
 {
-	struct ws_shield_limits limits = {bucket(rates->source_rate, rates->source_burst),
-					  bucket(rates->global_rate, rates->global_burst)};
+	struct ws_shield_limits limits = {
+		.source = bucket(rates->source_rate, rates->source_burst),
+		.global = bucket(rates->global_rate, rates->global_burst),
+		.ladder = rates->ladder,
+		.awaited = rates->awaited,
+	};
 	uint32_t zero = 0;
 
+	if (getrandom(&limits.seed, sizeof(limits.seed), 0) != sizeof(limits.seed))
+		return -EAGAIN;
 	return bpf->map.limits < 0 ? 0 : ws_map_update(bpf->map.limits, &zero, &limits);
 }
 
@@ -314,6 +326,28 @@ int ws_bpf_add_known(ws_bpf *bpf, const struct ws_addr *addr)
 
 	ws_ip_from_addr(addr, &ip);
 	return bpf->map.known < 0 ? 0 : ws_map_update(bpf->map.known, &ip, &one);
+}
+
+int ws_bpf_await(ws_bpf *bpf, uint32_t id)
+{
+	struct timespec now;
+	uint64_t until;
+
+	if (bpf->map.awaited < 0)
+		return 0;
+	clock_gettime(CLOCK_MONOTONIC, &now); /* the programs' clock */
+	until = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec + WS_AWAIT_NS;
+	return ws_map_update(bpf->map.awaited, &id, &until);
+}
+
+int ws_bpf_remove_known(ws_bpf *bpf, const struct ws_addr *addr)
+{
+	struct ws_ip ip;
+	int error;
+
+	ws_ip_from_addr(addr, &ip);
+	error = bpf->map.known < 0 ? 0 : ws_map_delete(bpf->map.known, &ip);
+	return error == -ENOENT ? 0 : error; /* it gave way to others */
 }
 
 /* What was counted */
@@ -339,6 +373,9 @@ int ws_bpf_shield_stats(ws_bpf *bpf, struct ws_shield_stats *stats)
 		.length = sum[WS_SHIELD_LENGTH],
 		.source_limit = sum[WS_SHIELD_SOURCE_LIMIT],
 		.global_limit = sum[WS_SHIELD_GLOBAL_LIMIT],
+		.unasked = sum[WS_SHIELD_UNASKED],
+		.destination = sum[WS_SHIELD_DESTINATION],
+		.headers = sum[WS_SHIELD_HEADERS],
 	};
 	return 0;
 }

@@ -34,7 +34,7 @@ struct ws_bpf {
 		int shield_tc[2], paths_in[2], paths_out[2];
 	} program;
 	struct {
-		int ports, locals, known, limits, counts; /* the shield's */
+		int ports, locals, known, limits, counts, awaited; /* the shield's */
 		int path_ports, paths, strangers;
 		int groups, sockets, workers, steer_counts;
 		int owners, tunsteer_counts;

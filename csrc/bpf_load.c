@@ -139,6 +139,7 @@ static void find_all(struct ws_bpf *bpf)
 	bpf->map.known = map_of(bpf, SHIELD, "known");
 	bpf->map.limits = map_of(bpf, SHIELD, "limits");
 	bpf->map.counts = map_of(bpf, SHIELD, "counts");
+	bpf->map.awaited = map_of(bpf, SHIELD, "awaited");
 	bpf->map.path_ports = map_of(bpf, PATHS, "ports");
 	bpf->map.paths = map_of(bpf, PATHS, "paths");
 	bpf->map.strangers = map_of(bpf, PATHS, "strangers");

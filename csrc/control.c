@@ -5,6 +5,7 @@
  */
 #include "internal.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -522,6 +523,46 @@ const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer)
 
 /* messages */
 
+/* What answers to the message will name (ws_gate_await); false: it has none. */
+static bool answer_id(const uint8_t *data, size_t len, uint32_t *id)
+{
+	if (len < 8 || data[1] || data[2] || data[3])
+		return false;
+	memcpy(id, data + 4, sizeof(*id));
+	*id = le32toh(*id);
+	return data[0] == WS_MSG_INITIATION || data[0] == WS_MSG_RESPONSE ||
+	       data[0] == WS_MSG_BOOTSTRAP_REQUEST;
+}
+
+static int set_secret(struct ws_worker *worker, void *arg)
+{
+	ws_cookie_set_secret(worker->cookie, arg);
+	return 0;
+}
+
+void ws_set_cookie_secret(ws_engine *engine, const uint8_t secret[32])
+{
+	pthread_mutex_lock(&engine->control);
+	for (uint32_t i = 0; i < engine->workers; i++)
+		(void)ws_worker_call(engine->worker[i], set_secret, (void *)(uintptr_t)secret);
+	pthread_mutex_unlock(&engine->control);
+}
+
+void ws_know(ws_engine *engine, const struct ws_addr *addr)
+{
+	ws_gate_know(engine->gate, addr);
+}
+
+void ws_forget(ws_engine *engine, const struct ws_addr *addr)
+{
+	ws_gate_forget(engine->gate, addr);
+}
+
+void ws_genuine(ws_engine *engine, uint32_t source_class)
+{
+	ws_gate_genuine(engine->gate, source_class);
+}
+
 /*
  * Straight from the controlling thread: the kernel takes sends from any
  * thread, and sockets come and go under the same lock.
@@ -537,6 +578,7 @@ int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_add
 		.peer = -1,
 		.path = WS_WAY_PEER,
 	};
+	uint32_t id;
 	int error;
 
 	if (!len || len > WS_TX_MAX_BYTES || !remote->family)
@@ -551,6 +593,11 @@ int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_add
 		ws_way_point(engine->worker[0], &way, remote, local, ifindex);
 		tx.socket = way.socket;
 		tx.ifindex = way.ifindex;
+	}
+	if (answer_id(data, len, &id)) {
+		ws_gate_await(engine->gate, id, ws_now_ns());
+		if (engine->bpf)
+			(void)ws_bpf_await(engine->bpf, id);
 	}
 	error = ws_udp_send(engine->worker[0], &tx, 0, tx.len);
 	pthread_mutex_unlock(&engine->control);

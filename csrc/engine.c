@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <sodium/randombytes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,9 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Of so many upcalls one is a stranger's first; of the others what peers say. */
+#define STRANGERS_EACH 8
 
 struct ws_command {
 	int (*run)(struct ws_worker *worker, void *arg);
@@ -134,12 +138,14 @@ static void worker_free(struct ws_worker *worker)
 		close(worker->wake_fd);
 	ws_aead_free(worker->aead);
 	ws_mac1_free(worker->mac1);
+	ws_cookie_free(worker->cookie);
 	ws_coalesce_free(worker->coalesce);
 	ws_allowedips_free(worker->allowedips);
 	ws_allowedips_free(worker->inside);
 	ws_index_free(&worker->indices);
 	ws_stage_free(&worker->stage);
 	ws_upcall_ring_free(&worker->upcalls);
+	ws_upcall_ring_free(&worker->strangers);
 	for (int i = 0; i < WS_MAX_WORKERS; i++)
 		ws_handoff_free(&worker->inbox[i]);
 	free(worker->scratch);
@@ -165,14 +171,16 @@ static struct ws_worker *worker_new(ws_engine *engine, uint32_t number)
 	worker->wake_fd = eventfd(0, EFD_CLOEXEC);
 	worker->aead = ws_aead_new(engine->chosen.cipher);
 	worker->mac1 = ws_mac1_new(engine->config.public_key);
+	worker->cookie = ws_cookie_new(engine->config.public_key, engine->config.bootstrap_key);
 	worker->coalesce =
 		ws_coalesce_new(gro, gro && !(off & WS_NO_TUN_USO), ws_receive_emit, worker);
 	worker->allowedips = ws_allowedips_new();
 	worker->scratch = malloc(WS_BUFFER_BYTES);
-	if (worker->wake_fd < 0 || !worker->aead || !worker->mac1 || !worker->coalesce ||
-	    !worker->allowedips || !worker->scratch || ws_index_init(&worker->indices) ||
-	    ws_stage_init(&worker->stage) ||
-	    ws_upcall_ring_init(&worker->upcalls, engine->upcall_fd)) {
+	if (worker->wake_fd < 0 || !worker->aead || !worker->mac1 || !worker->cookie ||
+	    !worker->coalesce || !worker->allowedips || !worker->scratch ||
+	    ws_index_init(&worker->indices) || ws_stage_init(&worker->stage) ||
+	    ws_upcall_ring_init(&worker->upcalls, WS_DROP_UPCALL_FULL, engine->upcall_fd) ||
+	    ws_upcall_ring_init(&worker->strangers, WS_DROP_STRANGERS_FULL, engine->upcall_fd)) {
 		worker_free(worker);
 		return NULL;
 	}
@@ -211,6 +219,7 @@ ws_engine *ws_engine_new(const struct ws_config *config, char *error, size_t err
 {
 	ws_engine *engine = NULL;
 	const char *why = "out of memory";
+	uint8_t secret[32];
 
 	if (!config->workers || config->workers > WS_MAX_WORKERS) {
 		why = "the number of workers must be 1 to 16";
@@ -242,11 +251,18 @@ ws_engine *ws_engine_new(const struct ws_config *config, char *error, size_t err
 		why = "no ChaCha20-Poly1305 implementation passes its self-test (ws doctor)";
 		goto fail;
 	}
+	engine->gate = ws_gate_new();
+	if (!engine->gate)
+		goto fail;
 	for (uint32_t i = 0; i < engine->workers; i++) {
 		engine->worker[i] = worker_new(engine, i);
 		if (!engine->worker[i])
 			goto fail;
 	}
+	/* Any worker takes the cookies that any of them gave. */
+	randombytes_buf(secret, sizeof(secret));
+	ws_set_cookie_secret(engine, secret);
+	explicit_bzero(secret, sizeof(secret));
 	return engine;
 fail:
 	if (error && error_bytes)
@@ -369,6 +385,7 @@ void ws_engine_free(ws_engine *engine)
 		}
 	for (uint32_t i = 0; i < engine->workers; i++)
 		worker_free(engine->worker[i]);
+	ws_gate_free(engine->gate);
 	if (engine->upcall_fd >= 0)
 		close(engine->upcall_fd);
 	pthread_mutex_destroy(&engine->control);
@@ -390,15 +407,24 @@ int ws_upcall_fd(const ws_engine *engine)
 	return engine->upcall_fd;
 }
 
-int ws_upcall_next(ws_engine *engine, struct ws_upcall *upcall)
+/* From the peers' rings or the strangers', the workers in turn. */
+static bool take(ws_engine *engine, bool strangers, struct ws_upcall *upcall)
 {
 	for (uint32_t i = 0; i < engine->workers; i++) {
 		uint32_t number = (engine->upcall_next + i) % engine->workers;
+		struct ws_worker *worker = engine->worker[number];
 
-		if (ws_upcall_take(&engine->worker[number]->upcalls, upcall)) {
+		if (ws_upcall_take(strangers ? &worker->strangers : &worker->upcalls, upcall)) {
 			engine->upcall_next = number + 1;
-			return 1;
+			return true;
 		}
 	}
-	return 0;
+	return false;
+}
+
+int ws_upcall_next(ws_engine *engine, struct ws_upcall *upcall)
+{
+	bool strangers = ++engine->upcalls_taken % STRANGERS_EACH == 0;
+
+	return take(engine, strangers, upcall) || take(engine, !strangers, upcall);
 }

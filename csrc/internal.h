@@ -19,8 +19,10 @@
 #include "aead.h"
 #include "allowedips.h"
 #include "coalesce.h"
+#include "cookie.h"
 #include "counters.h"
 #include "frame.h"
+#include "gate.h"
 #include "multipath.h"
 #include "replay.h"
 #include "whalescale.h"
@@ -149,6 +151,7 @@ struct ws_rx {
 	int socket;
 	uint32_t ifindex; /* it came in by; 0: not told */
 	uint8_t tos;
+	bool group; /* sent to a broadcast or multicast address */
 };
 
 /* A send: datagrams of `stride` bytes, the last may be shorter, all to one endpoint. */
@@ -226,22 +229,29 @@ void ws_handoff_packet(struct ws_worker *worker, struct ws_worker *owner, const 
 /* What others handed to this worker. */
 void ws_handoff_drain(struct ws_worker *worker);
 
-/* upcall.c: one producer (the worker), one consumer (Python). */
+/*
+ * upcall.c: one producer (the worker), one consumer (Python). Two a worker: what strangers send
+ * cannot take room from what peers and workers say.
+ */
 struct ws_upcall_ring {
 	struct ws_upcall *slots;
+	enum ws_drop full; /* what a message counts as for which there is no room */
 	_Atomic uint32_t head; /* next to write */
 	_Atomic uint32_t tail; /* next to read */
 	int eventfd;
 };
 
-int ws_upcall_ring_init(struct ws_upcall_ring *ring, int eventfd);
+int ws_upcall_ring_init(struct ws_upcall_ring *ring, enum ws_drop full, int eventfd);
 void ws_upcall_ring_free(struct ws_upcall_ring *ring);
 /*
  * An upcall to fill further (the rest of it is zero, but for the data) and to commit. NULL: the
- * ring is full. ws_upcall_begin counts that, who tries again reserves.
+ * ring is full. ws_upcall_begin counts that, who tries again reserves. In the peers' ring, but for
+ * ws_upcall_stranger.
  */
 struct ws_upcall *ws_upcall_begin(struct ws_worker *worker, uint32_t type, int32_t peer);
 struct ws_upcall *ws_upcall_reserve(struct ws_worker *worker, uint32_t type, int32_t peer);
+/* share: no more once 1/share of the ring is taken. */
+struct ws_upcall *ws_upcall_stranger(struct ws_worker *worker, uint32_t share);
 /* 1/share of the ring is taken: no more of what others must not crowd out. */
 bool ws_upcall_crowded(struct ws_upcall_ring *ring, uint32_t share);
 void ws_upcall_commit(struct ws_upcall_ring *ring);
@@ -265,6 +275,7 @@ struct ws_worker {
 
 	struct ws_aead *aead;
 	struct ws_mac1 *mac1;
+	struct ws_cookie *cookie;
 	struct ws_coalesce *coalesce;
 	struct ws_allowedips *allowedips;
 	struct ws_allowedips *inside; /* inside.c; NULL: nothing was said */
@@ -273,7 +284,7 @@ struct ws_worker {
 	struct ws_index_table indices;
 	struct ws_keys *last_keys; /* of the last datagram: bulk comes in runs */
 	struct ws_stage_pool stage;
-	struct ws_upcall_ring upcalls;
+	struct ws_upcall_ring upcalls, strangers;
 	uint8_t *scratch; /* WS_BUFFER_BYTES, for staged packets */
 	struct ws_handoff inbox[WS_MAX_WORKERS]; /* by the worker that writes; unused with one */
 	uint64_t send_waited_ns; /* the turn in which a full socket buffer was waited for */
@@ -298,6 +309,8 @@ struct ws_engine {
 	_Atomic uint32_t tun_ifindex; /* in the sockets' namespace; 0: unknown, or not there */
 	int upcall_fd;
 	uint32_t upcall_next; /* worker to look at first, so that none starves */
+	uint32_t upcalls_taken; /* of those some are strangers' first, so that they do not starve */
+	struct ws_gate *gate;
 	pthread_mutex_t control; /* one controlling call at a time; never taken by a worker */
 	int32_t next_peer;
 	struct ws_peer *peer_by_number[WS_MAX_PEERS];

@@ -192,6 +192,7 @@ void ws_udp_read_control(const struct ws_socket *socket, struct msghdr *msg, str
 	rx->ifindex = 0;
 	rx->stride = 0;
 	rx->tos = 0;
+	rx->group = false;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
 		const void *data = CMSG_DATA(c);
 
@@ -213,12 +214,15 @@ void ws_udp_read_control(const struct ws_socket *socket, struct msghdr *msg, str
 			memcpy(&info, data, sizeof(info));
 			memcpy(rx->local.ip, &info.ipi_spec_dst, 4);
 			rx->ifindex = (uint32_t)info.ipi_ifindex;
+			/* The address in the header, and the one of ours that stands for it. */
+			rx->group = info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr;
 		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
 			struct in6_pktinfo info;
 
 			memcpy(&info, data, sizeof(info));
 			memcpy(rx->local.ip, &info.ipi6_addr, 16);
 			rx->ifindex = (uint32_t)info.ipi6_ifindex;
+			rx->group = IN6_IS_ADDR_MULTICAST(&info.ipi6_addr);
 			/* The zone matters for fe80::/10 alone. */
 			rx->local.scope_id = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)
 						     ? (uint32_t)info.ipi6_ifindex

@@ -8,12 +8,13 @@
 
 #define SLOTS 1024 /* a power of two; touched only as far as a backlog grows */
 
-int ws_upcall_ring_init(struct ws_upcall_ring *ring, int eventfd)
+int ws_upcall_ring_init(struct ws_upcall_ring *ring, enum ws_drop full, int eventfd)
 {
 	void *memory = mmap(NULL, SLOTS * sizeof(struct ws_upcall), PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ring->slots = memory == MAP_FAILED ? NULL : memory;
+	ring->full = full;
 	ring->eventfd = eventfd;
 	atomic_init(&ring->head, 0);
 	atomic_init(&ring->tail, 0);
@@ -27,9 +28,10 @@ void ws_upcall_ring_free(struct ws_upcall_ring *ring)
 	ring->slots = NULL;
 }
 
-struct ws_upcall *ws_upcall_reserve(struct ws_worker *worker, uint32_t type, int32_t peer)
+/* NULL: no room. */
+static struct ws_upcall *reserve(struct ws_worker *worker, struct ws_upcall_ring *ring,
+				 uint32_t type, int32_t peer)
 {
-	struct ws_upcall_ring *ring = &worker->upcalls;
 	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
 	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
 	struct ws_upcall *upcall = &ring->slots[head % SLOTS];
@@ -43,12 +45,28 @@ struct ws_upcall *ws_upcall_reserve(struct ws_worker *worker, uint32_t type, int
 	return upcall;
 }
 
+struct ws_upcall *ws_upcall_reserve(struct ws_worker *worker, uint32_t type, int32_t peer)
+{
+	return reserve(worker, &worker->upcalls, type, peer);
+}
+
 struct ws_upcall *ws_upcall_begin(struct ws_worker *worker, uint32_t type, int32_t peer)
 {
 	struct ws_upcall *upcall = ws_upcall_reserve(worker, type, peer);
 
 	if (!upcall)
-		ws_drop(worker, WS_DROP_UPCALL_FULL, 1);
+		ws_drop(worker, worker->upcalls.full, 1);
+	return upcall;
+}
+
+struct ws_upcall *ws_upcall_stranger(struct ws_worker *worker, uint32_t share)
+{
+	struct ws_upcall *upcall = NULL;
+
+	if (!ws_upcall_crowded(&worker->strangers, share))
+		upcall = reserve(worker, &worker->strangers, WS_UP_DATAGRAM, -1);
+	if (!upcall)
+		ws_drop(worker, worker->strangers.full, 1);
 	return upcall;
 }
 

@@ -59,6 +59,8 @@ struct ws_config {
 	uint32_t pin_cpus; /* 1: worker i runs on the i-th CPU this process may use */
 	uint32_t busy_poll_us; /* poll this long after the last traffic before sleeping, 0: never */
 	uint8_t public_key[32]; /* our Noise static key (X25519): what mac1 is checked against */
+	uint8_t bootstrap_key
+		[32]; /* of our fingerprint: what bootstrap requests are checked against */
 };
 
 /* Keys of one direction pair, as the handshake derived them (copied, then the caller zeroes). */
@@ -76,7 +78,8 @@ struct ws_keypair {
 };
 
 enum ws_upcall_type {
-	WS_UP_DATAGRAM = 1, /* a handshake or bootstrap message: data, remote, local */
+	/* a handshake or bootstrap message: data, remote, local; reason: enum ws_source_class */
+	WS_UP_DATAGRAM = 1,
 	WS_UP_NEED_HANDSHAKE =
 		2, /* peer has something to send and no usable key, or its key is old */
 	WS_UP_CONFIRMED = 3, /* index: a keypair installed as responder was used by the initiator */
@@ -87,6 +90,14 @@ enum ws_upcall_type {
 	WS_UP_PATH_MOVED = 7,
 	WS_UP_PATH_SILENT = 8, /* path: ours; in flight for longer than rescue_us */
 	WS_UP_BUSY = 9 /* packets for several paths: they are worth sampling, from now on */
+};
+
+/* What the source of an initiation has shown (csrc/gate.h). */
+enum ws_source_class {
+	WS_SOURCE_OTHER = 0, /* not an initiation */
+	WS_SOURCE_STRANGER = 1,
+	WS_SOURCE_KNOWN = 2, /* the address of a peer */
+	WS_SOURCE_VERIFIED = 3 /* a right mac2 */
 };
 
 /* One message up to Python. `peer` is -1 where none is known. */
@@ -117,7 +128,8 @@ enum ws_drop {
 	WS_DROP_MALFORMED = 8, /* in: the inner packet is not IP, or its lengths lie */
 	WS_DROP_SOURCE = 9, /* in: inner source address is not in the peer's allowed IPs */
 	WS_DROP_ECN = 10, /* in: outer CE on an inner packet that is not ECN-capable (RFC 6040) */
-	WS_DROP_UPCALL_FULL = 11, /* in: Python is behind, the upcall ring is full */
+	WS_DROP_UPCALL_FULL =
+		11, /* in: Python is behind, the ring of what peers and workers say is full */
 	WS_DROP_NO_PEER = 12, /* out: no peer's allowed IPs hold the destination */
 	WS_DROP_NO_ENDPOINT = 13, /* out: the peer's endpoint is not known */
 	WS_DROP_STAGE_FULL = 14, /* out: waited for a handshake, pushed out by newer packets */
@@ -131,7 +143,13 @@ enum ws_drop {
 	WS_DROP_TUNNEL = 22, /* in: came by the tunnel's own device */
 	WS_DROP_INSIDE = 23, /* in: from an address inside a tunnel */
 	WS_DROP_LOOP = 24, /* out: our own datagram to the peer, come back by the tunnel's device */
-	WS_DROP_COUNT = 25
+	WS_DROP_STRANGERS_FULL = 25, /* in: Python is behind with messages from outside sessions */
+	WS_DROP_ASKED = 26, /* in: under load; a cookie reply went out for it */
+	WS_DROP_LOAD = 27, /* in: under load, and too many to ask each for a cookie */
+	WS_DROP_UNASKED = 28, /* in: an answer to no message of ours that is out */
+	WS_DROP_BOOTSTRAP = 29, /* in: a bootstrap request that is not for our fingerprint */
+	WS_DROP_DESTINATION = 30, /* in: sent to a broadcast or multicast address */
+	WS_DROP_COUNT = 31
 };
 
 /* Counters of one worker; written by it alone, read by anyone at any time. */
@@ -146,7 +164,8 @@ struct ws_stats {
 	uint64_t turns; /* of the worker's loop */
 	/* Came to this worker but belonged to another: 0 with steering (bpf/) */
 	uint64_t foreign_rx, foreign_tx;
-	uint64_t drops[25]; /* WS_DROP_COUNT */
+	uint64_t cookies_tx; /* cookie replies */
+	uint64_t drops[31]; /* WS_DROP_COUNT */
 };
 
 /* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */
@@ -371,9 +390,20 @@ const struct ws_peer_stats *ws_peer_stats(const ws_engine *engine, int peer);
 void ws_peer_endpoint(const struct ws_peer_stats *stats, struct ws_addr *remote,
 		      struct ws_addr *local);
 
-/* Sends a handshake or bootstrap message as it is. ifindex: by this interface, 0: any. */
+/*
+ * Sends a handshake or bootstrap message as it is. From here on its answer is let in: responses,
+ * cookie replies and bootstrap replies that nothing asked for are dropped. ifindex: by this interface, 0: any.
+ */
 int ws_send(ws_engine *engine, const struct ws_addr *remote, const struct ws_addr *local,
 	    uint32_t ifindex, const uint8_t *data, size_t len);
+
+/* What cookies are made of from here on (whitepaper 5.4.7); the secret before it stays valid. */
+void ws_set_cookie_secret(ws_engine *engine, const uint8_t secret[32]);
+/* An address of a peer: its initiations are no stranger's, whatever their port. */
+void ws_know(ws_engine *engine, const struct ws_addr *addr);
+void ws_forget(ws_engine *engine, const struct ws_addr *addr);
+/* An initiation of this class (enum ws_source_class) proved to be a peer's. */
+void ws_genuine(ws_engine *engine, uint32_t source_class);
 
 /* An eventfd that becomes readable when an upcall waits. Read it, then drain until 0. */
 int ws_upcall_fd(const ws_engine *engine);
@@ -449,12 +479,16 @@ struct ws_shield_stats {
 	uint64_t transport, handshake; /* let through */
 	uint64_t short_, type, length; /* dropped, as in enum ws_drop */
 	uint64_t source_limit, global_limit; /* dropped: too many handshake messages */
+	uint64_t unasked, destination; /* dropped, as in enum ws_drop */
+	uint64_t headers; /* dropped: more extension headers or priority tags than anybody sends */
 };
 
 /* Tokens a second and how many may be saved up; rate 0: no limit. */
 struct ws_shield_rates {
 	uint32_t source_rate, source_burst; /* of one IPv4 address or IPv6 /64 */
 	uint32_t global_rate, global_burst; /* of all sources that are not known */
+	uint32_t ladder; /* 1: past that rate, a few of each network that is quiet (bpf/ladder.h) */
+	uint32_t awaited; /* 1: answers pass that ws_bpf_await knows, and no others */
 };
 
 /* One direction of a path: datagrams, UDP payload bytes, datagrams by type. */
@@ -489,12 +523,18 @@ int ws_bpf_attach(ws_bpf *bpf, uint32_t ifindex, uint32_t hook);
 /* -ENOENT: not attached. The interface may be gone. */
 int ws_bpf_detach(ws_bpf *bpf, uint32_t ifindex);
 
-/* Replace: the UDP ports that are ours (at most 16), the local addresses (at most 1,024). */
+/*
+ * Replace: the UDP ports that are ours (at most 16), the local addresses (at most 512, the last
+ * `broadcasts` of them being broadcast addresses of our networks).
+ */
 int ws_bpf_set_ports(ws_bpf *bpf, const uint16_t *ports, size_t count);
-int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count);
+int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count, size_t broadcasts);
 int ws_bpf_set_rates(ws_bpf *bpf, const struct ws_shield_rates *rates);
 /* Handshake messages from this address do not draw on the strangers' common limit. */
 int ws_bpf_add_known(ws_bpf *bpf, const struct ws_addr *addr);
+int ws_bpf_remove_known(ws_bpf *bpf, const struct ws_addr *addr);
+/* A message is on its way whose answer will name `id` (ws_send says so of all it sends). */
+int ws_bpf_await(ws_bpf *bpf, uint32_t id);
 
 int ws_bpf_shield_stats(ws_bpf *bpf, struct ws_shield_stats *stats);
 /* Fills at most `max` paths and `strangers` (received from where we never sent to). Returns how many;

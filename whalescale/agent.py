@@ -28,6 +28,7 @@ from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane import probe
 from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload, uring_parts
 from whalescale.identity import Identity
+from whalescale.protocol import bootstrap
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import LocalLink
@@ -332,6 +333,7 @@ class Agent:
         self._engine = engine
         self._bpf = Bpf.load(self._name, wanted=plane.bpf, xdp=plane.xdp, workers=plane.workers)
         stack.callback(self._bpf.close)
+        self._driver.known.add_guard(self._bpf)
         self._steer()
         stack.callback(engine.use_programs, None)
         stack.callback(self._tunnel.close)
@@ -373,6 +375,7 @@ class Agent:
         try:
             engine = Engine(
                 public_key=self._identity.static_public,
+                bootstrap_key=bootstrap.mac_key(self._identity.fingerprint),
                 mtu=config.interface.mtu,
                 workers=plane.workers,
                 backend=choose_backend(plane.backend),
@@ -494,7 +497,6 @@ class Agent:
             log.info("MTU %d: what every path in use takes", mtu)
 
     def _on_event(self, event: Event) -> None:
-        self._bpf.on_event(event)
         self._tunnel.on_event(event)
 
     def _on_fatal(self, reason: int) -> None:

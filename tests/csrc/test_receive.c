@@ -18,6 +18,8 @@
 #include "check.h"
 
 #include <endian.h>
+#include <openssl/core_names.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,13 +34,19 @@ struct kept {
 };
 
 static struct kept tun[KEPT_MAX], texts[KEPT_MAX];
-static size_t tun_count, text_count;
+static size_t tun_count, text_count, replies;
 static ws_engine *engine;
 static struct ws_aead *other;
 static const uint8_t key_in[WS_KEY_BYTES] = {1}, key_out[WS_KEY_BYTES] = {2};
 static uint64_t counters[WS_PATH_COUNT];
 static uint8_t tx_data[WS_BUFFER_BYTES];
 static struct ws_tx open_tx = {.data = tx_data};
+
+static void must(bool condition)
+{
+	if (!condition)
+		abort();
+}
 
 static struct ws_tx *tx_get(struct ws_worker *worker)
 {
@@ -49,6 +57,12 @@ static struct ws_tx *tx_get(struct ws_worker *worker)
 static void tx_submit(struct ws_worker *worker, struct ws_tx *tx)
 {
 	(void)worker;
+	if (tx->peer < 0) { /* a cookie reply */
+		must(tx->len == WS_COOKIE_REPLY_BYTES && tx->count == 1 &&
+		     tx->data[0] == WS_MSG_COOKIE_REPLY);
+		replies++;
+		return;
+	}
 	for (uint32_t at = 0; at < tx->len; at += tx->stride) {
 		size_t len = tx->len - at < tx->stride ? tx->len - at : tx->stride;
 		struct kept *text = &texts[text_count];
@@ -103,12 +117,6 @@ static const struct ws_io_ops ops = {
 	.tx_flush = tx_flush,
 	.tun_write = tun_write,
 };
-
-static void must(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 /* A peer of which nothing is known but its addresses, 10.0.0.0/8 and fd00::/8. */
 static void fresh(bool paths)
@@ -402,6 +410,134 @@ static void endpoint_is_never_torn(void)
 	CHECK_EQ(torn, 0);
 }
 
+/* A datagram from outside every session. */
+static void receive_raw(uint8_t *data, size_t len, uint32_t ip, bool group)
+{
+	const union ws_sockaddr from = {
+		.in = {.sin_family = AF_INET, .sin_port = 256, .sin_addr.s_addr = htonl(ip)}};
+	const struct ws_rx rx = {
+		.data = data, .len = len, .from = &from, .socket = -1, .group = group};
+
+	ws_receive(engine->worker[0], &rx);
+}
+
+/* An initiation with a right mac1 for the engine's key of zeros, and nothing else right. */
+static void make_initiation(uint8_t message[WS_INITIATION_BYTES])
+{
+	size_t size = WS_MAC_BYTES, written;
+	const OSSL_PARAM params[] = {OSSL_PARAM_construct_size_t("size", &size), OSSL_PARAM_END};
+	uint8_t input[40] = "mac1----", key[32];
+	EVP_MAC *mac = EVP_MAC_fetch(NULL, "BLAKE2SMAC", NULL);
+	EVP_MAC_CTX *ctx = EVP_MAC_CTX_new(mac);
+
+	memset(message, 0x5a, WS_INITIATION_BYTES);
+	memset(message, 0, 4);
+	message[0] = WS_MSG_INITIATION;
+	memset(message + WS_INITIATION_BYTES - WS_MAC_BYTES, 0, WS_MAC_BYTES);
+	must(EVP_Digest(input, sizeof(input), key, NULL, EVP_blake2s256(), NULL));
+	must(EVP_MAC_init(ctx, key, sizeof(key), params));
+	must(EVP_MAC_update(ctx, message, WS_INITIATION_BYTES - 2 * WS_MAC_BYTES));
+	must(EVP_MAC_final(ctx, message + WS_INITIATION_BYTES - 2 * WS_MAC_BYTES, &written, size));
+	EVP_MAC_CTX_free(ctx);
+	EVP_MAC_free(mac);
+}
+
+static void drain(void)
+{
+	static struct ws_upcall upcall;
+
+	while (ws_upcall_next(engine, &upcall))
+		;
+}
+
+/* Strangers fill their own ring: what peers say finds room, and so does who shows a cookie. */
+static void strangers_crowd_out_nobody(void)
+{
+	enum { FLOOD = 60000, FRAMES = 100 };
+	static const uint8_t frame[16] = {WS_CONTROL_PATH_PROBE};
+	uint8_t message[WS_INITIATION_BYTES];
+	struct ws_stats before;
+	const struct ws_stats *now;
+
+	fresh(false);
+	drain();
+	make_initiation(message);
+	now = &engine->worker[0]->stats;
+	before = *now;
+	engine->worker[0]->now_ns = ws_now_ns();
+	replies = 0;
+	for (uint32_t i = 0; i < FLOOD; i++)
+		receive_raw(message, sizeof(message), 0x0b000000 + i * 977, false);
+	for (int i = 0; i < FRAMES; i++)
+		receive_text(0, frame, sizeof(frame));
+	CHECK_EQ(now->control_rx - before.control_rx, FRAMES);
+	CHECK_EQ(now->drops[WS_DROP_UPCALL_FULL] - before.drops[WS_DROP_UPCALL_FULL], 0);
+	CHECK(now->handshake_rx - before.handshake_rx >= 450);
+	CHECK(now->handshake_rx - before.handshake_rx <= 600);
+	CHECK(replies > 0 && replies < 4100);
+	CHECK_EQ(now->cookies_tx - before.cookies_tx, replies);
+	CHECK_EQ(now->handshake_rx - before.handshake_rx + now->drops[WS_DROP_ASKED] -
+			 before.drops[WS_DROP_ASKED] + now->drops[WS_DROP_LOAD] -
+			 before.drops[WS_DROP_LOAD] + now->drops[WS_DROP_STRANGERS_FULL] -
+			 before.drops[WS_DROP_STRANGERS_FULL],
+		 FLOOD);
+	drain();
+}
+
+/* No key is needed for any of these: none may reach Python. */
+static void what_nobody_asked_for(void)
+{
+	enum { EACH = 100000 };
+	uint8_t response[WS_RESPONSE_BYTES] = {WS_MSG_RESPONSE};
+	uint8_t cookie[WS_COOKIE_REPLY_BYTES] = {WS_MSG_COOKIE_REPLY};
+	uint8_t request[WS_BOOTSTRAP_BYTES] = {WS_MSG_BOOTSTRAP_REQUEST};
+	uint8_t reply[WS_BOOTSTRAP_BYTES] = {WS_MSG_BOOTSTRAP_REPLY};
+	const struct ws_addr nowhere = {.family = 4, .port = 9, .ip = {127, 0, 0, 1}};
+	const struct ws_addr none = {0};
+	uint8_t initiation[WS_INITIATION_BYTES];
+	const struct ws_stats *now = &engine->worker[0]->stats;
+	struct ws_stats before = *now;
+
+	engine->worker[0]->now_ns = ws_now_ns();
+	for (uint32_t i = 0; i < EACH; i++) {
+		uint32_t id = htole32(i * 40503);
+
+		memcpy(response + 8, &id, 4);
+		memcpy(cookie + 4, &id, 4);
+		memcpy(reply + 4, &id, 4);
+		receive_raw(response, sizeof(response), i, false);
+		receive_raw(cookie, sizeof(cookie), i, false);
+		receive_raw(reply, sizeof(reply), i, false);
+		receive_raw(request, sizeof(request), i, false);
+	}
+	CHECK_EQ(now->drops[WS_DROP_UNASKED] - before.drops[WS_DROP_UNASKED], 3 * EACH);
+	CHECK_EQ(now->drops[WS_DROP_BOOTSTRAP] - before.drops[WS_DROP_BOOTSTRAP], EACH);
+	CHECK_EQ(now->handshake_rx, before.handshake_rx);
+
+	/* An initiation of ours is out (there is no socket: it is on its way all the same). */
+	make_initiation(initiation);
+	(void)ws_send(engine, &nowhere, &none, 0, initiation, sizeof(initiation));
+	memcpy(cookie + 4, initiation + 4, 4);
+	before = *now;
+	for (int i = 0; i < 100; i++)
+		receive_raw(cookie, sizeof(cookie), 1, false);
+	CHECK_EQ(now->handshake_rx - before.handshake_rx, WS_AWAIT_ANSWERS);
+	drain();
+}
+
+static void to_a_group(void)
+{
+	uint8_t initiation[WS_INITIATION_BYTES];
+	const struct ws_stats *now = &engine->worker[0]->stats;
+	struct ws_stats before = *now;
+
+	make_initiation(initiation);
+	for (uint32_t i = 0; i < 5000; i++)
+		receive_raw(initiation, sizeof(initiation), i, true);
+	CHECK_EQ(now->drops[WS_DROP_DESTINATION] - before.drops[WS_DROP_DESTINATION], 5000);
+	CHECK_EQ(now->handshake_rx, before.handshake_rx);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "vectors"))
@@ -410,6 +546,9 @@ int main(int argc, char **argv)
 	foreign_runs();
 	control_by_type();
 	endpoint_is_never_torn();
+	strangers_crowd_out_nobody();
+	what_nobody_asked_for();
+	to_a_group();
 	ws_engine_free(engine);
 	ws_aead_free(other);
 	return check_done();

@@ -70,6 +70,10 @@ static void tx_submit(struct ws_worker *worker, struct ws_tx *sent)
 	static uint8_t plain[WS_BUFFER_BYTES];
 
 	(void)worker;
+	if (sent->peer < 0) { /* a cookie reply */
+		MUST(sent->len == WS_COOKIE_REPLY_BYTES && sent->data[0] == WS_MSG_COOKIE_REPLY);
+		return;
+	}
 	MUST(sent == &tx && sent->len <= WS_TX_MAX_BYTES && sent->count <= WS_TX_MAX_SEGMENTS);
 	MUST(sent->stride && sent->len <= sent->stride * sent->count &&
 	     sent->len > sent->stride * (sent->count - 1));
@@ -182,6 +186,8 @@ static uint64_t accounted(const struct ws_stats *stats)
 	uint64_t sum = 0;
 
 	for (int i = WS_DROP_SHORT; i <= WS_DROP_UPCALL_FULL; i++)
+		sum += stats->drops[i];
+	for (int i = WS_DROP_STRANGERS_FULL; i <= WS_DROP_DESTINATION; i++)
 		sum += stats->drops[i];
 	sum += stats->drops[WS_DROP_FRAME] + stats->drops[WS_DROP_CONTROL_RATE] +
 	       stats->drops[WS_DROP_PATH] + stats->drops[WS_DROP_TUNNEL] +

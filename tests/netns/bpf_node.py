@@ -1,7 +1,8 @@
 """A host with the eBPF programs and plain sockets: bpf_node.py SETUP.json, then commands on stdin.
 
-SETUP: {"devices": [...], "hook": "TC", "locals": [...], "known": [...], "port": N,
-"rates": [source, burst, strangers, burst]}. Every line on stdin is answered with a line of JSON:
+SETUP: {"devices": [...], "hook": "TC", "locals": [...], "broadcasts": [...], "known": [...],
+"port": N, "rates": [source, burst, strangers, burst], "ladder": bool, "expected": [index, ...]
+or null}. Every line on stdin is answered with a line of JSON:
 {"hooks", "shield", "paths", "strangers", "got"}; "got" counts what the sockets received, by length.
 """
 
@@ -25,11 +26,14 @@ def main() -> None:
     # As in the agent: all the rest has to work with what is left.
     engine.keep_net_admin_only()
     programs.check()
-    programs.set_rates(Rates(*setup["rates"]))
+    expected = setup.get("expected")
+    programs.set_rates(Rates(*setup["rates"], setup.get("ladder", False), expected is not None))
+    for index in expected or ():
+        programs.expect_answer(index)
     programs.set_ports([9, setup["port"]])
     programs.set_locals(["192.0.2.1", "2001:db8::1"])
     programs.set_ports([setup["port"]])
-    programs.set_locals(setup["locals"])
+    programs.set_locals(setup["locals"], setup.get("broadcasts", ()))
     for ip in setup["known"]:
         programs.add_known(ip)
     hooks = {

@@ -69,6 +69,10 @@ class Node:
     known: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     locals: tuple[str, ...] | None = None
+    broadcasts: tuple[str, ...] = ()
+    ladder: bool = False
+    #: None: answers are handshake messages as others
+    expected: tuple[int, ...] | None = None
     process: Process = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +87,10 @@ class Node:
             "devices": [self.link.device(self.a), *self.extra],
             "hook": self.hook,
             "locals": addresses if self.locals is None else list(self.locals),
+            "broadcasts": list(self.broadcasts),
             "known": list(self.known),
+            "ladder": self.ladder,
+            "expected": self.expected,
             "port": PORT,
             "rates": list(self.rates),
         }
@@ -224,6 +231,40 @@ def test_limit_of_all_strangers_and_the_known_peer(lab: Lab) -> None:
     after = node.shield()
     assert after["handshake"] == flood["handshake"] + 200
     assert after["global_limit"] == flood["global_limit"]
+
+
+def test_a_quiet_network_is_heard_in_a_flood(lab: Lab) -> None:
+    """20,000 initiations from all over 11/8 are refused but for some; one from elsewhere passes,
+    with a mac2 as well, and so do bootstrap requests."""
+    node = Node(lab, rates=(1000, 1000, 50, 100), ladder=True).start()
+    count = node.send(INITIATION, count=20_000, spoof=20_000)
+    flood = node.shield()
+    assert 100 <= flood["handshake"] <= 5000
+    assert flood["global_limit"] == count - flood["handshake"]
+    node.send(INITIATION, INITIATION[:-2] + "01", message(0x57, 128))
+    assert node.shield()["handshake"] == flood["handshake"] + 3
+
+
+def test_answers_pass_only_where_they_were_asked_for(lab: Lab) -> None:
+    node = Node(lab, rates=(1, 1, 1, 1), expected=(0x11223344,)).start()
+    ours, others = "44332211", "45332211"
+    for index in (ours, others):
+        node.send(
+            f"02000000{'00' * 4}{index}{'00' * 80}",
+            f"03000000{index}{'00' * 56}",
+            f"58000000{index}{'00' * 120}",
+            count=50,
+        )
+    assert node.shield() == {"handshake": 150, "unasked": 150}
+
+
+def test_a_flood_of_cookie_replies_leaves_initiations_their_share(lab: Lab) -> None:
+    node = Node(lab, rates=(1000, 1000, 50, 100)).start()
+    node.send(message(3, 64), message(0x57, 128), count=5000, spoof=5000)
+    assert node.shield()["handshake"] <= 300
+    before = node.shield()["handshake"]
+    node.send(INITIATION, count=50)
+    assert node.shield()["handshake"] == before + 50
 
 
 def test_a_vlan_is_judged_once(lab: Lab) -> None:

@@ -51,7 +51,7 @@ ffibuilder.set_source(
     sources=sources(),
     include_dirs=["csrc"],
     depends=[str(p.relative_to(ROOT)) for p in CSRC.glob("*.h")],
-    libraries=["uring", "crypto"],
+    libraries=["uring", "crypto", "sodium"],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=[
         "-std=c11",

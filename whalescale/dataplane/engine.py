@@ -74,6 +74,12 @@ class Drop(IntEnum):
     TUNNEL = 22
     INSIDE = 23
     LOOP = 24
+    STRANGERS_FULL = 25
+    ASKED = 26
+    LOAD = 27
+    UNASKED = 28
+    BOOTSTRAP = 29
+    DESTINATION = 30
 
 
 class UpcallType(IntEnum):
@@ -129,6 +135,7 @@ class WorkerStats:
     turns: int
     foreign_rx: int
     foreign_tx: int
+    cookies_tx: int
     drops: tuple[int, ...]
 
 
@@ -283,6 +290,7 @@ class Engine:
         *,
         public_key: bytes,
         mtu: int,
+        bootstrap_key: bytes = bytes(32),
         workers: int = 1,
         backend: Backend = Backend.AUTO,
         cipher: Cipher = Cipher.AUTO,
@@ -301,6 +309,7 @@ class Engine:
         config.pin_cpus = int(pin_cpus)
         config.busy_poll_us = busy_poll_us
         config.public_key = public_key
+        config.bootstrap_key = bootstrap_key
         error = ffi.new("char[256]")
         engine = lib.ws_engine_new(config, error, 256)
         if engine == ffi.NULL:
@@ -517,6 +526,21 @@ class Engine:
         """
         result = lib.ws_send(self._engine, c_addr(remote), c_addr(local), ifindex, data, len(data))
         return int(result) == 0
+
+    def set_cookie_secret(self, secret: bytes) -> None:
+        """32 random bytes that cookies are made of; those of the secret before stay valid."""
+        lib.ws_set_cookie_secret(self._engine, secret)
+
+    def know(self, ip: str) -> None:
+        """An address of a peer: its initiations are no stranger's."""
+        lib.ws_know(self._engine, c_addr(Addr(ip, 0)))
+
+    def forget(self, ip: str) -> None:
+        lib.ws_forget(self._engine, c_addr(Addr(ip, 0)))
+
+    def genuine(self, source_class: int) -> None:
+        """An initiation (`Upcall.reason`) proved to be a peer's: it was no part of a flood."""
+        lib.ws_genuine(self._engine, source_class)
 
     def upcall_fd(self) -> int:
         """An eventfd to watch for reading; read it, then exhaust `upcalls()`."""

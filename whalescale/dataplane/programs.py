@@ -48,10 +48,16 @@ class ShieldStats:
     length: int
     source_limit: int
     global_limit: int
+    #: answers to nothing that was asked
+    unasked: int = 0
+    #: to broadcast and link-local multicast addresses
+    destination: int = 0
+    #: too many extension headers or priority tags
+    headers: int = 0
 
     @property
     def dropped(self) -> int:
-        return self.short + self.type + self.length + self.source_limit + self.global_limit
+        return sum(getattr(self, name) for name in self.__slots__) - self.transport - self.handshake
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,10 @@ class Rates:
     source_burst: int
     strangers: int
     strangers_burst: int
+    #: past the strangers' rate, a few of each network that is quiet
+    ladder: bool = False
+    #: answers only to what the engine sent
+    awaited: bool = False
 
 
 class Programs:
@@ -131,28 +141,49 @@ class Programs:
             "eBPF ports",
         )
 
-    def set_locals(self, addresses: Sequence[str]) -> None:
-        """Replace our addresses (numeric text), at most LOCALS_MAX; others are left alone."""
-        array = ffi.new("struct ws_addr[]", max(len(addresses), 1))
-        for c, ip in zip(array, addresses, strict=False):
+    def set_locals(self, addresses: Sequence[str], broadcasts: Sequence[str] = ()) -> None:
+        """Replace our addresses and those of our networks at which nobody may reach us (numeric
+        text), at most LOCALS_MAX together; others are left alone."""
+        every = [*addresses, *broadcasts]
+        array = ffi.new("struct ws_addr[]", max(len(every), 1))
+        for c, ip in zip(array, every, strict=False):
             fill_addr(c, Addr(ip, 0))
-        check(lib.ws_bpf_set_locals(self._bpf, array, len(addresses)), "eBPF addresses")
+        check(
+            lib.ws_bpf_set_locals(self._bpf, array, len(every), len(broadcasts)), "eBPF addresses"
+        )
 
     def set_rates(self, rates: Rates) -> None:
         c = ffi.new("struct ws_shield_rates *")
         c.source_rate, c.source_burst = rates.source, rates.source_burst
         c.global_rate, c.global_burst = rates.strangers, rates.strangers_burst
+        c.ladder, c.awaited = int(rates.ladder), int(rates.awaited)
         check(lib.ws_bpf_set_rates(self._bpf, c), "eBPF rates")
 
     def add_known(self, ip: str) -> None:
         """This address's handshake messages do not draw on the strangers' limit."""
         check(lib.ws_bpf_add_known(self._bpf, c_addr(Addr(ip, 0))), "eBPF peers")
 
+    def expect_answer(self, index: int) -> None:
+        """Of a message whose answer will name `index`; the engine tells of what it sends."""
+        check(lib.ws_bpf_await(self._bpf, index), "eBPF answers")
+
+    def remove_known(self, ip: str) -> None:
+        check(lib.ws_bpf_remove_known(self._bpf, c_addr(Addr(ip, 0))), "eBPF peers")
+
     def shield_stats(self) -> ShieldStats:
         c = ffi.new("struct ws_shield_stats *")
         check(lib.ws_bpf_shield_stats(self._bpf, c), "eBPF counters")
         return ShieldStats(
-            c.transport, c.handshake, c.short_, c.type, c.length, c.source_limit, c.global_limit
+            c.transport,
+            c.handshake,
+            c.short_,
+            c.type,
+            c.length,
+            c.source_limit,
+            c.global_limit,
+            c.unasked,
+            c.destination,
+            c.headers,
         )
 
     def paths(self) -> tuple[dict[tuple[Addr, Addr], tuple[PathCounts, PathCounts]], PathCounts]:

@@ -213,18 +213,32 @@ class Node:
     # inputs
 
     def receive_datagram(
-        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
-    ) -> None:
-        """A handshake, cookie or bootstrap message. What is refused is counted in `drops`."""
+        self,
+        data: bytes,
+        remote: Endpoint,
+        local: Endpoint | None,
+        now: int,
+        *,
+        admitted: bool = False,
+    ) -> bool:
+        """A handshake, cookie or bootstrap message. What is refused is counted in `drops`.
+
+        `admitted`: the data plane has checked mac1 and applied the under-load rule (csrc/gate.h).
+        Returns whether it was taken: it is a peer's.
+        """
         if self._inside.holds(remote.ip):
             self.drops["inside"] += 1
-            return
+            return False
         try:
             kind = messages.message_type(data)
+            if not admitted and kind in (messages.INITIATION, messages.RESPONSE):
+                self._gate.check_mac1(data)
             if kind == messages.INITIATION:
+                if not admitted:
+                    self._gate.admit(data, remote, local, now)
                 self._receive_initiation(data, remote, local, now)
             elif kind == messages.RESPONSE:
-                self._receive_response(data, remote, local, now)
+                self._receive_response(data, remote, local, now, admitted=admitted)
             elif kind == messages.COOKIE_REPLY:
                 self._receive_cookie_reply(data, remote, local, now)
             elif kind == messages.BOOTSTRAP_REQUEST:
@@ -233,8 +247,11 @@ class Node:
                 self._receive_bootstrap_reply(data, remote, local, now)
         except MessageError as refusal:
             self.drops[refusal.reason] += 1
+            return False
         except HandshakeError:
             self.drops["handshake"] += 1
+            return False
+        return True
 
     def due_peers(self, now: int, most: int | None = None) -> tuple[PeerHandle, ...]:
         """Peers whose timers `handle_timeout` would look at: refresh their `activity` first.
@@ -451,9 +468,8 @@ class Node:
         return peer.generator.add_macs(message, now, self._limits)
 
     def _receive_response(
-        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int, *, admitted: bool
     ) -> None:
-        self._gate.check_mac1(data)
         response = messages.decode_response(data)
         peer = self._indices.get(response.receiver)
         pending = peer.pending if peer is not None else None
@@ -461,7 +477,8 @@ class Node:
             raise MessageError("index")
         if now - pending.sent > self._limits.response_late:
             raise MessageError("late")
-        self._gate.admit(data, remote, local, now)
+        if not admitted:
+            self._gate.admit(data, remote, local, now)
         keys = pending.handshake.consume_response(response.noise)
         peer.pending = None  # its index lives on in the session
         peer.handshake_received = now
@@ -493,8 +510,6 @@ class Node:
     def _receive_initiation(
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
-        self._gate.check_mac1(data)
-        self._gate.admit(data, remote, local, now)
         initiation = messages.decode_initiation(data)
         handshake = ResponderHandshake(self._static, initiation.noise, self._random)
         found = self._registry.of_static(handshake.remote_static)

@@ -11,6 +11,7 @@ import os
 import socket
 import zlib
 from collections.abc import Sequence
+from ipaddress import ip_network
 from typing import Any, Final
 
 from whalescale.dataplane.engine import Addr
@@ -23,15 +24,21 @@ from whalescale.dataplane.programs import (
     Programs,
     Rates,
 )
-from whalescale.protocol.types import Endpoint, EndpointChanged, Event
 from whalescale.runtime.netlink import LocalAddress
 
 log = logging.getLogger(__name__)
 
-#: A handshake costs Python about a millisecond of one core. One source: many peers behind one NAT
-#: start at once, then come back every two minutes. All strangers: what a flood may cost a running
-#: transfer decides (docs/decisions.md).
-RATES: Final = Rates(source=50, source_burst=500, strangers=100, strangers_burst=500)
+#: What may reach a worker, which sorts it (csrc/gate.h): some microseconds each. One source: many
+#: peers behind one NAT start at once, then come back every two minutes. All strangers: what a flood
+#: may cost a running transfer decides (docs/decisions.md).
+RATES: Final = Rates(
+    source=200,
+    source_burst=1000,
+    strangers=1000,
+    strangers_burst=2000,
+    ladder=True,
+    awaited=True,
+)
 HOOKS: Final = {
     Hook.TC: "tc",
     Hook.TC_LEGACY: "tc (clsact)",
@@ -106,7 +113,8 @@ class Bpf:
         self._addresses = addresses
         try:
             self._programs.set_ports([port])
-            self._programs.set_locals([a.ip for a in addresses[:LOCALS_MAX]])
+            ours = [a.ip for a in addresses[:LOCALS_MAX]]
+            self._programs.set_locals(ours, broadcasts(addresses, LOCALS_MAX - len(ours)))
         except OSError as e:
             log.warning("bpf: %s", e)
         wanted = {a.ifindex for a in addresses}
@@ -129,16 +137,20 @@ class Bpf:
         """The port changed, the addresses did not. Never raises."""
         self.follow(self._addresses, port)
 
-    def on_event(self, event: Event) -> None:
-        """Where a peer is, or is to be tried: its handshakes are no stranger's."""
-        if isinstance(event, EndpointChanged):
-            self.know(event.remote)
-
-    def know(self, endpoint: Endpoint) -> None:
+    def know(self, ip: str) -> None:
+        """An address of a peer: its handshakes are no stranger's. Never raises."""
         if self._programs is None:
             return
         try:
-            self._programs.add_known(endpoint.ip)
+            self._programs.add_known(ip)
+        except OSError as e:
+            log.warning("bpf: %s", e)
+
+    def forget(self, ip: str) -> None:
+        if self._programs is None:
+            return
+        try:
+            self._programs.remove_known(ip)
         except OSError as e:
             log.warning("bpf: %s", e)
 
@@ -166,6 +178,21 @@ class Bpf:
         except OSError as e:
             result["reason"] = str(e)
         return result
+
+
+def broadcasts(addresses: Sequence[LocalAddress], most: int) -> list[str]:
+    """Addresses that reach every host of our IPv4 networks: their last, and for older kernels their
+    first one."""
+    ours = {a.ip for a in addresses}
+    found: dict[str, None] = {}
+    for address in addresses:
+        if ":" in address.ip or not 0 < address.prefix_length < 31:
+            continue
+        network = ip_network(f"{address.ip}/{address.prefix_length}", strict=False)
+        for ip in (str(network.broadcast_address), str(network.network_address)):
+            if ip not in ours:
+                found[ip] = None
+    return list(found)[:most]
 
 
 def _name(ifindex: int) -> str:

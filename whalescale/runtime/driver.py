@@ -20,7 +20,7 @@ from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallType
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin
+from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin, SetPaths
 from whalescale.protocol.types import (
     Activity,
     Endpoint,
@@ -39,6 +39,7 @@ from whalescale.protocol.types import (
     Stranger,
     Transmit,
 )
+from whalescale.runtime.known import Known
 from whalescale.runtime.multipath import Multipath
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,9 @@ class Driver:
         self._frames: dict[PeerHandle, ExtendedModeChanged] = {}
         #: where the engine last said that a peer is, and what we answer from
         self._told: dict[PeerHandle, tuple[Addr | None, Addr | None]] = {}
+        #: addresses of peers, for the flood defences
+        self.known = Known(engine)
+        self._secret_set = 0
         self._last_now = 0
         self._mtu = engine.mtu
         self._node.set_multipath(self.multipath, self._mtu, self.now())
@@ -161,12 +165,14 @@ class Driver:
             raise
         self._numbers[handle] = number
         self._handles[number] = handle
+        self.known.configured(handle, (e.ip for e in config.endpoints))
         self.drain()
         return handle
 
     def update_peer(self, handle: PeerHandle, config: PeerConfig) -> None:
         """ValueError: the node refuses it."""
         self._node.update_peer(handle, config, self.now())
+        self.known.configured(handle, (e.ip for e in config.endpoints))
         self.drain()
 
     def set_endpoint(self, handle: PeerHandle, endpoint: Endpoint) -> None:
@@ -180,6 +186,7 @@ class Driver:
         self._frames.pop(handle, None)
         self._told.pop(handle, None)
         self.paths.forget(handle)
+        self.known.removed(handle)
         number = self._numbers.pop(handle)
         del self._handles[number]
         self._engine.remove_peer(number)
@@ -288,10 +295,10 @@ class Driver:
             return
         try:
             if up.type is UpcallType.DATAGRAM:
-                if up.remote is not None:
-                    self._node.receive_datagram(
-                        up.data, Endpoint(*up.remote), to_endpoint(up.local), now
-                    )
+                if up.remote is not None and self._node.receive_datagram(
+                    up.data, Endpoint(*up.remote), to_endpoint(up.local), now, admitted=True
+                ):
+                    self._engine.genuine(up.reason)
                 return
             handle = self._handles.get(up.peer) if up.peer is not None else None
             if handle is None or up.peer is None or up.now <= self._ended.get(up.peer, -1):
@@ -301,6 +308,7 @@ class Driver:
             elif up.type is UpcallType.CONFIRMED:
                 self._node.keypair_confirmed(handle, up.index, now)
             elif up.type is UpcallType.ROAMED and up.remote is not None:
+                self.known.observed(handle, up.remote.ip)
                 self._node.endpoint_observed(
                     handle, Endpoint(*up.remote), to_endpoint(up.local), now
                 )
@@ -317,6 +325,7 @@ class Driver:
                         datagram_bytes=up.datagram_bytes,
                     )
             elif up.type is UpcallType.PATH_MOVED and up.remote is not None:
+                self.known.observed(handle, up.remote.ip)
                 self._node.path_moved(
                     handle, up.path, Endpoint(*up.remote), to_endpoint(up.local), now
                 )
@@ -333,8 +342,17 @@ class Driver:
         if self._loop is None:
             return
         self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+        self._renew_secret(self.now())
         self._sample(tuple(self._live), self.now())
         self._advance()
+
+    def _renew_secret(self, now: int) -> None:
+        """Cookies are made of a secret that changes every two minutes (whitepaper 5.4.7)."""
+        if not self._secret_set:
+            self._secret_set = now  # the engine began with one of its own
+        elif now - self._secret_set >= self._limits.cookie_secret_max_age:
+            self._engine.set_cookie_secret(os.urandom(32))
+            self._secret_set = now
 
     def _on_timer(self) -> None:
         self._timer = self._deadline = None
@@ -361,6 +379,7 @@ class Driver:
         if remote is None or self._told.get(handle) == (remote, local):
             return
         self._told[handle] = (remote, local)
+        self.known.observed(handle, remote.ip)
         self._node.endpoint_observed(handle, Endpoint(*remote), to_endpoint(local), now)
 
     def _advance(self) -> None:
@@ -443,6 +462,7 @@ class Driver:
             case SendKeepalive():
                 self._engine.send_keepalive(number)
             case EndpointChanged():
+                self.known.observed(event.peer, event.remote.ip)
                 stats = self._engine.peer_stats(number)
                 at = to_addr(event.remote), to_addr(event.local)
                 if event.ifindex or (stats.endpoint, stats.local) != at:
@@ -458,6 +478,10 @@ class Driver:
             case MultipathStarted():
                 self.paths.prepare(event.peer, number, event.reset)
             case PathAction():
+                if isinstance(event.action, SetPaths):
+                    for spec in event.action.paths:
+                        if spec.usable:
+                            self.known.observed(event.peer, spec.remote.ip)
                 self.paths.apply(event.peer, number, event.action)
             case _:
                 pass

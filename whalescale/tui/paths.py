@@ -21,6 +21,9 @@ SHIELD_WORDS: Final = {
     "length": "wrong length",
     "source_limit": "one source's limit",
     "global_limit": "strangers' limit",
+    "unasked": "not asked for",
+    "destination": "to a broadcast address",
+    "headers": "too many headers",
 }
 
 

@@ -12,7 +12,6 @@ import pytest
 from whalescale import status
 from whalescale.dataplane.engine import Addr
 from whalescale.dataplane.programs import Hook, PathCounts, Program, Programs, ShieldStats
-from whalescale.protocol.types import Endpoint, EndpointChanged, HandshakeGaveUp
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.netlink import LocalAddress
 from whalescale.tui.paths import shield as line
@@ -50,6 +49,9 @@ class FakePrograms:
 
     def add_known(self, ip: str) -> None:
         self.known.append(ip)
+
+    def remove_known(self, ip: str) -> None:
+        self.known.remove(ip)
 
     def check(self) -> None:
         if self.check_error:
@@ -97,11 +99,12 @@ def test_an_interface_that_takes_no_program_is_told_once(caplog: pytest.LogCaptu
     assert len([r for r in caplog.records if "interface 7" in r.message]) == 1
 
 
-def test_a_peers_address_is_known_as_soon_as_the_core_names_it() -> None:
+def test_addresses_of_peers_are_known_and_forgotten() -> None:
     bpf, fake = make()
-    bpf.on_event(EndpointChanged(1, Endpoint("10.0.0.9", 5)))
-    bpf.on_event(HandshakeGaveUp(1))
-    assert fake.known == ["10.0.0.9"]
+    bpf.know("10.0.0.9")
+    bpf.know("10.0.0.8")
+    bpf.forget("10.0.0.9")
+    assert fake.known == ["10.0.0.8"]
 
 
 @pytest.mark.parametrize(("number", "why"), [(errno.EPERM, "5.19"), (errno.EIO, "error")])
@@ -114,7 +117,8 @@ def test_off_when_the_maps_cannot_be_read_after_the_drop(number: int, why: str) 
     assert told["state"] == "off"
     assert why in told["reason"]
     bpf.follow([at("10.0.0.1", 2)], 1)
-    bpf.on_event(EndpointChanged(1, Endpoint("10.0.0.9", 5)))
+    bpf.know("10.0.0.9")
+    bpf.forget("10.0.0.9")
     assert not fake.attached
     assert not fake.known
 

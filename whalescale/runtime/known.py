@@ -1,0 +1,75 @@
+"""Addresses of peers: what the flood defences (csrc/gate.h, bpf/shield.bpf.c) go by.
+
+Configured, authenticated or validated ones. An address that nobody vouches for any more is a
+stranger's again; a peer keeps the last `OBSERVED_MOST` places that it was seen at, so that who
+changes address with every packet fills no table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from whalescale.protocol.types import PeerHandle
+
+OBSERVED_MOST: Final = 16
+
+
+class Guard(Protocol):
+    """Who treats messages from these addresses better. Addresses are numeric text."""
+
+    def know(self, ip: str) -> None: ...
+
+    def forget(self, ip: str) -> None: ...
+
+
+class Known:
+    def __init__(self, *guards: Guard) -> None:
+        self._guards = list(guards)
+        self._configured: dict[PeerHandle, frozenset[str]] = {}
+        self._observed: dict[PeerHandle, OrderedDict[str, None]] = {}
+        #: how many vouch for an address
+        self._uses: Counter[str] = Counter()
+
+    def add_guard(self, guard: Guard) -> None:
+        self._guards.append(guard)
+        for ip in self._uses:
+            guard.know(ip)
+
+    def configured(self, peer: PeerHandle, ips: Iterable[str]) -> None:
+        """All that the configuration says of the peer; replaces what it said before."""
+        old, new = self._configured.get(peer, frozenset()), frozenset(ips)
+        self._configured[peer] = new
+        for ip in new - old:
+            self._use(ip)
+        for ip in old - new:
+            self._drop(ip)
+
+    def observed(self, peer: PeerHandle, ip: str) -> None:
+        """An authenticated message came from there, or a probe's answer did."""
+        seen = self._observed.setdefault(peer, OrderedDict())
+        if ip in seen:
+            seen.move_to_end(ip)
+            return
+        seen[ip] = None
+        self._use(ip)
+        if len(seen) > OBSERVED_MOST:
+            self._drop(seen.popitem(last=False)[0])
+
+    def removed(self, peer: PeerHandle) -> None:
+        for ip in (*self._configured.pop(peer, ()), *self._observed.pop(peer, ())):
+            self._drop(ip)
+
+    def _use(self, ip: str) -> None:
+        self._uses[ip] += 1
+        if self._uses[ip] == 1:
+            for guard in self._guards:
+                guard.know(ip)
+
+    def _drop(self, ip: str) -> None:
+        self._uses[ip] -= 1
+        if not self._uses[ip]:
+            del self._uses[ip]
+            for guard in self._guards:
+                guard.forget(ip)
