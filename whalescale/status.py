@@ -57,6 +57,8 @@ class Counters(Struct, frozen=True, kw_only=True):
     rx_packets: int = 0
     rx_bytes: int = 0
     handshake_rx: int = 0
+    #: cookie replies: strangers, or who forges a peer's address, were asked to prove their own
+    cookies_tx: int = 0
     keepalives_tx: int = 0
     keepalives_rx: int = 0
     control_rx: int = 0

@@ -175,6 +175,10 @@ static void tx_submit(struct ws_worker *worker, struct ws_tx *sent)
 	static uint8_t plain[WS_BUFFER_BYTES];
 
 	(void)worker;
+	if (sent->peer < 0) { /* a cookie reply */
+		MUST(sent->len == WS_COOKIE_REPLY_BYTES);
+		return;
+	}
 	MUST(sent == &tx && sent->len <= WS_TX_MAX_BYTES && sent->count <= WS_TX_MAX_SEGMENTS);
 	MUST(sent->stride && sent->len <= sent->stride * sent->count &&
 	     sent->len > sent->stride * (sent->count - 1));

@@ -57,7 +57,8 @@ class ShieldStats:
 
     @property
     def dropped(self) -> int:
-        return sum(getattr(self, name) for name in self.__slots__) - self.transport - self.handshake
+        every = sum(int(getattr(self, name)) for name in self.__slots__)
+        return every - self.transport - self.handshake
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,7 @@ def _counters(s: Subject) -> dict[str, Any]:
         "rx_packets",
         "rx_bytes",
         "handshake_rx",
+        "cookies_tx",
         "keepalives_tx",
         "keepalives_rx",
         "control_rx",

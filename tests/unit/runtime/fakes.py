@@ -61,6 +61,10 @@ class FakeEngine:
         self.no_ipv6 = False
         self.fwmark = 0
         self.activity_reads = 0
+        #: addresses of peers, as the flood defences know them
+        self.known: set[str] = set()
+        self.secrets: list[bytes] = []
+        self.proved: list[int] = []
         self.on_send: Callable[[bytes, Addr, Addr | None], bool] = lambda *_: True
         self.room = 10_000
         self._next = 0
@@ -70,6 +74,20 @@ class FakeEngine:
 
     def close(self) -> None:
         os.close(self.fd)
+
+    # flood defences
+
+    def know(self, ip: str) -> None:
+        self.known.add(ip)
+
+    def forget(self, ip: str) -> None:
+        self.known.remove(ip)
+
+    def genuine(self, source_class: int) -> None:
+        self.proved.append(source_class)
+
+    def set_cookie_secret(self, secret: bytes) -> None:
+        self.secrets.append(secret)
 
     # upcalls
 
@@ -191,7 +209,7 @@ class FakeEngine:
         return Chosen(Backend.MMSG, Cipher.OPENSSL, Offload.TUN_USO, 1)
 
     def worker_stats(self, _: int) -> WorkerStats:
-        return WorkerStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 0, 0, tuple(range(21)))
+        return WorkerStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 0, 0, 0, tuple(range(21)))
 
 
 def path_status(number: int, **fields: Any) -> PathStatus:

@@ -24,6 +24,7 @@ class FakePrograms:
         self.attached: dict[int, Hook] = {}
         self.ports: list[int] = []
         self.locals: list[str] = []
+        self.broadcasts: list[str] = []
         self.known: list[str] = []
         self.refuse: set[int] = set()
         self.attempts = 0
@@ -44,8 +45,8 @@ class FakePrograms:
     def set_ports(self, ports: Sequence[int]) -> None:
         self.ports = list(ports)
 
-    def set_locals(self, addresses: Sequence[str]) -> None:
-        self.locals = list(addresses)
+    def set_locals(self, addresses: Sequence[str], broadcasts: Sequence[str] = ()) -> None:
+        self.locals, self.broadcasts = list(addresses), list(broadcasts)
 
     def add_known(self, ip: str) -> None:
         self.known.append(ip)
@@ -138,3 +139,17 @@ def test_status_has_the_shape_that_ws_reads() -> None:
     assert told.paths[0].rx.types == {"transport": 5}
     assert line(told) == "shield on lo (xdp), dropped 10"
     assert line(status.Bpf(reason="x")) == "off, because x"
+
+
+def test_broadcast_addresses_of_our_networks_are_named() -> None:
+    bpf, fake = make()
+    addresses = [
+        LocalAddress("10.0.0.1", 2, False, 24),
+        LocalAddress("192.0.2.0", 2, False, 31),
+        LocalAddress("192.0.2.9", 2, False, 32),
+        LocalAddress("fd00::1", 2, False, 64),
+        LocalAddress("172.16.255.255", 3, False, 12),
+    ]
+    bpf.follow(addresses, 1)
+    assert fake.locals == [a.ip for a in addresses]
+    assert set(fake.broadcasts) == {"10.0.0.255", "10.0.0.0", "172.31.255.255", "172.16.0.0"}

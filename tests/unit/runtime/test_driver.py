@@ -475,3 +475,45 @@ def test_the_tick_follows_the_shortest_timer() -> None:
     assert tick_seconds(Limits()) == 1.0
     assert tick_seconds(replace(Limits(), keepalive_timeout=1_000_000)) == 0.02
     assert tick_seconds(SHORT) == pytest.approx(0.04)
+
+
+def test_every_address_of_a_peer_is_known() -> None:
+    """Configured, each of them; authenticated, by handshake or by data; and none for ever."""
+
+    async def test() -> None:
+        with two_hosts() as (a, b, peer, _):
+            assert a.engine.known == {"192.0.2.2"}
+            await session(a, b)
+            assert b.engine.known == {"192.0.2.1"}
+            roamed = Addr("198.51.100.7", 4000)
+            a.engine.push(UpcallType.ROAMED, 0, now=a.time, remote=roamed)
+            await until(lambda: "198.51.100.7" in a.engine.known)
+            # The upcall of this one was lost; the look at the statistics finds it.
+            a.engine.endpoints[0] = (Addr("2001:db8::9", 1), None)
+            await until(lambda: "2001:db8::9" in a.engine.known)
+            config = PeerConfig(
+                static_public=b.identity.static_public,
+                endpoints=(Endpoint("192.0.2.2", 1), Endpoint("203.0.113.1", 1)),
+            )
+            a.driver.update_peer(peer.handle, config)
+            assert {"192.0.2.2", "203.0.113.1"} <= a.engine.known
+            a.driver.remove_peer(peer.handle)
+            assert not a.engine.known
+
+    run(test)
+
+
+def test_an_initiation_that_is_a_peers_gives_its_token_back() -> None:
+    async def test() -> None:
+        with two_hosts() as (a, b, _, _):
+            await session(a, b)
+            await until(lambda: b.engine.proved)
+            proved = len(b.engine.proved)
+            for data in (bytes([1, 0, 0, 0]) + bytes(144), b"\x57" + bytes(127)):
+                b.engine.push(
+                    UpcallType.DATAGRAM, now=b.time, remote=Addr("192.0.2.9", 1), data=data
+                )
+            await until(lambda: not b.engine.queue)
+            assert len(b.engine.proved) == proved
+
+    run(test)
