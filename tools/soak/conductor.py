@@ -28,8 +28,8 @@ CORPUS = ROOT / "tests/fuzz/corpus/receive"
 #: of a cycle: in the rest of it no agent is killed, so that what grows can be seen to
 KILLING_SHARE = 0.7
 CYCLE_S = 300.0
-#: an agent's memory is compared from this age on
-SETTLED_S = 20.0
+#: an agent's memory is compared from this age on: by then its rings have been round once
+SETTLED_S = 60.0
 PING_INTERVAL_S = 0.1
 SAMPLE_S = 0.5
 

@@ -138,6 +138,9 @@ class World:
             words = ("net.ipv4.tcp_rto_max_ms=1000", "net.ipv4.tcp_retries2=255")
             if host.run("sysctl", "-qw", *words, check=False).returncode:
                 self.tcp_rto_s = 0.0
+            # With so short a wait five tries of a handshake end within a cut, too.
+            names = ("tcp_syn_retries", "tcp_synack_retries", "tcp_orphan_retries")
+            host.run("sysctl", "-qw", *(f"net.ipv4.{name}=120" for name in names))
         self.parts = {
             (side, link, family): 1 if side == "a" else 2
             for side in "ab"
