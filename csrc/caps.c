@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -19,7 +20,8 @@ static __u32 bit(const struct __user_cap_data_struct *data, int cap)
 	return data[CAP_TO_INDEX(cap)].permitted & CAP_TO_MASK(cap);
 }
 
-int ws_caps_keep_net_admin(void)
+/* All but `keep`; -1: all. */
+static int drop_but(int keep)
 {
 	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
@@ -27,7 +29,7 @@ int ws_caps_keep_net_admin(void)
 	memset(data, 0, sizeof(data));
 	if (syscall(SYS_capget, &header, data) < 0)
 		return -errno;
-	if (!bit(data, CAP_NET_ADMIN))
+	if (keep >= 0 && !bit(data, keep))
 		return -EPERM;
 
 	/*
@@ -36,8 +38,7 @@ int ws_caps_keep_net_admin(void)
 	 * lowered, and PR_SET_NO_NEW_PRIVS alone sees to it that nothing comes back.
 	 */
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++) {
-		if (cap != CAP_NET_ADMIN && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 &&
-		    errno != EPERM)
+		if (cap != keep && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EPERM)
 			return -errno;
 	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -46,11 +47,28 @@ int ws_caps_keep_net_admin(void)
 		return -errno;
 
 	memset(data, 0, sizeof(data));
-	data[CAP_TO_INDEX(CAP_NET_ADMIN)].effective = CAP_TO_MASK(CAP_NET_ADMIN);
-	data[CAP_TO_INDEX(CAP_NET_ADMIN)].permitted = CAP_TO_MASK(CAP_NET_ADMIN);
+	if (keep >= 0) {
+		data[CAP_TO_INDEX(keep)].effective = CAP_TO_MASK(keep);
+		data[CAP_TO_INDEX(keep)].permitted = CAP_TO_MASK(keep);
+	}
 	if (syscall(SYS_capset, &header, data) < 0)
 		return -errno;
 	return 0;
+}
+
+int ws_caps_keep_net_admin(void)
+{
+	return drop_but(CAP_NET_ADMIN);
+}
+
+int ws_caps_drop_all(void)
+{
+	return drop_but(-1);
+}
+
+int ws_process_end_with_parent(void)
+{
+	return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ? -errno : 0;
 }
 
 int ws_process_protect(void)

@@ -33,7 +33,17 @@ from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.types import Event
-from whalescale.runtime import logbuffer, notify, pinning, process, reload, snapshot
+from whalescale.runtime import (
+    logbuffer,
+    notify,
+    outside,
+    pinning,
+    process,
+    reload,
+    routes,
+    sandbox,
+    snapshot,
+)
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer, private_directory
 from whalescale.runtime.driver import Driver
@@ -57,7 +67,7 @@ from whalescale.runtime.uplinks import Uplinks
 from whalescale.runtime.warnings import Warnings
 from whalescale.runtime.wg_device import WgDevice
 from whalescale.runtime.wg_uapi import DIRECTORY as UAPI_DIRECTORY
-from whalescale.runtime.wg_uapi import UapiServer
+from whalescale.runtime.wg_uapi import UapiServer, make_directory
 
 __all__ = ["AgentError", "run"]
 
@@ -85,6 +95,12 @@ def run(config_path: Path) -> int:
     os.umask(0o077)
     process.raise_open_files()
     ring = logbuffer.setup(journal="JOURNAL_STREAM" in os.environ)
+    # Before any key is read and any thread runs.
+    with outside.helper():
+        return _run(config_path, ring)
+
+
+def _run(config_path: Path, ring: logbuffer.LogBuffer) -> int:
     try:
         config = configuration.check(config_path)
         limits = limits_from(os.environ.get(TEST_LIMITS, ""))
@@ -177,6 +193,9 @@ class Agent:
         self._warnings = Warnings()
         #: interfaces to ask name servers by, where the routing table does not lead there
         self._uplink_indices: tuple[int, ...] = ()
+        self._uapi_directory = Path(os.environ.get(UAPI_DIR) or UAPI_DIRECTORY)
+        self._notifier = notify.Notifier()
+        self._sandbox = sandbox.Sandbox()
 
     async def main(self, peers: list[PeerSpec]) -> int:
         loop = asyncio.get_running_loop()
@@ -194,10 +213,10 @@ class Agent:
                     EXIT_PERMISSION if e.errno in (errno.EPERM, errno.EACCES) else EXIT_FAILED,
                 ) from None
             log.info("%s is up, UDP port %d", self._name, self._sockets.port)
-            notify.sd_notify("READY=1\nSTATUS=up")
+            self._notifier.send("READY=1\nSTATUS=up")
             notify.ready_fd()
             await self._stop.wait()
-            notify.sd_notify("STOPPING=1")
+            self._notifier.send("STOPPING=1")
             self._control.stop_listening()
         log.info("%s is down", self._name)
         if self._failure is not None:
@@ -235,7 +254,11 @@ class Agent:
         self._warnings.update(config, first)
         # Sockets, device and programs are open. Before the peers: looking their names up starts
         # a thread, and every thread would have to drop its capabilities by itself.
+        # What the sandbox opens is opened now.
+        routes.open_src_valid_mark()
+        make_directory(self._uapi_directory)
         process.drop_capabilities()
+        self._sandbox = self._subject.sandbox = sandbox.enter(config, self._uapi_directory)
         self._bpf.confirm()
         self._steer()
         plan = reload.plan(self._tunnel, peers)
@@ -262,17 +285,16 @@ class Agent:
         self._task(self._watch(first))
         stack.push_async_callback(self._cancel_background)
         await self._control.start()
-        uapi = UapiServer(
-            Path(os.environ.get(UAPI_DIR) or UAPI_DIRECTORY) / f"{self._name}.sock",
-            self._device.view,
-            self._device.change,
+        server = UapiServer(
+            self._uapi_directory / f"{self._name}.sock", self._device.view, self._device.change
         )
         try:
-            await uapi.start()
+            await server.start()
         except (AgentError, OSError) as e:
             # The tunnel works without it; `wg show` does not.
             log.warning("no WireGuard socket: %s", e)
-        stack.push_async_callback(uapi.close)
+        stack.push_async_callback(server.close)
+        sandbox.close_doors()
 
     def _steer(self) -> None:
         programs = self._bpf.programs
@@ -358,6 +380,7 @@ class Agent:
             self._sockets,
             dataplane.now(),
             self._bpf,
+            self._sandbox,
             self._warnings.lines,
         )
         return engine
@@ -366,6 +389,8 @@ class Agent:
         self, stack: contextlib.AsyncExitStack, tun: Tun, config: Config, fwmark: int
     ) -> Engine:
         plane = config.dataplane
+        if plane.pin_cpus and not process.may_pin_cpus():
+            log.warning("pin_cpus: not allowed here; SystemCallFilter=sched_setaffinity does it")
         off = Offload.NONE
         for offload in (o for o in Offload if o is not Offload.NONE):
             if not getattr(plane, str(offload.name).lower()):
@@ -555,10 +580,12 @@ class Agent:
             old = self._config
             try:
                 new = configuration.check(old.path)
+                reload.refuse(old, new, self._identity, self._driver.paths.longest_mtu)
+                peers = reload.specs(new)
             except ConfigError as e:
-                raise reload.as_agent_error(e) from None
-            reload.refuse(old, new, self._identity, self._driver.paths.longest_mtu)
-            peers = reload.specs(new)
+                raise self._sandbox.explain(reload.as_agent_error(e), old.path) from None
+            except AgentError as e:
+                raise self._sandbox.explain(e, old.path) from None
             plan = reload.plan(self._tunnel, peers)
             words = reload.changes(old, new, plan.change)
             if not params.get("check"):

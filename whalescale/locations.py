@@ -8,6 +8,7 @@ from typing import Final
 
 DEFAULT_INTERFACE: Final = "ws0"
 CONFIG_DIR: Final = Path("/etc/whalescale")
+STATE_DIR: Final = Path("/var/lib/whalescale")
 
 
 def runtime_dir() -> Path:

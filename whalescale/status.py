@@ -230,9 +230,19 @@ class Bpf(Struct, frozen=True, kw_only=True):
     strangers: PathCounts = PathCounts()
 
 
+class Sandbox(Struct, frozen=True, kw_only=True):
+    """What the agent may still do. `landlock`: its version, 0: none; `reason`: why a part lacks."""
+
+    landlock: int = 0
+    seccomp: bool = False
+    reason: str = ""
+
+
 class Status(Struct, frozen=True, kw_only=True):
     version: int
     agent: Agent
+    #: None: an agent that does not tell
+    sandbox: Sandbox | None = None
     counters: Counters = Counters()
     bpf: Bpf = Bpf()
     peers: tuple[Peer, ...] = ()

@@ -25,6 +25,8 @@ CAP_NET_ADMIN: Final = 12
 #: bpf(2); BPF_PROG_GET_NEXT_ID asks for nothing but shows whether the call is there
 BPF_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_GET_NEXT_ID: Final = 11
+#: the same number on every machine
+LANDLOCK_CREATE_RULESET: Final = 444
 BUFFER_BYTES: Final = 1 << 20
 OPEN_FILES: Final = 1024
 
@@ -45,6 +47,7 @@ def system(proc: Path = Path("/proc"), sys_fs: Path = Path("/sys")) -> list[Chec
         ("BPF", bpf),
         ("eBPF programs", bpf_programs),
         ("BTF", lambda: btf(sys_fs)),
+        ("Landlock", lambda: landlock(landlock_version())),
     ]
     groups = [
         ("io_uring: parts", parts.uring),
@@ -183,6 +186,22 @@ def open_files() -> Check:
     if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
         return Check("open files", "warn", f"{soft} allowed", f"`ulimit -n {OPEN_FILES}`")
     return Check("open files", "ok", f"{soft} allowed, {hard} at most")
+
+
+def landlock_version() -> int:
+    """landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION; 0: none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return max(int(libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1)), 0)
+
+
+def landlock(version: int) -> Check:
+    if version:
+        return Check("Landlock", "ok", f"version {version}")
+    problem = "not here: the running agent may open every file that root may"
+    fix = (
+        "Linux 5.13 or newer with landlock among the lsm= of its command line, see docs/security.md"
+    )
+    return Check("Landlock", "warn", problem, fix)
 
 
 def bpf() -> Check:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from whalescale.protocol.types import Endpoint
+from whalescale.runtime import outside
 
 if TYPE_CHECKING:
     import dns.message
@@ -250,6 +251,9 @@ def _read(path: Path) -> tuple[list[str], list[str], int]:
 
 
 def _lines(path: Path) -> list[str]:
+    # A file that was replaced since the agent confined itself is out of its own reach.
+    if (text := outside.read(path)) is not None:
+        return text[:FILE_BYTES_MAX].split("\n")
     try:
         with path.open("rb") as f:
             return f.read(FILE_BYTES_MAX).decode(errors="replace").split("\n")

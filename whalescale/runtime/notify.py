@@ -7,19 +7,35 @@ import os
 import socket
 
 
-def sd_notify(state: str) -> bool:
-    """Send e.g. "READY=1" to NOTIFY_SOCKET. False: nobody asked for it, or nobody listens."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path[:1] not in ("/", "@"):
-        return False
-    # "@" stands for the leading NUL of an abstract socket
-    address = "\0" + path[1:] if path[0] == "@" else path
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
-            s.sendto(state.encode(), address)
-    except OSError:
-        return False
-    return True
+class Notifier:
+    """sd_notify(3): NOTIFY_SOCKET is opened at once, for later the agent may open none."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        path = os.environ.get("NOTIFY_SOCKET", "")
+        if path[:1] not in ("/", "@"):
+            return
+        # "@" stands for the leading NUL of an abstract socket
+        address = "\0" + path[1:] if path[0] == "@" else path
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            s.connect(address)
+        except OSError:
+            s.close()
+            return
+        self._socket = s
+
+    def send(self, state: str) -> bool:
+        """E.g. "READY=1". False: nobody asked for it, or nobody listens."""
+        try:
+            return self._socket is not None and self._socket.send(state.encode()) > 0
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 def ready_fd() -> None:

@@ -21,6 +21,15 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def may_pin_cpus() -> bool:
+    """Whether this process may choose its CPUs; a service's filter of system calls may refuse."""
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError:
+        return False
+    return True
+
+
 def drop_capabilities() -> None:
     """All but CAP_NET_ADMIN, for good. AgentError: refused, or too late."""
     # They belong to threads: one that runs already would keep all of them.

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from whalescale.endpoints import HostPort
 from whalescale.protocol.types import Endpoint
+from whalescale.runtime import outside
 from whalescale.runtime.names import Names
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def numeric_endpoint(endpoint: HostPort) -> Endpoint:
 
 
 def _getaddrinfo(host: str, port: int) -> Sequence[Any]:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    return outside.lookup(host, port)
 
 
 async def lookup(host: str, port: int, getaddrinfo: Lookup = _getaddrinfo) -> list[Endpoint]:

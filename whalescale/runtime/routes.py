@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 #: where wg-quick(8) begins to look for a table of its own
 FIRST_TABLE: Final = 51820
 SRC_VALID_MARK: Final = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
+
+_src_valid_mark: int | None = None
 
 
 def wanted_routes(
@@ -129,11 +132,24 @@ class Routes:
         )
 
 
+def open_src_valid_mark() -> None:
+    """Keep it open for a later change: once confined the agent may write to no file of /proc."""
+    global _src_valid_mark  # noqa: PLW0603  (one process, one network namespace)
+    for flags in (os.O_RDWR, os.O_RDONLY):
+        with contextlib.suppress(OSError):
+            _src_valid_mark = os.open(SRC_VALID_MARK, flags | os.O_CLOEXEC)
+            return
+
+
 def _accept_marked_sources() -> None:
     """Let the reverse-path filter look at the mark, as wg-quick(8) does; strict hosts need it."""
     try:
-        if SRC_VALID_MARK.read_text().strip() != "1":
-            SRC_VALID_MARK.write_text("1")
+        if _src_valid_mark is None:
+            open_src_valid_mark()
+        if _src_valid_mark is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if os.pread(_src_valid_mark, 16, 0).strip() != b"1":
+            os.pwrite(_src_valid_mark, b"1", 0)
     except OSError as e:
         log.warning(
             "net.ipv4.conf.all.src_valid_mark could not be set (%s); "

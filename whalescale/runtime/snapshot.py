@@ -23,6 +23,7 @@ from whalescale.protocol.paths.types import PathStatus
 from whalescale.runtime import trouble
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.driver import Driver, to_endpoint
+from whalescale.runtime.sandbox import Sandbox
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
 
@@ -44,6 +45,7 @@ class Subject:
     sockets: Sockets
     started_ns: int
     bpf: Bpf
+    sandbox: Sandbox
     warnings: list[str] = field(default_factory=list)
 
 
@@ -53,6 +55,7 @@ def take(s: Subject) -> dict[str, Any]:
     return {
         "version": status.VERSION,
         "agent": _agent(s, now),
+        "sandbox": s.sandbox.status(),
         "counters": _counters(s),
         "bpf": s.bpf.status(),
         "peers": [_peer(s, peer, now) for peer in s.tunnel.peers.values()],

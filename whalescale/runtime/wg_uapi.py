@@ -237,6 +237,12 @@ def format_get(device: DeviceView) -> Iterator[str]:
         yield "\n".join(lines) + "\n"
 
 
+def make_directory(path: Path) -> None:
+    """OSError is left to who listens there."""
+    with contextlib.suppress(OSError):
+        os.makedirs(path, mode=0o755, exist_ok=True)
+
+
 class UapiServer:
     """One interface's socket. `wg` opens and closes an empty connection first; that is no fault."""
 
@@ -260,7 +266,7 @@ class UapiServer:
                 "WireGuard tools share this folder between network namespaces; "
                 "use another interface name",
             )
-        os.makedirs(self.path.parent, mode=0o755, exist_ok=True)
+        make_directory(self.path.parent)
         self._server = await unix_server(self.path, self._connected, LINE_BYTES_MAX)
 
     async def close(self) -> None:

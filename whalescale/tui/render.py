@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from whalescale.status import Agent, Counters, Peer, Status
+from whalescale.status import Agent, Counters, Peer, Sandbox, Status
 from whalescale.tui import multipath, paths, text
 from whalescale.tui.paths import Row
 from whalescale.tui.snapshot import UNKNOWN, View
@@ -107,6 +107,15 @@ def workers(agent: Agent) -> str:
     return ", ".join(parts)
 
 
+def confined(sandbox: Sandbox | None) -> str:
+    """ "to its own files and calls", or what it lacks; "" where the agent does not tell."""
+    if sandbox is None:
+        return ""
+    parts = [w for w, on in (("files", sandbox.landlock), ("calls", sandbox.seccomp)) if on]
+    have = f"to its own {' and '.join(parts)}" if parts else "no"
+    return f"{have} ({sandbox.reason})" if sandbox.reason else have
+
+
 def summary(status: Status) -> Table:
     """The agent, as `ws status` shows it."""
     a, c = status.agent, status.counters
@@ -119,6 +128,7 @@ def summary(status: Status) -> Table:
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
         "data plane": f"{a.backend}, {a.cipher}, {workers(a)}, {offloads(a)}",
         "bpf": paths.shield(status.bpf),
+        "confined": confined(status.sandbox),
         "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",
         "received": f"{text.human_bytes(c.rx_bytes)}, {text.human_count(c.rx_packets)} packets",
         "dropped": drops(c),
@@ -129,6 +139,8 @@ def summary(status: Status) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
+        if not value:
+            continue
         table.add_row(name, _cell(value))
     for warning in a.warnings:
         table.add_row(Text("warning", style="bold yellow"), _cell(warning))

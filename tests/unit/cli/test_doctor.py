@@ -36,6 +36,13 @@ def test_kernel(release: str, verdict: str) -> None:
     assert checks.kernel(release).verdict == verdict
 
 
+def test_landlock() -> None:
+    assert checks.landlock(7).verdict == "ok"
+    lacking = checks.landlock(0)
+    assert (lacking.verdict, "lsm=" in lacking.fix) == ("warn", True)
+    assert checks.landlock_version() >= 0
+
+
 def test_tun(tmp_path: Path) -> None:
     missing = checks.tun(tmp_path / "tun")
     assert missing.verdict == "fail"
@@ -146,7 +153,7 @@ def test_btf(tmp_path: Path) -> None:
 def test_a_check_that_stumbles_is_a_line(tmp_path: Path) -> None:
     report = checks.system(tmp_path, tmp_path)
     of_parts = len(parts.uring()) + len(parts.tun()) + len(parts.udp())
-    assert len(report) == len({c.name for c in report}) == 13 + of_parts
+    assert len(report) == len({c.name for c in report}) == 14 + of_parts
     stumbled = {c.name for c in report if "could not be checked" in c.detail}
     assert stumbled == {"CAP_NET_ADMIN", "socket buffers"}
     assert all(c.fix for c in report if c.verdict == "fail")

@@ -150,6 +150,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetlink:
     mark = tmp_path / "src_valid_mark"
     mark.write_text("0\n")
     monkeypatch.setattr(routes, "SRC_VALID_MARK", mark)
+    monkeypatch.setattr(routes, "_src_valid_mark", None)
     return FakeNetlink()
 
 
@@ -164,7 +165,7 @@ def test_routes_and_rules_are_put_in_and_taken_out(kernel: FakeNetlink) -> None:
         await ours.apply(first)
         assert (kernel.routes, kernel.rules) == (first, {(4, 51820), (6, 51820)})
         assert ours.has_default
-        assert routes.SRC_VALID_MARK.read_text() == "1"
+        assert routes.SRC_VALID_MARK.read_text().strip() == "1"
         second = {Route(net("10.0.0.0/8")), Route(net("::/0"), 51820)}
         await ours.apply(second)
         assert (kernel.routes, kernel.rules) == (second, {(6, 51820)})
@@ -265,12 +266,15 @@ def test_sd_notify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bo
     monkeypatch.setenv("NOTIFY_SOCKET", name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.bind(name.replace("@", "\0") if abstract else name)
-        assert notify.sd_notify("READY=1")
+        notifier = notify.Notifier()
+        assert notifier.send("READY=1")
         assert s.recv(100) == b"READY=1"
+    assert not notifier.send("STOPPING=1")
+    notifier.close()
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    assert not notify.sd_notify("READY=1")
+    assert not notify.Notifier().send("READY=1")
     monkeypatch.delenv("NOTIFY_SOCKET")
-    assert not notify.sd_notify("READY=1")
+    assert not notify.Notifier().send("READY=1")
 
 
 def test_the_ready_byte_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:

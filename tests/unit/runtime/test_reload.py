@@ -28,6 +28,7 @@ from whalescale.runtime.errors import AgentError
 from whalescale.runtime.logbuffer import LogBuffer
 from whalescale.runtime.netlink import MAIN_TABLE, Route
 from whalescale.runtime.routes import Routes
+from whalescale.runtime.sandbox import Sandbox
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Change, PeerSpec
 from whalescale.runtime.wg_device import WgDevice
@@ -216,9 +217,11 @@ def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Hos
                 sockets,
                 a.time - 2_500_000_000,
                 Bpf("not in this test"),
+                Sandbox(7, True),
             )
         )
         told = status.parse(json.loads(json.dumps(raw)))
+        assert told.sandbox == status.Sandbox(landlock=7, seccomp=True)
         assert told.agent.node_id == ident.encode_node_id(a.identity.node_id)
         assert (told.agent.backend, told.agent.cipher) == ("mmsg", "openssl")
         assert (told.agent.uptime_s, told.agent.listen_port) == (2.5, 51820)
