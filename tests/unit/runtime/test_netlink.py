@@ -16,6 +16,7 @@ pytestmark = [
 PREAMBLE = """
 import asyncio, errno, ipaddress, os, sys
 from whalescale.runtime.netlink import LocalAddress, Netlink, Route, watch_addresses
+from whalescale.runtime.uplinks import Uplinks
 from whalescale.runtime.tun import open_tun
 # What `print` and the commands of os.system write stays in order, also into a pipe.
 sys.stdout.reconfigure(line_buffering=True)
@@ -85,7 +86,10 @@ async def main():
         for i, text in ((own, "10.77.0.1/24"), (index, "192.0.2.1/24")):
             await nl.add_address(i, face(text))
             await nl.set_up(i, 1420)
-        watch = asyncio.create_task(watch_addresses(nl, own, lambda *both: seen.put_nowait(both)))
+        uplinks = Uplinks(interfaces=("wsu1",))
+        watch = asyncio.create_task(
+            watch_addresses(nl, own, lambda: uplinks, lambda *both: seen.put_nowait(both))
+        )
 
         async def expect(*ips):
             addresses, links = await seen.get()
@@ -125,7 +129,7 @@ async def main():
     async with Netlink.open() as nl:
         found = await nl.local_addresses(0)
         assert {a.ip for a in found} >= {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
-        assert {k.interface for k in await nl.local_links(found)} == {"br0", "v1"}
+        assert {k.interface for k in await nl.local_links(found, Uplinks())} == {"br0", "v1"}
 
 asyncio.run(asyncio.wait_for(main(), 30))
 """
@@ -145,7 +149,7 @@ async def main():
         other, index = await device(nl, "wsu1")
         await nl.add_address(index, face("192.0.2.1/24"))
         await nl.set_up(index, 1420)
-        watch = asyncio.create_task(watch_addresses(nl, 0, changed))
+        watch = asyncio.create_task(watch_addresses(nl, 0, Uplinks, changed))
         assert await seen.get() == calls[0] == calls[1]
         await nl.add_address(index, face("192.0.2.2/24"))
         assert len(await seen.get()) == 2
