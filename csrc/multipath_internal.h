@@ -121,7 +121,8 @@ struct ws_multipath {
 	struct ws_bunch bunch;
 	struct ws_reorder *reorder;
 	bool passed; /* the last data came over one path, and went by the buffer */
-	uint32_t pass_next; /* the seq after it */
+	uint32_t pass_first,
+		pass_next; /* the first of those, at most WS_REORDER_MEMORY; the next */
 	const uint8_t *direct; /* the packet being inserted: the caller's bytes, not the buffer's */
 	bool ack_wanted;
 	uint32_t ack_repeats;

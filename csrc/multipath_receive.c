@@ -106,8 +106,16 @@ bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 	if (ws_multipath_expiry(mp) != UINT64_MAX)
 		return false; /* what is held goes first */
 	ws_add(mp->stats.paths[path].rx_packets, 1);
-	if (!mp->passed || (int32_t)(seq + 1 - mp->pass_next) > 0)
+	if (!mp->passed) {
+		mp->pass_first = seq;
 		mp->pass_next = seq + 1;
+	} else if ((int32_t)(seq + 1 - mp->pass_next) > 0) {
+		mp->pass_next = seq + 1;
+	} else if ((int32_t)(seq - mp->pass_first) < 0) {
+		mp->pass_first = seq;
+	}
+	if (mp->pass_next - mp->pass_first > WS_REORDER_MEMORY)
+		mp->pass_first = mp->pass_next - WS_REORDER_MEMORY;
 	mp->passed = true;
 	return true;
 }
@@ -286,7 +294,7 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 	}
 	if (mp->passed) {
 		mp->passed = false;
-		ws_reorder_start(mp->reorder, mp->pass_next);
+		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
 	}
 	mp->direct = packet;
 	if (flags & WS_FRAME_URGENT)

@@ -507,6 +507,36 @@ void ws_reorder_start(struct ws_reorder *r, uint32_t low)
 	r->top = r->next;
 }
 
+void ws_reorder_went_by(struct ws_reorder *r, uint32_t first, uint32_t next)
+{
+	int64_t ahead = (int32_t)(first - (uint32_t)r->next);
+	uint32_t count = next - first;
+	uint64_t seq;
+
+	if (!r->started || count >= MEMORY || ahead > WS_REORDER_RANGE ||
+	    ahead < -(int64_t)WS_REORDER_RANGE) {
+		ws_reorder_start(r, next);
+		if (count > MEMORY)
+			count = MEMORY;
+		for (seq = r->next - count; seq < r->next; seq++)
+			mark(r, seq);
+		return;
+	}
+	seq = r->next + (uint64_t)ahead;
+	/* What is missing before the first may still come: it is behind now, and unknown. */
+	if (seq > r->next)
+		await(r, seq);
+	for (; count; count--, seq++) {
+		if (seq + MEMORY >= r->next)
+			mark(r, seq);
+		if (seq >= r->next)
+			await(r, seq + 1);
+	}
+	r->top = r->next;
+	r->seen = 0;
+	r->refused_run = 0;
+}
+
 struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver deliver, void *arg)
 {
 	struct ws_reorder *r = calloc(1, sizeof(*r));

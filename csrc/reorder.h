@@ -73,6 +73,11 @@ void ws_reorder_reset(struct ws_reorder *reorder);
 /* Before: depth 128, hold 50 ms, loss wait 5 ms, idle 200 ms, late ones dropped. */
 /* Begin at this seq; for a buffer that holds nothing. */
 void ws_reorder_start(struct ws_reorder *reorder, uint32_t seq);
+/*
+ * Seqs from `first` to before `next` went to their reader by another way: await `next`, and take
+ * them for copies from here on. For a buffer that holds nothing.
+ */
+void ws_reorder_went_by(struct ws_reorder *reorder, uint32_t first, uint32_t next);
 void ws_reorder_set(struct ws_reorder *reorder, const struct ws_reorder_settings *settings);
 
 /*

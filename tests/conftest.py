@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("whalescale", deadline=None)
+settings.load_profile("whalescale")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,7 +40,7 @@ def test_vectors() -> None:
         input="".join(case["frame"] + case.get("padding", "") + "\n" for case in cases),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stderr

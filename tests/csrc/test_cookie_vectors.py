@@ -29,7 +29,7 @@ def ask(*lines: str) -> list[str]:
         input="".join(f"{line}\n" for line in lines),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stderr

@@ -29,7 +29,7 @@ def build(name: str, out: Path = OUT, defines: str = "") -> Path:
             ["make", "-s", "-C", HERE, f"OUT={out}", f"WS_DEFINES={defines}", out / name],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
     assert done.returncode == 0, f"{name} does not build:\n{done.stdout}{done.stderr}"
@@ -38,7 +38,7 @@ def build(name: str, out: Path = OUT, defines: str = "") -> Path:
 
 def build_and_run(name: str, out: Path, defines: str = "") -> None:
     binary = build(name, out, defines)
-    run = subprocess.run([binary], capture_output=True, text=True, timeout=150, check=False)
+    run = subprocess.run([binary], capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, f"{name} exited with {run.returncode}:\n{run.stdout}{run.stderr}"
 
 

@@ -50,7 +50,7 @@ def answer(binary: Path, line: str) -> str:
         input=line + "\n",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stderr

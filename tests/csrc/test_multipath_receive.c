@@ -191,9 +191,56 @@ static void urgent_tcp_waits(void)
 	ws_multipath_free(mp);
 }
 
+/* Datagram `number` of a path with this seq. True: it was delivered. */
+static bool brought(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t seq,
+		    uint32_t flags)
+{
+	uint8_t packet[100] = {0x45, [9] = 47};
+	uint32_t before = delivered;
+
+	ws_multipath_received(mp, path, number, 200, now_ns);
+	if (!(flags & WS_FRAME_FEEDBACK) && ws_multipath_pass(mp, path, seq))
+		return true;
+	ws_multipath_data(mp, path, (uint32_t)(now_ns / US) & 0xffffff, seq, flags, packet,
+			  sizeof(packet), now_ns);
+	now_ns += 100 * US;
+	ws_multipath_tick(mp, now_ns);
+	return delivered > before;
+}
+
+/* A sender goes from several paths to one and back: what came meanwhile does not come again. */
+static void copies_of_what_passed(uint32_t gone)
+{
+	struct ws_multipath *mp = two_paths();
+	struct ws_multipath_params tune = {.reorder_depth = 128,
+					   .hold_us = 250000,
+					   .loss_wait_us = 50000,
+					   .path_idle_us = 500000,
+					   .deliver_late = 1};
+	uint32_t seq;
+
+	ws_multipath_tune(mp, &tune);
+	ws_multipath_pump(mp, now_ns);
+	come(mp, 1, 10);
+	for (seq = 12; seq < 12 + gone; seq++)
+		CHECK(brought(mp, 0, seq, seq, 0));
+	/* The newest are remembered, however many went by, and so is what is older. */
+	CHECK(!brought(mp, 1, 1, seq - 1, WS_FRAME_FEEDBACK | WS_FRAME_AGAIN));
+	CHECK(!brought(mp, 1, 2, 12 + gone / 2, WS_FRAME_FEEDBACK | WS_FRAME_AGAIN));
+	CHECK(!brought(mp, 1, 3, 12, WS_FRAME_FEEDBACK));
+	CHECK(!brought(mp, 1, 4, 5, WS_FRAME_FEEDBACK | WS_FRAME_AGAIN));
+	/* One that was on its way by the slower path all the time is late, and no copy. */
+	CHECK_EQ(brought(mp, 1, 5, 11, WS_FRAME_FEEDBACK | WS_FRAME_AGAIN), gone < 20000);
+	CHECK(brought(mp, 0, seq, seq, WS_FRAME_FEEDBACK));
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
 	loss_is_told_at_once();
+	copies_of_what_passed(8);
+	copies_of_what_passed(15000);
+	copies_of_what_passed(60000);
 	early_packets_wait();
 	urgent_tcp_waits();
 	return check_done();

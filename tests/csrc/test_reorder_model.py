@@ -39,7 +39,7 @@ def run_c(binary: Path, lines: list[str]) -> list[str]:
         input="".join(f"{line}\n" for line in lines),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=600,
         check=False,
     )
     assert run.returncode == 0, f"exit {run.returncode}: {run.stderr[-4000:]}"

@@ -77,7 +77,7 @@ def test_vector(vector: dict[str, Any], binary: Path) -> None:
         input=" ".join(map(str, [1, *numbers(vector)])),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stderr

@@ -332,17 +332,6 @@ static void set_paths(uint32_t peer, uint8_t present, uint8_t usable, bool sched
 	struct ws_path paths[WS_PATH_COUNT];
 	size_t count = 0;
 
-	/*
-	 * Between the loop's ends always one at least: what comes over a single path goes by the
-	 * reordering buffer, which then takes a copy of it for late (deliver_late) when several are
-	 * used again.
-	 */
-	if (peer != ADVERSARY) {
-		present |= 1;
-		usable |= 1;
-		schedule = true;
-	}
-
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (present >> i & 1)
 			paths[count++] = (struct ws_path){

@@ -21,7 +21,7 @@ SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "10"))
 PYTHON_TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
 TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c"))
 # A start of an instrumented process on a loaded machine, and libFuzzer's last input.
-GRACE_SECONDS = 60
+GRACE_SECONDS = 180
 
 
 @pytest.mark.timeout(SECONDS + 4 * GRACE_SECONDS)
@@ -59,7 +59,7 @@ def fuzz(name: str, command: list[str | Path], tmp_path: Path) -> None:
         [
             *command,
             f"-max_total_time={SECONDS}",
-            "-timeout=10",
+            "-timeout=30",
             "-rss_limit_mb=2048",
             "-print_final_stats=1",
             f"-artifact_prefix={OUT}/{name}-",
