@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tests.netns.conftest import make_two
+from tests.netns.conftest import make_end, make_two
 from tools.netlab import Lab, wait_until
-from tools.peers import Whalescale
+from tools.peers import Peer, Whalescale
 
 pytestmark = pytest.mark.netns
 
@@ -29,7 +29,10 @@ def test_a_server_that_is_not_there(lab: Lab) -> None:
 
 def test_a_server_that_does_not_know_us(lab: Lab) -> None:
     two = make_two(lab)
-    two.b.start()
+    stranger = make_end(two.b.host, 3)  # never started: the one that the server knows
+    two.b.start(
+        Peer(stranger.public_key, ("10.77.0.3/32",), endpoint=None, node_id=stranger.node_id)
+    )
     two.a.start(two.peer_of(two.a))
     wait_until("the reason", lambda: "is there and answers" in trouble(two.a), 8)
     log = two.b.ws("logs", "-i", two.b.interface).stdout
