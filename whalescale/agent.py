@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import json
 import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +41,6 @@ from whalescale.runtime import (
     pinning,
     process,
     reload,
-    routes,
     sandbox,
     snapshot,
 )
@@ -48,9 +48,12 @@ from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer, private_directory
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import EXIT_FAILED, EXIT_PERMISSION, AgentError
+from whalescale.runtime.hoststate import Keeper, Wanted
 from whalescale.runtime.inside import InsideKeeper
+from whalescale.runtime.marks import Marks
 from whalescale.runtime.names import Names
 from whalescale.runtime.netlink import (
+    MAIN_TABLE,
     Interface,
     LocalAddress,
     Netlink,
@@ -189,8 +192,8 @@ class Agent:
         #: held by who changes peers, routes or settings: a reload, `wg set`
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
-        self._default_table = 0
         self._warnings = Warnings()
+        self._own_table = 0
         #: interfaces to ask name servers by, where the routing table does not lead there
         self._uplink_indices: tuple[int, ...] = ()
         self._uapi_directory = Path(os.environ.get(UAPI_DIR) or UAPI_DIRECTORY)
@@ -246,16 +249,17 @@ class Agent:
         stack.push_async_callback(self._control.close)
         self._netlink = await stack.enter_async_context(Netlink.open())
         await self._name_is_free()
-        engine = await self._build(stack, config, peers)
+        engine = await self._build(stack, config)
         await self._interface_up(config)
         self._sockets.open(config.interface.listen_port)
         first = await self._netlink.local_addresses(self._ifindex)
         self._sockets.follow(first)
         self._warnings.update(config, first)
+        # What later needs more than CAP_NET_ADMIN (a file of /proc/sys) is opened now.
+        await self._marks.open()
         # Sockets, device and programs are open. Before the peers: looking their names up starts
         # a thread, and every thread would have to drop its capabilities by itself.
         # What the sandbox opens is opened now.
-        routes.open_src_valid_mark()
         make_directory(self._uapi_directory)
         process.drop_capabilities()
         self._sandbox = self._subject.sandbox = sandbox.enter(config, self._uapi_directory)
@@ -266,15 +270,15 @@ class Agent:
             self._tunnel.commit(plan.change)
         except ValueError as e:
             raise AgentError(f"{config.path}: {e}", "check the peers' keys") from None
-        self._routes = Routes(self._netlink, self._ifindex, self._name)
         stack.push_async_callback(self._routes.clear)
-        await self._routes.apply(self._routes_for(config, plan.networks))
+        await self._route(config, plan.networks, plan.endpoints)
         self._tunnel.on_networks_changed = self._spawn_reroute
         self._inside.update()
         self._tunnel.on_peers_changed = self._inside.soon
+        self._tunnel.on_addresses = self._follow_addresses
 
         self._bpf.follow(first, self._sockets.port)
-        self._sockets.on_port = self._bpf.set_port
+        self._sockets.on_port = self._follow_port
         engine.start()
         loop = asyncio.get_running_loop()
         self._driver.paths.on_limit = lambda limit: self._task(self._follow_limit(limit))
@@ -283,6 +287,7 @@ class Agent:
         # After a kill the peers go on with keys that are gone here: a new session tells them.
         self._tunnel.greet()
         self._task(self._watch(first))
+        self._task(self._keeper.watch())
         stack.push_async_callback(self._cancel_background)
         await self._control.start()
         server = UapiServer(
@@ -311,14 +316,10 @@ class Agent:
                 )
             await asyncio.sleep(0.05)
 
-    async def _build(
-        self, stack: contextlib.AsyncExitStack, config: Config, peers: list[PeerSpec]
-    ) -> Engine:
+    async def _build(self, stack: contextlib.AsyncExitStack, config: Config) -> Engine:
         """TUN device, engine, core and what ties them, nothing of it running yet."""
         plane = config.dataplane
         fwmark = config.interface.fwmark
-        if _wants_default(config, peers):
-            fwmark = await self._table_of_its_own(config)
         tun = open_tun(self._name, queues=plane.workers, tso=plane.tun_tso, uso=plane.tun_uso)
         engine = self._new_engine(stack, tun, config, fwmark)
         found = await self._netlink.find_interface(self._name)
@@ -359,6 +360,7 @@ class Agent:
         self._steer()
         stack.callback(engine.use_programs, None)
         stack.callback(self._tunnel.close)
+        self._routes = Routes(self._netlink, found, self._name)
         self._device = WgDevice(
             self._identity,
             self._node,
@@ -366,8 +368,19 @@ class Agent:
             self._tunnel,
             self._sockets,
             fwmark,
-            lambda: self._default_table if self._routes.has_default else 0,
+            lambda: self._routes.table,
             self._changing,
+        )
+        self._marks = Marks(self._name)
+        stack.callback(self._marks.close)
+        self._keeper = Keeper(
+            self._netlink,
+            found,
+            self._name,
+            self._marks,
+            self._wanted,
+            self._changing,
+            self._tunnel.tell,
         )
         self._subject = snapshot.Subject(
             config,
@@ -381,6 +394,8 @@ class Agent:
             dataplane.now(),
             self._bpf,
             self._sandbox,
+            self._device,
+            self._keeper,
             self._warnings.lines,
         )
         return engine
@@ -424,36 +439,112 @@ class Agent:
         return engine
 
     async def _interface_up(self, config: Config) -> None:
-        for address in self._addresses(config):
+        addresses = self._addresses(config)
+        link = await self._netlink.link_state(self._ifindex)
+        if link is not None and not link.ipv6:
+            # The keeper says what is left out, and adds it when the host has IPv6.
+            addresses = [a for a in addresses if a.version == 4]
+            if not addresses:
+                raise AgentError(
+                    f"IPv6 is switched off on this host, and {config.path} has no IPv4 address",
+                    "give [interface] addresses an IPv4 one, or `sysctl -w net.ipv6.conf.all."
+                    "disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`",
+                )
+        for address in addresses:
             await self._netlink.add_address(self._ifindex, address)
         await self._netlink.set_up(self._ifindex, config.interface.mtu)
+        self._queue = link.queue if link is not None else 0
 
     def _addresses(self, config: Config) -> list[Interface]:
         """The file's, and the one derived from the key."""
         overlay = configuration.parse_address(f"{self._identity.overlay_address}/128")
         return [*config.interface.addresses, overlay]
 
+    def _wanted(self) -> Wanted:
+        """What the kernel shall have of this tunnel now."""
+        mark = self._routes.table
+        return Wanted(
+            self._engine.mtu,
+            self._queue,
+            frozenset(self._addresses(self._config)),
+            self._routes.routes,
+            self._routes.rules,
+            (mark, self._sockets.port) if mark else None,
+        )
+
     # routes
 
-    async def _table_of_its_own(self, config: Config) -> int:
-        """The routing table, and mark, of a tunnel that is the default route (wg-quick(8))."""
-        if not self._default_table:
-            self._default_table = config.interface.fwmark or await free_table(self._netlink)
-        return self._default_table
-
-    def _routes_for(self, config: Config, networks: set[Network]) -> set[Route]:
+    async def _routes_for(
+        self, config: Config, networks: set[Network], endpoints: Iterable[str]
+    ) -> tuple[set[Route], int]:
+        """The routes, and the mark that our datagrams bear by them."""
         if config.interface.table == "off":
-            return set()
-        return wanted_routes(networks, self._addresses(config), self._default_table)
+            return set(), config.interface.fwmark
+        addresses = self._addresses(config)
+        endpoints = set(endpoints)
+        self._warn_of_own_network(addresses, endpoints)
+        table = config.interface.fwmark or self._own_table
+        routes = wanted_routes(networks, addresses, table, endpoints)
+        if all(r.table == MAIN_TABLE for r in routes):
+            return routes, config.interface.fwmark
+        if not table:
+            table = self._own_table = await free_table(self._netlink)
+            routes = wanted_routes(networks, addresses, table, endpoints)
+        return routes, table
+
+    def _warn_of_own_network(self, addresses: list[Interface], endpoints: set[str]) -> None:
+        for endpoint in sorted(endpoints):
+            for own in addresses:
+                if ipaddress.ip_address(endpoint) in own.network:
+                    log.warning(
+                        "the endpoint %s lies in %s, the tunnel's own network: what is sent there "
+                        "goes into the tunnel itself; change the endpoint or [interface] addresses",
+                        endpoint,
+                        own.network,
+                    )
+
+    async def _route(
+        self, config: Config, networks: set[Network], endpoints: Iterable[str]
+    ) -> None:
+        """Routes, rules, the mark and what restores it. AgentError: the old ones stand."""
+        routes, mark = await self._routes_for(config, networks, endpoints)
+        before, held = self._device.fwmark, self._routes.table
+        apart = any(r.table != MAIN_TABLE for r in routes)
+        try:
+            if apart:
+                self._device.set_fwmark(mark)
+            await self._routes.apply(routes)
+            if held and not apart:
+                self._device.set_fwmark(mark)
+        except OSError as e:
+            raise AgentError(f"fwmark {mark}: {e.strerror or e}", "see `ws doctor`") from None
+        except AgentError:
+            with contextlib.suppress(OSError):
+                self._device.set_fwmark(before)
+            raise
+        await self._keeper.mend()
+
+    def _follow_addresses(self, addresses: Iterable[str]) -> None:
+        """A peer is (said to be) elsewhere: not to be reached through the tunnel itself."""
+        if any(self._routes.swallow(a) for a in addresses):
+            self._spawn_reroute()
+
+    def _follow_port(self, port: int) -> None:
+        self._bpf.set_port(port)
+        self._keeper.soon()
 
     def _spawn_reroute(self) -> None:
         self._task(self._reroute())
 
     async def _reroute(self) -> None:
-        """A peer known by fingerprint told its node ID: its overlay address needs a route."""
+        """A peer known by fingerprint told its node ID: its overlay address needs a route.
+
+        Or one is where another route led into the tunnel.
+        """
         async with self._changing:
+            networks, endpoints = self._tunnel.networks(), self._tunnel.endpoint_addresses()
             try:
-                await self._routes.apply(self._routes_for(self._config, self._tunnel.networks()))
+                await self._route(self._config, networks, endpoints)
             except AgentError as e:
                 log.warning("%s", e.message)
 
@@ -588,18 +679,16 @@ class Agent:
                 raise self._sandbox.explain(e, old.path) from None
             plan = reload.plan(self._tunnel, peers)
             words = reload.changes(old, new, plan.change)
-            if not params.get("check"):
-                await self._carry_out(old, new, plan, peers)
+            if params.get("check"):
+                words += [f"put back: {w}" for w in await self._keeper.differences()]
+            else:
+                await self._carry_out(old, new, plan)
+                words += [f"put back: {w}" for w in await self._keeper.restore()]
                 log.info("reloaded %s: %s", new.path, "; ".join(words) or "nothing changed")
             return {"changes": words}
 
-    async def _carry_out(
-        self, old: Config, new: Config, plan: reload.Plan, peers: list[PeerSpec]
-    ) -> None:
-        fwmark = new.interface.fwmark
-        if _wants_default(new, peers):
-            fwmark = await self._table_of_its_own(new)
-        routes = self._routes_for(new, plan.networks)
+    async def _carry_out(self, old: Config, new: Config, plan: reload.Plan) -> None:
+        routes, fwmark = await self._routes_for(new, plan.networks, plan.endpoints)
         parts = reload.Parts(
             self._netlink,
             self._ifindex,
@@ -647,12 +736,6 @@ def choose_backend(wanted: str) -> Backend:
         )
     log.info("io_uring: %s; recvmmsg and sendmmsg stand in", found.problem)
     return Backend.MMSG
-
-
-def _wants_default(config: Config, peers: list[PeerSpec]) -> bool:
-    return config.interface.table == "auto" and any(
-        n.prefixlen == 0 for p in peers for n in p.allowed_ips
-    )
 
 
 def _log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

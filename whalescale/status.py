@@ -38,6 +38,10 @@ class Agent(Struct, frozen=True, kw_only=True):
     listen_port: int
     addresses: tuple[str, ...] = ()
     mtu: int = 0
+    #: of our datagrams, 0: none
+    fwmark: int = 0
+    #: the routing table of our own, 0: all routes are in main
+    table: int = 0
     anchor: bool = False
     backend: str = ""
     cipher: str = ""

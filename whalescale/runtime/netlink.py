@@ -36,17 +36,24 @@ DEFAULT_MTU: Final = 1500
 ARPHRD_NONE: Final = 0xFFFE
 TUNNEL_KINDS: Final = ("tun", "wireguard")
 MAX_TUNNEL_NETWORKS: Final = 4096
+#: <linux/if_link.h> IN6_ADDR_GEN_MODE_NONE
+GENERATE_NONE: Final = 1
 #: <linux/fib_rules.h> FIB_RULE_INVERT
 RULE_INVERT: Final = 0x02
-#: right before the main table's 32766, as wg-quick(8) places them
+#: right before the main table's 32766, where wg-quick(8) places those of a default route
 PRIORITY_SUPPRESS: Final = 32764
-PRIORITY_DEFAULT: Final = 32765
+PRIORITY_OWN: Final = 32765
+#: <linux/fib_rules.h>: no suppress_prefixlength
+NO_SUPPRESS: Final = 0xFFFFFFFF
+WHOLE_MARK: Final = 0xFFFFFFFF
+IFF_UP: Final = 0x1
 #: a burst of address changes (DHCP, VPNs, containers) is one change
 SETTLE_S: Final = 0.1
 #: changes of routes alone are looked at so often at most
 ROUTES_S: Final = 10.0
 #: <linux/rtnetlink.h>: a route that the kernel made, for an address
 RTPROT_KERNEL: Final = 2
+RTN_UNICAST: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,53 @@ class Route:
 
     network: Network
     table: int = MAIN_TABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One of the pair that sends packets to a table of our own, for routes of `length` bits.
+
+    In `MAIN_TABLE`: what is longer there goes first. Else: all but our own marked datagrams look
+    into `table`, whose number is the mark, for routes of `length` bits at least. With a pair for
+    each length in use this is the longest match over both tables; of 0 it is wg-quick(8)'s pair.
+    """
+
+    version: int
+    length: int
+    table: int
+
+    @property
+    def priority(self) -> int:
+        last = PRIORITY_SUPPRESS if self.table == MAIN_TABLE else PRIORITY_OWN
+        return last - 2 * self.length
+
+    @property
+    def suppressed(self) -> int | None:
+        """Routes of so many bits or fewer do not count."""
+        if self.table == MAIN_TABLE:
+            return self.length
+        return self.length - 1 if self.length else None
+
+    def __str__(self) -> str:
+        who = "" if self.table == MAIN_TABLE else f"not fwmark {self.table:#x} "
+        long = "" if self.suppressed is None else f" suppress_prefixlength {self.suppressed}"
+        table = "main" if self.table == MAIN_TABLE else self.table
+        return f"IPv{self.version} rule {who}table {table}{long}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """The tunnel's interface, as the kernel has it."""
+
+    name: str
+    up: bool
+    mtu: int
+    #: packets
+    queue: int
+    #: addresses and routes of IPv6 can be put on it
+    ipv6: bool = True
+    #: the kernel gives it a link-local address by itself
+    link_local: bool = False
 
 
 def _family(network: Network | int) -> int:
@@ -89,25 +143,34 @@ class Netlink:
 
     def __init__(self, ipr: Any) -> None:
         self._ipr = ipr
+        self._turn = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def _request(self, what: str) -> AsyncIterator[None]:
+        """One at a time: the kernel refuses a dump while another one of the socket runs (EBUSY)."""
+        async with self._turn:
+            with _os_errors(what):
+                yield
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls) -> AsyncIterator[Netlink]:
         from pyroute2 import AsyncIPRoute
 
-        async with AsyncIPRoute() as ipr:
+        # strict_check: the kernel does the filtering of dumps (Linux 4.20).
+        async with AsyncIPRoute(strict_check=True) as ipr:
             yield cls(ipr)
 
     async def find_interface(self, name: str) -> int | None:
         """Index of the interface, None if there is none of that name."""
-        with _os_errors(f"interface {name}"):
+        async with self._request(f"interface {name}"):
             found = await self._ipr.link_lookup(ifname=name)
         return int(found[0]) if found else None
 
     async def is_tun(self, ifindex: int) -> bool:
         """Whether it is a TUN device; False when it is gone."""
         try:
-            with _os_errors("interface"):
+            async with self._request("interface"):
                 for link in await self._ipr.link("get", index=ifindex):
                     info = link.get("linkinfo") or {}
                     return bool(info.get("kind") == "tun")
@@ -118,19 +181,19 @@ class Netlink:
 
     async def set_up(self, ifindex: int, mtu: int) -> None:
         """MTU and up; no link-local address of its own, as on a WireGuard interface."""
-        with _os_errors("interface"):
-            with contextlib.suppress(OSError):
-                await self._no_link_local(ifindex)
+        with contextlib.suppress(OSError):  # a kernel without IPv6 refuses it, and needs it not
+            await self.no_link_local(ifindex)
+        async with self._request("interface"):
             await self._ipr.link("set", index=ifindex, mtu=mtu, state="up")
 
-    async def _no_link_local(self, ifindex: int) -> None:
-        # IN6_ADDR_GEN_MODE_NONE. A kernel without IPv6 refuses it, and needs it not.
-        mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]}
-        with _os_errors("addr_gen_mode"):
+    async def no_link_local(self, ifindex: int) -> None:
+        """The kernel shall make no link-local address from now on."""
+        mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", GENERATE_NONE)]}
+        async with self._request("addr_gen_mode"):
             await self._ipr.link("set", index=ifindex, IFLA_AF_SPEC={"attrs": [("AF_INET6", mode)]})
 
     async def set_mtu(self, ifindex: int, mtu: int) -> None:
-        with _os_errors("MTU"):
+        async with self._request("MTU"):
             await self._ipr.link("set", index=ifindex, mtu=mtu)
 
     async def add_address(self, ifindex: int, address: Interface) -> None:
@@ -147,7 +210,7 @@ class Netlink:
             # IFA_F_NODAD: nobody else can have it, and tentative addresses cannot be used at once
             extra["flags"] = 0x02
         try:
-            with _os_errors(f"address {address}"):
+            async with self._request(f"address {address}"):
                 await self._ipr.addr(
                     verb,
                     index=ifindex,
@@ -162,13 +225,13 @@ class Netlink:
 
     async def add_route(self, ifindex: int, route: Route) -> None:
         """OSError EEXIST: somebody has a route to this network."""
-        with _os_errors(f"route {route.network}"):
+        async with self._request(f"route {route.network}"):
             await self._ipr.route("add", **self._route(ifindex, route))
 
     async def remove_route(self, ifindex: int, route: Route) -> None:
         """Idempotent: the interface may be gone, and its routes with it."""
         try:
-            with _os_errors(f"route {route.network}"):
+            async with self._request(f"route {route.network}"):
                 await self._ipr.route("del", **self._route(ifindex, route))
         except OSError as e:
             if e.errno not in (errno.ESRCH, errno.ENODEV):
@@ -186,67 +249,126 @@ class Netlink:
     async def table_in_use(self, table: int) -> bool:
         """Whether any route is in the table."""
         for family in (socket.AF_INET, socket.AF_INET6):
-            with _os_errors(f"table {table}"):
-                async for _ in await self._ipr.get_routes(table=table, family=int(family)):
+            async with self._request(f"table {table}"):
+                found = await self._ipr.route(
+                    "dump", dump_filter=None, family=int(family), table=table
+                )
+                # To the end: what is left of a dump would be the next one's.
+                if any([message.get("table") == table async for message in found]):
                     return True
         return False
 
-    async def add_default_rules(self, version: int, table: int) -> None:
-        """Send all but our own marked datagrams to `table`, yet prefer main's specific routes.
-
-        wg-quick(8), add_default(): `not fwmark T table T`, `table main suppress_prefixlength 0`.
-        Idempotent: rules that a killed agent left are taken over.
-        """
-        for rule in self._default_rules(version, table):
-            try:
-                with _os_errors("rule"):
-                    await self._ipr.rule("add", **rule)
-            except OSError as e:
-                if e.errno != errno.EEXIST:
-                    await self.remove_default_rules(version, table)
-                    raise
-
-    async def remove_default_rules(self, version: int, table: int) -> None:
-        """Idempotent. The suppress rule stays while another tunnel's default rule needs it."""
-        suppress, default = self._default_rules(version, table)
-        await self._remove_rule(default)
-        with _os_errors("rules"):
-            async for rule in await self._ipr.get_rules(family=_family(version)):
-                if rule.get("priority") == PRIORITY_DEFAULT:
-                    return
-        await self._remove_rule(suppress)
-
-    async def _remove_rule(self, rule: dict[str, Any]) -> None:
+    async def add_rule(self, rule: Rule) -> bool:
+        """Whether it was not there yet; one that a killed agent left is taken over."""
         try:
-            with _os_errors("rule"):
-                await self._ipr.rule("del", **rule)
+            async with self._request(str(rule)):
+                await self._ipr.rule("add", **self._rule(rule))
+        except OSError as e:
+            if e.errno != errno.EEXIST:
+                raise
+            return False
+        return True
+
+    async def remove_rule(self, rule: Rule) -> None:
+        """Idempotent. Main's stays while another tunnel's of the same length needs it."""
+        if rule.table == MAIN_TABLE:
+            for other in await self.rules_of(rule.version):
+                if other.table != MAIN_TABLE and other.length == rule.length:
+                    return
+        try:
+            async with self._request(str(rule)):
+                await self._ipr.rule("del", **self._rule(rule))
         except OSError as e:
             if e.errno not in (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT):
                 raise
 
     @staticmethod
-    def _default_rules(version: int, table: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        family = _family(version)
-        suppress = {
-            "family": family,
-            "table": MAIN_TABLE,
-            "priority": PRIORITY_SUPPRESS,
-            "FRA_SUPPRESS_PREFIXLEN": 0,
+    def _rule(rule: Rule) -> dict[str, Any]:
+        words: dict[str, Any] = {
+            "family": _family(rule.version),
+            "table": rule.table,
+            "priority": rule.priority,
         }
-        default = {
-            "family": family,
-            "table": table,
-            "priority": PRIORITY_DEFAULT,
-            "fwmark": table,
-            "fwmask": 0xFFFFFFFF,
-            "flags": RULE_INVERT,
-        }
-        return suppress, default
+        if rule.suppressed is not None:
+            words["FRA_SUPPRESS_PREFIXLEN"] = rule.suppressed
+        if rule.table != MAIN_TABLE:
+            words |= {"fwmark": rule.table, "fwmask": WHOLE_MARK, "flags": RULE_INVERT}
+        return words
+
+    # what is there
+
+    async def rules_of(self, version: int) -> set[Rule]:
+        """Those of our kind, ours and other tunnels'. Empty: a kernel without this family."""
+        found: set[Rule] = set()
+        try:
+            async with self._request("rules"):
+                async for message in await self._ipr.get_rules(family=_family(version)):
+                    rule = _as_rule(version, message)
+                    if rule is not None:
+                        found.add(rule)
+        except OSError as e:
+            if e.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                raise
+        return found
+
+    async def link_state(self, ifindex: int) -> LinkState | None:
+        """None: it is gone, or in another network namespace."""
+        try:
+            async with self._request("interface"):
+                for link in await self._ipr.link("get", index=ifindex):
+                    return LinkState(
+                        str(link.get("ifname")),
+                        bool(link.get("flags", 0) & IFF_UP),
+                        int(link.get("mtu") or 0),
+                        int(link.get("txqlen") or 0),
+                        *_ipv6(link),
+                    )
+        except OSError as e:
+            if e.errno != errno.ENODEV:
+                raise
+        return None
+
+    async def addresses_of(self, ifindex: int) -> set[Interface]:
+        found: set[Interface] = set()
+        async with self._request("addresses"):
+            async for message in await self._ipr.addr("dump", dump_filter=None, index=ifindex):
+                text = message.get("local") or message.get("address")
+                # Older kernels do not filter.
+                if text and message.get("index") == ifindex:
+                    found.add(ipaddress.ip_interface(f"{text}/{message.get('prefixlen')}"))
+        return found
+
+    async def routes_of(self, ifindex: int) -> set[Route]:
+        """All unicast routes that leave by it, of every table. The kernel filters: a router's
+        million others cost nothing here."""
+        found: set[Route] = set()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            everywhere = ipaddress.ip_network("::/0" if family == socket.AF_INET6 else "0.0.0.0/0")
+            async with self._request("routes"):
+                async for message in await self._ipr.route(
+                    "dump", dump_filter=None, family=int(family), oif=ifindex
+                ):
+                    if message.get("oif") != ifindex or message.get("type") != RTN_UNICAST:
+                        continue
+                    to = message.get("dst")
+                    network = (
+                        ipaddress.ip_network(f"{to}/{message['dst_len']}") if to else everywhere
+                    )
+                    found.add(Route(network, int(message.get("table") or 0)))
+        return found
+
+    async def set_queue(self, ifindex: int, packets: int) -> None:
+        async with self._request("txqueuelen"):
+            await self._ipr.link("set", index=ifindex, txqlen=packets)
+
+    async def raise_link(self, ifindex: int) -> None:
+        async with self._request("interface"):
+            await self._ipr.link("set", index=ifindex, state="up")
 
     async def local_addresses(self, except_ifindex: int) -> list[LocalAddress]:
         """Addresses that UDP sockets may stand on: not loopback's, not the tunnel's own."""
         found: list[LocalAddress] = []
-        with _os_errors("addresses"):
+        async with self._request("addresses"):
             async for message in await self._ipr.get_addr():
                 ifindex, text = message.get("index"), message.get("local") or message.get("address")
                 flags = message.get("IFA_FLAGS") or message.get("flags") or 0
@@ -271,7 +393,7 @@ class Netlink:
         from pyroute2 import AsyncIPRoute
 
         tunnels: dict[int, set[Network]] = {}
-        with _os_errors("tunnels"):
+        async with self._request("tunnels"):
             async for message in await self._ipr.get_links():
                 kind = (message.get("linkinfo") or {}).get("kind")
                 if kind in TUNNEL_KINDS and message.get("ifi_type") == ARPHRD_NONE:
@@ -307,7 +429,7 @@ class Netlink:
         """
         running: list[Device] = []
         with_address = {a.ifindex for a in addresses}
-        with _os_errors("interfaces"):
+        async with self._request("interfaces"):
             async for message in await self._ipr.get_links():
                 kind = (message.get("linkinfo") or {}).get("slave_kind")
                 port = bool(message.get("master")) and kind != "vrf"  # a VRF's is an interface yet
@@ -320,6 +442,35 @@ class Netlink:
             for a in addresses
             if a.ifindex in found
         ]
+
+
+def _as_rule(version: int, message: Any) -> Rule | None:
+    """None: it is none of our kind."""
+    priority, table = int(message.get("priority") or 0), int(message.get("table") or 0)
+    last = PRIORITY_SUPPRESS if table == MAIN_TABLE else PRIORITY_OWN
+    length, odd = divmod(last - priority, 2)
+    if odd or not 0 <= length <= 128 or message.get("src_len") or message.get("dst_len"):
+        return None
+    rule = Rule(version, length, table)
+    suppressed = message.get("FRA_SUPPRESS_PREFIXLEN")
+    suppressed = None if suppressed in (None, NO_SUPPRESS) else suppressed
+    inverted = bool(message.get("flags", 0) & RULE_INVERT)
+    if suppressed != rule.suppressed or inverted != (table != MAIN_TABLE):
+        return None
+    if table != MAIN_TABLE and message.get("fwmark") != table:
+        return None
+    return rule
+
+
+def _ipv6(link: Any) -> tuple[bool, bool]:
+    """The last two of `LinkState`."""
+    spec = link.get("IFLA_AF_SPEC")
+    inet6 = spec.get("AF_INET6") if spec is not None else None
+    if inet6 is None:
+        return False, False
+    conf = inet6.get("IFLA_INET6_CONF")
+    on = conf is None or not conf.get("disable_ipv6")
+    return on, on and inet6.get("IFLA_INET6_ADDR_GEN_MODE") != GENERATE_NONE
 
 
 async def watch_addresses(

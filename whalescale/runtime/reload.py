@@ -105,6 +105,8 @@ class Plan:
     change: Change
     #: what the routes shall hold: allowed IPs, and overlay addresses where the node ID is known
     networks: set[Network]
+    #: where peers may be: addresses without a zone
+    endpoints: set[str]
 
 
 def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
@@ -113,11 +115,13 @@ def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
     update: list[tuple[Peer, PeerSpec]] = []
     kept: set[Peer] = set()
     networks: set[Network] = set()
+    endpoints = tunnel.endpoint_addresses()
     index = tunnel.index()
     for spec in new:
         peer = next((index[form] for form in spec.forms() if form in index), None)
         node_id = spec.node_id or (peer.node_id if peer is not None else None)
         networks |= set(spec.allowed_ips)
+        endpoints |= {e.host.partition("%")[0] for e in spec.endpoints if e.numeric}
         if node_id is not None:
             networks.add(overlay_network(node_id))
         if peer is None:
@@ -127,7 +131,7 @@ def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
         if peer.spec != spec:
             update.append((peer, spec))
     gone = [p for p in tunnel.peers.values() if p.spec.configured and p not in kept]
-    return Plan(Change(add, update, gone), networks)
+    return Plan(Change(add, update, gone), networks, endpoints)
 
 
 def changes(old: Config, new: Config, change: Change) -> list[str]:
@@ -213,7 +217,11 @@ async def _interface(
         before = parts.sockets.port
         await port(b.listen_port)
         undo.append(lambda: port(before))
+    link = await netlink.link_state(ifindex)
+    without_ipv6 = link is not None and not link.ipv6
     for address in (x for x in new.addresses if x not in old.addresses):
+        if address.version == 6 and without_ipv6:
+            continue
         await netlink.add_address(ifindex, address)
         undo.append(lambda address=address: netlink.remove_address(ifindex, address))  # type: ignore[misc]
     undo.append(lambda: fwmark(old.fwmark))
@@ -243,7 +251,7 @@ async def _leave_addresses(parts: Parts, old: Wanted, new: Wanted) -> None:
     steps: list[tuple[Any, Interface]] = [(parts.netlink.remove_address, a) for a in gone]
     if gone:
         # Removing an IPv4 address takes the others of its network along.
-        steps += [(parts.netlink.add_address, a) for a in new.addresses]
+        steps += [(parts.netlink.add_address, a) for a in new.addresses if a.version == 4]
     for step, address in steps:
         try:
             await step(parts.ifindex, address)

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import ipaddress
 import logging
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
-from whalescale.runtime.netlink import MAIN_TABLE, Interface, Netlink, Network, Route
+from whalescale.runtime.netlink import MAIN_TABLE, Interface, Netlink, Network, Route, Rule
 
 log = logging.getLogger(__name__)
 
 #: where wg-quick(8) begins to look for a table of its own
 FIRST_TABLE: Final = 51820
-SRC_VALID_MARK: Final = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 
-_src_valid_mark: int | None = None
+
+class Holders:
+    """Which of `networks` hold an address: one look for each length in use, however many there
+    are."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = set(networks)
+        self._lengths: dict[int, set[int]] = {4: set(), 6: set()}
+        for network in self._networks:
+            self._lengths[network.version].add(network.prefixlen)
+
+    def of(self, address: str) -> set[Network]:
+        """`address`: canonical numeric text, without a zone."""
+        ip = ipaddress.ip_address(address)
+        around = {
+            ipaddress.ip_network((address, length), strict=False)
+            for length in self._lengths[ip.version]
+        }
+        return around & self._networks
 
 
 def wanted_routes(
-    allowed: Iterable[Network], own: Iterable[Interface], default_table: int
+    allowed: Iterable[Network],
+    own: Iterable[Interface],
+    default_table: int,
+    endpoints: Iterable[str] = (),
 ) -> set[Route]:
     """Routes for `allowed`; none where the kernel has made the very same one for an own address.
 
-    0.0.0.0/0 and ::/0 go to `default_table`, so that the main table keeps its own default.
+    0.0.0.0/0 and ::/0 go to `default_table`, so that the main table keeps its own default; and so
+    does what else holds one of the peers' `endpoints` (0.0.0.0/1, the network that a peer stands
+    in): our own datagrams pass that table by, or they would go into the tunnel that they make.
     """
     connected = {a.network for a in own}
+    networks = {n for n in allowed if n not in connected}
+    around = Holders(networks)
+    apart = {n for n in networks if n.prefixlen == 0}
+    for endpoint in endpoints:
+        apart |= around.of(endpoint)
+    return {Route(n, default_table if n in apart else MAIN_TABLE) for n in networks}
+
+
+def rules_for(routes: Iterable[Route]) -> set[Rule]:
+    """The rules that lead to what is not in the main table."""
     return {
-        Route(network, default_table if network.prefixlen == 0 else MAIN_TABLE)
-        for network in allowed
-        if network not in connected
+        Rule(r.network.version, r.network.prefixlen, table)
+        for r in routes
+        if r.table != MAIN_TABLE
+        for table in (MAIN_TABLE, r.table)
     }
 
 
@@ -53,63 +85,67 @@ class Routes:
         self._ifindex = ifindex
         self._name = name
         self._routes: set[Route] = set()
-        self._rules: dict[int, int] = {}  # IP version -> table
+        self._rules: set[Rule] = set()
+        self._in_main = Holders(())
 
     @property
     def routes(self) -> frozenset[Route]:
         return frozenset(self._routes)
 
     @property
-    def has_default(self) -> bool:
-        """Whether rules stand that let our own datagrams pass by their mark."""
-        return bool(self._rules)
+    def rules(self) -> frozenset[Rule]:
+        return frozenset(self._rules)
+
+    @property
+    def table(self) -> int:
+        """The table of our own, and the mark of the datagrams that pass it by. 0: there is none."""
+        return next((r.table for r in self._rules if r.table != MAIN_TABLE), 0)
+
+    def swallow(self, address: str) -> bool:
+        """Whether datagrams to this address would go into the tunnel, in spite of their mark."""
+        return bool(self._in_main.of(address))
 
     async def apply(self, wanted: set[Route]) -> None:
-        """Make the installed routes equal to `wanted`. AgentError: nothing has changed."""
-        added: list[Route] = []
+        """Make the installed routes equal to `wanted`. AgentError: nothing has changed.
+
+        What the interface cannot take now (it is down, or has no IPv6) is only noted: the keeper
+        (`hoststate.py`) puts it in when it can.
+        """
+        rules = rules_for(wanted)
+        link = await self._netlink.link_state(self._ifindex)
+        versions = {4, 6} if link is None or link.ipv6 else {4}
+        up = link is None or link.up
+        routes_in: list[Route] = []
+        rules_in: list[Rule] = []
         try:
             for route in sorted(wanted - self._routes, key=str):
-                await self._netlink.add_route(self._ifindex, route)
-                added.append(route)
-            await self._apply_rules(wanted)
+                if up and route.network.version in versions:
+                    await self._netlink.add_route(self._ifindex, route)
+                    routes_in.append(route)
+            # Main's first: for a moment the other alone would take all there is.
+            for rule in sorted(rules - self._rules, key=lambda r: (r.table != MAIN_TABLE, r.table)):
+                if rule.version in versions and await self._netlink.add_rule(rule):
+                    rules_in.append(rule)
         except OSError as e:
-            for route in added:
+            for rule in reversed(rules_in):
+                await self._netlink.remove_rule(rule)
+            for route in routes_in:
                 await self._netlink.remove_route(self._ifindex, route)
             raise self._explain(e) from None
+        for rule in _ours_first(self._rules - rules):
+            await self._netlink.remove_rule(rule)
         for route in self._routes - wanted:
             await self._netlink.remove_route(self._ifindex, route)
-        self._routes = set(wanted)
-
-    async def _apply_rules(self, wanted: set[Route]) -> None:
-        rules: dict[int, int] = {
-            r.network.version: r.table
-            for r in wanted
-            if r.network.prefixlen == 0 and r.table != MAIN_TABLE
-        }
-        added: list[tuple[int, int]] = []
-        try:
-            for version, table in rules.items():
-                if self._rules.get(version) != table:
-                    if version == 4:
-                        _accept_marked_sources()
-                    await self._netlink.add_default_rules(version, table)
-                    added.append((version, table))
-        except OSError:
-            for version, table in added:
-                await self._netlink.remove_default_rules(version, table)
-            raise
-        for version, table in self._rules.items():
-            if rules.get(version) != table:
-                await self._netlink.remove_default_rules(version, table)
-        self._rules = rules
+        self._routes, self._rules = set(wanted), rules
+        self._in_main = Holders(r.network for r in wanted if r.table == MAIN_TABLE)
 
     async def clear(self) -> None:
         """Take everything out again; what fails is logged, the rest goes on."""
-        for version, table in self._rules.items():
+        for rule in _ours_first(self._rules):
             try:
-                await self._netlink.remove_default_rules(version, table)
+                await self._netlink.remove_rule(rule)
             except OSError as e:
-                log.warning("rule of table %d stays behind: %s", table, e)
+                log.warning("%s stays behind: %s", rule, e.strerror or e)
         for route in self._routes:
             try:
                 await self._netlink.remove_route(self._ifindex, route)
@@ -132,27 +168,6 @@ class Routes:
         )
 
 
-def open_src_valid_mark() -> None:
-    """Keep it open for a later change: once confined the agent may write to no file of /proc."""
-    global _src_valid_mark  # noqa: PLW0603  (one process, one network namespace)
-    for flags in (os.O_RDWR, os.O_RDONLY):
-        with contextlib.suppress(OSError):
-            _src_valid_mark = os.open(SRC_VALID_MARK, flags | os.O_CLOEXEC)
-            return
-
-
-def _accept_marked_sources() -> None:
-    """Let the reverse-path filter look at the mark, as wg-quick(8) does; strict hosts need it."""
-    try:
-        if _src_valid_mark is None:
-            open_src_valid_mark()
-        if _src_valid_mark is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if os.pread(_src_valid_mark, 16, 0).strip() != b"1":
-            os.pwrite(_src_valid_mark, b"1", 0)
-    except OSError as e:
-        log.warning(
-            "net.ipv4.conf.all.src_valid_mark could not be set (%s); "
-            "with rp_filter=1 answers may be dropped",
-            e.strerror,
-        )
+def _ours_first(rules: Iterable[Rule]) -> list[Rule]:
+    """Main's stay while another rule of the length is there."""
+    return sorted(rules, key=lambda r: r.table == MAIN_TABLE)

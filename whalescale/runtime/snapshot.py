@@ -23,9 +23,11 @@ from whalescale.protocol.paths.types import PathStatus
 from whalescale.runtime import trouble
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.driver import Driver, to_endpoint
+from whalescale.runtime.hoststate import Keeper
 from whalescale.runtime.sandbox import Sandbox
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
+from whalescale.runtime.wg_device import WgDevice
 
 _BACKENDS = {Backend.MMSG: "mmsg", Backend.URING: "io_uring", Backend.AUTO: ""}
 _CIPHERS = {Cipher.IPSEC_MB: "ipsec-mb", Cipher.OPENSSL: "openssl", Cipher.AUTO: ""}
@@ -46,6 +48,8 @@ class Subject:
     started_ns: int
     bpf: Bpf
     sandbox: Sandbox
+    device: WgDevice
+    keeper: Keeper
     warnings: list[str] = field(default_factory=list)
 
 
@@ -85,6 +89,8 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
         "listen_port": s.sockets.port,
         "addresses": [str(a) for a in interface.addresses],
         "mtu": interface.mtu,
+        "fwmark": s.device.fwmark,
+        "table": s.device.mark_held(),
         "anchor": interface.anchor,
         "backend": _BACKENDS[chosen.backend],
         "cipher": _CIPHERS[chosen.cipher],
@@ -97,7 +103,7 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
         "rss_bytes": resident_bytes(),
         # of all threads, the C workers too
         "cpu_seconds": round(time.process_time(), 3),
-        "warnings": s.warnings,
+        "warnings": [*s.warnings, *s.keeper.problems],
     }
 
 

@@ -135,6 +135,8 @@ class Tunnel:
         self.on_networks_changed: Callable[[], None] = lambda: None
         #: called after peers, their networks or endpoints have changed
         self.on_peers_changed: Callable[[], None] = lambda: None
+        #: called with the addresses that a name has now, or that a peer has moved to
+        self.on_addresses: Callable[[Iterable[str]], None] = lambda _: None
 
     def attach(self, driver: Driver) -> None:
         self._driver = driver
@@ -168,6 +170,16 @@ class Tunnel:
         for peer in self.peers.values():
             if peer.spec.configured:
                 found |= set(peer.networks)
+        return found
+
+    def endpoint_addresses(self) -> set[str]:
+        """Where peers are said to be or are, without zones."""
+        found: set[str] = set()
+        for peer in self.peers.values():
+            found |= {e.ip for e in peer.resolver.current()}
+            in_use = self._node.peer_status(peer.handle).endpoint
+            if in_use is not None:
+                found.add(in_use.ip)
         return found
 
     # changes
@@ -247,6 +259,7 @@ class Tunnel:
 
     def _resolved(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """A name has (other) addresses: candidates, tried when the endpoint in use is silent."""
+        self.on_addresses(e.ip for e in endpoints)
         try:
             self.driver.update_peer(peer.handle, self._config(peer.spec, endpoints))
         except ValueError as e:
@@ -322,6 +335,7 @@ class Tunnel:
                 self._note(peer, "keys expired")
             case EndpointChanged():
                 self._note(peer, f"endpoint {format_endpoint(event.remote)}")
+                self.on_addresses([event.remote.ip])
             case PeerIdentified():
                 self._identified(peer, event.node_id)
             case PathAction(action=PathEvent() as told):
@@ -340,12 +354,19 @@ class Tunnel:
 
     def _note(self, peer: Peer, what: str, quiet: bool = False) -> None:
         name = peer.spec.name
-        own = [i for i, event in enumerate(self.events) if event["peer"] == name]
+        own = [i for i, event in enumerate(self.events) if event.get("peer") == name]
         if len(own) >= EVENTS_PER_PEER:
             del self.events[own[0]]
         self.events.append({"t": round(self._wall() / 1e9, 3), "peer": name, "event": what})
         if not quiet:
             log.info("peer %s: %s", name, what, extra={"subject": name})
+
+    def tell(self, what: str) -> None:
+        """An event that is no peer's; the log has it already."""
+        own = [i for i, event in enumerate(self.events) if "peer" not in event]
+        if len(own) >= EVENTS_PER_PEER:
+            del self.events[own[0]]
+        self.events.append({"t": round(self._wall() / 1e9, 3), "event": what})
 
     def close(self) -> None:
         """Stop look-ups. Sessions end with the engine."""

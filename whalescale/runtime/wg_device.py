@@ -57,7 +57,7 @@ class WgDevice:
         self._tunnel = tunnel
         self._sockets = sockets
         self.fwmark = fwmark
-        self._mark_held = mark_held
+        self.mark_held = mark_held
         self._changing = changing
 
     # get
@@ -99,7 +99,7 @@ class WgDevice:
             raise UapiError(
                 errno.EINVAL, "the private key is the file's; change it there and restart the agent"
             )
-        held = self._mark_held()
+        held = self.mark_held()
         if held and request.fwmark not in (None, 0, held):
             raise UapiError(errno.EBUSY, f"the default route's rules need fwmark {held}")
         change = self._plan(request)

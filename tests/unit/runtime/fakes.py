@@ -30,7 +30,8 @@ from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathState, PathStatus, Pin
 from whalescale.protocol.types import Endpoint, PeerHandle
 from whalescale.runtime.driver import Driver
-from whalescale.runtime.netlink import Interface, Netlink, Route
+from whalescale.runtime.marks import Marks
+from whalescale.runtime.netlink import Interface, LinkState, Netlink, Route, Rule
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
 
 NO_STATS = PeerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)
@@ -277,7 +278,8 @@ class FakeNetlink:
         self.mtu = 1420
         self.hold: Callable[[], Awaitable[Any]] | None = None
         self.routes: set[Route] = set()
-        self.rules: set[tuple[int, int]] = set()
+        self.rules: set[Rule] = set()
+        self.link: LinkState | None = LinkState("ws0", True, 1420, 500)
         self.refused: dict[Any, int] = {}
 
     def as_netlink(self) -> Netlink:
@@ -293,6 +295,29 @@ class FakeNetlink:
         if number := self.refused.get("mtu"):
             raise OSError(number, "MTU")
         self.mtu = mtu
+        if self.link is not None:
+            self.link = replace(self.link, mtu=mtu)
+
+    async def set_queue(self, _: int, packets: int) -> None:
+        assert self.link is not None
+        self.link = replace(self.link, queue=packets)
+
+    async def raise_link(self, _: int) -> None:
+        assert self.link is not None
+        self.link = replace(self.link, up=True)
+
+    async def no_link_local(self, _: int) -> None:
+        assert self.link is not None
+        self.link = replace(self.link, link_local=False)
+
+    async def link_state(self, _: int) -> LinkState | None:
+        return self.link
+
+    async def addresses_of(self, _: int) -> set[Interface]:
+        return set(self.addresses)
+
+    async def routes_of(self, _: int) -> set[Route]:
+        return set(self.routes)
 
     async def add_route(self, _: int, route: Route) -> None:
         if self.hold is not None:
@@ -304,16 +329,48 @@ class FakeNetlink:
     async def remove_route(self, _: int, route: Route) -> None:
         self.routes.discard(route)
 
-    async def add_default_rules(self, version: int, table: int) -> None:
-        if number := self.refused.get(version):
-            raise OSError(number, "rule")
-        self.rules.add((version, table))
+    async def add_rule(self, rule: Rule) -> bool:
+        if number := self.refused.get(rule):
+            raise OSError(number, str(rule))
+        there = rule in self.rules
+        self.rules.add(rule)
+        return not there
 
-    async def remove_default_rules(self, version: int, table: int) -> None:
-        self.rules.discard((version, table))
+    async def remove_rule(self, rule: Rule) -> None:
+        self.rules.discard(rule)
+
+    async def rules_of(self, version: int) -> set[Rule]:
+        return {r for r in self.rules if r.version == version}
 
     async def table_in_use(self, table: int) -> bool:
         return any(r.table == table for r in self.routes)
+
+
+class FakeMarks:
+    """The nftables table and the sysctl of one machine."""
+
+    def __init__(self) -> None:
+        self.there: tuple[int, int] | None = None
+        self.put_last: tuple[int, int] | None = None
+        self.valid = self.made_valid = False
+        self.refused = 0
+
+    def as_marks(self) -> Marks:
+        return cast(Marks, self)
+
+    async def found(self) -> tuple[int, int] | None:
+        return self.there
+
+    async def put(self, mark: int, port: int) -> None:
+        if self.refused:
+            raise OSError(self.refused, "nftables")
+        self.there = self.put_last = mark, port
+
+    async def remove(self) -> None:
+        self.there = self.put_last = None
+
+    def make_valid(self) -> None:
+        self.valid = self.made_valid = True
 
 
 class Host:

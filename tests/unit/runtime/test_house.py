@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import ipaddress
 import logging
@@ -15,13 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.runtime.fakes import FakeEngine, FakeNetlink
+from tests.unit.runtime.fakes import FakeEngine
 from tools import check_imports
 from whalescale.dataplane.engine import Addr
-from whalescale.runtime import logbuffer, notify, routes, tun
+from whalescale.runtime import logbuffer, notify, tun
 from whalescale.runtime.errors import AgentError
-from whalescale.runtime.netlink import MAIN_TABLE, LocalAddress, Route
-from whalescale.runtime.routes import Routes, free_table, wanted_routes
+from whalescale.runtime.netlink import LocalAddress
 from whalescale.runtime.sockets import MAX_ADDRESSES, Sockets
 
 #: the IPv4 wildcard
@@ -129,76 +127,6 @@ def test_a_busy_port_names_the_port_and_changes_nothing() -> None:
     assert sorted(a.ip for a, _ in engine.sockets.values()) == [ANY, "192.0.2.1", "::"]
     assert {a.port for a, _ in engine.sockets.values()} == {51822}
     engine.close()
-
-
-# routes
-
-
-def test_which_routes_are_wanted() -> None:
-    own = [ipaddress.ip_interface("10.77.0.1/24"), ipaddress.ip_interface("fd77::1/128")]
-    allowed = [net(t) for t in ("10.77.0.0/24", "10.77.0.2/32", "0.0.0.0/0", "::/0", "fd77::2/128")]
-    assert wanted_routes(allowed, own, 51820) == {
-        Route(net("10.77.0.2/32"), MAIN_TABLE),
-        Route(net("fd77::2/128"), MAIN_TABLE),
-        Route(net("0.0.0.0/0"), 51820),
-        Route(net("::/0"), 51820),
-    }
-
-
-@pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetlink:
-    mark = tmp_path / "src_valid_mark"
-    mark.write_text("0\n")
-    monkeypatch.setattr(routes, "SRC_VALID_MARK", mark)
-    monkeypatch.setattr(routes, "_src_valid_mark", None)
-    return FakeNetlink()
-
-
-def test_routes_and_rules_are_put_in_and_taken_out(kernel: FakeNetlink) -> None:
-    async def test() -> None:
-        ours = Routes(kernel.as_netlink(), 7, "ws0")
-        first = {
-            Route(net("10.0.0.0/8")),
-            Route(net("0.0.0.0/0"), 51820),
-            Route(net("::/0"), 51820),
-        }
-        await ours.apply(first)
-        assert (kernel.routes, kernel.rules) == (first, {(4, 51820), (6, 51820)})
-        assert ours.has_default
-        assert routes.SRC_VALID_MARK.read_text().strip() == "1"
-        second = {Route(net("10.0.0.0/8")), Route(net("::/0"), 51820)}
-        await ours.apply(second)
-        assert (kernel.routes, kernel.rules) == (second, {(6, 51820)})
-        await ours.clear()
-        assert (kernel.routes, kernel.rules) == (set(), set())
-        assert not ours.has_default
-
-    asyncio.run(test())
-
-
-@pytest.mark.parametrize("refused", [Route(net("10.2.0.0/16")), 6])
-def test_a_refused_route_takes_back_what_was_added(kernel: FakeNetlink, refused: Any) -> None:
-    async def test() -> None:
-        ours = Routes(kernel.as_netlink(), 7, "ws0")
-        before = {Route(net("10.0.0.0/8"))}
-        await ours.apply(before)
-        kernel.refused[refused] = errno.EEXIST
-        wanted = {
-            Route(net("10.1.0.0/16")),
-            Route(net("10.2.0.0/16")),
-            Route(net("0.0.0.0/0"), 51820),
-            Route(net("::/0"), 51820),
-        }
-        with pytest.raises(AgentError, match="there already"):
-            await ours.apply(wanted)
-        assert (kernel.routes, kernel.rules, ours.routes) == (before, set(), before)
-
-    asyncio.run(test())
-
-
-def test_the_first_free_table_is_taken(kernel: FakeNetlink) -> None:
-    kernel.routes = {Route(net("0.0.0.0/0"), 51820), Route(net("0.0.0.0/0"), 51821)}
-    assert asyncio.run(free_table(kernel.as_netlink())) == 51822
 
 
 # the log

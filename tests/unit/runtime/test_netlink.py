@@ -15,9 +15,11 @@ pytestmark = [
 
 PREAMBLE = """
 import asyncio, errno, ipaddress, os, sys
-from whalescale.runtime.netlink import LocalAddress, Netlink, Route, watch_addresses
-from whalescale.runtime.uplinks import Uplinks
+from whalescale.runtime.netlink import (
+    MAIN_TABLE, LinkState, LocalAddress, Netlink, Route, Rule, watch_addresses
+)
 from whalescale.runtime.tun import open_tun
+from whalescale.runtime.uplinks import Uplinks
 # What `print` and the commands of os.system write stays in order, also into a pipe.
 sys.stdout.reconfigure(line_buffering=True)
 net, face = ipaddress.ip_network, ipaddress.ip_interface
@@ -50,19 +52,28 @@ async def main():
             else:
                 raise AssertionError("a second route of the same kind")
         assert await nl.table_in_use(51820) and not await nl.table_in_use(51821)
-        for version in (4, 6):
-            for _ in range(2):  # as after a kill -9
-                await nl.add_default_rules(version, 51820)
-            await nl.add_default_rules(version, 51821)
+        assert await nl.routes_of(index) >= {
+            Route(net("10.78.0.0/16")), Route(net("fd78::/64")), Route(net("0.0.0.0/0"), 51820)
+        }
+        assert await nl.addresses_of(index) == {face("10.77.0.1/24"), face("fd77::1/128")}
+        link = await nl.link_state(index)
+        assert link == LinkState("wsu0", True, 1380, 500, True), link
+        one = [Rule(v, n, t) for v in (4, 6) for n in (0, 16) for t in (MAIN_TABLE, 51820)]
+        two = [Rule(v, n, t) for v in (4, 6) for n in (0, 16) for t in (MAIN_TABLE, 51821)]
+        assert [await nl.add_rule(r) for r in one] == [True] * 8
+        assert [await nl.add_rule(r) for r in one] == [False] * 8  # as after a kill -9
+        for rule in two:
+            await nl.add_rule(rule)
+        assert await nl.rules_of(4) == {r for r in one + two if r.version == 4}
+        print("--", flush=True)
         os.system("ip rule; ip -6 rule")
-        print("--")
-        for version in (4, 6):
-            await nl.remove_default_rules(version, 51820)
+        print("--", flush=True)
+        for rule in reversed(one):
+            await nl.remove_rule(rule)
         os.system("ip rule; ip -6 rule")
-        print("--")
-        for version in (4, 6):
-            for _ in range(2):
-                await nl.remove_default_rules(version, 51821)
+        print("--", flush=True)
+        for rule in reversed(two + two):
+            await nl.remove_rule(rule)
         os.system("ip rule; ip -6 rule; ip -6 addr show dev wsu0 scope link")
         for _ in range(2):
             await nl.remove_route(index, Route(net("10.78.0.0/16")))
@@ -70,7 +81,7 @@ async def main():
         tun.close()
         while await nl.find_interface("wsu0") is not None:
             await asyncio.sleep(0.01)
-        assert not await nl.is_tun(index)
+        assert not await nl.is_tun(index) and await nl.link_state(index) is None
         await nl.remove_route(index, Route(net("fd78::/64")))
         assert os.listdir("/proc/self/task") == [str(os.getpid())]  # one thread
 
@@ -86,7 +97,7 @@ async def main():
         for i, text in ((own, "10.77.0.1/24"), (index, "192.0.2.1/24")):
             await nl.add_address(i, face(text))
             await nl.set_up(i, 1420)
-        uplinks = Uplinks(interfaces=("wsu1",))
+        uplinks = Uplinks(("wsu1",))  # a TUN device of others is none unless it is named
         watch = asyncio.create_task(
             watch_addresses(nl, own, lambda: uplinks, lambda *both: seen.put_nowait(both))
         )
@@ -173,14 +184,22 @@ def run(script: str) -> str:
 
 
 def test_addresses_routes_and_rules() -> None:
-    both, one, none = run(ROUTES).split("--\n")
-    assert both.startswith("mtu 1380\n")
+    mtu, both, one, none = run(ROUTES).split("--\n")
+    assert mtu == "mtu 1380\n"
+    # The longest match over both tables: routes of 16 bits before those of none.
+    assert [line.replace("\t", " ") for line in both.splitlines()[1:5]] == [
+        "32732: from all lookup main suppress_prefixlength 16",
+        "32733: not from all fwmark 0xca6c lookup 51820 suppress_prefixlength 15",
+        "32733: not from all fwmark 0xca6d lookup 51821 suppress_prefixlength 15",
+        "32764: from all lookup main suppress_prefixlength 0",
+    ]
     assert both.count("suppress_prefixlength 0") == 2
-    assert both.count("not from all fwmark 0xca6c lookup 51820") == 2
-    # The suppress rule stays while the other tunnel needs it.
+    assert both.count("not from all fwmark 0xca6c lookup 51820\n") == 2
+    # Main's rules stay while the other tunnel needs them.
     assert one.count("suppress_prefixlength 0") == 2
+    assert one.count("main suppress_prefixlength 16") == 2
     assert "51820" not in one
-    assert one.count("51821") == 2
+    assert one.count("51821") == 4
     assert "suppress" not in none
     assert "fwmark" not in none
     assert "fe80" not in none  # no link-local address of its own

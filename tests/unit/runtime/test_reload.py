@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.runtime.fakes import FakeNetlink, FakePaths, Host, path_status
+from tests.unit.runtime.fakes import FakeMarks, FakeNetlink, FakePaths, Host, path_status
 from whalescale import config as configuration
 from whalescale import identity as ident
 from whalescale import status
@@ -25,6 +25,7 @@ from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.errors import AgentError
+from whalescale.runtime.hoststate import Keeper
 from whalescale.runtime.logbuffer import LogBuffer
 from whalescale.runtime.netlink import MAIN_TABLE, Route
 from whalescale.runtime.routes import Routes
@@ -218,6 +219,8 @@ def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Hos
                 a.time - 2_500_000_000,
                 Bpf("not in this test"),
                 Sandbox(7, True),
+                cast(Any, SimpleNamespace(fwmark=7, mark_held=lambda: 7)),
+                cast(Any, SimpleNamespace(problems=["ws0 was set down"])),
             )
         )
         told = status.parse(json.loads(json.dumps(raw)))
@@ -279,8 +282,13 @@ class Running:
         self.sockets.open(51820)
         agent._routes = Routes(agent._netlink, 7, "ws0")
         agent._device = self.device = WgDevice(
-            host.identity, host.node, agent._engine, host.tunnel, self.sockets, 0, lambda: 0,
-            agent._changing,
+            host.identity, host.node, agent._engine, host.tunnel, self.sockets, 0,
+            lambda: agent._routes.table, agent._changing,
+        )  # fmt: skip
+        self.marks, agent._queue = FakeMarks(), 500
+        agent._keeper = Keeper(
+            agent._netlink, 7, "ws0", self.marks.as_marks(), agent._wanted, agent._changing,
+            host.tunnel.tell,
         )  # fmt: skip
         agent._subject = cast(Any, SimpleNamespace(config=config))
         host.tunnel.set_multipath(reload.multipath(config), config.interface.mtu)

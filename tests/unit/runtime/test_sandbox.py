@@ -26,11 +26,10 @@ INSIDE = """
 import ctypes, errno, json, os, socket, subprocess, sys, threading
 from pathlib import Path
 from whalescale import config as configuration
-from whalescale.runtime import process, routes, sandbox
+from whalescale.runtime import process, sandbox
 
 folder = Path(sys.argv[1])
 config = configuration.load(folder / "etc" / "ws0.toml")
-routes.open_src_valid_mark()
 before = open(folder / "elsewhere", "w")
 process.drop_capabilities()
 entered = sandbox.enter(config, folder / "uapi")
