@@ -293,3 +293,13 @@ def agent(interface: str) -> list[Check]:
     fix = "`ws peer add NAME --id ITS_NODE_ID`, if it is one of yours"
     found += [Check("stranger", "warn", text, fix) for text in troubles.strangers(status)]
     return found
+
+
+def own_mark(interface: str) -> int:
+    """The mark of datagrams that pass the tunnel's own routing table by; 0: there is none."""
+    from whalescale.cli import client
+    from whalescale.cli.common import CliError
+
+    with contextlib.suppress(CliError):
+        return client.status(interface)[0].agent.table
+    return 0

@@ -18,10 +18,11 @@ from whalescale.cli.common import (
 
 def doctor(interface: Interface = None, config: ConfigPath = None, json: Json = False) -> int:
     """Check what this machine lacks. Exit code 1 if something that is needed is missing."""
-    from whalescale.cli import checks
+    from whalescale.cli import checks, hostchecks
 
     name, path = interface_name(interface), config_path(interface, config)
     report = [*checks.system(), *checks.configuration(path), *checks.agent(name)]
+    report += hostchecks.host(name, checks.own_mark(name))
     failed = sum(c.verdict == "fail" for c in report)
     if json:
         print_json({"version": 1, "ok": not failed, "checks": [c._asdict() for c in report]})

@@ -14,7 +14,7 @@ import pytest
 from fake_agent import FakeAgent
 from run_ws import Ws
 
-from whalescale.cli import checks, parts
+from whalescale.cli import checks, hostchecks, parts
 from whalescale.dataplane import probe
 
 
@@ -180,6 +180,7 @@ def test_configuration_and_agent(ws: Ws, tmp_path: Path, agent: FakeAgent) -> No
 def test_exit_codes_and_json(ws: Ws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = checks.Check("a", "warn", "d", "f"), checks.Check("b", "fail", "d\x1b", "mend")
     monkeypatch.setattr(checks, "system", lambda: [good])
+    monkeypatch.setattr(hostchecks, "host", lambda *_: [good])
     words = ("doctor", "-c", tmp_path / "none.toml")
     assert ws(*words).code == 0
     monkeypatch.setattr(checks, "system", lambda: [good, bad])
@@ -187,7 +188,7 @@ def test_exit_codes_and_json(ws: Ws, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert done.code == 1
     assert "-> mend" in done.out
     assert "\x1b" not in done.out
-    assert "3 to look at, 1 failed" in done.out
+    assert "4 to look at, 1 failed" in done.out
     report = json.loads(ws(*words, "--json").out)
     assert (report["version"], report["ok"]) == (1, False)
-    assert [c["name"] for c in report["checks"]] == ["a", "b", "configuration", "agent"]
+    assert [c["name"] for c in report["checks"]] == ["a", "b", "configuration", "agent", "a"]
