@@ -185,10 +185,11 @@ def test_timers_of_thousands_let_the_loop_serve_others() -> None:
             few = driver_module.DUE_PER_TURN
             a.tunnel.commit(Change(add=crowd(5 * few, keepalive=25)))
             assert not a.engine.sent  # the first handshakes, too, are the timer's
-            assert max(await sent_per_turn(a, 5 * few)) == few
+            # The tick looks at as many, and may fall into a timer's turn on a busy machine.
+            assert few <= max(await sent_per_turn(a, 5 * few)) <= 2 * few
             a.time += 6 * SECOND
             a.driver._on_tick()
-            assert max(await sent_per_turn(a, 4 * few)) == few
+            assert few <= max(await sent_per_turn(a, 4 * few)) <= 2 * few
             assert sorted(r.port for _, r, _ in a.engine.sent) == sorted(
                 2 * [n + 1 for n in range(9, 9 + 5 * few)]
             )
