@@ -154,20 +154,22 @@ static void restrict_ring(struct uring_state *state)
 		IORING_OP_RECVMSG, IORING_OP_TIMEOUT, IORING_OP_ASYNC_CANCEL,
 	};
 	enum { OPERATIONS = sizeof(operations) / sizeof(operations[0]) };
-	struct io_uring_restriction list[OPERATIONS + 2] = {
+	struct io_uring_restriction list[OPERATIONS + 3] = {
 		{.opcode = IORING_RESTRICTION_REGISTER_OP,
 		 .register_op = IORING_REGISTER_FILES_UPDATE},
+		/* At the end, or ports and the device stay taken until the kernel ends the ring. */
+		{.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_UNREGISTER_FILES},
 		{.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
 		 .sqe_flags = IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT},
 	};
 
 	for (int i = 0; i < OPERATIONS; i++) {
-		list[i + 2].opcode = IORING_RESTRICTION_SQE_OP;
-		list[i + 2].sqe_op = operations[i];
+		list[i + 3].opcode = IORING_RESTRICTION_SQE_OP;
+		list[i + 3].sqe_op = operations[i];
 	}
 	/* By hand: liburing 2.3 declares the function but does not export it. */
 	(void)syscall(__NR_io_uring_register, state->ring.ring_fd, IORING_REGISTER_RESTRICTIONS,
-		      list, OPERATIONS + 2);
+		      list, OPERATIONS + 3);
 }
 
 int ws_uring_init(struct ws_worker *worker)

@@ -19,7 +19,7 @@
 
 static uint8_t *packets[MAX_PACKETS], *copies[MAX_PACKETS];
 static size_t lengths[MAX_PACKETS];
-static bool out[MAX_PACKETS];
+static bool out[MAX_PACKETS], trust[MAX_PACKETS];
 static int count;
 
 static void require(int condition)
@@ -67,8 +67,16 @@ static void on_write(void *arg, const struct ws_tun_write *write)
 	require(len == write->bytes);
 	i = find(write->iov[1].iov_base);
 	if (!vnet.flags) {
+		size_t first = len, last = 0;
+
 		require(write->packets == 1 && vnet.gso_type == VIRTIO_NET_HDR_GSO_NONE);
-		require(!memcmp(flat, copies[i], len));
+		/* Whose checksum was left to us has a whole one now; nothing else may change. */
+		for (size_t k = 0; k < len; k++)
+			if (flat[k] != copies[i][k]) {
+				first = first == len ? k : first;
+				last = k;
+			}
+		require(first == len || (trust[i] && last - first < 2));
 		return;
 	}
 	require(!ws_segment_begin(&segmenter, &vnet, flat, len, false));
@@ -110,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(copies[count], data, len);
 		lengths[count] = len;
 		out[count] = false;
+		trust[count] = trusted;
 		count++;
 		ws_coalesce_add(coalesce, packets[count - 1], len, trusted);
 		data += len;

@@ -234,7 +234,8 @@ def junk(target: Node, source: Netns) -> None:
         "SHORT": [b"", b"\4", b"\4\0\0", b"\4\0\0\0" + bytes(27)],
         "TYPE": [b"\0\0\0\0", b"\4\0\0\1" + bytes(60), os.urandom(3) + b"\xff" + bytes(100)],
         "LENGTH": [b"\1\0\0\0" + bytes(143), b"\2\0\0\0" + bytes(89), b"\3\0\0\0" + bytes(2000)],
-        "MAC1": [b"\1\0\0\0" + bytes(144), b"\2\0\0\0" + bytes(88)],
+        "MAC1": [b"\1\0\0\0" + bytes(144)],
+        "UNASKED": [b"\2\0\0\0" + bytes(88)],
         "NO_KEY": [b"\4\0\0\0" + struct.pack("=I", index ^ 0x40000000) + bytes(40)],
         "AUTH": [
             struct.pack("=IIQ", 4, index, (1 << 40) + n) + bytes(16 + 16 * n) for n in range(80)
