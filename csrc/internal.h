@@ -130,7 +130,7 @@ struct ws_peer {
 	uint32_t data_seq; /* of the next data frame, low 32 bits */
 	uint64_t control_window_ns; /* when the peer's control frames began to be counted */
 	uint32_t control_count;
-	uint8_t control_of[16]; /* ... by type */
+	uint8_t control_of[16]; /* control frames in that second, by type */
 	uint64_t asked_ns; /* last WS_UP_NEED_HANDSHAKE */
 	uint64_t roamed_ns; /* last WS_UP_ROAMED */
 	uint64_t rx_serial; /* of the receive whose source was looked at last */

@@ -21,6 +21,8 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
+from whalescale.runtime.netlink import os_errors
+
 log = logging.getLogger(__name__)
 
 SRC_VALID_MARK: Final = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
@@ -247,11 +249,8 @@ class Marks:
 
 @contextlib.contextmanager
 def _os_errors(what: str) -> Any:
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        yield
-    except NetlinkError as e:
-        raise OSError(e.code, f"{what}: {os.strerror(e.code)}") from None
-    except TimeoutError:
-        raise OSError(errno.EIO, f"{what}: no answer") from None
+    with os_errors(what):
+        try:
+            yield
+        except TimeoutError:
+            raise OSError(errno.EIO, f"{what}: no answer") from None

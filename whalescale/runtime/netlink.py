@@ -128,7 +128,7 @@ def _family(network: Network | int) -> int:
 
 
 @contextlib.contextmanager
-def _os_errors(what: str) -> Any:
+def os_errors(what: str) -> Any:
     """pyroute2's NetlinkError as the OSError that it stands for."""
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -149,7 +149,7 @@ class Netlink:
     async def _request(self, what: str) -> AsyncIterator[None]:
         """One at a time: the kernel refuses a dump while another one of the socket runs (EBUSY)."""
         async with self._turn:
-            with _os_errors(what):
+            with os_errors(what):
                 yield
 
     @classmethod
