@@ -221,7 +221,10 @@ class HostEnd(End):
             shown = self.run("wg", "show", self.interface, "public-key", check=False)
             return shown.returncode == 0 and len(shown.stdout.strip()) == 44
 
-        wait_until(f"{self.interface} to answer `wg show`", answers, timeout=15)
+        try:
+            wait_until(f"{self.interface} to answer `wg show`", answers, timeout=15)
+        except LabError as e:
+            raise LabError(f"{e}; its log: {process.log()}") from None
 
     def serve(self, size: int) -> tuple[str, str]:
         folder = self._folder / "www"

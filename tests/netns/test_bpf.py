@@ -98,7 +98,7 @@ class Node:
         self.process = self.a.spawn(
             PYTHON, FOLDER / "bpf_node.py", json.dumps(setup), env={"PYTHONPATH": str(ROOT)}
         )
-        wait_until("the programs", lambda: self.process.log() or self.process.poll())
+        wait_until("the programs", lambda: "\n" in self.process.log() or self.process.poll())
         assert self.process.log() == "ready\n"
         return self
 

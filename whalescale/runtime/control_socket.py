@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 VERSION: Final = 1
 REQUEST_BYTES_MAX: Final = 64 << 10
 CONNECTIONS_MAX: Final = 32
+BACKLOG: Final = 32
 #: a connection that asks nothing for so long is closed
 IDLE_S: Final = 300.0
 #: a client that does not read its answer for so long is cut off
@@ -73,13 +74,23 @@ def private_directory(path: Path) -> None:
 
 
 async def unix_server(path: Path, serve: Any, limit: int) -> asyncio.Server:
-    """Listen at `path` with mode 0600, in place of what a killed agent left there."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    """Listen at `path` with mode 0600, in place of what a killed agent left there.
+
+    The name appears when the socket listens already: `wg` takes one that refuses for a dead
+    agent's and removes it (ipc-uapi-unix.h of wireguard-tools).
+    """
+    early = path.with_suffix(".new")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old = os.umask(0o177)
     try:
-        return await asyncio.start_unix_server(serve, path=str(path), limit=limit, backlog=32)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(early)
+        sock.bind(str(early))
+        sock.listen(BACKLOG)
+        os.rename(early, path)
+        return await asyncio.start_unix_server(serve, sock=sock, limit=limit, backlog=BACKLOG)
     except OSError as e:
+        sock.close()
         raise AgentError(
             f"{path}: {e.strerror or e}", "see that the directory exists and can be written"
         ) from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import stat
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,37 @@ def test_the_socket_is_private_replaces_a_stale_one_and_goes(path: Path) -> None
         assert await reader.read() == b""
 
     serve(path, test)
+
+
+def test_a_socket_that_is_there_answers(path: Path) -> None:
+    """`wg` removes one that refuses, as a dead agent's: then it is gone for good."""
+    refused = []
+    done = threading.Event()
+
+    def knock() -> None:
+        while not done.is_set():
+            with socket.socket(socket.AF_UNIX) as client:
+                try:
+                    client.connect(str(path))
+                except FileNotFoundError:
+                    pass
+                except OSError as e:
+                    refused.append(e)
+
+    async def start_and_end() -> None:
+        for _ in range(100):
+            server = await control_socket.unix_server(path, lambda *_: None, 100)
+            os.unlink(path)
+            server.close()
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        asyncio.run(start_and_end())
+    finally:
+        done.set()
+        thread.join()
+    assert not refused
 
 
 def test_a_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:
