@@ -142,26 +142,12 @@ static void steer_packets(ws_engine *engine, struct ws_peer *peer, const struct 
 	free(old);
 }
 
-/* Lets a socket of a single address bind beside our wildcards of that family, and no longer. */
-static void share_port(ws_engine *engine, uint8_t family, int on)
-{
-	for (uint32_t w = 0; w < engine->workers; w++)
-		for (int i = 0; i < WS_MAX_SOCKETS; i++) {
-			const struct ws_socket *socket = &engine->worker[w]->sockets[i];
-
-			if (socket->fd >= 0 && socket->local.family == family)
-				(void)setsockopt(socket->fd, SOL_SOCKET, SO_REUSEADDR, &on,
-						 sizeof(on));
-		}
-}
-
 /* Each worker has a socket of its own under the same number, in one SO_REUSEPORT group. */
 int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		   struct ws_addr *bound)
 {
 	struct socket_change change = {.number = 0};
 	struct ws_addr wanted = *local;
-	bool share = engine->workers > 1;
 	int error = 0;
 
 	pthread_mutex_lock(&engine->control);
@@ -171,11 +157,8 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 		pthread_mutex_unlock(&engine->control);
 		return -ENFILE;
 	}
-	if (share)
-		error = ws_udp_probe(&wanted);
-	share_port(engine, local->family, 1);
 	for (uint32_t i = 0; i < engine->workers && !error; i++) {
-		error = ws_udp_open(engine, &wanted, ifindex, share, &change.socket, bound);
+		error = ws_udp_open(engine, &wanted, ifindex, i > 0, &change.socket, bound);
 		if (error)
 			break;
 		wanted = *bound; /* where port 0 was asked for */
@@ -183,7 +166,6 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 		if (error)
 			close(change.socket.fd);
 	}
-	share_port(engine, local->family, 0);
 	if (!error) {
 		steer_socket(engine, change.number);
 		(void)ws_engine_follow_tun(engine);

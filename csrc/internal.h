@@ -469,10 +469,9 @@ void ws_receive_emit(void *worker, const struct ws_tun_write *write); /* coalesc
 
 /* udp.c */
 #define WS_CONTROL_BYTES 128
-/* -EADDRINUSE if another socket holds the wildcard's port. */
-int ws_udp_probe(const struct ws_addr *local);
 /* The buffers that a socket of ours gets, and whether past the system's limit. */
 void ws_udp_probe_buffers(int fd, struct ws_udp_parts *parts);
+/* share: beside another worker's socket of this address, and not the first to take the port. */
 int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		bool share, struct ws_socket *out, struct ws_addr *bound);
 void ws_addr_to_sockaddr(const struct ws_addr *addr, union ws_sockaddr *out, socklen_t *len);

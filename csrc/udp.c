@@ -85,27 +85,6 @@ static bool is_wildcard(const struct ws_addr *addr)
 	return memcmp(addr->ip, zero, addr->family == 6 ? 16 : 4) == 0;
 }
 
-/* Within a SO_REUSEPORT group a port that another program holds would go unnoticed. */
-int ws_udp_probe(const struct ws_addr *local)
-{
-	int fd, error = 0, one = 1;
-	union ws_sockaddr sa;
-	socklen_t len;
-
-	if (!local->port || !is_wildcard(local))
-		return 0;
-	fd = socket(local->family == 6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	if (local->family == 6)
-		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	ws_addr_to_sockaddr(local, &sa, &len);
-	if (bind(fd, &sa.sa, len))
-		error = -errno;
-	close(fd);
-	return error;
-}
-
 /*
  * Without DF, as the kernel's WireGuard sends: where a router's "too big" is filtered, DF makes a
  * hole of a narrow link. Between Whalescale nodes probes with DF find the path's MTU.
@@ -121,7 +100,7 @@ static int let_fragment(int fd, bool v6)
 int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
 		bool share, struct ws_socket *out, struct ws_addr *bound)
 {
-	const int one = 1, off = 0;
+	const int one = 1;
 	union ws_sockaddr sa;
 	socklen_t len;
 	int fd, error;
@@ -155,20 +134,18 @@ int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uin
 	(void)set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	out->gro = !(engine->chosen.offloads_off & WS_NO_UDP_GRO) &&
 		   !setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one));
-	if (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))
-		goto fail;
 	/*
-	 * A wildcard binds without SO_REUSEADDR, so that a port somebody holds
-	 * is an error. A socket of a single address may stand beside it while
-	 * both have SO_REUSEADDR (the caller sees to the wildcard). Neither
-	 * keeps it: whoever else has it, of any user, could take the port over.
+	 * The first wildcard binds without SO_REUSEPORT, so that a port somebody holds is an error.
+	 * What has it afterwards lets in sockets of the same user only; SO_REUSEADDR would let in
+	 * those of any.
 	 */
-	if (!out->wildcard && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+	share |= !out->wildcard;
+	if (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))
 		goto fail;
 	ws_addr_to_sockaddr(local, &sa, &len);
 	if (bind(fd, &sa.sa, len))
 		goto fail;
-	if (!out->wildcard && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off)))
+	if (!share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))
 		goto fail;
 	len = sizeof(sa);
 	if (getsockname(fd, &sa.sa, &len))

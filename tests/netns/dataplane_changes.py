@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
 import select
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -168,6 +171,67 @@ def sockets_come_and_go(hosts: Hosts, options: Options, rounds: int) -> None:
         if set(node.drops()) - {"SEND"}:
             raise AssertionError(f"{node.netns.name} dropped {node.drops()}")
         node.close()
+
+
+#: tries to bind PORT until its input ends, as any user may; each time that it could: a line
+GRAB = """
+import os, select, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+port, got = int(sys.argv[1]), 0
+print("ready", flush=True)
+while True:
+    for ip in "0.0.0.0", "127.0.0.1", "127.0.0.2":
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                s.bind((ip, port))
+                got += 1
+            except OSError:
+                pass
+    if select.select([sys.stdin], [], [], 0)[0]:
+        break
+print(got)
+"""
+
+
+def port_stays_ours(hosts: Hosts, options: Options, rounds: int) -> None:
+    """No other user gets our port while sockets of single addresses come and go."""
+    node = Node(hosts[0], options)
+    node.netns.run("ip link set lo up")
+    with node.netns.entered():
+        other = subprocess.Popen(
+            [sys.executable, "-c", GRAB, str(node.port)],
+            env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    with other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        if other.stdout.readline() != "ready\n":
+            raise AssertionError("the other user did not start")
+        for _ in range(rounds):
+            node.engine.close_socket(node.open_socket("127.0.0.1"))
+        other.stdin.close()
+        got = int(other.stdout.read())
+    if got:
+        raise AssertionError(f"another user bound our port {got} times")
+    # Whoever was there first is an error, also for several workers.
+    with node.netns.entered():
+        holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("0.0.0.0", 0))  # noqa: S104
+        try:
+            node.open_socket(port=holder.getsockname()[1])
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            raise AssertionError("a port that another socket holds was taken")
+    node.close()
 
 
 # figures

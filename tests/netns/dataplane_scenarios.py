@@ -335,6 +335,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {
     for scenario in (
         *(tcp, sizes, small_runs, every_udp_size, every_tcp_size, tcp_shapes, ecn, workers, bursts),
         *(changes.rotation, changes.peers_come_and_go, changes.sockets_come_and_go),
+        changes.port_stays_ours,
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.device_gone_unheard, changes.close_under_load),
         *(changes.busy_poll, changes.source_address_gone, changes.busy_peer),

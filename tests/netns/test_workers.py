@@ -61,6 +61,13 @@ def test_sockets_come_and_go(lab: Lab, backend: str, sanitize: bool, workers: in
     )
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_other_user_gets_the_port(lab: Lab, backend: str, workers: int) -> None:
+    if backend != "MMSG":
+        pytest.skip("sockets are bound before a backend sees them")
+    run_scenario(lab, "port_stays_ours", backend=backend, workers=workers, rounds=100)
+
+
 @pytest.mark.alone
 @one_and_more
 def test_commands_are_answered(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
