@@ -32,7 +32,7 @@ from whalescale.identity import Identity
 from whalescale.protocol import bootstrap
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.places import LocalLink
 from whalescale.protocol.types import Event
 from whalescale.runtime import (
     logbuffer,

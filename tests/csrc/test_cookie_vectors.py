@@ -13,7 +13,7 @@ from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages
 from whalescale.protocol.cookie import CookieChecker, CookieGenerator
 from whalescale.protocol.limits import Limits
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 SOURCES = [
     Endpoint("192.0.2.7", 51820),

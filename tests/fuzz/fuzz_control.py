@@ -18,7 +18,8 @@ with atheris.instrument_imports(include=["whalescale"]):
     from whalescale.identity import Identity
     from whalescale.protocol import control
     from whalescale.protocol.node import Node, PeerConfig
-    from whalescale.protocol.types import Endpoint, SendControl
+    from whalescale.protocol.places import Endpoint
+from whalescale.protocol.types import SendControl
 
 NOW = 10**12
 ALICE, BOB = (Identity(bytes([n]) * 32) for n in (1, 2))

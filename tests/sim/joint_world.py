@@ -14,7 +14,6 @@ from multipath_world import Frame, Link, LinkSpec, Source, World
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import (
-    LocalLink,
     MultipathSettings,
     PathEvent,
     RescuePath,
@@ -23,7 +22,7 @@ from whalescale.protocol.paths.types import (
     TunePath,
     TunePeer,
 )
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 PORT = 51820
 #: the managers' timers may be late by so much

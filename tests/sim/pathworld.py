@@ -10,7 +10,6 @@ from eventqueue import MS, EventQueue
 
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.types import (
-    LocalLink,
     MultipathSettings,
     PacketLimit,
     PathEvent,
@@ -21,7 +20,7 @@ from whalescale.protocol.paths.types import (
     SendPathControl,
     SetPaths,
 )
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 PORT = 51820
 TICK = 100 * MS

@@ -9,10 +9,10 @@ from eventqueue import MS, SECOND
 from world import Host, Link, World, pair, payloads
 
 from whalescale.protocol import messages
-from whalescale.protocol.contacts import GAP, MOST, Contacts, Way
+from whalescale.protocol.contacts import GAP, MOST, Contacts
 from whalescale.protocol.messages import INITIATION
-from whalescale.protocol.paths.types import LocalLink
-from whalescale.protocol.types import Endpoint, EndpointChanged, HandshakeCompleted
+from whalescale.protocol.places import Endpoint, LocalLink, Way
+from whalescale.protocol.types import EndpointChanged, HandshakeCompleted
 
 SIX = Endpoint("2001:db8::2", 51820)
 DEAD = Endpoint("192.0.2.99", 51820)

@@ -12,7 +12,8 @@ from whalescale.identity import Identity, fingerprint_of
 from whalescale.protocol.cookie import CookieGenerator
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import decode_cookie_reply
-from whalescale.protocol.types import Endpoint, HandshakeCompleted, KeypairReady, PeerIdentified
+from whalescale.protocol.places import Endpoint
+from whalescale.protocol.types import HandshakeCompleted, KeypairReady, PeerIdentified
 
 
 def hub_of(world: World, count: int) -> tuple[Host, list[tuple[Host, int]]]:

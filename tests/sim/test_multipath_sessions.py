@@ -11,7 +11,6 @@ from world import World
 from whalescale.protocol.control import Feature, decode_offer, encode_offer
 from whalescale.protocol.paths.frames import Announce, Entry, encode_announce
 from whalescale.protocol.paths.types import (
-    LocalLink,
     MultipathSettings,
     PathSample,
     PathState,
@@ -19,8 +18,8 @@ from whalescale.protocol.paths.types import (
     SendPathControl,
     SetPaths,
 )
+from whalescale.protocol.places import Endpoint, LocalLink
 from whalescale.protocol.types import (
-    Endpoint,
     ExtendedModeChanged,
     HandshakeCompleted,
     MultipathStarted,

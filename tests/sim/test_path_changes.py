@@ -10,7 +10,7 @@ from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.probing import NEW_PAIRS_BURST, NEW_PAIRS_PER_S
 from whalescale.protocol.paths.supply import LEAST_PACKET
 from whalescale.protocol.paths.types import MultipathSettings, PathState, SetPaths
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 
 def subnets(count, **way):

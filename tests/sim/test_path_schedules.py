@@ -20,7 +20,7 @@ from whalescale.protocol.paths.frames import (
 from whalescale.protocol.paths.probing import PROBE_DATAGRAM
 from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import PathState, Pin
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 
 def subnets(count, **settings):

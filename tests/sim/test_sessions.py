@@ -7,8 +7,8 @@ from eventqueue import MS, SECOND
 from world import Link, World, numbered, pair, payloads
 
 from whalescale.protocol.limits import Limits
+from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
-    Endpoint,
     EndpointChanged,
     HandshakeCompleted,
     HandshakeGaveUp,

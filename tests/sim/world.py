@@ -19,9 +19,9 @@ from eventqueue import MS, SECOND, EventQueue
 from whalescale.identity import Identity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node, PeerConfig
+from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
     Activity,
-    Endpoint,
     EndpointChanged,
     Event,
     HandshakeGaveUp,

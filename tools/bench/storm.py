@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from whalescale.identity import Identity
 from whalescale.protocol.messages import COOKIE_REPLY, TRANSPORT
 from whalescale.protocol.node import Node, PeerConfig
-from whalescale.protocol.types import Endpoint, HandshakeCompleted, KeypairReady
+from whalescale.protocol.places import Endpoint
+from whalescale.protocol.types import HandshakeCompleted, KeypairReady
 
 
 @dataclass(slots=True)

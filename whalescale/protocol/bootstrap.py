@@ -24,7 +24,7 @@ from whalescale.protocol.messages import (
     MAC_BYTES,
     MessageError,
 )
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 NONCE_BYTES: Final = 32
 _LABEL: Final = b"whalescale bootstrap v1"

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import Final, NamedTuple
+from typing import Final
 
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.paths.candidates import Remote, Source, candidates, same_local
-from whalescale.protocol.paths.types import LocalLink
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink, Way
 
 #: between two places (RFC 8305 section 8, "Connection Attempt Delay"), where no answer is awaited
 GAP: Final = 250 * NS_PER_MS
@@ -25,14 +24,6 @@ GAP_MOST: Final = NS_PER_S
 MOST: Final = 8
 #: addresses that the peer had before
 SEEN_KEPT: Final = 4
-
-
-class Way(NamedTuple):
-    """`local` None: from where, and by which interface, the routing table says."""
-
-    remote: Endpoint
-    local: Endpoint | None = None
-    ifindex: int = 0
 
 
 class Contacts:

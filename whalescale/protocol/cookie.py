@@ -31,7 +31,7 @@ from whalescale.protocol.messages import (
     encode_cookie_reply,
     sender_index,
 )
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 LABEL_MAC1: Final = b"mac1----"
 LABEL_COOKIE: Final = b"cookie--"

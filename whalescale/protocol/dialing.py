@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from whalescale.protocol.contacts import Way
-from whalescale.protocol.paths.types import LocalLink
 from whalescale.protocol.peer import Peer
-from whalescale.protocol.types import Endpoint, Transmit
+from whalescale.protocol.places import Endpoint, LocalLink, Way
+from whalescale.protocol.types import Transmit
 
 
 class Dialer:

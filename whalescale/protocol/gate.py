@@ -11,7 +11,8 @@ from collections.abc import Callable
 from whalescale.protocol.cookie import CookieChecker, LoadMonitor, RateLimiter
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
-from whalescale.protocol.types import Endpoint, Transmit
+from whalescale.protocol.places import Endpoint
+from whalescale.protocol.types import Transmit
 
 
 class Gate:

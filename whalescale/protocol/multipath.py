@@ -22,21 +22,19 @@ from whalescale.protocol.inside import Inside
 from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import (
-    LocalLink,
     MultipathSettings,
     PathSample,
     PathStatus,
     Pin,
 )
 from whalescale.protocol.peer import Peer
+from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
 from whalescale.protocol.types import (
-    Endpoint,
     EndpointChanged,
     Event,
     ExtendedModeChanged,
     MultipathStarted,
     PathAction,
-    PeerHandle,
     SendControl,
 )
 

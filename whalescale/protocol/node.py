@@ -13,7 +13,6 @@ from typing import Final
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
-from whalescale.protocol.contacts import Way
 from whalescale.protocol.dialing import Dialer
 from whalescale.protocol.gate import Gate
 from whalescale.protocol.indices import IndexTable
@@ -28,13 +27,13 @@ from whalescale.protocol.noise import (
     ResponderHandshake,
     TransportKeys,
 )
-from whalescale.protocol.paths.types import LocalLink, MultipathSettings
+from whalescale.protocol.paths.types import MultipathSettings
 from whalescale.protocol.peer import Peer, Pending, Session, checked_keys
+from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle, Way
 from whalescale.protocol.registry import Registry
 from whalescale.protocol.timers import TimerQueue
 from whalescale.protocol.types import (
     Activity,
-    Endpoint,
     EndpointChanged,
     Event,
     HandshakeCompleted,
@@ -43,7 +42,6 @@ from whalescale.protocol.types import (
     KeypairReady,
     KeypairsExpired,
     PeerConfig,
-    PeerHandle,
     PeerIdentified,
     PeerStatus,
     SendKeepalive,

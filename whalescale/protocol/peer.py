@@ -21,7 +21,8 @@ from whalescale.protocol.noise import PSK_BYTES, InitiatorHandshake, KeyPair
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
-from whalescale.protocol.types import Activity, Endpoint, PeerConfig, PeerHandle, PeerStatus
+from whalescale.protocol.places import Endpoint, PeerHandle
+from whalescale.protocol.types import Activity, PeerConfig, PeerStatus
 
 _IDLE: Final = Activity()
 MAX_PERSISTENT_KEEPALIVE: Final = 65535

@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from whalescale.protocol.paths.types import Action
-
-#: Index of a peer in the node, stable until it is removed. Chosen by `Node.add_peer`.
-PeerHandle = int
-
-
-class Endpoint(NamedTuple):
-    """A UDP endpoint. `ip` is numeric text in canonical form, `scope_id` the zone of fe80::/10.
-
-    Of a local address also where several interfaces have the same one.
-    """
-
-    ip: str
-    port: int
-    scope_id: int = 0
+from whalescale.protocol.paths.types import Action
+from whalescale.protocol.places import Endpoint, PeerHandle
 
 
 @dataclass(frozen=True, slots=True)

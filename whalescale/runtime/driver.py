@@ -21,9 +21,9 @@ from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallT
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin, SetPaths
+from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import (
     Activity,
-    Endpoint,
     EndpointChanged,
     Event,
     ExtendedModeChanged,
@@ -33,7 +33,6 @@ from whalescale.protocol.types import (
     MultipathStarted,
     PathAction,
     PeerConfig,
-    PeerHandle,
     SendControl,
     SendKeepalive,
     Stranger,

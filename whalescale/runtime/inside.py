@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from whalescale.dataplane.engine import Engine
 from whalescale.protocol.inside import Inside, Network, decide
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.places import LocalLink
 from whalescale.runtime.netlink import Interface
 from whalescale.runtime.tunnel import Tunnel
 

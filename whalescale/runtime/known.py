@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from whalescale.protocol.types import PeerHandle
+from whalescale.protocol.places import PeerHandle
 
 OBSERVED_MOST: Final = 16
 

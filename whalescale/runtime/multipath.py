@@ -19,7 +19,6 @@ from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import (
     Action,
-    LocalLink,
     PacketLimit,
     PathParams,
     PathSample,
@@ -32,7 +31,7 @@ from whalescale.protocol.paths.types import (
     TunePath,
     TunePeer,
 )
-from whalescale.protocol.types import PeerHandle
+from whalescale.protocol.places import LocalLink, PeerHandle
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime import outside
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.places import LocalLink
 from whalescale.runtime.uplinks import Device, Uplinks, link
 
 log = logging.getLogger(__name__)

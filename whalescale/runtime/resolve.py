@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from whalescale.endpoints import HostPort
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime import outside
 from whalescale.runtime.names import Names
 

@@ -15,8 +15,8 @@ from whalescale.dataplane.engine import Engine
 from whalescale.endpoints import HostPort
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import MultipathSettings, PathEvent, PathState
+from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import (
-    Endpoint,
     EndpointChanged,
     Event,
     HandshakeCompleted,
@@ -25,7 +25,6 @@ from whalescale.protocol.types import (
     KeypairsExpired,
     PathAction,
     PeerConfig,
-    PeerHandle,
     PeerIdentified,
     Stranger,
 )

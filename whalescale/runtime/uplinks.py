@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.places import LocalLink
 
 #: IFLA_INFO_KIND of devices that carry packets inside other packets. Not "ppp": PPPoE and modems
 #: are uplinks; "tun" is looked at closer.

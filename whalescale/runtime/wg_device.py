@@ -16,7 +16,7 @@ from dataclasses import replace
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import Identity
 from whalescale.protocol.node import Node
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime.driver import to_endpoint
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.resolve import numeric_endpoint

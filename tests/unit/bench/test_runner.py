@@ -18,7 +18,7 @@ from whalescale.config import DataplaneConfig
 from whalescale.identity import Identity
 from whalescale.protocol.messages import INITIATION, INITIATION_BYTES
 from whalescale.protocol.node import Node
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 
 class FakePair:

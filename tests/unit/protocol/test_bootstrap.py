@@ -7,7 +7,8 @@ from whalescale.protocol import bootstrap
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.node import Node, PeerConfig
-from whalescale.protocol.types import Endpoint, EndpointChanged, PeerIdentified, Stranger
+from whalescale.protocol.places import Endpoint
+from whalescale.protocol.types import EndpointChanged, PeerIdentified, Stranger
 
 A, B, C = (Identity(bytes([n]) * 32) for n in (1, 2, 3))
 A_AT, B_AT = Endpoint("192.0.2.1", 1000), Endpoint("2001:db8::2", 2000)

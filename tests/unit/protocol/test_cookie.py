@@ -12,7 +12,7 @@ from whalescale.protocol.cookie import (
 )
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.messages import decode_cookie_reply, encode_initiation
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 LIMITS = Limits()
 PUBLIC = bytes(range(32))

@@ -19,8 +19,8 @@ from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.frames import Announce, Entry, EntryKind
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.types import LocalLink, MultipathSettings, SendPathControl
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.paths.types import MultipathSettings, SendPathControl
+from whalescale.protocol.places import Endpoint, LocalLink
 
 
 def nets(*texts: str) -> list[Network]:

@@ -16,9 +16,9 @@ from whalescale.protocol.cookie import CookieGenerator
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node, PeerConfig
 from whalescale.protocol.noise import NO_PSK, InitiatorHandshake, KeyPair
+from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
     Activity,
-    Endpoint,
     EndpointChanged,
     HandshakeCompleted,
     HandshakeGaveUp,

@@ -7,7 +7,8 @@ from reference import VECTORS, from_json, hchacha20, to_json, vectors
 
 from whalescale.identity import Identity
 from whalescale.protocol.node import Node, PeerConfig
-from whalescale.protocol.types import Endpoint, KeypairReady
+from whalescale.protocol.places import Endpoint
+from whalescale.protocol.types import KeypairReady
 
 INITIATOR_AT = Endpoint("192.0.2.7", 51820)
 RESPONDER_AT = Endpoint("198.51.100.1", 51820)

@@ -28,7 +28,7 @@ from whalescale.identity import Identity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathState, PathStatus, Pin
-from whalescale.protocol.types import Endpoint, PeerHandle
+from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.netlink import Interface, LinkState, Netlink, Route, Rule

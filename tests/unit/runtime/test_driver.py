@@ -16,8 +16,8 @@ from tests.unit.runtime.fakes import Host, join, until
 from whalescale.dataplane.engine import Addr, UpcallType
 from whalescale.endpoints import parse_endpoint
 from whalescale.protocol.limits import NS_PER_S, Limits
+from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
-    Endpoint,
     EndpointChanged,
     ExtendedModeChanged,
     PeerConfig,

@@ -9,7 +9,7 @@ from fakes import Host, until
 
 from whalescale.endpoints import HostPort
 from whalescale.protocol.inside import OVERLAY, Network
-from whalescale.protocol.paths.types import LocalLink
+from whalescale.protocol.places import LocalLink
 from whalescale.runtime.inside import InsideKeeper
 from whalescale.runtime.tunnel import Change
 

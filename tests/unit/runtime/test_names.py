@@ -15,7 +15,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime.names import Conf, Names, NoSuchName
 
 ZONE = {

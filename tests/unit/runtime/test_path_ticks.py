@@ -10,7 +10,7 @@ from typing import Any, cast
 from whalescale.dataplane.multipath import PATH_FIELDS
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.paths.types import PacketLimit, PathSample, PathSpec, SetPaths
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime import multipath as module
 from whalescale.runtime.multipath import Multipath
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.runtime.fakes import until
 from whalescale.endpoints import parse_endpoint
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime import resolve
 from whalescale.runtime.resolve import Resolver, lookup
 

@@ -15,8 +15,7 @@ from whalescale.protocol.paths.frames import (
     EntryKind,
 )
 from whalescale.protocol.paths.probing import Bucket
-from whalescale.protocol.paths.types import LocalLink
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 LEAST_INTERVAL: Final = NS_PER_S
 REPEAT: Final = 60 * NS_PER_S

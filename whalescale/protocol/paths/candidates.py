@@ -15,8 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from whalescale.protocol.paths.frames import NO_LINK
-from whalescale.protocol.paths.types import LocalLink
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 MAX_CANDIDATES: Final = 64
 #: an announced link-local address may be on any link of ours: each makes a pair with all of them

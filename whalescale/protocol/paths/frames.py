@@ -14,7 +14,7 @@ from typing import Final
 
 from whalescale.protocol.control import VERSION, ControlError, FrameType
 from whalescale.protocol.paths.types import MAX_PATHS
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 MAX_ENTRIES: Final = 16
 #: numbers of interfaces are 0..14

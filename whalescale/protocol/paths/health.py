@@ -9,8 +9,8 @@ from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.paths.candidates import Pair, Source, key_of
 from whalescale.protocol.paths.frames import NO_LINK
 from whalescale.protocol.paths.pmtu import PmtuSearch
-from whalescale.protocol.paths.types import LocalLink, PathState, Pin
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.paths.types import PathState, Pin
+from whalescale.protocol.places import Endpoint, LocalLink
 
 PROBE_INTERVAL: Final = 250 * NS_PER_MS
 #: probes of a candidate until it counts as not working, and while others wait for its number

@@ -46,7 +46,7 @@ from whalescale.protocol.paths.types import (
     RescuePath,
     SendPathControl,
 )
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 NEVER: Final = 1 << 62
 #: failed paths are probed so often at least while none works and there is traffic

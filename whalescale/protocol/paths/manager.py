@@ -28,7 +28,6 @@ from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
     MAX_PATHS,
     Action,
-    LocalLink,
     MultipathSettings,
     PathSample,
     PathState,
@@ -36,7 +35,7 @@ from whalescale.protocol.paths.types import (
     Pin,
     SendPathControl,
 )
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 #: after the last packet of data
 BUSY_FOR: Final = 5 * NS_PER_S

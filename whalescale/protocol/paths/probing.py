@@ -23,8 +23,7 @@ from whalescale.protocol.paths.candidates import (
 )
 from whalescale.protocol.paths.frames import NO_LINK, Entry
 from whalescale.protocol.paths.health import ROUND
-from whalescale.protocol.paths.types import LocalLink
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 #: UDP payload of a short probe: not shorter than the reply to it
 PROBE_DATAGRAM: Final = 80

@@ -9,7 +9,7 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.candidates import Pair, same_local
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.types import PathSpec, PathState
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 #: a number that carried data rests: ACKs and datagrams of the old path may be under way
 REST: Final = 2 * NS_PER_S

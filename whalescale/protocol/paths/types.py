@@ -6,24 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 #: of one peer and direction; our numbers of them are 0..MAX_PATHS-1
 MAX_PATHS = 8
-
-
-class LocalLink(NamedTuple):
-    """One address of this host that UDP may leave from."""
-
-    ip: str
-    ifindex: int
-    interface: str
-    mtu: int
-    link_local: bool = False
-    #: of the address's subnet, bits; 0: not known
-    prefix_length: int = 0
-    #: rarely leads anywhere (a bridge of virtual machines or containers): tried after the others
-    spare: bool = False
 
 
 class Scheduler(StrEnum):

@@ -10,8 +10,8 @@ from whalescale.protocol.paths.frames import NO_LINK, Announce, Entry, EntryKind
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.types import LocalLink, MultipathSettings
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.paths.types import MultipathSettings
+from whalescale.protocol.places import Endpoint, LocalLink
 
 S = 1_000_000_000
 ETH, WLAN = LocalLink("192.168.1.2", 2, "eth0", 1500), LocalLink("10.0.0.2", 3, "wlan0", 1500)

@@ -13,8 +13,7 @@ from whalescale.protocol.paths.candidates import (
 )
 from whalescale.protocol.paths.frames import NO_LINK
 from whalescale.protocol.paths.probing import MAX_OBSERVED, Book
-from whalescale.protocol.paths.types import LocalLink
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 PORT = 51820
 

@@ -8,8 +8,8 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.candidates import Source
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.matching import choose
-from whalescale.protocol.paths.types import LocalLink, PathState
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.paths.types import PathState
+from whalescale.protocol.places import Endpoint, LocalLink
 
 LINK = LocalLink("10.0.0.1", 2, "eth0", 1500)
 

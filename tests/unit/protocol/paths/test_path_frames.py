@@ -10,7 +10,7 @@ import pytest
 
 from whalescale.protocol.control import ControlError
 from whalescale.protocol.paths import frames
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.places import Endpoint
 
 VECTORS = json.loads(
     (Path(__file__).parents[3] / "vectors" / "paths.json").read_text(encoding="utf-8")

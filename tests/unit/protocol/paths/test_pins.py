@@ -7,8 +7,8 @@ import pytest
 from whalescale.protocol.paths.candidates import Source
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.pins import MAX_PINS, Pins
-from whalescale.protocol.paths.types import LocalLink, Pin
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.paths.types import Pin
+from whalescale.protocol.places import Endpoint, LocalLink
 
 OFF = Pin(disabled=True)
 LOCAL, REMOTE = "10.0.0.1", "10.0.9.1"

@@ -14,8 +14,8 @@ from whalescale.protocol.paths.frames import Probe, ProbeReply
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.probing import PROBE_DATAGRAM
 from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.types import LocalLink, MultipathSettings, PathState, SendPathControl
-from whalescale.protocol.types import Endpoint
+from whalescale.protocol.paths.types import MultipathSettings, PathState, SendPathControl
+from whalescale.protocol.places import Endpoint, LocalLink
 
 HERE, OTHER_HERE = Endpoint("10.0.0.1", 51820), Endpoint("10.1.0.1", 51820)
 THERE, ELSEWHERE = Endpoint("10.0.0.2", 51820), Endpoint("10.9.0.9", 51820)
