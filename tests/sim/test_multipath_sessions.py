@@ -9,6 +9,7 @@ from eventqueue import SECOND
 from world import World
 
 from whalescale.protocol.control import Feature, decode_offer, encode_offer
+from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.paths.frames import Announce, Entry, encode_announce
 from whalescale.protocol.paths.types import (
     MultipathSettings,
@@ -43,7 +44,7 @@ class Couple:
 
     def speak(self, host, speaks):
         settings = MultipathSettings() if speaks else None
-        host.node.set_multipath(settings, 1420, self.world.now)
+        host.node.guest(Multipath).set_settings(settings, 1420, self.world.now)
 
     def start(self):
         self.a.send(self.at_a, b"hello")
@@ -93,7 +94,7 @@ def test_probes_cross_and_the_path_is_known():
     for _ in range(4):
         couple.carry()
     for host, peer in ((couple.a, couple.at_a), (couple.b, couple.at_b)):
-        (status,) = host.node.path_status(peer)
+        (status,) = host.node.guest(Multipath).path_status(peer)
         assert status.state is PathState.HEALTHY
         assert status.usable
         assert not host.node.drops
@@ -112,10 +113,10 @@ def test_one_that_does_not_speak_it_is_left_alone(a, b):
 def test_it_ends_when_it_is_switched_off():
     couple = Couple()
     couple.start()
-    assert couple.a.node.path_status(couple.at_a)
+    assert couple.a.node.guest(Multipath).path_status(couple.at_a)
     couple.speak(couple.a, False)
     couple.a.drain()
-    assert couple.a.node.path_status(couple.at_a) == []
+    assert couple.a.node.guest(Multipath).path_status(couple.at_a) == []
     assert not actions(couple.a, SetPaths)[-1].schedule
 
 
@@ -128,7 +129,7 @@ def test_it_ends_at_the_peer_too_and_begins_again():
         couple.a.drain()
         couple.world.run(1)
         for host, peer in both:
-            assert host.node.path_status(peer) == []
+            assert host.node.guest(Multipath).path_status(peer) == []
             assert not actions(host, SetPaths)[-1].schedule
         couple.speak(couple.a, True)
         couple.a.drain()
@@ -136,7 +137,7 @@ def test_it_ends_at_the_peer_too_and_begins_again():
         for _ in range(4):
             couple.carry()
         for host, peer in both:
-            (status,) = host.node.path_status(peer)
+            (status,) = host.node.guest(Multipath).path_status(peer)
             assert status.state is PathState.HEALTHY
     # Nobody forgets what was counted: it is the same peer, with the same seqs.
     for host, _ in both:
@@ -149,10 +150,10 @@ def test_a_change_of_something_else_is_not_told():
     couple.start()
     before = len(couple.a.of(SendControl))
     settings = MultipathSettings(scheduler=Scheduler.WRR)
-    couple.a.node.set_multipath(settings, 1420, couple.world.now)
+    couple.a.node.guest(Multipath).set_settings(settings, 1420, couple.world.now)
     couple.a.drain()
     assert len(couple.a.of(SendControl)) == before
-    assert couple.a.node.path_status(couple.at_a)
+    assert couple.a.node.guest(Multipath).path_status(couple.at_a)
 
 
 def test_a_peer_that_starts_anew_resets():
@@ -234,15 +235,15 @@ def test_a_handshake_goes_where_a_path_works():
     for _ in range(4):
         couple.carry()
     # A second path: the peer's probe comes from there, and our own is answered.
-    paths = node._peers[peer].paths
+    paths = node.guest(Multipath)._states[peer].paths
     path = paths._life.table.paths
-    node.path_moved(peer, 3, *other, world.now)
+    node.guest(Multipath).path_moved(peer, 3, *other, world.now)
     couple.a.drain()
     assert {p.remote for p in path.values()} == {couple.b.at, other[0]}
     second = next(p for p in path.values() if p.remote == other[0])
     second.validated = True
     second.recover(world.now)
-    node.path_silent(peer, 0, world.now)
+    node.guest(Multipath).path_silent(peer, 0, world.now)
     couple.a.drain()
     assert not paths.first_works
     assert paths.routes()[0] == other
@@ -259,9 +260,9 @@ def test_facts_of_peers_that_are_gone_are_ignored():
     couple = Couple()
     couple.start()
     node, now = couple.a.node, couple.world.now
-    node.path_samples(99, {0: PathSample()}, now)
-    node.path_moved(99, 0, couple.b.at, None, now)
-    node.path_silent(99, 0, now)
+    node.guest(Multipath).path_samples(99, {0: PathSample()}, now)
+    node.guest(Multipath).path_moved(99, 0, couple.b.at, None, now)
+    node.guest(Multipath).path_silent(99, 0, now)
     node.receive_control(99, b"\x12\x01", now)
     with pytest.raises(KeyError):
-        node.path_status(99)
+        node.guest(Multipath).path_status(99)

@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from eventqueue import MS, SECOND, EventQueue
 
 from whalescale.identity import Identity
+from whalescale.protocol.guest import Part
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node, PeerConfig
+from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
     Activity,
@@ -75,7 +77,9 @@ class DataPeer:
 class Host:
     """A node with its data plane and driver at one address."""
 
-    def __init__(self, world: World, at: Endpoint, identity: Identity) -> None:
+    def __init__(
+        self, world: World, at: Endpoint, identity: Identity, parts: Iterable[Part] = PARTS
+    ) -> None:
         self.world = world
         self.at = at
         #: by index: the address of each interface, where there are several; 0: the table's choice
@@ -87,6 +91,7 @@ class Host:
             limits=world.limits,
             random=world.rng.randbytes,
             wall_clock=lambda: world.now + self.wall_offset,
+            parts=parts,
         )
         self.peers: dict[int, DataPeer] = {}
         self.indices: dict[int, tuple[int, Keys]] = {}
@@ -315,10 +320,12 @@ class World(EventQueue):
         self.wire: list[tuple[int, Endpoint, Endpoint, bytes]] = []
         self._armed: dict[Endpoint, int] = {}
 
-    def host(self, number: int, identity: Identity | None = None) -> Host:
+    def host(
+        self, number: int, identity: Identity | None = None, parts: Iterable[Part] = PARTS
+    ) -> Host:
         """A new host, or one started anew (state lost) at the same place."""
         at = Endpoint(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 51820)
-        host = Host(self, at, identity or Identity.generate(self.rng.randbytes))
+        host = Host(self, at, identity or Identity.generate(self.rng.randbytes), parts)
         self.hosts[at] = host
         self._armed.pop(at, None)
         return host

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -25,6 +26,9 @@ class FrameType(IntEnum):
     GOSSIP_UPDATE = 0x16
 
 
+_TYPES = frozenset(int(kind) for kind in FrameType)
+
+
 class Feature(IntFlag):
     """What the sender of an OFFER takes."""
 
@@ -36,7 +40,9 @@ class Feature(IntFlag):
     BUNDLE = 32  # several small packets in one data frame
 
 
-_KNOWN = sum(Feature)
+#: all bits that an OFFER has room for, those of a later day too
+ANY_FEATURE = Feature((1 << 32) - 1)
+_KNOWN = Feature(sum(Feature))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +59,18 @@ class Offer:
 
 def frame_type(data: bytes) -> FrameType:
     """ControlError: shorter than its head, or a type or version of a later day."""
+    return FrameType(head_type(data, _TYPES))
+
+
+def head_type(data: bytes, known: Container[int]) -> int:
+    """The type of a frame, one of the known ones. ControlError: as frame_type."""
     if len(data) < 2:
         raise ControlError("control_length")
-    try:
-        kind = FrameType(data[0])
-    except ValueError:
-        raise ControlError("control_type") from None
+    if data[0] not in known:
+        raise ControlError("control_type")
     if data[1] != VERSION:
         raise ControlError("control_version")
-    return kind
+    return data[0]
 
 
 def encode_offer(offer: Offer) -> bytes:
@@ -78,13 +87,15 @@ def encode_offer(offer: Offer) -> bytes:
     )
 
 
-def decode_offer(data: bytes) -> Offer:
-    """Bytes behind the fields are padding, or of a later version. ControlError: too short."""
+def decode_offer(data: bytes, known: Feature = _KNOWN) -> Offer:
+    """Bytes behind the fields are padding, or of a later version. ControlError: too short.
+
+    `known`: the features that the caller has a use for; others are left out.
+    """
     if len(data) < OFFER_BYTES:
         raise ControlError("control_length")
     _, _, flags, max_path, features, epoch, next_seq, depth, _ = _OFFER.unpack_from(data)
-    known = Feature(features & _KNOWN)
-    return Offer(bool(flags & 1), max_path, known, epoch, next_seq, depth)
+    return Offer(bool(flags & 1), max_path, Feature(features) & known, epoch, next_seq, depth)
 
 
 ACK_MAX_PATHS = 8

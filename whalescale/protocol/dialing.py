@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from whalescale.protocol.guest import Guest
 from whalescale.protocol.peer import Peer
 from whalescale.protocol.places import Endpoint, LocalLink, Way
 from whalescale.protocol.types import Transmit
 
 
 class Dialer:
-    """One for all peers. Messages are added to `transmits`."""
+    """One for all peers. Messages are added to `transmits`. `guests` know of routes."""
 
-    def __init__(self, transmits: deque[Transmit]) -> None:
+    def __init__(self, transmits: deque[Transmit], guests: Sequence[Guest]) -> None:
         self._transmits = transmits
+        self._guests = guests
         self._links: tuple[LocalLink, ...] = ()
         self._port = 0
 
@@ -42,10 +44,12 @@ class Dialer:
         return found[0] if len(found) == 1 else 0
 
     def ways(self, peer: Peer) -> list[Way]:
-        """The endpoint in use first; if path 0 has failed, the paths that work before it."""
-        first: list[Way] = []
-        if peer.paths is not None and not peer.paths.first_works:
-            first = [Way(r, o, self.interface_of(o)) for r, o in peer.paths.routes()]
+        """The endpoint in use first; before it what guests know to be better."""
+        first = [
+            Way(remote, local, self.interface_of(local))
+            for guest in self._guests
+            for remote, local in guest.routes(peer.handle)
+        ]
         if peer.endpoint is not None:
             bound = peer.contacts.ifindex if peer.local is not None else 0
             first.append(Way(peer.endpoint, peer.local, bound))

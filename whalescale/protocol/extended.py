@@ -15,8 +15,6 @@ RESEND_AFTER = tuple(s * NS_PER_S for s in (1, 2, 4, 8))
 OFFER_GRACE = 3 * NS_PER_S
 #: between two answers to offers: a peer that does not listen is not answered without end
 ANSWER_INTERVAL = NS_PER_S // 5
-FEATURES = Feature.PARTIAL | Feature.RUN | Feature.BUNDLE
-MULTIPATH = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
 MAX_PATH = 7
 REORDER_DEPTH = 128
 
@@ -31,15 +29,15 @@ class ExtendedMode:
         "_resends",
         "active",
         "bundles",
+        "features",
         "heard",
-        "multipath",
         "peer_epoch",
     )
 
-    def __init__(self, epoch: int, *, multipath: bool = False) -> None:
-        """`multipath`: offer to speak of paths."""
+    def __init__(self, epoch: int, features: Feature) -> None:
+        """`features`: what we take."""
         self._epoch = epoch
-        self.multipath = multipath
+        self.features = features
         #: an offer came on the keypair in use
         self.heard = False
         self._resends: list[int] = []  # deadlines, earliest last
@@ -58,11 +56,11 @@ class ExtendedMode:
         self._grace_at = now + OFFER_GRACE if self.active else None
         return self._offer()
 
-    def speak(self, multipath: bool, now: int) -> Offer | None:
-        """Speak of paths from now on, or no more: the peer hears of it at once, and answers."""
-        if multipath == self.multipath:
+    def speak(self, features: Feature, now: int) -> Offer | None:
+        """Take these from now on: the peer hears of it at once, and answers."""
+        if features == self.features:
             return None
-        self.multipath = multipath
+        self.features = features
         if not self.active:
             return None
         self.heard = False
@@ -106,5 +104,5 @@ class ExtendedMode:
         return self._offer() if due else None
 
     def _offer(self) -> Offer:
-        features, paths = (FEATURES | MULTIPATH, MAX_PATH) if self.multipath else (FEATURES, 0)
-        return Offer(self.heard, paths, features, self._epoch, 0, REORDER_DEPTH)
+        paths = MAX_PATH if self.features & Feature.MULTIPATH else 0
+        return Offer(self.heard, paths, self.features, self._epoch, 0, REORDER_DEPTH)

@@ -7,6 +7,7 @@ message whose length and first four bytes `message_type` has checked.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,12 +33,13 @@ SEALED_COOKIE_BYTES: Final = 32
 NOISE_1_BYTES: Final = 32 + (32 + 16) + (12 + 16)
 NOISE_2_BYTES: Final = 32 + 16
 
-_LENGTHS: Final = {
-    INITIATION: INITIATION_BYTES,
-    RESPONSE: RESPONSE_BYTES,
-    COOKIE_REPLY: COOKIE_REPLY_BYTES,
-    BOOTSTRAP_REQUEST: BOOTSTRAP_BYTES,
-    BOOTSTRAP_REPLY: BOOTSTRAP_BYTES,
+#: by type: the least and the greatest length
+LENGTHS: Final[Mapping[int, tuple[int, int]]] = {
+    INITIATION: (INITIATION_BYTES, INITIATION_BYTES),
+    RESPONSE: (RESPONSE_BYTES, RESPONSE_BYTES),
+    COOKIE_REPLY: (COOKIE_REPLY_BYTES, COOKIE_REPLY_BYTES),
+    BOOTSTRAP_REQUEST: (BOOTSTRAP_BYTES, BOOTSTRAP_BYTES),
+    BOOTSTRAP_REPLY: (BOOTSTRAP_BYTES, BOOTSTRAP_BYTES),
 }
 
 
@@ -49,16 +51,16 @@ class MessageError(ValueError):
         self.reason = reason
 
 
-def message_type(data: bytes) -> int:
+def message_type(data: bytes, lengths: Mapping[int, tuple[int, int]] = LENGTHS) -> int:
     """The type of a well-formed message. MessageError: "short", "type", "reserved" or "length"."""
     if len(data) < 4:
         raise MessageError("short")
-    length = _LENGTHS.get(data[0])
-    if length is None:
+    allowed = lengths.get(data[0])
+    if allowed is None:
         raise MessageError("type")
     if data[1] or data[2] or data[3]:
         raise MessageError("reserved")
-    if len(data) != length:
+    if not allowed[0] <= len(data) <= allowed[1]:
         raise MessageError("length")
     return data[0]
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap, messages, tai64n
+from whalescale.protocol.control import ControlError
 from whalescale.protocol.dialing import Dialer
 from whalescale.protocol.gate import Gate
+from whalescale.protocol.guest import Arrival, Guest, Part, PeerView
 from whalescale.protocol.indices import IndexTable
 from whalescale.protocol.inside import Inside
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
-from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.noise import (
     HandshakeError,
     InitiatorHandshake,
@@ -27,10 +28,12 @@ from whalescale.protocol.noise import (
     ResponderHandshake,
     TransportKeys,
 )
-from whalescale.protocol.paths.types import MultipathSettings
+from whalescale.protocol.offers import Offers
+from whalescale.protocol.parts import PARTS
 from whalescale.protocol.peer import Peer, Pending, Session, checked_keys
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle, Way
 from whalescale.protocol.registry import Registry
+from whalescale.protocol.takers import Takers
 from whalescale.protocol.timers import TimerQueue
 from whalescale.protocol.types import (
     Activity,
@@ -44,6 +47,7 @@ from whalescale.protocol.types import (
     PeerConfig,
     PeerIdentified,
     PeerStatus,
+    SendControl,
     SendKeepalive,
     Stranger,
     Transmit,
@@ -53,6 +57,9 @@ __all__ = ["Node", "PeerConfig", "PeerStatus"]
 
 #: of so many initiations without an answer, one is followed by the question whether it is there
 ASK_EVERY: Final = 4
+
+
+_G = TypeVar("_G", bound=Guest)
 
 
 class Node:
@@ -65,11 +72,12 @@ class Node:
         limits: Limits | None = None,
         random: Callable[[int], bytes],
         wall_clock: Callable[[], int],
-        multipath: MultipathSettings | None = None,
+        parts: Iterable[Part] = PARTS,
     ) -> None:
         """`random(n)`: n bytes fit for keys. `wall_clock()`: ns since 1970, for TAI64N.
 
-        `multipath`: what peers with a node ID are offered; None where the data plane has no paths.
+        `parts`: make the guests, the machines beside the handshake (guest.py). ValueError: two of
+        them take the same messages or frames, or what is the node's own.
         """
         self._limits = limits if limits is not None else Limits()
         self._random = random
@@ -91,19 +99,21 @@ class Node:
         self._gate = Gate(identity.static_public, self._limits, random, self._transmits)
         #: Every refused datagram, by reason (docs/wire.md lists them).
         self.drops: Counter[str] = Counter()
-        self._multipath = Multipath(
-            multipath, random, self._peers, self._rearm, self._renew, self._events, self.drops
-        )
         self._inside = Inside()
-        self._dialer = Dialer(self._transmits)
-        # Inputs about paths.
-        self.set_multipath = self._multipath.set_settings
-        self.path_samples = self._multipath.path_samples
-        self.path_moved = self._multipath.path_moved
-        self.path_silent = self._multipath.path_silent
-        self.path_status = self._multipath.path_status
-        self.pin_path = self._multipath.pin_path
-        self.receive_control = self._multipath.receive_control
+        guests: list[Guest] = []
+        self._dialer = Dialer(self._transmits, guests)
+        host = _Host(self)
+        self._offers = Offers(host, guests)
+        guests.extend(part(host) for part in parts)
+        self._guests: tuple[Guest, ...] = (self._offers, *guests)
+        self._takers = Takers(self._guests, messages.LENGTHS)
+
+    def guest(self, kind: type[_G]) -> _G:
+        """The guest of this kind, for its own inputs. KeyError: the node has none."""
+        for guest in self._guests:
+            if isinstance(guest, kind):
+                return guest
+        raise KeyError(f"no {kind.__name__} among the parts")
 
     # peers
 
@@ -127,6 +137,8 @@ class Node:
             self._events.append(EndpointChanged(peer.handle, peer.endpoint))
         if config.persistent_keepalive:
             self._start_persistent_keepalive(peer, now)
+        for guest in self._guests:
+            guest.peer_added(peer.handle, now)
         self._rearm(peer)
         return peer.handle
 
@@ -157,7 +169,8 @@ class Node:
         p.config = config
         if config.endpoints != old.endpoints and config.endpoints:
             p.contacts.configure(config.endpoints)
-            self._multipath.remotes_changed(p, now)
+            for guest in self._guests:
+                guest.peer_changed(peer, now)
             # An endpoint that carries a session is worth more than a newly written one.
             if p.endpoint not in config.endpoints and not p.has_usable_session(now):
                 self._choose_endpoint(p, config.endpoints[0], now)
@@ -173,6 +186,8 @@ class Node:
         self._forget_nonce(p)
         self._indices.free(p.drop_sessions())
         self._timers.set(peer, None)
+        for guest in self._guests:
+            guest.peer_removed(peer)
         self._events.append(KeypairsExpired(peer))
 
     def set_endpoint(self, peer: PeerHandle, endpoint: Endpoint, now: int) -> None:
@@ -184,11 +199,12 @@ class Node:
     def set_inside(self, inside: Inside, now: int) -> None:
         """Where no peer can be, whoever says so; what the user says goes."""
         self._inside = inside
-        self._multipath.set_inside(inside, now)
+        for guest in self._guests:
+            guest.inside_changed(inside, now)
 
     def peer_status(self, peer: PeerHandle) -> PeerStatus:
         """KeyError: no such peer."""
-        return self._peers[peer].status()
+        return self._peers[peer].status(extended=self._offers.framed(peer))
 
     @property
     def peers(self) -> tuple[PeerHandle, ...]:
@@ -228,7 +244,11 @@ class Node:
             self.drops["inside"] += 1
             return False
         try:
-            kind = messages.message_type(data)
+            kind = messages.message_type(data, self._takers.lengths)
+            guest = self._takers.of_message(kind)
+            if guest is not None:
+                guest.receive_message(data, remote, local, now)
+                return True
             if not admitted and kind in (messages.INITIATION, messages.RESPONSE):
                 self._gate.check_mac1(data)
             if kind == messages.INITIATION:
@@ -251,6 +271,33 @@ class Node:
             return False
         return True
 
+    def receive_control(
+        self,
+        peer: PeerHandle,
+        frame: bytes,
+        now: int,
+        *,
+        path: int = 0,
+        remote: Endpoint | None = None,
+        local: Endpoint | None = None,
+        datagram_bytes: int = 0,
+    ) -> None:
+        """A control frame from inside the peer's session. Never raises on hostile bytes.
+
+        `path`: the peer's number of the path that it came by, from `remote` to `local`.
+        `datagram_bytes`: UDP payload that it came in.
+        """
+        p = self._peers.get(peer)
+        if p is None:
+            return
+        at = (p.endpoint, p.local) if remote is None else (remote, local)
+        try:
+            guest = self._takers.of_frame(frame)
+            guest.receive_frame(peer, frame, Arrival(path, *at, datagram_bytes), now)
+        except ControlError as refusal:
+            self.drops[str(refusal)] += 1
+        self._rearm(p)
+
     def due_peers(self, now: int, most: int | None = None) -> tuple[PeerHandle, ...]:
         """Peers whose timers `handle_timeout` would look at: refresh their `activity` first.
 
@@ -258,7 +305,7 @@ class Node:
         """
         due = self._timers.pop_due(now, most)
         for handle in due:
-            self._timers.set(handle, self._peers[handle].deadline())
+            self._rearm(self._peers[handle])
         return tuple(due)
 
     def handle_timeout(self, now: int, peers: Iterable[PeerHandle] | None = None) -> None:
@@ -267,6 +314,10 @@ class Node:
         Only of these `peers`, None: of all that are due. Those left stay due.
         """
         self._gate.handle_timeout(now)
+        for guest in self._guests:
+            at = guest.deadline()
+            if at is not None and at <= now:
+                guest.handle_timeout(now)
         for handle in self._timers.pop_due(now) if peers is None else peers:
             peer = self._peers[handle]
             self._run_timers(peer, now)
@@ -296,7 +347,7 @@ class Node:
         if p is not None and not self._inside.holds(remote.ip):
             p.endpoint, p.local, p.contacts.ifindex = remote, local, 0
             p.contacts.seen(remote, now)
-            self._multipath.endpoint_changed(p, now)
+            self._endpoint_changed(p, now)
             self._rearm(p)
 
     def set_locals(self, links: Sequence[LocalLink], port: int, now: int) -> None:
@@ -307,14 +358,15 @@ class Node:
         peers = self._peers.values()
         if self._dialer.set_locals(links, port):
             for p in self._dialer.lost(peers):
-                if p.endpoint is not None and p.paths is None:
+                if p.endpoint is not None and not any(g.steers(p.handle) for g in self._guests):
                     p.local, p.contacts.ifindex = None, 0
                     self._events.append(EndpointChanged(p.handle, p.endpoint))
             for p in peers:
                 if p.contacts.dialling:
                     p.contacts.again(now)
                     self._rearm(p)
-        self._multipath.set_locals(links, port, now)
+        for guest in self._guests:
+            guest.locals_changed(links, port, now)
 
     def activity(self, peer: PeerHandle, activity: Activity, now: int) -> None:
         """A newer sample of what the data plane saw."""
@@ -332,12 +384,18 @@ class Node:
         return self._events.popleft() if self._events else None
 
     def poll_timeout(self) -> int | None:
-        return self._timers.next()
+        times = [self._timers.next(), *(guest.deadline() for guest in self._guests)]
+        return min((at for at in times if at is not None), default=None)
 
     # timers
 
     def _rearm(self, peer: Peer) -> None:
-        self._timers.set(peer.handle, peer.deadline())
+        at = peer.deadline()
+        for guest in self._guests:
+            own = guest.peer_deadline(peer.handle)
+            if own is not None and (at is None or own < at):
+                at = own
+        self._timers.set(peer.handle, at)
 
     def _run_timers(self, peer: Peer, now: int) -> None:
         if peer.zero_at is not None and peer.zero_at <= now:
@@ -346,8 +404,10 @@ class Node:
             if peer.handshake_at is None:
                 self._drop_pending(peer)
             self._events.append(KeypairsExpired(peer.handle))
-            self._multipath.session_ended(peer, now)
-        self._multipath.handle_timeout(peer, now)
+            for guest in self._guests:
+                guest.session_ended(peer.handle, now)
+        for guest in self._guests:
+            guest.peer_timeout(peer.handle, now)
         passive, new_handshake, persistent = peer.due(now)
         if passive:
             peer.keepalive_sent = now
@@ -627,26 +687,31 @@ class Node:
             peer.round_trip = round_trip
         initiator = round_trip is not None
         self._events.append(HandshakeCompleted(peer.handle, initiator, round_trip))
-        self._multipath.session_started(peer, now)
+        for guest in self._guests:
+            guest.session_started(peer.handle, now)
 
     def _roam(
         self, peer: Peer, remote: Endpoint, local: Endpoint | None, now: int, ifindex: int = 0
     ) -> None:
         """An authentic message came from `remote`: that is where the peer is."""
         peer.contacts.seen(remote, now)
-        if peer.paths is not None and peer.paths.knows(remote, local):
+        if any(guest.knows(peer.handle, remote, local) for guest in self._guests):
             return  # another of its paths; path 0 stays where it is
         if (peer.endpoint, peer.local, peer.contacts.ifindex) != (remote, local, ifindex):
             peer.endpoint, peer.local, peer.contacts.ifindex = remote, local, ifindex
             self._events.append(EndpointChanged(peer.handle, remote, local, ifindex))
-            self._multipath.endpoint_changed(peer, now)
+            self._endpoint_changed(peer, now)
+
+    def _endpoint_changed(self, peer: Peer, now: int) -> None:
+        for guest in self._guests:
+            guest.endpoint_changed(peer.handle, now)
 
     def _choose_endpoint(self, peer: Peer, endpoint: Endpoint, now: int) -> None:
         unreachable = peer.endpoint is None
         if peer.endpoint != endpoint:
             peer.endpoint, peer.local, peer.contacts.ifindex = endpoint, None, 0
             self._events.append(EndpointChanged(peer.handle, endpoint))
-            self._multipath.endpoint_changed(peer, now)
+            self._endpoint_changed(peer, now)
         if unreachable and peer.handshake_at is not None:
             # A handshake was wanted while there was nowhere to send it.
             peer.attempts = 0
@@ -663,3 +728,57 @@ class Node:
             del self._by_nonce[peer.nonce]
             peer.nonce = None
             peer.contacts.hang_up()
+
+
+class _Host:
+    """What guests may use of their node (guest.py)."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.drops = node.drops
+        self.random = node._random
+        self.transmit = node._transmits.append
+        self.event = node._events.append
+        self.find_peer = node.find_peer
+
+    @property
+    def peers(self) -> tuple[PeerHandle, ...]:
+        return self._node.peers
+
+    def peer(self, peer: PeerHandle) -> PeerView:
+        return self._node._peers[peer]
+
+    def frame(self, peer: PeerHandle, frame: bytes) -> None:
+        self.event(SendControl(peer, frame))
+
+    def speaks(self, peer: PeerHandle) -> bool:
+        return self._node._offers.speaks(peer)
+
+    def offer(self, peer: PeerHandle, now: int) -> None:
+        self._node._offers.offer(peer, now)
+
+    def want(self, peer: PeerHandle, now: int) -> None:
+        p = self._node._peers.get(peer)
+        if p is not None and not p.has_usable_session(now):
+            self._node._begin(p, now)
+            self._node._rearm(p)
+
+    def renew(self, peer: PeerHandle, now: int) -> None:
+        p = self._node._peers.get(peer)
+        if p is not None:
+            self._node._renew(p, now)
+            self._node._rearm(p)
+
+    def move(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> None:
+        p = self._node._peers.get(peer)
+        if p is not None:
+            p.endpoint, p.local = remote, local
+            self.event(EndpointChanged(peer, remote, local))
+
+    def rearm(self, peer: PeerHandle) -> None:
+        p = self._node._peers.get(peer)
+        if p is not None:
+            self._node._rearm(p)
+
+    def drop(self, reason: str) -> None:
+        self.drops[reason] += 1

@@ -15,12 +15,8 @@ from whalescale.identity import (
 )
 from whalescale.protocol.contacts import Contacts
 from whalescale.protocol.cookie import CookieGenerator
-from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.noise import PSK_BYTES, InitiatorHandshake, KeyPair
-from whalescale.protocol.paths.manager import PathManager
-from whalescale.protocol.paths.pins import Pins
-from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import Activity, PeerConfig, PeerStatus
 
@@ -101,15 +97,11 @@ class Peer:
         "answered_by",
         "ask_at",
         "attempts",
-        "buckets",
-        "bundles",
         "config",
         "contacts",
         "current",
         "endpoint",
-        "extended",
         "fingerprint",
-        "frames",
         "handle",
         "handshake_at",
         "handshake_received",
@@ -126,10 +118,8 @@ class Peer:
         "node_id",
         "nonce",
         "observed",
-        "paths",
         "pending",
         "persistent_fired",
-        "pins",
         "previous",
         "round_trip",
         "static_public",
@@ -156,13 +146,6 @@ class Peer:
         self.observed: Endpoint | None = None
 
         self.index_modulus, self.index_residue = 1, 0  # what our receiver indices are congruent to
-
-        self.extended: ExtendedMode | None = None  # None until the first session
-        self.paths: PathManager | None = None  # None until the peer says that it speaks multipath
-        self.pins = Pins()
-        self.buckets = Buckets()
-        self.frames = False  # what the data plane was told of it
-        self.bundles = False  # and of several packets in one
 
         # Handshakes. `handshake_at` is the retransmission of an initiation or bootstrap request.
         self.pending: Pending | None = None
@@ -304,7 +287,7 @@ class Peer:
         )
 
     def deadline(self) -> int | None:
-        """The earliest of all timers."""
+        """The earliest of the session's timers."""
         armed = [
             at
             for at in (
@@ -315,14 +298,13 @@ class Peer:
                 self._passive_keepalive_at(),
                 self._new_handshake_at(),
                 self._persistent_keepalive_at(),
-                self.extended.deadline() if self.extended is not None else None,
-                self.paths.deadline() if self.paths is not None else None,
             )
             if at is not None
         ]
         return min(armed, default=None)
 
-    def status(self) -> PeerStatus:
+    def status(self, *, extended: bool) -> PeerStatus:
+        """`extended`: frames are spoken."""
         current = self.current
         return PeerStatus(
             static_public=self.static_public,
@@ -337,7 +319,7 @@ class Peer:
             session_created=current.created if current else None,
             observed=self.observed,
             persistent_keepalive=self.config.persistent_keepalive,
-            extended=self.frames,
+            extended=extended,
             unanswered=self.unanswered,
             unanswered_since=self.unanswered_since,
             answered_by=self.answered_by,

@@ -199,6 +199,16 @@ class Stranger:
     peer: PeerHandle = 0
 
 
+@dataclass(frozen=True, slots=True)
+class GuestEvent:
+    """Of a machine beside the handshake (guest.py): it has subclasses of its own.
+
+    `peer` 0: of none.
+    """
+
+    peer: PeerHandle
+
+
 Event = (
     KeypairReady
     | KeypairsExpired
@@ -213,4 +223,5 @@ Event = (
     | MultipathStarted
     | PathAction
     | Stranger
+    | GuestEvent
 )

@@ -18,6 +18,7 @@ from typing import Final
 
 from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallType
+from whalescale.protocol import multipath as core
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin, SetPaths
@@ -35,7 +36,6 @@ from whalescale.protocol.types import (
     PeerConfig,
     SendControl,
     SendKeepalive,
-    Stranger,
     Transmit,
 )
 from whalescale.runtime.known import Known
@@ -106,7 +106,8 @@ class Driver:
         self._secret_set = 0
         self._last_now = 0
         self._mtu = engine.mtu
-        self._node.set_multipath(self.multipath, self._mtu, self.now())
+        self._managers = node.guest(core.Multipath)
+        self._managers.set_settings(self.multipath, self._mtu, self.now())
         self.paths = Multipath(node, engine, self._numbers, self.now)
         self.paths.drain = self.drain
         self.paths.on_fault = self._fault
@@ -195,7 +196,7 @@ class Driver:
         """Other [multipath] settings, for every peer. `mtu`: the tunnel's, as configured."""
         self.multipath = settings
         changed, self._mtu = mtu != self._mtu, mtu
-        self._node.set_multipath(settings, mtu, self.now())
+        self._managers.set_settings(settings, mtu, self.now())
         self.drain()
         for handle in tuple(self._frames) if changed else ():
             self._follow_frames(handle)
@@ -325,11 +326,11 @@ class Driver:
                     )
             elif up.type is UpcallType.PATH_MOVED and up.remote is not None:
                 self.known.observed(handle, up.remote.ip)
-                self._node.path_moved(
+                self._managers.path_moved(
                     handle, up.path, Endpoint(*up.remote), to_endpoint(up.local), now
                 )
             elif up.type is UpcallType.PATH_SILENT:
-                self._node.path_silent(handle, up.path, now)
+                self._managers.path_silent(handle, up.path, now)
             elif up.type is UpcallType.BUSY:
                 self.paths.wake(handle)
         except Exception as e:  # a fault on one message must not end every session
@@ -436,7 +437,7 @@ class Driver:
             self._transmit(transmit)
 
     def _event(self, event: Event) -> None:
-        if isinstance(event, Stranger):
+        if not event.peer:
             self._on_event(event)
             return
         number = self._numbers.get(event.peer)

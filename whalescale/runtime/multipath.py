@@ -15,6 +15,7 @@ from typing import Final
 from whalescale.dataplane import multipath as dataplane
 from whalescale.dataplane.engine import Addr, Engine
 from whalescale.dataplane.multipath import Path, Paths
+from whalescale.protocol import multipath as core
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import (
@@ -101,6 +102,7 @@ class Multipath:
         self, node: Node, engine: Engine, numbers: Mapping[PeerHandle, int], now: Callable[[], int]
     ) -> None:
         self._node = node
+        self._managers = node.guest(core.Multipath)
         self._engine = engine
         self._paths = Paths(engine)
         self._numbers = numbers
@@ -158,8 +160,8 @@ class Multipath:
 
     def pin(self, handle: PeerHandle, path: int, pin: Pin) -> None:
         """KeyError: no such path."""
-        found = {s.id: s for s in self._node.path_status(handle)}[path]
-        self._node.pin_path(
+        found = {s.id: s for s in self._managers.path_status(handle)}[path]
+        self._managers.pin_path(
             handle,
             pin,
             self._now(),
@@ -173,7 +175,7 @@ class Multipath:
         self, handle: PeerHandle, pin: Pin, *, local: str | None, interface: str | None
     ) -> None:
         """Of every path of an interface or local IP, those to come too."""
-        self._node.pin_path(handle, pin, self._now(), local=local, interface=interface)
+        self._managers.pin_path(handle, pin, self._now(), local=local, interface=interface)
         self.drain()
 
     def wake(self, handle: PeerHandle) -> None:
@@ -199,7 +201,7 @@ class Multipath:
     def status(self, handle: PeerHandle) -> list[PathStatus]:
         """What the last sample made of each path, with its bytes as they are now: an idle peer is
         sampled so seldom that a short transfer would not show."""
-        found = self._node.path_status(handle)
+        found = self._managers.path_status(handle)
         number = self._numbers.get(handle)
         if number is None:
             return found
@@ -350,7 +352,7 @@ class Multipath:
         self._watched[handle] = self._watched.pop(handle)
         samples = self._sample(number, watched.ids)
         watched.arrived({path: sample.rx_packets for path, sample in samples.items()})
-        self._node.path_samples(handle, samples, now)
+        self._managers.path_samples(handle, samples, now)
         return not flows
 
     def _sample(self, number: int, ids: frozenset[int]) -> dict[int, PathSample]:

@@ -20,6 +20,7 @@ from whalescale import identity as ident
 from whalescale import status
 from whalescale.agent import Agent
 from whalescale.config import Config
+from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.paths.types import MultipathSettings, PacketLimit, Scheduler
 from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
@@ -363,8 +364,9 @@ def test_a_reload_keeps_what_the_paths_allow(tmp_path: Path, hosts: list[Host]) 
         file = File(tmp_path, a)
         running = Running(file, a, file.write())
         told: list[int] = []
-        set_multipath = a.node.set_multipath
-        a.node.set_multipath = lambda s, mtu, now: (told.append(mtu), set_multipath(s, mtu, now))[1]
+        managers = a.node.guest(Multipath)
+        keep = managers.set_settings
+        managers.set_settings = lambda s, mtu, now: (told.append(mtu), keep(s, mtu, now))[1]
         a.driver.paths.apply(0, 0, PacketLimit(1350))
         await running.agent._follow_limit(1350)
         for configured, in_force in ((1500, 1350), (1320, 1320), (1420, 1350)):

@@ -1,0 +1,225 @@
+"""Machines beside the handshake: what they are asked, and what they may use.
+
+A guest is a pure machine that a `Node` is given at its making (parts.py has the list). The node
+hands it the messages and frames of the types that it takes, tells it of peers, sessions and
+addresses, and watches its timers. What a guest wants done it says to its `Host` at once, in the
+call that made it want it, so that nothing has to be polled out of it: `Node.poll_event` and
+`poll_transmit` never ask a guest.
+
+A guest keeps its own state of a peer, by handle, and forgets it at `peer_removed`. What it must be
+told from outside (settings, samples) are methods of its own: `node.guest(Kind)` finds it. Those end
+with `Host.rearm` where a peer's deadline may have moved. Times are ns of CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from whalescale.protocol.control import Feature, Offer
+from whalescale.protocol.inside import Inside
+from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
+from whalescale.protocol.types import Event, PeerConfig, Transmit
+
+
+class Shape(NamedTuple):
+    """Of messages before a session: their first byte, least and greatest length."""
+
+    type: int
+    least: int
+    most: int
+
+
+class Arrival(NamedTuple):
+    """How a control frame came."""
+
+    #: the peer's number of the path
+    path: int
+    #: None: not known
+    remote: Endpoint | None
+    local: Endpoint | None
+    #: UDP payload that it came in
+    datagram_bytes: int
+
+
+class PeerView(Protocol):
+    """What guests see of a peer."""
+
+    @property
+    def handle(self) -> PeerHandle: ...
+    @property
+    def config(self) -> PeerConfig: ...
+    @property
+    def static_public(self) -> bytes | None:
+        """None: only the fingerprint is known."""
+
+    @property
+    def node_id(self) -> bytes | None:
+        """None: a vanilla WireGuard peer, or only the fingerprint is known."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where path 0 goes."""
+
+    @property
+    def local(self) -> Endpoint | None:
+        """... and from where; None: the routing table says."""
+
+    def has_usable_session(self, now: int) -> bool: ...
+
+
+class Host(Protocol):
+    """What a guest may use. Naming a removed peer does nothing, unless said otherwise."""
+
+    #: every refused datagram and frame, by reason
+    drops: Counter[str]
+
+    @property
+    def peers(self) -> tuple[PeerHandle, ...]: ...
+
+    def peer(self, peer: PeerHandle) -> PeerView:
+        """KeyError: no such peer."""
+
+    def find_peer(self, static_public: bytes) -> PeerHandle | None: ...
+
+    def random(self, count: int, /) -> bytes:
+        """Fit for keys."""
+
+    def transmit(self, message: Transmit, /) -> None:
+        """A message outside any session."""
+
+    def frame(self, peer: PeerHandle, frame: bytes) -> None:
+        """A control frame inside the peer's session, over path 0. Only where it `speaks`."""
+
+    def speaks(self, peer: PeerHandle) -> bool:
+        """The peer takes frames on the keypair in use."""
+
+    def offer(self, peer: PeerHandle, now: int) -> None:
+        """What `features` says of the peer may be another now: it is told, if so."""
+
+    def event(self, event: Event, /) -> None:
+        """To the driver and its owner, in this order."""
+
+    def want(self, peer: PeerHandle, now: int) -> None:
+        """A session, if there is none."""
+
+    def renew(self, peer: PeerHandle, now: int) -> None:
+        """A new keypair soon, whether there is one or not."""
+
+    def move(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> None:
+        """Path 0 goes there from now on. `Guest.endpoint_changed` does not follow."""
+
+    def rearm(self, peer: PeerHandle) -> None:
+        """The peer's deadline may have moved. Not needed in what the node called for this peer."""
+
+    def drop(self, reason: str) -> None:
+        """Count a refusal."""
+
+
+class Guest:
+    """Every method does nothing here: a machine has those that it needs.
+
+    The node calls in the order of its list. Peers that it names are there.
+    """
+
+    #: messages before a session that it takes
+    messages: Collection[Shape] = ()
+    #: types of control frames inside a session that it takes
+    frames: Collection[int] = ()
+
+    def features(self, peer: PeerHandle) -> Feature:
+        """What our OFFER to the peer says on this machine's behalf."""
+        return Feature(0)
+
+    # peers
+
+    def peer_added(self, peer: PeerHandle, now: int) -> None:
+        pass
+
+    def peer_changed(self, peer: PeerHandle, now: int) -> None:
+        """Its configured endpoints are others."""
+
+    def peer_removed(self, peer: PeerHandle) -> None:
+        """`Host.peer` does not know it any more."""
+
+    # sessions
+
+    def session_started(self, peer: PeerHandle, now: int) -> None:
+        """A keypair is in use: the first, or a newer one. The peer may be a plain WireGuard."""
+
+    def session_ended(self, peer: PeerHandle, now: int) -> None:
+        """The last keypair is gone."""
+
+    def check_offer(self, peer: PeerHandle, offer: Offer, before: int | None, now: int) -> None:
+        """ControlError: the offer goes unheard, by all; the peer offers again.
+
+        `before`: the epoch of the offer before, None: this is the first.
+        """
+
+    def offered(
+        self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int
+    ) -> None:
+        """The peer takes frames, and says which. `fresh`: the first offer of this keypair."""
+
+    def became_plain(self, peer: PeerHandle, now: int) -> None:
+        """It takes frames no longer: the session is over, or it is a plain WireGuard now."""
+
+    # what arrives
+
+    def receive_message(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """A message before a session: of our type, its length checked, nothing else.
+
+        MessageError: refused, and why. It is a stranger's: bound what it may cost.
+        """
+
+    def receive_frame(self, peer: PeerHandle, frame: bytes, arrival: Arrival, now: int) -> None:
+        """A control frame from the peer's session: of our type and this version.
+
+        ControlError: refused, and why. It is authentic, and may be hostile all the same.
+        """
+
+    # time
+
+    def deadline(self) -> int | None:
+        """Of the machine as a whole."""
+        return None
+
+    def handle_timeout(self, now: int) -> None:
+        """Too early or too late does no harm."""
+
+    def peer_deadline(self, peer: PeerHandle) -> int | None:
+        """Asked after all that concerned the peer. Idle peers, by the thousand, have none."""
+        return None
+
+    def peer_timeout(self, peer: PeerHandle, now: int) -> None:
+        """Some timer of the peer is up, maybe not this machine's."""
+
+    # places
+
+    def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
+        """Every address of this host that UDP may leave from, and our UDP port."""
+
+    def inside_changed(self, inside: Inside, now: int) -> None:
+        """Where no peer can be: addresses inside tunnels are others now."""
+
+    def endpoint_changed(self, peer: PeerHandle, now: int) -> None:
+        """Path 0 goes elsewhere."""
+
+    def steers(self, peer: PeerHandle) -> bool:
+        """It looks after path 0 itself where a local address goes away."""
+        return False
+
+    def knows(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> bool:
+        """What comes from there came by another path of the peer's: it has not roamed."""
+        return False
+
+    def routes(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
+        """(remote, local) that a handshake should try before the endpoint in use, best first."""
+        return ()
+
+
+#: makes a guest for the host that it will live in
+Part = Callable[[Host], Guest]

@@ -1,0 +1,10 @@
+"""The machines that every node has beside the handshake: a new one is added here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from whalescale.protocol.guest import Part
+from whalescale.protocol.multipath import Multipath
+
+PARTS: Final[tuple[Part, ...]] = (Multipath,)
