@@ -29,6 +29,8 @@ C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netn
 
 .PHONY: help setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath soak install uninstall clean
 .DEFAULT_GOAL := help
+# Where it is set each agent that a test starts compiles a hundred modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # The steps write over each other's lines otherwise, and the packages come before what needs them.
 .NOTPARALLEL:
 

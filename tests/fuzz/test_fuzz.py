@@ -1,6 +1,6 @@
 """Every libFuzzer target runs for a bounded time on its corpus; a crash fails and leaves its input.
 
-WS_FUZZ_SECONDS (default 10) is the time per target. Inputs that crashed stay in build/fuzz; the
+WS_FUZZ_SECONDS (default 5) is the time per target. Inputs that crashed stay in build/fuzz; the
 message names the file and how to run it again.
 """
 
@@ -17,7 +17,7 @@ import pytest
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "build" / "fuzz"
-SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "10"))
+SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "5"))
 PYTHON_TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
 TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c"))
 # A start of an instrumented process on a loaded machine, and libFuzzer's last input.
