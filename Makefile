@@ -21,11 +21,11 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 STEP := tools/step.sh
 LOG := build/log
 STAMP := build/stamp
-EXT_SOURCES := $(wildcard csrc/*.c csrc/*.h) bpf/maps.h bpf/ladder.h whalescale/dataplane/_build.py setup.py
+EXT_SOURCES := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h) whalescale/dataplane/_build.py setup.py
 BPF_FOLDER := whalescale/dataplane/bpf
 BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
-BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu
-C_STYLE := $(wildcard csrc/*.[ch] tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
+BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
+C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
 .PHONY: help setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath soak install uninstall clean
 .DEFAULT_GOAL := help
@@ -105,7 +105,7 @@ $(STAMP)/bpf: $(BPF_OBJECTS) | $(STAMP)/apt-run
 	@touch $@
 
 # No clang (the demo asks for none): they stay unmade, and are made once it is there.
-$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) csrc/wire.h | $(STAMP)/apt-run
+$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h shared/*.h) | $(STAMP)/apt-run
 	@mkdir -p $(BPF_FOLDER) $(STAMP)
 	@if command -v clang >/dev/null; then \
 		$(STEP) "eBPF program $*" $(LOG)/bpf-$*.log clang $(BPF_CFLAGS) -c $< -o $@; \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* A program's counters, COUNTS of them: csrc/bpf_load.c finds the map by its name. */
+/* A program's counters, COUNTS of them: csrc/kernel/bpf_load.c finds the map by its name. */
 #ifndef WS_COUNTS_H
 #define WS_COUNTS_H
 

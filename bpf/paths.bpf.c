@@ -17,8 +17,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "../csrc/wire.h"
-#include "maps.h"
+#include "shared/maps.h"
+#include "shared/wire.h"
 
 #define IP_OFFSET 0x1fff
 

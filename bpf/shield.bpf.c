@@ -25,9 +25,9 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "../csrc/wire.h"
-#include "ladder.h"
-#include "maps.h"
+#include "shared/ladder.h"
+#include "shared/maps.h"
+#include "shared/wire.h"
 
 #define COUNTS WS_SHIELD_COUNT
 #include "counts.h"

@@ -12,8 +12,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "../csrc/wire.h"
-#include "maps.h"
+#include "shared/maps.h"
+#include "shared/wire.h"
 
 #define COUNTS WS_STEER_COUNT
 #include "counts.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
  * Chooses the TUN queue, and so the worker, by the peer that owns a packet's
- * destination: the longest allowed IP wins, as in csrc/allowedips.c. Attached
+ * destination: the longest allowed IP wins, as in csrc/packet/allowedips.c. Attached
  * with TUNSETSTEERINGEBPF; the packet begins with its IP header, what is
  * returned is the queue's number.
  */
@@ -13,7 +13,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "maps.h"
+#include "shared/maps.h"
 
 #define COUNTS WS_STEER_COUNT
 #include "counts.h"

@@ -92,7 +92,7 @@ enum ws_upcall_type {
 	WS_UP_BUSY = 9 /* packets for several paths: they are worth sampling, from now on */
 };
 
-/* What the source of an initiation has shown (csrc/gate.h). */
+/* What the source of an initiation has shown (csrc/packet/gate.h). */
 enum ws_source_class {
 	WS_SOURCE_OTHER = 0, /* not an initiation */
 	WS_SOURCE_STRANGER = 1,
@@ -269,12 +269,12 @@ struct ws_multipath_stats {
 	uint64_t again; /* second copies sent */
 	uint64_t acks_tx, acks_rx, ack_refused; /* refused: malformed or a false claim */
 	uint64_t unsched; /* packets with no usable path at all */
-	/* the reordering buffer, see csrc/reorder.h */
+	/* the reordering buffer, see csrc/multipath/reorder.h */
 	uint64_t delivered, in_order, held, gaps, gaps_filled, skipped, skipped_full, late;
 	uint64_t duplicates, refused, wait_us;
 	uint32_t wait_max_us, depth, depth_max;
-	uint64_t aligned; /* packets held back in a lull, see csrc/align.h */
-	uint64_t bunched; /* acknowledgements that waited for others, see csrc/bunch.h */
+	uint64_t aligned; /* packets held back in a lull, see csrc/multipath/align.h */
+	uint64_t bunched; /* acknowledgements that waited for others, see csrc/multipath/bunch.h */
 };
 
 typedef struct ws_engine ws_engine;
@@ -485,7 +485,7 @@ int ws_process_protect(void);
 int ws_process_end_with_parent(void);
 
 /*
- * The programs of bpf/ (optional; csrc/bpf.c). Loaded with CAP_BPF, CAP_PERFMON
+ * The programs of bpf/ (optional; csrc/kernel/bpf.c). Loaded with CAP_BPF, CAP_PERFMON
  * and CAP_NET_ADMIN; afterwards CAP_NET_ADMIN is enough. Nothing is pinned: all
  * goes with the process, but for legacy tc filters (kernels before 6.6), which
  * the next start with the same tag replaces.
@@ -519,7 +519,8 @@ struct ws_shield_stats {
 struct ws_shield_rates {
 	uint32_t source_rate, source_burst; /* of one IPv4 address or IPv6 /64 */
 	uint32_t global_rate, global_burst; /* of all sources that are not known */
-	uint32_t ladder; /* 1: past that rate, a few of each network that is quiet (bpf/ladder.h) */
+	uint32_t
+		ladder; /* 1: past that rate, a few of each network that is quiet (shared/ladder.h) */
 	uint32_t awaited; /* 1: answers pass that ws_bpf_await knows, and no others */
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* ns per packet of each cipher and of mac1; best of several rounds. */
-#include "aead.h"
+#include "packet/aead.h"
 #include "whalescale.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Nanoseconds per 1,400-byte packet, one bulk flow and four in turn. Not run by the tests. */
-#include "coalesce.h"
+#include "packet/coalesce.h"
 
 #include "packets.h"
 

@@ -42,7 +42,7 @@
 #include <unistd.h>
 
 #include "packets.h"
-#include "udp_options.h"
+#include "udp/udp_options.h"
 
 #define ROUNDS 500
 #define BATCH 16

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Nanoseconds per 1,400-byte segment of a 64 KiB TSO packet. Not run by the tests. */
-#include "segment.h"
+#include "packet/segment.h"
 
-#include "checksum.h"
+#include "packet/checksum.h"
 #include "packets.h"
 
 #include <stdio.h>

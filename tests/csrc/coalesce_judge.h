@@ -10,10 +10,10 @@
 #define WS_TEST_COALESCE_JUDGE_H
 
 #include "check.h"
-#include "coalesce.h"
-#include "ip.h"
+#include "packet/coalesce.h"
+#include "packet/ip.h"
+#include "packet/segment.h"
 #include "packets.h"
-#include "segment.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #ifndef WS_TEST_QUIET_H
 #define WS_TEST_QUIET_H
 
-#include "multipath.h"
+#include "multipath/multipath.h"
 
 static inline uint32_t quiet_send(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
 				  uint8_t ecn, const uint8_t *packet, size_t len)

@@ -3,7 +3,7 @@
 #ifndef WS_SCHED_VECTORS_H
 #define WS_SCHED_VECTORS_H
 
-#include "scheduler.h"
+#include "multipath/scheduler.h"
 
 #include <inttypes.h>
 #include <stdio.h>

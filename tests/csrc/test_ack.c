@@ -4,7 +4,7 @@
  * lines from standard input, each decoded and told field by field, for
  * test_ack_vectors.py.
  */
-#include "ack.h"
+#include "multipath/ack.h"
 
 #include "check.h"
 

@@ -4,7 +4,7 @@
  * on every length, random splits, flipped bits, no allocation per packet; and
  * mac1 against digests made with Python's hashlib; and no key left where it was forgotten.
  */
-#include "aead.h"
+#include "packet/aead.h"
 
 #include "check.h"
 #include "whalescale.h"

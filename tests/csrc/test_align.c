@@ -3,7 +3,7 @@
  * Lulls are told from traffic and from silence, and the line keeps what it was
  * given: each packet once, not before it is due, each path's in order.
  */
-#include "align.h"
+#include "multipath/align.h"
 
 #include "check.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The trie against a plain list of prefixes, searched from end to end. */
-#include "allowedips.h"
+#include "packet/allowedips.h"
 
 #include "check.h"
 

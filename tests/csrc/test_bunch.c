@@ -3,10 +3,10 @@
  * Which packets are acknowledgements and nothing else, and that those that
  * wait do so for as long, as often and as many as was said.
  */
-#include "bunch.h"
+#include "multipath/bunch.h"
 
 #include "check.h"
-#include "frame.h"
+#include "packet/frame.h"
 #include "quiet.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "checksum.h"
+#include "packet/checksum.h"
 
 #include "check.h"
 #include "packets.h"
@@ -8,7 +8,7 @@
 
 static uint16_t as_number(uint16_t memory_order)
 {
-	return ntohs(memory_order);
+	return be16toh(memory_order);
 }
 
 static void fill(uint8_t *p, size_t len, int how)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Named cases, then random streams; coalesce_judge.h says what must come out. */
-#include "coalesce.h"
+#include "packet/coalesce.h"
 
 #include "check.h"
 #include "coalesce_changes.h"

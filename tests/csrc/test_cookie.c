@@ -6,7 +6,7 @@
  *  reply PUBLIC SECRET IP PORT SCOPE MESSAGE   out: the cookie reply
  *  bootstrap KEY MESSAGE                out: 1 or 0
  */
-#include "cookie.h"
+#include "packet/cookie.h"
 
 #include "check.h"
 

@@ -55,5 +55,5 @@ def test_aead_without_ipsec_mb() -> None:
 def test_every_tested_leaf_exists() -> None:
     """A renamed leaf must not silently take its test out of the build."""
     assert TESTS
-    leaves = {path.stem for path in (HERE.parents[1] / "csrc").glob("*.c")}
+    leaves = {path.stem for path in (HERE.parents[1] / "csrc").rglob("*.c")}
     assert {name.removeprefix("test_") for name in TESTS} <= leaves

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "ecn.h"
+#include "packet/ecn.h"
 
 #include "check.h"
 #include "packets.h"

@@ -1,4 +1,4 @@
-"""tests/vectors/frames.json against csrc/receive.c and send.c, and a second reading in Python.
+"""tests/vectors/frames.json against csrc/session, and a second reading in Python.
 
 `received`: `text` is what a message holds when it is opened, `path` the number in its counter.
 `value`: what is made of it, with `next_seq`, the data seq awaited afterwards. `up`: control frames

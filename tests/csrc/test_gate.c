@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "gate.h"
+#include "packet/gate.h"
 
 #include "check.h"
 

@@ -8,10 +8,10 @@
  */
 #include "check.h"
 
-#include "ack.h"
-#include "frame.h"
-#include "multipath.h"
-#include "wire.h"
+#include "multipath/ack.h"
+#include "multipath/multipath.h"
+#include "packet/frame.h"
+#include "shared/wire.h"
 
 #include <stdlib.h>
 #include <string.h>

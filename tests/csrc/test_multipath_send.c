@@ -5,9 +5,9 @@
  */
 #include "check.h"
 
-#include "frame.h"
+#include "packet/frame.h"
 #include "quiet.h"
-#include "wire.h"
+#include "shared/wire.h"
 
 #include <stdlib.h>
 #include <string.h>

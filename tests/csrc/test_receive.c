@@ -12,8 +12,8 @@
  *
  * Each line meets a peer, a session and paths that have seen nothing yet.
  */
-#include "internal.h"
-#include "multipath_internal.h"
+#include "multipath/multipath_internal.h"
+#include "worker/internal.h"
 
 #include "check.h"
 

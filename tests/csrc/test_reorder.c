@@ -4,7 +4,7 @@
  * slots' life. With "script": operations from standard input, one a line, for
  * test_reorder_model.py, which knows what must come out.
  */
-#include "reorder.h"
+#include "multipath/reorder.h"
 
 #include "check.h"
 

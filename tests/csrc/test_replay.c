@@ -4,7 +4,7 @@
  * bounded range, over millions of random steps, also at the top of the
  * counter space.
  */
-#include "replay.h"
+#include "packet/replay.h"
 
 #include "check.h"
 

@@ -5,7 +5,7 @@
  * back after the delay. Then numbers that no honest peer would send. With
  * "vectors" as its argument it answers test_sched_vectors.py instead.
  */
-#include "scheduler.h"
+#include "multipath/scheduler.h"
 
 #include "check.h"
 #include "sched_vectors.h"

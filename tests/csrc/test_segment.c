@@ -4,10 +4,10 @@
  * n-th slice of the payload, the seq, id and flags that belong to it. Input
  * is in exactly sized buffers, so that ASan sees any read past the end.
  */
-#include "segment.h"
+#include "packet/segment.h"
 
 #include "check.h"
-#include "ip.h"
+#include "packet/ip.h"
 #include "packets.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
  * Packets that wait for a handshake: what goes in comes out in order and whole,
  * the oldest give way, and one queue cannot take the pool from the others.
  */
-#include "internal.h"
+#include "worker/internal.h"
 
 #include "check.h"
 

@@ -5,7 +5,7 @@
  *
  * Input: the frame.
  */
-#include "ack.h"
+#include "multipath/ack.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -8,10 +8,10 @@
  * Input: records of a length (2 bytes, little endian, 15 bits; the top bit:
  * trusted) and that many packet bytes.
  */
-#include "coalesce.h"
+#include "packet/coalesce.h"
 
-#include "checksum.h"
-#include "segment.h"
+#include "packet/checksum.h"
+#include "packet/segment.h"
 
 #include <stdlib.h>
 

@@ -20,9 +20,9 @@
  * reaches the TUN device is whole IP packets from the sender's own addresses; between peers 0 and 1
  * each packet arrives unchanged and at most once.
  */
-#include "internal.h"
+#include "worker/internal.h"
 
-#include "ack.h"
+#include "multipath/ack.h"
 
 #include <endian.h>
 #include <stdio.h>

@@ -14,7 +14,7 @@
  * TUN device is whole IP packets from the peer's own addresses; what leaves
  * is transport messages that open under the key, each counter once.
  */
-#include "internal.h"
+#include "worker/internal.h"
 
 #include <endian.h>
 #include <stdio.h>

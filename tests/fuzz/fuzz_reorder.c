@@ -9,7 +9,7 @@
  * over which path, a byte of microseconds, a signed 16-bit distance from the
  * seq awaited, a byte of how far to scale it (bits 0..4) and of the length.
  */
-#include "reorder.h"
+#include "multipath/reorder.h"
 
 #include <stdlib.h>
 #include <string.h>

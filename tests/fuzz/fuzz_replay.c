@@ -7,7 +7,7 @@
  * 3 bytes: a signed 16-bit distance from the highest counter, and how far to
  * scale it.
  */
-#include "replay.h"
+#include "packet/replay.h"
 
 #include <stddef.h>
 #include <stdlib.h>

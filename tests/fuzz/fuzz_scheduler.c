@@ -8,7 +8,7 @@
  * Input: the scheduler's number, now (8 bytes), depth, slack (4 each), count,
  * then the paths as struct raw_path, then steps of 12 bytes.
  */
-#include "scheduler.h"
+#include "multipath/scheduler.h"
 
 #include <stddef.h>
 #include <stdlib.h>

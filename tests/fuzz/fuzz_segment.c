@@ -6,9 +6,9 @@
  *
  * Input: the 10 bytes of a virtio header, then the packet.
  */
-#include "segment.h"
+#include "packet/segment.h"
 
-#include "checksum.h"
+#include "packet/checksum.h"
 
 #include <errno.h>
 #include <stdlib.h>

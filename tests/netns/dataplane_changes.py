@@ -428,8 +428,8 @@ def device_deleted(hosts: Hosts, options: Options) -> None:
 def device_gone_unheard(hosts: Hosts, options: Options) -> None:
     """The device is gone and no read has told: every worker must see it by looking.
 
-    The kernel's own race (`arm_look` in csrc/uring.c) is met once in thousands of deletions. Here
-    the ring goes on reading from ws0, while the descriptor that is looked at is a dead device's.
+    The kernel's own race (`arm_look` in csrc/io/uring.c) is met once in thousands of deletions.
+    The ring here goes on reading from ws0, but the descriptor looked at is a dead device's.
     """
     a = Node(hosts[0], options)
     with a.netns.entered():

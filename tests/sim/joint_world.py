@@ -144,7 +144,7 @@ class JointWorld(World):
         self._packets(self.sides["b"], [packet])
 
     def _packets(self, side: Side, packets: list[bytes]) -> None:
-        """With one path in use, path 0, the engine sends by itself (csrc/send.c)."""
+        """With one path in use, path 0, the engine sends by itself (csrc/session/send.c)."""
         if self.stopped:
             return
         core, lib, now = side.core, side.core.lib, self.now

@@ -28,7 +28,6 @@ from whalescale.protocol.paths.types import (
 MS = 1_000_000
 #: the C sources; another folder's can be tried by the environment
 CSRC = Path(os.environ.get("WS_CSRC") or Path(__file__).parents[2] / "csrc")
-LEAVES = ("reorder.c", "scheduler.c", "ack.c", "align.c", "bunch.c")
 CFLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-shared", "-fPIC")
 
 SCHEDULERS = list(Scheduler)  # in the order of enum ws_scheduler
@@ -56,11 +55,12 @@ def load() -> tuple[Any, Any]:
     public = (CSRC / "whalescale.h").read_text()
     public = public.split("/* cdef-begin */")[1].split("/* cdef-end */")[0]
     structs = public[: public.index("typedef struct ws_engine")]
-    ffi.cdef(_declarations(structs) + _declarations((CSRC / "multipath.h").read_text()))
+    ffi.cdef(_declarations(structs) + _declarations((CSRC / "multipath/multipath.h").read_text()))
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "multipath.so"
-        sources = [*sorted(CSRC.glob("multipath*.c")), *(CSRC / leaf for leaf in LEAVES)]
-        subprocess.run(["cc", *CFLAGS, f"-I{CSRC}", "-o", library, *sources], check=True)
+        sources = sorted(CSRC.glob("multipath/*.c"))
+        where = ("-iquote", CSRC, "-iquote", CSRC.parent)
+        subprocess.run(["cc", *CFLAGS, *where, "-o", library, *sources], check=True)
         return ffi, ffi.dlopen(str(library))
 
 

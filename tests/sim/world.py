@@ -60,7 +60,7 @@ class Keys:
 
 
 class DataPeer:
-    """csrc/peer.c in a page: rotation, staging, timestamps."""
+    """csrc/session/peer.c in a page: rotation, staging, timestamps."""
 
     def __init__(self) -> None:
         self.previous: Keys | None = None

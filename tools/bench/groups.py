@@ -91,7 +91,7 @@ def sources(folder: Path) -> dict[str, str]:
     """Which file of csrc/ defines a function; one that several define statically is in none."""
     found: dict[str, str] = {}
     twice: set[str] = set()
-    for path in sorted(folder.glob("*.c")):
+    for path in sorted(folder.rglob("*.c")):
         for name in set(_DEFINED.findall(path.read_text())):
             if name in found:
                 twice.add(name)

@@ -18,7 +18,7 @@ from whalescale.bench import measure
 from whalescale.bench.measure import Load, MeasureError
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("udpblast.c", "flood.c"))
-HEADERS = Path(__file__).with_name("udpblast.h"), ROOT / "csrc/udp_options.h"
+HEADERS = Path(__file__).with_name("udpblast.h"), ROOT / "csrc/udp/udp_options.h"
 BINARY = ROOT / "build/bench/udpblast"
 
 #: what an MTU of 1420 leaves of a UDP/IPv4 packet
@@ -40,7 +40,7 @@ def udpblast() -> Path:
     if compiler is None:
         raise SkipError("udpblast needs a C compiler: apt-get install gcc")
     BINARY.parent.mkdir(parents=True, exist_ok=True)
-    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ROOT / 'csrc'}"]
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-iquote", ROOT / "csrc"]
     run(compiler, *flags, "-o", BINARY, *SOURCES)
     return BINARY
 

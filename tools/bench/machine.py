@@ -15,7 +15,7 @@ from tools.peers import NEWEST_GO_PEER, ROOT
 from whalescale import __version__
 
 #: the tree's folders that make a figure
-MEASURED = ("bpf", "csrc", "whalescale", "tools")
+MEASURED = ("bpf", "csrc", "shared", "whalescale", "tools")
 
 
 def describe() -> dict[str, Any]:

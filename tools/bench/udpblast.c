@@ -18,7 +18,7 @@
  */
 #define _GNU_SOURCE
 #include "udpblast.h"
-#include "udp_options.h"
+#include "udp/udp_options.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

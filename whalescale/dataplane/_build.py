@@ -13,6 +13,8 @@ import cffi
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CSRC = ROOT / "csrc"
+#: where `#include "..."` looks: csrc/FOLDER, and shared/, which is the programs' of bpf/ too
+INCLUDES = ("csrc", ".")
 
 
 def cdef_text() -> str:
@@ -25,7 +27,7 @@ def cdef_text() -> str:
 
 
 def sources() -> list[str]:
-    return sorted(str(p.relative_to(ROOT)) for p in CSRC.glob("*.c"))
+    return sorted(str(p.relative_to(ROOT)) for p in CSRC.rglob("*.c"))
 
 
 def hardening() -> list[str]:
@@ -49,8 +51,11 @@ ffibuilder.set_source(
     "whalescale.dataplane._lib",
     '#include "whalescale.h"',
     sources=sources(),
-    include_dirs=["csrc"],
-    depends=[str(p.relative_to(ROOT)) for p in CSRC.glob("*.h")],
+    depends=[
+        str(p.relative_to(ROOT))
+        for folder in ("csrc", "shared")
+        for p in (ROOT / folder).rglob("*.h")
+    ],
     libraries=["uring", "crypto", "sodium"],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=[
@@ -60,6 +65,7 @@ ffibuilder.set_source(
         "-fvisibility=hidden",
         "-Wall",
         "-Wextra",
+        *(word for folder in INCLUDES for word in ("-iquote", folder)),
         *hardening(),
         *os.environ.get("WS_CFLAGS", "").split(),
     ],

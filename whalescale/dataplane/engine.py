@@ -209,7 +209,7 @@ def now() -> int:
 
 
 def cipher_selftest(cipher: Cipher) -> int:
-    """0: the implementation is there and passes RFC 8439's vectors; else an errno (csrc/aead.h)."""
+    """0: it is there and passes RFC 8439's vectors; else an errno (packet/aead.h)."""
     return -int(lib.ws_cipher_selftest(int(cipher)))
 
 

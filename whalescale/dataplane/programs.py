@@ -1,4 +1,4 @@
-"""The eBPF programs as Python sees them (csrc/bpf.c). Never required.
+"""The eBPF programs as Python sees them (csrc/kernel/bpf.c). Never required.
 
 `Programs.load` needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, everything after it CAP_NET_ADMIN.
 Failures raise OSError with the errno of the C side.

@@ -130,7 +130,7 @@ class AckGap:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Feedback (docs/multipath.md section 4.6). The data plane makes and takes it: csrc/ack.c."""
+    """Feedback (docs/multipath.md section 4.6). Made and taken in C: multipath/ack.c."""
 
     time_us: int
     next_seq: int

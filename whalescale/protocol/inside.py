@@ -2,7 +2,7 @@
 
 A datagram of ours to such an address would go into a tunnel, into this one again or into another
 that may lead back here. So such an address is nobody's endpoint: what comes from there is dropped
-(csrc/inside.c asks the same networks), and it is neither announced nor tried as a path.
+(csrc/session/inside.c asks the same networks), and it is neither announced nor tried as a path.
 
 As in a routing table the longest match counts:
  - inside: the networks of the tunnel's own addresses, every peer's allowed IPs, and what leads into
@@ -70,7 +70,7 @@ class Inside:
     _lengths: dict[int, list[int]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Outside has the last word, as in csrc/inside.c.
+        # Outside has the last word, as in csrc/session/inside.c.
         for networks, said in ((self.inside, True), (self.outside, False)):
             for network in networks:
                 self._said[_key(network)] = said

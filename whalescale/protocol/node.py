@@ -237,7 +237,7 @@ class Node:
     ) -> bool:
         """A handshake, cookie or bootstrap message. What is refused is counted in `drops`.
 
-        `admitted`: the data plane has checked mac1 and applied the under-load rule (csrc/gate.h).
+        `admitted`: the data plane has checked mac1 and applied the under-load rule (packet/gate.h).
         Returns whether it was taken: it is a peer's.
         """
         if self._inside.holds(remote.ip):

@@ -28,7 +28,7 @@ from whalescale.runtime.netlink import LocalAddress
 
 log = logging.getLogger(__name__)
 
-#: What may reach a worker, which sorts it (csrc/gate.h): some microseconds each. One source: many
+#: What may reach a worker, which sorts it (gate.h): some microseconds each. One source: many
 #: peers behind one NAT start at once, then come back every two minutes. All strangers: what a flood
 #: may cost a running transfer decides (docs/decisions.md).
 RATES: Final = Rates(

@@ -52,7 +52,7 @@ DUE_PER_TURN: Final = 16
 #: the longest between two samples of what the workers saw
 TICK_S: Final = 1.0
 TICK_SHORTEST_S: Final = 0.02
-#: of a data frame, before the packet (csrc/wire.h)
+#: of a data frame, before the packet (shared/wire.h)
 FRAME_HEADER_BYTES: Final = 8
 
 

@@ -1,4 +1,4 @@
-"""Addresses of peers: what the flood defences (csrc/gate.h, bpf/shield.bpf.c) go by.
+"""Addresses of peers: what the flood defences (csrc/packet/gate.h, bpf/shield.bpf.c) go by.
 
 Configured, authenticated or validated ones. An address that nobody vouches for any more is a
 stranger's again; a peer keeps the last `OBSERVED_MOST` places that it was seen at, so that who

@@ -1,4 +1,4 @@
-"""What the running agent may still open and call: Landlock and seccomp (csrc/confine.c).
+"""What the running agent may still open and call: Landlock and seccomp (csrc/kernel/confine.c).
 
 User ID 0 with few capabilities still owns nearly every file of a machine. So once all is open, the
 agent keeps to the files that it needs, and the kernel refuses it what it never does. Where a

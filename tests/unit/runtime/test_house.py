@@ -307,7 +307,7 @@ def test_what_is_allowed_passes(tmp_path: Path, file: str, text: str) -> None:
 def test_a_leaf_that_includes_sockets_is_found(tmp_path: Path) -> None:
     (tmp_path / "whalescale").mkdir()
     (tmp_path / "whalescale" / "a.py").write_text("")
-    (tmp_path / "csrc").mkdir()
-    (tmp_path / "csrc" / "replay.c").write_text("#include <stdint.h>\n#include <sys/socket.h>\n")
+    (tmp_path / "csrc/packet").mkdir(parents=True)
+    (tmp_path / "csrc/packet/replay.c").write_text("#include <stdint.h>\n#include <sys/socket.h>\n")
     (line,) = check_imports.check(tmp_path)
-    assert line.startswith("csrc/replay.c:2:")
+    assert line.startswith("csrc/packet/replay.c:2:")

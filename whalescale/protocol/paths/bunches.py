@@ -1,4 +1,4 @@
-"""When acknowledgements of an inner TCP are let through in bunches (section 10, csrc/bunch.c)."""
+"""When acknowledgements of an inner TCP are let go in bunches (section 10, multipath/bunch.c)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from whalescale.protocol.paths.types import (
     PeerParams,
 )
 
-#: packets that C keeps for one peer: those that wait and those in flight (csrc/multipath.h)
+#: packets that C keeps for one peer: those that wait and those in flight (multipath.h)
 RING_PACKETS = 8192
 DEFAULT_RTT_US = 100_000
 ACK_INTERVAL_US = 10_000

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the eBPF loader share. What others call stands in whalescale.h. */
+#ifndef WS_BPF_H
+#define WS_BPF_H
+
+#include "shared/maps.h"
+#include "whalescale.h"
+
+#include <stdbool.h>
+
+#define WS_BPF_INTERFACES 64
+
+/* One attachment: a link, or a legacy filter. */
+struct ws_hook {
+	int link; /* -1: none */
+	bool legacy;
+};
+
+struct ws_hooks {
+	uint32_t ifindex; /* 0: free */
+	struct ws_hook shield, paths_in, paths_out;
+};
+
+enum { SHIELD, PATHS, STEER, TUNSTEER, PROGRAMS };
+
+struct ws_bpf {
+	struct bpf_object *object[PROGRAMS]; /* NULL: not loaded */
+	uint32_t tag;
+	int cpus;
+	/* Descriptors of programs and maps, -1: not loaded. They belong to the objects. */
+	struct {
+		int shield_xdp, steer, tunsteer;
+		/* [1]: for devices without a link-layer header */
+		int shield_tc[2], paths_in[2], paths_out[2];
+	} program;
+	struct {
+		int ports, locals, known, limits, counts, awaited; /* the shield's */
+		int path_ports, paths, strangers;
+		int groups, sockets, workers, steer_counts;
+		int owners, tunsteer_counts;
+	} map;
+	uint16_t ports[WS_BPF_PORTS];
+	size_t port_count;
+	uint8_t generation; /* of the local addresses */
+	uint32_t workers; /* of every reuseport group, 0: none yet */
+	bool group_used[WS_BPF_GROUPS];
+	struct ws_group_key group[WS_BPF_GROUPS];
+	struct ws_hooks hooks[WS_BPF_INTERFACES];
+	void *per_cpu; /* room for one value of each CPU */
+};
+
+/* bpf_load.c: the one file that knows libbpf. */
+void ws_bpf_objects_close(struct ws_bpf *bpf);
+/* A clsact filter; `program` -1 removes it. */
+int ws_bpf_legacy(const struct ws_bpf *bpf, int program, uint32_t ifindex, bool egress,
+		  uint32_t priority);
+
+/* bpf_maps.c: bpf(2). 0 or a negative errno; -ENOENT: no such key. */
+int ws_map_update(int map, const void *key, const void *value);
+int ws_map_lookup(int map, const void *key, void *value);
+int ws_map_delete(int map, const void *key);
+int ws_map_next(int map, const void *key, void *next); /* key NULL: the first */
+/* Sums `words` numbers over all CPUs. */
+int ws_map_sum(struct ws_bpf *bpf, int map, const void *key, uint64_t *sum, size_t words);
+void ws_ip_from_addr(const struct ws_addr *addr, struct ws_ip *ip);
+void ws_ip_to_addr(const struct ws_ip *ip, uint16_t port, struct ws_addr *addr);
+
+#endif

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT */
+#include "multipath/multipath_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Until Python has said something of a path: enough for a first few packets. */
+static const struct ws_path_params default_path = {
+	.rate_bps = 1000000,
+	.window_bytes = 15000,
+	.srtt_us = 100000,
+	.weight = 1,
+	.max_packet = 65535,
+	.rescue_us = 1000000,
+};
+
+static const struct ws_multipath_params default_tune = {
+	.depth = 128,
+	.slack_us = 20000,
+	.queue_us = 100000,
+	.queue_bytes = 1 << 20,
+	.repair_age_us = 200000,
+	.reorder_depth = 128,
+	.hold_us = 50000,
+	.path_idle_us = 500000,
+	.deliver_late = 1,
+	.ack_interval_us = 10000,
+	.align = 1,
+};
+
+_Static_assert(sizeof(struct ws_path_params) % 8 == 0, "copied by words");
+_Static_assert(sizeof(struct ws_multipath_params) % 8 == 0, "copied by words");
+
+typedef uint64_t __attribute__((may_alias)) word;
+
+/* Both sides may run at once: each word is whole, and each set of words makes sense. */
+static void copy_words(void *to, const void *from, size_t bytes)
+{
+	word *out = to;
+	const word *in = from;
+
+	for (size_t i = 0; i < bytes / 8; i++)
+		ws_set(out[i], ws_get(in[i]));
+}
+
+static void delivered(void *arg, uint8_t *packet, size_t len, uint32_t flags)
+{
+	struct ws_multipath *mp = arg;
+
+	mp->ops.deliver(mp->arg, packet, len,
+			flags | (packet == mp->direct ? 0 : WS_MULTIPATH_HELD));
+}
+
+struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_multipath_ops *ops,
+				      void *arg)
+{
+	struct ws_multipath *mp = calloc(1, sizeof(*mp));
+	size_t data, slots, resend, records, align, bunch;
+	uint8_t *at;
+
+	if (!mp)
+		return NULL;
+	mp->ops = *ops;
+	mp->arg = arg;
+	mp->stride = (packet_bytes + 63) & ~63u;
+	slots = sizeof(struct slot) * RING;
+	resend = sizeof(uint64_t) * RING;
+	records = sizeof(struct record) * RECORDS * WS_PATH_COUNT;
+	data = (size_t)mp->stride * RING;
+	align = ws_align_bytes(mp->stride);
+	bunch = sizeof(struct ws_bunch_slot) * WS_BUNCH_SLOTS;
+	mp->memory_bytes = slots + resend + records + 2 * align + bunch + data;
+	/* Pages come when they are used: an idle peer costs a few of them. */
+	mp->memory = mmap(NULL, mp->memory_bytes, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mp->memory == MAP_FAILED) {
+		free(mp);
+		return NULL;
+	}
+	at = mp->memory;
+	mp->slots = (struct slot *)at;
+	at += slots;
+	mp->resend = (uint64_t *)at;
+	at += resend;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++, at += records / WS_PATH_COUNT)
+		mp->tx[i].records = (struct record *)at;
+	ws_align_init(&mp->align, at, mp->stride);
+	at += align;
+	ws_align_init(&mp->early, at, mp->stride);
+	at += align;
+	mp->bunch.slots = (struct ws_bunch_slot *)at;
+	mp->data = at + bunch;
+	mp->reorder = ws_reorder_new(mp->stride, delivered, mp);
+	if (!mp->reorder) {
+		ws_multipath_free(mp);
+		return NULL;
+	}
+	mp->tune = default_tune;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		mp->params[i] = default_path;
+	mp->pump_ns = UINT64_MAX;
+	mp->sched.count = WS_PATH_COUNT;
+	mp->again_credit = 100 * RUN_MAX;
+	mp_load(mp, 0);
+	return mp;
+}
+
+void ws_multipath_free(struct ws_multipath *mp)
+{
+	if (!mp)
+		return;
+	ws_reorder_free(mp->reorder);
+	/* Packets in the clear stood here. */
+	madvise(mp->memory, mp->memory_bytes, MADV_DONTNEED);
+	munmap(mp->memory, mp->memory_bytes);
+	free(mp);
+}
+
+void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
+{
+	mp_release_bunch(mp);
+	mp_release_early(mp, UINT64_MAX);
+	mp_release_aligned(mp, UINT64_MAX, now_ns);
+	ws_reorder_reset(mp->reorder);
+	mp->ops.flush(mp->arg);
+	memset(mp->rx, 0, sizeof(mp->rx));
+	mp->passed = false;
+	mp->ack_wanted = false;
+	mp->ack_repeats = 0;
+	mp->gap_known = false;
+	mp->ack_seen = false;
+	/* What was in flight went to one who is no more. */
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		struct ws_path_stats *stats = &mp->stats.paths[i];
+
+		mp->tx[i].acked = mp->tx[i].next_number;
+		mp->tx[i].acked_count = 0;
+		mp->tx[i].suspended = mp->tx[i].told = false;
+		mp->sched.paths[i].in_flight_bytes = 0;
+		ws_set(stats->acked_datagrams, 0);
+		ws_set(stats->acked_bytes, 0);
+		ws_set(stats->acked_arrived_us, 0);
+		ws_set(stats->in_flight_bytes, 0);
+		ws_set(stats->rx_datagrams, 0);
+		ws_set(stats->rx_bytes, 0);
+		ws_set(stats->rx_packets, 0);
+		ws_set(stats->rx_highest, 0);
+	}
+	ws_multipath_pump(mp, now_ns);
+}
+
+/* What was sent at the old rate is owed at the new one. */
+static void set_rate(struct ws_pace *pace, uint64_t rate_bps, uint64_t now_ns)
+{
+	double scale = (double)pace->rate_bps / (double)rate_bps;
+
+	if (rate_bps != pace->rate_bps && pace->rate_bps) {
+		if (pace->next_ns > now_ns)
+			pace->next_ns =
+				now_ns + (uint64_t)((double)(pace->next_ns - now_ns) * scale);
+		if (pace->busy_ns > now_ns)
+			pace->busy_ns =
+				now_ns + (uint64_t)((double)(pace->busy_ns - now_ns) * scale);
+	}
+	pace->rate_bps = rate_bps;
+}
+
+/* If every usable path was left for its silence, none would ever be heard of again. */
+static void relent(struct ws_multipath *mp)
+{
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if ((mp->usable >> i & 1) && !mp->tx[i].suspended)
+			return;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		mp->tx[i].suspended = mp->tx[i].told = false;
+}
+
+void mp_load(struct ws_multipath *mp, uint64_t now_ns)
+{
+	struct ws_multipath_params tune;
+	struct ws_reorder_settings settings;
+
+	copy_words(&tune, &mp->tune, sizeof(tune));
+	mp->sched.kind = (enum ws_scheduler)(tune.scheduler <= WS_SCHED_BACKUP ? tune.scheduler
+									       : WS_SCHED_EDF);
+	mp->sched.depth = tune.depth;
+	mp->sched.slack_us = tune.slack_us;
+	relent(mp);
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		struct ws_sched_path *path = &mp->sched.paths[i];
+		struct ws_path_params params;
+
+		path->usable = (mp->usable >> i & 1) && !mp->tx[i].suspended;
+		if (!(mp->present >> i & 1))
+			continue;
+		copy_words(&params, &mp->params[i], sizeof(params));
+		path->degraded = params.degraded;
+		path->tier = params.tier;
+		path->weight = params.weight ? params.weight : 1;
+		path->srtt_us = params.srtt_us;
+		path->delay_us = params.delay_us;
+		path->window_bytes = params.window_bytes;
+		path->max_packet_bytes = params.max_packet;
+		set_rate(&path->pace, params.rate_bps ? params.rate_bps : 1, now_ns);
+		/* A millisecond's worth, and two datagrams on the slowest path. */
+		path->pace.burst_us = 1000;
+	}
+	settings = (struct ws_reorder_settings){
+		.depth = tune.reorder_depth,
+		.hold_us = tune.hold_us,
+		.loss_wait_us = tune.loss_wait_us,
+		.path_idle_us = tune.path_idle_us,
+		.deliver_late = tune.deliver_late != 0,
+	};
+	ws_reorder_set(mp->reorder, &settings);
+}
+
+static void begin_path(struct ws_multipath *mp, uint32_t id)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[id];
+	struct tx_path *tx = &mp->tx[id];
+	struct ws_path_stats fresh = {
+		/* The other direction goes on: its number is the peer's. */
+		.rx_datagrams = stats->rx_datagrams,
+		.rx_bytes = stats->rx_bytes,
+		.rx_packets = stats->rx_packets,
+		.rx_highest = stats->rx_highest,
+		.last_received_ns = stats->last_received_ns,
+		.rx_delay_us = stats->rx_delay_us,
+		.rx_delay_min_us = stats->rx_delay_min_us,
+		.rx_jitter_us = stats->rx_jitter_us,
+		.rx_remote = stats->rx_remote,
+		.rx_local = stats->rx_local,
+	};
+
+	copy_words(stats, &fresh, sizeof(fresh));
+	copy_words(&mp->params[id], &default_path, sizeof(default_path));
+	tx->acked = tx->next_number;
+	tx->suspended = tx->told = false;
+	tx->limited_at_ns = tx->heartbeat_ns = 0;
+	memset(&mp->sched.paths[id], 0, sizeof(mp->sched.paths[id]));
+	mp->sched.credit[id] = 0;
+}
+
+_Static_assert(sizeof(struct ws_path_stats) % 8 == 0, "copied by words");
+
+void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t usable,
+			    bool schedule, uint64_t now_ns)
+{
+	uint32_t fresh = present & ~mp->present;
+
+	ws_multipath_publish(mp, 0, now_ns);
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		if (fresh >> i & 1)
+			begin_path(mp, i);
+		/* Python looked at it again: what was left for its silence may be tried. */
+		if ((usable & ~mp->usable) >> i & 1)
+			mp->tx[i].suspended = mp->tx[i].told = false;
+	}
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if ((mp->usable & ~usable) >> i & 1)
+			(void)ws_multipath_rescue(mp, i, now_ns);
+	mp->present = present;
+	mp->usable = usable & present;
+	mp->schedule = schedule;
+	ws_set(mp->stats.scheduling, schedule);
+	ws_multipath_pump(mp, now_ns);
+}
+
+void ws_multipath_tune_path(struct ws_multipath *mp, uint32_t path,
+			    const struct ws_path_params *params)
+{
+	copy_words(&mp->params[path], params, sizeof(*params));
+}
+
+void ws_multipath_tune(struct ws_multipath *mp, const struct ws_multipath_params *params)
+{
+	copy_words(&mp->tune, params, sizeof(*params));
+}
+
+static void publish_reorder(struct ws_multipath *mp)
+{
+	const struct ws_reorder_stats *from = ws_reorder_stats(mp->reorder);
+	struct ws_multipath_stats *to = &mp->stats;
+
+	ws_set(to->delivered, from->delivered);
+	ws_set(to->in_order, from->in_order);
+	ws_set(to->held, from->held);
+	ws_set(to->gaps, from->gaps);
+	ws_set(to->gaps_filled, from->gaps_filled);
+	ws_set(to->skipped, from->skipped);
+	ws_set(to->skipped_full, from->skipped_full);
+	ws_set(to->late, from->late);
+	ws_set(to->duplicates, from->duplicates);
+	ws_set(to->refused, from->refused);
+	ws_set(to->wait_us, from->wait_us);
+	ws_set(to->wait_max_us, from->wait_max_us);
+	ws_set(to->depth, from->depth);
+	ws_set(to->depth_max, from->depth_max);
+}
+
+void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes)
+{
+	struct tx_path *tx = &mp->tx[0];
+
+	/* The peer may have begun to count before we did. */
+	tx->bytes_ever += bytes;
+
+	if (number > tx->next_number)
+		tx->next_number = tx->acked = number;
+}
+
+void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns)
+{
+	if (ws_bunch_deadline(&mp->bunch) <= now_ns)
+		mp_release_bunch(mp);
+	mp_release_early(mp, now_ns);
+	mp_release_aligned(mp, now_ns, now_ns);
+	if (ws_reorder_deadline(mp->reorder) <= now_ns)
+		ws_reorder_expire(mp->reorder, now_ns);
+	publish_reorder(mp);
+}
+
+void ws_multipath_tick(struct ws_multipath *mp, uint64_t now_ns)
+{
+	ws_multipath_expire(mp, now_ns);
+	mp_send_ack(mp, now_ns);
+	mp_watch(mp, now_ns);
+	if (mp->pump_ns <= now_ns)
+		ws_multipath_pump(mp, now_ns);
+}
+
+uint64_t ws_multipath_deadline(const struct ws_multipath *mp)
+{
+	uint64_t at = ws_multipath_expiry(mp), other = mp_ack_deadline(mp);
+
+	if (other < at)
+		at = other;
+	other = mp_watch_deadline(mp);
+	if (other < at)
+		at = other;
+	return mp->pump_ns < at ? mp->pump_ns : at;
+}
+
+uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
+{
+	uint64_t at = ws_reorder_deadline(mp->reorder), other = ws_align_deadline(&mp->align);
+
+	if (other < at)
+		at = other;
+	other = ws_align_deadline(&mp->early);
+	if (other < at)
+		at = other;
+	other = ws_bunch_deadline(&mp->bunch);
+	return other < at ? other : at;
+}
+
+void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
+{
+	/* It came under keys that held. */
+	mp_release_bunch(mp);
+	mp_release_early(mp, UINT64_MAX);
+	mp_release_aligned(mp, UINT64_MAX, now_ns);
+	mp->seq_head = mp->seq_base = mp->seq_tail;
+	mp->queue_bytes = mp->ahead = 0;
+	mp->resend_head = mp->resend_tail;
+	mp->pump_ns = UINT64_MAX;
+	ws_set(mp->stats.queue_packets, 0);
+	ws_set(mp->stats.queue_bytes, 0);
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		mp->tx[i].acked = mp->tx[i].next_number;
+		mp->sched.paths[i].in_flight_bytes = 0;
+		ws_set(mp->stats.paths[i].in_flight_bytes, 0);
+	}
+	mp->ack_wanted = false;
+	mp->ack_repeats = 0;
+	mp->ops.flush(mp->arg);
+	ws_reorder_forget(mp->reorder);
+	/* Zeroes on the next touch; memory that a busy hour took is given back. */
+	(void)madvise(mp->memory, mp->memory_bytes, MADV_DONTNEED);
+}
+
+void ws_multipath_released(struct ws_multipath *mp)
+{
+	ws_reorder_released(mp->reorder);
+}
+
+const struct ws_multipath_stats *ws_multipath_stats(const struct ws_multipath *mp)
+{
+	return &mp->stats;
+}
+
+struct ws_path_stats *ws_multipath_path_stats(struct ws_multipath *mp, uint32_t path)
+{
+	return &mp->stats.paths[path];
+}

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ACKs consumed (docs/multipath.md sections 4.6 and 8), and what their absence
+ * means (section 6). An ACK comes from an authenticated peer that may lie: it
+ * can slow down what we send to it, and nothing else.
+ */
+#include "multipath/multipath_internal.h"
+
+#include <string.h>
+
+#define RTT_MAX_US 10000000
+#define GAP_SEQS_MAX 512 /* looked at per ACK */
+
+/* The 64-bit value with these low bits that is nearest to `near`. */
+static uint64_t widen(uint64_t near, uint32_t low)
+{
+	return near + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)near);
+}
+
+/* All of it must be possible, or none is believed. */
+static bool plausible(const struct ws_multipath *mp, const struct ws_ack *ack)
+{
+	for (uint32_t i = 0; i < ack->path_count; i++) {
+		const struct ws_ack_path *entry = &ack->paths[i];
+		const struct tx_path *tx = &mp->tx[entry->path];
+		uint64_t highest = widen(tx->next_number, entry->highest);
+		uint64_t count = widen(tx->acked_count, entry->datagrams);
+
+		if (highest >= tx->next_number || count > highest + 1 ||
+		    entry->bytes > tx->bytes_ever + tx->unpublished_bytes)
+			return false;
+	}
+	return true;
+}
+
+/* RFC 6298 section 2, in µs. */
+static void note_rtt(struct ws_path_stats *stats, uint32_t rtt_us)
+{
+	uint32_t srtt = stats->srtt_us, rttvar = stats->rttvar_us;
+
+	if (!srtt) {
+		srtt = rtt_us;
+		rttvar = rtt_us / 2;
+	} else {
+		uint32_t off = rtt_us > srtt ? rtt_us - srtt : srtt - rtt_us;
+
+		rttvar = (uint32_t)((3ULL * rttvar + off) / 4);
+		srtt = (uint32_t)((7ULL * srtt + rtt_us) / 8);
+	}
+	ws_set(stats->rtt_us, rtt_us);
+	ws_set(stats->srtt_us, srtt ? srtt : 1);
+	ws_set(stats->rttvar_us, rttvar);
+	if (!stats->rtt_min_us || rtt_us < stats->rtt_min_us)
+		ws_set(stats->rtt_min_us, rtt_us ? rtt_us : 1);
+}
+
+static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entry, uint64_t now_ns)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[entry->path];
+	struct tx_path *tx = &mp->tx[entry->path];
+	uint64_t highest = widen(tx->next_number, entry->highest);
+	uint32_t hold_us = entry->hold_16us * 16u, rtt_us;
+	struct ws_sched_path *path = &mp->sched.paths[entry->path];
+	uint64_t in_flight, seq;
+	bool moved;
+
+	ws_add(stats->acks, 1);
+	/* Two ACKs that crossed: the counts only go up. */
+	if ((int32_t)(entry->datagrams - (uint32_t)tx->acked_count) > 0) {
+		uint64_t before = stats->acked_arrived_us;
+
+		tx->acked_count = widen(tx->acked_count, entry->datagrams);
+		ws_set(stats->acked_datagrams, tx->acked_count);
+		ws_set(stats->acked_arrived_us, before ? widen(before, entry->arrived_us)
+						       : (1ULL << 32) + entry->arrived_us);
+		ws_set(stats->delay_us, entry->delay_us);
+		ws_set(stats->delay_min_us, entry->delay_min_us);
+	}
+	if (entry->bytes > stats->acked_bytes)
+		ws_set(stats->acked_bytes, entry->bytes);
+	moved = highest >= tx->acked;
+	if (!moved)
+		return;
+	ws_set(stats->acked_highest, highest);
+	ws_set(stats->last_ack_ns, now_ns);
+	in_flight = tx->data_bytes - tx->records[highest % RECORDS].data_bytes;
+	tx->acked = highest + 1;
+	tx->told = false;
+	if (tx->suspended) {
+		tx->suspended = false;
+		mp_load(mp, now_ns);
+	}
+	path->in_flight_bytes = in_flight;
+	seq = tx->records[highest % RECORDS].seq;
+	if (seq != NO_SEQ && (int32_t)((uint32_t)seq - path->acked_seq) > 0)
+		path->acked_seq = (uint32_t)seq; /* a second copy is of an older one */
+	ws_set(stats->in_flight_bytes, in_flight);
+	rtt_us = ((mp_time_us(now_ns) - entry->echo_us) & 0xffffff);
+	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us && rtt_us - hold_us < RTT_MAX_US)
+		note_rtt(stats, rtt_us - hold_us);
+}
+
+/* Its own path has brought later numbers: LOST_AFTER, or one and it is late (RFC 8985 in spirit). */
+static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
+{
+	const struct tx_path *tx = &mp->tx[slot->path];
+	uint64_t srtt_ns = 1000ULL * mp->stats.paths[slot->path].srtt_us;
+
+	return tx->acked > slot->number + LOST_AFTER ||
+	       (tx->acked > slot->number + 1 &&
+		now_ns - tx->records[slot->number % RECORDS].sent_ns > srtt_ns * 5 / 4);
+}
+
+/* What was sent on a path that has brought later numbers, and did not arrive. */
+static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t now_ns)
+{
+	uint64_t age_ns = 1000ULL * ws_get(mp->tune.repair_age_us);
+	uint32_t looked = 0;
+
+	for (uint32_t i = 0; i < ack->gap_count; i++) {
+		uint64_t first = widen(mp->seq_head, ack->gaps[i].first);
+
+		for (uint32_t k = 0; k < ack->gaps[i].count && looked < GAP_SEQS_MAX;
+		     k++, looked++) {
+			uint64_t seq = first + k;
+			const struct slot *slot;
+
+			if (seq < mp->seq_base || seq >= mp->seq_tail)
+				continue;
+			slot = &mp->slots[seq % RING];
+			if (slot->len && slot->sent_ns && is_lost(mp, slot, now_ns) &&
+			    now_ns - slot->sent_ns <= age_ns)
+				mp_send_again(mp, seq, now_ns);
+		}
+	}
+}
+
+bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len, uint64_t now_ns)
+{
+	struct ws_ack ack;
+
+	if (!ws_ack_decode(frame, len, &ack) || !plausible(mp, &ack)) {
+		ws_add(mp->stats.ack_refused, 1);
+		return false;
+	}
+	ws_add(mp->stats.acks_rx, 1);
+	for (uint32_t i = 0; i < ack.path_count; i++)
+		consume_path(mp, &ack.paths[i], now_ns);
+	/* One that was overtaken by a later one tells of gaps that are filled by now. */
+	if (!mp->ack_seen || (int32_t)(ack.time_us - mp->ack_time_us) >= 0) {
+		mp->ack_seen = true;
+		mp->ack_time_us = ack.time_us;
+		/* Looking is cheap but not free, and the peer says how often. */
+		if (ws_get(mp->tune.repair) && now_ns - mp->repaired_ns >= MS_NS) {
+			mp->repaired_ns = now_ns;
+			repair(mp, &ack, now_ns);
+		}
+	}
+	/* Room in a window; who waits for pace has its time already. */
+	if ((mp->seq_head != mp->seq_tail || mp->resend_head != mp->resend_tail) &&
+	    mp->pump_ns == UINT64_MAX)
+		mp->pump_ns = now_ns;
+	return true;
+}
+
+/* When the oldest data in flight on the path was sent; 0: there is none. */
+static uint64_t oldest_ns(const struct ws_multipath *mp, uint32_t path)
+{
+	const struct tx_path *tx = &mp->tx[path];
+
+	for (uint64_t number = tx->acked; number < tx->data_number; number++)
+		if (tx->records[number % RECORDS].data)
+			return tx->records[number % RECORDS].sent_ns;
+	return 0;
+}
+
+/* Since when data in flight on the path is without an answer; UINT64_MAX: it is not watched. */
+static uint64_t quiet_since(const struct ws_multipath *mp, uint32_t path)
+{
+	uint64_t oldest = oldest_ns(mp, path), last = mp->stats.paths[path].last_ack_ns;
+
+	if (!oldest || mp->tx[path].told || !mp->sched.paths[path].usable)
+		return UINT64_MAX;
+	return last < oldest ? oldest : last;
+}
+
+static uint64_t rescue_after_ns(const struct ws_multipath *mp, uint32_t path)
+{
+	return 1000ULL * ws_get(mp->params[path].rescue_us);
+}
+
+/* Halfway to silence the peer is asked, so that one lost datagram or ACK is no failure. */
+static uint64_t watch_at(const struct tx_path *tx, uint64_t since_ns, uint64_t rescue_ns)
+{
+	if (tx->heartbeat_ns < since_ns)
+		return since_ns + rescue_ns / 2;
+	/* Asked once; a second time halfway between, then it is silent. */
+	if (tx->heartbeat_ns < since_ns + rescue_ns * 3 / 4)
+		return since_ns + rescue_ns * 3 / 4;
+	return since_ns + rescue_ns;
+}
+
+static void ask(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	uint32_t time_us = mp_time_us(now_ns);
+	uint8_t frame[HEARTBEAT_BYTES] = {
+		WS_CONTROL_HEARTBEAT,	  WS_CONTROL_VERSION,	    (uint8_t)path,
+		WS_HEARTBEAT_ASK,	  (uint8_t)time_us,	    (uint8_t)(time_us >> 8),
+		(uint8_t)(time_us >> 16), (uint8_t)(time_us >> 24),
+	};
+
+	mp->tx[path].heartbeat_ns = now_ns;
+	ws_multipath_control(mp, path, frame, sizeof(frame), now_ns);
+}
+
+static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	struct tx_path *tx = &mp->tx[path];
+	uint64_t oldest = oldest_ns(mp, path);
+	bool others = false;
+
+	ws_add(mp->stats.paths[path].silent, 1);
+	/* Where nobody speaks, all may be lost on the way back: stay. */
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (i != path && mp->sched.paths[i].usable &&
+		    mp->stats.paths[i].last_ack_ns > oldest)
+			others = true;
+	if (others) {
+		tx->suspended = tx->told = true;
+		mp_load(mp, now_ns);
+	}
+	/* What was in flight counts no more, or a path that lost a whole window would stand still. */
+	(void)ws_multipath_rescue(mp, path, now_ns);
+	mp->ops.silent(mp->arg, path);
+}
+
+void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
+{
+	if (!mp->schedule)
+		return;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		uint64_t since_ns = quiet_since(mp, i), rescue_ns;
+
+		if (since_ns == UINT64_MAX)
+			continue;
+		rescue_ns = rescue_after_ns(mp, i);
+		if (watch_at(&mp->tx[i], since_ns, rescue_ns) > now_ns)
+			continue;
+		if (now_ns - since_ns >= rescue_ns && mp->tx[i].heartbeat_ns > since_ns)
+			silent(mp, i, now_ns);
+		else
+			ask(mp, i, now_ns);
+		ws_set(mp->stats.paths[i].oldest_unacked_ns, oldest_ns(mp, i));
+	}
+}
+
+uint64_t mp_watch_deadline(const struct ws_multipath *mp)
+{
+	uint64_t at = UINT64_MAX;
+
+	if (!mp->schedule)
+		return at;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		uint64_t since_ns = quiet_since(mp, i), one;
+
+		if (since_ns == UINT64_MAX)
+			continue;
+		one = watch_at(&mp->tx[i], since_ns, rescue_after_ns(mp, i));
+		if (one < at)
+			at = one;
+	}
+	return at;
+}

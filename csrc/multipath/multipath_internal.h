@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the multipath core share:
+ *  multipath.c          life, paths, parameters, what is due when
+ *  multipath_send.c     queue, schedule, second copies
+ *  multipath_receive.c  numbers, order, ACKs made
+ *  multipath_ack.c      ACKs consumed: what arrived, what is lost, who is silent
+ */
+#ifndef WS_MULTIPATH_INTERNAL_H
+#define WS_MULTIPATH_INTERNAL_H
+
+#include "multipath/ack.h"
+#include "multipath/align.h"
+#include "multipath/bunch.h"
+#include "multipath/multipath.h"
+#include "multipath/reorder.h"
+#include "multipath/scheduler.h"
+#include "packet/counters.h"
+#include "packet/frame.h"
+#include "shared/wire.h"
+
+#define RING WS_MULTIPATH_RING
+#define RECORDS 4096 /* datagrams of one path that may be in flight */
+#define RUN_MAX 64 /* packets given to one path in one go */
+#define NO_SEQ UINT64_MAX
+#define MS_NS 1000000ULL
+#define URGENT_MAX_BYTES 256
+#define ACK_SOONEST_NS (2 * MS_NS)
+#define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
+#define HEARTBEAT_BYTES 8
+#define LOST_AFTER 3 /* later numbers of its own path, and a datagram is lost (RFC 9002) */
+
+/* A packet in the ring, at seq % RING: waiting, or kept for a second sending. */
+struct slot {
+	uint64_t queued_ns;
+	uint64_t sent_ns; /* first; 0: waits */
+	uint64_t number; /* on `path`, of the last sending */
+	uint32_t len; /* 0: nothing kept under this seq */
+	uint8_t path;
+	uint8_t flags;
+	uint8_t ecn;
+	uint8_t again; /* copies sent; AGAIN_MOST: no more */
+};
+
+/* A datagram that was sent, at number % RECORDS of its path. */
+struct record {
+	uint64_t seq; /* NO_SEQ: none */
+	uint64_t sent_ns;
+	uint64_t data_bytes; /* data sent on the path up to and with it */
+	bool data;
+};
+
+struct tx_path {
+	uint64_t next_number;
+	uint64_t acked; /* one past the highest number that the peer has seen */
+	uint64_t data_bytes; /* data sent, UDP payload */
+	uint64_t unpublished, unpublished_bytes; /* sent outside the schedule, not yet counted */
+	uint64_t bytes_ever; /* everything sent under this number, whatever path it was */
+	uint64_t
+		acked_count; /* datagrams that the peer says it has, of all that ever had this number */
+	uint64_t data_number; /* one past the number of the newest data datagram */
+	uint64_t
+		limited_at_ns; /* was at its limit, with packets waiting, when last looked; 0: not */
+	uint64_t heartbeat_ns; /* last one sent because of silence */
+	bool suspended; /* silent: left until it speaks again */
+	bool told; /* silence was reported */
+	struct record *records;
+};
+
+struct rx_path {
+	bool seen; /* a time field came */
+	bool changed; /* since the last ACK */
+	uint32_t delay_ref_us; /* 24 bits; the first delay: others are counted from it */
+	int64_t delay_us, delay_last_us; /* smoothed, last: from the reference */
+	int64_t delay_min_us[2]; /* of this and the last window */
+	uint64_t window_ns; /* when this window began */
+	uint32_t jitter_us;
+	/* With this number those missing before it are lost; then with the next. 0: none is. */
+	uint64_t hole_at, hole_next;
+	uint32_t echo_us;
+	uint64_t arrived_ns; /* any datagram */
+	uint64_t data_arrived_ns;
+	int64_t sparse_us; /* mean delay, from the reference, of what came after a pause */
+	int64_t sparse_off_us; /* ... and how far from it each is, in the mean */
+	uint64_t sparse_ns; /* ... the last of these; 0: none */
+	uint64_t ordered_ns; /* ... a packet that takes its turn: no copy, not urgent */
+};
+
+struct ws_multipath {
+	struct ws_multipath_stats stats;
+	/* Written by another thread, word by word. */
+	struct ws_path_params params[WS_PATH_COUNT];
+	struct ws_multipath_params tune;
+
+	struct ws_multipath_ops ops;
+	void *arg;
+	uint32_t stride; /* bytes of a slot's packet */
+	uint32_t present, usable; /* bits; usable as Python says */
+	bool schedule;
+	struct ws_sched sched; /* paths by id */
+
+	uint64_t seq_base, seq_head, seq_tail; /* kept from, first that waits, next to queue */
+	uint64_t ahead; /* behind seq_head, and sent already */
+	uint64_t queue_bytes;
+	uint64_t pump_ns; /* when the pump can go on; UINT64_MAX: not by itself */
+	struct slot *slots;
+	uint8_t *data;
+	uint64_t *resend; /* seqs that a silent path left behind; ring of RING */
+	uint32_t resend_head, resend_tail;
+	uint64_t repaired_ns;
+	bool ack_seen;
+	uint32_t ack_time_us; /* of the newest ACK, the peer's clock */
+	uint64_t again_credit; /* 1/100 packets */
+	uint64_t urgent_window_ns;
+	uint32_t urgent_bytes;
+	struct tx_path tx[WS_PATH_COUNT];
+
+	struct rx_path rx[WS_PATH_COUNT];
+	struct ws_align align; /* what takes its turn */
+	struct ws_align early; /* what goes past it */
+	struct ws_bunch bunch;
+	struct ws_reorder *reorder;
+	bool passed; /* the last data came over one path, and went by the buffer */
+	uint32_t pass_first,
+		pass_next; /* the first of those, at most WS_REORDER_MEMORY; the next */
+	const uint8_t *direct; /* the packet being inserted: the caller's bytes, not the buffer's */
+	bool ack_wanted;
+	uint32_t ack_repeats;
+	uint64_t acked_at_ns; /* our last ACK */
+	uint32_t ack_turn;
+	uint64_t ack_other_ns; /* the last one that took the second quickest path */
+	uint32_t gap_told; /* first seq of the newest gap that was reported */
+	bool gap_known;
+	bool ack_soon; /* a gap was found, or the peer asks: before the interval is over */
+
+	void *memory; /* slots, data, resend, records */
+	size_t memory_bytes;
+};
+
+static inline uint8_t *mp_packet(const struct ws_multipath *mp, uint64_t seq)
+{
+	return mp->data + (seq % RING) * (size_t)mp->stride;
+}
+
+/* UDP payload of a data frame with a packet of so many bytes. */
+static inline uint32_t mp_wire_bytes(uint32_t len)
+{
+	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
+}
+
+static inline uint32_t mp_time_us(uint64_t now_ns)
+{
+	return (uint32_t)(now_ns / 1000);
+}
+
+/* Distance of two 24-bit times. */
+static inline int32_t mp_diff24(uint32_t a, uint32_t b)
+{
+	return (int32_t)((a - b) << 8) >> 8;
+}
+
+/* multipath.c: parameters into the scheduler. */
+void mp_load(struct ws_multipath *mp, uint64_t now_ns);
+/* multipath_send.c */
+/* Takes a number, seals and sends a control frame. */
+void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t *frame, size_t len,
+			  uint64_t now_ns);
+void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns);
+/* multipath_receive.c */
+void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
+/* What was held back in a lull and is due by `until_ns` goes on to the buffer. */
+void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns);
+/* ... and what came early, and does not take its turn. */
+void mp_release_early(struct ws_multipath *mp, uint64_t until_ns);
+/* Acknowledgements that waited for each other go on. */
+void mp_release_bunch(struct ws_multipath *mp);
+/* When the next ACK is due, UINT64_MAX: none. */
+uint64_t mp_ack_deadline(const struct ws_multipath *mp);
+/* multipath_ack.c: heartbeats to silent paths, and leaving them. */
+void mp_watch(struct ws_multipath *mp, uint64_t now_ns);
+uint64_t mp_watch_deadline(const struct ws_multipath *mp);
+
+#endif

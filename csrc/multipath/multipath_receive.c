@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inbound: numbers and delays per path, packets into order, and the ACKs that
+ * say so (docs/multipath.md sections 4.6, 8 and 10).
+ */
+#include "multipath/multipath_internal.h"
+#include "packet/ip.h"
+
+#include <string.h>
+
+/* The least delay is that of the last one to two windows: clocks drift. */
+#define DELAY_WINDOW_NS (5000 * MS_NS)
+#define DETOUR_MAX_US 200000
+/* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
+#define PAUSE_NS (5 * MS_NS)
+#define SPARSE_OLD_NS (10000 * MS_NS)
+#define EARLY_DEVIATIONS 3
+#define EARLY_MAX_US 10000
+
+void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
+			   uint64_t now_ns)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[path];
+	struct rx_path *rx = &mp->rx[path];
+
+	ws_add(stats->rx_datagrams, 1);
+	ws_add(stats->rx_bytes, bytes);
+	if (number > stats->rx_highest) {
+		if (stats->rx_highest && number > stats->rx_highest + 1) {
+			rx->hole_next = number - 1 + LOST_AFTER;
+			if (!rx->hole_at)
+				rx->hole_at = rx->hole_next;
+		}
+		ws_set(stats->rx_highest, number);
+	}
+	/* Each path keeps its order, so this need not wait for the other ones to pass it. */
+	if (rx->hole_at && number >= rx->hole_at) {
+		rx->hole_at = rx->hole_next > number ? rx->hole_next : 0;
+		mp->ack_soon = true;
+	}
+	ws_set(stats->last_received_ns, now_ns);
+	rx->arrived_ns = now_ns;
+	rx->changed = true;
+}
+
+/* One-way delay by two clocks that agree on nothing but their pace. */
+static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t time_us,
+		       uint64_t now_ns)
+{
+	uint32_t raw = (mp_time_us(now_ns) - time_us) & 0xffffff;
+	int64_t delay, step;
+
+	if (!rx->seen) {
+		*rx = (struct rx_path){
+			.seen = true,
+			.changed = true,
+			.delay_ref_us = raw,
+			.window_ns = now_ns,
+			.arrived_ns = rx->arrived_ns,
+		};
+	}
+	delay = mp_diff24(raw, rx->delay_ref_us);
+	if (now_ns - rx->window_ns >= DELAY_WINDOW_NS) {
+		rx->window_ns = now_ns;
+		rx->delay_min_us[1] = rx->delay_min_us[0];
+		rx->delay_min_us[0] = delay;
+	}
+	if (delay < rx->delay_min_us[0])
+		rx->delay_min_us[0] = delay;
+	if (now_ns - rx->data_arrived_ns >= PAUSE_NS) {
+		int64_t off;
+
+		if (!rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS) {
+			rx->sparse_us = delay;
+			rx->sparse_off_us = 0;
+		}
+		off = delay - rx->sparse_us;
+		rx->sparse_us += off / 8;
+		rx->sparse_off_us += ((off < 0 ? -off : off) - rx->sparse_off_us) / 8;
+		rx->sparse_ns = now_ns;
+	}
+	step = delay - rx->delay_last_us;
+	rx->delay_last_us = delay;
+	rx->delay_us += (delay - rx->delay_us) / 8;
+	/* RFC 3550 section 6.4.1 */
+	rx->jitter_us += (uint32_t)(((step < 0 ? -step : step) - (int64_t)rx->jitter_us) / 16);
+	ws_set(stats->rx_delay_us, (uint32_t)(rx->delay_ref_us + rx->delay_us) & 0xffffff);
+	ws_set(stats->rx_delay_min_us,
+	       (uint32_t)(rx->delay_ref_us + (rx->delay_min_us[0] < rx->delay_min_us[1]
+						      ? rx->delay_min_us[0]
+						      : rx->delay_min_us[1])) &
+		       0xffffff);
+	ws_set(stats->rx_jitter_us, rx->jitter_us);
+	rx->echo_us = time_us;
+	rx->data_arrived_ns = now_ns;
+}
+
+void ws_multipath_moved(struct ws_multipath *mp, uint32_t path)
+{
+	/* Another way has another delay. */
+	mp->rx[path].seen = false;
+}
+
+bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
+{
+	if (ws_multipath_expiry(mp) != UINT64_MAX)
+		return false; /* what is held goes first */
+	ws_add(mp->stats.paths[path].rx_packets, 1);
+	if (!mp->passed) {
+		mp->pass_first = seq;
+		mp->pass_next = seq + 1;
+	} else if ((int32_t)(seq + 1 - mp->pass_next) > 0) {
+		mp->pass_next = seq + 1;
+	} else if ((int32_t)(seq - mp->pass_first) < 0) {
+		mp->pass_first = seq;
+	}
+	if (mp->pass_next - mp->pass_first > WS_REORDER_MEMORY)
+		mp->pass_first = mp->pass_next - WS_REORDER_MEMORY;
+	mp->passed = true;
+	return true;
+}
+
+/* How much later than this packet one over the slowest path in use would have come. */
+static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	const struct rx_path *rx = &mp->rx[path];
+	uint32_t taken = (uint32_t)(rx->delay_ref_us + rx->delay_last_us);
+	int64_t most = 0;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct rx_path *other = &mp->rx[i];
+		int64_t detour;
+
+		if (i == path || !other->seen || now_ns - other->ordered_ns > WS_ALIGN_WINDOW_NS)
+			continue;
+		detour = mp_diff24(mp->stats.paths[i].rx_delay_min_us, taken) +
+			 (int64_t)other->jitter_us;
+		if (detour > most)
+			most = detour;
+	}
+	return most < DETOUR_MAX_US ? (uint32_t)most : DETOUR_MAX_US;
+}
+
+/* By how much the path's last packet came before its time: jitter made it quicker than others. */
+static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	const struct rx_path *rx = &mp->rx[path];
+	int64_t by = rx->sparse_us + EARLY_DEVIATIONS * rx->sparse_off_us - rx->delay_last_us;
+
+	if (!rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS || by < 0 ||
+	    by > 2 * EARLY_MAX_US)
+		return 0;
+	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
+}
+
+static bool is_tcp(const uint8_t *packet, size_t len)
+{
+	uint8_t protocol = 0;
+	size_t ip;
+
+	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
+}
+
+/* True: it waits. */
+static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
+		      const uint8_t *packet, size_t len, uint64_t now_ns)
+{
+	bool lull = ws_align_count(&mp->align, now_ns);
+	uint32_t wait_us = 0, early;
+
+	mp->rx[path].ordered_ns = now_ns;
+	/* More than half full is no lull to speak of: what is held leaves in its time. */
+	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align))
+		wait_us = detour_us(mp, path, now_ns);
+	/* Not behind what another path brought, which may wait for longer. */
+	if (ws_get(mp->tune.align) && path < WS_ALIGN_PATHS &&
+	    (!ws_align_waits(&mp->align) || mp->align.waiting[path])) {
+		early = early_us(mp, path, now_ns);
+		if (early > wait_us && is_tcp(packet, len))
+			wait_us = early;
+	}
+	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
+		/* Without room: what the path brought before goes first. */
+		if (path < WS_ALIGN_PATHS && mp->align.waiting[path])
+			mp_release_aligned(mp, UINT64_MAX, now_ns);
+		return false;
+	}
+	ws_add(mp->stats.aligned, 1);
+	return true;
+}
+
+void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns)
+{
+	const struct ws_align_packet *next;
+	const uint8_t *direct = mp->direct;
+	bool any = false;
+	uint8_t *packet;
+
+	mp->direct = NULL; /* the bytes are the line's */
+	while ((next = ws_align_take(&mp->align, until_ns, &packet))) {
+		ws_reorder_insert(mp->reorder, next->path, next->seq, false, packet, next->len,
+				  next->flags, now_ns);
+		any = true;
+		if (ws_reorder_must_release(mp->reorder))
+			mp->ops.flush(mp->arg);
+	}
+	mp->direct = direct;
+	/* Before others take their place. */
+	if (any)
+		mp->ops.flush(mp->arg);
+}
+
+void mp_release_bunch(struct ws_multipath *mp)
+{
+	struct ws_bunch *bunch = &mp->bunch;
+
+	if (!bunch->count)
+		return;
+	for (uint32_t i = 0; i < bunch->count; i++) {
+		struct ws_bunch_slot *slot = &bunch->slots[i];
+
+		mp->ops.deliver(mp->arg, slot->packet, slot->len, slot->flags | WS_MULTIPATH_HELD);
+	}
+	bunch->count = 0;
+	/* Before others take their place. */
+	mp->ops.flush(mp->arg);
+}
+
+void mp_release_early(struct ws_multipath *mp, uint64_t until_ns)
+{
+	const struct ws_align_packet *next;
+	uint8_t *packet;
+	bool any = false;
+
+	while ((next = ws_align_take(&mp->early, until_ns, &packet))) {
+		mp->ops.deliver(mp->arg, packet, next->len, next->flags | WS_MULTIPATH_HELD);
+		any = true;
+	}
+	/* Before others take their place. */
+	if (any)
+		mp->ops.flush(mp->arg);
+}
+
+/* A TCP takes the quickest packet's time for the round trip: where jitter makes it, it waits, and
+ * where others take paths that are far slower. */
+static bool hold_early(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
+		       uint32_t flags, uint64_t now_ns)
+{
+	uint32_t wait_us = 0;
+
+	if (ws_get(mp->tune.align))
+		wait_us = early_us(mp, path, now_ns) + ws_get(mp->tune.tcp_wait_us);
+	if ((!wait_us && !ws_align_waits(&mp->early)) || !is_tcp(packet, len))
+		return false;
+	if (ws_align_hold(&mp->early, path, 0, flags, packet, len, wait_us, now_ns))
+		return true;
+	/* Without room: what the path brought before goes first. */
+	if (path < WS_ALIGN_PATHS && mp->early.waiting[path])
+		mp_release_early(mp, UINT64_MAX);
+	return false;
+}
+
+/* What somebody waits for goes on at once, but for acknowledgements that wait for each other. */
+static void take_urgent(struct ws_multipath *mp, uint32_t path, uint8_t *packet, size_t len,
+			uint32_t flags, uint64_t now_ns)
+{
+	if (ws_bunch_hold(&mp->bunch, packet, len, flags, ws_get(mp->tune.bunch_us),
+			  ws_get(mp->tune.bunch_every_us), now_ns)) {
+		ws_add(mp->stats.bunched, 1);
+		return;
+	}
+	if (mp->bunch.count && ws_bunch_fits(packet, len))
+		mp_release_bunch(mp); /* it is older */
+	if (flags & WS_FRAME_FEEDBACK && hold_early(mp, path, packet, len, flags, now_ns)) {
+		ws_add(mp->stats.aligned, 1);
+		return;
+	}
+	mp->ops.deliver(mp->arg, packet, len, flags);
+}
+
+void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
+		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
+{
+	struct ws_path_stats *stats = &mp->stats.paths[path];
+
+	ws_add(stats->rx_packets, 1);
+	if (flags & WS_FRAME_FEEDBACK) {
+		note_delay(stats, &mp->rx[path], time_us, now_ns);
+		mp->ack_wanted = true;
+		mp->ack_repeats = ACK_REPEATS;
+	} else {
+		mp_release_early(mp, UINT64_MAX);
+		mp_release_aligned(mp, UINT64_MAX, now_ns);
+	}
+	if (mp->passed) {
+		mp->passed = false;
+		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
+	}
+	mp->direct = packet;
+	if (flags & WS_FRAME_URGENT)
+		take_urgent(mp, path, packet, len, flags, now_ns);
+	else if (!(flags & WS_FRAME_FEEDBACK))
+		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
+	else if (flags & WS_FRAME_AGAIN || !hold_back(mp, path, seq, flags, packet, len, now_ns))
+		ws_reorder_insert(mp->reorder, path, seq, flags & WS_FRAME_AGAIN, packet, len,
+				  flags, now_ns);
+	mp->direct = NULL;
+	if (ws_reorder_must_release(mp->reorder))
+		mp->ops.flush(mp->arg);
+}
+
+void ws_multipath_heartbeat(struct ws_multipath *mp)
+{
+	/* Who asks doubts the path: answer at once, but no more often than ACKs go. */
+	mp->ack_wanted = true;
+	if (!mp->ack_repeats)
+		mp->ack_repeats = 1;
+	mp->ack_soon = true;
+}
+
+/* A path to answer on: the quickest, in every other turn the next one, so that an ACK path that
+ * died without a word costs one interval and not the feedback. What is urgent takes the quickest, but
+ * not for longer than two turns. */
+static uint32_t ack_path(struct ws_multipath *mp, uint64_t now_ns)
+{
+	uint64_t turns_ns = 2000ULL * ws_get(mp->tune.ack_interval_us);
+	bool next = mp->ack_soon ? now_ns - mp->ack_other_ns > turns_ns : mp->ack_turn & 1;
+	uint32_t best = ws_multipath_best(mp, now_ns);
+	int other;
+
+	if (!next || !(ws_sched_usable(&mp->sched) & ~(1u << best)))
+		return best;
+	other = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 1u << best, now_ns);
+	if (other < 0)
+		return best;
+	mp->ack_other_ns = now_ns;
+	return (uint32_t)other;
+}
+
+uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns)
+{
+	int path = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 0, now_ns);
+
+	if (path >= 0)
+		return (uint32_t)path;
+	/* None takes data: any that is there, path 0 first. */
+	return mp->present ? (uint32_t)__builtin_ctz(mp->present) : 0;
+}
+
+static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
+{
+	struct ws_reorder_gap gaps[WS_REORDER_MAX_GAPS];
+	uint32_t held = ws_reorder_stats(mp->reorder)->depth, missing, count = 0;
+
+	missing = ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
+	/* What waits in the line has come. */
+	for (uint32_t i = 0; i < missing; i++)
+		if (!ws_align_has(&mp->align, gaps[i].first, gaps[i].count))
+			gaps[count++] = gaps[i];
+	ack->time_us = mp_time_us(now_ns);
+	ack->next_seq = ws_reorder_next(mp->reorder);
+	ack->held = (uint16_t)(held > UINT16_MAX ? UINT16_MAX : held);
+	ack->path_count = 0;
+	ack->gap_count = (uint8_t)count;
+	for (uint32_t i = 0; i < count; i++)
+		ack->gaps[i] = (struct ws_ack_gap){gaps[i].first, gaps[i].count};
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct ws_path_stats *stats = &mp->stats.paths[i];
+		const struct rx_path *rx = &mp->rx[i];
+		struct ws_ack_path *entry = &ack->paths[ack->path_count];
+		uint64_t hold;
+
+		if (!stats->rx_datagrams || !rx->seen)
+			continue;
+		hold = (now_ns - rx->data_arrived_ns) / 16000;
+		*entry = (struct ws_ack_path){
+			.path = (uint8_t)i,
+			.hold_16us = (uint16_t)(hold > UINT16_MAX ? UINT16_MAX : hold),
+			.highest = (uint32_t)stats->rx_highest,
+			.datagrams = (uint32_t)stats->rx_datagrams,
+			.bytes = stats->rx_bytes,
+			.arrived_us = mp_time_us(rx->arrived_ns),
+			.echo_us = rx->echo_us,
+			.delay_us = stats->rx_delay_us,
+			.delay_min_us = stats->rx_delay_min_us,
+		};
+		/* All that lately spoke: one lost ACK then costs nothing. */
+		if (rx->changed || now_ns - rx->arrived_ns < 100 * MS_NS)
+			ack->path_count++;
+	}
+}
+
+uint64_t mp_ack_deadline(const struct ws_multipath *mp)
+{
+	uint64_t interval_ns = 1000ULL * ws_get(mp->tune.ack_interval_us);
+
+	if (!mp->ack_wanted && !mp->ack_repeats)
+		return UINT64_MAX;
+	if (mp->ack_soon)
+		interval_ns = ACK_SOONEST_NS;
+	return mp->acked_at_ns + (interval_ns < ACK_SOONEST_NS ? ACK_SOONEST_NS : interval_ns);
+}
+
+void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns)
+{
+	uint8_t frame[WS_ACK_MAX_BYTES];
+	struct ws_ack ack;
+	struct ws_reorder_gap gap;
+	uint32_t path;
+	size_t len;
+
+	if (!mp->ack_wanted && !mp->ack_repeats)
+		return;
+	/* A newly lost packet is worth an ACK before its turn. */
+	if (mp->ack_wanted && !mp->ack_soon && ws_reorder_gaps(mp->reorder, &gap, 1, now_ns) &&
+	    (!mp->gap_known || gap.first != mp->gap_told))
+		mp->ack_soon = true;
+	if (now_ns < mp_ack_deadline(mp))
+		return;
+	fill(mp, &ack, now_ns);
+	mp->gap_known = ws_reorder_gaps(mp->reorder, &gap, 1, now_ns) > 0;
+	if (mp->gap_known)
+		mp->gap_told = gap.first;
+	if (!mp->ack_wanted)
+		mp->ack_repeats--;
+	path = ack_path(mp, now_ns);
+	mp->ack_turn += !mp->ack_soon;
+	mp->ack_wanted = mp->ack_soon = false;
+	mp->acked_at_ns = now_ns;
+	if (!ack.path_count)
+		return;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		mp->rx[i].changed = false;
+	len = ws_ack_encode(&ack, frame);
+	ws_multipath_control(mp, path, frame, len, now_ns);
+	ws_add(mp->stats.acks_tx, 1);
+}

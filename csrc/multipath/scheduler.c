@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What comes in here was measured against a peer that may lie, so every number
+ * is clamped where it enters, and times are kept as distances from now: below
+ * FAR_NS each, a sum of a few of them cannot overflow.
+ */
+#include "multipath/scheduler.h"
+
+#include <stddef.h>
+
+#define RATE_MAX_BPS UINT64_C(400000000000)
+#define DELAY_MAX_US UINT64_C(10000000)
+#define FAR_NS (UINT64_C(1) << 60) /* 36 years */
+#define NS_PER_US UINT64_C(1000)
+#define NS_PER_S UINT64_C(1000000000)
+
+/* wrr: credit in 1/4096 bytes, so that rounding stays below a millionth of a packet. */
+#define CREDIT_SHIFT 12
+#define CREDIT_PACKET_BYTES 65535u
+#define CREDIT_MAX (INT64_C(2) << (16 + CREDIT_SHIFT)) /* two of the longest packets */
+#define DEGRADED_PART 4
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* How much later than now; FAR_NS at most. */
+static uint64_t ahead_ns(uint64_t time_ns, uint64_t now_ns)
+{
+	return time_ns > now_ns ? min_u64(time_ns - now_ns, FAR_NS) : 0;
+}
+
+static uint64_t later_ns(uint64_t time_ns, uint64_t by_ns)
+{
+	return time_ns <= UINT64_MAX - by_ns ? time_ns + by_ns : UINT64_MAX;
+}
+
+static uint64_t clamp_rate(uint64_t rate_bps)
+{
+	return rate_bps ? min_u64(rate_bps, RATE_MAX_BPS) : 1;
+}
+
+/* bytes at rate_bps (clamped), to the nearest ns; FAR_NS at most. */
+static uint64_t transmit_ns(uint64_t bytes, uint64_t rate_bps)
+{
+	uint64_t bits = bytes <= UINT64_MAX / 8 ? bytes * 8 : UINT64_MAX;
+
+	/* 18 Gbit x 10^9 is just below 2^64: above that (2 GB queued) both lose low bits. */
+	while (bits > UINT64_C(18000000000)) {
+		bits >>= 1;
+		rate_bps >>= 1;
+	}
+	if (!rate_bps)
+		return FAR_NS;
+	return min_u64((bits * NS_PER_S + rate_bps / 2) / rate_bps, FAR_NS);
+}
+
+void ws_pace_sent(struct ws_pace *pace, uint32_t bytes, uint64_t now_ns)
+{
+	uint64_t burst_ns = pace->burst_us * NS_PER_US;
+	uint64_t cost_ns = transmit_ns(bytes, clamp_rate(pace->rate_bps));
+	uint64_t earliest_ns = now_ns > burst_ns ? now_ns - burst_ns : 0;
+
+	pace->next_ns = later_ns(max_u64(pace->next_ns, earliest_ns), cost_ns);
+	pace->busy_ns = later_ns(max_u64(pace->busy_ns, now_ns), cost_ns);
+}
+
+static uint32_t path_count(const struct ws_sched *sched)
+{
+	return sched->count < WS_SCHED_PATHS ? sched->count : WS_SCHED_PATHS;
+}
+
+uint32_t ws_sched_usable(const struct ws_sched *sched)
+{
+	uint32_t usable = 0;
+
+	for (uint32_t i = 0; i < path_count(sched); i++)
+		usable |= (uint32_t)sched->paths[i].usable << i;
+	return usable;
+}
+
+/* Usable paths that take a packet of `bytes`. */
+static uint32_t fitting_paths(const struct ws_sched *sched, uint32_t bytes)
+{
+	uint32_t fitting = 0;
+
+	for (uint32_t i = 0; i < path_count(sched); i++)
+		if (sched->paths[i].usable && bytes <= sched->paths[i].max_packet_bytes)
+			fitting |= 1u << i;
+	return fitting;
+}
+
+static bool has_room(const struct ws_sched_path *path, uint32_t bytes)
+{
+	return !path->in_flight_bytes ||
+	       (bytes <= path->window_bytes && path->in_flight_bytes <= path->window_bytes - bytes);
+}
+
+static bool is_ready(const struct ws_sched_path *path, uint32_t bytes, uint64_t now_ns)
+{
+	return has_room(path, bytes) && ws_pace_ready(&path->pace, now_ns);
+}
+
+/* The least of the base delays: the others are taken relative to it. */
+static int64_t least_delay_us(const struct ws_sched *sched, uint32_t paths)
+{
+	int64_t least_us = INT64_MAX;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && sched->paths[i].delay_us < least_us)
+			least_us = sched->paths[i].delay_us;
+	return least_us;
+}
+
+static uint64_t delay_ns(const struct ws_sched_path *path, int64_t least_us)
+{
+	/* Unsigned: right even if the difference does not fit an int64_t. */
+	return min_u64((uint64_t)path->delay_us - (uint64_t)least_us, DELAY_MAX_US) * NS_PER_US;
+}
+
+static uint32_t healthy_paths(const struct ws_sched *sched, uint32_t paths)
+{
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && sched->paths[i].degraded)
+			paths &= ~(1u << i);
+	return paths;
+}
+
+static uint32_t lowest_tier(const struct ws_sched *sched, uint32_t paths)
+{
+	uint32_t lowest = UINT32_MAX, in_tier = 0;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		if (!(paths >> i & 1) || sched->paths[i].tier > lowest)
+			continue;
+		if (sched->paths[i].tier < lowest)
+			in_tier = 0;
+		lowest = sched->paths[i].tier;
+		in_tier |= 1u << i;
+	}
+	return in_tier;
+}
+
+/* The earliest time at which the pace lets one of `paths` send that has room. */
+static uint64_t earliest_pace(const struct ws_sched *sched, uint32_t paths, uint32_t bytes)
+{
+	uint64_t earliest_ns = UINT64_MAX;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && has_room(&sched->paths[i], bytes))
+			earliest_ns = min_u64(earliest_ns, sched->paths[i].pace.next_ns);
+	return earliest_ns;
+}
+
+/* edf's view of a path; times are distances from now. */
+struct forecast {
+	uint64_t pace_ns; /* until its pace lets it send */
+	uint64_t busy_ns; /* until its link is idle */
+	uint64_t window_ns; /* until its window opens, from when it is looked at; a guess */
+	uint64_t packet_ns; /* from then to the delivery of the packet */
+	uint64_t queue_ns; /* ... of all that is queued */
+	bool room;
+};
+
+static void make_forecast(struct forecast *cast, const struct ws_sched_path *path, uint32_t bytes,
+			  uint64_t queued_bytes, uint64_t rate_bps, uint64_t delay, uint64_t now_ns)
+{
+	cast->pace_ns = ahead_ns(path->pace.next_ns, now_ns);
+	cast->busy_ns = max_u64(cast->pace_ns, ahead_ns(path->pace.busy_ns, now_ns));
+	cast->room = has_room(path, bytes);
+	cast->window_ns = cast->room ? 0 : path->srtt_us * NS_PER_US / 4;
+	cast->packet_ns = transmit_ns(bytes, rate_bps) + delay;
+	cast->queue_ns = transmit_ns(max_u64(queued_bytes, bytes), rate_bps) + delay;
+}
+
+/*
+ * The path that would be picked at_ns from now, or -1: the one that is ready and
+ * delivers first, unless the best single path would deliver the whole queue
+ * earlier than it this packet. Comparing with the whole queue is what BLEST and
+ * ECF do (Ferlin 2016, Lim 2017).
+ */
+static int earliest_delivery(const struct forecast *casts, uint32_t paths, uint64_t slack_ns,
+			     uint64_t at_ns)
+{
+	uint64_t best_ns = UINT64_MAX, alone_ns = UINT64_MAX;
+	int best = -1;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		const struct forecast *cast = &casts[i];
+		uint64_t start_ns;
+
+		if (!(paths >> i & 1))
+			continue;
+		start_ns = max_u64(cast->busy_ns, at_ns + cast->window_ns);
+		alone_ns = min_u64(alone_ns, start_ns + cast->queue_ns);
+		if (cast->room && cast->pace_ns <= at_ns && start_ns + cast->packet_ns < best_ns) {
+			best_ns = start_ns + cast->packet_ns;
+			best = (int)i;
+		}
+	}
+	return best >= 0 && best_ns <= alone_ns + slack_ns ? best : -1;
+}
+
+static uint32_t pick_edf(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
+			 uint64_t queued_bytes, uint64_t now_ns, uint64_t *wake_ns)
+{
+	struct forecast casts[WS_SCHED_PATHS];
+	int64_t least_us = least_delay_us(sched, paths);
+	uint32_t healthy = healthy_paths(sched, paths);
+	uint64_t slack_ns = sched->slack_us * NS_PER_US;
+	int best;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		const struct ws_sched_path *path = &sched->paths[i];
+		uint64_t rate_bps = clamp_rate(path->pace.rate_bps);
+
+		if (!(paths >> i & 1))
+			continue;
+		if (healthy && path->degraded)
+			rate_bps = max_u64(rate_bps / DEGRADED_PART, 1);
+		make_forecast(&casts[i], path, bytes, queued_bytes, rate_bps,
+			      delay_ns(path, least_us), now_ns);
+	}
+	best = earliest_delivery(casts, paths, slack_ns, 0);
+	if (best >= 0)
+		return 1u << best;
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && casts[i].room && casts[i].pace_ns &&
+		    sched->paths[i].pace.next_ns < *wake_ns &&
+		    earliest_delivery(casts, paths, slack_ns, casts[i].pace_ns) >= 0)
+			*wake_ns = sched->paths[i].pace.next_ns;
+	return 0;
+}
+
+/* wrr: 4 x the weight, of a degraded path 1 x; 2^34 at most. */
+static uint64_t share(const struct ws_sched_path *path)
+{
+	return (path->weight ? path->weight : 1) * (path->degraded ? UINT64_C(1) : DEGRADED_PART);
+}
+
+/* wrr: paths that `seq` would not carry too far ahead of what another has out. */
+static uint32_t within_depth(const struct ws_sched *sched, uint32_t paths, uint32_t seq)
+{
+	uint32_t behind = 0;
+
+	for (uint32_t i = 0; i < path_count(sched); i++) {
+		const struct ws_sched_path *path = &sched->paths[i];
+		uint32_t lead = seq - path->acked_seq;
+
+		/* Below 2^31: ahead. A seq that is older than acked_seq leads nobody. */
+		if (path->usable && path->in_flight_bytes && lead <= INT32_MAX &&
+		    lead > sched->depth)
+			behind |= 1u << i;
+	}
+	if (behind & (behind - 1))
+		return 0; /* two are behind: each has to wait for the other */
+	return behind ? paths & behind : paths;
+}
+
+static uint32_t ready_paths(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
+			    uint64_t now_ns)
+{
+	uint32_t ready = 0;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && is_ready(&sched->paths[i], bytes, now_ns))
+			ready |= 1u << i;
+	return ready;
+}
+
+/*
+ * Earliest eligible virtual deadline first (Stoica, Abdel-Wahab 1995): of the
+ * paths that are owed something the one whose credit would pay for the packet
+ * first. So none gets more than a packet ahead of its share, nor behind. If none
+ * that is ready is owed anything: the one with the most credit.
+ */
+static uint32_t most_owed(const struct ws_sched *sched, uint32_t ready, uint32_t bytes)
+{
+	int64_t price = (int64_t)min_u64(bytes, CREDIT_PACKET_BYTES) << CREDIT_SHIFT;
+	uint32_t best = WS_SCHED_PATHS;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		int64_t credit = sched->credit[i], best_credit;
+		uint64_t deadline, best_deadline;
+
+		if (!(ready >> i & 1))
+			continue;
+		if (best == WS_SCHED_PATHS) {
+			best = i;
+			continue;
+		}
+		best_credit = sched->credit[best];
+		if (credit < 0 || best_credit < 0) {
+			if (credit > best_credit)
+				best = i;
+			continue;
+		}
+		/* Deadlines (price - credit) / share, cross-multiplied: 2^28 x 2^34. */
+		deadline = credit < price ? (uint64_t)(price - credit) : 0;
+		best_deadline = best_credit < price ? (uint64_t)(price - best_credit) : 0;
+		deadline *= share(&sched->paths[best]);
+		best_deadline *= share(&sched->paths[i]);
+		if (deadline < best_deadline || (deadline == best_deadline && credit > best_credit))
+			best = i;
+	}
+	return 1u << best;
+}
+
+static uint32_t pick_wrr(const struct ws_sched *sched, uint32_t paths, uint32_t bytes, uint32_t seq,
+			 uint64_t now_ns, uint64_t *wake_ns)
+{
+	uint32_t ready;
+
+	paths = within_depth(sched, paths, seq);
+	ready = ready_paths(sched, paths, bytes, now_ns);
+	if (ready)
+		return most_owed(sched, ready, bytes);
+	*wake_ns = earliest_pace(sched, paths, bytes);
+	return 0;
+}
+
+/* What was sent is shared out over those that could have sent it; who did pays it all. */
+static void settle_wrr(struct ws_sched *sched, uint32_t path, uint32_t bytes, uint32_t seq,
+		       uint64_t now_ns)
+{
+	uint64_t price = min_u64(bytes, CREDIT_PACKET_BYTES) << CREDIT_SHIFT, total = 0;
+	uint32_t paths = within_depth(sched, fitting_paths(sched, bytes), seq);
+
+	paths = ready_paths(sched, paths, bytes, now_ns) | 1u << path;
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1)
+			total += share(&sched->paths[i]);
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		uint64_t part;
+
+		if (i == path || !(paths >> i & 1))
+			continue;
+		/* 2^28 x 2^34; a share too small to be seen still earns. */
+		part = max_u64(price * share(&sched->paths[i]) / total, 1);
+		sched->credit[i] += (int64_t)part;
+		sched->credit[path] -= (int64_t)part;
+	}
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		if (sched->credit[i] > CREDIT_MAX)
+			sched->credit[i] = CREDIT_MAX;
+		if (sched->credit[i] < -CREDIT_MAX)
+			sched->credit[i] = -CREDIT_MAX;
+	}
+}
+
+static uint32_t pick_minrtt(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
+			    uint64_t now_ns, uint64_t *wake_ns)
+{
+	uint32_t ready = ready_paths(sched, paths, bytes, now_ns), best = WS_SCHED_PATHS;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (ready >> i & 1 && (best == WS_SCHED_PATHS ||
+				       sched->paths[i].srtt_us < sched->paths[best].srtt_us))
+			best = i;
+	if (best < WS_SCHED_PATHS)
+		return 1u << best;
+	*wake_ns = earliest_pace(sched, paths, bytes);
+	return 0;
+}
+
+static uint32_t pick_redundant(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
+			       uint64_t now_ns, uint64_t *wake_ns)
+{
+	uint32_t ready = ready_paths(sched, paths, bytes, now_ns);
+
+	if (!ready)
+		*wake_ns = earliest_pace(sched, paths, bytes);
+	return ready;
+}
+
+uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_bytes, uint32_t seq,
+		       uint64_t now_ns, uint64_t *wake_ns)
+{
+	uint32_t paths = fitting_paths(sched, bytes);
+
+	*wake_ns = UINT64_MAX;
+	if (!paths) {
+		if (ws_sched_usable(sched))
+			*wake_ns = 0;
+		return 0;
+	}
+	switch (sched->kind) {
+	case WS_SCHED_WRR:
+		return pick_wrr(sched, paths, bytes, seq, now_ns, wake_ns);
+	case WS_SCHED_MINRTT:
+		return pick_minrtt(sched, paths, bytes, now_ns, wake_ns);
+	case WS_SCHED_REDUNDANT:
+		return pick_redundant(sched, paths, bytes, now_ns, wake_ns);
+	case WS_SCHED_BACKUP:
+		paths = lowest_tier(sched, paths);
+		break;
+	case WS_SCHED_EDF:
+		break;
+	}
+	return pick_edf(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
+}
+
+int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except, uint64_t now_ns)
+{
+	uint32_t paths = fitting_paths(sched, bytes);
+	uint64_t least_ns = UINT64_MAX;
+	int64_t least_us;
+	int best = -1;
+
+	if (paths & ~except)
+		paths &= ~except;
+	if (sched->kind == WS_SCHED_BACKUP)
+		paths = lowest_tier(sched, paths);
+	if (healthy_paths(sched, paths))
+		paths = healthy_paths(sched, paths);
+	least_us = least_delay_us(sched, paths);
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		const struct ws_sched_path *path = &sched->paths[i];
+		uint64_t rate_bps = clamp_rate(path->pace.rate_bps), in_flight_ns, queue_ns;
+
+		if (!(paths >> i & 1))
+			continue;
+		/* More in flight than rate x RTT stands in a queue somewhere on the way. */
+		in_flight_ns = transmit_ns(path->in_flight_bytes, rate_bps);
+		queue_ns = max_u64(ahead_ns(in_flight_ns, path->srtt_us * NS_PER_US),
+				   ahead_ns(path->pace.busy_ns, now_ns));
+		queue_ns += transmit_ns(bytes, rate_bps) + delay_ns(path, least_us);
+		if (queue_ns < least_ns) {
+			least_ns = queue_ns;
+			best = (int)i;
+		}
+	}
+	return best;
+}
+
+void ws_sched_sent(struct ws_sched *sched, uint32_t path, uint32_t bytes, uint32_t seq,
+		   uint64_t now_ns)
+{
+	struct ws_sched_path *sent;
+
+	if (path >= path_count(sched))
+		return;
+	sent = &sched->paths[path];
+	if (sched->kind == WS_SCHED_WRR)
+		settle_wrr(sched, path, bytes, seq, now_ns);
+	if (!sent->in_flight_bytes) {
+		sent->acked_seq = seq - 1;
+		sent->last_seq = seq;
+	} else if (seq - sent->last_seq <= INT32_MAX) {
+		sent->last_seq = seq;
+	}
+	sent->in_flight_bytes = later_ns(sent->in_flight_bytes, bytes);
+	ws_pace_sent(&sent->pace, bytes, now_ns);
+}

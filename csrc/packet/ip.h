@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is known of IP, TCP and UDP headers: where the fields are, and unaligned
+ * loads and stores in network order.
+ */
+#ifndef WS_IP_H
+#define WS_IP_H
+
+#include <endian.h>
+#include <linux/virtio_net.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5 /* Linux 6.2 */
+#endif
+
+enum {
+	WS_IPV4_BYTES = 20, /* without options */
+	WS_IPV6_BYTES = 40,
+	WS_TCP_BYTES = 20, /* without options */
+	WS_UDP_BYTES = 8,
+
+	/* Byte offsets: RFC 791, 8200, 9293, 768. */
+	WS_IPV4_TOS = 1,
+	WS_IPV4_LENGTH = 2,
+	WS_IPV4_ID = 4,
+	WS_IPV4_FRAGMENT = 6,
+	WS_IPV4_TTL = 8,
+	WS_IPV4_PROTOCOL = 9,
+	WS_IPV4_CHECKSUM = 10,
+	WS_IPV4_ADDRESSES = 12,
+	WS_IPV6_LENGTH = 4,
+	WS_IPV6_NEXT = 6,
+	WS_IPV6_HOP_LIMIT = 7,
+	WS_IPV6_ADDRESSES = 8,
+	WS_TCP_SEQ = 4,
+	WS_TCP_ACK = 8,
+	WS_TCP_DATA_OFFSET = 12,
+	WS_TCP_FLAGS = 13,
+	WS_TCP_WINDOW = 14,
+	WS_TCP_CHECKSUM = 16,
+	WS_TCP_URGENT = 18,
+	WS_UDP_LENGTH = 4,
+	WS_UDP_CHECKSUM = 6,
+
+	WS_IPV4_DF = 0x40, /* in the first fragment byte */
+	WS_IPV4_MF_OFFSET = 0x3fff, /* in the fragment word: any bit set, it is a fragment */
+
+	WS_TCP_FIN = 0x01,
+	WS_TCP_RST = 0x04,
+	WS_TCP_PSH = 0x08,
+	WS_TCP_ACKED = 0x10,
+	WS_TCP_CWR = 0x80,
+
+	WS_PROTOCOL_ICMP = 1,
+	WS_PROTOCOL_TCP = 6,
+	WS_PROTOCOL_UDP = 17,
+	WS_PROTOCOL_ICMPV6 = 58,
+	WS_IPV6_HOP_BY_HOP = 0,
+	WS_IPV6_ROUTING = 43,
+	WS_IPV6_FRAGMENT = 44,
+	WS_IPV6_AUTHENTICATION = 51,
+	WS_IPV6_DESTINATION = 60
+};
+
+static inline uint16_t ws_get16(const uint8_t *p)
+{
+	uint16_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return be16toh(v);
+}
+
+static inline uint32_t ws_get32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return be32toh(v);
+}
+
+static inline void ws_put16(uint8_t *p, uint16_t v)
+{
+	v = htobe16(v);
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline void ws_put32(uint8_t *p, uint32_t v)
+{
+	v = htobe32(v);
+	memcpy(p, &v, sizeof(v));
+}
+
+/* Where L4 begins and what it is; IPv6 extension headers count as L4. False: cut off, a fragment. */
+static inline bool ws_ip_l4(const uint8_t *packet, size_t len, size_t *ip_bytes, uint8_t *protocol)
+{
+	if (len < WS_IPV4_BYTES)
+		return false;
+	if (packet[0] >> 4 == 4) {
+		*ip_bytes = (size_t)(packet[0] & 15) * 4;
+		*protocol = packet[WS_IPV4_PROTOCOL];
+		return *ip_bytes >= WS_IPV4_BYTES && *ip_bytes <= len &&
+		       !(ws_get16(packet + WS_IPV4_FRAGMENT) & WS_IPV4_MF_OFFSET);
+	}
+	*ip_bytes = WS_IPV6_BYTES;
+	*protocol = packet[WS_IPV6_NEXT];
+	return len >= WS_IPV6_BYTES;
+}
+
+#endif

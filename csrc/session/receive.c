@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inbound, in the order of a datagram's way:
+ *  1. ws_receive: one receive, unless it is from inside a tunnel (inside.c), split into its datagrams
+ *  2. datagram: type and exact length; handshake messages go up to Python
+ *  3. find: receiver index -> keypair, within its limits
+ *  4. open: a look at the replay window, AEAD, then the window for good
+ *  5. authenticated: roam, confirm a new keypair, timestamps
+ *  6. deliver: IP lengths, source in the peer's allowed IPs, ECN
+ *  7. coalesce: neighbours of a flow become one TUN write
+ *
+ * Nothing before step 5 changes state, and every refusal is a counter.
+ */
+#include "worker/internal.h"
+
+#include "packet/ecn.h"
+
+#include <endian.h>
+#include <string.h>
+
+#define CONTROL_PER_SECOND 200 /* of one peer to Python, and of each type so many of these: */
+static const uint8_t control_most[16] = {
+	[WS_CONTROL_OFFER & 15] = 8,
+	[WS_CONTROL_PATH_ANNOUNCE & 15] = 4, /* one a second is taken, three at once */
+	[WS_CONTROL_PATH_PROBE & 15] = 100,
+	[WS_CONTROL_PATH_PROBE_REPLY & 15] = 100,
+	[WS_CONTROL_HEARTBEAT & 15] = 100,
+};
+#define ROAM_INTERVAL_NS (WS_SECOND_NS / 10)
+
+static uint32_t get32(const uint8_t *at)
+{
+	uint32_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return le32toh(value);
+}
+
+static uint64_t get64(const uint8_t *at)
+{
+	uint64_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return le64toh(value);
+}
+
+static void fill(struct ws_upcall *upcall, const struct ws_rx *rx, const uint8_t *data, size_t len)
+{
+	ws_sockaddr_to_addr(rx->from, &upcall->remote);
+	upcall->local = rx->local;
+	upcall->len = (uint32_t)len;
+	memcpy(upcall->data, data, len);
+}
+
+/* Up to Python, as far as there is room. */
+static void up(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data, size_t len,
+	       uint32_t source_class)
+{
+	/* Who is not known to receive what is sent to his address gets half of the room at most. */
+	bool proven = source_class == WS_SOURCE_VERIFIED || source_class == WS_SOURCE_OTHER;
+	struct ws_upcall *upcall = ws_upcall_stranger(worker, proven ? 1 : 2);
+
+	if (!upcall)
+		return;
+	fill(upcall, rx, data, len);
+	upcall->reason = source_class;
+	ws_upcall_commit(&worker->strangers);
+	ws_add(worker->stats.handshake_rx, 1);
+}
+
+/* A cookie reply: shorter than what it answers. */
+static void ask(struct ws_worker *worker, const struct ws_rx *rx, const struct ws_addr *from,
+		const uint8_t *data, size_t len)
+{
+	uint8_t reply[WS_COOKIE_REPLY_BYTES];
+	struct ws_tx *tx;
+
+	if (!ws_cookie_reply(worker->cookie, from, data, len, reply))
+		return;
+	ws_send_flush(worker); /* a buffer that is being filled goes first */
+	tx = worker->io->tx_get(worker);
+	memcpy(tx->data, reply, sizeof(reply));
+	tx->len = tx->stride = WS_COOKIE_REPLY_BYTES;
+	tx->count = 1;
+	tx->peer = -1;
+	tx->path = WS_WAY_PEER;
+	tx->ifindex = 0;
+	tx->socket = rx->socket;
+	tx->ecn = 0;
+	tx->closed = true;
+	tx->no_gso = true;
+	tx->local = rx->local;
+	ws_addr_to_sockaddr(from, &tx->remote, &tx->remote_bytes);
+	worker->io->tx_submit(worker, tx);
+	ws_add(worker->stats.cookies_tx, 1);
+}
+
+/*
+ * mac1 keeps out who does not know our key. A right mac2 shows that the sender is where its address
+ * says, and lets it pass the limits; without it the gate decides.
+ */
+static void initiation(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
+		       size_t len)
+{
+	static const uint8_t none[WS_MAC_BYTES];
+	struct ws_addr from;
+	uint32_t verdict, source_class;
+	bool verified;
+
+	if (!ws_mac1_check(worker->mac1, data, len)) {
+		ws_drop(worker, WS_DROP_MAC1, 1);
+		return;
+	}
+	ws_sockaddr_to_addr(rx->from, &from);
+	verified = memcmp(data + len - WS_MAC_BYTES, none, WS_MAC_BYTES) &&
+		   ws_cookie_check(worker->cookie, &from, data, len);
+	verdict = ws_gate_initiation(worker->engine->gate, &from, verified, worker->now_ns,
+				     &source_class);
+	if (verdict & WS_GATE_ASK)
+		ask(worker, rx, &from, data, len);
+	if (verdict & WS_GATE_PASS)
+		up(worker, rx, data, len, source_class);
+	else
+		ws_drop(worker, verdict & WS_GATE_ASK ? WS_DROP_ASKED : WS_DROP_LOAD, 1);
+}
+
+/* `id` stands `at` so many bytes in the message; whoever does not know it was not asked. */
+static bool awaited(struct ws_worker *worker, const uint8_t *data, size_t at)
+{
+	if (ws_gate_awaited(worker->engine->gate, get32(data + at), worker->now_ns))
+		return true;
+	ws_drop(worker, WS_DROP_UNASKED, 1);
+	return false;
+}
+
+static void bootstrap_request(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
+			      size_t len)
+{
+	struct ws_addr from;
+
+	if (!ws_cookie_bootstrap(worker->cookie, data)) {
+		ws_drop(worker, WS_DROP_BOOTSTRAP, 1);
+		return;
+	}
+	ws_sockaddr_to_addr(rx->from, &from);
+	if (ws_gate_bootstrap(worker->engine->gate, &from, worker->now_ns))
+		up(worker, rx, data, len, WS_SOURCE_STRANGER);
+	else
+		ws_drop(worker, WS_DROP_LOAD, 1);
+}
+
+static size_t exact_bytes(uint32_t type)
+{
+	switch (type) {
+	case WS_MSG_INITIATION:
+		return WS_INITIATION_BYTES;
+	case WS_MSG_RESPONSE:
+		return WS_RESPONSE_BYTES;
+	case WS_MSG_COOKIE_REPLY:
+		return WS_COOKIE_REPLY_BYTES;
+	case WS_MSG_BOOTSTRAP_REQUEST:
+	case WS_MSG_BOOTSTRAP_REPLY:
+		return WS_BOOTSTRAP_BYTES;
+	default:
+		return 0;
+	}
+}
+
+/* Anything but a transport message: exact lengths, then what tells a peer from a stranger. */
+static void handshake(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
+		      size_t len, uint32_t type)
+{
+	size_t expected = exact_bytes(type);
+
+	if (!expected) {
+		ws_drop(worker, WS_DROP_TYPE, 1);
+		return;
+	}
+	if (len != expected) {
+		ws_drop(worker, WS_DROP_LENGTH, 1);
+		return;
+	}
+	switch (type) {
+	case WS_MSG_INITIATION:
+		initiation(worker, rx, data, len);
+		break;
+	case WS_MSG_RESPONSE:
+		/* The id first: it costs less, and a flood does not know it. */
+		if (!awaited(worker, data, 8))
+			return;
+		if (ws_mac1_check(worker->mac1, data, len))
+			up(worker, rx, data, len, WS_SOURCE_OTHER);
+		else
+			ws_drop(worker, WS_DROP_MAC1, 1);
+		break;
+	case WS_MSG_BOOTSTRAP_REQUEST:
+		bootstrap_request(worker, rx, data, len);
+		break;
+	default: /* cookie and bootstrap replies */
+		if (awaited(worker, data, 4))
+			up(worker, rx, data, len, WS_SOURCE_OTHER);
+	}
+}
+
+static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx)
+{
+	struct ws_upcall *upcall;
+	struct ws_addr remote;
+
+	/* All datagrams of one receive come from one address. */
+	if (peer->rx_serial == worker->rx_serial)
+		return;
+	peer->rx_serial = worker->rx_serial;
+	ws_sockaddr_to_addr(rx->from, &remote);
+	if (!memcmp(&remote, &peer->stats.endpoint, sizeof(remote)) &&
+	    !memcmp(&rx->local, &peer->stats.local, sizeof(rx->local)))
+		return;
+	ws_peer_point(worker, peer, &remote, &rx->local);
+	/* Who changes address with every packet must not crowd the others out of the ring. */
+	if (peer->roamed_ns && worker->now_ns - peer->roamed_ns < ROAM_INTERVAL_NS)
+		return; /* Python finds it when it looks at the statistics next */
+	peer->roamed_ns = worker->now_ns;
+	upcall = ws_upcall_begin(worker, WS_UP_ROAMED, peer->number);
+	if (!upcall)
+		return; /* Python reads the endpoint from the statistics as well */
+	upcall->remote = remote;
+	upcall->local = rx->local;
+	ws_upcall_commit(&worker->upcalls);
+}
+
+/* The packet's own length, or 0: not to be delivered, and counted. */
+static size_t checked(struct ws_worker *worker, const struct ws_peer *peer, const struct ws_rx *rx,
+		      uint8_t *packet, size_t len)
+{
+	size_t total;
+	int32_t owner;
+
+	if (packet[0] >> 4 == 4 && len >= 20) {
+		size_t header = (size_t)(packet[0] & 15) * 4;
+
+		total = (size_t)packet[2] << 8 | packet[3];
+		if (header < 20 || total < header || total > len)
+			goto malformed;
+		owner = ws_allowedips_lookup4(worker->allowedips, packet + 12);
+	} else if (packet[0] >> 4 == 6 && len >= 40) {
+		total = 40 + ((size_t)packet[4] << 8 | packet[5]);
+		if (total > len)
+			goto malformed;
+		owner = ws_allowedips_lookup6(worker->allowedips, packet + 8);
+	} else {
+		goto malformed;
+	}
+	if (owner != peer->number) {
+		ws_drop(worker, WS_DROP_SOURCE, 1);
+		return 0;
+	}
+	if (!ws_ecn_decapsulate(rx->tos, packet, total)) {
+		ws_drop(worker, WS_DROP_ECN, 1);
+		return 0;
+	}
+	return total;
+malformed:
+	ws_drop(worker, WS_DROP_MALFORMED, 1);
+	return 0;
+}
+
+void ws_receive_deliver(struct ws_worker *worker, struct ws_peer *peer, uint8_t *packet, size_t len,
+			bool trusted, bool held)
+{
+	/* The buffer's slots are used again soon after the flush. */
+	if (held)
+		worker->borrowed = true;
+	ws_add(peer->stats.rx_packets, 1);
+	ws_coalesce_add(worker->coalesce, packet, len, trusted);
+}
+
+/* trusted: the inner L4 checksum may be left to our kernel (WS_FRAME_PARTIAL). */
+static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		    uint8_t *packet, size_t len, bool trusted)
+{
+	size_t total = checked(worker, peer, rx, packet, len);
+
+	if (total)
+		ws_receive_deliver(worker, peer, packet, total, trusted, false);
+}
+
+/* The peer proved itself with this datagram. */
+static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const struct ws_rx *rx,
+			  uint32_t path, bool data)
+{
+	struct ws_peer *peer = keys->peer;
+
+	if (path == 0 && !ws_paths_scheduled(peer->paths))
+		roam(worker, peer, rx);
+	ws_peer_received(worker, peer, data);
+	if (keys == peer->next) {
+		ws_peer_confirm(worker, peer);
+		ws_send_staged(worker, peer);
+	}
+	/* Time to renew before the other side can no longer answer (whitepaper 6.2). */
+	if (keys->initiator && keys == peer->current && worker->now_ns >= keys->receive_rekey_at_ns)
+		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
+}
+
+/* A packet of a data frame, as if it had come in one of its own. */
+static void data_packet(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+			uint32_t path, const uint8_t *frame, uint32_t seq, uint8_t *packet,
+			size_t len)
+{
+	size_t total = checked(worker, peer, rx, packet, len);
+
+	if (!total)
+		return;
+	if (!peer->paths || (!(frame[0] & WS_FRAME_FEEDBACK) &&
+			     ws_multipath_pass(ws_paths_core(peer->paths), path, seq))) {
+		ws_receive_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
+		return;
+	}
+	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame), seq,
+			  frame[0] & WS_FRAME_FLAGS, packet, total, worker->now_ns);
+	ws_paths_data(worker, peer, frame[0] & WS_FRAME_FEEDBACK);
+}
+
+/* Packets of consecutive seqs with their lengths before them, then zeros. */
+static void bundle(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		   uint32_t path, uint8_t *frame, size_t len)
+{
+	uint8_t *at = frame + WS_FRAME_HEADER_BYTES;
+	const uint8_t *end = frame + len;
+	uint32_t seq = ws_frame_seq(frame);
+	bool empty = true;
+
+	while (end - at >= 2 && (at[0] || at[1])) {
+		size_t bytes = (size_t)at[0] | (size_t)at[1] << 8;
+
+		at += 2;
+		if (bytes > (size_t)(end - at)) {
+			ws_drop(worker, WS_DROP_FRAME, 1);
+			return;
+		}
+		data_packet(worker, peer, rx, path, frame, seq++, at, bytes);
+		at += bytes;
+		empty = false;
+	}
+	if (empty)
+		ws_drop(worker, WS_DROP_FRAME, 1);
+}
+
+static void data_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+		       uint32_t path, uint8_t *frame, size_t len)
+{
+	const uint8_t alone = WS_FRAME_AGAIN | WS_FRAME_URGENT | WS_FRAME_FEEDBACK;
+
+	if (len <= WS_FRAME_HEADER_BYTES || frame[0] & ~(WS_FRAME_DATA | WS_FRAME_FLAGS) ||
+	    (frame[0] & WS_FRAME_BUNDLE &&
+	     (frame[0] & alone || len > WS_FRAME_HEADER_BYTES + WS_BUNDLE_MAX_BYTES)))
+		ws_drop(worker, WS_DROP_FRAME, 1);
+	else if (frame[0] & WS_FRAME_BUNDLE)
+		bundle(worker, peer, rx, path, frame, len);
+	else
+		data_packet(worker, peer, rx, path, frame, ws_frame_seq(frame),
+			    frame + WS_FRAME_HEADER_BYTES, len - WS_FRAME_HEADER_BYTES);
+}
+
+/* False: the peer has sent enough of these in this second. What is of no type costs Python as much. */
+static bool control_taken(struct ws_peer *peer, uint8_t type)
+{
+	uint8_t most = control_most[type] ? control_most[type] : 4;
+
+	if (peer->control_of[type] >= most || peer->control_count >= CONTROL_PER_SECOND)
+		return false;
+	peer->control_of[type]++;
+	peer->control_count++;
+	return true;
+}
+
+/* Up to Python, but no peer may crowd the others out of the ring. */
+static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
+			  uint32_t path, const uint8_t *frame, size_t len, size_t datagram_bytes)
+{
+	struct ws_upcall *upcall;
+
+	if (peer->paths && ws_paths_control(worker, peer, frame, len))
+		return;
+	/* Of a probe of the MTU the padding is no more than its length. */
+	if (frame[0] == WS_CONTROL_PATH_PROBE && len > WS_PROBE_MAX_BYTES)
+		len = WS_PROBE_MAX_BYTES;
+	if (len > WS_CONTROL_MAX_BYTES) {
+		ws_drop(worker, WS_DROP_FRAME, 1);
+		return;
+	}
+	if (worker->now_ns - peer->control_window_ns >= WS_SECOND_NS) {
+		peer->control_window_ns = worker->now_ns;
+		peer->control_count = 0;
+		memset(peer->control_of, 0, sizeof(peer->control_of));
+	}
+	if (!control_taken(peer, frame[0] & 15) || ws_upcall_crowded(&worker->upcalls, 2)) {
+		ws_drop(worker, WS_DROP_CONTROL_RATE, 1);
+		return;
+	}
+	upcall = ws_upcall_begin(worker, WS_UP_CONTROL, peer->number);
+	if (!upcall)
+		return;
+	fill(upcall, rx, frame, len);
+	upcall->path = path;
+	upcall->datagram_bytes = (uint32_t)datagram_bytes;
+	ws_upcall_commit(&worker->upcalls);
+	ws_add(worker->stats.control_rx, 1);
+}
+
+static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *data, size_t len)
+{
+	struct ws_keys *keys = worker->last_keys;
+	uint32_t index = get32(data + 4);
+	uint64_t counter = get64(data + 8), number = counter;
+	uint32_t path = (uint32_t)(counter >> WS_PATH_SHIFT);
+	struct ws_replay *replay;
+	uint8_t *text = data + WS_TRANSPORT_HEADER_BYTES;
+	size_t text_len = len - WS_TRANSPORT_HEADER_BYTES;
+
+	if (!keys || keys->local_index != index) {
+		keys = ws_index_find(&worker->indices, index);
+		if (!keys) {
+			ws_drop(worker, WS_DROP_NO_KEY, 1);
+			return;
+		}
+		worker->last_keys = keys;
+	}
+	replay = &keys->replay;
+	if (path) {
+		/* Path 0's window must never see it: all that path 0 brings would be behind. */
+		if (path >= WS_PATH_COUNT || !keys->path_replay) {
+			ws_drop(worker, WS_DROP_PATH, 1);
+			return;
+		}
+		replay = &keys->path_replay[path - 1];
+		number = counter & ((UINT64_C(1) << WS_PATH_SHIFT) - 1);
+	}
+	if (worker->now_ns >= keys->reject_at_ns || number >= keys->reject_after_messages) {
+		ws_drop(worker, WS_DROP_EXPIRED, 1);
+		return;
+	}
+	if (!ws_replay_check(replay, number)) {
+		ws_drop(worker, WS_DROP_REPLAY, 1);
+		return;
+	}
+	if (!ws_aead_open(worker->aead, keys->receive_key, counter, text, text, text_len)) {
+		ws_drop(worker, WS_DROP_AUTH, 1);
+		return;
+	}
+	if (!ws_replay_insert(replay, number)) {
+		ws_drop(worker, WS_DROP_REPLAY, 1);
+		return;
+	}
+	text_len -= WS_TAG_BYTES;
+	authenticated(worker, keys, rx, path, text_len > 0);
+	ws_add(keys->peer->stats.rx_bytes, len);
+	if (keys->peer->paths)
+		ws_paths_received(worker, keys->peer, path, number, rx, (uint32_t)len);
+	if (text_len == 0) {
+		ws_add(worker->stats.keepalives_rx, 1);
+		return;
+	}
+	if (text[0] & WS_FRAME_DATA)
+		data_frame(worker, keys->peer, rx, path, text, text_len);
+	else if (text[0] >> 4 == WS_FRAME_CONTROL_NIBBLE)
+		control_frame(worker, keys->peer, rx, path, text, text_len, len);
+	else
+		deliver(worker, keys->peer, rx, text, text_len, false);
+}
+
+static void datagram(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *data, size_t len)
+{
+	uint32_t type;
+
+	ws_add(worker->stats.rx_bytes, len);
+	if (len < 4) {
+		ws_drop(worker, WS_DROP_SHORT, 1);
+		return;
+	}
+	type = get32(data); /* the three reserved bytes must be zero */
+	if (type != WS_MSG_TRANSPORT)
+		handshake(worker, rx, data, len, type);
+	else if (len < WS_TRANSPORT_MIN_BYTES)
+		ws_drop(worker, WS_DROP_SHORT, 1);
+	else
+		transport(worker, rx, data, len);
+}
+
+/* The worker that owns a transport message's session, NULL if it is this one. */
+static struct ws_worker *foreign(const struct ws_worker *worker, const uint8_t *data, size_t len)
+{
+	const struct ws_engine *engine = worker->engine;
+	uint32_t number;
+
+	if (engine->workers == 1 || len < WS_TRANSPORT_MIN_BYTES || get32(data) != WS_MSG_TRANSPORT)
+		return NULL;
+	number = get32(data + 4) % engine->workers;
+	return number == worker->number ? NULL : engine->worker[number];
+}
+
+void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
+{
+	size_t stride = rx->stride ? rx->stride : rx->len;
+
+	if (!worker->handing_off) { /* who handed it over has looked at it, and counted it */
+		ws_add(worker->stats.rx_batches, 1);
+		if (ws_inside_refuses(worker, rx))
+			return;
+	}
+	worker->rx_serial++;
+	if (!rx->len) {
+		ws_drop(worker, WS_DROP_SHORT, 1);
+		return;
+	}
+	if (rx->group) {
+		ws_drop(worker, WS_DROP_DESTINATION, (rx->len + stride - 1) / stride);
+		return;
+	}
+	for (size_t at = 0; at < rx->len;) {
+		size_t len = rx->len - at < stride ? rx->len - at : stride;
+		struct ws_worker *other = foreign(worker, rx->data + at, len);
+
+		if (!other) {
+			datagram(worker, rx, rx->data + at, len);
+		} else {
+			/* As much of the run as belongs there, in one piece. */
+			while (at + len < rx->len &&
+			       foreign(worker, rx->data + at + len, rx->len - at - len) == other)
+				len += rx->len - at - len < stride ? rx->len - at - len : stride;
+			ws_handoff_datagram(worker, other, rx, rx->data + at, len);
+		}
+		at += len;
+	}
+}
+
+void ws_receive_emit(void *arg, const struct ws_tun_write *write)
+{
+	struct ws_worker *worker = arg;
+
+	worker->io->tun_write(worker, write->iov, write->iov_count, write->packets);
+}
+
+void ws_receive_flush(struct ws_worker *worker)
+{
+	ws_coalesce_flush(worker->coalesce);
+	worker->borrowed = worker->handing_off;
+	ws_paths_released(worker);
+}
