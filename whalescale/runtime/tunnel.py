@@ -399,14 +399,3 @@ def format_endpoint(endpoint: Endpoint | None) -> str | None:
         return f"{endpoint.ip}:{endpoint.port}"
     zone = f"%{endpoint.scope_id}" if endpoint.scope_id else ""
     return f"[{endpoint.ip}{zone}]:{endpoint.port}"
-
-
-def move_networks(specs: Iterable[PeerSpec], winner: PeerSpec) -> list[PeerSpec]:
-    """`specs` without the networks that `winner` has now: a network has one owner."""
-    taken = set(winner.allowed_ips)
-    return [
-        s
-        if s is winner or not taken & set(s.allowed_ips)
-        else replace(s, allowed_ips=tuple(n for n in s.allowed_ips if n not in taken))
-        for s in specs
-    ]

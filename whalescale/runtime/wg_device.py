@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from whalescale.dataplane.engine import Engine
+from whalescale.endpoints import HostPort
 from whalescale.identity import Identity
 from whalescale.protocol.node import Node
 from whalescale.protocol.places import Endpoint
@@ -21,7 +23,7 @@ from whalescale.runtime.driver import to_endpoint
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.resolve import numeric_endpoint
 from whalescale.runtime.sockets import Sockets
-from whalescale.runtime.tunnel import Change, Peer, PeerSpec, Tunnel, format_endpoint, move_networks
+from whalescale.runtime.tunnel import Change, Peer, PeerSpec, Tunnel, format_endpoint
 from whalescale.runtime.wg_uapi import (
     DeviceView,
     PeerChange,
@@ -77,7 +79,7 @@ class WgDevice:
             yield PeerView(
                 peer.static_public,
                 peer.spec.preshared_key,
-                format_endpoint(endpoint),
+                _without_zone(endpoint),
                 peer.last_handshake_wall_ns,
                 stats.tx_bytes,
                 stats.rx_bytes,
@@ -102,6 +104,7 @@ class WgDevice:
         held = self.mark_held()
         if held and request.fwmark not in (None, 0, held):
             raise UapiError(errno.EBUSY, f"the default route's rules need fwmark {held}")
+        self._zoned(request)
         change = self._plan(request)
         points = _points(request)
         port, fwmark = self._sockets.port, self.fwmark
@@ -153,23 +156,23 @@ class WgDevice:
         wanted: dict[bytes, PeerSpec] = {}
         if not request.replace_peers:
             wanted = {key: p.spec for key, p in before.items()}
+        networks = _Owners(wanted)
         for section in request.peers:
             key = section.public_key
             if key == self._identity.static_public:
                 continue  # as wireguard-go: a configuration shared by all hosts names us too
             if section.remove:
                 wanted.pop(key, None)
+                networks.clear(key)
                 continue
             known = wanted.get(key)
             if known is None:
                 if section.update_only:
                     continue
                 known = self._fresh(key, before.get(key))
-            spec = _changed(known, section)
-            wanted[key] = spec
-            if section.allowed_ips:
-                moved = move_networks(wanted.values(), spec)
-                wanted = dict(zip(wanted, moved, strict=True))
+            wanted[key] = _changed(known, section)
+            networks.change(key, section)
+        wanted = {key: networks.given(key, spec) for key, spec in wanted.items()}
         return Change(
             add=[s for key, s in wanted.items() if key not in before],
             update=[
@@ -179,6 +182,31 @@ class WgDevice:
             ],
             remove=[p for key, p in before.items() if key not in wanted],
         )
+
+    def _zoned(self, request: SetRequest) -> None:
+        """A link-local endpoint without a zone is the one that the peer has, if that has one.
+
+        `wg showconf` leaves zones out, and what it prints is often set again.
+        """
+        for section in request.peers:
+            at = section.endpoint
+            if at is None or not at.numeric or "%" in at.host:
+                continue
+            if not ipaddress.ip_address(at.host).is_link_local or ":" not in at.host:
+                continue
+            peer = self._tunnel.by_key(section.public_key)
+            if peer is None:
+                continue
+            same = [
+                e
+                for e in peer.spec.endpoints
+                if e.port == at.port and e.host.partition("%")[0] == at.host
+            ]
+            in_use = self._node.peer_status(peer.handle).endpoint
+            if not same and in_use is not None and (in_use.ip, in_use.port) == (at.host, at.port):
+                zone = f"%{in_use.scope_id}" if in_use.scope_id else ""
+                same = [HostPort(at.host + zone, at.port, True)]
+            section.endpoint = same[0] if same else at
 
     @staticmethod
     def _fresh(key: bytes, peer: Peer | None) -> PeerSpec:
@@ -214,13 +242,45 @@ def _as_uapi_error(error: AgentError | ValueError | OSError) -> UapiError:
             return UapiError(errno.EINVAL, str(error))
 
 
+class _Owners:
+    """Which peer has which network while a set is carried out: the last that was given it."""
+
+    def __init__(self, specs: Mapping[bytes, PeerSpec]) -> None:
+        #: in the order in which they were given
+        self._of = {key: dict.fromkeys(spec.allowed_ips) for key, spec in specs.items()}
+        self._owner = {n: key for key, found in self._of.items() for n in found}
+
+    def clear(self, key: bytes) -> None:
+        for network in self._of.pop(key, ()):
+            self._owner.pop(network, None)
+
+    def change(self, key: bytes, section: PeerChange) -> None:
+        if section.replace_allowed_ips:
+            self.clear(key)
+        own = self._of.setdefault(key, {})
+        for add, network in section.allowed_ips:
+            if add:
+                before = self._owner.get(network)
+                if before is not None:
+                    self._of[before].pop(network, None)
+                self._owner[network] = key
+                own[network] = None
+            elif network in own:
+                del own[network]
+                self._owner.pop(network, None)
+
+    def given(self, key: bytes, spec: PeerSpec) -> PeerSpec:
+        allowed = tuple(self._of.get(key, ()))
+        return spec if allowed == spec.allowed_ips else replace(spec, allowed_ips=allowed)
+
+
+def _without_zone(endpoint: Endpoint | None) -> str | None:
+    """As wireguard-go tells it, and `wg` of it."""
+    return format_endpoint(endpoint and endpoint._replace(scope_id=0))
+
+
 def _changed(spec: PeerSpec, section: PeerChange) -> PeerSpec:
-    allowed = [] if section.replace_allowed_ips else list(spec.allowed_ips)
-    for add, network in section.allowed_ips:
-        if network in allowed:
-            allowed.remove(network)
-        if add:
-            allowed.append(network)
+    """All but the networks."""
     return replace(
         spec,
         preshared_key=spec.preshared_key
@@ -230,5 +290,4 @@ def _changed(spec: PeerSpec, section: PeerChange) -> PeerSpec:
         persistent_keepalive=spec.persistent_keepalive
         if section.persistent_keepalive is None
         else section.persistent_keepalive,
-        allowed_ips=tuple(allowed),
     )

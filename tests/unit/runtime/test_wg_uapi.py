@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.unit.runtime.fakes import Host
-from whalescale.endpoints import parse_endpoint
+from whalescale.endpoints import HostPort, parse_endpoint
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Change, PeerSpec
@@ -280,6 +281,36 @@ def test_a_network_moves_to_the_peer_that_was_given_it_last(tmp_path: Path) -> N
         assert r.specs[f"wg-{keys[1][:8]}"].allowed_ips == (net("10.0.0.0/8"),)
         assert sorted(r.host.engine.networks.values()) == [(), (net("10.0.0.0/8"),)]
         third.engine.close()
+
+    rig(tmp_path, test)
+
+
+def test_twenty_thousand_networks_are_set_in_a_moment(tmp_path: Path) -> None:
+    """One peer's, then all of them moved to another: neither is quadratic."""
+
+    async def test(r: Rig) -> None:
+        lines = [f"allowed_ip=10.{n >> 8}.{n & 255}.0/24" for n in range(20_000)]
+        began = time.process_time()
+        for key in (OTHER, r.other.identity.static_public.hex()):
+            assert await r.set(f"public_key={key}", *lines) == 0
+        assert sorted(len(s.allowed_ips) for s in r.specs.values()) == [0, 20_000]
+        assert time.process_time() - began < 8
+
+    rig(tmp_path, test)
+
+
+def test_a_link_local_endpoint_told_without_its_zone_keeps_it(tmp_path: Path) -> None:
+    """`wg showconf` tells none, as of wireguard-go, and `wg setconf` of that breaks nothing."""
+
+    async def test(r: Rig) -> None:
+        assert await r.set(f"public_key={OTHER}", "endpoint=[fe80::1%lo]:51820") == 0
+        assert "endpoint=[fe80::1]:51820" in await r.ask("get=1")
+        (name,) = r.specs
+        before = r.specs[name].endpoints
+        assert await r.set(f"public_key={OTHER}", "endpoint=[fe80::1]:51820") == 0
+        assert r.specs[name].endpoints == before
+        assert await r.set(f"public_key={OTHER}", "endpoint=[fe80::1]:51821") == 0
+        assert r.specs[name].endpoints == (HostPort("fe80::1", 51821, True),)
 
     rig(tmp_path, test)
 
