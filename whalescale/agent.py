@@ -441,7 +441,9 @@ class Agent:
     async def _interface_up(self, config: Config) -> None:
         addresses = self._addresses(config)
         link = await self._netlink.link_state(self._ifindex)
-        if link is not None and not link.ipv6:
+        if config.interface.mtu < configuration.IPV6_MTU_MIN:
+            addresses = [a for a in addresses if a.version == 4]
+        elif link is not None and not link.ipv6:
             # The keeper says what is left out, and adds it when the host has IPv6.
             addresses = [a for a in addresses if a.version == 4]
             if not addresses:
@@ -478,9 +480,13 @@ class Agent:
         self, config: Config, networks: set[Network], endpoints: Iterable[str]
     ) -> tuple[set[Route], int]:
         """The routes, and the mark that our datagrams bear by them."""
-        if config.interface.table == "off":
+        table = config.interface.table
+        if table == "off":
             return set(), config.interface.fwmark
         addresses = self._addresses(config)
+        if isinstance(table, int):
+            own = {a.network for a in addresses}
+            return {Route(n, table, False) for n in networks - own}, config.interface.fwmark
         endpoints = set(endpoints)
         self._warn_of_own_network(addresses, endpoints)
         table = config.interface.fwmark or self._own_table
@@ -509,7 +515,7 @@ class Agent:
         """Routes, rules, the mark and what restores it. AgentError: the old ones stand."""
         routes, mark = await self._routes_for(config, networks, endpoints)
         before, held = self._device.fwmark, self._routes.table
-        apart = any(r.table != MAIN_TABLE for r in routes)
+        apart = any(r.table != MAIN_TABLE and r.ruled for r in routes)
         try:
             if apart:
                 self._device.set_fwmark(mark)

@@ -24,8 +24,10 @@ from whalescale.endpoints import HostPort, parse_endpoint
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: IPv6 needs 1280 inside; 9216 is the largest frame that real links carry.
-MTU_MIN: Final = 1280
+#: IPv4's least; 9216 is the largest frame that real links carry.
+MTU_MIN: Final = 576
+#: RFC 8200 section 5: where there is less the kernel takes IPv6 away
+IPV6_MTU_MIN: Final = 1280
 MTU_MAX: Final = 9216
 WORKERS_MAX: Final = 16
 #: polling longer than a millisecond costs a CPU and saves no more
@@ -37,6 +39,9 @@ FILE_BYTES_MAX: Final = 64 << 20
 
 _INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
 _PEER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+#: rtnetlink(7)
+MAIN_TABLE: Final = 254
 
 T = TypeVar("T")
 
@@ -66,8 +71,9 @@ class InterfaceConfig(Struct, frozen=True, kw_only=True):
     anchor: bool = False
     #: SO_MARK of the UDP sockets, 0 for none
     fwmark: int = 0
-    #: "auto": a route for each allowed IP; "off": leave the routing table alone
-    table: Literal["auto", "off"] = "auto"
+    #: "auto": a route for each allowed IP, with rules where one is needed; "off": none; a number:
+    #: routes in that table, and no rules
+    table: int | Literal["auto", "off"] = "auto"
 
 
 class PeerConfig(Struct, frozen=True, kw_only=True):
@@ -147,7 +153,7 @@ class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     mtu: Annotated[int, Meta(ge=MTU_MIN, le=MTU_MAX)] = 1420
     anchor: bool = False
     fwmark: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
-    table: Literal["auto", "off"] = "auto"
+    table: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] | Literal["auto", "off"] = "auto"
 
 
 class _RawPeer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,7 +183,7 @@ _RIGHT: Final = {
     "interface.mtu": f"write a number of bytes from {MTU_MIN} to {MTU_MAX}, such as 1420",
     "interface.anchor": "write true or false",
     "interface.fwmark": "write a number from 0 (none) to 4294967295",
-    "interface.table": 'write "auto" or "off"',
+    "interface.table": 'write "auto", "off" or the number of a routing table',
     "peers": "write each peer as a table [[peers]]",
     "peers.name": 'write 1 to 63 letters, digits, dots, dashes and underscores, such as "berlin"',
     "peers.id": "write the node ID (56 characters) or the fingerprint (40) "
@@ -398,15 +404,20 @@ class _Checker:
     def _interface(self, raw: _RawInterface) -> InterfaceConfig:
         if not is_interface_name(raw.name):
             raise self._fail("interface.name", f"{raw.name!r} cannot be an interface's name")
+        addresses = self._each("interface.addresses", raw.addresses, parse_address)
+        if raw.mtu < IPV6_MTU_MIN and (v6 := next((a for a in addresses if a.version == 6), None)):
+            problem = f"{raw.mtu} is less than IPv6 needs, and {v6} is among the addresses"
+            fix = f"write {IPV6_MTU_MIN} or more, or leave IPv6 addresses out"
+            raise self._fail("interface.mtu", problem, fix)
         return InterfaceConfig(
             name=raw.name,
             private_key_file=self._file("interface.private_key_file", raw.private_key_file),
             listen_port=raw.listen_port,
-            addresses=self._each("interface.addresses", raw.addresses, parse_address),
+            addresses=addresses,
             mtu=raw.mtu,
             anchor=raw.anchor,
             fwmark=raw.fwmark,
-            table=raw.table,
+            table="auto" if raw.table == MAIN_TABLE else raw.table,
         )
 
     def _peer(self, key: str, raw: _RawPeer) -> PeerConfig:

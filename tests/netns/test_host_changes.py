@@ -212,6 +212,32 @@ def test_an_ipv6_only_tunnel_needs_ipv6(lab: Lab) -> None:
     assert "IPv6 is switched off on this host" in log(line.a)
 
 
+def test_an_mtu_below_what_ipv6_needs_and_a_table_of_ones_own(lab: Lab) -> None:
+    """Both as wg-quick takes them: no IPv6 inside, and routes where the admin's own rules lead."""
+    line = Line(lab)
+    line.a.addresses = ("10.77.0.1/32",)
+    line.a.write_config(line.peer("0.0.0.0/0"))
+    text = line.a.config.read_text()
+    small = text.replace("listen_port", "mtu = 1200\ntable = 1234\nlisten_port", 1)
+    line.a.config.write_text(small)
+    line.a.launch()
+    line.a.wait_for_uapi()
+    own = line.client.run("ip", "route", "show", "table", "1234").stdout
+    assert own.startswith("default")
+    assert "10.77.0.2" in own
+    assert not rules(line.client)
+    line.client.ip("rule add to 10.77.0.2 table 1234")
+    line.client.run("ping", "-c1", "-W5", "-M", "do", "-s", str(1200 - 28), "10.77.0.2")
+    wait_until("its word", lambda: "MTU 1200: IPv6 needs 1280" in log(line.a), HEALED_S)
+    # A larger MTU brings IPv6 and what was left out; "auto" takes table 1234's routes away.
+    line.a.config.write_text(text)
+    line.a.ws("reload", "-i", line.a.interface)
+    assert "fd77:" in line.client.run("ip", "-6", "addr", "show", "dev", line.a.interface).stdout
+    assert not line.client.run("ip", "route", "show", "table", "1234", check=False).stdout
+    assert rules(line.client)
+    line.a.ping(line.b, count=1)
+
+
 @pytest.mark.parametrize("backend", ["mmsg", "io_uring"])
 def test_an_interface_set_down_and_up(lab: Lab, backend: str) -> None:
     line = Line(lab)

@@ -68,7 +68,7 @@ class WgConfig:
     addresses: list[str] = field(default_factory=list)
     mtu: int | None = None
     fwmark: int = 0
-    table: str = "auto"
+    table: int | str = "auto"
     #: what is not taken over, or not as it stands there; each names its line
     words: list[str] = field(default_factory=list)
     peers: list[WgPeer] = field(default_factory=list)
@@ -276,14 +276,20 @@ def _list(text: str) -> list[str]:
     return [part for part in re.split(rf"[,{_BLANKS}]+", joined) if part]
 
 
-def _table(section: _Section, words: list[str]) -> str:
-    """ "off" wherever the routes would go to another table than the main one: there they do no
-    harm, in the main one they can cut this host off.
+def _table(section: _Section, words: list[str]) -> int | str:
+    """A number is kept. The name of a table that is not the main one is "off": its number is not
+    known here, and in the main table the routes could cut this host off.
     """
     found = _last(section, "Table")
     if found is None or found[1].lower() in {"", "auto", *_MAIN_TABLES}:
         return "auto"
     line, text = found
+    if re.fullmatch(r"[0-9]{1,10}", text) and 0 < int(text) <= 0xFFFFFFFF:
+        words.append(
+            f"line {line}: Table = {text}: the routes go to this table, and nothing leads there "
+            "but rules of your own (`ip rule`); PostUp and the like make none here"
+        )
+        return int(text)
     if text.lower() != "off":
         words.append(
             f'line {line}: Table = {text}: no routes are set (table = "off"); put them there '

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from whalescale.config import IPV6_MTU_MIN
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.netlink import MAIN_TABLE, Interface, LinkState, Netlink, Route, Rule
@@ -322,12 +323,7 @@ class Keeper:
             and link.mtu == wanted.mtu
             and any(a.version == 6 for a in wanted.addresses)
         ):
-            told["ipv6"] = (
-                f"IPv6 is switched off on {link.name}: IPv6 addresses and routes are left out, the "
-                "overlay address too; `sysctl -w net.ipv6.conf.all.disable_ipv6=0 "
-                f"net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.{link.name}.disable_ipv6=0` "
-                "brings them"
-            )
+            told["ipv6"] = _no_ipv6(link)
         return told
 
     def _say(self, done: list[str], problems: dict[str, str]) -> None:
@@ -465,6 +461,17 @@ class Keeper:
         if event.endswith("ROUTE"):
             return bool(message.get("oif") == self._ifindex)
         return bool(event.endswith("RULE") or message.get("index") == self._ifindex)
+
+
+def _no_ipv6(link: LinkState) -> str:
+    left_out = "IPv6 addresses and routes are left out, the overlay address too"
+    if link.mtu < IPV6_MTU_MIN:
+        return f"MTU {link.mtu}: IPv6 needs {IPV6_MTU_MIN} or more, so {left_out}"
+    return (
+        f"IPv6 is switched off on {link.name}: {left_out}; "
+        "`sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 "
+        f"net.ipv6.conf.{link.name}.disable_ipv6=0` brings them"
+    )
 
 
 def _failed(repair: Repair, error: OSError) -> str:

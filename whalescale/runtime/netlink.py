@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from whalescale.protocol.places import LocalLink
@@ -73,6 +73,8 @@ class Route:
 
     network: Network
     table: int = MAIN_TABLE
+    #: whether rules of ours lead to the table
+    ruled: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from whalescale import config as configuration
-from whalescale.config import MTU_MIN, Config, ConfigError
+from whalescale.config import IPV6_MTU_MIN, Config, ConfigError
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import Identity
 from whalescale.protocol.paths.types import MultipathSettings, Scheduler
@@ -62,9 +62,11 @@ def multipath(config: Config) -> MultipathSettings:
 def tunnel_mtu(configured: int, limit: int | None) -> int:
     """What the interface is given: at most what is configured and what all paths take (`limit`).
 
-    Never less than IPv6 needs: the kernel would take it down there.
+    Never less than IPv6 needs, unless that little is configured: the kernel would take it down.
     """
-    return configured if limit is None else max(min(configured, limit), MTU_MIN)
+    if limit is None:
+        return configured
+    return max(min(configured, limit), min(configured, IPV6_MTU_MIN))
 
 
 def refuse(old: Config, new: Config, identity: Identity, longest_mtu: int) -> None:

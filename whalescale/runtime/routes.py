@@ -64,7 +64,7 @@ def rules_for(routes: Iterable[Route]) -> set[Rule]:
     return {
         Rule(r.network.version, r.network.prefixlen, table)
         for r in routes
-        if r.table != MAIN_TABLE
+        if r.table != MAIN_TABLE and r.ruled
         for table in (MAIN_TABLE, r.table)
     }
 

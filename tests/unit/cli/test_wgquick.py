@@ -149,15 +149,21 @@ def test_two_interface_sections_are_one() -> None:
         ("OFF", "off", False),
         ("main", "auto", False),
         ("254", "auto", False),
-        ("1234", "off", True),
+        ("1234", 1234, False),
+        ("51820", 51820, False),
+        ("0", "off", True),
+        ("4294967296", "off", True),
         ("0x4d2", "off", True),
         ("vpn", "off", True),
     ],
 )
-def test_a_table_of_ones_own_never_becomes_the_main_one(text: str, table: str, told: bool) -> None:
+def test_a_table_of_ones_own_never_becomes_the_main_one(
+    text: str, table: int | str, told: bool
+) -> None:
     found = interface(f"Table = {text}")
     assert found.table == table
     assert any("no routes are set" in w for w in found.words) is told
+    assert any("rules of your own" in w for w in found.words) is isinstance(table, int)
 
 
 def test_what_is_not_done_is_said_line_by_line() -> None:
