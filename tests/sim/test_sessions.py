@@ -107,6 +107,30 @@ def test_a_receiver_that_only_listens_rekeys_at_165_s():
     assert 120 * SECOND <= second - start <= 166 * SECOND
 
 
+def test_a_session_is_renewed_though_the_initiators_messages_are_kept_out():
+    """A flood in the initiator's name: the other side renews the session before it ends."""
+    world = World(seed=9)
+    a, b, to_b, to_a = pair(world)
+    a.send(to_b, b"open")
+    world.run(1)
+    world.passes = lambda source, to, data: not (data[0] == INITIATION and to == b.at)
+    sent = talk(world, a, to_b, 600)
+    world.run(601)
+    assert payloads(b)[1:] == sent
+    assert world.messages(INITIATION, source=a, to=b)
+    assert b.node.peer_status(to_a).initiator
+    # One for each session: at 170 s, then as every initiator that only listens.
+    assert 3 <= len([e for _, e in b.of(HandshakeCompleted) if e.initiator]) <= 4
+
+
+def test_an_idle_session_that_the_peer_began_is_left_to_end():
+    world = World(seed=9)
+    a, b, to_b, _ = pair(world)
+    talk(world, a, to_b, 1)
+    world.run(400)
+    assert len(b.of(HandshakeCompleted)) == 1
+
+
 def test_passive_keepalive_after_ten_seconds_of_silence_and_only_one():
     world = World()
     a, b, pa, _ = pair(world)

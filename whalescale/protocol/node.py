@@ -419,6 +419,9 @@ class Node:
             self._begin(peer, now)
         if persistent:
             self._persistent_keepalive(peer, now)
+        if peer.take_over(now):
+            self._begin(peer, now)
+            self._renew(peer, now)  # where the one before was a moment ago
         if peer.handshake_at is not None and peer.handshake_at <= now:
             self._retransmit(peer, now)
         self._dialer.step(peer, now)

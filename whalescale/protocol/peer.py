@@ -123,6 +123,7 @@ class Peer:
         "previous",
         "round_trip",
         "static_public",
+        "taken_over",
         "timestamp_received",
         "timestamp_sent",
         "unanswered",
@@ -177,6 +178,7 @@ class Peer:
         self.keepalive_sent: int | None = None
         self.last_new_handshake: int | None = None
         self.persistent_fired: int | None = None
+        self.taken_over: int | None = None  # index of the peer's session that we set out to renew
         self.jitter = 0
 
     # keys
@@ -273,6 +275,27 @@ class Peer:
             self.persistent_fired or 0,
         )
 
+    def _take_over_at(self) -> int | None:
+        """Two attempts before the end of a session in use that the peer began and has not renewed.
+
+        Not WireGuard's: a flood in the peer's name keeps its initiations from us, but not the
+        answer to ours, which names our index.
+        """
+        session, limits = self.current, self._limits
+        if session is None or session.initiator or session.local_index == self.taken_over:
+            return None
+        at = session.created + limits.reject_after_time - 2 * limits.rekey_timeout
+        used = max(self.activity.last_received, self.activity.last_sent)
+        return at if used > at - limits.rekey_after_time // 2 else None
+
+    def take_over(self, now: int) -> bool:
+        """Whether the session is to be renewed by us now; True once for each."""
+        at = self._take_over_at()
+        if at is None or now < at:
+            return False
+        self.taken_over = self.current.local_index if self.current is not None else None
+        return True
+
     def due(self, now: int) -> tuple[bool, bool, bool]:
         """Which of (passive keepalive, new handshake, persistent keepalive) are up."""
         passive, new, persistent = (
@@ -298,6 +321,7 @@ class Peer:
                 self._passive_keepalive_at(),
                 self._new_handshake_at(),
                 self._persistent_keepalive_at(),
+                self._take_over_at(),
             )
             if at is not None
         ]
