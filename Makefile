@@ -72,7 +72,7 @@ $(STAMP)/apt-dev: $(STAMP)/apt-bpf
 	@$(STEP) "system packages (tests, lint)" $(LOG)/apt-dev.log tools/apt.sh dev
 	@touch $@
 
-$(STAMP)/venv: pyproject.toml tools/venv.sh | $(STAMP)/apt-run
+$(STAMP)/venv: pyproject.toml requirements.lock tools/venv.sh | $(STAMP)/apt-run
 	@$(STEP) "Python environment" $(LOG)/venv.log tools/venv.sh "$(PYTHON)" $(VENV)
 	@touch $@
 

@@ -7,12 +7,6 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 	exit 1
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-# --group needs pip 25.1; the build needs setuptools and cffi in the same environment.
-"$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1' 'setuptools>=77'
-"$venv/bin/python" - >"$venv/requirements.txt" <<'END'
-import tomllib
-
-with open("pyproject.toml", "rb") as file:
-    print(*tomllib.load(file)["project"]["dependencies"], sep="\n")
-END
-"$venv/bin/python" -m pip install --quiet -r "$venv/requirements.txt"
+# The very files whose hashes the lock has, pip and setuptools (for the build) among them. Wheels
+# alone: building another package would run what it fetches, unseen, as root with `make install`.
+"$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
