@@ -13,7 +13,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
-LINUX = {"sys_platform": "linux", "platform_system": "Linux", "implementation_name": "cpython"}
+LINUX = {
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "implementation_name": "cpython",
+    "platform_machine": "x86_64",
+}
 
 
 def locked() -> dict[str, tuple[Requirement, list[str]]]:

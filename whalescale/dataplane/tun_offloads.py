@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 # <linux/if_tun.h>
+TUNSETIFF: Final = 0x400454CA
+IFF_TUN: Final = 0x0001
+IFF_MULTI_QUEUE: Final = 0x0100
+IFF_NO_PI: Final = 0x1000
+IFF_VNET_HDR: Final = 0x4000
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNSETVNETHDRSZ: Final = 0x400454D8
 TUN_F_CSUM: Final = 0x01
@@ -44,19 +49,34 @@ class TunParts:
 
 
 def open_queue(name: str, *, several: bool = False) -> int:
-    """A non-blocking queue of interface `name`, with a virtio header. OSError or pytun.Error."""
-    import pytun
-
-    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR
+    """A non-blocking queue of interface `name`, with a virtio header. OSError: there is none."""
+    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
     if several:
-        flags |= pytun.IFF_MULTI_QUEUE
+        flags |= IFF_MULTI_QUEUE
     # A second device of the same name is another queue.
-    device = pytun.TunTapDevice(name=name, flags=flags)
+    try:
+        import pytun
+    except ImportError:  # there is no package of it but for x86-64
+        return _open_bare(name, flags)
+    try:
+        device = pytun.TunTapDevice(name=name, flags=flags)
+    except pytun.Error as e:
+        raise OSError(*e.args) from None
     try:
         fd = fcntl.fcntl(device.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         device.close()
     os.set_blocking(fd, False)
+    return fd
+
+
+def _open_bare(name: str, flags: int) -> int:
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))  # struct ifreq
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
@@ -123,6 +143,6 @@ def _try(what: Callable[[], object]) -> int:
 
 
 def _number(error: Exception) -> int:
-    """Negative. pytun's errors have the errno first, as OSError does."""
+    """Negative."""
     first = error.args[0] if error.args else 0
     return -first if isinstance(first, int) and first else -errno.EIO

@@ -1,4 +1,4 @@
-"""The TUN device: made through python-pytun, its offloads and header by ioctl.
+"""The TUN device: made through python-pytun where there is one, its offloads and header by ioctl.
 
 It is never persistent: the interface goes with the last descriptor, so a killed agent leaves none.
 """
@@ -32,8 +32,6 @@ def open_tun(name: str, *, queues: int = 1, tso: bool = True, uso: bool = True) 
     The caller has checked that no interface of that name exists: attaching to a
     persistent TUN device of someone else would succeed silently.
     """
-    import pytun
-
     fds: list[int] = []
     uso_on = False
     try:
@@ -42,7 +40,7 @@ def open_tun(name: str, *, queues: int = 1, tso: bool = True, uso: bool = True) 
             fds.append(fd)
             set_header(fd)
             uso_on = set_offloads(fd, tso=tso, uso=uso)
-    except (OSError, pytun.Error) as e:
+    except OSError as e:
         for fd in fds:
             os.close(fd)
         raise _explain(name, e) from None

@@ -16,6 +16,7 @@ import pytest
 
 from tests.unit.runtime.fakes import FakeEngine
 from tools import check_imports
+from whalescale.dataplane import probe, tun_offloads
 from whalescale.dataplane.engine import Addr
 from whalescale.runtime import logbuffer, notify, tun
 from whalescale.runtime.errors import AgentError
@@ -246,6 +247,16 @@ def test_why_there_is_no_tun_device(
     assert e.value.fix
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: TUN devices, in a namespace of its own")
+def test_without_python_pytun_a_device_is_opened_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no package of it for arm64."""
+    before = tun_offloads.probe()
+    monkeypatch.setitem(sys.modules, "pytun", None)
+    assert tun_offloads.probe() == before
+
+
 # who imports whom
 
 
@@ -311,3 +322,12 @@ def test_a_leaf_that_includes_sockets_is_found(tmp_path: Path) -> None:
     (tmp_path / "csrc/packet/replay.c").write_text("#include <stdint.h>\n#include <sys/socket.h>\n")
     (line,) = check_imports.check(tmp_path)
     assert line.startswith("csrc/packet/replay.c:2:")
+
+
+def test_without_liburing_the_data_planes_own_trial_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "liburing", None)
+    assert "missing" in probe.io_uring().problem
+    monkeypatch.setattr(probe, "PACKAGED", "another machine")
+    assert probe.io_uring() == probe.IoUring(0)
