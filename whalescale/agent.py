@@ -28,7 +28,7 @@ from whalescale.config import Config, ConfigError
 from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane import probe
 from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload, uring_parts
-from whalescale.identity import Identity
+from whalescale.identity import PlainIdentity
 from whalescale.protocol import bootstrap
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.protocol.node import Node
@@ -109,11 +109,9 @@ def _run(config_path: Path, ring: logbuffer.LogBuffer) -> int:
         limits = limits_from(os.environ.get(TEST_LIMITS, ""))
         peers = reload.specs(config)
         dataplane.protect_process()
-        seed = configuration.read_private_key(config)
+        identity = configuration.read_identity(config)
     except ConfigError as e:
         raise reload.as_agent_error(e) from None
-    identity = Identity.from_seed(seed)
-    seed[:] = bytes(len(seed))
     try:
         with lock(config.interface.name):
             return asyncio.run(Agent(config, identity, limits, ring).main(peers))
@@ -181,7 +179,7 @@ class Agent:
     """One running tunnel."""
 
     def __init__(
-        self, config: Config, identity: Identity, limits: Limits, ring: logbuffer.LogBuffer
+        self, config: Config, identity: PlainIdentity, limits: Limits, ring: logbuffer.LogBuffer
     ) -> None:
         self._config = config
         self._identity = identity
@@ -415,7 +413,7 @@ class Agent:
         try:
             engine = Engine(
                 public_key=self._identity.static_public,
-                bootstrap_key=bootstrap.mac_key(self._identity.fingerprint),
+                bootstrap_key=bootstrap.own_mac_key(self._identity.fingerprint, os.urandom),
                 mtu=config.interface.mtu,
                 workers=plane.workers,
                 backend=choose_backend(plane.backend),
@@ -446,7 +444,7 @@ class Agent:
         elif link is not None and not link.ipv6:
             # The keeper says what is left out, and adds it when the host has IPv6.
             addresses = [a for a in addresses if a.version == 4]
-            if not addresses:
+            if not addresses and self._addresses(config):
                 raise AgentError(
                     f"IPv6 is switched off on this host, and {config.path} has no IPv4 address",
                     "give [interface] addresses an IPv4 one, or `sysctl -w net.ipv6.conf.all."
@@ -458,7 +456,9 @@ class Agent:
         self._queue = link.queue if link is not None else 0
 
     def _addresses(self, config: Config) -> list[Interface]:
-        """The file's, and the one derived from the key."""
+        """The file's, and the one derived from the node ID."""
+        if self._identity.overlay_address is None:
+            return list(config.interface.addresses)
         overlay = configuration.parse_address(f"{self._identity.overlay_address}/128")
         return [*config.interface.addresses, overlay]
 

@@ -65,6 +65,8 @@ class InterfaceConfig(Struct, frozen=True, kw_only=True):
 
     name: str
     private_key_file: Path
+    #: it holds a WireGuard key (wireguard_private_key_file): this host has no node ID
+    plain: bool = False
     listen_port: int = 51820
     addresses: tuple[Address, ...] = ()
     mtu: int = 1420
@@ -147,7 +149,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
 class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
-    private_key_file: str
+    private_key_file: str | None = None
+    wireguard_private_key_file: str | None = None
     listen_port: Annotated[int, Meta(ge=0, le=65535)] = 51820
     addresses: list[str] = []
     mtu: Annotated[int, Meta(ge=MTU_MIN, le=MTU_MAX)] = 1420
@@ -178,6 +181,8 @@ _RIGHT: Final = {
     "interface": "write a table [interface] with at least name and private_key_file",
     "interface.name": 'write 1 to 15 of letters, digits and _=+.-, such as "ws0"',
     "interface.private_key_file": 'write a file name, such as "ws0.key"',
+    "interface.wireguard_private_key_file": 'write a file name, such as "ws0.key", of a key that '
+    "`wg genkey` made",
     "interface.listen_port": "write a UDP port from 0 (any free one) to 65535, such as 51820",
     "interface.addresses": 'write a list of addresses with prefix, such as ["10.77.0.1/24"]',
     "interface.mtu": f"write a number of bytes from {MTU_MIN} to {MTU_MAX}, such as 1420",
@@ -268,12 +273,12 @@ def check(path: Path) -> Config:
 
 def refuse_own_key(config: Config) -> None:
     """ConfigError: a peer has the key of this host itself, or the private key cannot be read."""
-    own = identity.Identity.from_seed(bytes(read_private_key(config)))
+    own = read_identity(config)
     own.zero()
     for number, peer in enumerate(config.peers):
         if (
-            own.node_id == peer.node_id
-            or own.fingerprint == peer.fingerprint
+            (own.node_id is not None and own.node_id == peer.node_id)
+            or (own.fingerprint is not None and own.fingerprint == peer.fingerprint)
             or own.static_public == peer.wireguard_public_key
         ):
             key = "wireguard_public_key" if peer.wireguard_public_key else "id"
@@ -282,11 +287,30 @@ def refuse_own_key(config: Config) -> None:
             raise ConfigError(config.path, f"peers[{number}].{key}", problem, fix)
 
 
-def read_private_key(config: Config) -> bytearray:
-    """The Ed25519 seed (32 bytes; zero it after use). Raises ConfigError, exit code 4 for EACCES.
+def read_identity(config: Config) -> identity.PlainIdentity:
+    """This host's own keys, an `Identity` unless the file says wireguard_private_key_file; zero it
+    after use. Raises ConfigError, exit code 4 for EACCES.
 
     Refused: a file that others may read, that is not a regular one or belongs to another user.
     """
+    if config.interface.plain:
+        key = "interface.wireguard_private_key_file"
+        file = config.interface.private_key_file
+        make = f"`wg genkey > {file}` in a shell with `umask 077` makes one"
+        text = _secret(config.path, key, file, make)
+        try:
+            return identity.PlainIdentity(keyfiles.decode_wireguard_key(text))
+        except ValueError as e:
+            raise ConfigError(config.path, key, f"{file}: {e}", make) from None
+    seed = read_private_key(config)
+    try:
+        return identity.Identity.from_seed(seed)
+    finally:
+        seed[:] = bytes(len(seed))
+
+
+def read_private_key(config: Config) -> bytearray:
+    """The Ed25519 seed (32 bytes; zero it after use), of private_key_file. Raises ConfigError."""
     key = "interface.private_key_file"
     file = config.interface.private_key_file
     missing = f"`ws keygen > {file}` in a shell with `umask 077` makes one, or `sudo ws init`"
@@ -295,7 +319,19 @@ def read_private_key(config: Config) -> bytearray:
         return bytearray(identity.decode_seed(text))
     except identity.IdentityError as e:
         fix = "put back the key as `ws keygen` printed it, or make a new one with `ws keygen`"
+        if _is_wireguard_key(text):
+            fix = "name it as wireguard_private_key_file (no node ID, no several paths)"
+            problem = f"{file}: this is a WireGuard key"
+            raise ConfigError(config.path, key, problem, fix) from None
         raise ConfigError(config.path, key, f"{file}: {e}", fix) from None
+
+
+def _is_wireguard_key(text: str) -> bool:
+    try:
+        keyfiles.decode_wireguard_key(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_preshared_key(config: Config, peer: PeerConfig) -> bytes:
@@ -409,9 +445,23 @@ class _Checker:
             problem = f"{raw.mtu} is less than IPv6 needs, and {v6} is among the addresses"
             fix = f"write {IPV6_MTU_MIN} or more, or leave IPv6 addresses out"
             raise self._fail("interface.mtu", problem, fix)
+        key, key_file, plain = "private_key_file", raw.private_key_file, False
+        if raw.wireguard_private_key_file is not None:
+            if key_file is not None:
+                problem = "private_key_file and wireguard_private_key_file are both there"
+                fix = "keep private_key_file for a node ID, the other one for a key from elsewhere"
+                raise self._fail("interface.wireguard_private_key_file", problem, fix)
+            key, key_file, plain = (
+                "wireguard_private_key_file",
+                raw.wireguard_private_key_file,
+                True,
+            )
+        if key_file is None:
+            raise self._fail("interface.private_key_file", "is missing")
         return InterfaceConfig(
             name=raw.name,
-            private_key_file=self._file("interface.private_key_file", raw.private_key_file),
+            private_key_file=self._file(f"interface.{key}", key_file),
+            plain=plain,
             listen_port=raw.listen_port,
             addresses=addresses,
             mtu=raw.mtu,

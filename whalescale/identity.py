@@ -200,22 +200,50 @@ def overlay_address(node_id: bytes) -> IPv6Address:
     return IPv6Address(OVERLAY_PREFIX + _blake2s(10, _LABEL_OVERLAY, node_id))
 
 
-class Identity:
-    """A node's own keys. Private parts are bytearrays, so that `zero` reaches them."""
+class PlainIdentity:
+    """A WireGuard key alone, such as a provider gives out. Private parts are bytearrays, so that
+    `zero` reaches them.
+
+    It was made from no Ed25519 seed, so there is no node ID, and nothing that comes of one: no
+    fingerprint, overlay address, data frames, several paths. To its peers it is any WireGuard's.
+    """
 
     __slots__ = (
         "fingerprint",
         "node_id",
         "overlay_address",
-        "seed",
         "static_private",
         "static_public",
     )
 
-    seed: bytearray
-    node_id: bytes
     static_private: bytearray
     static_public: bytes
+    node_id: bytes | None
+    fingerprint: bytes | None
+    overlay_address: IPv6Address | None
+
+    def __init__(self, static_private: bytes | bytearray) -> None:
+        if len(static_private) != KEY_BYTES:
+            raise IdentityError(f"a private key has {KEY_BYTES} bytes, not {len(static_private)}")
+        self.static_private = bytearray(static_private)
+        self.static_public = bytes(bindings.crypto_scalarmult_base(bytes(static_private)))
+        self.node_id = self.fingerprint = self.overlay_address = None
+
+    def zero(self) -> None:
+        """Overwrite the private parts. The identity is of no use afterwards."""
+        self.static_private[:] = bytes(KEY_BYTES)
+
+    def __repr__(self) -> str:
+        return f"PlainIdentity({self.static_public.hex()})"
+
+
+class Identity(PlainIdentity):
+    """A node's own keys."""
+
+    __slots__ = ("seed",)
+
+    seed: bytearray
+    node_id: bytes
     fingerprint: bytes
     overlay_address: IPv6Address
 
@@ -240,9 +268,8 @@ class Identity:
         return cls(random(KEY_BYTES))
 
     def zero(self) -> None:
-        """Overwrite the private parts. The identity is of no use afterwards."""
+        super().zero()
         self.seed[:] = bytes(KEY_BYTES)
-        self.static_private[:] = bytes(KEY_BYTES)
 
     def __repr__(self) -> str:
         return f"Identity({encode_node_id(self.node_id)})"

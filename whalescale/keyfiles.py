@@ -125,7 +125,12 @@ def _target(file: Path, follow: bool) -> Path:
 
 
 def write(
-    file: Path, text: str, mode: int = 0o600, *, replace: bool = True, follow: bool = False
+    file: Path,
+    text: str | bytes,
+    mode: int = 0o600,
+    *,
+    replace: bool = True,
+    follow: bool = False,
 ) -> None:
     """Write a secret or a configuration as a fresh file, moved into place in one step.
 
@@ -148,8 +153,8 @@ def write(
         raise
 
 
-def _write_in(folder: int, name: str, text: str, mode: int, replace: bool) -> None:
-    data = text.encode()
+def _write_in(folder: int, name: str, text: str | bytes, mode: int, replace: bool) -> None:
+    data = text.encode() if isinstance(text, str) else text
     temporary = f".{name[:200]}.{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600, dir_fd=folder)

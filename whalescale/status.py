@@ -31,6 +31,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     uptime_s: float
     interface: str
     config: str
+    #: "", as `fingerprint` and `overlay_address`: a WireGuard key alone, so one path to each peer
     node_id: str
     fingerprint: str
     wireguard_public_key: str

@@ -8,17 +8,22 @@ from functools import partial
 from typing import Any
 
 import pytest
+from nacl.public import PrivateKey
 
 from tests.interop.conftest import KINDS, MakePair, Pair, in_vm, of_each_kind
 from tools.netlab import LabError, wait_until
 from tools.peers import (
     End,
     HostEnd,
+    Peer,
+    Whalescale,
     WireGuardGo,
     debian_wireguard_go,
     http_url,
     newest_wireguard_go,
+    outside,
 )
+from whalescale.keyfiles import encode_wireguard_key
 
 pytestmark = pytest.mark.netns
 
@@ -56,6 +61,34 @@ def test_handshake_and_data(
     received, sent = pair.ours.transfer()
     assert received > 2 * MIB
     assert sent > 2 * MIB
+
+
+def test_an_imported_key_is_what_its_peer_knows(make_pair: MakePair) -> None:
+    """A provider's file: the key in it is the only one that the other side lets in."""
+    pair = make_pair("go-debian")
+    ours, theirs = pair.ours, pair.theirs
+    if not isinstance(ours, Whalescale):
+        pytest.skip("only Whalescale imports")
+    key = PrivateKey.generate()
+    ours.public_key = encode_wireguard_key(bytes(key.public_key))
+    file = ours.config.with_name("provider.conf")
+    file.write_text(
+        f"[Interface]\nPrivateKey = {encode_wireguard_key(bytes(key))}\n"
+        f"Address = {', '.join(ours.addresses)}\n[Peer]\nPublicKey = {theirs.public_key}\n"
+        f"AllowedIPs = {', '.join(theirs.addresses)}\n"
+        f"Endpoint = {outside(pair.their_outer(4), theirs.port)}\n"
+    )
+    ours.ws("import", file, "-i", ours.interface, "-c", ours.config, "--force")
+    networks = tuple(f"{a.partition('/')[0]}/{128 if ':' in a else 32}" for a in ours.addresses)
+    theirs.start(Peer(ours.public_key, networks, None, None))
+    ours.launch()
+    ours.wait_for_uapi()
+    ours.ping(theirs, 4, count=1)
+    ours.ping(theirs, 6, count=1)
+    status = ours.status()
+    assert status["agent"]["node_id"] == status["agent"]["overlay_address"] == ""
+    assert not status["peers"][0]["extended"]
+    assert "none: a plain WireGuard key" in ours.ws("status", "-i", ours.interface).stdout
 
 
 @of_each_kind

@@ -6,6 +6,8 @@ from collections import Counter
 from eventqueue import MS, SECOND
 from world import Link, World, numbered, pair, payloads
 
+from whalescale.identity import PlainIdentity, fingerprint_of, x25519_to_node_ids
+from whalescale.protocol import bootstrap
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
@@ -15,6 +17,7 @@ from whalescale.protocol.types import (
     HandshakeUnanswered,
     KeypairReady,
     KeypairsExpired,
+    SendControl,
     SendKeepalive,
 )
 
@@ -50,6 +53,30 @@ def test_staged_packets_arrive_with_the_first_handshake():
     assert b.node.peer_status(pb).endpoint == a.at
     assert not a.node.drops
     assert not b.node.drops
+
+
+def test_a_wireguard_key_alone_speaks_plain_wireguard():
+    """No offer goes out, whatever the peer is; a node with a node ID may be known by it."""
+    world = World()
+    provider, host = world.host(1), world.host(2)
+    plain = PlainIdentity(host.identity.static_private)
+    imported = type(host)(world, Endpoint("192.0.2.77", 7), plain)
+    world.hosts[imported.at] = imported
+    to_provider = imported.add(provider, endpoints=(provider.at,))
+    to_imported = provider.add(static_public=plain.static_public)
+    imported.send(to_provider, b"there")
+    world.run(1)
+    provider.send(to_imported, b"back")
+    world.run(10)
+    assert (payloads(provider), payloads(imported)) == ([b"there"], [b"back"])
+    for end in (provider, imported):
+        assert not end.of(SendControl)
+        assert not end.node.drops
+    # Who guesses the fingerprint that this key would have hears nothing.
+    for node_id in x25519_to_node_ids(plain.static_public):
+        request = bootstrap.encode_request(fingerprint_of(node_id), bytes(32))
+        assert not imported.node.receive_datagram(request, provider.at, imported.at, world.now)
+    assert imported.node.drops == {"bootstrap_mac": 2}
 
 
 def test_a_wrong_psk_never_makes_a_session():

@@ -396,6 +396,33 @@ def test_load_reads_keys_beside_the_file(folder: Path) -> None:
     assert config.check(folder / "ws0.toml") == c
 
 
+def test_a_wireguard_key_instead(folder: Path) -> None:
+    file, key = folder / "ws0.toml", folder / "wg.key"
+    keyfiles.write(key, keyfiles.encode_wireguard_key(bytes([9]) * 32) + "\n")
+    file.write_text(
+        FULL.replace('private_key_file = "ws0.key"', 'wireguard_private_key_file = "wg.key"')
+    )
+    c = config.check(file)
+    assert (c.interface.plain, c.interface.private_key_file) == (True, key)
+    own = config.read_identity(c)
+    assert (own.node_id, bytes(own.static_private)) == (None, bytes([9]) * 32)
+    key.write_text(identity.encode_seed(bytes([9]) * 32))
+    assert "not a base64 WireGuard key" in str(failing(file))
+    key.unlink()
+    assert "wg genkey" in str(failing(file))
+    keyfiles.write(folder / "ws0.key", keyfiles.encode_wireguard_key(bytes([9]) * 32))
+    file.write_text(FULL)
+    assert "name it as wireguard_private_key_file" in str(failing(file))
+    both = FULL.replace("[interface]", '[interface]\nwireguard_private_key_file = "k"', 1)
+    with pytest.raises(ConfigError, match="both there"):
+        config.parse(both, FILE)
+
+
+def test_one_identity_is_the_node(folder: Path) -> None:
+    own = config.read_identity(config.load(folder / "ws0.toml"))
+    assert own.node_id == ident(9).node_id
+
+
 def failing(path: Path) -> ConfigError:
     with pytest.raises(ConfigError) as e:
         config.check(path)

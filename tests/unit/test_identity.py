@@ -11,6 +11,7 @@ from whalescale import identity
 from whalescale.identity import (
     Identity,
     IdentityError,
+    PlainIdentity,
     decode_fingerprint,
     decode_node_id,
     decode_seed,
@@ -204,3 +205,16 @@ def test_low_order_keys_are_those_that_share_no_secret() -> None:
     for n in range(2, 64):
         key = n.to_bytes(32, "little")
         assert identity.is_low_order(key) is not own.shares_secret_with(KeyPair.from_public(key))
+
+
+def test_a_plain_identity_is_a_wireguard_key_and_nothing_more() -> None:
+    full = Identity.from_seed(SEED)
+    own = PlainIdentity(full.static_private)
+    assert own.static_public == full.static_public
+    assert (own.node_id, own.fingerprint, own.overlay_address) == (None, None, None)
+    private = bytes(own.static_private)
+    assert private.hex() not in repr(own)
+    own.zero()
+    assert bytes(own.static_private) == bytes(32) != private
+    with pytest.raises(IdentityError, match="32 bytes"):
+        PlainIdentity(bytes(31))

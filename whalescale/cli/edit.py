@@ -68,19 +68,23 @@ def new_document(
     addresses: Sequence[str],
     mtu: int = 1420,
     anchor: bool = False,
+    plain: bool = False,
     extra: Iterable[tuple[str, object]] = (),
     peers: Iterable[Table] = (),
 ) -> str:
-    """The text of a new configuration."""
+    """The text of a new configuration. `plain`: the key file holds a WireGuard key."""
     document = tomlkit.document()
     document.add(tomlkit.comment("Whalescale; `ws reload` takes over changes, see `man ws`"))
     interface = tomlkit.table()
     interface.add("name", name)
-    interface.add("private_key_file", key_file)
-    interface["private_key_file"].comment("keep it secret: mode 0600")
+    key = "wireguard_private_key_file" if plain else "private_key_file"
+    interface.add(key, key_file)
+    one_path = "; no node ID belongs to it: one path to each peer" if plain else ""
+    interface[key].comment(f"keep it secret: mode 0600{one_path}")
     interface.add("listen_port", listen_port)
     interface.add("addresses", text_list(addresses))
-    interface["addresses"].comment("beside the IPv6 address derived from the key")
+    if not plain:
+        interface["addresses"].comment("beside the IPv6 address derived from the key")
     interface.add("mtu", mtu)
     interface.add("anchor", anchor)
     for key, value in extra:
@@ -181,7 +185,8 @@ def reload_running(interface: str) -> None:
         client.call(interface, "reload", {"check": False})
     except CliError as e:
         if e.exit_code == UNREACHABLE:
-            print(f"the tunnel is not up yet; {client.up_command(interface)} starts it")
+            # Not with the result: `ws export` writes a file there.
+            note(f"the tunnel is not up yet; {client.up_command(interface)} starts it")
             return
         message = f"the file is changed, but the agent did not take it over: {e.message}"
         raise CliError(message, e.fix or "`ws reload` tries again", e.exit_code) from None

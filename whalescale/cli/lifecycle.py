@@ -67,8 +67,12 @@ def up(
     print(f"{name} is up")
     with contextlib.suppress(CliError):
         agent = client.status(name)[0].agent
-        addresses = ", ".join(dict.fromkeys([*agent.addresses, agent.overlay_address]))
-        print(f"  node ID    {plain(agent.node_id)}")
+        every = [*agent.addresses, agent.overlay_address]
+        addresses = ", ".join(dict.fromkeys(a for a in every if a))
+        if agent.node_id:
+            print(f"  node ID    {plain(agent.node_id)}")
+        else:
+            print(f"  WireGuard  {plain(agent.wireguard_public_key)} (no node ID, one path a peer)")
         print(f"  addresses  {plain(addresses)}")
         print(f"  listening  UDP port {agent.listen_port}")
         _warn(agent.warnings)

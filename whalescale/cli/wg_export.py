@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from whalescale import config as configuration
 from whalescale import identity, keyfiles
-from whalescale.cli import client, edit, wgquick
+from whalescale.cli import client, edit, qr, wgquick
 from whalescale.cli.common import (
     USAGE,
     CliError,
@@ -26,6 +29,18 @@ from whalescale.cli.common import (
     plain,
 )
 from whalescale.config import Config, Network, PeerConfig
+
+EVERYTHING: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What the caller wants in the file, checked."""
+
+    endpoint: str | None
+    #: what the other side sends here; empty: this host's own addresses
+    routes: tuple[Network, ...]
+    dns: tuple[str, ...]
 
 
 def export(
@@ -42,10 +57,34 @@ def export(
     ] = None,
     allowed_ip: Annotated[
         list[str] | None,
-        typer.Option("--allowed-ip", "-a", metavar="NETWORK", help="With a new peer: its address."),
+        typer.Option(
+            "--address", "--allowed-ip", "-a", metavar="IP", help="With a new peer: its address."
+        ),
+    ] = None,
+    allowed_ips: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-ips",
+            metavar="NETWORKS",
+            help="What it sends here, with commas [this host's addresses].",
+        ),
+    ] = None,
+    full_tunnel: Annotated[
+        bool, typer.Option("--full-tunnel", help="It sends everything here, IPv4 and IPv6.")
+    ] = False,
+    dns: Annotated[
+        list[str] | None,
+        typer.Option("--dns", metavar="SERVERS", help="Name servers and search domains it takes."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Not to stdout; mode 600.")
+    ] = None,
+    qr_code: Annotated[
+        bool, typer.Option("--qr", help="Show it as a QR code, for WireGuard's app.")
+    ] = False,
+    qr_file: Annotated[
+        Path | None,
+        typer.Option("--qr-file", metavar="FILE", help="QR code as .png or .svg; mode 600."),
     ] = None,
     interface: Interface = None,
     config: ConfigPath = None,
@@ -53,18 +92,34 @@ def export(
         bool, typer.Option("--force", help="Let --new-key replace its key, -o replace a file.")
     ] = False,
 ) -> None:
-    """Write a wg-quick file for a plain WireGuard peer: ws export --wireguard phone --new-key"""
+    """Write a wg-quick file for a plain WireGuard peer: ws export --wireguard phone --new-key
+
+    For a phone that is to send everything through here, and reads it from the screen:
+    ws export --wireguard phone --new-key --full-tunnel --dns 10.77.0.1 --qr
+    """
     if not wireguard:
         raise CliError("the form is missing", "say `ws export --wireguard PEER`", USAGE)
-    if output is not None:
+    if qr_code or qr_file is not None:
+        qr.load()
+        if not new_key:
+            fix = "--new-key makes it (and --force lets it replace the peer's key)"
+            raise CliError("a QR code without the private key is of no use", fix, USAGE)
+    if qr_file is not None:
+        qr.check_kind(qr_file)
+    for file in (output, qr_file):
+        if file is None:
+            continue
         # A dangling link is there too.
-        if os.path.lexists(output) and not force:
-            raise CliError(f"{output} is there already", "--force replaces it")
-        keyfiles.check_folder(output)
-    if endpoint is not None:
-        endpoint = _checked_endpoint(endpoint)
+        if os.path.lexists(file) and not force:
+            raise CliError(f"{file} is there already", "--force replaces it")
+        keyfiles.check_folder(file)
+    wishes = _Wishes(
+        _checked_endpoint(endpoint) if endpoint is not None else None,
+        _checked_routes(allowed_ips or [], full_tunnel),
+        _checked_dns(dns or []),
+    )
     loaded = load_config(interface, config)
-    own = identity.Identity.from_seed(configuration.read_private_key(loaded))
+    own = configuration.read_identity(loaded)
     public, overlay = own.static_public, own.overlay_address
     own.zero()
     private: str | None = None
@@ -75,14 +130,24 @@ def export(
     else:
         found = edit.find_peer(loaded, peer)
         if allowed_ip:
-            raise CliError("--allowed-ip is for a new peer", "say --new-key too", USAGE)
-    text = _text(loaded, found, public, overlay, private, endpoint)
+            raise CliError("--address is for a new peer", "say --new-key too", USAGE)
+    text = _text(loaded, found, public, overlay, private, wishes)
+    if qr_file is not None:
+        keyfiles.write(qr_file, qr.picture(_bare(text), qr_file), replace=force)
+        print(f"wrote {qr_file}")
     if output is not None:
         keyfiles.write(output, text, replace=force)
         print(f"wrote {output}")
-    else:
+    if qr_code:
+        qr.show(_bare(text))
+    elif output is None and qr_file is None:
         note_loose_output()
         print(text, end="")
+    if any(n.prefixlen == 0 for n in wishes.routes):
+        note(
+            f"{found.name} will send everything here: this host has to forward and masquerade it "
+            "(docs/deploy.md, exit node)"
+        )
     if document is not None:
         # Last, so that no peer is noted here whose private key nobody got to see.
         document.save()
@@ -99,6 +164,40 @@ def _checked_endpoint(text: str) -> str:
         raise CliError(f"--endpoint: {e}", "", USAGE) from None
 
 
+def _words(texts: Iterable[str]) -> list[str]:
+    return [word for text in texts for word in text.replace(",", " ").split()]
+
+
+def _checked_routes(texts: Iterable[str], everything: bool) -> tuple[Network, ...]:
+    routes = dict.fromkeys(EVERYTHING if everything else ())
+    for word in _words(texts):
+        try:
+            routes[configuration.parse_network(word)] = None
+        except ValueError as e:
+            raise CliError(f"--allowed-ips: {e}", "", USAGE) from None
+    return tuple(routes)
+
+
+def _checked_dns(texts: Iterable[str]) -> tuple[str, ...]:
+    """As wg-quick takes them: addresses, and search domains after them."""
+    servers: list[str] = []
+    domains: list[str] = []
+    for word in _words(texts):
+        try:
+            servers.append(str(ipaddress.ip_address(word)))
+        except ValueError:
+            if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", word):
+                what = f"--dns: {word!r} is neither an address nor a domain"
+                raise CliError(what, "write --dns 10.77.0.1", USAGE) from None
+            domains.append(word)
+    return (*servers, *domains)
+
+
+def _bare(text: str) -> str:
+    """Without comments and empty lines: fewer and so larger modules."""
+    return "".join(f"{x}\n" for x in text.splitlines() if x and not x.startswith("#"))
+
+
 def _with_new_key(
     loaded: Config, name: str, allowed_ips: list[str], force: bool
 ) -> tuple[edit.Document, PeerConfig, str]:
@@ -109,7 +208,7 @@ def _with_new_key(
     document = edit.Document(loaded.path)
     at = next((i for i, p in enumerate(loaded.peers) if p.name == name), None)
     if at is None:
-        networks = allowed_ips or [str(free_address(loaded))]
+        networks = allowed_ips or [str(n) for n in free_addresses(loaded)]
         table = edit.peer_table(name, wireguard_public_key=public, allowed_ips=networks)
         document.add_peer(table)
         at = len(loaded.peers)
@@ -119,7 +218,7 @@ def _with_new_key(
             fix = f"it needs no wg-quick file; or `ws peer remove {name}` first"
             raise CliError(f"{name} is a Whalescale peer, its key is its identity", fix)
         if allowed_ips:
-            fix = "leave --allowed-ip away, or edit the file"
+            fix = "leave --address away, or edit the file"
             raise CliError(f"{name} is there already, with its allowed IPs", fix, USAGE)
         if not force:
             fix = "--force replaces it, and cuts off who has the old one"
@@ -128,27 +227,36 @@ def _with_new_key(
     return document, document.checked().peers[at], keyfiles.encode_wireguard_key(bytes(key))
 
 
-def free_address(loaded: Config) -> Network:
-    """The first address of our first network that neither we nor a peer have."""
+def free_addresses(loaded: Config) -> list[Network]:
+    """Of each family that we have a network of, the first address that neither we nor a peer have.
+
+    CliError: there is none at all.
+    """
     taken = [n for p in loaded.peers for n in p.allowed_ips]
     own = {a.ip for a in loaded.interface.addresses}
+    found: dict[int, Network] = {}
     for address in loaded.interface.addresses:
+        if address.version in found:
+            continue
         for tried, host in enumerate(address.network.hosts()):
             if tried > 1 << 16:
                 break
             if host not in own and not any(host in n for n in taken):
-                return configuration.parse_network(str(host))
-    fix = "say with --allowed-ip which address it gets"
-    raise CliError(f"no address is free in the networks of {loaded.path}", fix)
+                found[address.version] = configuration.parse_network(str(host))
+                break
+    if not found:
+        fix = "say with --address which one it gets"
+        raise CliError(f"no address is free in the networks of {loaded.path}", fix)
+    return list(found.values())
 
 
 def _text(
     loaded: Config,
     peer: PeerConfig,
     public: bytes,
-    overlay: ipaddress.IPv6Address,
+    overlay: ipaddress.IPv6Address | None,
     private: str | None,
-    endpoint: str | None,
+    wishes: _Wishes,
 ) -> str:
     name = loaded.interface.name
     lines: list[tuple[str, str]] = [("#", f"{peer.name}: the other side of {name}")]
@@ -162,16 +270,21 @@ def _text(
         addresses.append(f"{identity.overlay_address(peer.node_id)}/128")
     if addresses:
         lines.append(("Address", ", ".join(addresses)))
+    if wishes.dns:
+        lines.append(("DNS", ", ".join(wishes.dns)))
     if peer.endpoints:
         lines.append(("ListenPort", str(peer.endpoints[0].port)))
     lines.append(("MTU", str(loaded.interface.mtu)))
     ours = [ipaddress.ip_network(a.ip) for a in loaded.interface.addresses]
-    ours.append(ipaddress.ip_network(overlay))
+    if overlay is not None:
+        ours.append(ipaddress.ip_network(overlay))
     # Without an address of a family it could not send from there.
     families = {n.version for n in peer.allowed_ips} or {4, 6}
     if peer.node_id is not None:
         families.add(6)
-    reached = ", ".join(str(n) for n in ours if n.version in families)
+    # Routes in both families: where it has no address, its packets shall not go past the tunnel.
+    networks = wishes.routes or [n for n in ours if n.version in families]
+    reached = ", ".join(str(n) for n in networks)
     section: list[tuple[str, str]] = [
         ("#", f"{name} on this host"),
         ("PublicKey", keyfiles.encode_wireguard_key(public)),
@@ -180,7 +293,7 @@ def _text(
         psk = configuration.read_preshared_key(loaded, peer)
         section.append(("PresharedKey", keyfiles.encode_wireguard_key(psk)))
     section.append(("AllowedIPs", reached))
-    where = endpoint or own_endpoint(loaded, peer)
+    where = wishes.endpoint or own_endpoint(loaded, peer)
     if where is None and loaded.interface.listen_port and (ip := _default_address()) is not None:
         where = f"[{ip}]" if ":" in ip else ip
         where += f":{loaded.interface.listen_port}"

@@ -1,4 +1,4 @@
-"""`ws import wg0.conf`: a wg-quick file becomes a configuration with a key of its own."""
+"""`ws import wg0.conf`: a wg-quick file becomes a configuration, its key or a new one with it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,19 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What wg-quick uses.")],
     interface: Interface = None,
     config: ConfigPath = None,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="Not its private key: one with a node ID."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what is there (kept as .old).")
     ] = False,
 ) -> None:
     """Take over a wg-quick file: ws import /etc/wireguard/wg0.conf
 
-    Its private key cannot be kept: the identity here is an Ed25519 key, and no such key belongs to
-    a given WireGuard key. A new one is made, and the peers have to be told its public key.
+    Its private key is kept, for a provider knows this host by it. Such a key has no node ID, so
+    there is one path to each peer, as with WireGuard. With --new-key this host becomes a Whalescale
+    node, and the peers have to be told its new public key.
     """
     from whalescale import config as configuration
     from whalescale import identity
@@ -80,6 +85,7 @@ def import_(
         listen_port=found.listen_port or 0,
         addresses=found.addresses,
         mtu=found.mtu or 1420,
+        plain=found.private_key is not None and not new_key,
         extra=extra,
         peers=tables,
     )
@@ -89,19 +95,29 @@ def import_(
         # The file that it names is not there yet.
         raise CliError(f"{file}: {e.key}: {e.problem}", e.fix) from None
     claim(path, key_path, *psks, force=force, other=_other_name(interface, config, file))
-    own = identity.Identity.generate(os.urandom)
-    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
+    own: identity.PlainIdentity
+    if found.private_key is not None and not new_key:
+        own = identity.PlainIdentity(found.private_key)
+        key_text = keyfiles.encode_wireguard_key(found.private_key)
+    else:
+        own = identity.Identity.generate(os.urandom)
+        key_text = identity.encode_seed(own.seed)
+    keyfiles.write(key_path, key_text + "\n", replace=False)
     for psk_path, psk in psks.items():
         keyfiles.write(psk_path, keyfiles.encode_wireguard_key(psk) + "\n", replace=False)
     keyfiles.write(path, text, replace=False)
     print(f"{file} -> {path}, {len(tables)} peer{'s' if len(tables) != 1 else ''}")
-    if found.has_private_key:
-        note("the PrivateKey was not taken over: no Ed25519 identity belongs to a WireGuard key")
     for word in found.words:
         note(word.replace("INTERFACE", name))
-    print("\nthis host has a new key. In the configuration of every peer, its [Peer] becomes:")
-    print(f"  PublicKey = {keyfiles.encode_wireguard_key(own.static_public)}")
-    print(f"as a Whalescale peer it is: {identity.encode_node_id(own.node_id)}")
+    public = keyfiles.encode_wireguard_key(own.static_public)
+    if own.node_id is None:
+        print(f"\nthis host keeps its key; to its peers it is still {public}")
+        print("a plain WireGuard key has no node ID, so there is one path to each peer;")
+        print("`ws import --new-key` makes a Whalescale node of it, which its peers must be told")
+    else:
+        print("\nthis host has a new key. In the configuration of every peer, its [Peer] becomes:")
+        print(f"  PublicKey = {public}")
+        print(f"as a Whalescale peer it is: {identity.encode_node_id(own.node_id)}")
     own.zero()
 
 

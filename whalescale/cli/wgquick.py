@@ -61,7 +61,7 @@ class WgPeer:
 
 @dataclass(slots=True)
 class WgConfig:
-    has_private_key: bool = False
+    private_key: bytes | None = field(default=None, repr=False)
     #: what belongs to the private key
     own_public: bytes | None = None
     listen_port: int | None = None
@@ -251,7 +251,7 @@ def _interface(section: _Section, words: list[str]) -> WgConfig:
             what = f"ListenPort = {port}: write a number from 0 to 65535"
             raise WgQuickError(found[0], what)
     result = WgConfig(
-        has_private_key=private is not None,
+        private_key=private,
         own_public=None if private is None else bindings.crypto_scalarmult_base(private),
         listen_port=port,
         mtu=_number(section, "MTU", config.MTU_MIN, config.MTU_MAX),

@@ -42,6 +42,11 @@ def mac_key(fingerprint: bytes) -> bytes:
     return hashlib.blake2s(_LABEL + fingerprint).digest()
 
 
+def own_mac_key(fingerprint: bytes | None, random: Callable[[int], bytes]) -> bytes:
+    """What requests to us are checked by; without a fingerprint a key that nobody has."""
+    return random(NONCE_BYTES) if fingerprint is None else mac_key(fingerprint)
+
+
 def _seal(key: bytes, body: bytes) -> bytes:
     return body + hashlib.blake2s(body, key=key, digest_size=MAC_BYTES).digest()
 

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-from whalescale.identity import Identity
+from whalescale.identity import PlainIdentity
 from whalescale.protocol import bootstrap, messages, tai64n
 from whalescale.protocol.control import ControlError
 from whalescale.protocol.dialing import Dialer
@@ -67,7 +67,7 @@ class Node:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: PlainIdentity,
         *,
         limits: Limits | None = None,
         random: Callable[[int], bytes],
@@ -85,7 +85,7 @@ class Node:
         self._static = KeyPair.from_private(identity.static_private)
         self._static_public = identity.static_public
         self._node_id = identity.node_id
-        self._bootstrap_key = bootstrap.mac_key(identity.fingerprint)
+        self._bootstrap_key = bootstrap.own_mac_key(identity.fingerprint, random)
 
         self._peers: dict[PeerHandle, Peer] = {}
         self._last_handle = 0
@@ -103,7 +103,7 @@ class Node:
         guests: list[Guest] = []
         self._dialer = Dialer(self._transmits, guests)
         host = _Host(self)
-        self._offers = Offers(host, guests)
+        self._offers = Offers(host, guests, plain=identity.node_id is None)
         guests.extend(part(host) for part in parts)
         self._guests: tuple[Guest, ...] = (self._offers, *guests)
         self._takers = Takers(self._guests, messages.LENGTHS)
@@ -627,6 +627,8 @@ class Node:
     def _receive_bootstrap_request(
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
+        if self._node_id is None:
+            raise MessageError("bootstrap_mac")
         reply = bootstrap.answer_request(data, self._bootstrap_key, self._node_id, remote)
         self._gate.admit_bootstrap(remote, now)
         self._transmits.append(Transmit(reply, remote, local))

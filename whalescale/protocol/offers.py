@@ -30,7 +30,9 @@ class Offers(Guest):
 
     frames = (FrameType.OFFER,)
 
-    def __init__(self, host: Host, guests: Sequence[Guest]) -> None:
+    def __init__(self, host: Host, guests: Sequence[Guest], *, plain: bool = False) -> None:
+        """`plain`: we have no node ID, and are any WireGuard to our peers: nothing is offered."""
+        self._plain = plain
         self._host = host
         self._guests = guests
         #: None until the first session
@@ -63,7 +65,7 @@ class Offers(Guest):
 
     def session_started(self, peer: PeerHandle, now: int) -> None:
         """A vanilla peer, known by its key alone, is offered nothing."""
-        if self._host.peer(peer).node_id is None:
+        if self._plain or self._host.peer(peer).node_id is None:
             return
         mode = self._modes.get(peer)
         if mode is None:

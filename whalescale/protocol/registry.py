@@ -15,7 +15,7 @@ class Registry:
 
     __slots__ = ("_by_fingerprint", "_by_static", "_fingerprint", "_static", "_static_public")
 
-    def __init__(self, static: KeyPair, static_public: bytes, fingerprint: bytes) -> None:
+    def __init__(self, static: KeyPair, static_public: bytes, fingerprint: bytes | None) -> None:
         """Our own keys: no peer may have them."""
         self._static = static
         self._static_public = static_public
@@ -48,7 +48,9 @@ class Registry:
     def refuse_unusable(self, keys: Keys, but: Peer | None = None) -> None:
         """ValueError where a peer (other than `but`) has one of the keys, or no handshake can."""
         static, fingerprint = keys.static_public, keys.fingerprint
-        if static == self._static_public or fingerprint == self._fingerprint:
+        if static == self._static_public or (
+            fingerprint is not None and fingerprint == self._fingerprint
+        ):
             raise ValueError("this is the node's own key; a peer needs the other side's")
         holders = (
             self._by_static.get(static) if static is not None else None,

@@ -10,7 +10,7 @@ from typing import Any
 from whalescale import config as configuration
 from whalescale.config import IPV6_MTU_MIN, Config, ConfigError
 from whalescale.dataplane.engine import Engine
-from whalescale.identity import Identity
+from whalescale.identity import PlainIdentity
 from whalescale.protocol.paths.types import MultipathSettings, Scheduler
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.netlink import Interface, Netlink, Network, Route
@@ -69,7 +69,7 @@ def tunnel_mtu(configured: int, limit: int | None) -> int:
     return max(min(configured, limit), min(configured, IPV6_MTU_MIN))
 
 
-def refuse(old: Config, new: Config, identity: Identity, longest_mtu: int) -> None:
+def refuse(old: Config, new: Config, identity: PlainIdentity, longest_mtu: int) -> None:
     """AgentError: a change that this agent cannot make while it runs.
 
     `longest_mtu`: the most that the data plane has made room for.
@@ -88,13 +88,11 @@ def refuse(old: Config, new: Config, identity: Identity, longest_mtu: int) -> No
     if new.dataplane != old.dataplane:
         raise AgentError("[dataplane] changed", "restart the agent: ws down, ws up")
     try:
-        seed = configuration.read_private_key(new)
+        theirs = configuration.read_identity(new)
     except ConfigError as e:
         raise as_agent_error(e) from None
-    theirs = Identity.from_seed(seed)
-    changed = theirs.node_id != identity.node_id
+    changed = (theirs.node_id, theirs.static_public) != (identity.node_id, identity.static_public)
     theirs.zero()
-    seed[:] = bytes(len(seed))
     if changed:
         raise AgentError(
             "the private key changed: this would be another node",

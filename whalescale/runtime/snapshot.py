@@ -15,7 +15,7 @@ from whalescale import status
 from whalescale.config import Config
 from whalescale.dataplane.engine import Backend, Cipher, Drop, Engine, Offload, WorkerStats
 from whalescale.dataplane.multipath import PEER_FIELDS
-from whalescale.identity import Identity
+from whalescale.identity import PlainIdentity
 from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
@@ -38,7 +38,7 @@ class Subject:
     """All that a snapshot looks at. `config` is replaced by a reload."""
 
     config: Config
-    identity: Identity
+    identity: PlainIdentity
     limits: Limits
     node: Node
     engine: Engine
@@ -76,16 +76,17 @@ def resident_bytes() -> int:
 def _agent(s: Subject, now: int) -> dict[str, Any]:
     chosen = s.engine.chosen()
     interface = s.config.interface
+    own = s.identity
     return {
         "version": whalescale.__version__,
         "pid": os.getpid(),
         "uptime_s": round((now - s.started_ns) / NS_PER_S, 3),
         "interface": interface.name,
         "config": str(s.config.path),
-        "node_id": ident.encode_node_id(s.identity.node_id),
-        "fingerprint": ident.encode_fingerprint(s.identity.fingerprint),
-        "wireguard_public_key": encode_wireguard_key(s.identity.static_public),
-        "overlay_address": str(s.identity.overlay_address),
+        "node_id": ident.encode_node_id(own.node_id) if own.node_id is not None else "",
+        "fingerprint": ident.encode_fingerprint(own.fingerprint) if own.fingerprint else "",
+        "wireguard_public_key": encode_wireguard_key(own.static_public),
+        "overlay_address": str(own.overlay_address or ""),
         "listen_port": s.sockets.port,
         "addresses": [str(a) for a in interface.addresses],
         "mtu": interface.mtu,

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from whalescale.dataplane.engine import Engine
 from whalescale.endpoints import HostPort
-from whalescale.identity import Identity
+from whalescale.identity import PlainIdentity
 from whalescale.protocol.node import Node
 from whalescale.protocol.places import Endpoint
 from whalescale.runtime.driver import to_endpoint
@@ -44,7 +44,7 @@ class WgDevice:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: PlainIdentity,
         node: Node,
         engine: Engine,
         tunnel: Tunnel,

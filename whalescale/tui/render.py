@@ -97,6 +97,10 @@ def offloads(agent: Agent) -> str:
     return "no offloads" if len(off) == len(switches) else f"offloads but {', '.join(off)}"
 
 
+#: of a configuration with wireguard_private_key_file
+NO_NODE_ID = "none: a plain WireGuard key, so one path to each peer"
+
+
 def workers(agent: Agent) -> str:
     """ "2 workers, pinned to CPUs, busy polling 50 us"."""
     parts = [f"{agent.workers} worker{'s' if agent.workers != 1 else ''}"]
@@ -121,10 +125,10 @@ def summary(status: Status) -> Table:
     a, c = status.agent, status.counters
     rows = {
         "interface": f"{a.interface}, up for {text.human_duration(a.uptime_s)}, process {a.pid}",
-        "node ID": a.node_id,
+        "node ID": a.node_id or NO_NODE_ID,
         "fingerprint": a.fingerprint,
         "WireGuard key": a.wireguard_public_key,
-        "addresses": ", ".join(dict.fromkeys([*a.addresses, a.overlay_address])),
+        "addresses": ", ".join(dict.fromkeys(x for x in [*a.addresses, a.overlay_address] if x)),
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
         "data plane": f"{a.backend}, {a.cipher}, {workers(a)}, {offloads(a)}",
         "bpf": paths.shield(status.bpf),

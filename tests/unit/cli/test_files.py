@@ -286,10 +286,14 @@ def test_import(ws: Ws, tmp_path: Path) -> None:
     assert (berlin.persistent_keepalive, rome.persistent_keepalive) == (25, 0)
     assert config.read_preshared_key(c, berlin) == bytes([7]) * 32
     assert {mode(p) for p in path.parent.iterdir()} == {0o600}
-    own = identity.Identity.from_seed(config.read_private_key(c))
-    assert f"PublicKey = {keyfiles.encode_wireguard_key(own.static_public)}" in done.out
-    assert identity.encode_node_id(own.node_id) in done.out
-    assert "PrivateKey was not taken over" in done.err
+    own = config.read_identity(c)
+    assert (own.node_id, bytes(own.static_private)) == (
+        None,
+        keyfiles.decode_wireguard_key(WG_KEY2),
+    )
+    assert c.interface.plain
+    assert f"it is still {keyfiles.encode_wireguard_key(own.static_public)}" in done.out
+    assert "no node ID, so there is one path to each peer" in done.out
     assert "line 7: DNS is not set: `resolvectl dns ws0 1.1.1.1` does it" in done.err
     assert "line 8: PostUp is NOT run: iptables -A FORWARD -i %i" in done.err
     assert WG_KEY2 not in done.out + done.err + path.read_text()
@@ -297,6 +301,20 @@ def test_import(ws: Ws, tmp_path: Path) -> None:
     assert again.code == 1
     assert "name another file with -c; --force" in again.err
     assert ws("import", source, "-c", path, "--force").code == 0
+
+
+def test_import_with_a_new_key_makes_a_node(ws: Ws, tmp_path: Path) -> None:
+    source, path = tmp_path / "wg0.conf", tmp_path / "new" / "ws0.toml"
+    source.write_text(WG_QUICK)
+    done = ws("import", source, "--new-key", "-c", path)
+    assert done.code == 0, done.err
+    own = identity.Identity.from_seed(config.read_private_key(config.check(path)))
+    assert f"PublicKey = {keyfiles.encode_wireguard_key(own.static_public)}" in done.out
+    assert identity.encode_node_id(own.node_id) in done.out
+    assert WG_KEY2 not in path.with_suffix(".key").read_text()
+    source.write_text(WG_QUICK.replace(f"PrivateKey = {WG_KEY2}", ""))
+    assert ws("import", source, "--force", "-c", path).code == 0
+    assert not config.check(path).interface.plain
 
 
 @pytest.mark.parametrize(
@@ -504,7 +522,7 @@ def test_export_refusals(ws: Ws, exported: Path) -> None:
     assert "there is no peer" in ws(*words, "nobody").err
     assert ws(*words, "a", "-a", "10.0.0.1/32").code == 2
     exported.write_text(exported.read_text().replace("10.77.0.1/24", "10.77.0.1/32"))
-    assert "--allowed-ip" in ws(*words, "c", "--new-key").err
+    assert "--address" in ws(*words, "c", "--new-key").err
     done = ws(*words, "c", "--new-key", "-a", "10.3.0.1/32")
     assert section(done.out, "Interface")["Address"] == "10.3.0.1/32"
 
