@@ -63,6 +63,7 @@ from whalescale.runtime.netlink import (
 )
 from whalescale.runtime.resolve import lookup
 from whalescale.runtime.routes import Routes, free_table, wanted_routes
+from whalescale.runtime.scrape import Scrape
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tun import Tun, open_tun
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
@@ -297,6 +298,8 @@ class Agent:
             # The tunnel works without it; `wg show` does not.
             log.warning("no WireGuard socket: %s", e)
         stack.push_async_callback(server.close)
+        stack.push_async_callback(self._scrape.close)
+        await self._tell_metrics(config)
         sandbox.close_doors()
 
     def _steer(self) -> None:
@@ -396,7 +399,19 @@ class Agent:
             self._keeper,
             self._warnings.lines,
         )
+        self._scrape = Scrape(
+            lambda: snapshot.take(self._subject),
+            lambda: {a.ip for a in self._addresses(self._config)},
+            locations.metrics_socket(self._name),
+        )
         return engine
+
+    async def _tell_metrics(self, config: Config) -> None:
+        """The tunnel works without them."""
+        try:
+            await self._scrape.apply(config.metrics)
+        except AgentError as e:
+            log.warning("no metrics: %s; %s", e.message, e.fix)
 
     def _new_engine(
         self, stack: contextlib.AsyncExitStack, tun: Tun, config: Config, fwmark: int
@@ -711,6 +726,7 @@ class Agent:
             plan.change,
         )
         self._config = self._subject.config = new
+        await self._tell_metrics(new)
         self._tunnel.on_peers_changed()  # or the addresses
         self._warnings.update(new)
         if self._uplinks() != Uplinks(old.multipath.interfaces, old.multipath.exclude):

@@ -34,6 +34,8 @@ WORKERS_MAX: Final = 16
 BUSY_POLL_US_MAX: Final = 1000
 #: packets that the reordering buffer of a peer can hold
 REORDER_DEPTH_MAX: Final = 4096
+#: peers with metrics of their own: some fifty series each, if they speak of paths
+PEERS_TOLD_MAX: Final = 65536
 #: a configuration of 65,536 peers stays well below
 FILE_BYTES_MAX: Final = 64 << 20
 
@@ -137,6 +139,28 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     exclude: tuple[InterfacePattern, ...] = ()
 
 
+class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[metrics]: where Prometheus may ask, if anywhere."""
+
+    #: "IP:PORT" of a loopback address or one inside the tunnel, "unix", or "": off
+    listen: str = ""
+    #: of more peers only sums are told
+    peers_max: Annotated[int, Meta(ge=0, le=PEERS_TOLD_MAX)] = 1000
+
+    @property
+    def unix(self) -> bool:
+        """By the socket beside the control socket (locations.metrics_socket)."""
+        return self.listen == "unix"
+
+    @property
+    def address(self) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int] | None:
+        """None: off, or the socket."""
+        if not self.listen or self.unix:
+            return None
+        found = parse_endpoint(self.listen)
+        return ipaddress.ip_address(found.host), found.port
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A whole configuration; `path` is the file that it came from."""
 
@@ -145,6 +169,7 @@ class Config(Struct, frozen=True, kw_only=True):
     peers: tuple[PeerConfig, ...] = ()
     dataplane: DataplaneConfig = DataplaneConfig()
     multipath: MultipathConfig = MultipathConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,6 +199,7 @@ class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     peers: list[_RawPeer] = []
     dataplane: DataplaneConfig = DataplaneConfig()
     multipath: MultipathConfig = MultipathConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 #: what would be right, by key without indices
@@ -211,13 +237,18 @@ _RIGHT: Final = {
     "multipath.interfaces": 'write names of interfaces, such as ["eth0", "wwan*"]',
     "multipath.exclude": 'write names of interfaces, such as ["docker*", "wg0"]',
     "multipath.repair": 'write "auto", true or false',
+    "metrics": "write a table [metrics]",
+    "metrics.listen": 'write "127.0.0.1:9586", the same with an address of this host inside the '
+    'tunnel, "unix", or "" for off',
+    "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
 _FIELDS: Final = {
-    "": ("interface", "peers", "dataplane", "multipath"),
+    "": ("interface", "peers", "dataplane", "multipath", "metrics"),
     "interface": _RawInterface.__struct_fields__,
     "peers": _RawPeer.__struct_fields__,
     "dataplane": DataplaneConfig.__struct_fields__,
     "multipath": MultipathConfig.__struct_fields__,
+    "metrics": MetricsConfig.__struct_fields__,
 }
 
 
@@ -413,6 +444,7 @@ class _Checker:
             peers=tuple(self._peer(f"peers[{i}]", p) for i, p in enumerate(raw.peers)),
             dataplane=raw.dataplane,
             multipath=raw.multipath,
+            metrics=self._metrics(raw.metrics),
         )
         self._duplicates(config.peers)
         return config
@@ -469,6 +501,17 @@ class _Checker:
             fwmark=raw.fwmark,
             table="auto" if raw.table == MAIN_TABLE else raw.table,
         )
+
+    def _metrics(self, raw: MetricsConfig) -> MetricsConfig:
+        """Whether an address is one inside the tunnel, the agent sees when it has them all."""
+        try:
+            if (found := raw.address) is not None and found[0].is_unspecified:
+                problem = f"{found[0]} is every address of this host: anybody could ask"
+                raise self._fail("metrics.listen", problem)
+        except ValueError:
+            problem = f"{raw.listen!r} is no IP address with a port"
+            raise self._fail("metrics.listen", problem) from None
+        return raw
 
     def _peer(self, key: str, raw: _RawPeer) -> PeerConfig:
         if not is_peer_name(raw.name):

@@ -21,6 +21,11 @@ def control_socket(interface: str) -> Path:
     return runtime_dir() / f"{interface}.sock"
 
 
+def metrics_socket(interface: str) -> Path:
+    """Where metrics are told with [metrics] listen = "unix" (HTTP)."""
+    return runtime_dir() / f"{interface}.metrics"
+
+
 def log_file(interface: str) -> Path:
     """What an agent started in the background by `ws up` writes."""
     return runtime_dir() / f"{interface}.log"

@@ -62,6 +62,20 @@ def test_a_replaced_configuration_is_read_again(two: Two) -> None:
     two.a.ping(two.b, count=1)
 
 
+def test_metrics_are_told_inside_the_tunnel(two: Two) -> None:
+    two.a.ping(two.b, count=1)
+    text = two.a.config.read_text()
+    inside = two.a.inside(4)
+    replace(two.a.config, f'{text}\n[metrics]\nlisten = "{inside}:9586"\n')
+    assert "metrics changed" in two.a.ws("reload", "-i", two.a.interface).stdout
+    told = two.b.run("curl", "-sf", "--max-time", "10", f"http://{inside}:9586/metrics").stdout
+    assert re.search(r'^whalescale_peer_up\{peer="peer0"\} 1$', told, re.M)
+    assert re.search(r"^process_resident_memory_bytes \d+$", told, re.M)
+    replace(two.a.config, f'{text}\n[metrics]\nlisten = "unix"\n')
+    refused = two.a.ws("reload", "-i", two.a.interface, check=False)
+    assert "became a socket; restart the agent" in refused.stderr
+
+
 @pytest.mark.skipif(not engine.landlock_version(), reason="this kernel has no Landlock")
 def test_a_key_from_elsewhere_takes_a_restart(two: Two, tmp_path: Path) -> None:
     psk = tmp_path / "new.psk"

@@ -87,6 +87,9 @@ def refuse(old: Config, new: Config, identity: PlainIdentity, longest_mtu: int) 
         )
     if new.dataplane != old.dataplane:
         raise AgentError("[dataplane] changed", "restart the agent: ws down, ws up")
+    if new.metrics.unix and not old.metrics.unix:
+        # No new UNIX sockets are allowed since the start (sandbox.close_doors).
+        raise AgentError("[metrics] listen became a socket", "restart the agent: ws down, ws up")
     try:
         theirs = configuration.read_identity(new)
     except ConfigError as e:
@@ -144,6 +147,7 @@ def changes(old: Config, new: Config, change: Change) -> list[str]:
         for f in new.multipath.__struct_fields__
         if getattr(old.multipath, f) != getattr(new.multipath, f)
     ]
+    words += ["metrics changed"] * (old.metrics != new.metrics)
     words += [f"peer {s.name} added" for s in change.add]
     words += [f"peer {s.name} changed" for _, s in change.update]
     words += [f"peer {p.spec.name} removed" for p in change.remove]

@@ -1,0 +1,203 @@
+"""What Prometheus scrapes: the text of one agent, made from its status (whalescale/status.py).
+
+Names, units and types as Prometheus wants them: base units (seconds, bytes, ratios), counters end
+in _total, and what is counted from the agent's start is a counter. Label values come from sets
+that are bounded: a peer's name, the number of a path (at most 8 a peer) with its interface, and
+reasons and states that are listed in the code. Of more than `peers_max` peers only sums are told.
+
+The format is Prometheus' text, version 0.0.4. prometheus_client writes it too, but takes 7 us a
+sample, more than a thousand peers may cost; in the tests it reads what is written here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, get_args
+
+from whalescale import status
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX: Final = "whalescale_"
+STATES: Final = get_args(status.State)
+#: a path in one of these carries data, or could
+_UP: Final = ("healthy", "degraded")
+
+
+#: {peer="berlin"}, or "" for none
+Labels = str
+Value = tuple[Labels, float]
+
+
+class Family(NamedTuple):
+    """`name`: without the prefix."""
+
+    name: str
+    kind: str
+    help: str
+
+    def lines(self, values: Iterable[Value]) -> str:
+        name = self.name if self.name.startswith("process_") else PREFIX + self.name
+        head = f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"
+        # repr, as Go's parser takes what Python's float writes; ints stay whole.
+        return head + "".join([f"{name}{labels} {value!r}\n" for labels, value in values])
+
+
+def labels(**values: str) -> Labels:
+    inner = ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items())
+    return f"{{{inner}}}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def counter(name: str, help: str) -> Family:
+    return Family(f"{name}_total", "counter", help)
+
+
+def gauge(name: str, help: str) -> Family:
+    return Family(name, "gauge", help)
+
+
+INFO: Final = gauge("agent_info", "Always 1; the labels say what runs.")
+#: by the key of status.Counters
+TOTALS: Final = {
+    "tx_packets": counter("sent_packets", "Data packets sent to peers."),
+    "tx_bytes": counter("sent_bytes", "UDP payload sent to peers."),
+    "rx_packets": counter("received_packets", "Data packets received from peers."),
+    "rx_bytes": counter("received_bytes", "UDP payload received from peers."),
+    "handshake_rx": counter("handshake_messages_received", "Handshake messages from anyone."),
+    "cookies_tx": counter("cookie_replies_sent", "Who had to prove its address under load."),
+    "keepalives_tx": counter("keepalives_sent", "Empty packets sent."),
+    "keepalives_rx": counter("keepalives_received", "Empty packets received."),
+    "foreign_rx": counter("handed_over_received", "Datagrams that came to another worker."),
+    "foreign_tx": counter("handed_over_sent", "Packets that came to another worker."),
+}
+DROPPED: Final = counter("dropped_packets", "Packets and datagrams dropped by the data plane.")
+REFUSED: Final = counter("refused_messages", "Handshake and control messages refused.")
+SHIELD: Final = counter("shield_datagrams", "Datagrams that the eBPF shield judged.")
+PEERS: Final = gauge("peers", "Peers of the tunnel by state.")
+UNTOLD: Final = gauge("peers_untold", "Peers without series of their own ([metrics] peers_max).")
+
+#: by the key of status.Peer
+PEER: Final = {
+    "tx_bytes": counter("peer_sent_bytes", "UDP payload sent to the peer."),
+    "rx_bytes": counter("peer_received_bytes", "UDP payload received from the peer."),
+    "tx_packets": counter("peer_sent_packets", "Data packets sent to the peer."),
+    "rx_packets": counter("peer_received_packets", "Data packets received from the peer."),
+}
+PEER_UP: Final = gauge("peer_up", "Whether there is a session.")
+PEER_HANDSHAKE: Final = gauge(
+    "peer_last_handshake_timestamp_seconds", "When the last session began, 0: never."
+)
+PEER_HANDSHAKE_RTT: Final = gauge(
+    "peer_handshake_rtt_seconds", "Round trip of the last handshake that this side began."
+)
+PEER_STAGED: Final = gauge("peer_staged_packets", "Packets that wait for a session.")
+#: of a peer that speaks of paths, by the key of status.Queue and status.Reordering
+QUEUE: Final = {
+    "packets": gauge("peer_queue_packets", "Packets in front of all paths to the peer."),
+    "bytes": gauge("peer_queue_bytes", "Bytes in front of all paths to the peer."),
+    "drops": counter("peer_queue_dropped_packets", "Packets dropped as that queue was full."),
+}
+REORDERING: Final = {
+    "depth": gauge("peer_reorder_waiting_packets", "Packets that wait for an earlier one."),
+    "delivered": counter("peer_reorder_delivered_packets", "Packets that left the buffer."),
+    "held": counter("peer_reorder_held_packets", "Packets that had to wait for an earlier one."),
+    "gaps": counter("peer_reorder_gaps", "Times that a packet was missing."),
+    "gaps_filled": counter("peer_reorder_gaps_filled", "Gaps that were filled in time."),
+    "skipped": counter("peer_reorder_skipped_packets", "Packets given up."),
+    "late": counter("peer_reorder_late_packets", "Packets that came after they were given up."),
+    "duplicates": counter("peer_reorder_duplicate_packets", "Second copies."),
+}
+REORDER_WAIT: Final = counter(
+    "peer_reorder_wait_seconds", "Sum of what held packets waited; see held packets."
+)
+AGAIN: Final = counter("peer_repaired_packets", "Second copies sent of what was lost.")
+
+PATH_UP: Final = gauge("path_up", "Whether the path works (healthy or degraded).")
+PATH_USED: Final = gauge("path_used", "Whether data goes over it; a spare waits.")
+#: by the key of status.Path, with what it is multiplied by
+PATH: Final = {
+    "rtt_ms": (gauge("path_rtt_seconds", "Round-trip time."), 1e-3),
+    "jitter_ms": (gauge("path_jitter_seconds", "Variation of the round-trip time."), 1e-3),
+    "loss": (gauge("path_loss_ratio", "Share of datagrams lost over about a second."), 1),
+    "rate_bps": (
+        gauge("path_capacity_bytes_per_second", "What the path is thought to carry."),
+        1 / 8,
+    ),
+    "acked_bps": (gauge("path_acked_bytes_per_second", "Acknowledged over a second."), 1 / 8),
+    "weight": (gauge("path_weight_ratio", "Share of the peer's traffic that it gets."), 1),
+    "queue_ms": (gauge("path_queue_seconds", "How long packets queue on it."), 1e-3),
+    "in_flight_bytes": (gauge("path_in_flight_bytes", "Sent and not acknowledged."), 1),
+    "tx_bytes": (counter("path_sent_bytes", "UDP payload sent over the path."), 1),
+    "rx_bytes": (counter("path_received_bytes", "UDP payload received over the path."), 1),
+}
+PROCESS_CPU: Final = counter("process_cpu_seconds", "User and system time of all threads.")
+PROCESS_MEMORY: Final = gauge("process_resident_memory_bytes", "Resident set.")
+PROCESS_START: Final = gauge("process_start_time_seconds", "When the agent started.")
+
+
+def text(told: dict[str, Any], peers_max: int, wall_s: float | None = None) -> str:
+    """`told`: a status; `wall_s`: when it was taken, UNIX seconds."""
+    wall_s = time.time() if wall_s is None else wall_s
+    return "".join(_families(told, peers_max, wall_s))
+
+
+def _families(told: dict[str, Any], peers_max: int, wall_s: float) -> Iterator[str]:
+    agent, counters = told["agent"], told["counters"]
+    names = {k: str(agent[k]) for k in ("interface", "version", "backend", "cipher")}
+    yield INFO.lines([(labels(**names), 1)])
+    yield PROCESS_CPU.lines([("", agent["cpu_seconds"])])
+    yield PROCESS_MEMORY.lines([("", agent["rss_bytes"])])
+    yield PROCESS_START.lines([("", round(wall_s - agent["uptime_s"], 1))])
+    for key, family in TOTALS.items():
+        yield family.lines([("", counters[key])])
+    yield DROPPED.lines(_by("reason", counters["drops"]))
+    yield REFUSED.lines(_by("reason", counters["handshake_drops"]))
+    yield SHIELD.lines(_by("verdict", told["bpf"].get("shield", {})))
+    peers: Sequence[dict[str, Any]] = told["peers"]
+    states = Counter(p["state"] for p in peers)
+    yield PEERS.lines([(labels(state=s), states[s]) for s in STATES])
+    few = peers if len(peers) <= peers_max else ()
+    yield UNTOLD.lines([("", len(peers) - len(few))])
+    yield from _of_peers([(labels(peer=p["name"]), p) for p in few], wall_s)
+
+
+def _of_peers(peers: Sequence[tuple[Labels, dict[str, Any]]], wall_s: float) -> Iterator[str]:
+    yield PEER_UP.lines((n, int(p["state"] == "up")) for n, p in peers)
+    yield PEER_HANDSHAKE.lines(
+        (n, 0 if (ago := p["last_handshake_s"]) is None else round(wall_s - ago, 1))
+        for n, p in peers
+    )
+    yield PEER_HANDSHAKE_RTT.lines(
+        (n, round(rtt * 1e-3, 6)) for n, p in peers if (rtt := p["handshake_rtt_ms"]) is not None
+    )
+    yield PEER_STAGED.lines((n, p["staged"]) for n, p in peers)
+    for key, family in PEER.items():
+        yield family.lines((n, p[key]) for n, p in peers)
+    bonds = [(n, m) for n, p in peers if (m := p["multipath"]) is not None]
+    for part, families in (("queue", QUEUE), ("reordering", REORDERING)):
+        for key, family in families.items():
+            yield family.lines((n, m[part][key]) for n, m in bonds)
+    yield REORDER_WAIT.lines((n, round(m["reordering"]["wait_us"] * 1e-6, 6)) for n, m in bonds)
+    yield AGAIN.lines((n, m["again"]) for n, m in bonds)
+    paths = [
+        (f"{n[:-1]},{labels(path=str(p['id']), interface=p['interface'])[1:]}", p)
+        for n, m in bonds
+        for p in m["paths"]
+    ]
+    yield PATH_UP.lines((n, int(p["state"] in _UP)) for n, p in paths)
+    yield PATH_USED.lines((n, int(p["usable"])) for n, p in paths)
+    for key, (family, scale) in PATH.items():
+        yield family.lines(
+            (n, value if scale == 1 else round(value * scale, 6))
+            for n, p in paths
+            if (value := p[key]) is not None
+        )
+
+
+def _by(label: str, counts: dict[str, int]) -> list[Value]:
+    return [(labels(**{label: name}), n) for name, n in counts.items()]
