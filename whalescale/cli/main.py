@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from whalescale import __version__
+from whalescale.cli import examples
 from whalescale.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -51,7 +52,7 @@ COMMANDS: Final = {
     "pubkey": Entry("Set up", "keys", "pubkey", "Tell the node ID of a private key."),
     "peer": Entry("Set up", "peer", "app", "Add or remove a peer."),
     "import": Entry("Set up", "wg_import", "import_", "Take over a wg-quick file."),
-    "export": Entry("Set up", "wg_export", "export", "Write a wg-quick file for a peer."),
+    "export": Entry("Set up", "export", "export", "Write a wg-quick file for a peer."),
     "up": Entry("Run", "lifecycle", "up", "Start the tunnel."),
     "down": Entry("Run", "lifecycle", "down", "Stop the tunnel."),
     "reload": Entry("Run", "lifecycle", "reload", "Take over a changed configuration."),
@@ -64,6 +65,7 @@ COMMANDS: Final = {
     "bench": Entry("Look", "bench", "bench", "Measure how fast it is."),
     "trace": Entry("Look", "trace", "trace", "Trace TCP beside the reordering buffer."),
     "doctor": Entry("Look", "doctor", "doctor", "Check what this machine lacks."),
+    "report": Entry("Look", "report", "report", "Make an archive for a bug report."),
     "version": Entry("Look", "show", "version", "Show the version."),
 }
 
@@ -77,6 +79,7 @@ def _load(name: str) -> Command:
         target = single
     command = typer.main.get_command(target)
     command.name = name
+    command.epilog = examples.epilog(name)
     return command
 
 
@@ -130,10 +133,11 @@ app = typer.Typer(
     cls=_Group,
     add_completion=False,
     rich_markup_mode=None,
-    no_args_is_help=True,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Whalescale: a peer-to-peer VPN that is WireGuard on the wire.",
-    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 no agent, 4 permission. See `man ws`.",
+    epilog="Without a command: the state of this machine, and the next step. "
+    "Exit codes: 0 ok, 1 failed, 2 usage, 3 no agent, 4 permission. See `man ws`.",
 )
 
 
@@ -156,6 +160,7 @@ def _show_completion(shell: str | None) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     interface: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +187,10 @@ def _root(
     ] = None,
 ) -> None:
     Chosen.interface = interface
+    if context.invoked_subcommand is None:
+        from whalescale.cli import here
+
+        here.show()
 
 
 def _with_shell(arguments: list[str]) -> list[str]:

@@ -10,9 +10,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
-
-import typer
+from typing import Final
 
 from whalescale import config as configuration
 from whalescale import identity, keyfiles
@@ -20,9 +18,6 @@ from whalescale.cli import client, edit, qr, wgquick
 from whalescale.cli.common import (
     USAGE,
     CliError,
-    ConfigPath,
-    Interface,
-    PeerArgument,
     load_config,
     note,
     note_loose_output,
@@ -44,61 +39,22 @@ class _Wishes:
 
 
 def export(
-    peer: PeerArgument,
-    wireguard: Annotated[
-        bool, typer.Option("--wireguard", help="The form of the file (the only one).")
-    ] = False,
-    new_key: Annotated[
-        bool,
-        typer.Option("--new-key", help="Make its private key, note its public key here."),
-    ] = False,
-    endpoint: Annotated[
-        str | None, typer.Option("--endpoint", metavar="HOST:PORT", help="Where this host is.")
-    ] = None,
-    allowed_ip: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--address", "--allowed-ip", "-a", metavar="IP", help="With a new peer: its address."
-        ),
-    ] = None,
-    allowed_ips: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allowed-ips",
-            metavar="NETWORKS",
-            help="What it sends here, with commas [this host's addresses].",
-        ),
-    ] = None,
-    full_tunnel: Annotated[
-        bool, typer.Option("--full-tunnel", help="It sends everything here, IPv4 and IPv6.")
-    ] = False,
-    dns: Annotated[
-        list[str] | None,
-        typer.Option("--dns", metavar="SERVERS", help="Name servers and search domains it takes."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Not to stdout; mode 600.")
-    ] = None,
-    qr_code: Annotated[
-        bool, typer.Option("--qr", help="Show it as a QR code, for WireGuard's app.")
-    ] = False,
-    qr_file: Annotated[
-        Path | None,
-        typer.Option("--qr-file", metavar="FILE", help="QR code as .png or .svg; mode 600."),
-    ] = None,
-    interface: Interface = None,
-    config: ConfigPath = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Let --new-key replace its key, -o replace a file.")
-    ] = False,
+    peer: str,
+    *,
+    new_key: bool,
+    endpoint: str | None,
+    addresses: list[str],
+    allowed_ips: list[str],
+    full_tunnel: bool,
+    dns: list[str],
+    output: Path | None,
+    qr_code: bool,
+    qr_file: Path | None,
+    interface: str | None,
+    config: Path | None,
+    force: bool,
 ) -> None:
-    """Write a wg-quick file for a plain WireGuard peer: ws export --wireguard phone --new-key
-
-    For a phone that is to send everything through here, and reads it from the screen:
-    ws export --wireguard phone --new-key --full-tunnel --dns 10.77.0.1 --qr
-    """
-    if not wireguard:
-        raise CliError("the form is missing", "say `ws export --wireguard PEER`", USAGE)
+    """`ws export --wireguard`; export.py says what the options mean."""
     if qr_code or qr_file is not None:
         qr.load()
         if not new_key:
@@ -115,8 +71,8 @@ def export(
         keyfiles.check_folder(file)
     wishes = _Wishes(
         _checked_endpoint(endpoint) if endpoint is not None else None,
-        _checked_routes(allowed_ips or [], full_tunnel),
-        _checked_dns(dns or []),
+        _checked_routes(allowed_ips, full_tunnel),
+        _checked_dns(dns),
     )
     loaded = load_config(interface, config)
     own = configuration.read_identity(loaded)
@@ -125,11 +81,11 @@ def export(
     private: str | None = None
     document: edit.Document | None = None
     if new_key:
-        document, found, private = _with_new_key(loaded, peer, allowed_ip or [], force)
+        document, found, private = _with_new_key(loaded, peer, addresses, force)
         loaded = document.checked()
     else:
         found = edit.find_peer(loaded, peer)
-        if allowed_ip:
+        if addresses:
             raise CliError("--address is for a new peer", "say --new-key too", USAGE)
     text = _text(loaded, found, public, overlay, private, wishes)
     if qr_file is not None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from whalescale import keyfiles
-from whalescale.cli import edit, wgquick
 from whalescale.cli.common import (
     USAGE,
     CliError,
@@ -20,8 +18,9 @@ from whalescale.cli.common import (
     interface_name,
     note,
 )
-from whalescale.cli.init import claim
-from whalescale.config import is_interface_name
+
+if TYPE_CHECKING:
+    from whalescale.cli import wgquick
 
 FILE_BYTES_MAX: Final = 16 << 20
 
@@ -45,7 +44,9 @@ def import_(
     node, and the peers have to be told its new public key.
     """
     from whalescale import config as configuration
-    from whalescale import identity
+    from whalescale import identity, keyfiles
+    from whalescale.cli import edit, wgquick
+    from whalescale.cli.init import claim
 
     name = interface_name(interface)
     if not configuration.is_interface_name(name):
@@ -122,6 +123,8 @@ def import_(
 
 
 def _read(file: Path) -> str:
+    from whalescale.cli import wgquick
+
     try:
         with file.open("rb") as f:
             data = f.read(FILE_BYTES_MAX + 1)
@@ -138,6 +141,8 @@ def _read(file: Path) -> str:
 
 def _other_name(interface: str | None, config: Path | None, file: Path) -> str:
     """What to say instead of --force: an interface's name that is free."""
+    from whalescale.config import is_interface_name
+
     if config is not None:
         return "name another file with -c"
     taken = interface_name(interface)

@@ -1,0 +1,83 @@
+"""What stands under Examples in `ws COMMAND --help`: a command line, and what it does."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "init": (
+        ("ws init --address 10.77.0.1/24", "ws0, with a key of its own"),
+        ("ws init -i home -a 10.9.0.1/24 -a fd09::1/64 -p 51821", "another one, both families"),
+    ),
+    "keygen": (("ws keygen", "to a file: (umask 077; ws keygen > ws0.key)"),),
+    "pubkey": (
+        ("ws pubkey", "the node ID: ws pubkey < /etc/whalescale/ws0.key"),
+        ("ws pubkey --wireguard", "what plain WireGuard peers know this host by"),
+    ),
+    "peer": (
+        (
+            "ws peer add berlin --id ID --endpoint berlin.example:51820 --allowed-ip 10.77.0.2/32",
+            "a Whalescale node",
+        ),
+        (
+            "ws peer add router --wireguard-public-key KEY --allowed-ip 10.77.0.9/32",
+            "plain WireGuard",
+        ),
+        ("ws peer remove berlin", "and a running agent lets go of it"),
+    ),
+    "import": (
+        ("ws import /etc/wireguard/wg0.conf", "as ws0, with its key"),
+        ("ws import provider.conf -i vpn", "beside what there is"),
+        ("ws import wg0.conf --new-key", "as a node that can use several links"),
+    ),
+    "export": (
+        ("ws export --wireguard phone --new-key --qr", "for WireGuard's app to read"),
+        (
+            "ws export --wireguard phone --new-key --full-tunnel --dns 10.77.0.1 -o phone.conf",
+            "all its traffic comes here",
+        ),
+    ),
+    "up": (
+        ("ws up", "ws0, in the background"),
+        ("ws up -i home", "another one"),
+        ("ws up --foreground", "for a supervisor"),
+    ),
+    "down": (("ws down", "ws0"), ("ws down -i home", "another one")),
+    "reload": (
+        ("ws reload", "take over /etc/whalescale/ws0.toml"),
+        ("ws reload --check", "only see whether it is right, and what would change"),
+    ),
+    "status": (("ws status", "for people"), ("ws status --json", "for programs")),
+    "peers": (("ws peers", "one a line"), ("ws peers -i home --json", "for programs")),
+    "paths": (
+        ("ws paths", "of every peer"),
+        ("ws paths berlin --watch", "again and again"),
+        ("ws paths berlin --set wwan0 --tier 1", "spare the mobile link"),
+        ("ws paths berlin --set 2 --disable", "leave one path"),
+    ),
+    "top": (("ws top", "until q"), ("ws top --once", "one picture"), ("ws top -n 0.5", "faster")),
+    "logs": (("ws logs", "what there is"), ("ws logs -f", "and what comes")),
+    "ping": (("ws ping berlin", "until Ctrl-C"), ("ws ping berlin -c 3", "three times")),
+    "bench": (
+        ("ws bench", "two hosts made on this machine (root)"),
+        ("ws bench --serve", "be the other end"),
+        ("ws bench berlin --bare 192.0.2.7", "the tunnel beside the bare way"),
+        ("ws bench berlin --only tcp1 --only ping", "two figures"),
+    ),
+    "trace": (
+        ("ws trace", "all TCP flows in the tunnel (root)"),
+        ("ws trace --peer berlin --seconds 10 --json", "for programs"),
+    ),
+    "doctor": (("ws doctor", "this machine and ws0"), ("ws doctor -i home", "another tunnel")),
+    "report": (
+        ("ws report", "ws-report-ws0-....tar.gz in this folder"),
+        ("ws report -i home -o /tmp/home.tar.gz", "another tunnel, another place"),
+    ),
+    "version": (("ws version", "of ws and of the agent"),),
+}
+
+
+def epilog(name: str) -> str:
+    r"""As click prints it: the \b keeps its lines apart."""
+    lines = [f"  {line}\n      {what}" for line, what in EXAMPLES[name]]
+    return "\b\nExamples:\n" + "\n".join(lines)

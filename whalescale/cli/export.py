@@ -1,0 +1,81 @@
+"""The options of `ws export`; what it does is in wg_export.py, which `--help` need not import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whalescale.cli.common import USAGE, CliError, ConfigPath, Interface, PeerArgument
+
+
+def export(
+    peer: PeerArgument,
+    wireguard: Annotated[
+        bool, typer.Option("--wireguard", help="The form of the file (the only one).")
+    ] = False,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="Make its private key, note its public key here."),
+    ] = False,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="HOST:PORT", help="Where this host is.")
+    ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--address", "--allowed-ip", "-a", metavar="IP", help="With a new peer: its address."
+        ),
+    ] = None,
+    allowed_ips: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-ips",
+            metavar="NETWORKS",
+            help="What it sends here, with commas [this host's addresses].",
+        ),
+    ] = None,
+    full_tunnel: Annotated[
+        bool, typer.Option("--full-tunnel", help="It sends everything here, IPv4 and IPv6.")
+    ] = False,
+    dns: Annotated[
+        list[str] | None,
+        typer.Option("--dns", metavar="SERVERS", help="Name servers and search domains it takes."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Not to stdout; mode 600.")
+    ] = None,
+    qr_code: Annotated[
+        bool, typer.Option("--qr", help="Show it as a QR code, for WireGuard's app.")
+    ] = False,
+    qr_file: Annotated[
+        Path | None,
+        typer.Option("--qr-file", metavar="FILE", help="QR code as .png or .svg; mode 600."),
+    ] = None,
+    interface: Interface = None,
+    config: ConfigPath = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Let --new-key replace its key, -o replace a file.")
+    ] = False,
+) -> None:
+    """Write a wg-quick file for a plain WireGuard peer."""
+    if not wireguard:
+        raise CliError("the form is missing", "say `ws export --wireguard PEER`", USAGE)
+    from whalescale.cli import wg_export
+
+    wg_export.export(
+        peer,
+        new_key=new_key,
+        endpoint=endpoint,
+        addresses=address or [],
+        allowed_ips=allowed_ips or [],
+        full_tunnel=full_tunnel,
+        dns=dns or [],
+        output=output,
+        qr_code=qr_code,
+        qr_file=qr_file,
+        interface=interface,
+        config=config,
+        force=force,
+    )
