@@ -198,6 +198,11 @@ class Agent:
         self._uapi_directory = Path(os.environ.get(UAPI_DIR) or UAPI_DIRECTORY)
         self._notifier = notify.Notifier()
         self._sandbox = sandbox.Sandbox()
+        self._scrape = Scrape(
+            lambda: snapshot.take(self._subject),
+            lambda: {a.ip for a in self._addresses(self._config)},
+            locations.metrics_socket(self._name),
+        )
 
     async def main(self, peers: list[PeerSpec]) -> int:
         loop = asyncio.get_running_loop()
@@ -398,11 +403,6 @@ class Agent:
             self._device,
             self._keeper,
             self._warnings.lines,
-        )
-        self._scrape = Scrape(
-            lambda: snapshot.take(self._subject),
-            lambda: {a.ip for a in self._addresses(self._config)},
-            locations.metrics_socket(self._name),
         )
         return engine
 

@@ -322,7 +322,7 @@ def test_a_tunnel_behind_the_shield(lab: Lab, outer: int, dataplane: str) -> Non
     assert shield["transport"] > 1000
     assert shield["handshake"] >= 1
     assert not any(n for k, n in shield.items() if k not in {"transport", "handshake"})
-    # Others are probed; the file came over the one, and went out over whichever it was asked for by.
+    # Others are probed; the file came over one, and went out over whichever it was asked for by.
     path = max(told["paths"], key=lambda p: p["rx"]["bytes"])
     seen = two.a.ws("top", "--once", "-n", "0.1", "-i", two.a.interface).stdout
     assert f"{path['local']} → {path['remote']}" in seen
