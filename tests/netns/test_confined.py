@@ -67,7 +67,7 @@ def test_metrics_are_told_inside_the_tunnel(two: Two) -> None:
     text = two.a.config.read_text()
     inside = two.a.inside(4)
     replace(two.a.config, f'{text}\n[metrics]\nlisten = "{inside}:9586"\n')
-    assert "metrics changed" in two.a.ws("reload", "-i", two.a.interface).stdout
+    assert "metrics changed" in two.a.ws("reload", "-i", two.a.interface).stderr
     told = two.b.run("curl", "-sf", "--max-time", "10", f"http://{inside}:9586/metrics").stdout
     assert re.search(r'^whalescale_peer_up\{peer="peer0"\} 1$', told, re.M)
     assert re.search(r"^process_resident_memory_bytes \d+$", told, re.M)
