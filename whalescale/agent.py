@@ -265,6 +265,8 @@ class Agent:
         # a thread, and every thread would have to drop its capabilities by itself.
         # What the sandbox opens is opened now.
         make_directory(self._uapi_directory)
+        stack.push_async_callback(self._scrape.close)
+        await self._tell_metrics(config)
         process.drop_capabilities()
         self._sandbox = self._subject.sandbox = sandbox.enter(config, self._uapi_directory)
         self._bpf.confirm()
@@ -303,8 +305,6 @@ class Agent:
             # The tunnel works without it; `wg show` does not.
             log.warning("no WireGuard socket: %s", e)
         stack.push_async_callback(server.close)
-        stack.push_async_callback(self._scrape.close)
-        await self._tell_metrics(config)
         sandbox.close_doors()
 
     def _steer(self) -> None:

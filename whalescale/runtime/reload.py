@@ -87,9 +87,9 @@ def refuse(old: Config, new: Config, identity: PlainIdentity, longest_mtu: int) 
         )
     if new.dataplane != old.dataplane:
         raise AgentError("[dataplane] changed", "restart the agent: ws down, ws up")
-    if new.metrics.unix and not old.metrics.unix:
-        # No new UNIX sockets are allowed since the start (sandbox.close_doors).
-        raise AgentError("[metrics] listen became a socket", "restart the agent: ws down, ws up")
+    if new.metrics.listen not in (old.metrics.listen, ""):
+        # The sandbox lets no new TCP and UNIX sockets be bound.
+        raise AgentError("[metrics] listen changed", "restart the agent: ws down, ws up")
     try:
         theirs = configuration.read_identity(new)
     except ConfigError as e:
