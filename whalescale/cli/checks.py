@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from whalescale.cli import parts
+from whalescale.cli import hostchecks, parts
 from whalescale.cli.parts import Check, Verdict
 from whalescale.dataplane import probe
 
@@ -153,7 +153,8 @@ def io_uring() -> Check:
     if found.problem:
         problem = f"{found.problem}; recvmmsg and sendmmsg stand in"
         return Check("io_uring", "warn", problem, found.fix)
-    return Check("io_uring", "ok", f"{found.operations} operations")
+    what = f"{found.operations} operations" if found.operations else "left to the data plane"
+    return Check("io_uring", "ok", what)
 
 
 def ipv6() -> Check:
@@ -295,11 +296,17 @@ def agent(interface: str) -> list[Check]:
     return found
 
 
-def own_mark(interface: str) -> int:
-    """The mark of datagrams that pass the tunnel's own routing table by; 0: there is none."""
+def own_datagrams(interface: str) -> hostchecks.Datagrams:
+    """Nothing known: no agent runs."""
     from whalescale.cli import client
     from whalescale.cli.common import CliError
 
     with contextlib.suppress(CliError):
-        return client.status(interface)[0].agent.table
-    return 0
+        status = client.status(interface)[0]
+        ports = {("sport", status.agent.listen_port)}
+        for peer in status.peers:
+            port = (peer.endpoint or "").rpartition(":")[2]
+            if port.isdecimal():
+                ports.add(("dport", int(port)))
+        return hostchecks.Datagrams(status.agent.table, frozenset(ports))
+    return hostchecks.Datagrams()

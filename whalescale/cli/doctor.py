@@ -22,7 +22,7 @@ def doctor(interface: Interface = None, config: ConfigPath = None, json: Json = 
 
     name, path = interface_name(interface), config_path(interface, config)
     report = [*checks.system(), *checks.configuration(path), *checks.agent(name)]
-    report += hostchecks.host(name, checks.own_mark(name))
+    report += hostchecks.host(name, checks.own_datagrams(name))
     failed = sum(c.verdict == "fail" for c in report)
     if json:
         print_json({"version": 1, "ok": not failed, "checks": [c._asdict() for c in report]})

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,10 +30,23 @@ OUR_TABLE: Final = "whalescale-"
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Datagrams:
+    """What a firewall can tell the agent's datagrams by."""
+
+    #: their mark where the tunnel has a routing table of its own; else 0
+    mark: int = 0
+    #: ("sport", ours), and ("dport", N) of each peer
+    ports: frozenset[tuple[str, int]] = frozenset()
+
+
 def host(
-    interface: str, mark: int = 0, proc: Path = Path("/proc"), etc: Path = Path("/etc")
+    interface: str,
+    ours: Datagrams = Datagrams(),
+    proc: Path = Path("/proc"),
+    etc: Path = Path("/etc"),
 ) -> Iterator[Check]:
-    """`mark`: of the agent's datagrams where it has a routing table of its own; else 0."""
+    mark = ours.mark
     ruleset = _objects(("nft", "-j", "list", "ruleset"), "nftables")
     rules = [r for f in ("-4", "-6") for r in _list(("ip", "-j", f, "rule"))]
     routes = [r for f in ("-4", "-6") for r in _list(("ip", "-j", f, "route"))]
@@ -41,7 +55,7 @@ def host(
     yield no_ipv6(proc / "sys/net/ipv6/conf", interface)
     yield policy_rules(rules, mark)
     yield more_specific(routes, interface, mark)
-    yield kill_switch(ruleset, _iptables(), mark)
+    yield kill_switch(ruleset, _iptables(), ours)
     yield networkd(etc, Path("/run/systemd/netif").exists())
     yield conntrack(proc / "sys/net/netfilter")
     yield small_mtu(_list(("ip", "-j", "link")), interface)
@@ -186,9 +200,10 @@ def more_specific(routes: Iterable[Json], interface: str, mark: int) -> Check:
     )
 
 
-def kill_switch(ruleset: Sequence[Json], iptables: Iterable[str], mark: int) -> Check:
-    """Output that is dropped unless something allows it, and nothing that speaks of our mark."""
-    name = "kill switch"
+def kill_switch(ruleset: Sequence[Json], iptables: Iterable[str], ours: Datagrams) -> Check:
+    """Output that is dropped unless something allows it, and nothing that lets our mark or port
+    pass."""
+    name, mark = "kill switch", ours.mark
     chains = [x["chain"] for x in ruleset if "chain" in x]
     closed = [
         f"{c.get('family')} {c.get('table')} {c.get('name')}"
@@ -197,7 +212,7 @@ def kill_switch(ruleset: Sequence[Json], iptables: Iterable[str], mark: int) -> 
     ]
     outputs = {(c.get("family"), c.get("table"), c.get("name")) for c in chains
                if c.get("hook") == "output"}  # fmt: skip
-    marked = False
+    marked = passed = False
     for rule in (x["rule"] for x in ruleset if "rule" in x):
         place = rule.get("family"), rule.get("table"), rule.get("name") or rule.get("chain")
         expressions = rule.get("expr", [])
@@ -205,6 +220,7 @@ def kill_switch(ruleset: Sequence[Json], iptables: Iterable[str], mark: int) -> 
             closed.append(" ".join(map(str, place)))
         if not str(rule.get("table")).startswith(OUR_TABLE):
             marked |= bool(mark) and _speaks_of(expressions, mark)
+            passed |= {"accept": None} in expressions and _names(expressions, ours.ports)
     legacy = list(iptables)
     closed += [
         f"iptables {line}"
@@ -212,13 +228,16 @@ def kill_switch(ruleset: Sequence[Json], iptables: Iterable[str], mark: int) -> 
         if re.match(r":OUTPUT DROP|-A OUTPUT -j (DROP|REJECT)", line)
     ]
     marked |= bool(mark) and any(f"{mark:#x}" in line and "--mark" in line for line in legacy)
-    if not closed or marked:
-        return Check(name, "ok", "none" if not closed else "lets our mark pass")
+    passed |= any("ACCEPT" in line and _port_in(line, ours.ports) for line in legacy)
+    if not closed or marked or passed:
+        what = "mark" if marked else "port"
+        return Check(name, "ok", f"lets our {what} pass" if closed else "none")
     allow = f"meta mark {mark:#x} accept" if mark else "udp sport PORT accept, of the listen_port"
     return Check(
         name,
         "warn",
-        f"{closed[0]} drops what leaves this host, unless a rule lets it pass; none names our mark",
+        f"{closed[0]} drops what leaves this host, unless a rule lets it pass; none names our "
+        "mark or port",
         f"add a rule before it: `{allow}`"
         + ("" if mark else "; or set [interface] fwmark and let that pass"),
         "no peer is reached where nothing else lets the agent's datagrams pass",
@@ -230,6 +249,39 @@ def _speaks_of(expressions: Iterable[Json], mark: int) -> bool:
         match = expression.get("match") or {}
         if (match.get("left") or {}) == {"meta": {"key": "mark"}} and match.get("right") == mark:
             return True
+    return False
+
+
+def _names(expressions: Iterable[Json], ports: Iterable[tuple[str, int]]) -> bool:
+    """Whether a rule is about one of these UDP ports."""
+    for expression in expressions:
+        match = expression.get("match") or {}
+        left = match.get("left") if match.get("op") in ("==", "in") else None
+        payload = left.get("payload") if isinstance(left, dict) else None
+        if not isinstance(payload, dict) or payload.get("protocol") not in ("udp", "th"):
+            continue
+        if any(payload.get("field") == f and _holds(match.get("right"), p) for f, p in ports):
+            return True
+    return False
+
+
+def _holds(right: Any, port: int) -> bool:
+    """A number, {"range": [A, B]} or {"set": [...]} of nft's JSON."""
+    if not isinstance(right, dict):
+        return bool(right == port)
+    if isinstance(between := right.get("range"), list) and len(between) == 2:
+        return all(isinstance(x, int) for x in between) and between[0] <= port <= between[1]
+    return any(_holds(x, port) for x in right.get("set") or ())
+
+
+def _port_in(line: str, ports: Iterable[tuple[str, int]]) -> bool:
+    """A line of iptables-save: --sport 51820, --dports 1,5:9 and the like."""
+    for field, port in ports:
+        for text in re.findall(rf"(?<!! )--{field}s? (\S+)", line):
+            for part in text.split(","):
+                low, _, high = part.partition(":")
+                if low.isdecimal() and int(low) <= port <= int(high or low):
+                    return True
     return False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from whalescale.cli import hostchecks as checks
+from whalescale.cli.hostchecks import Datagrams
 
 MARK = 0xCA6C
 
@@ -80,18 +81,46 @@ def test_a_kill_switch() -> None:
     accept = {"rule": {**place, "chain": "out", "expr": [
         {"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": MARK}},
         {"accept": None}]}}  # fmt: skip
-    found = checks.kill_switch([chain], [], MARK)
+    found = checks.kill_switch([chain], [], Datagrams(MARK))
     assert (found.verdict, "meta mark 0xca6c accept" in found.fix) == ("warn", True)
-    assert "fwmark" in checks.kill_switch([chain], [], 0).fix
-    assert checks.kill_switch([chain, accept], [], MARK).verdict == "ok"
+    assert "fwmark" in checks.kill_switch([chain], [], Datagrams()).fix
+    assert checks.kill_switch([chain, accept], [], Datagrams(MARK)).verdict == "ok"
     open_chain = {"chain": {**chain["chain"], "policy": "accept"}}
-    assert checks.kill_switch([open_chain], [], MARK).verdict == "ok"
+    assert checks.kill_switch([open_chain], [], Datagrams(MARK)).verdict == "ok"
     last = {"rule": {**place, "chain": "out", "expr": [{"drop": None}]}}
-    assert checks.kill_switch([open_chain, last], [], MARK).verdict == "warn"
+    assert checks.kill_switch([open_chain, last], [], Datagrams(MARK)).verdict == "warn"
     old = [":OUTPUT DROP [0:0]"]
-    assert checks.kill_switch([], old, MARK).verdict == "warn"
+    assert checks.kill_switch([], old, Datagrams(MARK)).verdict == "warn"
     let = "-A OUTPUT -m mark --mark 0xca6c -j ACCEPT"
-    assert checks.kill_switch([], [*old, let], MARK).verdict == "ok"
+    assert checks.kill_switch([], [*old, let], Datagrams(MARK)).verdict == "ok"
+
+
+def test_a_kill_switch_that_lets_the_port_pass() -> None:
+    """Our own port, or the peers'."""
+    ours = Datagrams(MARK, frozenset({("sport", 51820), ("dport", 4500)}))
+    place = {"family": "inet", "table": "ks"}
+    chain = {"chain": {**place, "name": "out", "hook": "output", "policy": "drop"}}
+
+    def verdict(field: str, right: Any, end: str = "accept", op: str = "==") -> str:
+        left = {"payload": {"protocol": "udp", "field": field}}
+        expr = [{"match": {"op": op, "left": left, "right": right}}, {end: None}]
+        rule = {"rule": {**place, "chain": "out", "expr": expr}}
+        return checks.kill_switch([chain, rule], [], ours).verdict
+
+    assert verdict("sport", 51820) == "ok"
+    assert verdict("dport", {"set": [53, {"range": [4000, 5000]}]}) == "ok"
+    assert verdict("dport", 53) == "warn"
+    assert verdict("dport", 51820) == "warn"
+    assert verdict("sport", 51820, "drop") == "warn"
+    assert verdict("sport", 51820, op="!=") == "warn"
+    closed = ":OUTPUT DROP [0:0]"
+    for line, expected in (
+        ("-A OUTPUT -p udp -m udp --sport 51820 -j ACCEPT", "ok"),
+        ("-A OUTPUT -p udp -m multiport --dports 53,4500:4501 -j ACCEPT", "ok"),
+        ("-A OUTPUT -p udp -m udp --dport 53 -j ACCEPT", "warn"),
+        ("-A OUTPUT -p udp -m udp --sport 51820 -j DROP", "warn"),
+    ):
+        assert checks.kill_switch([], [closed, line], ours).verdict == expected, line
 
 
 def test_networkd(tmp_path: Path) -> None:
