@@ -35,6 +35,7 @@ from whalescale.protocol.node import Node
 from whalescale.protocol.places import LocalLink
 from whalescale.protocol.types import Event
 from whalescale.runtime import (
+    generation,
     logbuffer,
     notify,
     outside,
@@ -292,6 +293,8 @@ class Agent:
         stack.callback(self._driver.stop)
         # After a kill the peers go on with keys that are gone here: a new session tells them.
         self._tunnel.greet()
+        self._generation.start()
+        stack.callback(self._generation.close)
         self._task(self._watch(first))
         self._task(self._keeper.watch())
         stack.push_async_callback(self._cancel_background)
@@ -352,6 +355,7 @@ class Agent:
             multipath=reload.multipath(config),
         )
         self._tunnel.attach(self._driver)
+        self._generation = generation.Generation(self._driver.begin_anew)
         self._inside = InsideKeeper(
             self._node,
             engine,

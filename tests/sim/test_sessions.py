@@ -258,6 +258,30 @@ def test_keys_are_zeroed_after_540_seconds():
     assert payloads(b) == [b"open", b"again"]
 
 
+def test_a_machine_put_back_to_an_earlier_state_begins_its_sessions_anew():
+    world = World()
+    a, b, pa, pb = pair(world)
+    a.send(pa, b"open")
+    world.run(20)
+    before = a.node.peer_status(pa).session_created
+    a.node.begin_anew(world.now)
+    assert a.node.peer_status(pa).session_created is None
+    a.drain()
+    world.arm(a)
+    world.run(1)
+    assert len(a.of(KeypairsExpired)) == 1
+    assert before < a.node.peer_status(pa).session_created
+    b.send(pb, b"back")
+    a.send(pa, b"again")
+    world.run(1)
+    assert (payloads(a), payloads(b)) == ([b"back"], [b"open", b"again"])
+    # The peer without a session is not asked for one.
+    lone = world.host(3)
+    handle = lone.add(a)
+    lone.node.begin_anew(world.now)
+    assert lone.node.peer_status(handle).handshake_attempts == 0
+
+
 def test_persistent_keepalive_starts_at_once_and_keeps_the_interval():
     world = World()
     a, b, _, pb = pair(world, persistent_keepalive=25)

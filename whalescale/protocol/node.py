@@ -330,6 +330,19 @@ class Node:
             self._begin(p, now)
             self._rearm(p)
 
+    def begin_anew(self, now: int) -> None:
+        """End all sessions and begin others: this machine was put back to an earlier state, where
+        counters of theirs had been used already."""
+        for peer in self._peers.values():
+            self._drop_pending(peer)
+            if peer.current is None and peer.next is None and peer.previous is None:
+                continue
+            self._end_session(peer, now)
+            peer.attempts = 0
+            peer.handshake_at = None
+            self._begin(peer, now)
+            self._rearm(peer)
+
     def keypair_confirmed(self, peer: PeerHandle, local_index: int, now: int) -> None:
         """The initiator has used the keypair that our response made."""
         p = self._peers.get(peer)
@@ -399,13 +412,9 @@ class Node:
 
     def _run_timers(self, peer: Peer, now: int) -> None:
         if peer.zero_at is not None and peer.zero_at <= now:
-            peer.zero_at = None
-            self._indices.free(peer.drop_sessions())
             if peer.handshake_at is None:
                 self._drop_pending(peer)
-            self._events.append(KeypairsExpired(peer.handle))
-            for guest in self._guests:
-                guest.session_ended(peer.handle, now)
+            self._end_session(peer, now)
         for guest in self._guests:
             guest.peer_timeout(peer.handle, now)
         passive, new_handshake, persistent = peer.due(now)
@@ -427,6 +436,14 @@ class Node:
         self._dialer.step(peer, now)
         if peer.ask_at is not None and peer.ask_at <= now:
             self._ask(peer, now)
+
+    def _end_session(self, peer: Peer, now: int) -> None:
+        """Every key of it is zeroed."""
+        peer.zero_at = None
+        self._indices.free(peer.drop_sessions())
+        self._events.append(KeypairsExpired(peer.handle))
+        for guest in self._guests:
+            guest.session_ended(peer.handle, now)
 
     def _start_persistent_keepalive(self, peer: Peer, now: int) -> None:
         """A handshake is left to the timer: thousands may be added at once."""

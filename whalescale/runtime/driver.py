@@ -179,6 +179,11 @@ class Driver:
         self._node.set_endpoint(handle, endpoint, self.now())
         self.drain()
 
+    def begin_anew(self) -> None:
+        """End all sessions, and ask for new ones."""
+        self._node.begin_anew(self.now())
+        self.drain()
+
     def remove_peer(self, handle: PeerHandle) -> None:
         self._node.remove_peer(handle, self.now())
         self.drain()
