@@ -101,7 +101,7 @@ class Path(Struct, frozen=True, kw_only=True):
     jitter_ms: float | None = None
     #: share of datagrams lost over about a second, 0..1
     loss: float = 0.0
-    #: what it is thought to carry
+    #: what it is thought to carry; 0: not measured yet
     rate_bps: int = 0
     #: acknowledged over the last second
     acked_bps: int = 0

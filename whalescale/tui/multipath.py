@@ -115,10 +115,22 @@ def pin_words(pin: Pin) -> str:
     return ", ".join(words)
 
 
+def shown(multipath: Multipath) -> list[Path]:
+    """All but spare link-local pairs of an interface that another pair is in use on: for a reader
+    that is one path. (JSON has them.)"""
+    used = {p.interface for p in multipath.paths if p.usable}
+    return [
+        p
+        for p in multipath.paths
+        if p.usable or p.interface not in used or not p.remote.lower().startswith("[fe80:")
+    ]
+
+
 def spread(multipath: Multipath) -> str:
     """ "2 of 3 paths in use, edf" """
-    used = sum(p.usable for p in multipath.paths)
-    count = len(multipath.paths)
+    found = shown(multipath)
+    used = sum(p.usable for p in found)
+    count = len(found)
     line = f"{used} of {count} path{'s' if count != 1 else ''} in use"
     return f"{line}, {multipath.scheduler}" if multipath.scheduling else line
 
@@ -202,7 +214,7 @@ def of_peer(peer: Peer, width: int, rates: Mapping[PathKey, Rate] | None = None)
     m = peer.multipath
     if m is None or not m.paths:
         return Text.assemble(name, f": {why_none(peer)}")
-    rows = [(p, (rates or {}).get(path_key(peer.name, p), UNKNOWN)) for p in m.paths]
+    rows = [(p, (rates or {}).get(path_key(peer.name, p), UNKNOWN)) for p in shown(m)]
     made = grid(COLUMNS if rates is None else LIVE_COLUMNS, rows, width)
     parts: list[RenderableType] = [Text.assemble(name, f": {text.plain(spread(m))}"), made.head]
     for line, rest in zip(made.lines, made.rest, strict=True):
@@ -235,7 +247,7 @@ def why_none(peer: Peer) -> str:
 
 def brief(peers: Sequence[Peer], width: int) -> RenderableType | None:
     """One line a path, for `ws status`; None: there are none."""
-    rows = [(peer.name, p) for peer in peers if peer.multipath for p in peer.multipath.paths]
+    rows = [(peer.name, p) for peer in peers if peer.multipath for p in shown(peer.multipath)]
     if not rows:
         return None
     names = {id(p): name for name, p in rows}
@@ -259,10 +271,11 @@ def top_rows(
     m = peer.multipath
     if m is None:
         return []
-    made = grid(TOP_COLUMNS, [(p, UNKNOWN) for p in m.paths], width)
+    paths = shown(m)
+    made = grid(TOP_COLUMNS, [(p, UNKNOWN) for p in paths], width)
     top = max((max(pair) for h in history.values() for pair in h), default=0.0)
     found = [Row(1, "paths", spread(m)), Row(3, "", made.head)]
-    for path, line, rest in zip(m.paths, made.lines, made.rest, strict=True):
+    for path, line, rest in zip(paths, made.lines, made.rest, strict=True):
         key = path_key(peer.name, path)
         spark = _sparks(path, rates.get(key, UNKNOWN), history.get(key, ()), top, width)
         # A spare has little to tell.

@@ -207,7 +207,7 @@ def live_table(view: View, peers: Sequence[Peer], width: int) -> RenderableType:
 
 def _used(peer: Peer) -> str:
     """ "2 of 3" paths in use"""
-    found = peer.multipath.paths if peer.multipath is not None else ()
+    found = multipath.shown(peer.multipath) if peer.multipath is not None else []
     return f"{sum(p.usable for p in found)} of {len(found)}" if found else text.NONE
 
 

@@ -240,6 +240,23 @@ def test_spares_and_disabled_ones_say_so() -> None:
     assert "0 of 3 paths in use" in picture
 
 
+def test_a_link_local_spare_of_a_card_in_use_is_no_second_path() -> None:
+    value = three()
+    paths = value["peers"][0]["multipath"]["paths"]
+    spare = path(3, paths[1]["interface"], "") | {"usable": False}
+    paths.append(spare | {"local": "[fe80::1%2]:51820", "remote": "[fe80::2%2]:51820"})
+    view = view_of(value)
+    found = view.current.peers[0].multipath
+    assert found is not None
+    assert [p.id for p in multipath.shown(found)] == [0, 1, 2]
+    assert "of 3 paths" in screen(view)
+    # It is what is left when the other one is down.
+    paths[1]["usable"] = False
+    found = view_of(value).current.peers[0].multipath
+    assert found is not None
+    assert [p.id for p in multipath.shown(found)] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("height", range(8, 60))
 def test_many_paths_fit_any_height(height: int) -> None:
     value = three()

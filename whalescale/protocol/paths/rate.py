@@ -162,6 +162,11 @@ class RateControl:
         self.pace_bps = self.known_bps = self.bw_bps
         self.window_bytes = int(self.bw_bps * (rtt + 2 * HEADROOM_US) / 8e6)
 
+    @property
+    def measured(self) -> bool:
+        """Whether `bw_bps` is more than the guess that it begins with."""
+        return self._settled or self._shown_bps > 0
+
     def update(
         self,
         est: PathEstimator,

@@ -230,9 +230,10 @@ class PathTuner:
         return path.est.loss() if path else 0.0
 
     def rate_bps(self, path_id: int) -> int:
-        """What the path is thought to carry."""
+        """What the path is thought to carry. 0: nothing was measured, as where data goes over path
+        0 alone and nothing acknowledges it."""
         path = self._paths.get(path_id)
-        return int(path.rate.bw_bps) if path else 0
+        return int(path.rate.bw_bps) if path and path.rate.measured else 0
 
     def acked_bps(self, path_id: int) -> int:
         """The design's estimate: bytes acknowledged over a rolling second."""

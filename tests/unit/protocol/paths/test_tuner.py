@@ -132,6 +132,14 @@ def test_a_source_that_wants_less_leaves_the_estimate_alone() -> None:
     assert path.tuner.acked_bps(0) == pytest.approx(5 * MBIT, rel=0.05)
 
 
+def test_a_rate_is_told_once_it_was_measured() -> None:
+    """Before it is a guess, and stays one where nothing acknowledges what goes over the path."""
+    path = FluidPath(100 * MBIT, owd_ms=20)
+    assert path.tuner.rate_bps(0) == 0
+    path.run(2000)
+    assert path.tuner.rate_bps(0) > 50 * MBIT
+
+
 def test_a_cap_is_kept_and_does_not_eat_into_itself() -> None:
     path = FluidPath(100 * MBIT, owd_ms=20)
     path.run(3000)
