@@ -164,7 +164,7 @@ def _doctor(name: str, path: Path) -> str:
     from whalescale.cli import checks, hostchecks
 
     found = [*checks.system(), *checks.configuration(path), *checks.agent(name)]
-    found += hostchecks.host(name, checks.own_mark(name))
+    found += hostchecks.host(name, checks.own_datagrams(name))
     return json.dumps([c._asdict() for c in found], indent=1)
 
 
