@@ -220,7 +220,7 @@ class Orders(Actor):
         kept = [line for line in text if not line.startswith("persistent_keepalive")]
         keepalive = self.rng.choice((0, 5, 7))
         if keepalive:
-            kept.append(f"persistent_keepalive = {keepalive}")
+            kept.insert(kept.index("[[peers]]") + 1, f"persistent_keepalive = {keepalive}")
         for at, line in enumerate(kept):
             if line.startswith("allowed_ips"):
                 nets = [n for n in line.split('"')[1::2] if n not in SPARE_NETWORKS]

@@ -251,8 +251,10 @@ def _failed(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(error)
+    from typer._click.exceptions import ClickException
+
     code = getattr(error, "exit_code", None)
-    if isinstance(error, typer.TyperException):
+    if isinstance(error, ClickException):
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
             print(context.get_help())

@@ -251,21 +251,25 @@ class Keeper:
         self._failed = []
         done: list[str] = []
         tried: set[Repair] = set()
+        failed: set[Repair] = set()
         problems: dict[str, str] = {}
-        # Twice: an MTU below 1280 has taken IPv6 away, which is there again once it is mended.
-        for _ in range(2):
+        # An MTU below 1280 has taken IPv6 away, which is there again once that is mended. And what
+        # failed is tried once more: it was found half-way through a change, perhaps.
+        for _ in range(3):
             found = await self._find()
             if found is None:
                 problems = {"gone": GONE.format(self._name)}
                 self._failed = list(problems.values())
                 break
             problems |= self._about(found)
-            before = len(tried)
-            for repair in repairs(self._wanted(), found):
-                if repair not in tried:
-                    tried.add(repair)
-                    await self._mend_one(repair, now, done, problems)
-            if len(tried) == before:
+            todo = [r for r in repairs(self._wanted(), found) if r not in tried or r in failed]
+            for repair in todo:
+                again = repair in failed
+                failed.discard(repair)
+                tried.add(repair)
+                if not await self._mend_one(repair, now, done, problems) and not again:
+                    failed.add(repair)
+            if not todo:
                 break
         self._marked = self._wanted().marks is not None
         self._say(done, problems)
@@ -273,14 +277,17 @@ class Keeper:
 
     async def _mend_one(
         self, repair: Repair, now: float, done: list[str], problems: dict[str, str]
-    ) -> None:
+    ) -> bool:
+        """False: it was tried and failed."""
         due = self._patience.due(repair, now)
         if due > now:
             self._again(due)
             if (failed := self._problems.get(repair.what)) is not None:
                 problems[repair.what] = failed
-            return
+            return True
         pause = self._patience.made(repair, now)
+        if (before := problems.pop(repair.what, None)) in self._failed:
+            self._failed.remove(str(before))
         try:
             await getattr(self, repair.act)(repair.item)
         except OSError as e:
@@ -288,9 +295,9 @@ class Keeper:
             if repair.act not in HELPFUL:
                 self._failed.append(problems[repair.what])
             self._again(max(self._patience.due(repair, now), now + GLANCE_S))
-            return
+            return False
         if not repair.taken:
-            return
+            return True
         done.append(repair.what)
         if pause:
             log.warning(
@@ -300,6 +307,7 @@ class Keeper:
                 self._name,
                 pause,
             )
+        return True
 
     def _again(self, at: float) -> None:
         self._next = at if self._next is None else min(self._next, at)

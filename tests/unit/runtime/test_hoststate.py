@@ -175,6 +175,36 @@ def test_a_small_mtu_takes_ipv6_away_and_one_look_mends_both() -> None:
     run(test)
 
 
+def test_a_change_that_is_under_way_is_no_fault(said: Callable[[], list[str]]) -> None:
+    """The MTU falls below 1280 just after it was looked at: the addresses that go cannot be added."""
+
+    async def test(kept: Kept) -> None:
+        await kept.keeper.mend()
+        kernel = kept.kernel
+        add_address, set_mtu = kernel.add_address, kernel.set_mtu
+
+        async def without_ipv6(index: int, address: Any) -> None:
+            if address == V6 and set_mtu_again == []:
+                kernel.link = replace(kept.link, mtu=576, ipv6=False)
+                raise OSError(errno.EINVAL, "Invalid argument")
+            await add_address(index, address)
+
+        async def with_ipv6(index: int, mtu: int) -> None:
+            set_mtu_again.append(mtu)
+            await set_mtu(index, mtu)
+            kernel.link = replace(kept.link, ipv6=True)
+
+        set_mtu_again: list[int] = []
+        kernel.add_address, kernel.set_mtu = without_ipv6, with_ipv6  # type: ignore[method-assign]
+        kernel.addresses = {V4}
+        await kept.keeper.look()
+        assert kept.whole()
+        assert not kept.keeper.problems
+        assert not [line for line in said() if "cannot" in line]
+
+    run(test)
+
+
 def test_what_cannot_be_put_back_is_said_once_and_fails_a_reload(
     said: Callable[[], list[str]],
 ) -> None:
