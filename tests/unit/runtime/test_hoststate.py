@@ -176,7 +176,7 @@ def test_a_small_mtu_takes_ipv6_away_and_one_look_mends_both() -> None:
 
 
 def test_a_change_that_is_under_way_is_no_fault(said: Callable[[], list[str]]) -> None:
-    """The MTU falls below 1280 just after it was looked at: the addresses that go cannot be added."""
+    """The MTU falls below 1280 after it was looked at: the addresses that go cannot be added."""
 
     async def test(kept: Kept) -> None:
         await kept.keeper.mend()
