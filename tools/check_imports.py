@@ -36,6 +36,23 @@ NOT_IN_LEAVES = re.compile(
 )
 
 
+#: inside protocol/: what only these may import
+ONLY = {
+    "paths": {"paths", "multipath", "types"},
+    "multipath": {"parts"},
+    "mesh": {"mesh", "parts"},
+    "nat": {"nat", "parts"},
+    "node": set(),
+    "hosting": {"node"},
+    "session_timers": {"node"},
+    "handshake": {"node", "hosting", "session_timers"},
+    "core": {"node", "hosting", "session_timers", "handshake"},
+    "peer": {"node", "core", "handshake", "session_timers", "registry", "indices", "dialing"},
+}
+#: know nothing of ours but each other
+GROUND = {"places", "limits", "tai64n", "timers"}
+
+
 @dataclass(frozen=True)
 class Import:
     module: str  # dotted, absolute
@@ -86,6 +103,8 @@ def refusal(module: str, what: Import) -> str | None:
         f"{PACKAGE}.dataplane.engine"
     ):
         return "engine.py is the sole importer of _lib"
+    if part == target == "protocol":
+        return upward(module, what)
     if target in ("", part) or target.startswith("__"):
         return None
     allowed = {
@@ -105,6 +124,17 @@ def refusal(module: str, what: Import) -> str | None:
     if module in (f"{PACKAGE}.cli.checks", f"{PACKAGE}.cli.parts") and target == "dataplane":
         return None  # `ws doctor` runs the data plane's own probes, there may be no agent
     return f"{part} may import {', '.join(sorted(allowed)) or 'nothing of ours'}"
+
+
+def upward(module: str, what: Import) -> str | None:
+    """Why a module of the core may not import that one, which stands above it; None if it may."""
+    ours, theirs = ([*m.split("."), "", ""][2] for m in (module, what.module))
+    if ours in GROUND and theirs not in GROUND:
+        return f"{ours} stands on the ground: it may import {', '.join(sorted(GROUND))}"
+    allowed = ONLY.get(theirs)
+    if allowed is None or ours in allowed:
+        return None
+    return f"in protocol only {', '.join(sorted(allowed)) or 'the outside'} may import {theirs}"
 
 
 def check_file(path: Path, root: Path) -> list[str]:

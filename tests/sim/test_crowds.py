@@ -9,6 +9,7 @@ from eventqueue import MS, SECOND
 from world import Host, Link, World, payloads
 
 from whalescale.identity import Identity, fingerprint_of
+from whalescale.protocol.asking import Bootstrap
 from whalescale.protocol.cookie import CookieGenerator
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import decode_cookie_reply
@@ -72,7 +73,11 @@ def test_a_mesh_over_bad_links(seed):
         late = {"bootstrap_nonce", "bootstrap_ratelimit"}
         assert not host.node.drops.keys() - {"replay", "flood", "index", "mac2"} - late
         # What the core thinks is in use is what the data plane holds, but for initiations out.
-        out = {p.pending.local_index for p in host.node._peers.values() if p.pending}
+        out = {
+            p.handshake.pending.local_index
+            for p in host.node._peers.values()
+            if p.handshake.pending
+        }
         assert set(host.node._indices._peers) - out == set(host.indices)
     world.link = Link()
     for (i, j), peer in peers.items():
@@ -235,7 +240,7 @@ def test_both_know_each_other_by_fingerprint_only():
     assert [e for _, e in b.of(PeerIdentified)] == [PeerIdentified(pb, a.identity.node_id)]
     assert a.node.peer_status(pa).observed == a.at
     assert a.node.peer_status(pa).static_public == b.identity.static_public
-    assert not a.node._by_nonce
+    assert not a.node.guest(Bootstrap)._by_nonce
 
 
 def test_a_bootstrap_takes_two_round_trips():
@@ -258,7 +263,7 @@ def test_bootstrap_gives_up_and_forgets():
     a.send(pa, b"hello")
     world.run(100)
     assert len(world.messages(0x57)) == 18
-    assert not a.node._by_nonce
+    assert not a.node.guest(Bootstrap)._by_nonce
     assert not a.peers[pa].staged
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Final
 
+from whalescale.protocol.candidates import Remote, Source, candidates, same_local
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
-from whalescale.protocol.paths.candidates import Remote, Source, candidates, same_local
 from whalescale.protocol.places import Endpoint, LocalLink, Way
 
 #: between two places (RFC 8305 section 8, "Connection Attempt Delay"), where no answer is awaited

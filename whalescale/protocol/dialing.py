@@ -65,7 +65,7 @@ class Dialer:
         due = peer.contacts.due_at
         if due is None or due > now:
             return
-        found = peer.contacts.next(self.ways(peer), now, peer.round_trip)
+        found = peer.contacts.next(self.ways(peer), now, peer.handshake.round_trip)
         if found is not None:
             data, way = found
             self._transmits.append(Transmit(data, way.remote, way.local, way.ifindex))

@@ -28,7 +28,6 @@ class Gate:
         self._checker = CookieChecker(static_public, limits, random)
         self._load = LoadMonitor(limits)
         self._handshake_limiter = RateLimiter(limits)
-        self._bootstrap_limiter = RateLimiter(limits)
         self._transmits = transmits
         self._under_load = False
 
@@ -59,8 +58,3 @@ class Gate:
             raise MessageError("mac2")
         if not self._handshake_limiter.allow(remote, now):
             raise MessageError("ratelimit")
-
-    def admit_bootstrap(self, remote: Endpoint, now: int) -> None:
-        """A bootstrap request; it goes through its limiter at all times."""
-        if not self._bootstrap_limiter.allow(remote, now):
-            raise MessageError("bootstrap_ratelimit")

@@ -59,6 +59,10 @@ class PeerView(Protocol):
         """None: a vanilla WireGuard peer, or only the fingerprint is known."""
 
     @property
+    def fingerprint(self) -> bytes | None:
+        """None: a vanilla WireGuard peer."""
+
+    @property
     def endpoint(self) -> Endpoint | None:
         """Where path 0 goes."""
 
@@ -83,6 +87,9 @@ class Host(Protocol):
 
     def find_peer(self, static_public: bytes) -> PeerHandle | None: ...
 
+    def taken(self, static_public: bytes) -> bool:
+        """The key is a peer's, or our own."""
+
     def random(self, count: int, /) -> bytes:
         """Fit for keys."""
 
@@ -106,6 +113,18 @@ class Host(Protocol):
 
     def renew(self, peer: PeerHandle, now: int) -> None:
         """A new keypair soon, whether there is one or not."""
+
+    def identify(
+        self,
+        peer: PeerHandle,
+        static_public: bytes,
+        node_id: bytes,
+        remote: Endpoint,
+        local: Endpoint | None,
+        now: int,
+    ) -> None:
+        """A peer known by its fingerprint has told its keys, which fit and are not `taken`. A
+        handshake goes the way that they came."""
 
     def move(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> None:
         """Path 0 goes there from now on. `Guest.endpoint_changed` does not follow."""
@@ -140,10 +159,24 @@ class Guest:
     def peer_changed(self, peer: PeerHandle, now: int) -> None:
         """Its configured endpoints are others."""
 
+    def peer_identified(self, peer: PeerHandle, now: int) -> None:
+        """A key that it was configured without is known."""
+
     def peer_removed(self, peer: PeerHandle) -> None:
         """`Host.peer` does not know it any more."""
 
     # sessions
+
+    def opening(self, peer: PeerHandle) -> bytes | None:
+        """A message that finds out the peer's key, which is not known; sent in place of an
+        initiation. None: another machine may know one."""
+        return None
+
+    def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
+        """An initiation, or an opening, is sent. `tries`: how many since the last session."""
+
+    def gave_up(self, peer: PeerHandle, now: int) -> None:
+        """REKEY_ATTEMPT_TIME is over; the next is sent when a packet or a guest wants it."""
 
     def session_started(self, peer: PeerHandle, now: int) -> None:
         """A keypair is in use: the first, or a newer one. The peer may be a plain WireGuard."""

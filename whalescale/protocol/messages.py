@@ -33,11 +33,14 @@ SEALED_COOKIE_BYTES: Final = 32
 NOISE_1_BYTES: Final = 32 + (32 + 16) + (12 + 16)
 NOISE_2_BYTES: Final = 32 + 16
 
-#: by type: the least and the greatest length
-LENGTHS: Final[Mapping[int, tuple[int, int]]] = {
+#: by type: the least and the greatest length. WireGuard's, then with those of bootstrap.
+OWN: Final[Mapping[int, tuple[int, int]]] = {
     INITIATION: (INITIATION_BYTES, INITIATION_BYTES),
     RESPONSE: (RESPONSE_BYTES, RESPONSE_BYTES),
     COOKIE_REPLY: (COOKIE_REPLY_BYTES, COOKIE_REPLY_BYTES),
+}
+LENGTHS: Final[Mapping[int, tuple[int, int]]] = {
+    **OWN,
     BOOTSTRAP_REQUEST: (BOOTSTRAP_BYTES, BOOTSTRAP_BYTES),
     BOOTSTRAP_REPLY: (BOOTSTRAP_BYTES, BOOTSTRAP_BYTES),
 }

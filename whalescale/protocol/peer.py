@@ -1,4 +1,8 @@
-"""One peer: its keys, candidates, handshake under way, keypairs and timers. It never sends."""
+"""One peer: who it is, where it is, and what the core's own machines keep of it.
+
+`handshake` is written by handshake.py alone, `timing` by session_timers.py, `contacts` by
+dialing.py; guests keep theirs themselves.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,11 @@ from whalescale.identity import (
 )
 from whalescale.protocol.contacts import Contacts
 from whalescale.protocol.cookie import CookieGenerator
+from whalescale.protocol.keypairs import Keypairs
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.noise import PSK_BYTES, InitiatorHandshake, KeyPair
 from whalescale.protocol.places import Endpoint, PeerHandle
-from whalescale.protocol.types import Activity, PeerConfig, PeerStatus
+from whalescale.protocol.types import Activity, PeerConfig
 
 _IDLE: Final = Activity()
 MAX_PERSISTENT_KEEPALIVE: Final = 65535
@@ -64,17 +69,6 @@ def checked_keys(config: PeerConfig) -> Keys:
     return Keys(None, None, fingerprint)
 
 
-class Session:
-    """A keypair that the data plane holds; the core knows its index and age, not its keys."""
-
-    __slots__ = ("created", "initiator", "local_index")
-
-    def __init__(self, local_index: int, created: int, initiator: bool) -> None:
-        self.local_index = local_index
-        self.created = created
-        self.initiator = initiator
-
-
 class Pending:
     """An initiation of ours that is out."""
 
@@ -86,49 +80,87 @@ class Pending:
         self.sent = sent
 
 
+class Handshake:
+    """Of one peer: attempts, and what was said last. Times are ns; None: never, or not armed."""
+
+    __slots__ = (
+        "at",
+        "attempts",
+        "completed_wall_ns",
+        "consumed",
+        "pending",
+        "received",
+        "round_trip",
+        "sent",
+        "timestamp_received",
+        "timestamp_sent",
+        "unanswered",
+        "unanswered_since",
+    )
+
+    def __init__(self) -> None:
+        self.pending: Pending | None = None
+        #: when an initiation, or what opens the way for one, is sent again
+        self.at: int | None = None
+        self.attempts = 0
+        #: initiations since the last session; `attempts` begins anew with packets
+        self.unanswered = 0
+        self.unanswered_since: int | None = None
+        #: initiation or response of ours
+        self.sent: int | None = None
+        #: an authentic one of theirs
+        self.received: int | None = None
+        #: an initiation of theirs that was answered
+        self.consumed: int | None = None
+        self.timestamp_received = b""
+        self.timestamp_sent = b""
+        self.completed_wall_ns = 0
+        self.round_trip: int | None = None
+
+
+class Timing:
+    """Of one peer: when who sent what (whitepaper sections 6.2 to 6.5). Times are ns."""
+
+    __slots__ = (
+        "activity",
+        "jitter",
+        "keepalive_sent",
+        "new_handshake_at",
+        "persistent_fired",
+        "taken_over",
+    )
+
+    def __init__(self) -> None:
+        self.activity = _IDLE
+        self.keepalive_sent: int | None = None
+        #: when the last one was begun because nothing came back
+        self.new_handshake_at: int | None = None
+        self.persistent_fired: int | None = None
+        #: index of the peer's session that we set out to renew
+        self.taken_over: int | None = None
+        self.jitter = 0
+
+
 class Peer:
-    """State of one peer. Times are ns; None: never, or not armed."""
+    """State of one peer."""
 
     __slots__ = (
         "_generator",
         "_limits",
         "_remote_key",
-        "activity",
-        "answered_by",
-        "ask_at",
-        "attempts",
         "config",
         "contacts",
-        "current",
         "endpoint",
         "fingerprint",
         "handle",
-        "handshake_at",
-        "handshake_received",
-        "handshake_sent",
+        "handshake",
         "index_modulus",
         "index_residue",
-        "initiation_consumed",
-        "jitter",
-        "keepalive_sent",
-        "last_handshake_wall_ns",
-        "last_new_handshake",
+        "keypairs",
         "local",
-        "next",
         "node_id",
-        "nonce",
-        "observed",
-        "pending",
-        "persistent_fired",
-        "previous",
-        "round_trip",
         "static_public",
-        "taken_over",
-        "timestamp_received",
-        "timestamp_sent",
-        "unanswered",
-        "unanswered_since",
-        "zero_at",
+        "timing",
     )
 
     def __init__(self, handle: PeerHandle, config: PeerConfig, keys: Keys, limits: Limits) -> None:
@@ -144,44 +176,11 @@ class Peer:
         self.endpoint: Endpoint | None = config.endpoints[0] if config.endpoints else None
         self.local: Endpoint | None = None
         self.contacts = Contacts(config.endpoints)
-        self.observed: Endpoint | None = None
 
         self.index_modulus, self.index_residue = 1, 0  # what our receiver indices are congruent to
-
-        # Handshakes. `handshake_at` is the retransmission of an initiation or bootstrap request.
-        self.pending: Pending | None = None
-        self.nonce: bytes | None = None  # of a bootstrap request that is out
-        self.attempts = 0
-        self.unanswered = (
-            0  # initiations since the last session; `attempts` begins anew with packets
-        )
-        self.unanswered_since: int | None = None
-        # Whether it is there at all: asked by a bootstrap request, which needs no session.
-        self.ask_at: int | None = None
-        self.answered_by: Endpoint | None = None
-        self.handshake_at: int | None = None
-        self.handshake_sent: int | None = None  # initiation or response of ours
-        self.handshake_received: int | None = None  # an authentic one of theirs
-        self.initiation_consumed: int | None = None
-        self.timestamp_received = b""
-        self.timestamp_sent = b""
-        self.last_handshake_wall_ns = 0
-        self.round_trip: int | None = None
-
-        # Keypairs, rotated as the data plane does.
-        self.previous: Session | None = None
-        self.current: Session | None = None
-        self.next: Session | None = None
-        self.zero_at: int | None = None
-
-        self.activity = _IDLE
-        self.keepalive_sent: int | None = None
-        self.last_new_handshake: int | None = None
-        self.persistent_fired: int | None = None
-        self.taken_over: int | None = None  # index of the peer's session that we set out to renew
-        self.jitter = 0
-
-    # keys
+        self.handshake = Handshake()
+        self.keypairs = Keypairs()
+        self.timing = Timing()
 
     @property
     def generator(self) -> CookieGenerator:
@@ -198,69 +197,40 @@ class Peer:
             self._remote_key = KeyPair.from_public(self.static_public)
         return self._remote_key
 
-    # keypairs: each returns the local indices that are free again
-
-    def install_as_initiator(self, session: Session) -> list[int]:
-        """wireguard-go BeginSymmetricSession: the response has confirmed it, so it is current."""
-        dropped = [self.previous]
-        if self.next is not None:
-            self.previous, self.next = self.next, None
-            dropped.append(self.current)
-        else:
-            self.previous = self.current
-        self.current = session
-        return [s.local_index for s in dropped if s is not None]
-
-    def install_as_responder(self, session: Session) -> list[int]:
-        """Not ours to use before the initiator has."""
-        dropped = [self.next, self.previous]
-        self.next, self.previous = session, None
-        return [s.local_index for s in dropped if s is not None]
-
-    def confirm(self) -> list[int]:
-        """wireguard-go ReceivedWithKeypair: next becomes current."""
-        dropped = self.previous
-        self.previous, self.current, self.next = self.current, self.next, None
-        return [dropped.local_index] if dropped is not None else []
-
-    def drop_sessions(self) -> list[int]:
-        held = [s.local_index for s in (self.previous, self.current, self.next) if s is not None]
-        self.previous = self.current = self.next = None
-        return held
-
     def has_usable_session(self, now: int) -> bool:
-        return self.current is not None and now - self.current.created < (
-            self._limits.reject_after_time
-        )
+        current = self.keypairs.current
+        return current is not None and now - current.created < self._limits.reject_after_time
 
     # deadlines (whitepaper section 6.2 to 6.5)
 
     def _passive_keepalive_at(self) -> int | None:
         """KEEPALIVE_TIMEOUT after the first data that we have sent nothing after."""
-        since = self.activity.unsent_since
+        activity = self.timing.activity
+        since = activity.unsent_since
         if not since:
             return None
         # A handshake message or a keepalive that this sample does not show answers as well; data
         # received after it counts anew, at the latest from there.
-        sent = max(self.handshake_sent or 0, self.keepalive_sent or 0)
+        sent = max(self.handshake.sent or 0, self.timing.keepalive_sent or 0)
         if sent >= since:
-            if self.activity.last_received <= sent:
+            if activity.last_received <= sent:
                 return None
             since = sent
         return since + self._limits.keepalive_timeout
 
     def _new_handshake_at(self) -> int | None:
         """KEEPALIVE_TIMEOUT + REKEY_TIMEOUT after the first data that nothing has come back for."""
-        since = self.activity.unanswered_since
-        if not since or since <= (self.handshake_received or 0):
+        activity, limits = self.timing.activity, self._limits
+        since = activity.unanswered_since
+        if not since or since <= (self.handshake.received or 0):
             return None
-        fired = self.last_new_handshake
+        fired = self.timing.new_handshake_at
         if fired is not None and fired >= since:
             # That handshake is under way or given up; only data sent after it asks for another.
-            if self.activity.last_sent <= fired:
+            if activity.last_sent <= fired:
                 return None
             since = fired
-        return since + self._limits.keepalive_timeout + self._limits.rekey_timeout + self.jitter
+        return since + limits.keepalive_timeout + limits.rekey_timeout + self.timing.jitter
 
     def _persistent_keepalive_at(self) -> int | None:
         """The interval after any authenticated message, ours or theirs."""
@@ -268,11 +238,11 @@ class Peer:
         if not interval:
             return None
         return interval + max(
-            self.activity.last_sent,
-            self.activity.last_received,
-            self.handshake_sent or 0,
-            self.handshake_received or 0,
-            self.persistent_fired or 0,
+            self.timing.activity.last_sent,
+            self.timing.activity.last_received,
+            self.handshake.sent or 0,
+            self.handshake.received or 0,
+            self.timing.persistent_fired or 0,
         )
 
     def _take_over_at(self) -> int | None:
@@ -281,19 +251,19 @@ class Peer:
         Not WireGuard's: a flood in the peer's name keeps its initiations from us, but not the
         answer to ours, which names our index.
         """
-        session, limits = self.current, self._limits
-        if session is None or session.initiator or session.local_index == self.taken_over:
+        session, limits = self.keypairs.current, self._limits
+        if session is None or session.initiator or session.local_index == self.timing.taken_over:
             return None
         at = session.created + limits.reject_after_time - 2 * limits.rekey_timeout
-        used = max(self.activity.last_received, self.activity.last_sent)
+        used = max(self.timing.activity.last_received, self.timing.activity.last_sent)
         return at if used > at - limits.rekey_after_time // 2 else None
 
     def take_over(self, now: int) -> bool:
         """Whether the session is to be renewed by us now; True once for each."""
-        at = self._take_over_at()
+        at, session = self._take_over_at(), self.keypairs.current
         if at is None or now < at:
             return False
-        self.taken_over = self.current.local_index if self.current is not None else None
+        self.timing.taken_over = session.local_index if session is not None else None
         return True
 
     def due(self, now: int) -> tuple[bool, bool, bool]:
@@ -314,10 +284,9 @@ class Peer:
         armed = [
             at
             for at in (
-                self.handshake_at,
+                self.handshake.at,
                 self.contacts.due_at,
-                self.ask_at,
-                self.zero_at,
+                self.keypairs.zero_at,
                 self._passive_keepalive_at(),
                 self._new_handshake_at(),
                 self._persistent_keepalive_at(),
@@ -326,25 +295,3 @@ class Peer:
             if at is not None
         ]
         return min(armed, default=None)
-
-    def status(self, *, extended: bool) -> PeerStatus:
-        """`extended`: frames are spoken."""
-        current = self.current
-        return PeerStatus(
-            static_public=self.static_public,
-            node_id=self.node_id,
-            fingerprint=self.fingerprint,
-            endpoint=self.endpoint,
-            local=self.local,
-            last_handshake_wall_ns=self.last_handshake_wall_ns,
-            round_trip=self.round_trip,
-            handshake_attempts=self.attempts if self.handshake_at is not None else 0,
-            initiator=current.initiator if current else None,
-            session_created=current.created if current else None,
-            observed=self.observed,
-            persistent_keepalive=self.config.persistent_keepalive,
-            extended=extended,
-            unanswered=self.unanswered,
-            unanswered_since=self.unanswered_since,
-            answered_by=self.answered_by,
-        )

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final
 
+from whalescale.protocol.candidates import NO_LINK
 from whalescale.protocol.control import VERSION, ControlError, FrameType
 from whalescale.protocol.paths.types import MAX_PATHS
 from whalescale.protocol.places import Endpoint
 
 MAX_ENTRIES: Final = 16
-#: numbers of interfaces are 0..14
-NO_LINK: Final = 15
 TOKEN_BYTES: Final = 8
 PROBE_BYTES: Final = 24
 REPLY_BYTES: Final = 48

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from whalescale.protocol.candidates import NO_LINK, Pair, Source, key_of
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
-from whalescale.protocol.paths.candidates import Pair, Source, key_of
-from whalescale.protocol.paths.frames import NO_LINK
 from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.types import PathState, Pin
 from whalescale.protocol.places import Endpoint, LocalLink

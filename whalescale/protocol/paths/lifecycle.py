@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from whalescale.protocol.candidates import NO_LINK, Source, local_of
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames, pmtu
 from whalescale.protocol.paths.announce import Announcer
-from whalescale.protocol.paths.candidates import Source, local_of
 from whalescale.protocol.paths.finder import Finder
-from whalescale.protocol.paths.frames import NO_LINK, Heartbeat, Probe
+from whalescale.protocol.paths.frames import Heartbeat, Probe
 from whalescale.protocol.paths.health import (
     HEARTBEAT_BUSY,
     HEARTBEAT_IDLE,

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from whalescale.protocol.candidates import NO_LINK, key_of, nowhere, reachable, same_local
 from whalescale.protocol.control import ControlError, FrameType, frame_type
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.announce import Listener
-from whalescale.protocol.paths.candidates import key_of, nowhere, reachable, same_local
-from whalescale.protocol.paths.frames import NO_LINK, Probe, ProbeReply
+from whalescale.protocol.paths.frames import Probe, ProbeReply
 from whalescale.protocol.paths.health import (
     ANSWERS,
     Path,

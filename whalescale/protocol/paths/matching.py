@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from whalescale.protocol.paths.candidates import ends_of, near
-from whalescale.protocol.paths.frames import NO_LINK
+from whalescale.protocol.candidates import NO_LINK, ends_of, near
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.types import PathState
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from whalescale.protocol.paths.candidates import Candidate
+from whalescale.protocol.candidates import Candidate
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.types import Pin
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.candidates import (
+from whalescale.protocol.candidates import (
+    NO_LINK,
     Candidate,
     Pair,
     Remote,
@@ -21,7 +21,8 @@ from whalescale.protocol.paths.candidates import (
     nowhere,
     reachable,
 )
-from whalescale.protocol.paths.frames import NO_LINK, Entry
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.paths.frames import Entry
 from whalescale.protocol.paths.health import ROUND
 from whalescale.protocol.places import Endpoint, LocalLink
 

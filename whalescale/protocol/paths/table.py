@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from whalescale.protocol.candidates import Pair, same_local
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.candidates import Pair, same_local
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.types import PathSpec, PathState
 from whalescale.protocol.places import Endpoint

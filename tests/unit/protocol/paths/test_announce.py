@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from whalescale.protocol.candidates import NO_LINK
 from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.announce import Announcer, Listener
-from whalescale.protocol.paths.frames import NO_LINK, Announce, Entry, EntryKind
+from whalescale.protocol.paths.frames import Announce, Entry, EntryKind
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.paths.tuner import PathTuner

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from whalescale.protocol.paths.candidates import (
+from whalescale.protocol.candidates import (
     MAX_CANDIDATES,
+    NO_LINK,
     Remote,
     Source,
     candidates,
     reachable,
 )
-from whalescale.protocol.paths.frames import NO_LINK
 from whalescale.protocol.paths.probing import MAX_OBSERVED, Book
 from whalescale.protocol.places import Endpoint, LocalLink
 

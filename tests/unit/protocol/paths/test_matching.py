@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from whalescale.protocol.candidates import Source
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.candidates import Source
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.matching import choose
 from whalescale.protocol.paths.types import PathState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whalescale.protocol.paths.candidates import Source
+from whalescale.protocol.candidates import Source
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.pins import MAX_PINS, Pins
 from whalescale.protocol.paths.types import Pin

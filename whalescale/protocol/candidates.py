@@ -14,10 +14,11 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Final
 
-from whalescale.protocol.paths.frames import NO_LINK
 from whalescale.protocol.places import Endpoint, LocalLink
 
 MAX_CANDIDATES: Final = 64
+#: a peer numbers its interfaces 0..14; this says that it did not
+NO_LINK: Final = 15
 #: an announced link-local address may be on any link of ours: each makes a pair with all of them
 RANK_ANY_LINK: Final = 6
 

@@ -1,0 +1,290 @@
+"""Handshakes of all peers: initiating, responding, sending again, giving up (whitepaper 5.4, 6).
+
+What it decides falls out as events and messages in the core's queues; `at` of each peer's
+`handshake` is its timer.
+"""
+
+from __future__ import annotations
+
+from whalescale.protocol import messages, tai64n
+from whalescale.protocol.core import Core
+from whalescale.protocol.dialing import Dialer
+from whalescale.protocol.gate import Gate
+from whalescale.protocol.keypairs import Session
+from whalescale.protocol.messages import MessageError
+from whalescale.protocol.noise import InitiatorHandshake, ResponderHandshake, TransportKeys
+from whalescale.protocol.peer import Peer, Pending
+from whalescale.protocol.places import Endpoint, Way
+from whalescale.protocol.types import (
+    HandshakeCompleted,
+    HandshakeGaveUp,
+    HandshakeUnanswered,
+    KeypairReady,
+    SendKeepalive,
+    Stranger,
+    Transmit,
+)
+
+
+class Handshakes:
+    """One for each node. It writes `peer.handshake` and `peer.keypairs`."""
+
+    def __init__(self, core: Core, gate: Gate, dialer: Dialer) -> None:
+        self._core = core
+        self._gate = gate
+        self._dialer = dialer
+
+    # wanted
+
+    def begin(self, peer: Peer, now: int) -> None:
+        """Something wants a handshake: a new count of attempts, at most one per REKEY_TIMEOUT."""
+        state = peer.handshake
+        if state.attempts and state.at is not None:
+            # Already trying; WireGuard then counts its attempts from here.
+            state.attempts = 1
+            return
+        state.attempts = 0
+        sent = state.sent
+        if sent is not None and 0 <= now - sent < self._core.limits.rekey_timeout:
+            if not peer.has_usable_session(now):
+                state.at = sent + self._retransmit_delay()
+            return
+        self.initiate(peer, now)
+
+    def renew(self, peer: Peer, now: int) -> None:
+        """The keypair in use is of no use: another, as soon as REKEY_TIMEOUT allows."""
+        state = peer.handshake
+        if state.at is None:
+            state.attempts = 0
+            sent = state.sent
+            state.at = now if sent is None else max(now, sent + self._retransmit_delay())
+
+    def begin_anew(self, peer: Peer, now: int) -> None:
+        """Whatever was under way is void."""
+        peer.handshake.attempts = 0
+        peer.handshake.at = None
+        self.begin(peer, now)
+
+    def soon(self, peer: Peer, now: int) -> None:
+        """Left to the timer: thousands may be added at once."""
+        if peer.handshake.at is None:
+            peer.handshake.at = now
+
+    def choose_endpoint(self, peer: Peer, endpoint: Endpoint, now: int) -> None:
+        """Where the user says that the peer is."""
+        unreachable = peer.endpoint is None
+        if peer.endpoint != endpoint:
+            self._core.point(peer, endpoint, None, now)
+        if unreachable and peer.handshake.at is not None:
+            # A handshake was wanted while there was nowhere to send it.
+            peer.handshake.attempts = 0
+            self.initiate(peer, now)
+
+    # time
+
+    def handle_timeout(self, peer: Peer, now: int) -> None:
+        if peer.handshake.at is not None and peer.handshake.at <= now:
+            self._retransmit(peer, now)
+        self._dialer.step(peer, now)
+
+    def _retransmit(self, peer: Peer, now: int) -> None:
+        state, limits = peer.handshake, self._core.limits
+        if state.attempts >= limits.max_handshake_attempts:
+            self._give_up(peer, now)
+            return
+        sent = state.sent
+        if sent is not None and 0 <= now - sent < limits.rekey_timeout:
+            # We answered the peer's own initiation meanwhile; give that one its time.
+            state.at = sent + self._retransmit_delay()
+            return
+        peer.local = None
+        self.initiate(peer, now)
+
+    def _give_up(self, peer: Peer, now: int) -> None:
+        peer.handshake.attempts = 0
+        peer.handshake.at = None
+        self.drop_pending(peer)
+        peer.contacts.hang_up()
+        if peer.keypairs.zero_at is None and peer.keypairs:
+            peer.keypairs.zero_at = now + self._core.limits.zero_keys_after
+        self._core.events.append(HandshakeGaveUp(peer.handle))
+        for guest in self._core.guests:
+            guest.gave_up(peer.handle, now)
+
+    def _retransmit_delay(self) -> int:
+        return self._core.limits.rekey_timeout + self._core.limits.jitter(self._core.random)
+
+    def drop_pending(self, peer: Peer) -> None:
+        """No answer to our initiation counts any more."""
+        if peer.handshake.pending is not None:
+            self._core.indices.free([peer.handshake.pending.local_index])
+            peer.handshake.pending = None
+            peer.contacts.hang_up()
+
+    # initiating
+
+    def initiate(self, peer: Peer, now: int, to: Way | None = None) -> None:
+        """Message 1, or what opens the way for one, to the peer's contacts, `to` before all."""
+        state, limits = peer.handshake, self._core.limits
+        state.attempts += 1
+        state.unanswered += 1
+        if state.unanswered % (limits.max_handshake_attempts + 1) == 0:
+            self._core.events.append(HandshakeUnanswered(peer.handle))
+        state.at = now + self._retransmit_delay()
+        if to is None and not self._dialer.ways(peer):
+            return  # the attempts run out, unless an endpoint turns up
+        state.sent = now
+        if state.unanswered_since is None:
+            state.unanswered_since = now
+        for guest in self._core.guests:
+            guest.initiated(peer.handle, state.unanswered, now)
+        data = (
+            self._initiation(peer, now) if peer.static_public is not None else self._opening(peer)
+        )
+        if data is not None:
+            self._dialer.dial(peer, data, now, to)
+
+    def _opening(self, peer: Peer) -> bytes | None:
+        """The key is not known yet."""
+        said = (guest.opening(peer.handle) for guest in self._core.guests)
+        return next((message for message in said if message is not None), None)
+
+    def _initiation(self, peer: Peer, now: int) -> bytes:
+        core, state = self._core, peer.handshake
+        timestamp = tai64n.encode(core.wall_clock())
+        if timestamp <= state.timestamp_sent:
+            timestamp = tai64n.after(state.timestamp_sent)
+        state.timestamp_sent = timestamp
+        handshake = InitiatorHandshake(
+            core.static, peer.remote_key, peer.config.preshared_key, timestamp, core.random
+        )
+        self.drop_pending(peer)
+        index = core.indices.new(peer)
+        state.pending = Pending(handshake, index, now)
+        message = messages.encode_initiation(index, handshake.message)
+        return peer.generator.add_macs(message, now, core.limits)
+
+    def receive_response(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int, *, admitted: bool
+    ) -> None:
+        """MessageError, HandshakeError: refused. `admitted`: the gate has been passed."""
+        response = messages.decode_response(data)
+        peer = self._core.indices.get(response.receiver)
+        pending = peer.handshake.pending if peer is not None else None
+        if peer is None or pending is None or pending.local_index != response.receiver:
+            raise MessageError("index")
+        if now - pending.sent > self._core.limits.response_late:
+            raise MessageError("late")
+        if not admitted:
+            self._gate.admit(data, remote, local, now)
+        keys = pending.handshake.consume_response(response.noise)
+        peer.handshake.pending = None  # its index lives on in the session
+        peer.handshake.received = now
+        way, sent = peer.contacts.dialled(remote, local) or (None, pending.sent)
+        peer.contacts.hang_up()
+        self._core.roam(peer, remote, local, now, way.ifindex if way is not None else 0)
+        session = Session(pending.local_index, now, initiator=True)
+        self._core.indices.free(peer.keypairs.install_as_initiator(session))
+        self._derived(peer, session, response.sender, keys, now)
+        self._complete(peer, now - sent, now)
+        # Shows the responder that we hold the key; what was staged does it as well.
+        self._core.events.append(SendKeepalive(peer.handle))
+        self._core.rearm(peer)
+
+    def receive_cookie_reply(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """MessageError: refused."""
+        reply = messages.decode_cookie_reply(data)
+        peer = self._core.indices.get(reply.receiver)
+        if peer is None:
+            raise MessageError("index")
+        # Kept for the next retransmission: the whitepaper forbids sending at once (5.4.7).
+        if not peer.generator.consume_reply(reply, now):
+            raise MessageError("cookie")
+        peer.contacts.answered(remote, local)  # the cookie is good on this way only
+
+    # responding
+
+    def receive_initiation(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """MessageError, HandshakeError: refused. The gate has been passed."""
+        core = self._core
+        initiation = messages.decode_initiation(data)
+        handshake = ResponderHandshake(core.static, initiation.noise, core.random)
+        found = core.registry.of_static(handshake.remote_static)
+        if found is None:
+            core.events.append(Stranger(handshake.remote_static, remote))
+            raise MessageError("unknown_peer")
+        peer, identified = found
+        state = peer.handshake
+        if handshake.timestamp <= state.timestamp_received:
+            raise MessageError("replay")
+        consumed = state.consumed
+        if consumed is not None and 0 <= now - consumed < core.limits.handshake_initiation_rate:
+            raise MessageError("flood")
+        noise, keys = handshake.create_response(peer.config.preshared_key)
+        state.timestamp_received = handshake.timestamp
+        state.consumed = now
+        if identified is not None:
+            core.identify(peer, handshake.remote_static, identified, now)
+        # Both initiated at once. WireGuard drops its own attempt on either side, and both wait for
+        # REKEY_TIMEOUT; here the side with the greater key keeps its own as well, and it wins.
+        if state.pending is not None and core.static_public < handshake.remote_static:
+            self.drop_pending(peer)
+        state.received = state.sent = now
+        ifindex = 0
+        if peer.keypairs.next is not None and not peer.contacts.ifindex:
+            # Our last answer made no session. Not where the routing table says, then: back by the
+            # interface that this came in by.
+            ifindex = self._dialer.interface_of(local)
+        core.roam(peer, remote, local, now, ifindex)
+        session = Session(core.indices.new(peer), now, initiator=False)
+        core.indices.free(peer.keypairs.install_as_responder(session))
+        self._derived(peer, session, initiation.sender, keys, now)
+        message = messages.encode_response(session.local_index, initiation.sender, noise)
+        message = peer.generator.add_macs(message, now, core.limits)
+        core.transmits.append(Transmit(message, remote, local, ifindex))
+        core.rearm(peer)
+
+    def confirmed(self, peer: Peer, local_index: int, now: int) -> None:
+        """The initiator has used the keypair that our response made."""
+        following = peer.keypairs.next
+        if following is not None and following.local_index == local_index:
+            self._core.indices.free(peer.keypairs.confirm())
+            self._complete(peer, None, now)
+            self._core.rearm(peer)
+
+    # what the ways above share
+
+    def _derived(
+        self, peer: Peer, session: Session, remote_index: int, keys: TransportKeys, now: int
+    ) -> None:
+        peer.keypairs.zero_at = now + self._core.limits.zero_keys_after
+        self._core.events.append(
+            KeypairReady(
+                peer=peer.handle,
+                local_index=session.local_index,
+                remote_index=remote_index,
+                send_key=keys.send,
+                receive_key=keys.receive,
+                initiator=session.initiator,
+                created=now,
+            )
+        )
+
+    def _complete(self, peer: Peer, round_trip: int | None, now: int) -> None:
+        state = peer.handshake
+        state.attempts = state.unanswered = 0
+        state.at = state.unanswered_since = None
+        # One of ours that crossed the peer's: whoever held it back could complete it at any time.
+        self.drop_pending(peer)
+        peer.contacts.hang_up()
+        state.completed_wall_ns = self._core.wall_clock()
+        if round_trip is not None:
+            state.round_trip = round_trip
+        initiator = round_trip is not None
+        self._core.events.append(HandshakeCompleted(peer.handle, initiator, round_trip))
+        for guest in self._core.guests:
+            guest.session_started(peer.handle, now)
