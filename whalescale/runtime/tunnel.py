@@ -14,7 +14,7 @@ from whalescale import identity
 from whalescale.dataplane.engine import Engine
 from whalescale.endpoints import HostPort
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import MultipathSettings, PathEvent, PathState
+from whalescale.protocol.paths.types import MultipathSettings, PathEvent, PathState, Reason
 from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import (
     EndpointChanged,
@@ -373,18 +373,36 @@ class Tunnel:
             peer.resolver.close()
 
 
+#: what is said of a change beside the word for it
+_WHY: Final = {
+    Reason.WELL_AGAIN: "well again",
+    Reason.NO_ANSWER: "no answer",
+    Reason.SILENT: "silent",
+    Reason.LOCAL_GONE: "its local address is gone",
+    Reason.REMOTE_GONE: "the peer no longer has this address",
+    Reason.ANEW: "the session began anew",
+}
+
+
 def path_event(event: PathEvent) -> str:
     """ "path 1 failed: wlan0 192.0.2.1 to 198.51.100.7:51820: silent"
 
     The third word is one of up, degraded, failed, roamed, removed.
     """
-    where, _, why = event.text.rpartition(": ")
     if event.state is None:
-        word = "roamed" if why.startswith("moved") else "removed"
+        word = "roamed" if event.reason is Reason.MOVED else "removed"
     else:
         word = "up" if event.state is PathState.HEALTHY else str(event.state)
-    said = why in (word, event.state) or why.startswith("up")
-    return f"path {event.path} {word}: {where}" + ("" if said else f": {why}")
+    ip = event.remote.ip
+    local = event.local.ip if event.local is not None else ""
+    remote = f"{f'[{ip}]' if ':' in ip else ip}:{event.remote.port}"
+    why = _WHY.get(event.reason, "")
+    if event.reason is Reason.LOSS:
+        why = f"{event.loss:.0%} loss"
+    elif event.to is not None:
+        why = f"moved to {event.to.ip}"
+    where = " ".join([*filter(None, (event.interface, local)), "to", remote])
+    return ": ".join([f"path {event.path} {word}", where, *filter(None, (why,))])
 
 
 def overlay_network(node_id: bytes) -> Network:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.runtime.fakes import FakePaths, Host, path_status
 from whalescale import status
-from whalescale.protocol.paths.types import PathEvent, PathState, Pin
+from whalescale.protocol.paths.types import PathEvent, PathState, Pin, Reason
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime import pinning
 from whalescale.runtime.control_socket import ControlError
 from whalescale.runtime.tunnel import Change, path_event
@@ -151,15 +152,17 @@ def test_a_peer_without_paths(pinned: Pinned) -> None:
 @pytest.mark.parametrize(
     ("state", "why", "expected"),
     [
-        (PathState.HEALTHY, "up", "path 2 up: {}"),
-        (PathState.HEALTHY, "up again", "path 2 up: {}"),
-        (PathState.HEALTHY, "healthy", "path 2 up: {}"),
-        (PathState.DEGRADED, "degraded", "path 2 degraded: {}"),
-        (PathState.FAILED, "silent", "path 2 failed: {}: silent"),
-        (None, "its local address is gone", "path 2 removed: {}: its local address is gone"),
-        (None, "moved to 10.0.0.9", "path 2 roamed: {}: moved to 10.0.0.9"),
+        (PathState.HEALTHY, Reason.UP, "path 2 up: {}"),
+        (PathState.HEALTHY, Reason.UP_AGAIN, "path 2 up: {}"),
+        (PathState.HEALTHY, Reason.WELL_AGAIN, "path 2 up: {}: well again"),
+        (PathState.DEGRADED, Reason.LOSS, "path 2 degraded: {}: 12% loss"),
+        (PathState.FAILED, Reason.SILENT, "path 2 failed: {}: silent"),
+        (None, Reason.LOCAL_GONE, "path 2 removed: {}: its local address is gone"),
+        (None, Reason.MOVED, "path 2 roamed: {}: moved to 10.0.0.9"),
     ],
 )
-def test_events_of_paths(state: PathState | None, why: str, expected: str) -> None:
-    where = "wlan0 2001:db8::1 to [2001:db8::7]:51820"
-    assert path_event(PathEvent(2, state, f"{where}: {why}")) == expected.format(where)
+def test_events_of_paths(state: PathState | None, why: Reason, expected: str) -> None:
+    ends = Endpoint("2001:db8::1", 51820), Endpoint("2001:db8::7", 51820)
+    to = Endpoint("10.0.0.9", 51820) if why is Reason.MOVED else None
+    event = PathEvent(2, state, why, "wlan0", *ends, loss=0.12, to=to)
+    assert path_event(event) == expected.format("wlan0 2001:db8::1 to [2001:db8::7]:51820")

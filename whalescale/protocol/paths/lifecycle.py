@@ -43,6 +43,7 @@ from whalescale.protocol.paths.types import (
     MultipathSettings,
     PathEvent,
     PathState,
+    Reason,
     RescuePath,
     SendPathControl,
 )
@@ -126,7 +127,7 @@ class Lifecycle:
                 if path.id:
                     self.release(path, now)
                 else:
-                    self.fail(path, now, "no answer")
+                    self.fail(path, now, Reason.NO_ANSWER)
             elif path.probes < (ROUND_CROWDED if self.finder.crowded else ROUND):
                 self.probe(path, now)
             else:
@@ -141,7 +142,7 @@ class Lifecycle:
                 path.row = 0
         elif path.missed():
             if not self._overloaded(path, now):
-                self.fail(path, now, "no answer")
+                self.fail(path, now, Reason.NO_ANSWER)
                 return
         elif path.keep_alive(self.busy, now):
             heartbeat = Heartbeat(path.id, now // 1000)
@@ -191,13 +192,15 @@ class Lifecycle:
         for path in self.table:
             path.remote_link = self.link_after(path)
             if path.id and path.pair not in self.book.entries:
-                self.release(path, now, "the peer no longer has this address")
+                self.release(path, now, Reason.REMOTE_GONE)
 
     def link_after(self, path: Path) -> int:
         announced = self.book.remote_link(path.remote)
         return announced if announced != NO_LINK else path.remote_link
 
-    def release(self, path: Path, now: int, why: str = "") -> None:
+    def release(
+        self, path: Path, now: int, why: Reason | None = None, to: Endpoint | None = None
+    ) -> None:
         """Take the number away. `why`: tell the user, if it ever worked."""
         self.selection.leave(path)
         self.supply.remove(path)
@@ -211,8 +214,10 @@ class Lifecycle:
                 memory.urgent = False
             else:
                 memory.give_up(now)
-        if why and path.validated:
-            self.actions.append(PathEvent(path.id, None, f"{describe(path)}: {why}"))
+        if why is not None and path.validated:
+            self.actions.append(
+                PathEvent(path.id, None, why, path.interface, path.local, path.remote, to=to)
+            )
         self.selection.tell()
 
     def validated(self, path: Path, now: int) -> None:
@@ -222,14 +227,14 @@ class Lifecycle:
         memory = self.book.entries.get(path.pair) if path.pair is not None else None
         if memory is not None:
             memory.rounds = 0
-        self.tell(path, "up")
+        self.tell(path, Reason.UP)
         old = (
             self.table.find(path.replaces[1], local_of(path.replaces[0]))
             if (path.replaces is not None)
             else None
         )
         if old is not None and old.id and (old.heard_at or 0) < (path.heard_at or 0) - old.wait:
-            self.release(old, now, f"moved to {path.remote.ip}")
+            self.release(old, now, Reason.MOVED, path.remote)
 
     def recovered(self, path: Path, now: int) -> None:
         brief = path.failed_at is not None and now - path.failed_at < BRIEF
@@ -242,9 +247,9 @@ class Lifecycle:
             path.alarmed_at = now
         else:
             self.supply.restart(path, now)
-        self.tell(path, "up again")
+        self.tell(path, Reason.UP_AGAIN)
 
-    def fail(self, path: Path, now: int, why: str) -> None:
+    def fail(self, path: Path, now: int, why: Reason) -> None:
         told = path.alive or path.state is PathState.PROBING
         path.fail(now)
         if told:
@@ -291,12 +296,7 @@ class Lifecycle:
         outer = pmtu.OUTER_IPV6 if ":" in path.remote.ip else pmtu.OUTER_IPV4
         return max(min(needed, path.link.mtu - outer), pmtu.BASE)
 
-    def tell(self, path: Path, what: str) -> None:
-        self.actions.append(PathEvent(path.id, path.state, f"{describe(path)}: {what}"))
-
-
-def describe(path: Path) -> str:
-    """For the user: `wlan0 192.0.2.1 to 198.51.100.7:51820`."""
-    remote = f"[{path.remote.ip}]" if ":" in path.remote.ip else path.remote.ip
-    ends = (path.interface, path.local.ip if path.local is not None else "")
-    return " ".join([*filter(None, ends), "to", f"{remote}:{path.remote.port}"])
+    def tell(self, path: Path, why: Reason, loss: float = 0.0) -> None:
+        self.actions.append(
+            PathEvent(path.id, path.state, why, path.interface, path.local, path.remote, loss=loss)
+        )

@@ -33,6 +33,7 @@ from whalescale.protocol.paths.types import (
     PathState,
     PathStatus,
     Pin,
+    Reason,
     SendPathControl,
 )
 from whalescale.protocol.places import Endpoint, LocalLink
@@ -123,7 +124,7 @@ class PathManager:
         self._book.refresh(now)
         for path in self._table:
             if path.id:
-                self._life.release(path, now, "the session began anew")
+                self._life.release(path, now, Reason.ANEW)
             else:
                 self._supply.remove(path)
                 self._life.first(path.remote, path.local, now)
@@ -145,12 +146,12 @@ class PathManager:
             if path.id == 0:
                 if had is not None and path.link is None:
                     path.away = True  # the routing table finds another
-                    self._life.fail(path, now, "its local address is gone")
+                    self._life.fail(path, now, Reason.LOCAL_GONE)
                 elif path.away and path.link is not None:
                     path.away = False
                     path.urge(now)
             elif path.pair not in self._book.entries:
-                self._life.release(path, now, "its local address is gone")
+                self._life.release(path, now, Reason.LOCAL_GONE)
         self._update(now)
 
     def set_remotes(self, configured: Sequence[Endpoint], now: int) -> None:
@@ -239,7 +240,7 @@ class PathManager:
             p is not found and p.alive and not p.misses and not p.pin.disabled for p in self._table
         )
         if found.alive and others:
-            self._life.fail(found, now, "silent")
+            self._life.fail(found, now, Reason.SILENT)
         else:
             found.urge(now)  # there is nothing better: first see
         self._update(now)
@@ -264,8 +265,8 @@ class PathManager:
                 path.arrived(acked)
                 self._life.rest(path, now)
         if self._life.active:
-            for path, state in self._supply.sample(samples, self._table, now):
-                self._life.tell(path, state)
+            for path, reason, loss in self._supply.sample(samples, self._table, now):
+                self._life.tell(path, reason, loss)
         self._update(now)
 
     # inputs: the user

@@ -19,6 +19,7 @@ from whalescale.protocol.paths.types import (
     PathState,
     PathStatus,
     PeerParams,
+    Reason,
     TunePath,
     TunePeer,
 )
@@ -104,11 +105,11 @@ class Supply:
 
     def sample(
         self, samples: Mapping[int, PathSample], paths: Iterable[Path], now: int
-    ) -> list[tuple[Path, str]]:
-        """Returns whose state changed, and why."""
+    ) -> list[tuple[Path, Reason, float]]:
+        """Returns whose state changed, why, and its loss."""
         self._samples = dict(samples)
         tuned = [p for p in paths if p.id in self._tuned]
-        changed: list[tuple[Path, str]] = []
+        changed: list[tuple[Path, Reason, float]] = []
         losses = {p.id: self._tuner.loss(p.id) for p in tuned}
         for path in tuned:
             others = [loss for number, loss in losses.items() if number != path.id]
@@ -116,7 +117,7 @@ class Supply:
             srtt = samples[path.id].srtt_us if path.id in samples else 0
             if path.judge(loss, max(others, default=0.0), srtt or path.srtt_us, now):
                 worse = path.state is PathState.DEGRADED
-                changed.append((path, f"{loss:.0%} loss" if worse else "well again"))
+                changed.append((path, Reason.LOSS if worse else Reason.WELL_AGAIN, loss))
             lately = path.answered_at is not None and now - path.answered_at < ANSWERED_LATELY
             if loss > BLACK_HOLE_LOSS and lately and path.alive and not path.mtu.searching:
                 path.mtu.suspect(now)

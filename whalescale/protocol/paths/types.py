@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import NamedTuple
 
 from whalescale.protocol.places import Endpoint
@@ -178,13 +178,36 @@ class RescuePath:
     path: int
 
 
+class Reason(Enum):
+    """Why a path's state is another."""
+
+    UP = auto()
+    UP_AGAIN = auto()
+    WELL_AGAIN = auto()  # it loses no more than the others
+    LOSS = auto()
+    NO_ANSWER = auto()
+    SILENT = auto()
+    LOCAL_GONE = auto()
+    REMOTE_GONE = auto()
+    ANEW = auto()  # the session began anew
+    MOVED = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class PathEvent:
     """For the user: a path came up, degraded, failed, moved, was removed."""
 
     path: int
-    state: PathState | None  # None: removed
-    text: str
+    #: None: removed
+    state: PathState | None
+    reason: Reason
+    interface: str
+    local: Endpoint | None
+    remote: Endpoint
+    #: LOSS: 0..1
+    loss: float = 0.0
+    #: MOVED: where to
+    to: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
