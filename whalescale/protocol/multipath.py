@@ -15,9 +15,9 @@ from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.types import MultipathSettings, PathSample, PathStatus, Pin
+from whalescale.protocol.paths.types import MultipathSettings, PathSample, PathStatus, Pin, SetPaths
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
-from whalescale.protocol.types import MultipathStarted, PathAction
+from whalescale.protocol.types import MultipathStarted, PathAction, PeerSeen
 
 FEATURES: Final = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
 
@@ -255,6 +255,7 @@ class Multipath(Guest):
         """What has the peer's path number comes from elsewhere than before."""
         paths = self._paths(peer)
         if paths is not None:
+            self._host.event(PeerSeen(peer, remote))
             paths.path_moved(path, remote, local, now)
             self._changed(peer, paths)
 
@@ -300,4 +301,8 @@ class Multipath(Guest):
 
     def _drain(self, peer: PeerHandle, paths: PathManager) -> None:
         while (action := paths.poll_action()) is not None:
+            if isinstance(action, SetPaths):
+                for spec in action.paths:
+                    if spec.usable:
+                        self._host.event(PeerSeen(peer, spec.remote))
             self._host.event(PathAction(peer, action))

@@ -38,6 +38,7 @@ from whalescale.protocol.types import (
     Event,
     KeypairsExpired,
     PeerConfig,
+    PeerSeen,
     PeerStatus,
     Transmit,
 )
@@ -312,10 +313,11 @@ class Node:
     def endpoint_observed(
         self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
-        """The data plane followed an authenticated packet; it knows, so no event answers this."""
+        """The data plane followed an authenticated packet there by itself."""
         p = self._peers.get(peer)
         if p is not None and not self._inside.holds(remote.ip):
             p.contacts.seen(remote, now)
+            self._core.events.append(PeerSeen(peer, remote))
             self._core.pointed(p, remote, local, now)
             self._core.rearm(p)
 

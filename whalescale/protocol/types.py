@@ -124,6 +124,14 @@ class EndpointChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerSeen:
+    """The peer is or was at this address, which was proved: beside what EndpointChanged says."""
+
+    peer: PeerHandle
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class HandshakeCompleted:
     peer: PeerHandle
     initiator: bool
@@ -214,6 +222,7 @@ Event = (
     | KeypairsExpired
     | SendKeepalive
     | EndpointChanged
+    | PeerSeen
     | HandshakeCompleted
     | HandshakeGaveUp
     | HandshakeUnanswered

@@ -21,7 +21,7 @@ from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallT
 from whalescale.protocol import multipath as core
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
-from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin, SetPaths
+from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin
 from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import (
     Activity,
@@ -34,10 +34,12 @@ from whalescale.protocol.types import (
     MultipathStarted,
     PathAction,
     PeerConfig,
+    PeerSeen,
     SendControl,
     SendKeepalive,
     Transmit,
 )
+from whalescale.runtime.frames import Frames
 from whalescale.runtime.known import Known
 from whalescale.runtime.multipath import Multipath
 
@@ -52,8 +54,6 @@ DUE_PER_TURN: Final = 16
 #: the longest between two samples of what the workers saw
 TICK_S: Final = 1.0
 TICK_SHORTEST_S: Final = 0.02
-#: of a data frame, before the packet (shared/wire.h)
-FRAME_HEADER_BYTES: Final = 8
 
 
 def to_addr(endpoint: Endpoint | None) -> Addr | None:
@@ -97,17 +97,15 @@ class Driver:
         self._handles: dict[int, PeerHandle] = {}
         #: peers that have keypairs in the engine, and what was last told of them
         self._live: dict[PeerHandle, tuple[int, int, int, int]] = {}
-        #: peers whose session was once in extended mode, and whether it is
-        self._frames: dict[PeerHandle, ExtendedModeChanged] = {}
+        self._frames = Frames(engine)
         #: where the engine last said that a peer is, and what we answer from
         self._told: dict[PeerHandle, tuple[Addr | None, Addr | None]] = {}
         #: addresses of peers, for the flood defences
         self.known = Known(engine)
         self._secret_set = 0
         self._last_now = 0
-        self._mtu = engine.mtu
         self._managers = node.guest(core.Multipath)
-        self._managers.set_settings(self.multipath, self._mtu, self.now())
+        self._managers.set_settings(self.multipath, engine.mtu, self.now())
         self.paths = Multipath(node, engine, self._numbers, self.now)
         self.paths.drain = self.drain
         self.paths.on_fault = self._fault
@@ -188,7 +186,7 @@ class Driver:
         self._node.remove_peer(handle, self.now())
         self.drain()
         self._live.pop(handle, None)
-        self._frames.pop(handle, None)
+        self._frames.forget(handle)
         self._told.pop(handle, None)
         self.paths.forget(handle)
         self.known.removed(handle)
@@ -200,11 +198,9 @@ class Driver:
     def set_multipath(self, settings: MultipathSettings, mtu: int) -> None:
         """Other [multipath] settings, for every peer. `mtu`: the tunnel's, as configured."""
         self.multipath = settings
-        changed, self._mtu = mtu != self._mtu, mtu
         self._managers.set_settings(settings, mtu, self.now())
         self.drain()
-        for handle in tuple(self._frames) if changed else ():
-            self._follow_frames(handle)
+        self._frames.set_mtu(mtu)
 
     def want_handshake(self, handle: PeerHandle) -> None:
         """Ask for a session, as soon as those who asked before had their turn."""
@@ -313,11 +309,9 @@ class Driver:
             elif up.type is UpcallType.CONFIRMED:
                 self._node.keypair_confirmed(handle, up.index, now)
             elif up.type is UpcallType.ROAMED and up.remote is not None:
-                self.known.observed(handle, up.remote.ip)
                 self._node.endpoint_observed(
                     handle, Endpoint(*up.remote), to_endpoint(up.local), now
                 )
-                self._follow_frames(handle)
             elif up.type is UpcallType.CONTROL:
                 if up.remote is not None:
                     self._node.receive_control(
@@ -330,7 +324,6 @@ class Driver:
                         datagram_bytes=up.datagram_bytes,
                     )
             elif up.type is UpcallType.PATH_MOVED and up.remote is not None:
-                self.known.observed(handle, up.remote.ip)
                 self._managers.path_moved(
                     handle, up.path, Endpoint(*up.remote), to_endpoint(up.local), now
                 )
@@ -384,7 +377,6 @@ class Driver:
         if remote is None or self._told.get(handle) == (remote, local):
             return
         self._told[handle] = (remote, local)
-        self.known.observed(handle, remote.ip)
         self._node.endpoint_observed(handle, Endpoint(*remote), to_endpoint(local), now)
 
     def _advance(self) -> None:
@@ -458,6 +450,8 @@ class Driver:
             self._fault(f"{type(event).__name__} hook", e)
 
     def _apply(self, event: Event, number: int) -> None:
+        if isinstance(event, EndpointChanged | PeerSeen):
+            self.known.observed(event.peer, event.remote.ip)
         match event:
             case KeypairReady():
                 self._install(event, number)
@@ -467,44 +461,25 @@ class Driver:
             case SendKeepalive():
                 self._engine.send_keepalive(number)
             case EndpointChanged():
-                self.known.observed(event.peer, event.remote.ip)
                 stats = self._engine.peer_stats(number)
                 at = to_addr(event.remote), to_addr(event.local)
                 if event.ifindex or (stats.endpoint, stats.local) != at:
                     self._engine.set_endpoint(number, Addr(*event.remote), at[1], event.ifindex)
-                self._follow_frames(event.peer)
+                self._frames.moved(event.peer)
+            case PeerSeen():
+                self._frames.moved(event.peer)
             case HandshakeGaveUp():
                 self._engine.drop_staged(number)
             case SendControl():
                 self._engine.send_control(number, event.frame)
             case ExtendedModeChanged():
-                self._frames[event.peer] = event
-                self._follow_frames(event.peer)
+                self._frames.changed(number, event)
             case MultipathStarted():
                 self.paths.prepare(event.peer, number, event.reset)
             case PathAction():
-                if isinstance(event.action, SetPaths):
-                    for spec in event.action.paths:
-                        if spec.usable:
-                            self.known.observed(event.peer, spec.remote.ip)
                 self.paths.apply(event.peer, number, event.action)
             case _:
                 pass
-
-    def _follow_frames(self, handle: PeerHandle) -> None:
-        """A data frame is 8 bytes longer than a packet (docs/multipath.md section 3).
-
-        The tunnel's MTU, as configured, leaves room for a message over IPv6. Over IPv4 20 bytes
-        are to spare; over IPv6 packets longer than the MTU less 8 stay plain.
-        """
-        mode = self._frames.get(handle)
-        if mode is None:
-            return
-        number = self._numbers[handle]
-        endpoint = self._engine.peer_stats(number).endpoint
-        over_ipv6 = endpoint is not None and ":" in endpoint.ip
-        limit = self._mtu - FRAME_HEADER_BYTES if over_ipv6 else 0
-        self._engine.set_frames(number, mode.active, limit, bundles=mode.bundles)
 
     def _install(self, event: KeypairReady, number: int) -> None:
         limits = self._limits

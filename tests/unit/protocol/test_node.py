@@ -25,6 +25,7 @@ from whalescale.protocol.types import (
     KeypairReady,
     KeypairsExpired,
     PeerIdentified,
+    PeerSeen,
     SendControl,
     SendKeepalive,
 )
@@ -266,11 +267,11 @@ def test_answers_go_back_the_way_they_came(couple):
     assert not ready.initiator
 
 
-def test_observed_endpoints_cause_no_event(couple):
+def test_the_data_plane_is_not_told_of_endpoints_that_it_observed(couple):
     a, _, pa, _ = couple
     events(a)
     a.endpoint_observed(pa, C_AT, A_AT, NOW)
-    assert events(a) == []
+    assert events(a) == [PeerSeen(pa, C_AT)]
     assert (a.peer_status(pa).endpoint, a.peer_status(pa).local) == (C_AT, A_AT)
 
 
