@@ -16,7 +16,7 @@ from whalescale.runtime.errors import AgentError
 from whalescale.runtime.netlink import Interface, Netlink, Network, Route
 from whalescale.runtime.routes import Routes
 from whalescale.runtime.sockets import Sockets
-from whalescale.runtime.tunnel import Change, Peer, PeerSpec, Tunnel, overlay_network
+from whalescale.runtime.tunnel import Change, Origin, Peer, PeerSpec, Tunnel, overlay_network
 from whalescale.runtime.wg_device import WgDevice
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Plan:
 
 
 def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
-    """What turns the tunnel's peers into the file's; peers added with `wg set` stay."""
+    """What turns the tunnel's peers of the file into the file's; those of others stay."""
     add: list[PeerSpec] = []
     update: list[tuple[Peer, PeerSpec]] = []
     kept: set[Peer] = set()
@@ -133,7 +133,7 @@ def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
         kept.add(peer)
         if peer.spec != spec:
             update.append((peer, spec))
-    gone = [p for p in tunnel.peers.values() if p.spec.configured and p not in kept]
+    gone = [p for p in tunnel.peers.values() if p.spec.origin is Origin.FILE and p not in kept]
     return Plan(Change(add, update, gone), networks, endpoints)
 
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import Any, Final
 
 from whalescale import identity
@@ -45,6 +46,21 @@ EVENTS_PER_PEER: Final = 20
 MAX_PEERS: Final = 65536
 
 
+class Origin(Enum):
+    """Who wants a peer: who may change it and take it away, and whether routes follow."""
+
+    FILE = auto()
+    #: `wg set`, which changes no routes
+    UAPI = auto()
+    #: a member of the network
+    MESH = auto()
+
+    @property
+    def routed(self) -> bool:
+        """Routes lead to its networks."""
+        return self is not Origin.UAPI
+
+
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
     """What is wanted of one peer. At least one of the three keys is set (raw bytes)."""
@@ -58,8 +74,7 @@ class PeerSpec:
     allowed_ips: tuple[Network, ...] = ()
     #: seconds, 0 off
     persistent_keepalive: int = 0
-    #: named by the file, so that routes follow; False: added through the UAPI socket
-    configured: bool = True
+    origin: Origin = Origin.FILE
 
     def forms(self) -> frozenset[tuple[str, bytes]]:
         """Every form of the key; specs of one peer share at least one."""
@@ -163,11 +178,10 @@ class Tunnel:
         return found
 
     def networks(self) -> set[Network]:
-        """What the routing table should send here: of peers named by the file only, as `wg set`
-        changes no routes either."""
+        """What the routing table should send here."""
         found: set[Network] = set()
         for peer in self.peers.values():
-            if peer.spec.configured:
+            if peer.spec.origin.routed:
                 found |= set(peer.networks)
         return found
 

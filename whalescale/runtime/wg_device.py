@@ -23,7 +23,7 @@ from whalescale.runtime.driver import to_endpoint
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.resolve import numeric_endpoint
 from whalescale.runtime.sockets import Sockets
-from whalescale.runtime.tunnel import Change, Peer, PeerSpec, Tunnel, format_endpoint
+from whalescale.runtime.tunnel import Change, Origin, Peer, PeerSpec, Tunnel, format_endpoint
 from whalescale.runtime.wg_uapi import (
     DeviceView,
     PeerChange,
@@ -212,10 +212,10 @@ class WgDevice:
     def _fresh(key: bytes, peer: Peer | None) -> PeerSpec:
         """A new peer; one that was removed and comes back keeps its name and its node ID."""
         if peer is None:
-            return PeerSpec(f"wg-{key.hex()[:8]}", static_public=key, configured=False)
+            return PeerSpec(f"wg-{key.hex()[:8]}", static_public=key, origin=Origin.UAPI)
         old = peer.spec
         return PeerSpec(
-            old.name, old.static_public, old.node_id, old.fingerprint, configured=old.configured
+            old.name, old.static_public, old.node_id, old.fingerprint, origin=old.origin
         )
 
 

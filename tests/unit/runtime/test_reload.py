@@ -32,7 +32,7 @@ from whalescale.runtime.netlink import MAIN_TABLE, Route
 from whalescale.runtime.routes import Routes
 from whalescale.runtime.sandbox import Sandbox
 from whalescale.runtime.sockets import Sockets
-from whalescale.runtime.tunnel import Change, PeerSpec
+from whalescale.runtime.tunnel import Change, Origin, PeerSpec
 from whalescale.runtime.wg_device import WgDevice
 from whalescale.runtime.wg_uapi import PeerChange, SetRequest
 
@@ -93,7 +93,7 @@ def test_only_what_changed_is_touched(tmp_path: Path, hosts: list[Host]) -> None
             peer("c", c, 'allowed_ips = ["10.77.0.3/32"]'),
         )
         a.tunnel.commit(reload.plan(a.tunnel, reload.specs(first)).change)
-        by_hand = PeerSpec("wg-x", static_public=bytes([9]) + bytes(31), configured=False)
+        by_hand = PeerSpec("wg-x", static_public=bytes([9]) + bytes(31), origin=Origin.UAPI)
         a.tunnel.commit(Change(add=[by_hand]))
         handles = {p.spec.name: p.handle for p in a.tunnel.peers.values()}
         cleared = list(a.engine.cleared)

@@ -15,7 +15,7 @@ from tests.unit.runtime.fakes import Host
 from whalescale.endpoints import HostPort, parse_endpoint
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.sockets import Sockets
-from whalescale.runtime.tunnel import Change, PeerSpec
+from whalescale.runtime.tunnel import Change, Origin, PeerSpec
 from whalescale.runtime.wg_device import WgDevice
 from whalescale.runtime.wg_uapi import UapiError, UapiServer, clamp, parse_set, same_private_key
 
@@ -240,7 +240,7 @@ def test_a_peer_comes_changes_and_goes(tmp_path: Path) -> None:
         assert r.specs == {}
         assert await r.set(peer, "endpoint=192.0.2.2:51820", "allowed_ip=10.0.0.0/8") == 0
         assert r.specs[name].allowed_ips == (net("10.0.0.0/8"),)
-        assert not r.specs[name].configured
+        assert r.specs[name].origin is Origin.UAPI
         assert r.host.engine.networks[0 + 2] == (net("10.0.0.0/8"),)
         assert r.host.tunnel.networks() == set()  # `wg set` makes no routes
         assert await r.set(peer, "allowed_ip=10.1.0.0/16", "persistent_keepalive_interval=7") == 0
