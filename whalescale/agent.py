@@ -62,6 +62,14 @@ from whalescale.runtime.netlink import (
     Route,
     watch_addresses,
 )
+from whalescale.runtime.notices import (
+    AddressesHeard,
+    LimitChanged,
+    NetworksChanged,
+    Notices,
+    PeersChanged,
+    PortChanged,
+)
 from whalescale.runtime.resolve import lookup
 from whalescale.runtime.routes import Routes, free_table, wanted_routes
 from whalescale.runtime.scrape import Scrape
@@ -193,6 +201,11 @@ class Agent:
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._warnings = Warnings()
+        self._notices = notices = Notices()
+        notices.on(NetworksChanged, lambda _: self._spawn_reroute())
+        notices.on(AddressesHeard, lambda heard: self._follow_addresses(heard.ips))
+        notices.on(PortChanged, lambda changed: self._follow_port(changed.port))
+        notices.on(LimitChanged, lambda told: self._task(self._follow_limit(told.limit)))
         self._own_table = 0
         #: interfaces to ask name servers by, where the routing table does not lead there
         self._uplink_indices: tuple[int, ...] = ()
@@ -279,16 +292,11 @@ class Agent:
             raise AgentError(f"{config.path}: {e}", "check the peers' keys") from None
         stack.push_async_callback(self._routes.clear)
         await self._route(config, plan.networks, plan.endpoints)
-        self._tunnel.on_networks_changed = self._spawn_reroute
         self._inside.update()
-        self._tunnel.on_peers_changed = self._inside.soon
-        self._tunnel.on_addresses = self._follow_addresses
 
         self._bpf.follow(first, self._sockets.port)
-        self._sockets.on_port = self._follow_port
         engine.start()
         loop = asyncio.get_running_loop()
-        self._driver.paths.on_limit = lambda limit: self._task(self._follow_limit(limit))
         self._driver.start(loop)
         stack.callback(self._driver.stop)
         # After a kill the peers go on with keys that are gone here: a new session tells them.
@@ -335,12 +343,11 @@ class Agent:
         if found is None:
             raise AgentError(f"interface {self._name} went away during the start", "start again")
         self._ifindex = found
-        self._sockets = Sockets(engine)
+        self._sockets = Sockets(engine, self._notices)
         self._node = Node(
             self._identity, limits=self._limits, random=os.urandom, wall_clock=time.time_ns
         )
-        self._tunnel = Tunnel(self._node, engine)
-        self._tunnel.names = Names(
+        names = Names(
             mark=lambda: self._device.fwmark,
             uplinks=lambda: self._uplink_indices,
             own=lambda: frozenset(str(a.ip) for a in self._addresses(self._config)),
@@ -352,9 +359,10 @@ class Agent:
             self._limits,
             on_event=self._on_event,
             on_fatal=self._on_fatal,
+            on_limit=lambda limit: self._notices.tell(LimitChanged(limit)),
             multipath=reload.multipath(config),
         )
-        self._tunnel.attach(self._driver)
+        self._tunnel = Tunnel(self._node, engine, self._driver, self._notices, names=names)
         self._generation = generation.Generation(self._driver.begin_anew)
         self._inside = InsideKeeper(
             self._node,
@@ -362,6 +370,7 @@ class Agent:
             self._tunnel,
             lambda: self._addresses(self._config),
             self._driver.now,
+            self._notices,
         )
         self._engine = engine
         self._bpf = Bpf.load(self._name, wanted=plane.bpf, xdp=plane.xdp, workers=plane.workers)
@@ -731,7 +740,7 @@ class Agent:
         )
         self._config = self._subject.config = new
         await self._tell_metrics(new)
-        self._tunnel.on_peers_changed()  # or the addresses
+        self._notices.tell(PeersChanged())  # or the addresses
         self._warnings.update(new)
         if self._uplinks() != Uplinks(old.multipath.interfaces, old.multipath.exclude):
             addresses = await self._netlink.local_addresses(self._ifindex)

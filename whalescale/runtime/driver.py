@@ -81,6 +81,7 @@ class Driver:
         *,
         on_event: Callable[[Event], None],
         on_fatal: Callable[[int], None],
+        on_limit: Callable[[int | None], None] = lambda _: None,
         clock: Callable[[], int] = dataplane.now,
         multipath: MultipathSettings | None = None,
     ) -> None:
@@ -106,9 +107,15 @@ class Driver:
         self._last_now = 0
         self._managers = node.guest(core.Multipath)
         self._managers.set_settings(self.multipath, engine.mtu, self.now())
-        self.paths = Multipath(node, engine, self._numbers, self.now)
-        self.paths.drain = self.drain
-        self.paths.on_fault = self._fault
+        self.paths = Multipath(
+            node,
+            engine,
+            self._numbers,
+            self.now,
+            drain=self.drain,
+            on_fault=self._fault,
+            on_limit=on_limit,
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: int | None = None
         self._tick: asyncio.TimerHandle | None = None

@@ -12,6 +12,7 @@ from whalescale.protocol.inside import Inside, Network, decide
 from whalescale.protocol.node import Node
 from whalescale.protocol.places import LocalLink
 from whalescale.runtime.netlink import Interface
+from whalescale.runtime.notices import Notices, PeersChanged
 from whalescale.runtime.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,10 @@ class InsideKeeper:
         tunnel: Tunnel,
         own: Callable[[], Iterable[Interface]],
         now: Callable[[], int],
+        notices: Notices,
     ) -> None:
         """`own`: the tunnel's addresses."""
+        notices.on(PeersChanged, lambda _: self.soon())
         self._node = node
         self._engine = engine
         self._tunnel = tunnel

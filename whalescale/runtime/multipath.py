@@ -99,8 +99,19 @@ class Multipath:
     """The paths of every peer of one driver."""
 
     def __init__(
-        self, node: Node, engine: Engine, numbers: Mapping[PeerHandle, int], now: Callable[[], int]
+        self,
+        node: Node,
+        engine: Engine,
+        numbers: Mapping[PeerHandle, int],
+        now: Callable[[], int],
+        *,
+        drain: Callable[[], None],
+        on_fault: Callable[[str, Exception], None],
+        on_limit: Callable[[int | None], None],
     ) -> None:
+        """`numbers`: the engine's of each peer. `drain`: drains the node's outputs. `on_fault`:
+        counts what went wrong with one peer. `on_limit`: hears of the longest packet that all
+        usable paths of all peers take, or None: no limit."""
         self._node = node
         self._managers = node.guest(core.Multipath)
         self._engine = engine
@@ -120,12 +131,9 @@ class Multipath:
         self._timer: asyncio.TimerHandle | None = None
         self._armed_at = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: drains the node's outputs; set by the driver
-        self.drain: Callable[[], None] = lambda: None
-        #: the longest packet that all usable paths of all peers take, or None: no limit
-        self.on_limit: Callable[[int | None], None] = lambda _: None
-        #: counts what went wrong with one peer; set by the driver
-        self.on_fault: Callable[[str, Exception], None] = lambda w, e: log.error("%s: %s", w, e)
+        self._drain = drain
+        self._on_limit = on_limit
+        self._on_fault = on_fault
 
     @property
     def limit(self) -> int | None:
@@ -149,7 +157,7 @@ class Multipath:
     def set_links(self, links: Sequence[LocalLink], port: int) -> None:
         """The addresses that paths may begin at, each with a carrier."""
         self._node.set_locals(links, port, self._now())
-        self.drain()
+        self._drain()
 
     def forget(self, handle: PeerHandle) -> None:
         """The peer is removed."""
@@ -169,14 +177,14 @@ class Multipath:
             remote=found.remote.ip,
             interface=found.interface,
         )
-        self.drain()
+        self._drain()
 
     def pin_all(
         self, handle: PeerHandle, pin: Pin, *, local: str | None, interface: str | None
     ) -> None:
         """Of every path of an interface or local IP, those to come too."""
         self._managers.pin_path(handle, pin, self._now(), local=local, interface=interface)
-        self.drain()
+        self._drain()
 
     def wake(self, handle: PeerHandle) -> None:
         """Data begins to flow to the peer: sample it from now on, not at the next look."""
@@ -282,7 +290,7 @@ class Multipath:
         elif self._now() - self._limited_at < RAISE_AFTER:
             return  # the tick looks again
         self._limit = limit
-        self.on_limit(limit)
+        self._on_limit(limit)
 
     # samples
 
@@ -295,7 +303,7 @@ class Multipath:
             self._tell_limit()
         finally:
             self._arm()
-        self.drain()
+        self._drain()
 
     def _arm(self) -> None:
         if self._loop is not None:
@@ -328,7 +336,7 @@ class Multipath:
                 rare -= self._look_at(handle, number, watched, now, rare > 0)
             except Exception as e:  # one peer's fault must not end the others' sampling
                 self._busy.discard(handle)
-                self.on_fault("path samples", e)
+                self._on_fault("path samples", e)
 
     def _look_at(
         self, handle: PeerHandle, number: int, watched: Watched, now: int, rare: bool

@@ -12,12 +12,13 @@ import errno
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from whalescale.dataplane.engine import Addr, Engine
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
 from whalescale.runtime.netlink import LocalAddress
+from whalescale.runtime.notices import Notices, PortChanged
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,14 @@ MAX_BOUND: Final = 12  # ... and those beside them that are bound to an interfac
 class Sockets:
     """`open` the wildcards, then let `follow` keep the per-address sockets up to date."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, notices: Notices | None = None) -> None:
         self._engine = engine
+        self._notices = notices or Notices()
         self._wildcards: list[int] = []
         #: by address and the interface that it is bound to, 0: none
         self._single: dict[tuple[LocalAddress, int], int] = {}
         self._wanted: tuple[LocalAddress, ...] = ()
         self.port = 0
-        #: called after the port changed
-        self.on_port: Callable[[int], None] = lambda _: None
 
     def open(self, port: int) -> None:
         """Open both wildcards on `port` (0: any). AgentError: it is taken; nothing changed."""
@@ -56,12 +56,14 @@ class Sockets:
             for number in opened:
                 self._engine.close_socket(number)
             raise explain_port(port, e) from None
+        changed = bool(self.port)
         old_wildcards, old_single = self._wildcards, list(self._single.values())
         self._wildcards, self._single, self.port = opened, {}, bound.port
         for number in (*old_single, *old_wildcards):
             self._engine.close_socket(number)
         self.follow(self._wanted)
-        self.on_port(self.port)
+        if changed:
+            self._notices.tell(PortChanged(self.port))
 
     def reopen(self, port: int) -> None:
         """Change the port. AgentError: the old one stays."""

@@ -31,6 +31,7 @@ from whalescale.protocol.types import (
 )
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.names import Names
+from whalescale.runtime.notices import AddressesHeard, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.resolve import Resolver
 from whalescale.runtime.strangers import Strangers
 
@@ -131,34 +132,30 @@ class Change:
 
 
 class Tunnel:
-    """All peers. `attach` the driver before anything else."""
+    """All peers."""
 
-    def __init__(self, node: Node, engine: Engine, wall: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        driver: Driver,
+        notices: Notices,
+        *,
+        names: Names | None = None,
+        wall: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`names`: who looks endpoint names up; None: getaddrinfo(3)."""
         self._node = node
         self._engine = engine
+        self.driver = driver
+        self._notices = notices
+        self._names = names
         self._wall = wall
-        self._driver: Driver | None = None
         self.peers: dict[PeerHandle, Peer] = {}
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
-        #: who looks endpoint names up; None: getaddrinfo(3)
-        self.names: Names | None = None
         self._strangers = Strangers(
             lambda text: self.events.append({"t": self._wall() / 1e9, "peer": None, "event": text})
         )
-        #: called when `networks()` may have changed without a commit
-        self.on_networks_changed: Callable[[], None] = lambda: None
-        #: called after peers, their networks or endpoints have changed
-        self.on_peers_changed: Callable[[], None] = lambda: None
-        #: called with the addresses that a name has now, or that a peer has moved to
-        self.on_addresses: Callable[[Iterable[str]], None] = lambda _: None
-
-    def attach(self, driver: Driver) -> None:
-        self._driver = driver
-
-    @property
-    def driver(self) -> Driver:
-        assert self._driver is not None
-        return self._driver
 
     # views
 
@@ -227,7 +224,7 @@ class Tunnel:
             peer.networks = self._wanted_networks(peer)
         for peer in changed:
             self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
-        self.on_peers_changed()
+        self._notices.tell(PeersChanged())
 
     def greet(self) -> None:
         """Ask all peers whose endpoint is known, or once a name gives one, for a session."""
@@ -257,7 +254,7 @@ class Tunnel:
         )
 
     def _add(self, spec: PeerSpec) -> Peer:
-        resolver = Resolver(spec.name, spec.endpoints, names=self.names)
+        resolver = Resolver(spec.name, spec.endpoints, names=self._names)
         handle = self.driver.add_peer(self._config(spec, resolver.current()))
         peer = Peer(handle, spec, resolver, spec.node_id, spec.x25519)
         self.peers[handle] = peer
@@ -272,13 +269,13 @@ class Tunnel:
 
     def _resolved(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """A name has (other) addresses: candidates, tried when the endpoint in use is silent."""
-        self.on_addresses(e.ip for e in endpoints)
+        self._notices.tell(AddressesHeard(tuple(e.ip for e in endpoints)))
         try:
             self.driver.update_peer(peer.handle, self._config(peer.spec, endpoints))
         except ValueError as e:
             log.error("peer %s: %s", peer.spec.name, e)
             return
-        self.on_peers_changed()
+        self._notices.tell(PeersChanged())
         if peer.greet:
             peer.greet = False
             self.driver.want_handshake(peer.handle)
@@ -288,7 +285,7 @@ class Tunnel:
         if spec.endpoints == old.endpoints and spec.name == old.name:
             resolver = peer.resolver
         else:
-            resolver = Resolver(spec.name, spec.endpoints, names=self.names)
+            resolver = Resolver(spec.name, spec.endpoints, names=self._names)
         endpoints = resolver.current()
         if (config := self._config(spec, endpoints)) != self._config(old, peer.resolver.current()):
             self.driver.update_peer(peer.handle, config)
@@ -348,7 +345,7 @@ class Tunnel:
                 self._note(peer, "keys expired")
             case EndpointChanged():
                 self._note(peer, f"endpoint {format_endpoint(event.remote)}")
-                self.on_addresses([event.remote.ip])
+                self._notices.tell(AddressesHeard((event.remote.ip,)))
             case PeerIdentified():
                 self._identified(peer, event.node_id)
             case PathAction(action=PathEvent() as told):
@@ -362,8 +359,8 @@ class Tunnel:
         peer.networks = self._wanted_networks(peer)
         self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
         self._note(peer, "identified")
-        self.on_peers_changed()
-        self.on_networks_changed()
+        self._notices.tell(PeersChanged())
+        self._notices.tell(NetworksChanged())
 
     def _note(self, peer: Peer, what: str, quiet: bool = False) -> None:
         name = peer.spec.name

@@ -29,9 +29,11 @@ from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathState, PathStatus, Pin
 from whalescale.protocol.places import Endpoint, PeerHandle
+from whalescale.protocol.types import Event
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.netlink import Interface, LinkState, Netlink, Route, Rule
+from whalescale.runtime.notices import Notices
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
 
 NO_STATS = PeerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)
@@ -387,16 +389,21 @@ class Host:
         self.node = Node(
             self.identity, limits=self.limits, random=os.urandom, wall_clock=self._wall
         )
-        self.tunnel = Tunnel(self.node, self.engine.as_engine(), self._wall)
+        self.notices = Notices()
         self.driver = Driver(
             self.node,
             self.engine.as_engine(),
             self.limits,
-            on_event=self.tunnel.on_event,
+            on_event=self._on_event,
             on_fatal=self.fatal.append,
             clock=lambda: self.time,
         )
-        self.tunnel.attach(self.driver)
+        self.tunnel = Tunnel(
+            self.node, self.engine.as_engine(), self.driver, self.notices, wall=self._wall
+        )
+
+    def _on_event(self, event: Event) -> None:
+        self.tunnel.on_event(event)
 
     def _wall(self) -> int:
         self.wall += 1_000_000

@@ -23,12 +23,16 @@ def test_it_follows_peers_links_and_other_tunnels() -> None:
         host, other = Host(1, "192.0.2.1"), Host(2, "192.0.2.2")
         own = [ipaddress.ip_interface("10.77.0.1/24")]
         keeper = InsideKeeper(
-            host.node, host.engine.as_engine(), host.tunnel, lambda: own, host.driver.now
+            host.node,
+            host.engine.as_engine(),
+            host.tunnel,
+            lambda: own,
+            host.driver.now,
+            host.notices,
         )
         try:
             keeper.update()
             assert set(host.engine.inside[0]) == nets("10.77.0.0/24") | {OVERLAY}
-            host.tunnel.on_peers_changed = keeper.soon
             spec = other.spec(
                 "site",
                 allowed_ips=tuple(nets("10.77.0.2/32", "192.168.0.0/16")),

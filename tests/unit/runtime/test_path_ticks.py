@@ -35,10 +35,16 @@ class Bench:
         self.rates: dict[int, int] = {}
         numbers = {handle: handle for handle in range(peers)}
         engine: Any = SimpleNamespace(mtu=1420)
-        self.multipath = Multipath(cast(Any, self), engine, numbers, lambda: self.now)
+        self.multipath = Multipath(
+            cast(Any, self),
+            engine,
+            numbers,
+            lambda: self.now,
+            drain=lambda: None,
+            on_fault=lambda what, _: self.faults.append(what),
+            on_limit=self.limits.append,
+        )
         self.multipath._paths = cast(Any, self)
-        self.multipath.on_fault = lambda what, _: self.faults.append(what)
-        self.multipath.on_limit = self.limits.append
         for handle in numbers:
             self.multipath.prepare(handle, handle, reset=False)
             self.multipath.apply(handle, handle, SetPaths((SPEC,), schedule=True))

@@ -29,6 +29,7 @@ from whalescale.runtime.errors import AgentError
 from whalescale.runtime.hoststate import Keeper
 from whalescale.runtime.logbuffer import LogBuffer
 from whalescale.runtime.netlink import MAIN_TABLE, Route
+from whalescale.runtime.notices import NetworksChanged
 from whalescale.runtime.routes import Routes
 from whalescale.runtime.sandbox import Sandbox
 from whalescale.runtime.sockets import Sockets
@@ -156,7 +157,7 @@ def test_a_fingerprint_becomes_a_node_id(tmp_path: Path, hosts: list[Host]) -> N
         (held,) = a.tunnel.peers.values()
         assert held.overlay_network is None
         told: list[bool] = []
-        a.tunnel.on_networks_changed = lambda: told.append(True)
+        a.notices.on(NetworksChanged, lambda _: told.append(True))
         a.tunnel.on_event(PeerIdentified(held.handle, b.identity.node_id))
         assert told == [True]
         assert held.static_public == b.identity.static_public

@@ -1,0 +1,60 @@
+"""What parts of the agent tell each other without knowing one another.
+
+A part that wants to hear takes the one `Notices` in its constructor and says so there; who tells
+does not know who hears. Calls are made at once, in the order of the subscriptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class PeersChanged:
+    """Peers, their networks or endpoints are others now, or the tunnel's own addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworksChanged:
+    """The tunnel's networks are others, and nobody who commits changes sees to the routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesHeard:
+    """Numeric addresses that a name has now, or that a peer has moved to."""
+
+    ips: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PortChanged:
+    """Our UDP port is another."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChanged:
+    """The longest packet that the paths in use take; None: no limit."""
+
+    limit: int | None
+
+
+_N = TypeVar("_N")
+
+
+class Notices:
+    """One for each agent."""
+
+    def __init__(self) -> None:
+        self._calls: dict[type, list[Callable[[Any], object]]] = {}
+
+    def on(self, kind: type[_N], call: Callable[[_N], object]) -> None:
+        """Call this with every notice of the kind from now on."""
+        self._calls.setdefault(kind, []).append(call)
+
+    def tell(self, notice: object) -> None:
+        for call in self._calls.get(type(notice), ()):
+            call(notice)
