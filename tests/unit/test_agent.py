@@ -17,7 +17,7 @@ from whalescale import agent
 from whalescale.dataplane import probe
 from whalescale.dataplane.engine import Backend, UringParts
 from whalescale.protocol.limits import NS_PER_MS, Limits
-from whalescale.runtime import process
+from whalescale.runtime import plane, process
 from whalescale.runtime.errors import AgentError
 
 
@@ -147,15 +147,15 @@ def test_without_cap_net_admin_it_says_so() -> None:
 
 def test_the_backend_follows_what_the_kernel_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "io_uring", lambda: probe.IoUring(60))
-    monkeypatch.setattr(agent, "uring_parts", lambda: (0, UringParts(0, 0, 0, 0, 0, 0)))
-    assert agent.choose_backend("auto") is Backend.AUTO
-    assert agent.choose_backend("io_uring") is Backend.URING
+    monkeypatch.setattr(plane, "uring_parts", lambda: (0, UringParts(0, 0, 0, 0, 0, 0)))
+    assert plane.choose_backend("auto") is Backend.AUTO
+    assert plane.choose_backend("io_uring") is Backend.URING
     lacking = probe.IoUring(0, "forbidden here", "`sudo sysctl -w kernel.io_uring_disabled=0`")
     monkeypatch.setattr(probe, "io_uring", lambda: lacking)
-    assert agent.choose_backend("auto") is Backend.MMSG
-    assert agent.choose_backend("mmsg") is Backend.MMSG
+    assert plane.choose_backend("auto") is Backend.MMSG
+    assert plane.choose_backend("mmsg") is Backend.MMSG
     with pytest.raises(AgentError, match="forbidden here") as refused:
-        agent.choose_backend("io_uring")
+        plane.choose_backend("io_uring")
     assert "io_uring_disabled=0" in refused.value.fix
 
 
@@ -163,10 +163,10 @@ def test_a_part_of_io_uring_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     """Linux 5.19 has every operation, but no receive that stays armed."""
     parts = UringParts(0, 0, 0, 0, -errno.EINVAL, -errno.EOPNOTSUPP)
     monkeypatch.setattr(probe, "io_uring", lambda: probe.IoUring(60))
-    monkeypatch.setattr(agent, "uring_parts", lambda: (errno.EINVAL, parts))
-    assert agent.choose_backend("auto") is Backend.MMSG
+    monkeypatch.setattr(plane, "uring_parts", lambda: (errno.EINVAL, parts))
+    assert plane.choose_backend("auto") is Backend.MMSG
     with pytest.raises(AgentError, match="a part of it is missing") as refused:
-        agent.choose_backend("io_uring")
+        plane.choose_backend("io_uring")
     assert "ws doctor" in refused.value.fix
 
 

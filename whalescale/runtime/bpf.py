@@ -25,6 +25,8 @@ from whalescale.dataplane.programs import (
     Rates,
 )
 from whalescale.runtime.netlink import LocalAddress
+from whalescale.runtime.notices import Notices, PortChanged
+from whalescale.runtime.part import Here, Part
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,10 @@ HOOKS: Final = {
 }
 
 
-class Bpf:
+class Bpf(Part):
     """`load` while the capabilities are there, `confirm` once they are dropped, then `follow`."""
+
+    name = "bpf"
 
     def __init__(self, reason: str, programs: Programs | None = None, hook: Hook = Hook.TC) -> None:
         self._programs = programs
@@ -61,9 +65,23 @@ class Bpf:
 
     @classmethod
     def load(
-        cls, interface: str, *, wanted: bool, xdp: bool, workers: int = 1, rates: Rates = RATES
+        cls,
+        interface: str,
+        *,
+        wanted: bool,
+        xdp: bool,
+        workers: int = 1,
+        rates: Rates = RATES,
+        notices: Notices | None = None,
     ) -> Bpf:
         """Never raises."""
+        loaded = cls._load(interface, wanted, xdp, workers, rates)
+        if notices is not None:
+            notices.on(PortChanged, lambda changed: loaded.set_port(changed.port))
+        return loaded
+
+    @classmethod
+    def _load(cls, interface: str, wanted: bool, xdp: bool, workers: int, rates: Rates) -> Bpf:
         if not wanted:
             return cls("[dataplane] bpf = false")
         programs: Programs | None = None
@@ -98,16 +116,23 @@ class Bpf:
             )
             self.reason = f"its maps cannot be read without CAP_BPF here: {why}"
             log.info("bpf: off, because %s", self.reason)
-            self.close()
+            self._unload()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        self._unload()
+
+    def _unload(self) -> None:
         if self._programs is not None:
             self._programs.close()
         self._programs = None
         self._attached.clear()
 
-    def follow(self, addresses: Sequence[LocalAddress], port: int) -> None:
-        """Guard this port on these addresses and their interfaces. Never raises."""
+    def follow(self, here: Here) -> None:
+        """Guard our port on these addresses and their interfaces."""
+        if here.moved:
+            self._follow(here.addresses, here.port)
+
+    def _follow(self, addresses: Sequence[LocalAddress], port: int) -> None:
         if self._programs is None:
             return
         self._addresses = addresses
@@ -134,8 +159,8 @@ class Bpf:
                 self._refused.add(ifindex)
 
     def set_port(self, port: int) -> None:
-        """The port changed, the addresses did not. Never raises."""
-        self.follow(self._addresses, port)
+        """The port changed, the addresses did not."""
+        self._follow(self._addresses, port)
 
     def know(self, ip: str) -> None:
         """An address of a peer: its handshakes are no stranger's. Never raises."""

@@ -42,6 +42,7 @@ from whalescale.protocol.types import (
 from whalescale.runtime.frames import Frames
 from whalescale.runtime.known import Known
 from whalescale.runtime.multipath import Multipath
+from whalescale.runtime.part import Here, Part
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def tick_seconds(limits: Limits) -> float:
     return max(TICK_SHORTEST_S, min(TICK_S, shortest / 5 / NS_PER_S))
 
 
-class Driver:
+class Driver(Part):
     """Owns the traffic between one Node and one Engine. Peers are named by the node's handles."""
 
     def __init__(
@@ -214,7 +215,12 @@ class Driver:
         self._wanted.append(handle)
         self._soon()
 
-    def announce(self) -> None:
+    def follow(self, here: Here) -> None:
+        if here.moved:
+            self._announce()
+        self.paths.set_links(here.links, here.port)
+
+    def _announce(self) -> None:
         """Our addresses changed: let every peer with a session see the new one.
 
         Who only receives would else stay at the old address until a keepalive is due, up to 30 s.

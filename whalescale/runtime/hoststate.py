@@ -22,6 +22,7 @@ from whalescale.config import IPV6_MTU_MIN
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.netlink import MAIN_TABLE, Interface, LinkState, Netlink, Route, Rule
+from whalescale.runtime.notices import Notices, PortChanged
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,10 @@ class Keeper:
         wanted: Callable[[], Wanted],
         changing: asyncio.Lock,
         tell: Callable[[str], None] = lambda _: None,
+        notices: Notices | None = None,
     ) -> None:
+        if notices is not None:
+            notices.on(PortChanged, lambda _: self.soon())
         self._netlink = netlink
         self._ifindex = ifindex
         self._name = name

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from whalescale.dataplane.engine import Engine
 from whalescale.protocol.inside import Inside, Network, decide
 from whalescale.protocol.node import Node
-from whalescale.protocol.places import LocalLink
-from whalescale.runtime.netlink import Interface
+from whalescale.runtime.background import Background
+from whalescale.runtime.netlink import Interface, Netlink
 from whalescale.runtime.notices import Notices, PeersChanged
+from whalescale.runtime.part import Here, Part
 from whalescale.runtime.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
 
-class InsideKeeper:
+class InsideKeeper(Part):
     """`update` at once, `soon` once for all that changes in this turn of the loop."""
 
     def __init__(
@@ -46,11 +47,11 @@ class InsideKeeper:
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().call_soon(self.update)
 
-    def follow(self, links: Sequence[LocalLink]) -> None:
-        """The uplinks' addresses."""
+    def follow(self, here: Here) -> None:
+        """The uplinks' addresses are outside."""
         self._links = tuple(
             ipaddress.ip_interface(f"{link.ip}/{link.prefix_length}").network
-            for link in links
+            for link in here.links
             if link.prefix_length and not link.link_local
         )
         self.update()
@@ -81,3 +82,27 @@ class InsideKeeper:
             return
         self._told = inside
         self._node.set_inside(inside, self._now())
+
+
+class OtherTunnels(Part):
+    """Looks for the networks that lead into other tunnels of this host."""
+
+    def __init__(
+        self, netlink: Netlink, ifindex: int, inside: InsideKeeper, background: Background
+    ) -> None:
+        """`ifindex`: of the tunnel that is not another one."""
+        self._netlink = netlink
+        self._ifindex = ifindex
+        self._inside = inside
+        self._background = background
+
+    def follow(self, here: Here) -> None:
+        self._background.spawn(self._look())
+
+    async def _look(self) -> None:
+        try:
+            found = await self._netlink.tunnel_networks(self._ifindex)
+        except OSError as e:
+            log.warning("other tunnels: %s", e.strerror)
+            return
+        self._inside.follow_others(found)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from whalescale.protocol.places import Endpoint
 from whalescale.runtime import outside
+from whalescale.runtime.part import Here, Part
 
 if TYPE_CHECKING:
     import dns.message
@@ -201,6 +202,18 @@ class Names:
             if sock.getsockname()[0].partition("%")[0] in self._own():
                 raise OSError(errno.ENETUNREACH, "the name server is behind this tunnel")
             yield sock
+
+
+class NameUplinks(Part):
+    """Interfaces to ask name servers by, where the routing table does not lead there."""
+
+    def __init__(self) -> None:
+        #: best first
+        self.indices: tuple[int, ...] = ()
+
+    def follow(self, here: Here) -> None:
+        best = sorted(here.links, key=lambda link: link.spare)
+        self.indices = tuple(dict.fromkeys(link.ifindex for link in best))
 
 
 class Conf:

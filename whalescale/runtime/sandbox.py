@@ -14,13 +14,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import whalescale
 from whalescale import locations
 from whalescale.config import Config
 from whalescale.dataplane import engine
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
+from whalescale.runtime.part import Part
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,10 @@ SYSTEM_FILES: Final = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(Part):
     """What is in force. `landlock`: its version, 0: none; `reason`: why a part is missing."""
+
+    name: ClassVar[str] = "sandbox"
 
     landlock: int = 0
     seccomp: bool = False

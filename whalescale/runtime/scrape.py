@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
+from whalescale.config import Config
 from whalescale.config import MetricsConfig as Settings
 from whalescale.runtime import metrics
 from whalescale.runtime.control_socket import unix_server
 from whalescale.runtime.errors import AgentError
+from whalescale.runtime.part import Part
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ CONNECTIONS_MAX: Final = 8
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Scrape:
+class Scrape(Part):
     """`take`: a status; `own`: the addresses of this host inside the tunnel."""
 
     def __init__(
@@ -42,7 +44,14 @@ class Scrape:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def apply(self, settings: Settings) -> None:
+    async def apply(self, config: Config) -> None:
+        """The tunnel works without them."""
+        try:
+            await self.listen(config.metrics)
+        except AgentError as e:
+            log.warning("no metrics: %s; %s", e.message, e.fix)
+
+    async def listen(self, settings: Settings) -> None:
         """Listen where these say and nowhere else. AgentError: not possible, it listens nowhere."""
         if settings.listen != self._settings.listen:
             await self.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,9 @@ from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathStatus
 from whalescale.runtime import trouble
-from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.driver import Driver, to_endpoint
 from whalescale.runtime.hoststate import Keeper
-from whalescale.runtime.sandbox import Sandbox
+from whalescale.runtime.part import Part
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
 from whalescale.runtime.wg_device import WgDevice
@@ -46,8 +45,8 @@ class Subject:
     tunnel: Tunnel
     sockets: Sockets
     started_ns: int
-    bpf: Bpf
-    sandbox: Sandbox
+    #: those that have something to say
+    parts: Sequence[Part]
     device: WgDevice
     keeper: Keeper
     warnings: list[str] = field(default_factory=list)
@@ -59,11 +58,10 @@ def take(s: Subject) -> dict[str, Any]:
     return {
         "version": status.VERSION,
         "agent": _agent(s, now),
-        "sandbox": s.sandbox.status(),
         "counters": _counters(s),
-        "bpf": s.bpf.status(),
         "peers": [_peer(s, peer, now) for peer in s.tunnel.peers.values()],
         "events": list(s.tunnel.events),
+        **{part.name: part.status() for part in s.parts if part.name},
     }
 
 

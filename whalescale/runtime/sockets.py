@@ -19,6 +19,7 @@ from whalescale.dataplane.engine import Addr, Engine
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
 from whalescale.runtime.netlink import LocalAddress
 from whalescale.runtime.notices import Notices, PortChanged
+from whalescale.runtime.part import Here, Part
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ MAX_ADDRESSES: Final = 48
 MAX_BOUND: Final = 12  # ... and those beside them that are bound to an interface
 
 
-class Sockets:
+class Sockets(Part):
     """`open` the wildcards, then let `follow` keep the per-address sockets up to date."""
 
     def __init__(self, engine: Engine, notices: Notices | None = None) -> None:
@@ -61,7 +62,7 @@ class Sockets:
         self._wildcards, self._single, self.port = opened, {}, bound.port
         for number in (*old_single, *old_wildcards):
             self._engine.close_socket(number)
-        self.follow(self._wanted)
+        self._follow(self._wanted)
         if changed:
             self._notices.tell(PortChanged(self.port))
 
@@ -71,8 +72,12 @@ class Sockets:
             return
         self.open(port)
 
-    def follow(self, addresses: Sequence[LocalAddress]) -> None:
-        """Open sockets for new addresses, close those of lost ones. Never raises."""
+    def follow(self, here: Here) -> None:
+        """Open sockets for new addresses, close those of lost ones."""
+        if here.moved:
+            self._follow(here.addresses)
+
+    def _follow(self, addresses: Sequence[LocalAddress]) -> None:
         self._wanted = tuple(addresses)
         wanted = self._wanted[:MAX_ADDRESSES]
         if len(self._wanted) > MAX_ADDRESSES:

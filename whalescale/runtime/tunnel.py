@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Final
@@ -32,6 +32,7 @@ from whalescale.protocol.types import (
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.names import Names
 from whalescale.runtime.notices import AddressesHeard, NetworksChanged, Notices, PeersChanged
+from whalescale.runtime.part import Here, Part
 from whalescale.runtime.resolve import Resolver
 from whalescale.runtime.strangers import Strangers
 
@@ -131,7 +132,7 @@ class Change:
     remove: Sequence[Peer] = ()
 
 
-class Tunnel:
+class Tunnel(Part):
     """All peers."""
 
     def __init__(
@@ -238,8 +239,8 @@ class Tunnel:
         """The file's [multipath] and MTU from now on, for every peer there is and comes."""
         self.driver.set_multipath(settings, mtu)
 
-    def network_changed(self) -> None:
-        """Addresses or routes are others now: names may resolve that did not."""
+    def follow(self, here: Here) -> None:
+        """Names may resolve that did not."""
         for peer in self.peers.values():
             peer.resolver.network_changed()
 
@@ -378,7 +379,10 @@ class Tunnel:
             del self.events[own[0]]
         self.events.append({"t": round(self._wall() / 1e9, 3), "event": what})
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         """Stop look-ups. Sessions end with the engine."""
         for peer in self.peers.values():
             peer.resolver.close()

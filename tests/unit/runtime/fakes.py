@@ -28,12 +28,13 @@ from whalescale.identity import Identity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathState, PathStatus, Pin
-from whalescale.protocol.places import Endpoint, PeerHandle
+from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
 from whalescale.protocol.types import Event
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.marks import Marks
-from whalescale.runtime.netlink import Interface, LinkState, Netlink, Route, Rule
+from whalescale.runtime.netlink import Interface, LinkState, LocalAddress, Netlink, Route, Rule
 from whalescale.runtime.notices import Notices
+from whalescale.runtime.part import Here
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
 
 NO_STATS = PeerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)
@@ -417,7 +418,7 @@ class Host:
         return PeerSpec(name, node_id=self.identity.node_id, **more)
 
     def close(self) -> None:
-        self.tunnel.close()
+        self.tunnel.stop()
         self.driver.stop()
         self.engine.close()
 
@@ -440,6 +441,12 @@ def join(a: Host, b: Host) -> None:
             return True
 
         one.engine.on_send = deliver
+
+
+def here(
+    addresses: Sequence[LocalAddress] = (), links: Sequence[LocalLink] = (), port: int = 51820
+) -> Here:
+    return Here(addresses, links, port)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

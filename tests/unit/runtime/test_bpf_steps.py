@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Sequence
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from tests.unit.runtime.fakes import here
 from whalescale import status
 from whalescale.dataplane.engine import Addr
 from whalescale.dataplane.programs import Hook, PathCounts, Program, Programs, ShieldStats
@@ -80,10 +82,10 @@ def at(ip: str, ifindex: int) -> LocalAddress:
 
 def test_interfaces_and_addresses_come_and_go() -> None:
     bpf, fake = make()
-    bpf.follow([at("10.0.0.1", 2), at("fd00::1", 2), at("10.1.0.1", 3)], 51820)
+    bpf.follow(here([at("10.0.0.1", 2), at("fd00::1", 2), at("10.1.0.1", 3)], port=51820))
     assert fake.attached == {2: Hook.TC, 3: Hook.TC}
     assert fake.locals == ["10.0.0.1", "fd00::1", "10.1.0.1"]
-    bpf.follow([at("10.1.0.1", 3)], 51820)
+    bpf.follow(here([at("10.1.0.1", 3)], port=51820))
     assert fake.attached == {3: Hook.TC}
     assert fake.attempts == 2
     bpf.set_port(4000)
@@ -95,7 +97,7 @@ def test_an_interface_that_takes_no_program_is_told_once(caplog: pytest.LogCaptu
     bpf, fake = make()
     fake.refuse.add(7)
     for _ in range(3):
-        bpf.follow([at("10.0.0.1", 7), at("10.1.0.1", 3)], 1)
+        bpf.follow(here([at("10.0.0.1", 7), at("10.1.0.1", 3)], port=1))
     assert fake.attached == {3: Hook.TC}
     assert len([r for r in caplog.records if "interface 7" in r.message]) == 1
 
@@ -117,7 +119,7 @@ def test_off_when_the_maps_cannot_be_read_after_the_drop(number: int, why: str) 
     told = bpf.status()
     assert told["state"] == "off"
     assert why in told["reason"]
-    bpf.follow([at("10.0.0.1", 2)], 1)
+    bpf.follow(here([at("10.0.0.1", 2)], port=1))
     bpf.know("10.0.0.9")
     bpf.forget("10.0.0.9")
     assert not fake.attached
@@ -127,12 +129,12 @@ def test_off_when_the_maps_cannot_be_read_after_the_drop(number: int, why: str) 
 def test_off_by_the_configuration() -> None:
     bpf = Bpf.load("ws0", wanted=False, xdp=False)
     assert bpf.status() == {"state": "off", "reason": "[dataplane] bpf = false"}
-    bpf.close()
+    asyncio.run(bpf.close())
 
 
 def test_status_has_the_shape_that_ws_reads() -> None:
     bpf, _ = make(Hook.XDP)
-    bpf.follow([at("127.0.0.1", LO)], 1)
+    bpf.follow(here([at("127.0.0.1", LO)], port=1))
     told = msgspec.convert(bpf.status(), status.Bpf)
     assert told.hooks == {"lo": "xdp"}
     assert told.paths[0].local == "[fd00::1]:1"
@@ -150,6 +152,6 @@ def test_broadcast_addresses_of_our_networks_are_named() -> None:
         LocalAddress("fd00::1", 2, False, 64),
         LocalAddress("172.16.255.255", 3, False, 12),
     ]
-    bpf.follow(addresses, 1)
+    bpf.follow(here(addresses, port=1))
     assert fake.locals == [a.ip for a in addresses]
     assert set(fake.broadcasts) == {"10.0.0.255", "10.0.0.0", "172.31.255.255", "172.16.0.0"}

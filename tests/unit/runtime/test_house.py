@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.runtime.fakes import FakeEngine
+from tests.unit.runtime.fakes import FakeEngine, here
 from tools import check_imports
 from whalescale.dataplane import probe, tun_offloads
 from whalescale.dataplane.engine import Addr
@@ -42,14 +42,14 @@ def test_a_socket_per_address_comes_and_goes() -> None:
     assert [a for a, _ in engine.sockets.values()] == [Addr(ANY, 40000), Addr("::", 40000)]
     first = LocalAddress("192.0.2.1", 2, False)
     link = LocalAddress("fe80::1", 3, True)
-    sockets.follow([first, link])
+    sockets.follow(here([first, link]))
     assert list(engine.sockets.values())[2:] == [
         (Addr("192.0.2.1", 40000), 0),
         (Addr("fe80::1", 40000, 3), 3),
     ]
-    sockets.follow([link])
+    sockets.follow(here([link]))
     assert sockets.addresses == ["fe80::1"]
-    sockets.follow([LocalAddress(f"10.0.{i}.1", 2, False) for i in range(MAX_ADDRESSES + 5)])
+    sockets.follow(here([LocalAddress(f"10.0.{i}.1", 2, False) for i in range(MAX_ADDRESSES + 5)]))
     assert len(engine.sockets) == 2 + MAX_ADDRESSES
     engine.close()
 
@@ -59,12 +59,12 @@ def test_one_address_on_two_interfaces_has_a_socket_bound_to_each() -> None:
     sockets = Sockets(engine)
     sockets.open(51820)
     modems = [LocalAddress("192.168.8.100", n, False, 24) for n in (4, 7)]
-    sockets.follow(modems[:1])
+    sockets.follow(here(modems[:1]))
     assert (Addr("192.168.8.100", 51820), 0) in engine.sockets.values()
-    sockets.follow(modems)
+    sockets.follow(here(modems))
     single = [s for s in engine.sockets.values() if s[0].ip == "192.168.8.100"]
     assert single == [(Addr("192.168.8.100", 51820, n), n) for n in (4, 7)]
-    sockets.follow(modems[1:])
+    sockets.follow(here(modems[1:]))
     single = [s for s in engine.sockets.values() if s[0].ip == "192.168.8.100"]
     assert single == [(Addr("192.168.8.100", 51820), 0)]
 
@@ -75,9 +75,9 @@ def test_ipv6_on_several_interfaces_has_sockets_bound_to_them() -> None:
     sockets.open(0)
     one, other = LocalAddress("2001:db8::1", 2, False), LocalAddress("2001:db8:1::1", 3, False)
     rest = [LocalAddress("192.0.2.1", 4, False), LocalAddress("fe80::1", 2, True)]
-    sockets.follow([one, *rest])
+    sockets.follow(here([one, *rest]))
     assert sorted(at for _, at in engine.sockets.values()) == [0, 0, 0, 0, 2]
-    sockets.follow([one, other, *rest])
+    sockets.follow(here([one, other, *rest]))
     assert set(sockets.addresses) == {one.ip, other.ip, *(a.ip for a in rest)}
     by_address = [(a.ip, at) for a, at in list(engine.sockets.values())[2:]]
     assert sorted(by_address) == [
@@ -88,16 +88,16 @@ def test_ipv6_on_several_interfaces_has_sockets_bound_to_them() -> None:
         ("2001:db8::1", 2),
         ("fe80::1", 2),
     ]
-    sockets.follow([other, *rest])
+    sockets.follow(here([other, *rest]))
     assert sorted(at for _, at in engine.sockets.values()) == [0, 0, 0, 0, 2]
     many = [LocalAddress(f"2001:db8::{n}", 2 + n % 2, False) for n in range(MAX_ADDRESSES + 5)]
-    sockets.follow(many)
+    sockets.follow(here(many))
     assert len(engine.sockets) == 62
     sockets.reopen(51821)  # both wildcards twice for a moment
     assert len(engine.sockets) == 62
     # One interface with many addresses does not keep the other from having one.
     crowd = [LocalAddress(f"2001:db8::{n:x}", 2, False) for n in range(40)]
-    sockets.follow([*crowd, LocalAddress("2001:db8:1::1", 3, False)])
+    sockets.follow(here([*crowd, LocalAddress("2001:db8:1::1", 3, False)]))
     assert [a.ip for a, at in engine.sockets.values() if at == 3] == ["2001:db8:1::1"]
     engine.close()
 
@@ -108,7 +108,7 @@ def test_without_ipv6_there_is_one_wildcard() -> None:
     sockets = Sockets(engine.as_engine())
     sockets.open(51820)
     assert [a.ip for a, _ in engine.sockets.values()] == [ANY]
-    sockets.follow([LocalAddress("2001:db8::1", 2, False)])  # refused, not fatal
+    sockets.follow(here([LocalAddress("2001:db8::1", 2, False)]))  # refused, not fatal
     assert sockets.addresses == []
     engine.close()
 
@@ -117,7 +117,7 @@ def test_a_busy_port_names_the_port_and_changes_nothing() -> None:
     engine = FakeEngine()
     sockets = Sockets(engine.as_engine())
     sockets.open(51820)
-    sockets.follow([LocalAddress("192.0.2.1", 2, False)])
+    sockets.follow(here([LocalAddress("192.0.2.1", 2, False)]))
     before = dict(engine.sockets)
     engine.taken_ports = {51821}
     with pytest.raises(AgentError, match="UDP port 51821 is taken") as e:

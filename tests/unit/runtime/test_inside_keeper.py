@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 
-from fakes import Host, until
+from fakes import Host, here, until
 
 from whalescale.endpoints import HostPort
 from whalescale.protocol.inside import OVERLAY, Network
@@ -43,7 +43,7 @@ def test_it_follows_peers_links_and_other_tunnels() -> None:
             assert set(host.engine.inside[1]) == nets("192.168.200.7/32")
 
             link = LocalLink("192.168.1.5", 2, "eth0", 1500, prefix_length=24)
-            keeper.follow([link])
+            keeper.follow(here(links=[link]))
             keeper.follow_others([nets("10.78.0.0/24", "0.0.0.0/0")])  # type: ignore[list-item]
             assert ipaddress.ip_network("10.78.0.0/24") in host.engine.inside[0]
             assert ipaddress.ip_network("0.0.0.0/0") not in host.engine.inside[0]

@@ -125,7 +125,7 @@ def ask(request: bytes, settings: MetricsConfig, path: Path, own: tuple[str, ...
     async def main() -> bytes:
         addresses = {ipaddress.ip_address(a) for a in own}
         server = scrape.Scrape(lambda: told(2), lambda: addresses, path)
-        await server.apply(settings)
+        await server.listen(settings)
         if settings.unix:
             reader, writer = await asyncio.open_unix_connection(str(path))
         else:
@@ -195,7 +195,7 @@ def test_anything_else_is_refused(tmp_path: Path, request_: bytes, status: bytes
 def test_only_where_nobody_elses_packets_come_in(tmp_path: Path) -> None:
     async def main(listen: str, own: str) -> None:
         server = scrape.Scrape(told, lambda: {ipaddress.ip_address(own)}, tmp_path / "m")
-        await server.apply(MetricsConfig(listen=listen))
+        await server.listen(MetricsConfig(listen=listen))
         await server.close()
 
     with pytest.raises(AgentError, match=r"192\.0\.2\.1 is no address of this host inside"):
@@ -209,13 +209,13 @@ def test_a_reload_moves_it(tmp_path: Path) -> None:
     async def main() -> None:
         server = scrape.Scrape(told, set, tmp_path / "m")
         first, second = loopback(), loopback()
-        await server.apply(first)
-        await server.apply(first)
-        await server.apply(second)
+        await server.listen(first)
+        await server.listen(first)
+        await server.listen(second)
         assert first.address is not None
         with pytest.raises(OSError):  # noqa: PT011
             await asyncio.open_connection(str(first.address[0]), first.address[1])
-        await server.apply(MetricsConfig())
+        await server.listen(MetricsConfig())
         assert second.address is not None
         with pytest.raises(OSError):  # noqa: PT011
             await asyncio.open_connection(str(second.address[0]), second.address[1])

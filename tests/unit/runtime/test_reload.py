@@ -31,9 +31,11 @@ from whalescale.runtime.logbuffer import LogBuffer
 from whalescale.runtime.netlink import MAIN_TABLE, Route
 from whalescale.runtime.notices import NetworksChanged
 from whalescale.runtime.routes import Routes
+from whalescale.runtime.routing import Routing
 from whalescale.runtime.sandbox import Sandbox
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Change, Origin, PeerSpec
+from whalescale.runtime.tunnel_mtu import TunnelMtu
 from whalescale.runtime.wg_device import WgDevice
 from whalescale.runtime.wg_uapi import PeerChange, SetRequest
 
@@ -219,8 +221,7 @@ def test_status_has_the_shape_that_the_cli_reads(tmp_path: Path, hosts: list[Hos
                 a.tunnel,
                 sockets,
                 a.time - 2_500_000_000,
-                Bpf("not in this test"),
-                Sandbox(7, True),
+                [Bpf("not in this test"), Sandbox(7, True)],
                 cast(Any, SimpleNamespace(fwmark=7, mark_held=lambda: 7)),
                 cast(Any, SimpleNamespace(problems=["ws0 was set down"])),
             )
@@ -292,6 +293,15 @@ class Running:
             agent._netlink, 7, "ws0", self.marks.as_marks(), agent._wanted, agent._changing,
             host.tunnel.tell,
         )  # fmt: skip
+        agent._routing = Routing(
+            config, agent._netlink, agent._routes, agent._device, host.tunnel, agent._keeper,
+            agent._addresses, agent._changing, agent._background, agent._notices,
+        )  # fmt: skip
+        self.mtu = TunnelMtu(
+            config, agent._netlink, 7, agent._engine, agent._changing, agent._background,
+            agent._notices,
+        )  # fmt: skip
+        agent._parts += [agent._routing, self.mtu]
         agent._subject = cast(Any, SimpleNamespace(config=config))
         host.tunnel.set_multipath(reload.multipath(config), config.interface.mtu)
 
@@ -369,16 +379,16 @@ def test_a_reload_keeps_what_the_paths_allow(tmp_path: Path, hosts: list[Host]) 
         keep = managers.set_settings
         managers.set_settings = lambda s, mtu, now: (told.append(mtu), keep(s, mtu, now))[1]
         a.driver.paths.apply(0, 0, PacketLimit(1350))
-        await running.agent._follow_limit(1350)
+        await running.mtu.follow_limit(1350)
         for configured, in_force in ((1500, 1350), (1320, 1320), (1420, 1350)):
             file.write(interface=INTERFACE + f"mtu = {configured}\n")
             assert await running.reload() == ["interface.mtu changed"]
             assert running.state()[3] == (in_force, in_force)
         assert told == [1500, 1320, 1420]
         # IPv6 would be taken down on the interface.
-        await running.agent._follow_limit(1279)
+        await running.mtu.follow_limit(1279)
         assert running.state()[3] == (1280, 1280)
-        await running.agent._follow_limit(None)
+        await running.mtu.follow_limit(None)
         assert running.state()[3] == (1420, 1420)
 
     run(test)
