@@ -13,6 +13,7 @@ from typing import NamedTuple
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.types import PathSample
 
+PACKET_BYTES = 1500
 MIN_RATE_BPS = 8_000
 MAX_RATE_BPS = 400_000_000_000
 MAX_DELAY_US = 10_000_000

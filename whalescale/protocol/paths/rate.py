@@ -15,18 +15,15 @@ from whalescale.protocol.paths.estimator import (
     MAX_DELAY_US,
     MAX_RATE_BPS,
     MIN_RATE_BPS,
+    PACKET_BYTES,
     PathEstimator,
     clamp,
 )
+from whalescale.protocol.paths.innertcp import PULSE_GAIN, free_start, pulses
 
 #: a new path begins with this, or with INITIAL_PACKETS a round trip
 INITIAL_RATE_BPS = 1_000_000
 INITIAL_PACKETS = 10
-PACKET_BYTES = 1500
-#: ... and lets so many a round trip go while nothing waits for it: an inner TCP in slow start finds
-#: the link by itself, and takes a wait for our ramp for the link's queue (HyStart)
-START_PACKETS = 64
-START_MAX_BPS = 200e6
 #: the queue that is held at the link
 TARGET_US = 4_000
 #: ... and as much more as jitter makes of it
@@ -46,10 +43,6 @@ FEW_PACKETS = 2
 #: gain by rounds in which there was no queue and the deliveries followed
 CLIMB = (1.05, 1.1, 1.25, 1.5, 2.0)
 DRAIN_GAIN = 0.75
-#: jitter hides whether there is room: while nothing waits, a slower path that jitters by so much
-#: takes the pulses in which an inner BBR looks for more (its gain)
-PULSE_GAIN = 1.25
-PULSE_NOISE_US = 500
 #: at the end of a drain, over so long, a link that still works off a queue delivers more than it is
 #: given
 DRAINED_US = 60_000
@@ -214,9 +207,8 @@ class RateControl:
         self.known_bps = self.pace_bps
         # Only where nothing is known: a thin link ramps again and again.
         if self.mode is Mode.RAMP and begins and not self._settled and est.nothing_waits(now):
-            free = START_PACKETS * PACKET_BYTES
-            self.pace_bps = max(self.pace_bps, min(free * 8e6 / base, START_MAX_BPS))
-            window = max(window, free)
+            pace, free = free_start(base)
+            self.pace_bps, window = max(self.pace_bps, pace), max(window, free)
         self.window_bytes = int(max(window, 4 * PACKET_BYTES))
 
     # -- what is delivered
@@ -438,15 +430,13 @@ class RateControl:
             else:
                 self._climb = min(self._climb + 1, len(CLIMB) - 1)
             self._round(queue, now)
-        pulses = (
-            est.noise_us > PULSE_NOISE_US and not (limited or first) and now >= self._policed_until
-        )
+        pulsing = now >= self._policed_until and pulses(est.noise_us, limited, first)
         if queue < target / 2 or (queue < target and self._climb):
             if now < self._policed_until:
                 return 1.0
-            return max(CLIMB[self._climb], PULSE_GAIN if pulses else 1.0)
+            return max(CLIMB[self._climb], PULSE_GAIN if pulsing else 1.0)
         self._climb = 0
-        if pulses and queue < 3 * target:
+        if pulsing and queue < 3 * target:
             return PULSE_GAIN
         slope = max(80_000.0, 1.5 * round_us)
         gain = clamp(1 + (target - queue) / slope, DRAIN_GAIN, CLIMB[0])

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.bunches import Bunches
 from whalescale.protocol.paths.estimator import (
     MAX_DELAY_US,
     MAX_RATE_BPS,
     MIN_RATE_BPS,
+    PACKET_BYTES,
     PathEstimator,
     clamp,
     signed_delay,
 )
 from whalescale.protocol.paths.incoming import PATH_ACTIVE, Incoming
-from whalescale.protocol.paths.rate import PACKET_BYTES, Mode, RateControl
+from whalescale.protocol.paths.innertcp import FULL_SHARE, LATELY, InnerTcp, Used, queue_us
+from whalescale.protocol.paths.rate import Mode, RateControl
 from whalescale.protocol.paths.types import (
     MultipathSettings,
     PathParams,
@@ -34,14 +34,6 @@ RING_PACKETS = 8192
 DEFAULT_RTT_US = 100_000
 ACK_INTERVAL_US = 10_000
 ACK_INTERVAL_MIN_US = 2_000
-#: our own queue in front of the paths: CUBIC gives up 0.3 of its window at a loss
-#: and must not run dry
-QUEUE_US = 80_000
-#: ... and as much longer as paths are apart
-QUEUE_SKEW_US = 80_000
-#: ... while a path ramps: the inner TCP doubles, and must not be told to stop
-#: before the path has room
-QUEUE_RAMP_US = 250_000
 QUEUE_MIN_BYTES = 131_072
 HOLD_MIN_US = 2_000
 HOLD_MAX_US = 250_000
@@ -64,26 +56,8 @@ RESCUE_MARGIN_US = 20_000
 AGAINS = 4
 #: memory is what it bounds: gaps have their deadlines, and a ramp is quicker than its measure
 REORDER_DEPTH = (1024, 4096)
-#: what a flow gets now, measured over so long
-LATELY = 300_000_000
-#: of its rate: a bulk flow fills the quick path
-FULL_SHARE = 0.8
-#: ... and of what is left when that has failed, for a BBR falls at once
-GONE_SHARE = 0.2
-#: a BBR remembers the quick path's round trip for so long after it failed (10 s, and a little)
-REMEMBERED = 21 * NS_PER_S // 2
 #: wrr: how far a path may lead, in packets
 WRR_DEPTH = 128
-#: a BBR's start goes on while its rate grows by so much a round ...
-START_GROWTH = 1.25
-#: ... with a window of so many of the least round trip (2 / ln 2)
-START_GAIN = 2.885
-#: of the longest round trip, for the queue that it makes
-START_SPARE = 1.1
-#: what TCPs may wait for that: of the least round trip, at most, and from tick to tick
-TCP_WAIT_SHARE = 1 / 3
-TCP_WAIT_MOST_US = 5_000
-TCP_WAIT_KEPT = 0.99
 #: what a path's data said so long ago may have been of a queue: probes know better
 STALE = NS_PER_S
 
@@ -148,15 +122,6 @@ class _Path:
         return int(clamp(clamp(srtt - self.est.queue_us, least, srtt), least, most))
 
 
-class _Quick(NamedTuple):
-    """The quickest path of the last 10 s."""
-
-    number: int
-    rtt_us: int
-    bw_bps: float
-    at: int
-
-
 def _slack_us(delays: list[int], skew: int) -> int:
     """How much later than the quick path's drained queue a slower one may be (edf), if those up to
     `skew` are used at once."""
@@ -175,9 +140,7 @@ class PathTuner:
         self._paths: dict[int, _Path] = {}
         self._skews: deque[tuple[int, float]] = deque()
         self._incoming = Incoming()
-        self._bunches = Bunches()
-        self._quick: _Quick | None = None
-        self._tcp_wait_us = 0.0
+        self._inner_tcp = InnerTcp(settings.align)
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
         """A validated path; rtt_us: of its probe. It ramps from the least."""
@@ -307,24 +270,29 @@ class PathTuner:
         total = clamp(sum(p.rate.known_bps for p in paths), MIN_RATE_BPS, MAX_RATE_BPS)
         ramping = any(p.rate.mode is Mode.RAMP for p in used.values())
         skew = max(delays.values(), default=0)
-        # Slower paths take what stands further back, so the head leaves by the quick ones alone.
-        queue_us = QUEUE_RAMP_US if ramping else QUEUE_US + min(skew, QUEUE_SKEW_US)
+        queue = queue_us(ramping, skew)
         queue_bytes = clamp(
-            total * queue_us / 8e6, QUEUE_MIN_BYTES, RING_PACKETS * PACKET_BYTES * 0.45
+            total * queue / 8e6, QUEUE_MIN_BYTES, RING_PACKETS * PACKET_BYTES * 0.45
         )
         ack = self._ack_interval_us()
         best_rtt = min((p.srtt_us for p in paths), default=DEFAULT_RTT_US)
         again_us = best_rtt + ack + 10_000
         hold, loss_wait = self._hold(again_us, now)
-        self._tcp_wait_us = self._tcp_wait(used, delays)
-        bunch_us, bunch_every_us = self._bunch(used, now)
+        asked = self._inner_tcp.update(
+            {
+                number: Used(p.base_rtt_us, delays[number], p.rate.bw_bps, p.est)
+                for number, p in used.items()
+            },
+            SLACK_SKEW_US,
+            now,
+        )
         fixed = self._settings.reorder_depth
         wanted = 2 * self._incoming.rate_bps * hold / 8e6 / 1000  # small packets too
         return PeerParams(
             scheduler=self._settings.scheduler,
             depth=WRR_DEPTH if fixed is None else fixed,
             slack_us=self._slack(used, delays, now),
-            queue_us=queue_us,
+            queue_us=queue,
             queue_bytes=int(queue_bytes),
             repair=self._repair(),
             repair_age_us=int(clamp(2 * best_rtt + skew + 50_000, 50_000, 400_000)),
@@ -334,10 +302,7 @@ class PathTuner:
             path_idle_us=PATH_ACTIVE // 1000,
             deliver_late=self._settings.deliver_late,
             ack_interval_us=ack,
-            align=self._settings.align,
-            bunch_us=bunch_us,
-            bunch_every_us=bunch_every_us,
-            tcp_wait_us=int(self._tcp_wait_us),
+            **asked._asdict(),
         )
 
     def _slack(self, used: Mapping[int, _Path], delays: Mapping[int, int], now: int) -> int:
@@ -347,55 +312,6 @@ class PathTuner:
         ramps = any(path.rate.mode is Mode.RAMP for path in near)
         skew = SLACK_SKEW_US if full and not ramps else SLACK_ROOM_US
         return _slack_us([delays[number] for number in used], skew)
-
-    def _tcp_wait(self, used: Mapping[int, _Path], delays: Mapping[int, int]) -> float:
-        """How long a SYN or an acknowledgement from the peer waits, µs."""
-        if not self._settings.align or len(used) < 2:
-            return 0.0
-        least = min(path.base_rtt_us for path in used.values())
-        nearest = min(delays[number] for number in used)
-        lags = [delays[number] - nearest for number in used]
-        longest = (least + max(lag for lag in lags if lag <= SLACK_SKEW_US)) * START_SPARE
-        lacking = (START_GROWTH * longest - START_GAIN * least) / (START_GAIN - START_GROWTH)
-        wait = clamp(lacking, 0, min(least * TCP_WAIT_SHARE, TCP_WAIT_MOST_US))
-        # The least of 10 s is what counts, so one low measurement would.
-        return max(wait, self._tcp_wait_us * TCP_WAIT_KEPT)
-
-    def _bunch(self, used: Mapping[int, _Path], now: int) -> tuple[int, int]:
-        """For how long and how often acknowledgements wait for each other, µs."""
-        total = sum(p.est.acked_bps(now, LATELY) for p in used.values())
-        known = sum(p.rate.bw_bps for p in used.values())
-        # As an inner TCP sees them.
-        rtts = {number: p.base_rtt_us + int(self._tcp_wait_us) for number, p in used.items()}
-        gone = False
-        if rtts:
-            number = min(rtts, key=lambda n: rtts[n])
-            last = self._quick
-            gone = (
-                last is not None
-                and last.number not in used
-                and rtts[number] > 1.25 * last.rtt_us
-                and now - last.at < REMEMBERED
-            )
-            if not gone:
-                last = self._quick = _Quick(number, rtts[number], used[number].rate.bw_bps, now)
-            # What does not fill the quick path is no bulk flow, or one that has ended. Those left
-            # may carry less than the one that is gone.
-            bulk = min(last.bw_bps if last else 0.0, known) * (GONE_SHARE if gone else FULL_SHARE)
-            if last is None or not self._settings.align or total < bulk:
-                rtts.clear()
-            elif gone:
-                rtts[last.number] = last.rtt_us
-        return self._bunches.update(
-            list(rtts.values()),
-            total,
-            sum(p.est.acked_bps(now) for p in used.values()),
-            known,
-            max((p.est.noise_us for p in used.values()), default=0.0),
-            lambda window_us: max(p.est.limited(window_us, 0, now) for p in used.values()),
-            now,
-            gone=gone,
-        )
 
     def _hold(self, again_us: int, now: int) -> tuple[int, int]:
         """How long a packet waits for one before it: at most; once every path has passed that."""
