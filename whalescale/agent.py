@@ -211,9 +211,9 @@ class Agent:
         except ValueError as e:
             raise AgentError(f"{config.path}: {e}", "check the peers' keys") from None
         stack.push_async_callback(self._routes.clear)
-        await self._routing.route(plan.networks, plan.endpoints)
+        async with self._changing:  # a name may resolve meanwhile
+            await self._routing.route(plan.networks, plan.endpoints)
         self._inside.update()
-
         self._bpf.follow(here)
         engine.start()
         loop = asyncio.get_running_loop()
