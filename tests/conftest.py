@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Hashable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -15,6 +17,31 @@ settings.register_profile("whalescale", deadline=None)
 settings.load_profile("whalescale")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m takes tests away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What mostly waits begins first: the others fill the time."""
+    sample(items)
     items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+
+
+def sample(items: list[pytest.Item]) -> None:
+    """`sampled(n)`: each combination of n parameters' values stays, the rest is long."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("long"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for variants in tests.values():
+        marker = variants[0].get_closest_marker("sampled")
+        assert marker is not None
+        of = {item: set(combinations_of(item, marker.args[0])) for item in variants}
+        wanted = set[Hashable]().union(*of.values())
+        while wanted:
+            best = max(of, key=lambda item: len(of[item] & wanted))
+            wanted -= of.pop(best)
+        for item in of:
+            item.add_marker(pytest.mark.long)
+
+
+def combinations_of(item: pytest.Item, n: int) -> Iterator[Hashable]:
+    params: dict[str, object] = item.callspec.params  # type: ignore[attr-defined]
+    return itertools.combinations(sorted((k, repr(v)) for k, v in params.items()), n)

@@ -38,6 +38,7 @@ ROAMS = [
 ]
 
 
+@pytest.mark.sampled(2)
 @of_each_kind
 @pytest.mark.parametrize("initiator", ROLES)
 @pytest.mark.parametrize("with_psk", [False, True], ids=["plain", "psk"])

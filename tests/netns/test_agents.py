@@ -63,11 +63,15 @@ def test_status_tells_what_happened(two: Two) -> None:
     assert not any(status["counters"]["handshake_drops"].values())
 
 
+OFFLOADS = ("tun_tso", "tun_gro", "udp_gso", "tun_uso")
+
+
 @pytest.mark.parametrize(
     "dataplane",
     ['backend = "mmsg"', 'backend = "io_uring"', 'cipher = "openssl"', 'cipher = "ipsec-mb"']
-    + [f"{name} = false" for name in ("tun_tso", "tun_gro", "udp_gso", "udp_gro", "tun_uso")]
-    + ["pin_cpus = true", "busy_poll_us = 200"],
+    + ["pin_cpus = true", "busy_poll_us = 200", "udp_gro = false"]
+    # test_offloads.py has each of them without an agent
+    + [pytest.param(f"{name} = false", marks=pytest.mark.long) for name in OFFLOADS],
 )
 def test_each_part_of_the_data_plane(lab: Lab, dataplane: str) -> None:
     """The choice on one side; the other side stays with what it takes by itself."""

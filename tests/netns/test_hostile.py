@@ -78,6 +78,7 @@ def test_a_million_bad_datagrams(lab: Lab) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("backend", ["mmsg", "io_uring"])
 def test_bad_datagrams_and_several_workers(lab: Lab, backend: str, workers: int) -> None:

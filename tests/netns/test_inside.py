@@ -22,6 +22,7 @@ shapes = pytest.mark.parametrize(
 outers = pytest.mark.parametrize("outer", [4, 6])
 
 
+@pytest.mark.sampled(2)
 @backends
 @shapes
 @outers
@@ -32,6 +33,7 @@ def test_nothing_is_taken_that_came_by_the_tunnels_device(
     run_scenario(lab, "inside", **options, outer=outer)
 
 
+@pytest.mark.sampled(2)
 @backends
 @shapes
 @outers
@@ -42,6 +44,7 @@ def test_nothing_is_taken_from_an_address_inside_a_tunnel(
     run_scenario(lab, "inside_networks", **options, outer=outer)
 
 
+@pytest.mark.sampled(2)
 @backends
 @shapes
 @outers

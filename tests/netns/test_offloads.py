@@ -40,6 +40,7 @@ PAIRWISE = [
 ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("backend", "cipher", "off", "frames"), PAIRWISE)
 def test_transfers(lab: Lab, backend: str, cipher: str, off: list[str], frames: bool) -> None:
     run_scenario(
@@ -47,6 +48,7 @@ def test_transfers(lab: Lab, backend: str, cipher: str, off: list[str], frames: 
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -60,12 +62,14 @@ def test_small_runs(lab: Lab, frames: bool, outer: int) -> None:
     run_scenario(lab, "small_runs", frames=frames, outer=outer)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("off", [*SWITCHED_OFF[1:]], ids=[*OFFLOADS, "all"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_sizes_without(lab: Lab, backend: str, off: list[str]) -> None:
     run_scenario(lab, "sizes", backend=backend, off=off, step=5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 @pytest.mark.parametrize("off", [[], ["UDP_GSO", "TUN_GRO"]], ids=["all", "some"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -73,6 +77,7 @@ def test_sizes_under_sanitizers(lab: Lab, backend: str, off: list[str], frames: 
     run_scenario(lab, "sizes", backend=backend, off=off, frames=frames, step=5, sanitize=True)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -124,6 +129,7 @@ def test_every_combination_under_sanitizers(
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("sanitize", [False, True], ids=["", "sanitized"])
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -14,9 +14,12 @@ pytestmark = pytest.mark.netns
 ROOT = Path(__file__).resolve().parents[2]
 
 
+WORKERS = ["", pytest.param('backend = "mmsg"\\nworkers = 2', marks=pytest.mark.long)]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("dataplane", ["", 'backend = "mmsg"\\nworkers = 2'], ids=["", "workers"])
+@pytest.mark.parametrize("dataplane", WORKERS, ids=["", "workers"])
 def test_half_a_minute(dataplane: str) -> None:
     seed = random.randrange(1 << 32)  # noqa: S311
     words = ["--seconds", "30", "--seed", str(seed), "--dataplane", dataplane, "--json"]

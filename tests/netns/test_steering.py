@@ -38,6 +38,7 @@ def hub_and_spokes(lab: Lab, dataplane: str) -> tuple[Whalescale, list[Whalescal
     return hub, spokes
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("backend", ["mmsg", "io_uring"])
 @pytest.mark.parametrize("bpf", ["true", "false"])
 def test_no_packet_of_a_session_on_a_foreign_worker(lab: Lab, backend: str, bpf: str) -> None:

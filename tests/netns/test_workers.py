@@ -27,12 +27,14 @@ one_and_more = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled(1)
 @several
 def test_four_peers_at_once(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     """Without steering programs: what comes to the wrong worker is handed over, nothing is lost."""
     run_scenario(lab, "workers", backend=backend, workers=workers, sanitize=sanitize, size=4 * MIB)
 
 
+@pytest.mark.sampled(1)
 @several
 @pytest.mark.parametrize("frames", [False, True], ids=["plain", "frames"])
 def test_bursts_across_workers(
@@ -42,11 +44,13 @@ def test_bursts_across_workers(
     run_scenario(lab, "bursts", **options, sanitize=sanitize, step=6 if sanitize else 2)
 
 
+@pytest.mark.sampled(1)
 @one_and_more
 def test_new_keypairs_lose_nothing(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(lab, "rotation", backend=backend, workers=workers, sanitize=sanitize, rounds=10)
 
 
+@pytest.mark.sampled(1)
 @one_and_more
 def test_peers_come_and_go(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(
@@ -54,6 +58,7 @@ def test_peers_come_and_go(lab: Lab, backend: str, sanitize: bool, workers: int)
     )
 
 
+@pytest.mark.sampled(1)
 @one_and_more
 def test_sockets_come_and_go(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(
@@ -68,17 +73,20 @@ def test_no_other_user_gets_the_port(lab: Lab, backend: str, workers: int) -> No
     run_scenario(lab, "port_stays_ours", backend=backend, workers=workers, rounds=100)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.alone
 @one_and_more
 def test_commands_are_answered(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(lab, "commands", backend=backend, workers=workers, sanitize=sanitize)
 
 
+@pytest.mark.sampled(1)
 @one_and_more
 def test_the_device_vanishes(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(lab, "device_deleted", backend=backend, workers=workers, sanitize=sanitize)
 
 
+@pytest.mark.sampled(1)
 @one_and_more
 def test_the_device_vanishes_unheard(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     if backend != "URING" or uring_parts()[1].multishot_read:
@@ -86,6 +94,7 @@ def test_the_device_vanishes_unheard(lab: Lab, backend: str, sanitize: bool, wor
     run_scenario(lab, "device_gone_unheard", backend=backend, workers=workers, sanitize=sanitize)
 
 
+@pytest.mark.sampled(1)
 @one_and_more
 def test_close_under_load(lab: Lab, backend: str, sanitize: bool, workers: int) -> None:
     run_scenario(
@@ -125,6 +134,7 @@ def test_a_peer_that_becomes_busy_is_told(lab: Lab, backend: str) -> None:
     run_scenario(lab, "busy_peer", backend=backend, frames=True)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sanitize", [False, True, "tsan"], ids=["", "asan", "tsan"])
 def test_everything_at_once(lab: Lab, backend: str, sanitize: bool | str) -> None:
     """Traffic, hostile datagrams and every call of the controlling thread, by three workers."""
