@@ -180,6 +180,7 @@ struct ws_peer_stats {
 	uint64_t tx_counter; /* of the current keypair */
 	uint32_t current_index, next_index, previous_index; /* local indices, 0: none */
 	uint32_t staged; /* packets waiting for a handshake */
+	uint32_t wrong_sources; /* packets whose inner source is not in its allowed IPs */
 	uint32_t
 		endpoint_serial; /* odd while the next two change: ws_peer_endpoint reads them whole */
 	struct ws_addr endpoint, local; /* where the peer is now, and what we answer from */

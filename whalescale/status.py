@@ -189,6 +189,8 @@ class Peer(Struct, frozen=True, kw_only=True):
     tx_packets: int = 0
     rx_packets: int = 0
     staged: int = 0
+    #: packets of its own that were dropped: their source is not in its allowed IPs
+    wrong_sources: int = 0
     persistent_keepalive: int = 0
     preshared_key: bool = False
     #: data frames go through the session (docs/multipath.md), not plain WireGuard packets

@@ -229,7 +229,7 @@ static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws
 }
 
 /* The packet's own length, or 0: not to be delivered, and counted. */
-static size_t checked(struct ws_worker *worker, const struct ws_peer *peer, const struct ws_rx *rx,
+static size_t checked(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
 		      uint8_t *packet, size_t len)
 {
 	size_t total;
@@ -252,6 +252,7 @@ static size_t checked(struct ws_worker *worker, const struct ws_peer *peer, cons
 	}
 	if (owner != peer->number) {
 		ws_drop(worker, WS_DROP_SOURCE, 1);
+		ws_add(peer->stats.wrong_sources, 1);
 		return 0;
 	}
 	if (!ws_ecn_decapsulate(rx->tos, packet, total)) {

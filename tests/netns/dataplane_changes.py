@@ -267,6 +267,8 @@ def statistics(hosts: Hosts, options: Options) -> None:
         sender.send(bytes(size))
     wait_for("the packets to be sent", lambda: a.total("tx_packets") >= sent + 200)
     wait_for("the packets to be refused", lambda: b.drops() == {"SOURCE": 200})
+    if b.engine.peer_stats(tunnel.b.peer).wrong_sources != 200:
+        raise AssertionError("the peer's own figure says otherwise")
     b.engine.set_allowed_ips(tunnel.b.peer, tunnel.networks())
 
     # A TUN device that is down refuses what it is given.

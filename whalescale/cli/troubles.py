@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from whalescale.cli.common import plain
 from whalescale.status import Peer, Status
+
+#: peers in one line
+NAMED: Final = 3
 
 
 def of(status: Status) -> list[tuple[str, str]]:
@@ -18,8 +22,10 @@ def refused_sources(status: Status) -> str:
     count = status.counters.drops.get("source", 0)
     if not count:
         return ""
-    up = [plain(p.name) for p in status.peers if p.state == "up"]
-    who = up[0] if len(up) == 1 else "a peer"
+    worst = sorted((p for p in status.peers if p.wrong_sources), key=lambda p: -p.wrong_sources)
+    who = ", ".join(plain(p.name) for p in worst[:NAMED]) or "a peer"
+    if len(worst) > NAMED:
+        who += f" and {len(worst) - NAMED} more"
     packets = "1 packet" if count == 1 else f"{count} packets"
     return (
         f"{packets} from {who} came with a source address that is not in its allowed_ips here: "
@@ -42,9 +48,9 @@ def of_ping(before: Status, after: Status, peer: Peer) -> list[str]:
             f"there is no session with {plain(peer.name)} ({peer.state}), and nothing known why"
         ]
     found = []
-    if after.counters.drops.get("source", 0) > before.counters.drops.get("source", 0):
-        found.append(refused_sources(after))
     old = next((p for p in before.peers if p.name == peer.name), None)
+    if old is None or peer.wrong_sources > old.wrong_sources:
+        found.append(refused_sources(after))
     if old is None or peer.tx_packets > old.tx_packets:
         found.append(
             f"the session with {plain(peer.name)} stands, but no answer comes back: do its "

@@ -157,6 +157,7 @@ class PeerStats:
     next_index: int
     previous_index: int
     staged: int
+    wrong_sources: int
     endpoint: Addr | None
     local: Addr | None
 
@@ -534,6 +535,7 @@ class Engine:
             c.next_index,
             c.previous_index,
             c.staged,
+            c.wrong_sources,
             *self.endpoint(peer),
         )
 

@@ -184,6 +184,7 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "tx_bytes": stats.tx_bytes,
         "rx_bytes": stats.rx_bytes,
         "tx_packets": stats.tx_packets,
+        "wrong_sources": stats.wrong_sources,
         "rx_packets": stats.rx_packets,
         "staged": stats.staged,
         "persistent_keepalive": spec.persistent_keepalive,

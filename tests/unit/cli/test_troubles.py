@@ -51,6 +51,7 @@ def test_a_session_whose_packets_are_refused(ws: Ws, agent: FakeAgent) -> None:
         found = sample()
         found["peers"][0]["state"] = "up"
         found["counters"]["drops"] = {"source": asked}
+        found["peers"][0]["wrong_sources"] = asked
         return found
 
     agent.answers["status"] = answer
@@ -61,12 +62,13 @@ def test_a_session_whose_packets_are_refused(ws: Ws, agent: FakeAgent) -> None:
 def test_status_and_doctor_tell(ws: Ws, agent: FakeAgent) -> None:
     found = silent()
     found["counters"]["drops"] = {"source": 3}
+    found["peers"][0]["wrong_sources"] = 3
     found["agent"]["warnings"] = ["10.0.0.1 is taken"]
     found["events"] = [{"t": 1, "peer": None, "event": "stranger 192.0.2.9:1 asks"}] * 3
     agent.answers["status"] = found
     shown = " ".join(ws("status").out.split())
     assert f"berlin: {TROUBLE}" in shown
-    assert "3 packets from" in shown
+    assert "3 packets from berlin came with a source" in shown
     assert "warning 10.0.0.1 is taken" in shown
     checks = json.loads(ws("doctor", "--json").out)["checks"]
     warned = {c["name"]: c["detail"] for c in checks if c["verdict"] == "warn"}

@@ -37,7 +37,7 @@ from whalescale.runtime.notices import Notices
 from whalescale.runtime.part import Here
 from whalescale.runtime.tunnel import PeerSpec, Tunnel
 
-NO_STATS = PeerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)
+NO_STATS = PeerStats(*(0,) * 14, None, None)
 
 
 class FakeEngine:
@@ -178,7 +178,7 @@ class FakeEngine:
 
     def peer_stats(self, number: int) -> PeerStats:
         remote, local = self.endpoints[number]
-        return NO_STATS.__class__(*(0,) * 13, remote, local)
+        return NO_STATS.__class__(*(0,) * 14, remote, local)
 
     def send(self, data: bytes, remote: Addr, local: Addr | None = None, ifindex: int = 0) -> bool:
         self.sent.append((data, remote, local))
