@@ -347,6 +347,8 @@ class Agent:
             self._netlink,
             found,
             engine,
+            self._tunnel,
+            self._routes,
             self._changing,
             self._background,
             self._notices,

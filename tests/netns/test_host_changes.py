@@ -212,6 +212,36 @@ def test_an_ipv6_only_tunnel_needs_ipv6(lab: Lab) -> None:
     assert "IPv6 is switched off on this host" in log(line.a)
 
 
+def test_a_peer_behind_a_narrow_link_lowers_its_own_routes_alone(lab: Lab) -> None:
+    """Who sends less than he could, or claims to, takes nothing from the others."""
+    line = Line(lab)
+    for host in (line.router, line.server):
+        host.ip(f"link set {line.down.device(host)} mtu 1400")
+    nobody = Peer("YhwvWf2dHZvH4DpbZLJ7XMFsWcDU4FDmvvYJ8iJrzSY=", ("10.99.0.0/24",))
+    line.a.write_config(line.peer(), nobody)
+    line.a.launch()
+    line.a.wait_for_uapi()
+    line.a.ping(line.b, count=1)
+
+    def route_to(network: str) -> str:
+        return line.client.run("ip", "route", "show", network).stdout
+
+    wait_until("the peer's routes to say it", lambda: "mtu 13" in route_to("10.77.0.2"), HEALED_S)
+    assert "mtu" not in route_to("10.99.0.0/24")
+    assert "mtu 1420" in line.client.run("ip", "link", "show", line.a.interface).stdout
+    # Taken away, it comes back as it was; and the interface takes less where nobody takes more.
+    line.client.ip("route del 10.77.0.2")
+    wait_until("the route", lambda: "mtu 13" in route_to("10.77.0.2"), HEALED_S)
+    line.a.write_config(line.peer())
+    line.a.ws("reload", "-i", line.a.interface)
+
+    def device() -> str:
+        return line.client.run("ip", "link", "show", line.a.interface).stdout
+
+    wait_until("the interface's MTU", lambda: "mtu 13" in device(), HEALED_S)
+    assert "mtu" not in route_to("10.77.0.2")
+
+
 def test_an_mtu_below_what_ipv6_needs_and_a_table_of_ones_own(lab: Lab) -> None:
     """Both as wg-quick takes them: no IPv6 inside, and routes where the admin's own rules lead."""
     line = Line(lab)

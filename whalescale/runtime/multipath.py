@@ -110,8 +110,8 @@ class Multipath:
         on_limit: Callable[[int | None], None],
     ) -> None:
         """`numbers`: the engine's of each peer. `drain`: drains the node's outputs. `on_fault`:
-        counts what went wrong with one peer. `on_limit`: hears of the longest packet that all
-        usable paths of all peers take, or None: no limit."""
+        counts what went wrong with one peer. `on_limit`: hears of `limit`, where that or
+        some `limit_of` is another."""
         self._node = node
         self._managers = node.guest(core.Multipath)
         self._engine = engine
@@ -126,8 +126,8 @@ class Multipath:
         #: packets up to this length fit the data plane's slots: what a reload may set the MTU to
         self.longest_mtu = max(engine.mtu, PACKET_BYTES)
         self._limits: dict[PeerHandle, int] = {}
-        self._limit: int | None = None  # as last told
-        self._limited_at = 0
+        self._told: dict[PeerHandle, int] = {}  # the same, as last told
+        self._limited_at: dict[PeerHandle, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed_at = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,8 +137,14 @@ class Multipath:
 
     @property
     def limit(self) -> int | None:
-        """The longest packet that the tunnel may carry, as last told; None: no limit."""
-        return self._limit
+        """The longest packet that any peer takes, as last told; None: one has no limit."""
+        if self._numbers.keys() - self._told.keys():
+            return None
+        return max(self._told.values(), default=None)
+
+    def limit_of(self, handle: PeerHandle) -> int | None:
+        """The longest packet that all usable paths of a peer take, as last told; None: no limit."""
+        return self._told.get(handle)
 
     # life
 
@@ -163,8 +169,10 @@ class Multipath:
         """The peer is removed."""
         self._watched.pop(handle, None)
         self._busy.discard(handle)
+        self._limited_at.pop(handle, None)
         if self._limits.pop(handle, None) is not None:
-            self._tell_limit()
+            self._told.pop(handle, None)
+            self._on_limit(self.limit)
 
     def pin(self, handle: PeerHandle, path: int, pin: Pin) -> None:
         """KeyError: no such path."""
@@ -281,16 +289,22 @@ class Multipath:
 
     def _tell_limit(self) -> None:
         """Lower at once, higher only after a while: flows inside dislike an MTU that flaps."""
-        limit = min(self._limits.values(), default=None)
-        if limit == self._limit:
+        if self._limits == self._told:
             return
-        lower = self._limit is None or (limit is not None and limit < self._limit)
-        if lower:
-            self._limited_at = self._now()
-        elif self._now() - self._limited_at < RAISE_AFTER:
-            return  # the tick looks again
-        self._limit = limit
-        self._on_limit(limit)
+        now, before = self._now(), dict(self._told)
+        for handle in self._limits.keys() | before.keys():
+            limit, told = self._limits.get(handle), before.get(handle)
+            if limit is not None and (told is None or limit < told):
+                self._told[handle] = limit
+                self._limited_at[handle] = now
+            elif now - self._limited_at.get(handle, 0) >= RAISE_AFTER:
+                # Else the tick looks again.
+                if limit is None:
+                    self._told.pop(handle, None)
+                else:
+                    self._told[handle] = limit
+        if self._told != before:
+            self._on_limit(self.limit)
 
     # samples
 

@@ -75,6 +75,8 @@ class Route:
     table: int = MAIN_TABLE
     #: whether rules of ours lead to the table
     ruled: bool = field(default=True, compare=False)
+    #: longest packet, 0: the interface's
+    mtu: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,11 @@ class Netlink:
         async with self._request(f"route {route.network}"):
             await self._ipr.route("add", **self._route(ifindex, route))
 
+    async def replace_route(self, ifindex: int, route: Route) -> None:
+        """Another MTU of a route that is there."""
+        async with self._request(f"route {route.network}"):
+            await self._ipr.route("replace", **self._route(ifindex, route))
+
     async def remove_route(self, ifindex: int, route: Route) -> None:
         """Idempotent: the interface may be gone, and its routes with it."""
         try:
@@ -246,6 +253,7 @@ class Netlink:
             "oif": ifindex,
             "table": route.table,
             "family": _family(route.network),
+            **({"metrics": {"mtu": route.mtu}} if route.mtu else {}),
         }
 
     async def table_in_use(self, table: int) -> bool:

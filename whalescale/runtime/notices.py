@@ -37,7 +37,7 @@ class PortChanged:
 
 @dataclass(frozen=True, slots=True)
 class LimitChanged:
-    """The longest packet that the paths in use take; None: no limit."""
+    """The longest packet that some peer takes, None: no limit; or that another one takes."""
 
     limit: int | None
 

@@ -6,7 +6,8 @@ import errno
 import ipaddress
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
@@ -87,6 +88,7 @@ class Routes:
         self._routes: set[Route] = set()
         self._rules: set[Rule] = set()
         self._in_main = Holders(())
+        self._mtus: dict[Network, int] = {}
 
     @property
     def routes(self) -> frozenset[Route]:
@@ -111,6 +113,7 @@ class Routes:
         What the interface cannot take now (it is down, or has no IPv6) is only noted: the keeper
         (`hoststate.py`) puts it in when it can.
         """
+        wanted = {replace(r, mtu=self._mtus.get(r.network, 0)) for r in wanted}
         rules = rules_for(wanted)
         link = await self._netlink.link_state(self._ifindex)
         versions = {4, 6} if link is None or link.ipv6 else {4}
@@ -136,8 +139,24 @@ class Routes:
             await self._netlink.remove_rule(rule)
         for route in self._routes - wanted:
             await self._netlink.remove_route(self._ifindex, route)
-        self._routes, self._rules = set(wanted), rules
+        self._routes, self._rules = wanted, rules
         self._in_main = Holders(r.network for r in wanted if r.table == MAIN_TABLE)
+
+    async def set_mtus(self, mtus: Mapping[Network, int]) -> None:
+        """The longest packet by network; of others it is the interface's MTU. Never raises."""
+        self._mtus = dict(mtus)
+        for route in list(self._routes):
+            new = replace(route, mtu=self._mtus.get(route.network, 0))
+            if new.mtu != route.mtu:
+                self._routes.remove(route)
+                self._routes.add(new)
+                await self._set_mtu(new)
+
+    async def _set_mtu(self, route: Route) -> None:
+        try:
+            await self._netlink.replace_route(self._ifindex, route)
+        except OSError as e:  # an interface that is down: the keeper puts the route in later
+            log.info("MTU %d of route %s: %s", route.mtu, route.network, e.strerror or e)
 
     async def clear(self) -> None:
         """Take everything out again; what fails is logged, the rest goes on."""

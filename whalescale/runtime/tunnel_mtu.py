@@ -1,4 +1,8 @@
-"""The interface's MTU: what all paths take, and at most what is configured."""
+"""The interface's MTU: what some peer takes, and at most what is configured.
+
+Routes to a peer that takes less say so: one behind a narrow link, or that claims to be, shortens
+nobody else's packets.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ import logging
 from whalescale.config import Config
 from whalescale.dataplane.engine import Engine
 from whalescale.runtime.background import Background
-from whalescale.runtime.netlink import Netlink
-from whalescale.runtime.notices import LimitChanged, Notices
+from whalescale.runtime.netlink import Netlink, Network
+from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
 from whalescale.runtime.part import Part
 from whalescale.runtime.reload import tunnel_mtu
+from whalescale.runtime.routes import Routes
+from whalescale.runtime.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +31,8 @@ class TunnelMtu(Part):
         netlink: Netlink,
         ifindex: int,
         engine: Engine,
+        tunnel: Tunnel,
+        routes: Routes,
         changing: asyncio.Lock,
         background: Background,
         notices: Notices,
@@ -33,22 +41,31 @@ class TunnelMtu(Part):
         self._netlink = netlink
         self._ifindex = ifindex
         self._engine = engine
+        self._tunnel = tunnel
+        self._routes = routes
         self._changing = changing
-        notices.on(LimitChanged, lambda told: background.spawn(self.follow_limit(told.limit)))
+        for kind in (LimitChanged, PeersChanged):
+            notices.on(kind, lambda _: background.spawn(self.follow_limits()))
 
     async def apply(self, config: Config) -> None:
         self._config = config
 
-    async def follow_limit(self, limit: int | None) -> None:
-        """`limit`: what all paths take; None: no limit."""
+    async def follow_limits(self) -> None:
+        """As the peers' limits are now."""
         async with self._changing:
-            mtu = tunnel_mtu(self._config.interface.mtu, limit)
-            if mtu == self._engine.mtu:
-                return
-            try:
-                await self._netlink.set_mtu(self._ifindex, mtu)
-                self._engine.set_mtu(mtu)
-            except OSError as e:
-                log.warning("MTU %d: %s", mtu, e.strerror)
-                return
-            log.info("MTU %d: what every path in use takes", mtu)
+            paths = self._tunnel.driver.paths
+            mtu = tunnel_mtu(self._config.interface.mtu, paths.limit)
+            if mtu != self._engine.mtu:
+                try:
+                    await self._netlink.set_mtu(self._ifindex, mtu)
+                    self._engine.set_mtu(mtu)
+                except OSError as e:
+                    log.warning("MTU %d: %s", mtu, e.strerror)
+                    return
+                log.info("MTU %d: what the paths in use take", mtu)
+            less: dict[Network, int] = {}
+            for peer in self._tunnel.peers.values():
+                limit = tunnel_mtu(mtu, paths.limit_of(peer.handle))
+                if limit < mtu:
+                    less |= dict.fromkeys(peer.networks, limit)
+            await self._routes.set_mtus(less)

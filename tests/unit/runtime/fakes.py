@@ -329,6 +329,10 @@ class FakeNetlink:
             raise OSError(number, f"route {route.network}: {os.strerror(number)}")
         self.routes.add(route)
 
+    async def replace_route(self, _: int, route: Route) -> None:
+        self.routes.discard(route)
+        self.routes.add(route)
+
     async def remove_route(self, _: int, route: Route) -> None:
         self.routes.discard(route)
 

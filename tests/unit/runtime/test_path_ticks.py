@@ -155,27 +155,37 @@ def test_a_peer_whose_samples_fail_ends_nobody_elses() -> None:
     assert bench.samples[0] <= 42  # it fails no more often than an idle one is looked at
 
 
-def test_the_tunnel_follows_the_least_limit_and_is_raised_late() -> None:
+def test_the_tunnel_follows_the_largest_limit_and_each_peers_routes_their_own() -> None:
     bench = Bench(3)
-    for handle, limit in ((0, 1400), (1, 1300), (2, 1350)):
-        bench.multipath.apply(handle, handle, PacketLimit(limit))
-    assert bench.limits == [1400, 1300]
+    paths = bench.multipath
+    for handle, limit in ((0, 1400), (1, 1300)):
+        paths.apply(handle, handle, PacketLimit(limit))
+    assert paths.limit is None  # the third takes whatever is configured
+    assert [paths.limit_of(n) for n in range(3)] == [1400, 1300, None]
+    paths.apply(2, 2, PacketLimit(1350))
+    assert bench.limits == [None, None, 1400]
     # That a peer schedules no more is no word on its limit.
-    bench.multipath.apply(1, 1, SetPaths((), schedule=False))
+    paths.apply(1, 1, SetPaths((), schedule=False))
     bench.run(120)
-    assert bench.limits == [1400, 1300]
-    bench.multipath.apply(1, 1, PacketLimit(None))
-    assert bench.multipath.limit == 1350
-    bench.multipath.apply(0, 0, PacketLimit(None))
-    bench.multipath.forget(2)
-    bench.run(1)
-    assert bench.limits == [1400, 1300, 1350, None]
-    bench.multipath.apply(0, 0, PacketLimit(1290))
-    bench.multipath.apply(0, 0, PacketLimit(None))
+    assert paths.limit_of(1) == 1300
+    paths.apply(0, 0, PacketLimit(1290))
+    assert paths.limit == 1350
+
+
+def test_a_limit_is_lowered_at_once_and_raised_late_for_each_peer_by_itself() -> None:
+    bench = Bench(2)
+    paths = bench.multipath
+    for handle in (0, 1):
+        paths.apply(handle, handle, PacketLimit(1290))
+        paths.apply(handle, handle, PacketLimit(None))
     bench.run(module.RAISE_AFTER / NS_PER_S - 1)
-    assert bench.multipath.limit == 1290
+    assert (paths.limit, paths.limit_of(0)) == (1290, 1290)
+    # One that flaps holds nobody else up.
+    paths.apply(0, 0, PacketLimit(1280))
     bench.run(2)
-    assert bench.multipath.limit is None
+    assert (paths.limit, paths.limit_of(0), paths.limit_of(1)) == (None, 1280, None)
+    paths.forget(0)
+    assert paths.limit_of(0) is None
 
 
 def test_the_first_look_comes_at_once() -> None:

@@ -298,8 +298,8 @@ class Running:
             agent._addresses, agent._changing, agent._background, agent._notices,
         )  # fmt: skip
         self.mtu = TunnelMtu(
-            config, agent._netlink, 7, agent._engine, agent._changing, agent._background,
-            agent._notices,
+            config, agent._netlink, 7, agent._engine, host.tunnel, agent._routes,
+            agent._changing, agent._background, agent._notices,
         )  # fmt: skip
         agent._parts += [agent._routing, self.mtu]
         agent._subject = cast(Any, SimpleNamespace(config=config))
@@ -379,16 +379,18 @@ def test_a_reload_keeps_what_the_paths_allow(tmp_path: Path, hosts: list[Host]) 
         keep = managers.set_settings
         managers.set_settings = lambda s, mtu, now: (told.append(mtu), keep(s, mtu, now))[1]
         a.driver.paths.apply(0, 0, PacketLimit(1350))
-        await running.mtu.follow_limit(1350)
+        await running.mtu.follow_limits()
         for configured, in_force in ((1500, 1350), (1320, 1320), (1420, 1350)):
             file.write(interface=INTERFACE + f"mtu = {configured}\n")
             assert await running.reload() == ["interface.mtu changed"]
             assert running.state()[3] == (in_force, in_force)
         assert told == [1500, 1320, 1420]
         # IPv6 would be taken down on the interface.
-        await running.mtu.follow_limit(1279)
+        a.driver.paths.apply(0, 0, PacketLimit(1279))
+        await running.mtu.follow_limits()
         assert running.state()[3] == (1280, 1280)
-        await running.mtu.follow_limit(None)
+        a.driver.paths.forget(0)
+        await running.mtu.follow_limits()
         assert running.state()[3] == (1420, 1420)
 
     run(test)

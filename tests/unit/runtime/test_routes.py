@@ -105,6 +105,27 @@ def test_a_refused_route_takes_back_what_was_added(kernel: FakeNetlink, refused:
     asyncio.run(test())
 
 
+def test_the_routes_of_a_peer_say_how_little_it_takes(kernel: FakeNetlink) -> None:
+    async def test() -> None:
+        one, two, three = (net(f"10.{n}.0.0/16") for n in (1, 2, 3))
+        routes = Routes(kernel.as_netlink(), 7, "ws0")
+
+        def told() -> dict[str, int]:
+            return {str(r.network): r.mtu for r in kernel.routes}
+
+        await routes.apply({Route(one), Route(two)})
+        await routes.set_mtus({one: 1300, three: 1290})
+        assert told() == {"10.1.0.0/16": 1300, "10.2.0.0/16": 0}
+        # What comes later, and what the keeper puts back, has it from the start.
+        await routes.apply({Route(one), Route(three)})
+        assert told() == {"10.1.0.0/16": 1300, "10.3.0.0/16": 1290}
+        assert {r.mtu for r in routes.routes} == {1300, 1290}
+        await routes.set_mtus({})
+        assert set(told().values()) == {0}
+
+    asyncio.run(test())
+
+
 def test_what_the_interface_cannot_take_now_is_noted(kernel: FakeNetlink) -> None:
     async def test() -> None:
         ours = Routes(kernel.as_netlink(), 7, "ws0")
