@@ -19,6 +19,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * Python reads the structures below where they lie. Their members are at the same places on every
+ * machine with these sizes and natural alignment (x86-64, arm64).
+ */
+_Static_assert(sizeof(void *) == 8 && sizeof(long) == 8 && sizeof(int) == 4,
+	       "Whalescale is for 64-bit Linux");
+_Static_assert(_Alignof(uint64_t) == 8 && _Alignof(uint32_t) == 4,
+	       "Whalescale needs natural alignment");
+
 /* cdef-begin */
 
 /* A UDP endpoint or a local address. family: 4, 6 or 0 (unset). */

@@ -6,6 +6,10 @@
 #ifndef WS_WIRE_H
 #define WS_WIRE_H
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "Whalescale is for little-endian machines: keys, counters and eBPF maps are read as they stand"
+#endif
+
 enum {
 	WS_MSG_INITIATION = 1,
 	WS_MSG_RESPONSE = 2,
