@@ -49,6 +49,11 @@ class NoSuchName(OSError):
     """A name server says that there is none."""
 
 
+class CutOff(OSError):
+    """A server says that its answer does not fit a datagram, and sent no part of it: some want all
+    who ask to come by TCP."""
+
+
 class Names:
     """Looks names up. Called on the loop's thread."""
 
@@ -99,8 +104,9 @@ class Names:
                 return [Endpoint(ip, port) for ip in await self._by_dns(host, conf)]
         except TimeoutError:
             raise OSError(errno.ETIMEDOUT, "no name server answers") from None
-        except NoSuchName:
-            # Another source may know it (nsswitch.conf): machines, a directory.
+        except (NoSuchName, CutOff):
+            # Another source may know it (nsswitch.conf): machines, a directory. And the resolver's
+            # process may ask by TCP.
             return await self._fallback(host, port)
 
     async def _by_dns(self, host: str, conf: Conf) -> list[str]:
@@ -115,7 +121,8 @@ class Names:
                         problem, answered = e, True
                         break
                     except OSError as e:
-                        problem = problem if isinstance(problem, NoSuchName) else e
+                        known = isinstance(problem, (NoSuchName, CutOff))
+                        problem = problem if known else e
                         continue
                     return found
                 if answered:
@@ -175,7 +182,7 @@ class Names:
         except dns.exception.DNSException as e:
             raise OSError(errno.EIO, f"name server: {e}") from None
         if rrset is None and answer.flags & dns.flags.TC:
-            raise OSError(errno.EMSGSIZE, "the name server's answer is cut off")
+            raise CutOff(errno.EMSGSIZE, "the name server's answer is cut off")
         return [str(record) for record in rrset or ()]
 
     @contextlib.contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
@@ -23,6 +25,12 @@ ZONE = {
     ("vpn.example.", "AAAA"): ["2001:db8::7"],
     ("four.example.", "A"): ["192.0.2.4"],
     ("host.lan.example.", "A"): ["192.0.2.5"],
+}
+#: what a name is another name of, one after the other
+ALIASES = {
+    "alias.example.": ["mid.example.", "far.example.", "vpn.example."],
+    "loop.example.": ["round.example.", "loop.example."],
+    "dead.example.": ["gone.example."],
 }
 
 
@@ -44,6 +52,11 @@ class Server(asyncio.DatagramProtocol):
         answer = dns.message.make_response(query)
         if found := ZONE.get((name, kind)):
             answer.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *found))
+        elif name in ALIASES:
+            for one, other in itertools.pairwise([name, *ALIASES[name]]):
+                answer.answer.append(dns.rrset.from_text(one, 60, "IN", "CNAME", other))
+            if found := ZONE.get((ALIASES[name][-1], kind)):
+                answer.answer.append(dns.rrset.from_text(ALIASES[name][-1], 60, "IN", kind, *found))
         elif not any(name == known for known, _ in ZONE):
             answer.set_rcode(dns.rcode.NXDOMAIN)
         wire = self.change(answer.to_wire())
@@ -167,6 +180,43 @@ def test_what_is_no_answer_is_waited_past(
         async with serving(change) as (_, port):
             with pytest.raises(OSError, match="no name server answers"):
                 await names(tmp_path, port).lookup("vpn.example", 5)
+
+    asyncio.run(run())
+
+
+def test_chains_of_aliases(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with serving() as (_, port):
+            asked = names(tmp_path, port)
+            both = [Endpoint("2001:db8::7", 5), Endpoint("192.0.2.7", 5)]
+            assert await asked.lookup("alias.example", 5) == both
+            for name in ("loop.example", "dead.example"):
+                with pytest.raises(OSError, match=r"name server|no business of DNS"):
+                    await asked.lookup(name, 5)
+
+    asyncio.run(run())
+
+
+def _cut_off(wire: bytes) -> bytes:
+    answer = dns.message.from_wire(wire)
+    answer.answer.clear()
+    answer.flags |= dns.flags.TC
+    return answer.to_wire()
+
+
+def test_what_a_server_gives_by_tcp_only_is_asked_for_elsewhere(tmp_path: Path) -> None:
+    """The sandbox allows no TCP; the resolver's process may use it."""
+    calls: list[str] = []
+
+    async def other(host: str, port: int) -> list[Endpoint]:
+        calls.append(host)
+        return [Endpoint("192.0.2.7", port)]
+
+    async def run() -> None:
+        async with serving(_cut_off) as (_, port):
+            asked = names(tmp_path, port, fallback=other)
+            assert await asked.lookup("vpn.example", 5) == [Endpoint("192.0.2.7", 5)]
+            assert calls == ["vpn.example"]
 
     asyncio.run(run())
 
