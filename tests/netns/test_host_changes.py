@@ -365,6 +365,53 @@ def test_somebody_who_takes_it_away_all_the_time_is_not_fought(lab: Lab) -> None
     wait_until("the route to be there again", lambda: "10.88.0.0/24" in state(line.a), 20)
 
 
+def test_an_uplink_whose_addresses_routes_and_name_change(lab: Lab) -> None:
+    """DHCP renews, gives another address, an admin renames, a firewall comes and goes."""
+    line = Line(lab)
+    line.start()
+    host, device, by = line.client, line.up.device(line.client), line.up.address(line.router)
+    own = line.up.address(host)
+    other = own.rpartition(".")[0] + ".77"
+    ip = host.ip
+
+    def carries(what: str) -> None:
+        ping = ("ping", "-c1", "-W0.5", "-q", line.b.inside(4))
+        wait_until(
+            f"traffic after {what}", lambda: not host.run(*ping, check=False).returncode, HEALED_S
+        )
+
+    def default(metric: int, at: str = device) -> None:
+        ip(f"route replace default via {by} dev {at} metric {metric}")
+
+    before = len(log(line.a).splitlines())
+    ip(f"addr change {own}/24 dev {device} valid_lft 600 preferred_lft 500")
+    ip(f"addr change {own}/24 dev {device} valid_lft 600 preferred_lft 0")
+    carries("other lifetimes")
+    assert len(log(line.a).splitlines()) == before
+    ip(f"addr del {own}/24 dev {device}")
+    ip(f"addr add {own}/24 dev {device} valid_lft 600 preferred_lft 600")
+    default(1)
+    carries("an address that went and came back")
+    ip(f"addr add {other}/24 dev {device}")
+    ip(f"addr del {own}/24 dev {device}")
+    ip("addr flush scope global dev " + device)
+    ip(f"addr add {other}/24 dev {device}")
+    default(5)
+    carries("another address, and another metric")
+    ip(f"link set {device} down")
+    ip(f"link set {device} name wan9")
+    ip("link set wan9 up")
+    default(5, "wan9")
+    carries("another name")
+    assert "wan9" in str(line.a.status()["peers"])
+    nft = "add table ip t; add chain ip t o { type filter hook output priority 0; }; "
+    host.run("nft", nft + f"add rule ip t o udp dport {line.b.port} drop")
+    lost = ("ping", "-c1", "-W0.5", "-q", line.b.inside(4))
+    assert host.run(*lost, check=False).returncode
+    host.run("nft", "delete table ip t")
+    carries("a firewall that went again")
+
+
 def test_renamed_and_moved_elsewhere(lab: Lab) -> None:
     line = Line(lab)
     line.start("10.88.0.0/24")
