@@ -144,6 +144,8 @@ class Routes:
 
     async def set_mtus(self, mtus: Mapping[Network, int]) -> None:
         """The longest packet by network; of others it is the interface's MTU. Never raises."""
+        if mtus == self._mtus:
+            return
         self._mtus = dict(mtus)
         for route in list(self._routes):
             new = replace(route, mtu=self._mtus.get(route.network, 0))
