@@ -170,9 +170,9 @@ def _throughput(panel: Panel, record: Record) -> None:
             (panel.x(t), panel.y(rate)) for t, rate in zip(times, rates, strict=True) if t >= 0
         ]
         panel.line(points, color, width)
-        x = 480 + 160 * number
-        panel.line([(x, panel.top + 4), (x + 22, panel.top + 4)], color, 2)
-        panel.text(x + 28, panel.top + 4, label)
+        left = 480 + 160 * number
+        panel.line([(left, panel.top + 4), (left + 22, panel.top + 4)], color, 2)
+        panel.text(left + 28, panel.top + 4, label)
     for text, at in (("cut", record.cut), ("back", record.back)):
         x = panel.x(at - record.began) + 4
         panel.text(x, panel.top + 40, f"{record.names[0]} {text}", EVENT)

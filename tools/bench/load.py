@@ -40,8 +40,8 @@ def udpblast() -> Path:
     if compiler is None:
         raise SkipError("udpblast needs a C compiler: apt-get install gcc")
     BINARY.parent.mkdir(parents=True, exist_ok=True)
-    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-iquote", ROOT / "csrc"]
-    run(compiler, *flags, "-o", BINARY, *SOURCES)
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    run(compiler, *flags, "-iquote", ROOT / "csrc", "-o", BINARY, *SOURCES)
     return BINARY
 
 

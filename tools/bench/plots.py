@@ -133,9 +133,11 @@ def _scenario(run: Run, scenario: Scenario, path: Path) -> Path | None:
         mine = [y for y, (name, _, _) in enumerate(rows) if name == target.over]
         for y in mine:
             # Only across the bar that it is meant for: each has a bound of its own.
-            for bound, colour, style in ((target.must, MUST, "-"), (target.aim, AIM, "--")):
-                if bound is not None:
-                    axes.vlines(bound * base, y - 0.42, y + 0.42, colour, style, lw=2)
+            ends = (y - 0.42, y + 0.42)
+            if target.must is not None:
+                axes.vlines(target.must * base, *ends, MUST, "-", lw=2)
+            if target.aim is not None:
+                axes.vlines(target.aim * base, *ends, AIM, "--", lw=2)
     side = "more is better" if metric.better == "more" else "less is better"
     unit = f" ({metric.unit})" if metric.unit else ""
     axes.set_xlabel(f"{metric.title}{unit}; {side}; whiskers: all rounds")

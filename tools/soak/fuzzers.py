@@ -32,7 +32,7 @@ def fuzz(name: str, seconds: int) -> Path:
     corpus = OUT / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
     build(binary)
-    command = [
+    command: list[str | Path] = [
         *(binary, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048"),
         *("-print_final_stats=1", f"-artifact_prefix={OUT}/{name}-"),
         *(corpus, ROOT / "tests/fuzz/corpus" / name),
