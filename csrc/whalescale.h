@@ -317,6 +317,11 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 		   struct ws_addr *bound);
 int ws_socket_close(ws_engine *engine, int socket);
 /*
+ * Returns when every worker has come round once more: one that is stuck keeps the caller waiting, so
+ * that a watchdog hears nothing.
+ */
+void ws_engine_beat(ws_engine *engine);
+/*
  * Looks again which interface the TUN device is where the sockets are: what comes in by it is
  * dropped. Done by ws_socket_open; to be called when interfaces change. Its index, 0: it is not
  * there. -EBADF, -EBADFD: there is no device.

@@ -38,6 +38,7 @@ from whalescale.runtime import (
     reload,
     sandbox,
     snapshot,
+    watchdog,
 )
 from whalescale.runtime.background import Background
 from whalescale.runtime.bpf import Bpf
@@ -225,6 +226,8 @@ class Agent:
         stack.callback(self._generation.close)
         self._background.spawn(self._watch(first))
         self._background.spawn(self._keeper.watch())
+        if (interval := watchdog.wanted()) is not None:
+            self._background.spawn(watchdog.feed(self._notifier, engine.beat, interval))
         stack.push_async_callback(self._background.cancel)
         await self._control.start()
         server = UapiServer(

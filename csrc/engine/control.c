@@ -177,6 +177,21 @@ int ws_socket_open(ws_engine *engine, const struct ws_addr *local, uint32_t ifin
 	return error ? error : change.number;
 }
 
+static int come_round(struct ws_worker *worker, void *arg)
+{
+	(void)worker;
+	(void)arg;
+	return 0;
+}
+
+void ws_engine_beat(ws_engine *engine)
+{
+	pthread_mutex_lock(&engine->control);
+	for (uint32_t i = 0; i < engine->workers; i++)
+		(void)ws_worker_call(engine->worker[i], come_round, NULL);
+	pthread_mutex_unlock(&engine->control);
+}
+
 int ws_socket_close(ws_engine *engine, int socket)
 {
 	struct socket_change change = {.number = socket};

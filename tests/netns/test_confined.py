@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_every_thread_is_confined(two: Two) -> None:
         assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
         assert int(fields.get("Seccomp_filters", 2)) >= 2
     assert "to its own files and calls" in two.a.ws("status", "-i", two.a.interface).stdout
+
+
+def test_systemd_s_watchdog_is_fed(lab: Lab, tmp_path: Path) -> None:
+    two = make_two(lab)
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        systemd.settimeout(20)
+        two.a.env |= {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "300000"}
+        two.a.start(two.peer_of(two.a))
+        heard = [systemd.recv(100).split(b"\n")[0] for _ in range(4)]
+    assert heard.count(b"READY=1") == 1
+    assert heard.count(b"WATCHDOG=1") == 3
 
 
 def test_a_replaced_configuration_is_read_again(two: Two) -> None:

@@ -419,6 +419,10 @@ class Engine:
         check(lib.ws_set_mtu(self._engine, mtu), "MTU")
         self.mtu = mtu
 
+    def beat(self) -> None:
+        """Returns when every worker has come round; one that is stuck keeps the caller waiting."""
+        lib.ws_engine_beat(self._engine)
+
     # what is inside tunnels
 
     def follow_tun(self) -> None:
