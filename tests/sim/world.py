@@ -10,6 +10,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -284,7 +285,7 @@ class Host:
                         self.peers[event.peer].endpoint = event.remote
                         self.peers[event.peer].ifindex = event.ifindex
                     else:
-                        self.world.later(0, lambda: self._point(event))
+                        self.world.later(0, partial(self._point, event))
                 case SendKeepalive():
                     current = self.peers[event.peer].current
                     if current is not None:

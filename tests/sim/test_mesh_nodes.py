@@ -1,0 +1,200 @@
+"""A network over real sessions: the mesh as a guest of nodes, frames sealed, carried and lost."""
+
+from __future__ import annotations
+
+import itertools
+
+from eventqueue import MS
+from world import Link, World
+
+from whalescale.identity import Identity
+from whalescale.protocol.mesh import invite, records
+from whalescale.protocol.mesh.guest import MeshGuest
+from whalescale.protocol.mesh.network import (
+    GuestAdmitted,
+    MemberChanged,
+    Mesh,
+    MeshSettings,
+    SendFrame,
+    WantSession,
+)
+from whalescale.protocol.mesh.records import AdminRecord, MemberRecord, NetworkRecord, Status
+from whalescale.protocol.parts import PARTS
+from whalescale.protocol.places import LocalLink
+from whalescale.protocol.types import HandshakeUnanswered, PeerConfig
+
+ROOT = Identity(b"R" * 32)
+NET = records.network_id(ROOT.node_id)
+
+
+class End:
+    """A node with the network as its guest; what the agent does of it, done here."""
+
+    def __init__(self, world, number, raws=()):
+        self.world = world
+        self.host = world.host(number, parts=(*PARTS, MeshGuest))
+        self.identity = self.host.identity
+        self.guest = self.host.node.guest(MeshGuest)
+        self.peers = {}
+        self.sessions_wanted = 0
+        if raws:
+            self.become(raws)
+
+    def become(self, raws):
+        now = self.world.now
+        self.mesh = Mesh(
+            self.identity,
+            NET,
+            random=self.world.rng.randbytes,
+            now=now,
+            settings=MeshSettings(neighbours=4),
+        )
+        self.mesh.restore(raws, now)
+        self.guest.on_events = lambda: self.world.later(0, self.pump)
+        self.guest.give(self.mesh, now)
+        at = self.host.at
+        link = LocalLink(at.ip, 2, "eth0", 1500, prefix_length=24)
+        self.host.node.set_locals([link], at.port, now)
+        self.pump()
+
+    def pump(self):
+        while (event := self.mesh.poll_event()) is not None:
+            if isinstance(event, SendFrame):
+                self.guest.send(event.node_id, event.frame)
+            elif isinstance(event, MemberChanged):
+                self.follow(event.node_id)
+            elif isinstance(event, GuestAdmitted):
+                self.peers[event.node_id] = self.add(event.node_id, ())
+            elif isinstance(event, WantSession) and event.node_id in self.peers:
+                self.sessions_wanted += 1
+                self.host.node.want_handshake(self.peers[event.node_id], self.world.now)
+        self.host.drain()
+        self.world.arm(self.host)
+
+    def add(self, node_id, places):
+        return self.host.add(node_id=node_id, endpoints=places, persistent_keepalive=25)
+
+    def follow(self, node_id):
+        if node_id == self.identity.node_id:
+            return
+        places = self.mesh.places(node_id, self.world.now)
+        handle = self.peers.get(node_id)
+        if self.mesh.membership.active(node_id) is None:
+            if handle is not None:
+                self.host.node.remove_peer(self.peers.pop(node_id), self.world.now)
+        elif handle is None:
+            self.peers[node_id] = self.add(node_id, places)
+        else:
+            config = PeerConfig(node_id=node_id, endpoints=places, persistent_keepalive=25)
+            self.host.node.update_peer(handle, config, self.world.now)
+
+
+def begin(world):
+    """The first member."""
+    world.control = True
+    home = End(world, 1)
+    node_id, seed = home.identity.node_id, home.identity.seed
+    home.become(
+        [
+            records.encode(NetworkRecord(NET, ROOT.node_id, 1, "hearth", None), ROOT.seed),
+            records.encode(AdminRecord(NET, node_id, 1, Status.ACTIVE), ROOT.seed),
+            records.encode(MemberRecord(NET, node_id, node_id, 1, Status.ACTIVE, "home"), seed),
+        ]
+    )
+    return home
+
+
+def let_in(home, world, number, name):
+    """As `ws join` does it: the ticket's key asks, the records become the new machine's."""
+    made, secret = home.mesh.invite(name, world.now)
+    home.pump()
+    new = End(world, number)
+    ticket = invite.Ticket(NET, home.identity.node_id, secret, 0, (home.host.at,))
+    join = invite.encode_join(new.identity.seed, new.identity.node_id, ticket)
+    home.mesh.receive(made.one_time, join, world.now)
+    keys = home.mesh._welcome(new.identity.node_id)
+    home.pump()
+    new.become(keys)
+    return new
+
+
+def test_members_find_each_other_over_lossy_links():
+    world = World(seed=3, link=Link(delay=(5 * MS, 60 * MS), loss=0.1))
+    home = begin(world)
+    others = []
+    for number, name in ((2, "laptop"), (3, "phone"), (4, "board")):
+        others.append(let_in(home, world, number, name))
+        world.run(3)
+    ends = [home, *others]
+    world.run(40)
+    names = {"home", "laptop", "phone", "board"}
+    for end in ends:
+        assert {m.name for m in end.mesh.membership.actives()} == names
+    for a, b in itertools.permutations(ends, 2):
+        assert b.identity.node_id in a.mesh.sessions
+    assert len({e.mesh.table.root for e in ends}) == 1
+
+    # One moves: what it says of itself reaches all, and all follow.
+    phone = others[1]
+    at = phone.host.at._replace(port=40_000)
+    world.move(phone.host, at)
+    link = LocalLink(at.ip, 2, "eth0", 1500, prefix_length=24)
+    phone.host.node.set_locals([link], at.port, world.now)
+    phone.pump()
+    world.run(30)
+    for end in ends:
+        record = end.mesh.table.endpoints(phone.identity.node_id)
+        assert [p.endpoint.port for p in record.places] == [40_000]
+
+    # One is revoked: nobody has it as a peer, and it is told.
+    home.mesh.revoke("phone", world.now)
+    home.pump()
+    world.run(5)
+    for end in (home, others[0], others[2]):
+        assert phone.identity.node_id not in end.peers
+        assert phone.identity.node_id not in end.mesh.sessions
+    assert phone.mesh.membership.is_revoked(phone.identity.node_id)
+
+
+def test_a_neighbour_that_is_silent_is_called_again_and_found():
+    world = World(seed=4)
+    home = begin(world)
+    laptop = let_in(home, world, 2, "laptop")
+    world.run(5)
+    assert home.identity.node_id in laptop.mesh.sessions
+    world.passes = lambda *_: False
+    before = laptop.sessions_wanted
+    handle = laptop.peers[home.identity.node_id]
+    laptop.host.send(handle, b"a packet that nobody answers")
+    world.run(180)
+    assert laptop.host.of(HandshakeUnanswered)
+    laptop.guest.unanswered(handle, world.now)
+    assert home.identity.node_id not in laptop.mesh.sessions
+    world.run(60)
+    assert 2 <= laptop.sessions_wanted - before <= 9
+    world.passes = lambda *_: True
+    laptop.mesh.host_changed(world.now)
+    laptop.pump()
+    world.run(7)
+    assert home.identity.node_id in laptop.mesh.sessions
+
+
+def test_frames_before_a_network_are_counted():
+    world = World()
+    home = begin(world)
+    other = End(world, 2)
+    handle = other.add(home.identity.node_id, (home.host.at,))
+    home.peers[other.identity.node_id] = home.add(other.identity.node_id, ())
+    other.host.node.want_handshake(handle, world.now)
+    other.host.drain()
+    world.arm(other.host)
+    world.run(2)
+    home.guest.send(other.identity.node_id, b"\x17\x01\x04\x00")
+    home.host.drain()
+    world.run(1)
+    assert other.host.node.drops["mesh_none"] == 1
+    # Nor is a peer by hand a member.
+    other.guest.send(home.identity.node_id, b"\x17\x01\x04\x00")
+    other.host.drain()
+    world.run(1)
+    assert home.mesh.drops["mesh_member"] == 1

@@ -1,0 +1,206 @@
+"""Where members are: what they say of themselves, and what others saw (docs/mesh.md section 4).
+
+A member's own word wins always, and of two of its words the one with the higher seq. What others
+saw is a hint for dialling, kept for a while, not part of what members agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.membership import Membership, Merged, Outcome, outranks
+from whalescale.protocol.mesh.records import (
+    ENDPOINTS_MAX,
+    EndpointRecord,
+    Kind,
+    ObservedRecord,
+    Place,
+    RecordError,
+    Verify,
+)
+from whalescale.protocol.mesh.table import Table, entry_of, key_of
+from whalescale.protocol.places import Endpoint
+
+#: of one member, by others
+HINTS_MAX: Final = 2
+HINT_AGE: Final = 600 * NS_PER_S
+#: places where we met one member
+MET_MAX: Final = 6
+#: what a member's seq may be above what we know of ours before we think of a clone and not of a
+#: restored disk: two agents of one key outdo each other without end
+CLONE_JUMPS: Final = 3
+CLONE_WINDOW: Final = 600 * NS_PER_S
+
+
+class How(IntEnum):
+    """How we know a place of a member."""
+
+    DIALLED = 1  # we reached it there
+    SEEN = 2  # it came from there: a NAT's port, perhaps
+    TOLD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A place where a member was. `when`: ns of CLOCK_BOOTTIME, 0: before this start."""
+
+    endpoint: Endpoint
+    how: How
+    when: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Hint:
+    author: bytes
+    seq: int
+    place: Place
+    until: int
+
+
+class Directory:
+    """The endpoint records of a table, hints, and where we met whom. Times are ns."""
+
+    __slots__ = ("_hints", "_jumps", "_membership", "_met", "_node_id", "_table", "_verify", "seq")
+
+    def __init__(
+        self,
+        node_id: bytes,
+        table: Table,
+        membership: Membership,
+        verify: Verify = records.verify,
+        seq: int = 0,
+    ) -> None:
+        """`node_id`: ours; `seq`: the last that we signed."""
+        self._node_id = node_id
+        self._table = table
+        self._membership = membership
+        self._verify = verify
+        self.seq = seq
+        self._hints: dict[bytes, list[_Hint]] = {}
+        self._met: dict[bytes, list[Met]] = {}
+        self._jumps: list[int] = []
+
+    # merging
+
+    def merge(self, raw: bytes, record: EndpointRecord | ObservedRecord, now: int) -> Merged:
+        """RecordError: another network's (record_network) or forged (record_signature).
+
+        A record of ours above our seq, which another disk of ours must have signed, raises `seq`:
+        sign above it.
+        """
+        if record.network != self._membership.network_id:
+            raise RecordError("record_network")
+        if self._membership.active(record.node_id) is None:
+            return Merged(Outcome.WAITING)
+        if isinstance(record, ObservedRecord):
+            return self._merge_hint(raw, record, now)
+        entry = entry_of(raw, record)
+        old = self._table.get(entry.key)
+        if old is not None and old.raw == raw:
+            return Merged(Outcome.KNOWN, old)
+        if old is not None and not outranks(record, raw, old.record, old.raw):
+            return Merged(Outcome.OLDER, old)
+        if not records.is_signed(raw, record.node_id, self._verify):
+            raise RecordError("record_signature")
+        if record.node_id == self._node_id:
+            self.seq = max(self.seq, record.seq)
+            self._jumps = [*self._jumps[-CLONE_JUMPS:], now]
+        self._table.put(entry)
+        return Merged(Outcome.TAKEN, entry, [entry], [], {record.node_id})
+
+    def is_cloned(self, now: int) -> bool:
+        """Another agent signs with our key, again and again."""
+        return sum(now - at < CLONE_WINDOW for at in self._jumps) > CLONE_JUMPS
+
+    def _merge_hint(self, raw: bytes, record: ObservedRecord, now: int) -> Merged:
+        if self._membership.active(record.author) is None:
+            return Merged(Outcome.WAITING)
+        hints = [h for h in self._hints.get(record.node_id, ()) if h.until > now]
+        old = next((h for h in hints if h.author == record.author), None)
+        if old is not None and old.seq >= record.seq:
+            return Merged(Outcome.KNOWN if old.seq == record.seq else Outcome.OLDER)
+        if not records.is_signed(raw, record.author, self._verify):
+            raise RecordError("record_signature")
+        hints = [h for h in hints if h is not old]
+        hints.append(_Hint(record.author, record.seq, record.place, now + HINT_AGE))
+        self._hints[record.node_id] = hints[-HINTS_MAX:]
+        return Merged(Outcome.TAKEN, entry_of(raw, record), [], [], {record.node_id})
+
+    # our own
+
+    def attest(
+        self, places: Iterable[Place], anchor: bool, seed: bytes | bytearray
+    ) -> bytes | None:
+        """Our record, one seq on, if it says anything new or another disk of ours signed the last.
+
+        None: what stands says it.
+        """
+        chosen = tuple(dict.fromkeys(places))[:ENDPOINTS_MAX]
+        standing = self._table.endpoints(self._node_id)
+        if (
+            standing is not None
+            and (standing.places, standing.anchor) == (chosen, anchor)
+            and standing.seq == self.seq
+        ):
+            return None
+        self.seq = max(self.seq, standing.seq if standing else 0) + 1
+        record = EndpointRecord(
+            self._membership.network_id, self._node_id, self.seq, chosen, anchor
+        )
+        raw = records.encode(record, seed)
+        self._table.put(entry_of(raw, record))
+        return raw
+
+    # where somebody may be
+
+    def met(self, node_id: bytes, endpoint: Endpoint, how: How, now: int) -> None:
+        """We reached the member there (DIALLED), or it came from there (SEEN)."""
+        known = [m for m in self._met.get(node_id, ()) if m.endpoint != endpoint]
+        before = [m.how for m in self._met.get(node_id, ()) if m.endpoint == endpoint]
+        known.append(Met(endpoint, min([how, *before]), now))
+        if len(known) > MET_MAX:
+            # What we reached is worth more than a port that a NAT has forgotten since.
+            known.remove(max(known, key=lambda m: (m.how, -m.when)))
+        self._met[node_id] = known
+
+    def forget(self, node_id: bytes) -> int | None:
+        """The node belongs no longer: its places go. Returns the key of its record that went."""
+        self._met.pop(node_id, None)
+        self._hints.pop(node_id, None)
+        key = key_of(Kind.ENDPOINTS, node_id)
+        if self._table.get(key) is None:
+            return None
+        self._table.remove(key)
+        return key
+
+    def met_places(self, node_id: bytes) -> tuple[Met, ...]:
+        """Where we met the member, latest last."""
+        return tuple(self._met.get(node_id, ()))
+
+    def is_dialable(self, node_id: bytes) -> bool:
+        """Whether any place of it is known that it told or that we met it at."""
+        record = self._table.endpoints(node_id)
+        return bool(self._met.get(node_id)) or (record is not None and bool(record.places))
+
+    def places(self, node_id: bytes, now: int) -> list[tuple[Endpoint, How]]:
+        """Where to dial, best first: reached last, its own word, seen, others' word."""
+        met = sorted(self._met.get(node_id, ()), key=lambda m: -m.when)
+        record = self._table.endpoints(node_id)
+        told = [p.endpoint for p in record.places] if record else []
+        hints = [h.place.endpoint for h in self._hints.get(node_id, ()) if h.until > now]
+        found: dict[Endpoint, How] = {}
+        # The list that it signed replaces the last one whole: what it named and names no more is
+        # a place that it left. A place that only we know is not one of those.
+        for endpoint, how in (
+            *((m.endpoint, m.how) for m in met if m.how is How.DIALLED),
+            *((e, How.TOLD) for e in told),
+            *((m.endpoint, m.how) for m in met if m.how is How.SEEN),
+            *((e, How.TOLD) for e in hints),
+        ):
+            found.setdefault(endpoint, how)
+        return list(found.items())

@@ -1,0 +1,140 @@
+"""The network as a guest of a node: peers and frames by handle there, by node ID here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from whalescale.protocol.control import FrameType, Offer
+from whalescale.protocol.guest import Arrival, Guest, Host
+from whalescale.protocol.mesh.directory import How
+from whalescale.protocol.mesh.frames import MESH
+from whalescale.protocol.mesh.network import Mesh
+from whalescale.protocol.mesh.records import Place
+from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
+
+
+class MeshGuest(Guest):
+    """Does nothing until it is given its network. What the mesh wants done waits in `Mesh`:
+    `on_events` is called when something may, never to be carried out within the call.
+    """
+
+    frames = (FrameType.GOSSIP_UPDATE, MESH)
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.mesh: Mesh | None = None
+        self.on_events: Callable[[], None] = lambda: None
+        self._handles: dict[bytes, PeerHandle] = {}
+        self._nodes: dict[PeerHandle, bytes] = {}
+        self._links: tuple[Sequence[LocalLink], int] | None = None
+
+    def give(self, mesh: Mesh, now: int) -> None:
+        """From here on we are a member of this network."""
+        self.mesh = mesh
+        if self._links is not None:
+            self.locals_changed(*self._links, now)
+
+    def handle_of(self, node_id: bytes) -> PeerHandle | None:
+        return self._handles.get(node_id)
+
+    def send(self, node_id: bytes, frame: bytes) -> bool:
+        """False: there is no session that takes frames."""
+        handle = self._handles.get(node_id)
+        if handle is None or not self._host.speaks(handle):
+            return False
+        self._host.frame(handle, frame)
+        return True
+
+    # peers
+
+    def peer_added(self, peer: PeerHandle, now: int) -> None:
+        node_id = self._host.peer(peer).node_id
+        if node_id is not None:
+            self._handles[node_id] = peer
+            self._nodes[peer] = node_id
+
+    peer_identified = peer_added
+
+    def peer_removed(self, peer: PeerHandle) -> None:
+        node_id = self._nodes.pop(peer, None)
+        if node_id is not None:
+            del self._handles[node_id]
+
+    # sessions
+
+    def answered(self, peer: PeerHandle, now: int) -> None:
+        """The peer answered our handshake: it can be dialled where it is."""
+        node_id = self._nodes.get(peer)
+        if node_id is not None:
+            self._met(peer, node_id, How.DIALLED, now)
+
+    def unanswered(self, peer: PeerHandle, now: int) -> None:
+        """A handshake was given up. Its keys may be good for minutes yet, but nobody answers."""
+        node_id = self._nodes.get(peer)
+        if self.mesh is not None and node_id is not None and node_id in self.mesh.sessions:
+            self.mesh.session_down(node_id, now)
+            self.on_events()
+
+    def offered(
+        self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int
+    ) -> None:
+        """A session with whoever takes frames. One that goes on is none that begins."""
+        node_id = self._nodes.get(peer)
+        if self.mesh is None or node_id is None:
+            return
+        if fresh:
+            self._met(peer, node_id, How.SEEN, now)
+        if node_id not in self.mesh.sessions or (before is not None and before != offer.epoch):
+            self.mesh.session_up(node_id, now)
+        self.on_events()
+
+    def became_plain(self, peer: PeerHandle, now: int) -> None:
+        node_id = self._nodes.get(peer)
+        if self.mesh is not None and node_id is not None:
+            self.mesh.session_down(node_id, now)
+            self.on_events()
+
+    def endpoint_changed(self, peer: PeerHandle, now: int) -> None:
+        node_id = self._nodes.get(peer)
+        if node_id is not None and self._host.peer(peer).has_usable_session(now):
+            self._met(peer, node_id, How.SEEN, now)
+            self.on_events()
+
+    def _met(self, peer: PeerHandle, node_id: bytes, how: How, now: int) -> None:
+        endpoint = self._host.peer(peer).endpoint
+        if self.mesh is not None and endpoint is not None and not endpoint.scope_id:
+            self.mesh.met(node_id, endpoint, how, now)
+
+    # what arrives
+
+    def receive_frame(self, peer: PeerHandle, frame: bytes, arrival: Arrival, now: int) -> None:
+        node_id = self._nodes.get(peer)
+        if self.mesh is None or node_id is None:
+            self._host.drop("mesh_none")
+            return
+        self.mesh.receive(node_id, frame, now)
+        self.on_events()
+
+    # time and places
+
+    def deadline(self) -> int | None:
+        return None if self.mesh is None else self.mesh.deadline()
+
+    def handle_timeout(self, now: int) -> None:
+        if self.mesh is not None:
+            self.mesh.handle_timeout(now)
+            self.on_events()
+
+    def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
+        self._links = (links, port)
+        if self.mesh is not None:
+            self.mesh.set_places(_places(links, port), now)
+            self.on_events()
+
+
+def _places(links: Sequence[LocalLink], port: int) -> list[Place]:
+    """Global addresses first, bridges of containers last; what is no good elsewhere not at all."""
+    usable = [link for link in links if not link.link_local and not ip_address(link.ip).is_loopback]
+    usable.sort(key=lambda link: (link.spare, not ip_address(link.ip).is_global))
+    return [Place(Endpoint(link.ip, port)) for link in usable] if port else []

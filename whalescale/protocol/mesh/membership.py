@@ -1,0 +1,254 @@
+"""Who belongs to a network: which record of two holds, and who may sign (docs/mesh.md section 3).
+
+Every rule is a function of the records alone, never of their order or of a clock, so members that
+know the same records agree. A record that another one outranks is gone for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
+
+from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.records import (
+    ROOT,
+    AdminRecord,
+    Kind,
+    MemberRecord,
+    NetworkRecord,
+    Record,
+    RecordError,
+    Status,
+    Verify,
+)
+from whalescale.protocol.mesh.table import Entry, Table, entry_of, key_of
+
+#: members of one network, revoked ones too: 20 MB of records
+MEMBERS_MAX: Final = 32_768
+ADMINS_MAX: Final = 64
+#: records whose issuer is not known (yet) that wait for it
+WAITING_MAX: Final = 64
+
+
+class Outcome(Enum):
+    TAKEN = "taken"
+    KNOWN = "known"  # these bytes are here
+    OLDER = "older"  # what is here outranks it
+    WAITING = "waiting"  # its issuer is not known to be one, or its member is not known
+
+
+@dataclass(slots=True)
+class Merged:
+    """What became of a record, and of others by it."""
+
+    outcome: Outcome
+    #: what is here now under its key; None: nothing
+    entry: Entry | None = None
+    #: new here, in the order in which others should hear of it
+    put: list[Entry] = field(default_factory=list)
+    #: keys of records that hold no longer
+    removed: list[int] = field(default_factory=list)
+    #: whose membership may be another now
+    changed: set[bytes] = field(default_factory=set)
+
+
+def rank_member(record: MemberRecord, raw: bytes) -> tuple[bool, int, bool, bytes]:
+    """Greater outranks. Revoked is final; then the generation; the network key wins a tie."""
+    return (
+        record.status is Status.REVOKED,
+        record.generation,
+        record.issuer == ROOT,
+        raw,
+    )
+
+
+def rank_admin(record: AdminRecord, raw: bytes) -> tuple[int, bool, bytes]:
+    return (record.generation, record.status is Status.REVOKED, raw)
+
+
+def outranks(new: Record, new_raw: bytes, old: Record, old_raw: bytes) -> bool:
+    """Of two records of one kind and subject."""
+    if isinstance(new, MemberRecord) and isinstance(old, MemberRecord):
+        return rank_member(new, new_raw) > rank_member(old, old_raw)
+    if isinstance(new, AdminRecord) and isinstance(old, AdminRecord):
+        return rank_admin(new, new_raw) > rank_admin(old, old_raw)
+    return (records.version_of(new), new_raw) > (records.version_of(old), old_raw)
+
+
+class Membership:
+    """The rules over the network, admin and member records of a table."""
+
+    __slots__ = ("_table", "_verify", "_waiting", "network_id")
+
+    def __init__(self, network_id: bytes, table: Table, verify: Verify = records.verify) -> None:
+        self.network_id = network_id
+        self._table = table
+        self._verify = verify
+        self._waiting: dict[bytes, MemberRecord] = {}
+
+    # what is known
+
+    @property
+    def network(self) -> NetworkRecord | None:
+        return self._table.network()
+
+    def is_admin(self, node_id: bytes) -> bool:
+        record = self._table.admin(node_id)
+        return record is not None and record.status is Status.ACTIVE
+
+    def admin_generation(self, node_id: bytes) -> int:
+        """Of what is known of its being an admin; 0: nothing."""
+        record = self._table.admin(node_id)
+        return record.generation if record is not None else 0
+
+    def issued_by(self, issuer: bytes) -> list[MemberRecord]:
+        """What it signed and still holds, revocations first."""
+        found = [r for r in self._table.members() if r.issuer == issuer]
+        return sorted(found, key=lambda r: (r.status is not Status.REVOKED, r.node_id))
+
+    def may_issue(self, issuer: bytes) -> bool:
+        """Whether it may sign member records."""
+        return issuer == ROOT or self.is_admin(issuer)
+
+    def active(self, node_id: bytes) -> MemberRecord | None:
+        """The member's record; None: it does not belong, or no more."""
+        record = self._table.member(node_id)
+        return record if record is not None and record.status is Status.ACTIVE else None
+
+    def is_revoked(self, node_id: bytes) -> bool:
+        record = self._table.member(node_id)
+        return record is not None and record.status is Status.REVOKED
+
+    def actives(self) -> list[MemberRecord]:
+        return [r for r in self._table.members() if r.status is Status.ACTIVE]
+
+    def named(self, name: str) -> MemberRecord | None:
+        """Where two admins gave one name, the lower node ID has it."""
+        found = [r for r in self.actives() if r.name == name]
+        return min(found, key=lambda r: r.node_id, default=None)
+
+    def address_of(
+        self, record: MemberRecord, holders: dict[IPv4Address, bytes]
+    ) -> IPv4Address | None:
+        """The member's IPv4 address inside, unless another has it or it is none of the network's.
+
+        `holders`: of `addresses`.
+        """
+        if record.address is None or holders.get(record.address) != record.node_id:
+            return None
+        return record.address
+
+    def addresses(self) -> dict[IPv4Address, bytes]:
+        """Who has which IPv4 address. Where two admins gave one twice, the lower node ID has it."""
+        network = self.network
+        prefix = network.prefix if network else None
+        holders: dict[IPv4Address, bytes] = {}
+        for r in self.actives():
+            if r.address is not None and prefix is not None and r.address in prefix:
+                holders[r.address] = min(r.node_id, holders.get(r.address, r.node_id))
+        return holders
+
+    def free_address(self) -> IPv4Address | None:
+        """One that no member has or had. None: the network has no IPv4, or none is left."""
+        network = self.network
+        if network is None or network.prefix is None:
+            return None
+        given = {r.address for r in self._table.members()}
+        return _first_free(network.prefix, given)
+
+    def next_generation(self, node_id: bytes) -> int:
+        """Of a member record that shall outrank what is known of the node."""
+        record = self._table.member(node_id)
+        return record.generation + 1 if record else 1
+
+    # merging
+
+    def merge(self, raw: bytes, record: Record) -> Merged:
+        """A record of kind NETWORK, ADMIN or MEMBER.
+
+        RecordError: another network's (record_network), forged (record_signature), or more than
+        there is room for (record_room).
+        """
+        if record.network != self.network_id:
+            raise RecordError("record_network")
+        entry = entry_of(raw, record)
+        old = self._table.get(entry.key)
+        if old is not None and old.raw == raw:
+            return Merged(Outcome.KNOWN, old)
+        if old is not None and not outranks(record, raw, old.record, old.raw):
+            return Merged(Outcome.OLDER, old)
+        network = self.network
+        signer = records.signer_of(record, network.key if network else None)
+        if signer is None:
+            return Merged(Outcome.WAITING)  # the network record comes before all others
+        if isinstance(record, MemberRecord) and not self.may_issue(record.issuer):
+            self._wait(raw, record)
+            return Merged(Outcome.WAITING)
+        if not records.is_signed(raw, signer, self._verify):
+            raise RecordError("record_signature")
+        if old is None:
+            self._make_room(record)
+        merged = Merged(Outcome.TAKEN, entry, [entry])
+        self._table.put(entry)
+        if isinstance(record, AdminRecord):
+            self._admin_changed(record, merged)
+        elif isinstance(record, MemberRecord):
+            merged.changed.add(record.node_id)
+        else:
+            merged.changed.update(r.node_id for r in self._table.members())
+            self._retry(merged)
+        return merged
+
+    def _make_room(self, record: Record) -> None:
+        if isinstance(record, AdminRecord):
+            if sum(e.record.kind is Kind.ADMIN for e in self._table.entries()) >= ADMINS_MAX:
+                raise RecordError("record_room")
+        elif self._table.count >= 2 * MEMBERS_MAX + ADMINS_MAX:
+            raise RecordError("record_room")
+
+    def _wait(self, raw: bytes, record: MemberRecord) -> None:
+        self._waiting.pop(raw, None)
+        self._waiting[raw] = record
+        while len(self._waiting) > WAITING_MAX:
+            del self._waiting[next(iter(self._waiting))]
+
+    def _admin_changed(self, record: AdminRecord, merged: Merged) -> None:
+        """What an admin that is none any more has signed holds no longer."""
+        if record.status is Status.ACTIVE:
+            self._retry(merged)
+            return
+        for entry in tuple(self._table.entries()):
+            signed = entry.record
+            if isinstance(signed, MemberRecord) and signed.issuer == record.node_id:
+                self._table.remove(entry.key)
+                merged.removed.append(entry.key)
+                merged.changed.add(signed.node_id)
+
+    def _retry(self, merged: Merged) -> None:
+        """Those that waited for this issuer."""
+        waiting, self._waiting = self._waiting, {}
+        for raw, record in waiting.items():
+            try:
+                more = self.merge(raw, record)
+            except RecordError:
+                continue
+            merged.put += more.put
+            merged.changed |= more.changed
+
+
+def _first_free(prefix: IPv4Network, given: Iterable[IPv4Address | None]) -> IPv4Address | None:
+    """Without the network's own address and the broadcast address."""
+    taken = {int(a) for a in given if a is not None}
+    first = int(prefix.network_address) + 1
+    for value in range(first, first + prefix.num_addresses - 2):
+        if value not in taken:
+            return IPv4Address(value)
+    return None
+
+
+def member_key(node_id: bytes) -> int:
+    """Where a member's record stands in the table."""
+    return key_of(Kind.MEMBER, node_id)

@@ -1,0 +1,631 @@
+"""One member's part in a network: records and sessions in; frames, changes and calls out.
+
+Sans-IO, as `protocol/node.py` is: after every input drain `poll_event`, then re-arm one timer for
+`deadline`. Node IDs name members. Events come in the order in which they are to be carried out: a
+record of ours is stored before the frame that tells of it is sent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from ipaddress import IPv4Address
+from typing import Final
+
+from whalescale.identity import Identity
+from whalescale.protocol.control import ControlError
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.mesh import frames, invite, reconcile, records
+from whalescale.protocol.mesh.anchors import Anchors, judge, known_anchors
+from whalescale.protocol.mesh.directory import Directory, How
+from whalescale.protocol.mesh.frames import MESH, Leaves, Sub, Summary, Tree, Update
+from whalescale.protocol.mesh.gossip import FORGED_COST, Gossip
+from whalescale.protocol.mesh.invite import Invite, Invites, Refusal
+from whalescale.protocol.mesh.membership import Membership, Merged, Outcome
+from whalescale.protocol.mesh.reconcile import Answer
+from whalescale.protocol.mesh.records import (
+    ROOT,
+    AdminRecord,
+    EndpointRecord,
+    Kind,
+    MemberRecord,
+    Network,
+    ObservedRecord,
+    Place,
+    PlaceKind,
+    Record,
+    RecordError,
+    Status,
+    Verify,
+)
+from whalescale.protocol.mesh.recovery import Recovery, wanted
+from whalescale.protocol.mesh.table import Table, entry_of, key_of
+from whalescale.protocol.places import Endpoint
+
+#: between two looks at whom we want to have sessions with
+CHOOSE_EVERY: Final = NS_PER_S
+#: until a comparison that had too much to say for one answer goes on
+CUT_GAP: Final = NS_PER_S
+#: between two hints of ours about one member
+HINT_GAP: Final = 10 * NS_PER_S
+#: between two comparisons because of a stranger
+STRANGER_GAP: Final = 2 * NS_PER_S
+
+
+class MeshError(ValueError):
+    """What a person asked for cannot be done; says why and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrame:
+    node_id: bytes
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """It belongs now, or no more, or is elsewhere: look it up."""
+
+    node_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WantSession:
+    """Call it; `places` are the best known, best first."""
+
+    node_id: bytes
+    places: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStored:
+    """Keep this. `own`: it must be on the disk before anything else is done."""
+
+    key: int
+    raw: bytes
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecordGone:
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestAdmitted:
+    """Let the one-time key of a ticket in as a peer, without any address."""
+
+    node_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GuestGone:
+    node_id: bytes
+
+
+class Word(Enum):
+    """What a person may want to hear of."""
+
+    JOINED = "joined"
+    REVOKED = "revoked"
+    REVOKED_SELF = "revoked here"
+    CLONED = "cloned"
+    TICKET_USED = "ticket used"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    word: Word
+    node_id: bytes
+    name: str = ""
+
+
+MeshEvent = (
+    SendFrame
+    | MemberChanged
+    | WantSession
+    | RecordStored
+    | RecordGone
+    | GuestAdmitted
+    | GuestGone
+    | Notice
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """`neighbours`: sessions to keep, 0: call nobody of our own accord. `anchor`: act as one."""
+
+    neighbours: int = 4
+    anchor: bool = False
+
+
+class Mesh:
+    """A member of one network. Times are ns of CLOCK_BOOTTIME."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        network_id: bytes,
+        *,
+        random: Callable[[int], bytes],
+        now: int,
+        settings: MeshSettings | None = None,
+        seq: int = 0,
+        table: Table | None = None,
+        verifier: Verify = records.verify,
+    ) -> None:
+        """`random(n)`: n bytes fit for keys. `seq`: the last that we signed."""
+        self.identity = identity
+        self.node_id = identity.node_id
+        self.settings = settings or MeshSettings()
+        self._random = random
+        self.table = Table() if table is None else table
+        self.membership = Membership(network_id, self.table, verifier)
+        self.directory = Directory(self.node_id, self.table, self.membership, verifier, seq)
+        self.gossip = Gossip(self.table, random, now)
+        self.invites = Invites(random)
+        self.recovery = Recovery(random)
+        #: members that we have a session with, and since when
+        self.sessions: dict[bytes, int] = {}
+        #: whom we want to have a session with, at all times
+        self.chosen: frozenset[bytes] = frozenset()
+        #: refused records and frames, by reason
+        self.drops: Counter[str] = Counter()
+        self._places: tuple[Place, ...] | None = None
+        self._events: deque[MeshEvent] = deque()
+        self._choose_at: int | None = now
+        self._hinted: dict[bytes, tuple[int, Endpoint]] = {}
+        self._hint_seq = 0
+        self._stranger_at = 0
+
+    # what is known
+
+    @property
+    def network_id(self) -> bytes:
+        return self.membership.network_id
+
+    @property
+    def belongs(self) -> bool:
+        return self.membership.active(self.node_id) is not None
+
+    @property
+    def is_admin(self) -> bool:
+        return self.membership.is_admin(self.node_id)
+
+    def anchors(self) -> Anchors:
+        known = known_anchors(self.table, self.membership)
+        return judge(self.node_id, known, self.sessions, self.table)
+
+    def places(self, node_id: bytes, now: int) -> tuple[Endpoint, ...]:
+        """Where to dial a member, best first."""
+        return tuple(endpoint for endpoint, _ in self.directory.places(node_id, now))
+
+    # inputs
+
+    def restore(self, raws: Iterable[bytes], now: int) -> int:
+        """Records kept from before. Returns how many were taken; others are counted in `drops`."""
+        found: list[tuple[bytes, Record]] = []
+        for raw in raws:
+            try:
+                found.append((raw, records.decode(raw)))
+            except RecordError as refusal:
+                self.drops[str(refusal)] += 1
+        taken = 0
+        for raw, record in sorted(found, key=lambda f: f[1].kind):
+            try:
+                merged = self._merge(raw, record, now)
+            except RecordError as refusal:
+                self.drops[str(refusal)] += 1
+                continue
+            taken += merged.outcome is Outcome.TAKEN
+            for node_id in merged.changed:
+                self._events.append(MemberChanged(node_id))
+        self._choose_at = now
+        return taken
+
+    def session_up(self, node_id: bytes, now: int) -> None:
+        """There is a session with this member, or again after a while without."""
+        if self.membership.active(node_id) is None:
+            return
+        self.sessions[node_id] = now
+        self.gossip.up(node_id, self.node_id < node_id, now)
+        self._choose_soon(now)
+
+    def session_down(self, node_id: bytes, now: int) -> None:
+        if self.sessions.pop(node_id, None) is not None:
+            self.gossip.down(node_id)
+            self._choose_soon(now)
+
+    def met(self, node_id: bytes, endpoint: Endpoint, how: How, now: int) -> None:
+        """An authentic message came from the member: from a place that we dialled, or another."""
+        if self.membership.active(node_id) is None:
+            return
+        record = self.table.endpoints(node_id)
+        told = {p.endpoint for p in record.places} if record else set()
+        self.directory.met(node_id, endpoint, how, now)
+        if how is How.SEEN and endpoint not in told:
+            self._hint(node_id, endpoint, now)
+
+    def set_places(self, places: Iterable[Place], now: int) -> None:
+        """Where we are. What was called in vain is called again."""
+        chosen = tuple(places)
+        if chosen == self._places:
+            return
+        self._places = chosen
+        self._attest(now)
+        self.recovery.anew(now)
+        self._choose_soon(now)
+
+    def host_changed(self, now: int) -> None:
+        """An address, a route, or the host woke up: calls begin anew."""
+        self.recovery.anew(now)
+
+    def stranger(self, now: int) -> None:
+        """Somebody whom we do not know has a right handshake: it may have been let in elsewhere."""
+        if now >= self._stranger_at:
+            self._stranger_at = now + STRANGER_GAP
+            self.gossip.compare_with_some(now)
+
+    def receive(self, node_id: bytes, frame: bytes, now: int) -> None:
+        """A frame of type GOSSIP_UPDATE or MESH from a session. Refused ones are counted."""
+        try:
+            if node_id in self.invites.by_key:
+                self._receive_guest(node_id, frame, now)
+                return
+            neighbour = self.gossip.neighbours.get(node_id)
+            if neighbour is None:
+                if self.membership.active(node_id) is None:
+                    raise ControlError("mesh_member")
+                self.session_up(node_id, now)
+                neighbour = self.gossip.neighbours[node_id]
+            if not neighbour.frames_in.take(1, now):
+                raise ControlError("mesh_rate")
+            self._receive(node_id, frames.decode(frame), now)
+        except ControlError as refusal:
+            self.drops[str(refusal)] += 1
+
+    def _receive(self, node_id: bytes, frame: frames.Frame, now: int) -> None:
+        if isinstance(frame, Update):
+            self._receive_records(node_id, frame, now)
+            return
+        answer = Answer()
+        if isinstance(frame, Summary):
+            answer = reconcile.on_summary(self.table, frame)
+            if not frame.ask:
+                self.gossip.answered(node_id)
+        elif isinstance(frame, Tree):
+            self.gossip.answered(node_id)
+            answer = reconcile.on_tree(self.table, frame)
+        elif isinstance(frame, Leaves):
+            self.gossip.answered(node_id)
+            answer = reconcile.on_leaves(self.table, frame)
+        else:
+            answer.send += reconcile.on_want(self.table, frame)
+        self.gossip.send_frames(node_id, answer.frames, now)
+        if answer.send:
+            self.gossip.send_records(node_id, answer.send, now)
+        if answer.cut:
+            self.gossip.compare_with(node_id, now, after=CUT_GAP)
+
+    def _receive_records(self, node_id: bytes, update: Update, now: int) -> None:
+        older: list[int] = []
+        for raw in update.records:
+            neighbour = self.gossip.neighbours.get(node_id)
+            if neighbour is None:
+                return  # one of these records was its own revocation
+            known = self.table.known(raw)
+            if known is not None:
+                neighbour.learn(known)
+                continue
+            try:
+                if neighbour.records_in.refill(now) < 1:
+                    raise RecordError("record_rate")
+                record = records.decode(raw)
+                merged = self._merge(raw, record, now)
+            except RecordError as refusal:
+                self.drops[str(refusal)] += 1
+                if str(refusal) != "record_rate":
+                    neighbour.records_in.charge(FORGED_COST, now)
+                continue
+            if merged.outcome is Outcome.TAKEN:
+                neighbour.records_in.charge(1, now)
+                self._taken(merged, node_id, now)
+            elif merged.entry is not None:
+                neighbour.learn(merged.entry)
+                if merged.outcome is Outcome.OLDER:
+                    older.append(merged.entry.key)
+            else:
+                self.drops["record_waiting"] += merged.outcome is Outcome.WAITING
+        if older:
+            self.gossip.send_records(node_id, older, now)
+        if update.more:
+            self.gossip.compare_with(node_id, now)
+
+    def _merge(self, raw: bytes, record: Record, now: int) -> Merged:
+        if isinstance(record, EndpointRecord | ObservedRecord):
+            return self.directory.merge(raw, record, now)
+        return self.membership.merge(raw, record)
+
+    def _taken(self, merged: Merged, source: bytes | None, now: int) -> None:
+        """Pass on what is new, store it, and say whose state is another."""
+        own = source is None
+        for entry in merged.put:
+            self._events.append(RecordStored(entry.key, entry.raw, own))
+        self._events.extend(RecordGone(key) for key in merged.removed)
+        told = merged.put
+        if not told and merged.entry is not None:
+            told = [merged.entry]  # a hint: passed on, not kept
+        self.gossip.spread(told, source, now)
+        for node_id in merged.changed:
+            self._changed(node_id, now)
+        for entry in merged.put:
+            record = entry.record
+            if isinstance(record, MemberRecord):
+                revoked = record.status is Status.REVOKED
+                word = Word.REVOKED if revoked else Word.JOINED
+                if record.node_id == self.node_id:
+                    if revoked:
+                        self._events.append(Notice(Word.REVOKED_SELF, self.node_id, record.name))
+                elif revoked or record.generation == 1:
+                    self._events.append(Notice(word, record.node_id, record.name))
+            elif isinstance(record, EndpointRecord) and record.node_id == self.node_id and not own:
+                if self.directory.is_cloned(now):
+                    self._events.append(Notice(Word.CLONED, self.node_id))
+                self._attest(now)
+        self._choose_soon(now)
+
+    def _changed(self, node_id: bytes, now: int) -> None:
+        if self.membership.active(node_id) is None:
+            if node_id in self.sessions:
+                self._tell_revoked(node_id)
+            self.session_down(node_id, now)
+            self._hinted.pop(node_id, None)
+            key = self.directory.forget(node_id)
+            if key is not None:
+                self._events.append(RecordGone(key))
+        elif node_id == self.node_id:
+            self._attest(now)
+        self._events.append(MemberChanged(node_id))
+
+    def _tell_revoked(self, node_id: bytes) -> None:
+        """Its last word from us: why nobody answers it any more."""
+        entry = self.table.get(key_of(Kind.MEMBER, node_id))
+        for frame in frames.update_frames([entry.raw] if entry is not None else []):
+            self._events.append(SendFrame(node_id, frame))
+
+    # our own word
+
+    def _attest(self, now: int) -> None:
+        if self._places is None or not self.belongs:
+            return
+        raw = self.directory.attest(self._places, self.settings.anchor, self.identity.seed)
+        if raw is not None:
+            entry = entry_of(raw, records.decode(raw))
+            self._events.append(RecordStored(entry.key, raw, own=True))
+            self.gossip.spread([entry], None, now)
+
+    def _hint(self, node_id: bytes, endpoint: Endpoint, now: int) -> None:
+        """Tell others where we saw a member, if that is news."""
+        at, last = self._hinted.get(node_id, (-HINT_GAP, None))
+        if endpoint == last or now - at < HINT_GAP or not self.belongs:
+            return
+        self._hinted[node_id] = now, endpoint
+        # Hints are not kept, so their seq need not go on from before this start: it grows with the
+        # boot clock, and of two the later counts only while both are fresh.
+        self._hint_seq = max(self._hint_seq + 1, now)
+        record = ObservedRecord(
+            self.network_id,
+            node_id,
+            self.node_id,
+            self._hint_seq,
+            Place(endpoint, PlaceKind.OBSERVED),
+        )
+        try:
+            raw = records.encode(record, self.identity.seed)
+        except (ValueError, RecordError):
+            return  # a link-local address or one of our own kind: of no use to others
+        self.gossip.spread([entry_of(raw, record)], None, now)
+
+    # an admin's word
+
+    def issue(self, record: MemberRecord | AdminRecord, seed: bytes | bytearray, now: int) -> None:
+        """Sign a record and tell the others. MeshError: it would not hold."""
+        try:
+            self.publish(records.encode(record, seed), now)
+        except ValueError as e:
+            raise MeshError(f"the record does not hold: {e}") from None
+
+    def publish(self, raw: bytes, now: int) -> None:
+        """Tell the others what was signed here. RecordError, MeshError: it does not hold."""
+        merged = self._merge(raw, records.decode(raw), now)
+        if merged.outcome is not Outcome.TAKEN:
+            raise MeshError("what is known already outranks this")
+        self._taken(merged, None, now)
+
+    def _need_admin(self) -> None:
+        if not self.is_admin:
+            raise MeshError(
+                "this machine is no admin of the network; ask one, or make it one with "
+                "`ws network admin add` where the network key is"
+            )
+
+    def _member_named(self, name: str) -> MemberRecord:
+        record = self.membership.named(name)
+        if record is None:
+            raise MeshError(f"no member is called {name}; see `ws members`")
+        return record
+
+    def revoke(self, name: str, now: int) -> MemberRecord:
+        """Cut a member off, for ever. MeshError: unknown, or we are no admin."""
+        self._need_admin()
+        record = self._member_named(name)
+        return self._reissue(record, now, status=Status.REVOKED)
+
+    def rename(self, name: str, new: str, now: int) -> MemberRecord:
+        self._need_admin()
+        record = self._member_named(name)
+        self._check_name(new)
+        return self._reissue(record, now, name=new)
+
+    def _reissue(self, record: MemberRecord, now: int, **changes: object) -> MemberRecord:
+        new: MemberRecord = replace(
+            record,
+            issuer=self.node_id,
+            generation=self.membership.next_generation(record.node_id),
+            **changes,  # type: ignore[arg-type]
+        )
+        self.issue(new, self.identity.seed, now)
+        return new
+
+    def _check_name(self, name: str) -> None:
+        if not records.is_name(name):
+            raise MeshError(
+                f"{name!r} is no name: lower-case letters, digits and inner hyphens, 63 at most"
+            )
+        if self.membership.named(name) is not None:
+            raise MeshError(f"a member is called {name} already; choose another name")
+
+    def invite(
+        self,
+        name: str,
+        now: int,
+        *,
+        may_anchor: bool = True,
+        routes: tuple[Network, ...] = (),
+        lifetime: int = invite.LIFETIME,
+    ) -> tuple[Invite, bytes]:
+        """Let one machine in that comes with the ticket's key. Returns it and its secret."""
+        self._need_admin()
+        self._check_name(name)
+        if any(i.name == name and i.used_by is None for i in self.invites.by_key.values()):
+            raise MeshError(
+                f"a ticket for {name} is out already; withdraw it or choose another name"
+            )
+        try:
+            made, secret = self.invites.make(name, may_anchor, routes, now, lifetime)
+        except ValueError as e:
+            raise MeshError(str(e)) from None
+        self._events.append(GuestAdmitted(made.one_time))
+        return made, secret
+
+    # who comes with a ticket
+
+    def _receive_guest(self, one_time: bytes, frame: bytes, now: int) -> None:
+        if len(frame) < 3 or frame[0] != MESH or frame[2] != Sub.JOIN:
+            raise ControlError("mesh_guest")
+        node_id = invite.decode_join(frame, self.network_id, self.node_id, one_time)
+        reason = self._admit(one_time, node_id, now)
+        if reason is not None:
+            self._events.append(SendFrame(one_time, invite.encode_refused(reason)))
+            return
+        assert node_id is not None
+        for update in frames.update_frames(self._welcome(node_id)):
+            self._events.append(SendFrame(one_time, update))
+
+    def _admit(self, one_time: bytes, node_id: bytes | None, now: int) -> Refusal | None:
+        """Make the machine a member. None: it is one now."""
+        if node_id is None:
+            self.drops["join_proof"] += 1
+            return Refusal.PROOF
+        found = self.invites.by_key.get(one_time)
+        if found is None or found.used_by not in (None, node_id):
+            return Refusal.UNKNOWN
+        if found.used_by == node_id:
+            return None
+        if now >= found.until:
+            return Refusal.EXPIRED
+        if not self.is_admin:
+            return Refusal.NOT_ADMIN
+        if self.membership.is_revoked(node_id):
+            return Refusal.REVOKED
+        record = MemberRecord(
+            self.network_id,
+            node_id,
+            self.node_id,
+            self.membership.next_generation(node_id),
+            Status.ACTIVE,
+            found.name,
+            found.may_anchor,
+            self._address_for(node_id),
+            found.routes,
+        )
+        try:
+            self.issue(record, self.identity.seed, now)
+        except MeshError:
+            return Refusal.FULL
+        found.used_by = node_id
+        found.until = now + invite.LINGER
+        self._events.append(Notice(Word.TICKET_USED, node_id, found.name))
+        return None
+
+    def _address_for(self, node_id: bytes) -> IPv4Address | None:
+        known = self.membership.active(node_id)
+        return known.address if known and known.address else self.membership.free_address()
+
+    def _welcome(self, node_id: bytes) -> list[bytes]:
+        """What a new machine needs to find the network and to check the rest."""
+        keys = [
+            key_of(Kind.NETWORK, b""),
+            *(key_of(Kind.ADMIN, m.issuer) for m in self._issuers(node_id)),
+            key_of(Kind.MEMBER, node_id),
+            key_of(Kind.MEMBER, self.node_id),
+            key_of(Kind.ENDPOINTS, self.node_id),
+        ]
+        found = (self.table.get(key) for key in dict.fromkeys(keys))
+        return [entry.raw for entry in found if entry is not None]
+
+    def _issuers(self, node_id: bytes) -> list[MemberRecord]:
+        both = (self.membership.active(node_id), self.membership.active(self.node_id))
+        return [m for m in both if m is not None and m.issuer != ROOT]
+
+    # time
+
+    def _choose_soon(self, now: int) -> None:
+        if self._choose_at is None and self.settings.neighbours:
+            self._choose_at = now + CHOOSE_EVERY
+
+    def deadline(self) -> int:
+        found = [self.gossip.deadline()]
+        for at in (self._choose_at, self.invites.deadline(), self.recovery.deadline()):
+            if at is not None:
+                found.append(at)
+        return min(found)
+
+    def handle_timeout(self, now: int) -> None:
+        """Call when `deadline` is up; too early or too late does no harm."""
+        for node_id, frame in self.gossip.handle_timeout(now):
+            self._events.append(SendFrame(node_id, frame))
+        for over in self.invites.expire(now):
+            self._events.append(GuestGone(over.one_time))
+        if self._choose_at is not None and self._choose_at <= now:
+            self._choose_at = None
+            self._choose(now)
+        for node_id in self.recovery.handle_timeout(now):
+            places = self.places(node_id, now)
+            if places:
+                self._events.append(WantSession(node_id, places))
+
+    def _choose(self, now: int) -> None:
+        """Whom we want to have sessions with, and have not."""
+        if not self.settings.neighbours or not self.belongs:
+            self.recovery.want((), now)
+            return
+        dialable = [
+            m.node_id
+            for m in self.membership.actives()
+            if m.node_id != self.node_id and self.directory.is_dialable(m.node_id)
+        ]
+        anchors = known_anchors(self.table, self.membership)
+        chosen = wanted(self.node_id, dialable, anchors, self.settings.neighbours)
+        for node_id in self.chosen.symmetric_difference(chosen):
+            self._events.append(MemberChanged(node_id))
+        self.chosen = frozenset(chosen)
+        self.recovery.want([n for n in chosen if n not in self.sessions], now)
+
+    # outputs
+
+    def poll_event(self) -> MeshEvent | None:
+        return self._events.popleft() if self._events else None
