@@ -25,7 +25,10 @@ from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import PlainIdentity
 from whalescale.protocol.limits import Limits
+from whalescale.protocol.mesh.guest import MeshGuest
+from whalescale.protocol.mesh.network import MeshSettings
 from whalescale.protocol.node import Node
+from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import LocalLink
 from whalescale.protocol.types import Event
 from whalescale.runtime import (
@@ -55,6 +58,7 @@ from whalescale.runtime.netlink import (
     Netlink,
     watch_addresses,
 )
+from whalescale.runtime.network import NetworkKeeper
 from whalescale.runtime.notices import (
     LimitChanged,
     Notices,
@@ -132,6 +136,12 @@ class Agent:
         self._changing = asyncio.Lock()
         self._background = Background()
         self._notices = Notices()
+        self._network = NetworkKeeper(
+            self._name,
+            identity,
+            MeshSettings(config.network.neighbours, config.interface.anchor),
+            self._notices,
+        )
         #: in the order in which they are told; closed the other way round
         self._parts: list[Part] = []
         self._uapi_directory = Path(os.environ.get(UAPI_DIR) or UAPI_DIRECTORY)
@@ -181,6 +191,7 @@ class Agent:
                 "stop": self._on_stop,
                 "version": _version,
                 "pin_path": self._pin_path,
+                "network": self._network_request,
             },
             {"logs": self._logs},
         )
@@ -201,6 +212,8 @@ class Agent:
         # What the sandbox opens is opened now.
         make_directory(self._uapi_directory)
         await self._scrape.apply(config)
+        own = (a for a in self._addresses(config) if a not in config.interface.addresses)
+        self._network.bind_names(self._name, (str(a.ip) for a in own))
         process.drop_capabilities()
         self._sandbox = sandbox.enter(config, self._uapi_directory)
         self._parts.append(self._sandbox)
@@ -222,6 +235,7 @@ class Agent:
         stack.callback(self._driver.stop)
         # After a kill the peers go on with keys that are gone here: a new session tells them.
         self._tunnel.greet()
+        await self._network.start(self._tunnel, self._driver)
         self._generation.start()
         stack.callback(self._generation.close)
         self._background.spawn(self._watch(first))
@@ -270,9 +284,17 @@ class Agent:
             raise AgentError(f"interface {self._name} went away during the start", "start again")
         self._ifindex = found
         self._sockets = Sockets(engine, self._notices)
+        # A store that another agent holds ends the start.
+        self._network.open()
+        stack.push_async_callback(self._network.close)
         self._node = Node(
-            self._identity, limits=self._limits, random=os.urandom, wall_clock=time.time_ns
+            self._identity,
+            limits=self._limits,
+            random=os.urandom,
+            wall_clock=self._network.wall_clock,
+            parts=(*PARTS, MeshGuest),
         )
+        self._network.begin(self._node.guest(MeshGuest), dataplane.now())
         uplinks = NameUplinks()
         names = Names(
             mark=lambda: self._device.fwmark,
@@ -373,6 +395,7 @@ class Agent:
             OtherTunnels(self._netlink, found, self._inside, self._background),
             self._routing,
             mtu,
+            self._network,
             self._scrape,
         ]
         for part in self._parts:
@@ -415,11 +438,11 @@ class Agent:
         self._queue = link.queue if link is not None else 0
 
     def _addresses(self, config: Config) -> list[Interface]:
-        """The file's, and the one derived from the node ID."""
+        """The file's, the network's, and the one derived from the node ID."""
         if self._identity.overlay_address is None:
             return list(config.interface.addresses)
         overlay = configuration.parse_address(f"{self._identity.overlay_address}/128")
-        return [*config.interface.addresses, overlay]
+        return [*config.interface.addresses, *self._network.addresses(), overlay]
 
     def _wanted(self) -> Wanted:
         """What the kernel shall have of this tunnel now."""
@@ -456,6 +479,7 @@ class Agent:
 
     def _on_event(self, event: Event) -> None:
         self._tunnel.on_event(event)
+        self._network.on_event(event)
 
     def _on_fatal(self, reason: int) -> None:
         if self._failure is None:
@@ -484,6 +508,9 @@ class Agent:
 
     async def _pin_path(self, params: dict[str, Any]) -> dict[str, Any]:
         return pinning.pin(self._tunnel, params)
+
+    async def _network_request(self, params: dict[str, Any]) -> dict[str, Any]:
+        return self._network.ask(params)
 
     async def _on_stop(self, _: dict[str, Any]) -> dict[str, Any]:
         # After the answer is on its way.

@@ -30,6 +30,8 @@ MTU_MIN: Final = 576
 IPV6_MTU_MIN: Final = 1280
 MTU_MAX: Final = 9216
 WORKERS_MAX: Final = 16
+#: nobody needs a session with all
+NEIGHBOURS_MAX: Final = 32
 #: polling longer than a millisecond costs a CPU and saves no more
 BUSY_POLL_US_MAX: Final = 1000
 #: packets that the reordering buffer of a peer can hold
@@ -161,6 +163,13 @@ class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return ipaddress.ip_address(found.host), found.port
 
 
+class NetworkConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[network]: our part in a network of one's own machines (docs/mesh.md)."""
+
+    #: members that a session is kept with
+    neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A whole configuration; `path` is the file that it came from."""
 
@@ -170,6 +179,7 @@ class Config(Struct, frozen=True, kw_only=True):
     dataplane: DataplaneConfig = DataplaneConfig()
     multipath: MultipathConfig = MultipathConfig()
     metrics: MetricsConfig = MetricsConfig()
+    network: NetworkConfig = NetworkConfig()
 
 
 class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,6 +210,7 @@ class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataplane: DataplaneConfig = DataplaneConfig()
     multipath: MultipathConfig = MultipathConfig()
     metrics: MetricsConfig = MetricsConfig()
+    network: NetworkConfig = NetworkConfig()
 
 
 #: what would be right, by key without indices
@@ -240,15 +251,18 @@ _RIGHT: Final = {
     "metrics": "write a table [metrics]",
     "metrics.listen": 'write "127.0.0.1:9586", the same with an address of this host inside the '
     'tunnel, "unix", or "" for off',
+    "network": "write a table [network]",
+    "network.neighbours": f"write a number from 1 to {NEIGHBOURS_MAX}, such as 4",
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
 _FIELDS: Final = {
-    "": ("interface", "peers", "dataplane", "multipath", "metrics"),
+    "": ("interface", "peers", "dataplane", "multipath", "metrics", "network"),
     "interface": _RawInterface.__struct_fields__,
     "peers": _RawPeer.__struct_fields__,
     "dataplane": DataplaneConfig.__struct_fields__,
     "multipath": MultipathConfig.__struct_fields__,
     "metrics": MetricsConfig.__struct_fields__,
+    "network": NetworkConfig.__struct_fields__,
 }
 
 
@@ -445,6 +459,7 @@ class _Checker:
             dataplane=raw.dataplane,
             multipath=raw.multipath,
             metrics=self._metrics(raw.metrics),
+            network=raw.network,
         )
         self._duplicates(config.peers)
         return config

@@ -16,6 +16,11 @@ def runtime_dir() -> Path:
     return Path(os.environ.get("WHALESCALE_RUNTIME_DIR") or "/run/whalescale")
 
 
+def state_dir() -> Path:
+    """/var/lib/whalescale, or what WHALESCALE_STATE_DIR says."""
+    return Path(os.environ.get("WHALESCALE_STATE_DIR") or STATE_DIR)
+
+
 def control_socket(interface: str) -> Path:
     """The agent's control socket (UNIX stream, JSON lines)."""
     return runtime_dir() / f"{interface}.sock"

@@ -25,6 +25,19 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ),
         ("ws peer remove berlin", "and a running agent lets go of it"),
     ),
+    "network": (
+        ("ws network create hearth", "this machine is its first member and admin"),
+        ("ws network show", "its name, addresses, anchors"),
+        ("ws network admin add laptop", "let it invite and revoke, too"),
+    ),
+    "invite": (
+        ("ws invite laptop", "print a ticket, good once and for an hour"),
+        ("ws invite router --route 192.168.7.0/24 --hours 24", "with a network behind it"),
+        ("ws invite tablet --qr", "shown as a QR code as well"),
+    ),
+    "join": (("ws join TICKET", "then: sudo ws up"),),
+    "revoke": (("ws revoke laptop", "cut it off everywhere, for ever"),),
+    "rename": (("ws rename laptop old-laptop", "what all call it"),),
     "import": (
         ("ws import /etc/wireguard/wg0.conf", "as ws0, with its key"),
         ("ws import provider.conf -i vpn", "beside what there is"),
@@ -49,6 +62,9 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "status": (("ws status", "for people"), ("ws status --json", "for programs")),
     "peers": (("ws peers", "one a line"), ("ws peers -i home --json", "for programs")),
+    "members": (("ws members", "for people"), ("ws members --json", "for programs")),
+    "address": (("ws address laptop", "where it was met, and where it says it is"),),
+    "hosts": (("ws hosts", "as root: ws hosts >> /etc/hosts"),),
     "paths": (
         ("ws paths", "of every peer"),
         ("ws paths berlin --watch", "again and again"),

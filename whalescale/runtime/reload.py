@@ -85,6 +85,8 @@ def refuse(old: Config, new: Config, identity: PlainIdentity, longest_mtu: int) 
             f"{longest_mtu} bytes",
             f"write {longest_mtu} at most, or restart the agent: ws down, ws up",
         )
+    if new.network != old.network:
+        raise AgentError("[network] changed", "restart the agent: ws down, ws up")
     if new.dataplane != old.dataplane:
         raise AgentError("[dataplane] changed", "restart the agent: ws down, ws up")
     if new.metrics.listen not in (old.metrics.listen, ""):
@@ -134,6 +136,8 @@ def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
         if peer.spec != spec:
             update.append((peer, spec))
     gone = [p for p in tunnel.peers.values() if p.spec.origin is Origin.FILE and p not in kept]
+    members = (p for p in tunnel.peers.values() if p.spec.origin is Origin.MESH and p not in kept)
+    networks.update(*(p.networks for p in members))
     return Plan(Change(add, update, gone), networks, endpoints)
 
 

@@ -109,7 +109,7 @@ def readable(config: Config) -> list[Path]:
 
 
 def writable(uapi_directory: Path) -> list[Path]:
-    return [locations.runtime_dir(), uapi_directory, locations.STATE_DIR]
+    return [locations.runtime_dir(), uapi_directory, locations.state_dir()]
 
 
 def enter(config: Config, uapi_directory: Path) -> Sandbox:

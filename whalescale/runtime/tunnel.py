@@ -56,11 +56,13 @@ class Origin(Enum):
     UAPI = auto()
     #: a member of the network
     MESH = auto()
+    #: came with a ticket: no address inside, not even its own
+    GUEST = auto()
 
     @property
     def routed(self) -> bool:
         """Routes lead to its networks."""
-        return self is not Origin.UAPI
+        return self in (Origin.FILE, Origin.MESH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,10 @@ class Tunnel(Part):
             if peer.spec.origin.routed:
                 found |= set(peer.networks)
         return found
+
+    def endpoint_of(self, peer: Peer) -> Endpoint | None:
+        """Where the peer is, as far as is known."""
+        return self._node.peer_status(peer.handle).endpoint
 
     def endpoint_addresses(self) -> set[str]:
         """Where peers are said to be or are, without zones."""
@@ -309,7 +315,7 @@ class Tunnel(Part):
 
     @staticmethod
     def _wanted_networks(peer: Peer) -> tuple[Network, ...]:
-        own = peer.overlay_network
+        own = None if peer.spec.origin is Origin.GUEST else peer.overlay_network
         if own is None or own in peer.spec.allowed_ips:
             return peer.spec.allowed_ips
         return (*peer.spec.allowed_ips, own)

@@ -29,7 +29,8 @@ def test_help_lists_every_command(ws: Ws) -> None:
 def test_the_issue_commands_are_all_there() -> None:
     wanted = "keygen pubkey init up down status peers peer ping import export reload doctor top"
     more = {"logs", "version", "bench", "paths", "trace", "report"}
-    assert set(wanted.split()) | more == set(COMMANDS)
+    network = {"network", "invite", "join", "revoke", "rename", "members", "address", "hosts"}
+    assert set(wanted.split()) | more | network == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

@@ -1,0 +1,146 @@
+"""A network made by commands: create, invite, join, a third member by gossip, revoke.
+
+laptop ── veth ── home ── veth ── phone
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from tests.netns.conftest import make_end
+from tools.netlab import Host, Lab, wait_until
+from tools.peers import Whalescale
+
+pytestmark = pytest.mark.netns
+
+
+def end_of(host: Host, number: int) -> Whalescale:
+    end = make_end(host, number)
+    end.addresses = ()
+    end.env["WHALESCALE_STATE_DIR"] = str(end.runtime.with_name("state"))
+    end.write_config()
+    return end
+
+
+def ws(end: Whalescale, *words: str, check: bool = True) -> Any:
+    place = ("--config", str(end.config)) if words[0] in ("join", "network") else ()
+    return end.ws(*words, "-i", end.interface, *place, check=check)
+
+
+def up(end: Whalescale) -> None:
+    end.launch()
+    end.wait_for_uapi()
+
+
+def members(end: Whalescale) -> dict[str, dict[str, Any]]:
+    view = json.loads(end.ws("members", "-i", end.interface, "--json").stdout)
+    return {m["name"]: m for m in view["members"]}
+
+
+def join(end: Whalescale, inviter: Whalescale, name: str) -> None:
+    ticket = inviter.ws("invite", name, "-i", inviter.interface).stdout.strip()
+    told = json.loads(ws(end, "join", ticket, "--json").stdout)
+    assert told["name"] == name
+    up(end)
+
+
+def reaches(end: Whalescale, address: str) -> bool:
+    done = end.host.run("ping", "-c1", "-W1", address, check=False)
+    return done.returncode == 0
+
+
+QUERY = """
+import sys, dns.message, dns.query
+reply = dns.query.udp(dns.message.make_query(sys.argv[1], "A"), sys.argv[2], timeout=5)
+print(*(r.address for rrset in reply.answer for r in rrset))
+"""
+
+
+def resolved(end: Whalescale, name: str, server: str) -> str:
+    return end.host.run(sys.executable, "-c", QUERY, name, server).stdout.strip()
+
+
+def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
+    hub, *others = (lab.host(name) for name in ("home", "laptop", "phone"))
+    links = [lab.link(hub, other) for other in others]
+    # They reach each other through the hub's host, which forwards.
+    hub.sysctl("net.ipv4.ip_forward", 1)
+    for link, other in zip(links, others, strict=True):
+        other.ip(f"route add default via {link.address(hub)}")
+    home, laptop, phone = (end_of(h, n) for n, h in enumerate((hub, *others), start=1))
+    made = json.loads(
+        ws(
+            home,
+            "network",
+            "create",
+            "hearth",
+            "--name",
+            "home",
+            "--prefix",
+            "10.99.0.0/24",
+            "--json",
+        ).stdout
+    )
+    assert made["address"] == "10.99.0.1"
+    up(home)
+    join(laptop, home, "laptop")
+    wait_until("laptop sees home", lambda: members(laptop)["home"]["session"], 15)
+    wait_until("a ping", lambda: reaches(laptop, "10.99.0.1"), 10)
+    assert reaches(home, "10.99.0.2")
+
+    assert resolved(laptop, "home.hearth.internal", "10.99.0.2") == "10.99.0.1"
+    assert resolved(laptop, "laptop.internal", "10.99.0.2") == "10.99.0.2"
+
+    # Another admin lets the third one in; once it is none any more, whom it let in stays.
+    ws(home, "network", "admin", "add", "laptop")
+    wait_until("laptop is an admin", lambda: members(laptop)["laptop"]["admin"], 10)
+    join(phone, laptop, "phone")
+    wait_until("home hears of phone", lambda: "phone" in members(home), 10)
+    ws(home, "network", "admin", "remove", "laptop")
+    wait_until("laptop is none", lambda: not members(laptop)["laptop"]["admin"], 10)
+    assert members(home).keys() == members(laptop).keys() == {"home", "laptop", "phone"}
+    wait_until("laptop hears of phone", lambda: "phone" in members(laptop), 10)
+    wait_until("phone hears of laptop", lambda: "laptop" in members(phone), 10)
+    wait_until("they talk", lambda: reaches(laptop, members(phone)["phone"]["address"]), 15)
+
+    ws(home, "rename", "phone", "mobile")
+    wait_until("the name is known", lambda: "mobile" in members(laptop), 10)
+    refused = ws(laptop, "revoke", "home", check=False)
+    assert refused.returncode == 1
+    assert "no admin" in refused.stderr
+
+    lines = laptop.ws("hosts", "-i", laptop.interface).stdout.split("\n")
+    assert "10.99.0.3\tmobile.hearth.internal mobile.internal" in lines
+    shown = laptop.ws("address", "home", "-i", laptop.interface).stdout
+    assert "told     10.201." in shown or "dialled  10.201." in shown
+
+    ws(home, "revoke", "mobile")
+    for end in (home, laptop):
+        wait_until("nobody has it", lambda end=end: "mobile" not in members(end), 5)
+        names = [p["name"] for p in end.status()["peers"]]  # type: ignore[attr-defined]
+        assert "mobile" not in names
+    wait_until("it is cut off", lambda: not reaches(laptop, "10.99.0.3"), 5)
+
+    # What is known outlives an agent.
+    laptop.process.stop()
+    up(laptop)
+    assert members(laptop).keys() == {"home", "laptop"}
+    wait_until("a ping", lambda: reaches(laptop, "10.99.0.1"), 15)
+    again = ws(laptop, "network", "create", "x", check=False)
+    assert again.returncode == 1
+    assert "already" in again.stderr
+
+
+def test_what_is_told_who_is_in_no_network(lab: Lab) -> None:
+    end = end_of(lab.host("a"), 1)
+    up(end)
+    for words in (("members",), ("invite", "x"), ("network", "show")):
+        done = end.ws(*words, "-i", end.interface, check=False)
+        assert done.returncode == 1
+        assert "ws network create" in done.stderr
+    done = ws(end, "join", "nonsense", check=False)
+    assert done.returncode == 2

@@ -1,0 +1,554 @@
+"""A network of one's own machines: create, invite, join, members, revoke, rename, leave."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whalescale.cli.common import (
+    USAGE,
+    CliError,
+    ConfigPath,
+    Interface,
+    Json,
+    config_path,
+    interface_name,
+    load_config,
+    note,
+    note_loose_output,
+    plain,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network
+
+    from whalescale.config import Config
+    from whalescale.identity import Identity
+    from whalescale.protocol.mesh.network import Mesh
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Make a network of your machines, show it, keep its key, leave it.",
+)
+
+admin_app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Say which members may let others in and cut them off; needs the network key.",
+)
+app.add_typer(admin_app, name="admin")
+
+VERSION = 1
+#: records in one request to the agent
+RECORDS_A_REQUEST = 50
+MemberName = Annotated[str, typer.Argument(metavar="NAME", help="A member's name.")]
+
+
+def _identity(config: Config) -> Identity:
+    from whalescale import config as configuration
+    from whalescale.identity import Identity
+
+    own = configuration.read_identity(config)
+    if not isinstance(own, Identity):
+        fix = "make one with `ws init --force`: a WireGuard key has no node ID"
+        raise CliError("a network needs a key of Whalescale's own", fix)
+    return own
+
+
+def _key_file(config: Config) -> Path:
+    return config.path.absolute().with_suffix(".network-key")
+
+
+def _ask(interface: str | None, **params: object) -> dict[str, Any]:
+    from whalescale.cli import client
+
+    return client.call(interface_name(interface), "network", params)
+
+
+def _no_network_yet(name: str) -> None:
+    """CliError: this machine is in one already, or its agent runs without one."""
+    from whalescale import locations
+    from whalescale.runtime.network import has_network
+
+    if has_network(name):
+        fix = f"`ws network show -i {name}` shows it, `ws network leave -i {name}` forgets it"
+        raise CliError(f"{name} is in a network already", fix)
+    if locations.control_socket(name).exists():
+        note("the agent runs: restart it afterwards (`sudo ws down`, `sudo ws up`)")
+
+
+def _keep(name: str, mesh: Mesh) -> None:
+    """The network is this machine's from now on."""
+    from whalescale.runtime.errors import AgentError
+    from whalescale.runtime.network import NETWORK, open_store, store_file
+
+    try:
+        store = open_store(name)
+    except AgentError as e:
+        raise CliError(e.message, e.fix) from None
+    for entry in mesh.table.entries():
+        store.put(entry.key, entry.raw)
+    kept = store.set_meta(NETWORK, mesh.network_id, durable=True)
+    trouble = store.trouble
+    store.close()
+    if not kept:
+        store_file(name).unlink(missing_ok=True)
+        raise CliError(f"{store_file(name)}: {trouble}", "make room there")
+
+
+def _own_name(given: str | None) -> str:
+    from whalescale.protocol.mesh.records import is_name
+
+    name = given or socket.gethostname().partition(".")[0].lower()
+    if not is_name(name):
+        fix = "give one of lower-case letters, digits and inner hyphens with --name"
+        raise CliError(f"{plain(name)!r} cannot be a member's name", fix, USAGE)
+    return name
+
+
+def _prefix(text: str | None, network_id: bytes) -> IPv4Network | None:
+    """The given one, or one of 100.64.0.0/10 that no route of this host touches."""
+    from ipaddress import IPv4Network, ip_network
+
+    if text == "none":
+        return None
+    if text is not None:
+        try:
+            chosen = ip_network(text)
+        except ValueError as e:
+            raise CliError(f"--prefix: {e}", "write it as 10.20.0.0/20", USAGE) from None
+        if not isinstance(chosen, IPv4Network) or not 8 <= chosen.prefixlen <= 30:
+            fix = "take an IPv4 network of /8 to /30, such as 10.20.0.0/20, or none"
+            raise CliError(f"--prefix {chosen} is not usable", fix, USAGE)
+        return chosen
+    routed = _routed()
+    start = int.from_bytes(network_id[:2], "big")
+    for n in range(1024):
+        chosen = IPv4Network(((100 << 24) + (64 << 16) + ((start + n) % 1024 << 12), 20))
+        if not any(chosen.overlaps(r) for r in routed):
+            return chosen
+    raise CliError("every part of 100.64.0.0/10 is in use here", "choose one with --prefix")
+
+
+def _routed() -> list[IPv4Network]:
+    """Networks that the host has routes to, the default route apart."""
+    from ipaddress import IPv4Address, IPv4Network
+
+    found = []
+    try:
+        lines = Path("/proc/net/route").read_text().splitlines()[1:]
+    except OSError:
+        return []
+    for line in lines:
+        fields = line.split()
+        address, mask = (int(fields[at], 16).to_bytes(4, "little") for at in (1, 7))
+        if any(mask):
+            network = IPv4Network((address, str(IPv4Address(mask))), strict=False)
+            found.append(network)
+    return found
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NETWORK", help="What to call it: hearth.")],
+    member: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="This machine's [host name].")
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", metavar="NETWORK", help="Of IPv4 inside, or none [100.64/10's]."),
+    ] = None,
+    interface: Interface = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Make a network: this machine is its first member and admin."""
+    from whalescale import identity, keyfiles
+    from whalescale.protocol.mesh import records
+    from whalescale.protocol.mesh.network import Mesh
+
+    loaded = load_config(interface, config)
+    if not records.is_name(name):
+        fix = "take lower-case letters, digits and inner hyphens, such as hearth"
+        raise CliError(f"{plain(name)!r} cannot be a network's name", fix, USAGE)
+    own_name = _own_name(member)
+    key_file = _key_file(loaded)
+    _no_network_yet(loaded.interface.name)
+    if key_file.exists():
+        raise CliError(f"{key_file} is there already", "move it away, it may be of use still")
+    root = identity.Identity.generate(os.urandom)
+    own = _identity(loaded)
+    network_id = records.network_id(root.node_id)
+    inside = _prefix(prefix, network_id)
+    mesh = Mesh(own, network_id, random=os.urandom, now=0)
+    active = records.Status.ACTIVE
+    first = next(iter(inside.hosts())) if inside is not None else None
+    try:
+        raws = [
+            records.encode(
+                records.NetworkRecord(network_id, root.node_id, 1, name, inside), root.seed
+            ),
+            records.encode(records.AdminRecord(network_id, own.node_id, 1, active), root.seed),
+            records.encode(
+                records.MemberRecord(
+                    network_id, own.node_id, own.node_id, 1, active, own_name, True, first
+                ),
+                own.seed,
+            ),
+        ]
+    except ValueError as e:
+        fix = "take a private IPv4 network"
+        raise CliError(f"--prefix {inside}: {e}", fix, USAGE) from None
+    mesh.restore(raws, 0)
+    assert mesh.is_admin
+    keyfiles.write(key_file, identity.encode_seed(root.seed) + "\n", replace=False)
+    _keep(loaded.interface.name, mesh)
+    root.zero()
+    own.zero()
+    if json:
+        print_json(
+            {
+                "version": VERSION,
+                "network": name,
+                "id": network_id.hex(),
+                "name": own_name,
+                "address": str(first) if first else None,
+                "key_file": str(key_file),
+            }
+        )
+        return
+    print(f"network        {name} ({network_id.hex()})")
+    print(f"this machine   {own_name}, {first or own.overlay_address}")
+    print(f"network key    {key_file}")
+    print("\nThe network key names admins, nothing else: keep a copy away from this machine")
+    print("(`ws network export-key`). next: `sudo ws up`, then `ws invite NAME`")
+
+
+@app.command()
+def show(interface: Interface = None, json: Json = False) -> None:
+    """Show the network: its name, addresses, anchors, and what it lacks."""
+    view = _ask(interface, op="view")
+    network = view["network"]
+    if json:
+        print_json({"version": VERSION, **network, "members": len(view["members"])})
+        return
+    print(f"network    {plain(str(network['name']))} ({network['id']})")
+    print(f"addresses  {network['prefix'] or 'IPv6 alone'}")
+    print(f"members    {len(view['members'])}")
+    print(f"anchors    {network['anchors_alive']} alive{_advice(network['advice'])}")
+    if not network["belongs"]:
+        print("this machine was revoked; `ws network leave` forgets the network")
+    if network["store"]:
+        print(f"not kept   {network['store']}")
+
+
+def _advice(advice: str | None) -> str:
+    return {
+        None: "",
+        "none": "; `anchor = true` on a machine that others always reach makes one",
+        "last": "; a second one on another network would outlive it",
+        "one network": "; all on one network, which may fail as one",
+    }.get(advice, "")
+
+
+@app.command("export-key")
+def export_key(interface: Interface = None, config: ConfigPath = None) -> None:
+    """Print the network key, to be kept elsewhere."""
+    from whalescale import keyfiles
+
+    note_loose_output()
+    file = _key_file(load_config(interface, config))
+    try:
+        print(keyfiles.read(file))
+    except keyfiles.SecretError as e:
+        raise CliError(str(e), e.fix or "it is where `ws network create` was run") from None
+
+
+@app.command("import-key")
+def import_key(interface: Interface = None, config: ConfigPath = None) -> None:
+    """Read the network key on standard input and keep it here: ws network import-key < FILE"""
+    import sys
+
+    from whalescale import identity, keyfiles
+
+    loaded = load_config(interface, config)
+    if sys.stdin.isatty():
+        note("paste the network key, or run it as `ws network import-key < FILE`")
+    try:
+        text = sys.stdin.buffer.read(keyfiles.KEY_FILE_BYTES_MAX).decode("ascii")
+        root = identity.Identity.from_seed(identity.decode_seed(text))
+    except (UnicodeDecodeError, identity.IdentityError):
+        fix = "give what `ws network export-key` printed"
+        raise CliError("standard input: this is no network key", fix) from None
+    _fits(root, _ask(interface or loaded.interface.name, op="view"))
+    file = _key_file(loaded)
+    keyfiles.write(file, identity.encode_seed(root.seed) + "\n", replace=False)
+    root.zero()
+    print(file)
+
+
+def _fits(root: Identity, view: dict[str, Any]) -> None:
+    """CliError: it is the key of another network."""
+    from whalescale.protocol.mesh.records import network_id
+
+    if network_id(root.node_id).hex() != view["network"]["id"]:
+        fix = "take the one that `ws network create` wrote for this network"
+        raise CliError(f"this is not the key of {plain(str(view['network']['name']))}", fix)
+
+
+def _root(config: Config, view: dict[str, Any]) -> Identity:
+    from whalescale import identity, keyfiles
+
+    file = _key_file(config)
+    try:
+        root = identity.Identity.from_seed(identity.decode_seed(keyfiles.read(file)))
+    except (keyfiles.SecretError, identity.IdentityError) as e:
+        fix = "`ws network import-key` puts it there; or do this where the network was made"
+        raise CliError(f"the network key is needed: {e}", fix) from None
+    _fits(root, view)
+    return root
+
+
+def _member(view: dict[str, Any], name: str) -> dict[str, Any]:
+    for found in view["members"]:
+        if found["name"] == name:
+            return dict(found)
+    raise CliError(f"no member is called {plain(name)}", "see `ws members`")
+
+
+def _set_admin(interface: str | None, config: Path | None, name: str, *, active: bool) -> None:
+    """Sign, and hand it to the agent. What a former admin signed is signed anew before."""
+    from dataclasses import replace
+
+    from whalescale import identity
+    from whalescale.protocol.mesh import records
+
+    loaded = load_config(interface, config)
+    interface = loaded.interface.name
+    view = _ask(interface, op="view")
+    member = _member(view, name)
+    if member["admin"] == active:
+        what = "an admin already" if active else "no admin"
+        raise CliError(f"{plain(name)} is {what}", "see `ws members`")
+    root = _root(loaded, view)
+    node_id = identity.decode_node_id(member["node_id"])
+    network = records.network_id(root.node_id)
+    raws = []
+    if not active:
+        for text in _ask(interface, op="issued", node_id=node_id.hex())["records"]:
+            record = records.decode(bytes.fromhex(text))
+            assert isinstance(record, records.MemberRecord)
+            again = replace(record, issuer=records.ROOT, generation=record.generation + 1)
+            raws.append(records.encode(again, root.seed))
+    status = records.Status.ACTIVE if active else records.Status.REVOKED
+    admin = records.AdminRecord(network, node_id, member["admin_generation"] + 1, status)
+    raws.append(records.encode(admin, root.seed))
+    root.zero()
+    for at in range(0, len(raws), RECORDS_A_REQUEST):
+        some = [raw.hex() for raw in raws[at : at + RECORDS_A_REQUEST]]
+        _ask(interface, op="record", records=some)
+
+
+@admin_app.command("add")
+def admin_add(name: MemberName, interface: Interface = None, config: ConfigPath = None) -> None:
+    """Let a member invite and revoke."""
+    _set_admin(interface, config, name, active=True)
+    print(f"{plain(name)} is an admin now")
+
+
+@admin_app.command("remove")
+def admin_remove(name: MemberName, interface: Interface = None, config: ConfigPath = None) -> None:
+    """Let a member invite and revoke no more. Whom it let in stays."""
+    _set_admin(interface, config, name, active=False)
+    print(f"{plain(name)} is no admin any more")
+
+
+@app.command()
+def leave(
+    interface: Interface = None,
+    config: ConfigPath = None,
+) -> None:
+    """Forget the network on this machine. An admin revokes it elsewhere."""
+    from whalescale.runtime.errors import AgentError
+    from whalescale.runtime.network import has_network, open_store, store_file
+
+    name = load_config(interface, config).interface.name
+    if not has_network(name):
+        raise CliError(f"{name} is in no network", "`ws join TICKET` joins one")
+    try:
+        open_store(name).close()
+    except AgentError as e:
+        raise CliError(e.message, e.fix or "`sudo ws down`, then again") from None
+    path = store_file(name)
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    print("left; an admin should say `ws revoke` with this machine's name, so that all forget it")
+
+
+def invite(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the new machine is called.")],
+    route: Annotated[
+        list[str] | None,
+        typer.Option("--route", metavar="NETWORK", help="A network behind it; repeatable."),
+    ] = None,
+    hours: Annotated[
+        float, typer.Option("--hours", min=0.02, max=168, help="How long the ticket is good.")
+    ] = 1.0,
+    no_anchor: Annotated[
+        bool, typer.Option("--no-anchor", help="Others shall not count on it.")
+    ] = False,
+    qr_code: Annotated[bool, typer.Option("--qr", help="Show it as a QR code as well.")] = False,
+    interface: Interface = None,
+    json: Json = False,
+) -> None:
+    """Print a ticket that lets one machine into the network."""
+    from whalescale.cli import qr
+
+    if qr_code:
+        qr.load()
+    made = _ask(
+        interface,
+        op="invite",
+        name=name,
+        routes=route or [],
+        may_anchor=not no_anchor,
+        lifetime_s=int(hours * 3600),
+    )
+    if json:
+        print_json({"version": VERSION, **made})
+        return
+    print(made["ticket"])
+    if qr_code:
+        qr.show(made["ticket"].upper())  # capitals take fewer modules
+    note(f"on {plain(name)}, within {hours:g} h: `sudo ws join` and this; it lets in one machine")
+
+
+def join(
+    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="What `ws invite` printed.")],
+    interface: Interface = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Join a network with a ticket; makes a configuration where there is none."""
+    from whalescale import config as configuration
+    from whalescale.protocol.mesh.invite import TicketError, decode_ticket
+    from whalescale.runtime import joining
+
+    try:
+        read = decode_ticket(ticket)
+    except TicketError as e:
+        raise CliError(str(e), "", USAGE) from None
+    path = config_path(interface, config)
+    if not path.exists():
+        _configure(path, interface_name(interface))
+    loaded = load_config(interface, config) if config is not None else configuration.load(path)
+    name = loaded.interface.name
+    _no_network_yet(name)
+    own = _identity(loaded)
+    try:
+        mesh = joining.join(read, own)
+    except joining.JoinError as e:
+        raise CliError(e.message, e.fix) from None
+    _keep(name, mesh)
+    record, network = mesh.membership.active(own.node_id), mesh.membership.network
+    own.zero()
+    assert record is not None
+    assert network is not None
+    if json:
+        address = str(record.address) if record.address else None
+        print_json(
+            {"version": VERSION, "network": network.name, "name": record.name, "address": address}
+        )
+        return
+    print(f"you are {record.name}.{network.name}, {record.address or own.overlay_address}")
+    print("next: `sudo ws up`")
+
+
+def _configure(path: Path, name: str) -> None:
+    from whalescale import identity, keyfiles
+    from whalescale.cli import edit, init
+
+    key_path = path.absolute().with_suffix(".key")
+    init.claim(path, key_path, force=False)
+    own = identity.Identity.generate(os.urandom)
+    text = edit.new_document(name=name, key_file=key_path.name, listen_port=51820, addresses=[])
+    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
+    keyfiles.write(path, text, replace=False)
+    own.zero()
+    note(f"made {path}")
+
+
+def address(name: MemberName, interface: Interface = None, json: Json = False) -> None:
+    """Show where a member was reached, and where it is said to be."""
+    member = _member(_ask(interface, op="view"), name)
+    if json:
+        print_json({"version": VERSION, **member})
+        return
+    print(f"inside   {', '.join(a for a in (member['address'], member['overlay']) if a)}")
+    if member["session"]:
+        print(f"now      {member['endpoint']}")
+    for place in member["places"]:
+        print(f"{place['how']:8} {place['endpoint']}")
+
+
+def hosts(interface: Interface = None) -> None:
+    """Print lines for /etc/hosts, one for each member."""
+    view = _ask(interface, op="view")
+    network = plain(str(view["network"]["name"]))
+    names = [m["name"] for m in view["members"]]
+    for m in view["members"]:
+        name = plain(m["name"])
+        own = f"{name}.{network}.internal"
+        if names.count(m["name"]) == 1:
+            own += f" {name}.internal"
+        for inside in (m["address"], m["overlay"]):
+            if inside:
+                print(f"{inside}\t{own}")
+
+
+def members(interface: Interface = None, json: Json = False) -> None:
+    """List the network's members: who is reached, and where."""
+    view = _ask(interface, op="view")
+    if json:
+        print_json({"version": VERSION, **view})
+        return
+    rows = [("NAME", "ADDRESS", "ROLE", "REACHED")]
+    for m in view["members"]:
+        role = " ".join(r for r in ("admin", "anchor") if m[r]) or "-"
+        reached = "this machine" if m["self"] else m["endpoint"] if m["session"] else "-"
+        rows.append((plain(m["name"]), m["address"] or m["overlay"], role, reached or "yes"))
+    widths = [max(len(row[at]) for row in rows) for at in range(3)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        print("  ".join([*cells, row[3]]).rstrip())
+
+
+def revoke(name: MemberName, interface: Interface = None, json: Json = False) -> None:
+    """Cut a member off, everywhere and for ever."""
+    told = _ask(interface, op="revoke", name=name)
+    if json:
+        print_json({"version": VERSION, **told})
+    else:
+        print(f"{plain(told['revoked'])} is no member any more")
+
+
+def rename(
+    name: MemberName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.")],
+    interface: Interface = None,
+    json: Json = False,
+) -> None:
+    """Give a member another name."""
+    told = _ask(interface, op="rename", name=name, new=new)
+    if json:
+        print_json({"version": VERSION, **told})
+    else:
+        print(f"{plain(name)} is {plain(told['name'])} now")
