@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Check who imports whom: the rules of docs/architecture.md, read from the syntax trees.
+"""Check who imports and includes whom: the rules of docs/architecture.md.
 
     tools/check_imports.py [ROOT]
 
@@ -29,11 +29,26 @@ IMPURE = {
 CRYPTO = {"cryptography", "nacl", "noise"}
 
 
-#: folders of csrc/ that know nothing of sockets or the engine, so that each has a test of its own
-LEAVES = ("packet", "multipath")
-NOT_IN_LEAVES = re.compile(
-    r'#\s*include\s*[<"]((?:sys/socket|netinet/|arpa/|linux/(?!virtio)|net/|liburing|worker/|udp/|session/|io/|engine/|kernel/)[^>"]*)'
-)
+#: which folders a folder of csrc/ may include from, beside its own (docs/architecture.md)
+C_LAYERS: dict[str, set[str]] = {
+    "shared": set(),
+    "bpf": {"shared"},
+    "api": set(),
+    "packet": {"shared", "api"},
+    "multipath": {"shared", "api", "packet"},
+    "udp": {"shared", "api"},
+    "kernel": {"shared", "api", "packet"},
+    "worker": {"shared", "api", "packet", "udp"},
+    "session": {"shared", "api", "packet", "multipath", "udp", "worker"},
+    "io": {"shared", "api", "packet", "udp", "worker", "session"},
+    "engine": {
+        "shared", "api", "packet", "multipath", "udp", "kernel", "worker", "session", "io"
+    },
+}  # fmt: skip
+#: layers that know nothing of sockets or of the system
+C_LEAVES = {"packet", "multipath"}
+C_SOCKETS = re.compile(r"sys/socket|netinet/|arpa/|linux/(?!virtio)|net/|liburing")
+C_INCLUDE = re.compile(r'#\s*include\s*([<"])([^>"]+)[>"]')
 
 
 #: inside protocol/: what only these may import
@@ -158,22 +173,78 @@ def check_file(path: Path, root: Path) -> list[str]:
     return found
 
 
-def check_leaves(root: Path) -> list[str]:
+def c_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """(folder, file) of each layer; csrc/whalescale.h, which only names headers, is in none."""
+    for folder in C_LAYERS:
+        top = root if folder in ("shared", "bpf") else root / "csrc"
+        for path in sorted((top / folder).glob("*.[ch]")):
+            yield folder, path
+
+
+def c_refusal(folder: str, path: Path, quoted: bool, name: str) -> str | None:
+    """Why a file of this folder may not include that; None if it may."""
+    target = name.split("/", maxsplit=1)[0]
+    if not quoted:
+        if folder in C_LEAVES and C_SOCKETS.match(name):
+            return "a leaf knows no sockets"
+        return None
+    if folder == "bpf" and (path.parent / name).exists():
+        return None
+    if "/" not in name or target not in C_LAYERS:
+        return "an include names the file's folder"
+    if target != folder and target not in C_LAYERS[folder]:
+        return f"{folder} may include {', '.join(sorted(C_LAYERS[folder])) or 'no other folder'}"
+    return None
+
+
+def c_unit(stem: str) -> str:
+    """A .c file, its header and what it shares with its likes (name_internal.h) are one."""
+    return stem.removesuffix("_internal")
+
+
+def circle(units: dict[str, set[str]]) -> list[str]:
+    """Units (a .c file and its header are one) that include each other in a ring; [] if none."""
+    done: set[str] = set()
+
+    def walk(unit: str, way: list[str]) -> list[str]:
+        if unit in way:
+            return [*way[way.index(unit) :], unit]
+        if unit in done:
+            return []
+        for other in sorted(units.get(unit, ())):
+            if found := walk(other, [*way, unit]):
+                return found
+        done.add(unit)
+        return []
+
+    return next((found for unit in sorted(units) if (found := walk(unit, []))), [])
+
+
+def check_c(root: Path) -> list[str]:
     found = []
-    for path in sorted(p for folder in LEAVES for p in (root / "csrc" / folder).glob("*.[ch]")):
+    units: dict[str, set[str]] = {}
+    for folder, path in c_files(root):
+        unit = c_unit(f"{folder}/{path.stem}")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if include := NOT_IN_LEAVES.match(line):
-                where = f"{path.relative_to(root)}:{number}"
-                found.append(f"{where}: includes {include[1]}: a leaf knows no sockets")
+            include = C_INCLUDE.match(line)
+            if include is None:
+                continue
+            quoted, name = include[1] == '"', include[2]
+            if why := c_refusal(folder, path, quoted, name):
+                found.append(f"{path.relative_to(root)}:{number}: includes {name}: {why}")
+            if quoted and (other := c_unit(name.rsplit(".", 1)[0])) != unit:
+                units.setdefault(unit, set()).add(other)
+    if ring := circle(units):
+        found.append(f"csrc: files that include each other: {' -> '.join(ring)}")
     return found
 
 
 def check(root: Path) -> list[str]:
-    """One line for each violation under root/whalescale and root/csrc."""
+    """One line for each violation under root/whalescale, root/csrc, root/bpf and root/shared."""
     files = sorted((root / PACKAGE).rglob("*.py"))
     if not files:
         return [f"{root / PACKAGE}: no Python files, wrong folder?"]
-    return [line for path in files for line in check_file(path, root)] + check_leaves(root)
+    return [line for path in files for line in check_file(path, root)] + check_c(root)
 
 
 def main() -> int:

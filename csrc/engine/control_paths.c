@@ -3,7 +3,9 @@
  * What the controlling thread changes of a peer that has several paths, as in control.c: most of
  * it by a function that runs on the worker that owns the peer.
  */
-#include "worker/internal.h"
+#include "engine/thread.h"
+#include "session/paths.h"
+#include "session/send.h"
 
 #include <errno.h>
 #include <stdlib.h>

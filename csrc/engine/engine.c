@@ -1,130 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The engine: workers, their life, and the door through which the controlling
- * thread reaches them.
- */
-#include "worker/internal.h"
+/* The engine: workers and their life. */
+#include "engine/thread.h"
+#include "io/io.h"
+#include "session/deliver.h"
+#include "session/paths.h"
+#include "worker/handoff.h"
+#include "worker/upcall.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <semaphore.h>
 #include <sodium/randombytes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Of so many upcalls one is a stranger's first; of the others what peers say. */
 #define STRANGERS_EACH 8
-
-struct ws_command {
-	int (*run)(struct ws_worker *worker, void *arg);
-	void *arg;
-	int result;
-	sem_t done;
-};
-
-uint64_t ws_now_ns(void)
-{
-	struct timespec now;
-
-	/* BOOTTIME goes on in suspend: keys must age there too. */
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (uint64_t)now.tv_sec * WS_SECOND_NS + (uint64_t)now.tv_nsec;
-}
-
-/* the worker's thread */
-
-static void run_command(struct ws_worker *worker)
-{
-	struct ws_command *command = atomic_exchange(&worker->command, NULL);
-
-	if (!command)
-		return;
-	worker->now_ns = ws_now_ns();
-	command->result = command->run(worker, command->arg);
-	ws_send_flush(worker);
-	sem_post(&command->done);
-}
-
-/* False: no room in the ring, try again. */
-static bool report_fatal(struct ws_worker *worker, int error)
-{
-	struct ws_upcall *upcall = ws_upcall_reserve(worker, WS_UP_FATAL, -1);
-
-	if (!upcall)
-		return false;
-	upcall->reason = (uint32_t)-error;
-	ws_upcall_commit(&worker->upcalls);
-	return true;
-}
-
-static void *work(void *arg)
-{
-	struct ws_worker *worker = arg;
-	bool told = false;
-	int error = 0;
-
-	/* By the thread itself: from outside it takes a file of /proc, which the sandbox refuses. */
-	(void)prctl(PR_SET_NAME, "ws-worker", 0, 0, 0);
-	while (!atomic_load_explicit(&worker->stop, memory_order_relaxed)) {
-		if (error) {
-			/* Nothing moves any more, but Python must still get through. */
-			uint64_t count;
-
-			told = told || report_fatal(worker, error);
-			if (!told || read(worker->wake_fd, &count, sizeof(count)) < 0)
-				usleep(10000);
-		} else {
-			error = worker->io->turn(worker);
-			ws_add(worker->stats.turns, 1);
-			if (error)
-				told = report_fatal(worker, error);
-		}
-		if (atomic_load_explicit(&worker->command, memory_order_relaxed))
-			run_command(worker);
-		if (worker->engine->workers > 1 && !error)
-			ws_handoff_drain(worker);
-		if (!error)
-			ws_paths_tick(worker);
-	}
-	if (worker->io->stop)
-		worker->io->stop(worker);
-	return NULL;
-}
-
-/* the controlling thread */
-
-static void wake(struct ws_worker *worker)
-{
-	uint64_t one = 1;
-
-	(void)!write(worker->wake_fd, &one, sizeof(one));
-}
-
-/* Runs on the worker between two turns; before the start and after the end, here. */
-int ws_worker_call(struct ws_worker *worker, int (*run)(struct ws_worker *, void *), void *arg)
-{
-	struct ws_command command = {.run = run, .arg = arg};
-
-	if (!worker->running) {
-		worker->now_ns = ws_now_ns();
-		return run(worker, arg);
-	}
-	if (sem_init(&command.done, 0, 0))
-		return -errno;
-	atomic_store(&worker->command, &command);
-	wake(worker);
-	while (sem_wait(&command.done) && errno == EINTR)
-		;
-	sem_destroy(&command.done);
-	return command.result;
-}
 
 static void worker_free(struct ws_worker *worker)
 {
@@ -176,7 +68,7 @@ static struct ws_worker *worker_new(ws_engine *engine, uint32_t number)
 	worker->mac1 = ws_mac1_new(engine->config.public_key);
 	worker->cookie = ws_cookie_new(engine->config.public_key, engine->config.bootstrap_key);
 	worker->coalesce =
-		ws_coalesce_new(gro, gro && !(off & WS_NO_TUN_USO), ws_receive_emit, worker);
+		ws_coalesce_new(gro, gro && !(off & WS_NO_TUN_USO), ws_deliver_emit, worker);
 	worker->allowedips = ws_allowedips_new();
 	worker->scratch = malloc(WS_BUFFER_BYTES);
 	if (worker->wake_fd < 0 || !worker->aead || !worker->mac1 || !worker->cookie ||
@@ -308,25 +200,6 @@ int ws_engine_set_tun(ws_engine *engine, uint32_t worker, int fd)
 	return 0;
 }
 
-/* To the worker-th CPU that this process may use. */
-static void pin(struct ws_worker *worker)
-{
-	cpu_set_t allowed, one;
-	int nth = 0;
-
-	if (sched_getaffinity(0, sizeof(allowed), &allowed))
-		return;
-	nth = (int)worker->number % CPU_COUNT(&allowed);
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, &allowed) || nth-- > 0)
-			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		(void)pthread_setaffinity_np(worker->thread, sizeof(one), &one);
-		return;
-	}
-}
-
 int ws_engine_start(ws_engine *engine)
 {
 	if (engine->started)
@@ -339,14 +212,10 @@ int ws_engine_start(ws_engine *engine)
 			return error;
 	}
 	for (uint32_t i = 0; i < engine->workers; i++) {
-		struct ws_worker *worker = engine->worker[i];
-		int error = pthread_create(&worker->thread, NULL, work, worker);
+		int error = ws_thread_start(engine->worker[i]);
 
 		if (error)
-			return -error;
-		if (engine->config.pin_cpus)
-			pin(worker);
-		worker->running = true;
+			return error;
 	}
 	engine->started = true;
 	if (engine->bpf && engine->workers > 1)
@@ -356,6 +225,7 @@ int ws_engine_start(ws_engine *engine)
 
 static int zero_peer(struct ws_worker *worker, void *arg)
 {
+	ws_paths_forget(worker, arg);
 	ws_peer_zero(worker, arg);
 	return 0;
 }
@@ -364,16 +234,9 @@ void ws_engine_free(ws_engine *engine)
 {
 	if (!engine)
 		return;
-	for (uint32_t i = 0; i < engine->workers; i++) {
-		struct ws_worker *worker = engine->worker[i];
-
-		if (!worker || !worker->running)
-			continue;
-		atomic_store(&worker->stop, true);
-		wake(worker);
-		pthread_join(worker->thread, NULL);
-		worker->running = false;
-	}
+	for (uint32_t i = 0; i < engine->workers; i++)
+		if (engine->worker[i])
+			ws_thread_stop(engine->worker[i]);
 	/* Peers go one by one below, and no list may name one that is gone. */
 	for (uint32_t i = 0; i < engine->workers; i++)
 		if (engine->worker[i])
@@ -402,6 +265,21 @@ void ws_engine_chosen(const ws_engine *engine, struct ws_chosen *chosen)
 const struct ws_stats *ws_engine_stats(const ws_engine *engine, uint32_t worker)
 {
 	return worker < engine->workers ? &engine->worker[worker]->stats : NULL;
+}
+
+static int come_round(struct ws_worker *worker, void *arg)
+{
+	(void)worker;
+	(void)arg;
+	return 0;
+}
+
+void ws_engine_beat(ws_engine *engine)
+{
+	pthread_mutex_lock(&engine->control);
+	for (uint32_t i = 0; i < engine->workers; i++)
+		(void)ws_worker_call(engine->worker[i], come_round, NULL);
+	pthread_mutex_unlock(&engine->control);
 }
 
 int ws_upcall_fd(const ws_engine *engine)

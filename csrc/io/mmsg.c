@@ -3,7 +3,13 @@
  * The portable backend: epoll, recvmmsg, sendmmsg, read and writev. Each turn
  * takes a bounded share of either direction.
  */
-#include "worker/internal.h"
+#include "io/io.h"
+
+#include "session/receive.h"
+#include "session/rescue.h"
+#include "session/seal.h"
+#include "session/send.h"
+#include "session/turn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -110,20 +116,20 @@ static void mmsg_tx_flush(struct ws_worker *worker)
 	uint32_t at = 0;
 
 	while (at < state->tx_queued) {
-		const struct ws_socket *socket = ws_udp_socket(worker, state->queued[at]);
+		const struct ws_socket *socket = ws_udp_socket(worker->sockets, state->queued[at]);
 		uint32_t n = 0;
 		int sent;
 
 		if (!socket || (state->queued[at]->no_gso && state->queued[at]->count > 1)) {
-			ws_udp_rescue(worker, state->queued[at++], 0);
+			ws_rescue(worker, state->queued[at++], 0);
 			continue;
 		}
 		/* As many as leave by the same socket, in one call. */
 		while (at + n < state->tx_queued &&
-		       ws_udp_socket(worker, state->queued[at + n]) == socket &&
+		       ws_udp_socket(worker->sockets, state->queued[at + n]) == socket &&
 		       !(state->queued[at + n]->no_gso && state->queued[at + n]->count > 1)) {
-			ws_udp_fill(worker, state->queued[at + n], &msgs[n].msg_hdr, &iovs[n],
-				    control[n], true);
+			ws_udp_fill(worker->sockets, state->queued[at + n], &msgs[n].msg_hdr,
+				    &iovs[n], control[n], true);
 			n++;
 		}
 		sent = sendmmsg(socket->fd, msgs, n, MSG_NOSIGNAL);
@@ -131,7 +137,7 @@ static void mmsg_tx_flush(struct ws_worker *worker)
 		if (sent > 0)
 			at += (uint32_t)sent;
 		else
-			ws_udp_rescue(worker, state->queued[at++], errno);
+			ws_rescue(worker, state->queued[at++], errno);
 	}
 	state->tx_queued = 0;
 	state->tx_used = 0;
@@ -197,7 +203,7 @@ static void receive(struct ws_worker *worker, int number)
 		ws_receive(worker, &rx);
 	}
 	ws_receive_flush(worker);
-	ws_send_flush(worker); /* staged packets may have gone out */
+	ws_seal_flush(worker); /* staged packets may have gone out */
 }
 
 static int read_tun(struct ws_worker *worker)
@@ -215,7 +221,7 @@ static int read_tun(struct ws_worker *worker)
 		ws_add(worker->stats.tun_reads, 1);
 		ws_send_packet(worker, frame, (size_t)n);
 	}
-	ws_send_flush(worker);
+	ws_seal_flush(worker);
 	return 0;
 }
 
@@ -223,14 +229,14 @@ static int mmsg_turn(struct ws_worker *worker)
 {
 	struct mmsg_state *state = worker->io_state;
 	struct epoll_event events[EVENTS];
-	uint64_t gather_ns = ws_paths_gather_ns(worker);
+	uint64_t gather_ns = ws_turn_gather_ns(worker);
 	uint64_t wait_ns;
 	struct timespec wait;
 	int n, error = 0;
 
 	if (gather_ns)
-		ws_paths_gather(gather_ns);
-	wait_ns = ws_worker_may_sleep(worker) ? ws_paths_wait_ns(worker) : 0;
+		ws_turn_gather(gather_ns);
+	wait_ns = ws_turn_may_sleep(worker) ? ws_turn_wait_ns(worker) : 0;
 	wait.tv_sec = (time_t)(wait_ns / WS_SECOND_NS);
 	wait.tv_nsec = (long)(wait_ns % WS_SECOND_NS);
 	n = epoll_pwait2(state->epoll_fd, events, EVENTS, wait_ns == UINT64_MAX ? NULL : &wait,
@@ -249,7 +255,7 @@ static int mmsg_turn(struct ws_worker *worker)
 			(void)!read(worker->wake_fd, &count, sizeof(count));
 			continue;
 		}
-		ws_worker_busy(worker);
+		ws_turn_busy(worker);
 		if (tag == TAG_TUN)
 			error = read_tun(worker);
 		else

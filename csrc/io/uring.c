@@ -7,6 +7,13 @@
  */
 #include "io/uring.h"
 
+#include "io/io.h"
+#include "session/receive.h"
+#include "session/rescue.h"
+#include "session/seal.h"
+#include "session/send.h"
+#include "session/turn.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -209,19 +216,19 @@ static void uring_stop(struct ws_worker *worker)
 
 static void send_now(struct ws_worker *worker, struct ws_tx *tx)
 {
-	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	const struct ws_socket *socket = ws_udp_socket(worker->sockets, tx);
 	struct uring_state *state = worker->io_state;
 	struct tx_slot *slot = (struct tx_slot *)tx;
 
 	io_uring_submit(&state->ring); /* what is queued goes before it */
 	if (!socket || (tx->no_gso && tx->count > 1)) {
-		ws_udp_rescue(worker, tx, 0);
+		ws_rescue(worker, tx, 0);
 		return;
 	}
-	ws_udp_fill(worker, tx, &slot->msg, &slot->iov, slot->control, true);
+	ws_udp_fill(worker->sockets, tx, &slot->msg, &slot->iov, slot->control, true);
 	ws_add(worker->stats.tx_batches, 1);
 	if (sendmsg(socket->fd, &slot->msg, MSG_NOSIGNAL) < 0)
-		ws_udp_rescue(worker, tx, errno);
+		ws_rescue(worker, tx, errno);
 }
 
 static void release_tx(struct uring_state *state, struct ws_tx *tx)
@@ -236,7 +243,7 @@ static void uring_tx_submit(struct ws_worker *worker, struct ws_tx *tx)
 {
 	struct uring_state *state = worker->io_state;
 	struct tx_slot *slot = (struct tx_slot *)tx;
-	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	const struct ws_socket *socket = ws_udp_socket(worker->sockets, tx);
 	struct io_uring_sqe *sqe = NULL;
 	uint32_t id = (uint32_t)(slot - state->tx);
 
@@ -247,7 +254,7 @@ static void uring_tx_submit(struct ws_worker *worker, struct ws_tx *tx)
 		release_tx(state, tx);
 		return;
 	}
-	ws_udp_fill(worker, tx, &slot->msg, &slot->iov, slot->control, true);
+	ws_udp_fill(worker->sockets, tx, &slot->msg, &slot->iov, slot->control, true);
 	io_uring_prep_sendmsg(sqe, FILE_SOCKET + (int)(socket - worker->sockets), &slot->msg,
 			      MSG_NOSIGNAL);
 	sqe->flags |= IOSQE_FIXED_FILE;
@@ -260,7 +267,7 @@ static void on_sent(struct ws_worker *worker, uint32_t id, int res)
 	struct uring_state *state = worker->io_state;
 
 	if (res < 0)
-		ws_udp_rescue(worker, &state->tx[id].tx, -res);
+		ws_rescue(worker, &state->tx[id].tx, -res);
 	release_tx(state, &state->tx[id].tx);
 }
 
@@ -389,7 +396,7 @@ static void on_datagrams(struct ws_worker *worker, const struct completion *done
 
 	if (!(done->flags & IORING_CQE_F_BUFFER))
 		return; /* out of buffers or cancelled */
-	ws_worker_busy(worker);
+	ws_turn_busy(worker);
 	id = (uint16_t)(done->flags >> IORING_CQE_BUFFER_SHIFT);
 	buffer = state->rx.buffers + (size_t)id * RX_BUFFER_BYTES;
 	out = io_uring_recvmsg_validate(buffer, done->res, &state->receive);
@@ -422,7 +429,7 @@ static int on_tun(struct ws_worker *worker, const struct completion *done)
 	}
 	id = (uint16_t)(done->flags >> IORING_CQE_BUFFER_SHIFT);
 	if (done->res > 0) {
-		ws_worker_busy(worker);
+		ws_turn_busy(worker);
 		ws_add(worker->stats.tun_reads, 1);
 		ws_send_packet(worker, state->tun.buffers + (size_t)id * WS_BUFFER_BYTES,
 			       (size_t)done->res);
@@ -486,7 +493,7 @@ static int run_backlog(struct ws_worker *worker)
 
 static int submit_and_wait(struct ws_worker *worker, struct uring_state *state)
 {
-	uint64_t wait_ns = ws_paths_wait_ns(worker);
+	uint64_t wait_ns = ws_turn_wait_ns(worker);
 	struct __kernel_timespec wait = {
 		.tv_sec = (long long)(wait_ns / WS_SECOND_NS),
 		.tv_nsec = (long long)(wait_ns % WS_SECOND_NS),
@@ -504,7 +511,7 @@ static int uring_turn(struct ws_worker *worker)
 {
 	struct uring_state *state = worker->io_state;
 	struct io_uring_cqe *cqe;
-	bool wait = ws_worker_may_sleep(worker);
+	bool wait = ws_turn_may_sleep(worker);
 	uint64_t gather_ns;
 	int error;
 
@@ -525,11 +532,11 @@ static int uring_turn(struct ws_worker *worker)
 			return error;
 	}
 	arm_all(worker);
-	gather_ns = wait ? ws_paths_gather_ns(worker) : 0;
+	gather_ns = wait ? ws_turn_gather_ns(worker) : 0;
 	if (gather_ns) {
 		/* What is queued must not wait with us. */
 		(void)io_uring_submit(&state->ring);
-		ws_paths_gather(gather_ns);
+		ws_turn_gather(gather_ns);
 	}
 	/* Without waiting the kernel must be entered all the same: it posts completions only then. */
 	if (wait)
@@ -556,7 +563,7 @@ static int uring_turn(struct ws_worker *worker)
 			error = run_backlog(worker);
 	}
 	ws_receive_flush(worker);
-	ws_send_flush(worker);
+	ws_seal_flush(worker);
 	release_held(state);
 	return error;
 }

@@ -3,7 +3,7 @@
 #ifndef WS_URING_H
 #define WS_URING_H
 
-#include "worker/internal.h"
+#include "worker/worker.h"
 
 #include <liburing.h>
 #include <linux/virtio_net.h>
@@ -86,8 +86,6 @@ struct uring_state {
 	struct tx_slot tx[TX_SLOTS + 1]; /* the last one is for a synchronous send */
 	uint16_t tx_free[TX_SLOTS];
 	uint32_t tx_free_count;
-	struct ws_tx *tx_queued[TX_SLOTS + 1];
-	uint32_t tx_queued_count;
 
 	struct write_slot writes[WRITE_SLOTS];
 	uint16_t write_free[WRITE_SLOTS];

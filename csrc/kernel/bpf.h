@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the eBPF loader share. What others call stands in whalescale.h. */
+/* What the files of the eBPF loader share. What others call stands in api/bpf.h. */
 #ifndef WS_BPF_H
 #define WS_BPF_H
 
+#include "api/bpf.h"
 #include "shared/maps.h"
-#include "whalescale.h"
 
 #include <stdbool.h>
 

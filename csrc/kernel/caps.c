@@ -3,7 +3,7 @@
  * What the process may still do once it is set up: capabilities(7), raw calls
  * so that no library is needed.
  */
-#include "whalescale.h"
+#include "api/confine.h"
 
 #include <errno.h>
 #include <linux/capability.h>

@@ -9,7 +9,7 @@
  * list of allowed ones is a fault that shows in the field. In the systemd unit
  * stands a list of allowed ones, kept by systemd.
  */
-#include "whalescale.h"
+#include "api/confine.h"
 
 #include <errno.h>
 #include <fcntl.h>

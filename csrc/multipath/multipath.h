@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "whalescale.h" /* the parameters and the statistics */
+#include "api/multipath.h" /* the parameters and the statistics */
 
 #define WS_MULTIPATH_RING 8192 /* packets kept: those that wait and those in flight or just sent */
 

@@ -8,9 +8,9 @@
  */
 #include "packet/aead.h"
 
+#include "api/types.h"
 #include "packet/aead_vectors.h"
 #include "shared/wire.h"
-#include "whalescale.h"
 
 #include <endian.h>
 #include <errno.h>

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "whalescale.h"
+#include "api/types.h"
 
 struct ws_cookie;
 

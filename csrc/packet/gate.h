@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "whalescale.h"
+#include "api/types.h"
 
 struct ws_gate;
 

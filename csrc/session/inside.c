@@ -9,30 +9,25 @@
  *  - an inner packet that is a datagram of ours to where the peer is has come back: it would be
  *    sealed again, and again
  */
-#include "worker/internal.h"
+#include "session/inside.h"
 
 #include "packet/ip.h"
 
-#include <errno.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
-#include <stdlib.h>
-#include <sys/ioctl.h>
-
-enum { OUTSIDE = 0, INSIDE = 1 }; /* what stands where the allowed IPs have the peer */
+#include <string.h>
 
 static bool is_inside(const struct ws_allowedips *table, const union ws_sockaddr *from)
 {
 	const uint8_t *ip;
 
 	if (from->sa.sa_family == AF_INET)
-		return ws_allowedips_lookup4(table, (const uint8_t *)&from->in.sin_addr) == INSIDE;
+		return ws_allowedips_lookup4(table, (const uint8_t *)&from->in.sin_addr) ==
+		       WS_INSIDE;
 	if (from->sa.sa_family != AF_INET6)
 		return false;
 	ip = from->in6.sin6_addr.s6_addr;
 	if (IN6_IS_ADDR_V4MAPPED(&from->in6.sin6_addr))
-		return ws_allowedips_lookup4(table, ip + 12) == INSIDE;
-	return ws_allowedips_lookup6(table, ip) == INSIDE;
+		return ws_allowedips_lookup4(table, ip + 12) == WS_INSIDE;
+	return ws_allowedips_lookup6(table, ip) == WS_INSIDE;
 }
 
 static bool same_host(const union ws_sockaddr *a, const union ws_sockaddr *b)
@@ -109,7 +104,7 @@ bool ws_inside_returns(struct ws_worker *worker, struct ws_peer *peer, const uin
 	if (!udp || ws_get16(udp) != worker->port)
 		return false;
 	for (uint32_t path = 0; path <= WS_WAY_PEER; path++) {
-		const struct ws_way *way = ws_paths_way(peer, path);
+		const struct ws_way *way = ws_peer_way(peer, path);
 
 		if (way->remote_bytes && goes_to(packet, udp, &way->remote)) {
 			ws_drop(worker, WS_DROP_LOOP, 1);
@@ -117,65 +112,4 @@ bool ws_inside_returns(struct ws_worker *worker, struct ws_peer *peer, const uin
 		}
 	}
 	return false;
-}
-
-int ws_engine_follow_tun(ws_engine *engine)
-{
-	struct ifreq request = {0};
-	uint32_t found = 0;
-
-	/* The name is the descriptor's to know, the index is the sockets' namespace's. */
-	if (ioctl(engine->worker[0]->tun_fd, TUNGETIFF, &request))
-		return -errno;
-	for (int i = 0; i < WS_MAX_SOCKETS && !found; i++)
-		if (engine->worker[0]->sockets[i].fd >= 0 &&
-		    !ioctl(engine->worker[0]->sockets[i].fd, SIOCGIFINDEX, &request))
-			found = (uint32_t)request.ifr_ifindex;
-	atomic_store_explicit(&engine->tun_ifindex, found, memory_order_relaxed);
-	return (int)found;
-}
-
-static int swap_table(struct ws_worker *worker, void *arg)
-{
-	struct ws_allowedips **table = arg, *old = worker->inside;
-
-	worker->inside = *table;
-	*table = old;
-	worker->passed.sa.sa_family = AF_UNSPEC;
-	return 0;
-}
-
-static int fill(struct ws_allowedips *table, const struct ws_prefix *prefixes, size_t count,
-		int32_t what)
-{
-	for (size_t i = 0; i < count; i++) {
-		int error = ws_allowedips_insert(table, prefixes[i].family, prefixes[i].ip,
-						 prefixes[i].cidr, what);
-
-		if (error)
-			return error;
-	}
-	return 0;
-}
-
-int ws_engine_set_inside(ws_engine *engine, const struct ws_prefix *inside, size_t inside_count,
-			 const struct ws_prefix *outside, size_t outside_count)
-{
-	struct ws_allowedips *tables[WS_MAX_WORKERS] = {0};
-	int error = 0;
-
-	pthread_mutex_lock(&engine->control);
-	/* Where both have a network, outside has the last word. */
-	for (uint32_t w = 0; w < engine->workers && !error; w++) {
-		tables[w] = ws_allowedips_new();
-		error = tables[w] ? fill(tables[w], inside, inside_count, INSIDE) : -ENOMEM;
-		if (!error)
-			error = fill(tables[w], outside, outside_count, OUTSIDE);
-	}
-	for (uint32_t w = 0; w < engine->workers && !error; w++)
-		(void)ws_worker_call(engine->worker[w], swap_table, &tables[w]);
-	for (uint32_t w = 0; w < engine->workers; w++)
-		ws_allowedips_free(tables[w]);
-	pthread_mutex_unlock(&engine->control);
-	return error;
 }

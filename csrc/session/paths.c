@@ -4,22 +4,21 @@
  * sockets and the worker's clock. All but making and freeing runs on the
  * worker that owns the peer.
  */
-#include "worker/internal.h"
+#include "session/paths.h"
+
+#include "packet/frame.h"
+#include "session/deliver.h"
+#include "session/seal.h"
+#include "worker/upcall.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Who changes address with every datagram must not crowd the others out of the upcall ring. */
 #define MOVED_INTERVAL_NS (WS_SECOND_NS / 10)
-/*
- * Paced datagrams come one by one, and each would wake the worker, be a receive and a write of its
- * own. From this rate on (packets a window) they are let gather for a moment.
- */
-#define GATHER_NS 200000
+/* From this rate on (packets a window) what comes in is worth letting gather (turn.c). */
 #define GATHER_WINDOW_NS (WS_SECOND_NS / 100)
 #define GATHER_PACKETS 50
-#define GATHER_MOST 4 /* receives of a turn, or TUN reads: more are no trickle */
 /*
  * Python looks for busy peers four times a second, which is long for the start of a flow: it is
  * told. A ping or two are none. Python takes a peer for busy for longer than the interval.
@@ -28,17 +27,14 @@
 #define BUSY_PACKETS 4
 #define TOLD_INTERVAL_NS WS_SECOND_NS
 
-struct ws_paths {
+struct paths {
+	struct ws_paths shared; /* first */
 	struct ws_peer *peer;
 	struct ws_worker *worker; /* that has it on its list, or runs it now */
-	struct ws_multipath *core;
-	struct ws_way way[WS_PATH_COUNT]; /* remote_bytes 0: not there */
 	uint64_t moved_ns[WS_PATH_COUNT];
 	uint64_t rx_serial[WS_PATH_COUNT]; /* of the receive whose source was looked at last */
-	struct ws_paths *next; /* of the worker's active ones */
 	bool active;
-	bool scheduled;
-	bool sent; /* since ws_sent was told */
+	bool sent; /* since ws_sealed was told */
 	uint64_t queued_ns; /* packets to send are counted since then */
 	uint64_t told_ns; /* last WS_UP_BUSY */
 	uint32_t queued;
@@ -47,12 +43,18 @@ struct ws_paths {
 	bool busy; /* so many came that they are worth gathering */
 };
 
+/* NULL too becomes NULL: the shared part is the first. */
+static struct paths *whole(struct ws_paths *shared)
+{
+	return (struct paths *)shared;
+}
+
 static uint32_t send_frame(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
 			   uint8_t ecn, const uint8_t *packet, size_t len)
 {
-	struct ws_paths *paths = arg;
+	struct paths *paths = arg;
 	struct ws_worker *worker = paths->worker;
-	struct ws_keys *keys = ws_usable_keys(worker, paths->peer);
+	struct ws_keys *keys = ws_peer_keys(worker, paths->peer);
 
 	if (!keys) {
 		/* Only for the moment between two keypairs: ws_paths_tick holds the queue back. */
@@ -67,15 +69,15 @@ static uint32_t send_frame(void *arg, uint32_t path, uint64_t number, const uint
 static uint32_t send_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
 			     size_t len)
 {
-	struct ws_paths *paths = arg;
+	struct paths *paths = arg;
 	struct ws_worker *worker = paths->worker;
-	struct ws_keys *keys = ws_usable_keys(worker, paths->peer);
+	struct ws_keys *keys = ws_peer_keys(worker, paths->peer);
 	uint32_t by = path;
 
 	/* Path 0 before Python said anything of it. No other: its numbers are nonces of its own. */
-	if (path == 0 && !ws_paths_way(paths->peer, path)->remote_bytes)
+	if (path == 0 && !ws_peer_way(paths->peer, path)->remote_bytes)
 		by = WS_WAY_PEER;
-	if (!keys || !ws_paths_way(paths->peer, by)->remote_bytes)
+	if (!keys || !ws_peer_way(paths->peer, by)->remote_bytes)
 		return 0;
 	ws_peer_sent(worker, paths->peer, false);
 	return ws_seal(worker, paths->peer, keys, by, number, 0, NULL, 0, frame, len,
@@ -84,20 +86,20 @@ static uint32_t send_control(void *arg, uint32_t path, uint64_t number, const ui
 
 static void deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
-	struct ws_paths *paths = arg;
+	struct paths *paths = arg;
 
-	ws_receive_deliver(paths->worker, paths->peer, packet, len, flags & WS_FRAME_PARTIAL,
-			   flags & WS_MULTIPATH_HELD);
+	ws_deliver(paths->worker, paths->peer, packet, len, flags & WS_FRAME_PARTIAL,
+		   flags & WS_MULTIPATH_HELD);
 }
 
 static void flush(void *arg)
 {
-	struct ws_paths *paths = arg;
+	struct paths *paths = arg;
 
-	ws_receive_flush(paths->worker);
+	ws_paths_flush(paths->worker);
 }
 
-static void upcall(struct ws_paths *paths, uint32_t type, uint32_t path, const struct ws_rx *rx)
+static void upcall(struct paths *paths, uint32_t type, uint32_t path, const struct ws_rx *rx)
 {
 	struct ws_worker *worker = paths->worker;
 	struct ws_upcall *up = ws_upcall_begin(worker, type, paths->peer->number);
@@ -127,19 +129,19 @@ static const struct ws_multipath_ops core_ops = {
 
 struct ws_paths *ws_paths_new(struct ws_peer *peer, uint32_t packet_bytes)
 {
-	struct ws_paths *paths = calloc(1, sizeof(*paths));
+	struct paths *paths = calloc(1, sizeof(*paths));
 
 	if (!paths)
 		return NULL;
 	paths->peer = peer;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
-		paths->way[i].socket = -1;
-	paths->core = ws_multipath_new(packet_bytes, &core_ops, paths);
-	if (!paths->core) {
+		paths->shared.way[i].socket = -1;
+	paths->shared.core = ws_multipath_new(packet_bytes, &core_ops, paths);
+	if (!paths->shared.core) {
 		free(paths);
 		return NULL;
 	}
-	return paths;
+	return &paths->shared;
 }
 
 void ws_paths_free(struct ws_paths *paths)
@@ -147,7 +149,7 @@ void ws_paths_free(struct ws_paths *paths)
 	if (!paths)
 		return;
 	ws_multipath_free(paths->core);
-	free(paths);
+	free(whole(paths));
 }
 
 void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer)
@@ -157,33 +159,18 @@ void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer)
 	if (!peer->paths)
 		return;
 	/* What it delivered still lies with the coalescer, what it sends in the open buffer. */
-	ws_receive_flush(worker);
-	ws_send_flush(worker);
+	ws_paths_flush(worker);
+	ws_seal_flush(worker);
 	while (*at && *at != peer->paths)
 		at = &(*at)->next;
 	if (*at)
 		*at = peer->paths->next;
 }
 
-struct ws_multipath *ws_paths_core(const struct ws_paths *paths)
-{
-	return paths->core;
-}
-
-bool ws_paths_scheduled(const struct ws_paths *paths)
-{
-	return paths && paths->scheduled;
-}
-
-struct ws_way *ws_paths_way(struct ws_peer *peer, uint32_t path)
-{
-	return path < WS_PATH_COUNT && peer->paths ? &peer->paths->way[path] : &peer->way;
-}
-
 void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct ws_path *list,
 		  size_t count, bool schedule)
 {
-	struct ws_paths *paths = peer->paths;
+	struct paths *paths = whole(peer->paths);
 	struct ws_addr none = {0};
 	uint32_t present = 0, usable = 0;
 
@@ -191,38 +178,39 @@ void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct w
 		const struct ws_path *path = &list[i];
 		uint32_t bit = 1u << path->id;
 
-		ws_way_point(worker, &paths->way[path->id], &path->remote, &path->local,
-			     path->ifindex);
+		ws_way_point(worker->sockets, &paths->shared.way[path->id], &path->remote,
+			     &path->local, path->ifindex);
 		present |= bit;
 		if (path->usable)
 			usable |= bit;
 	}
 	paths->worker = worker;
-	paths->scheduled = schedule && usable;
+	paths->shared.scheduled = schedule && usable;
 	/* The core may still send by the ways that go. */
-	ws_multipath_set_paths(paths->core, present, usable, paths->scheduled, worker->now_ns);
-	ws_send_flush(worker);
+	ws_multipath_set_paths(paths->shared.core, present, usable, paths->shared.scheduled,
+			       worker->now_ns);
+	ws_seal_flush(worker);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (!(present >> i & 1))
-			ws_way_point(worker, &paths->way[i], &none, &none, 0);
+			ws_way_point(worker->sockets, &paths->shared.way[i], &none, &none, 0);
 	ws_paths_wake(worker, peer);
 }
 
 void ws_paths_wake(struct ws_worker *worker, struct ws_peer *peer)
 {
-	struct ws_paths *paths = peer->paths;
+	struct paths *paths = whole(peer->paths);
 
 	paths->worker = worker;
 	if (paths->active)
 		return;
 	paths->active = true;
-	paths->next = worker->active;
-	worker->active = paths;
+	paths->shared.next = worker->active;
+	worker->active = &paths->shared;
 }
 
 void ws_paths_queued(struct ws_worker *worker, struct ws_peer *peer, uint32_t packets)
 {
-	struct ws_paths *paths = peer->paths;
+	struct paths *paths = whole(peer->paths);
 
 	ws_paths_wake(worker, peer);
 	if (worker->now_ns - paths->queued_ns > BUSY_WINDOW_NS) {
@@ -240,12 +228,12 @@ void ws_paths_queued(struct ws_worker *worker, struct ws_peer *peer, uint32_t pa
 void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
 		       uint64_t number, const struct ws_rx *rx, uint32_t bytes)
 {
-	struct ws_paths *paths = peer->paths;
-	struct ws_path_stats *stats = ws_multipath_path_stats(paths->core, path);
+	struct paths *paths = whole(peer->paths);
+	struct ws_path_stats *stats = ws_multipath_path_stats(paths->shared.core, path);
 	struct ws_addr remote;
 
 	paths->worker = worker;
-	ws_multipath_received(paths->core, path, number, bytes, worker->now_ns);
+	ws_multipath_received(paths->shared.core, path, number, bytes, worker->now_ns);
 	if (paths->rx_serial[path] == worker->rx_serial)
 		return;
 	paths->rx_serial[path] = worker->rx_serial;
@@ -259,20 +247,20 @@ void ws_paths_received(struct ws_worker *worker, struct ws_peer *peer, uint32_t 
 	paths->moved_ns[path] = worker->now_ns;
 	stats->rx_remote = remote;
 	stats->rx_local = rx->local;
-	ws_multipath_moved(paths->core, path);
+	ws_multipath_moved(paths->shared.core, path);
 	upcall(paths, WS_UP_PATH_MOVED, path, rx);
 }
 
 bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *frame,
 		      size_t len)
 {
-	struct ws_paths *paths = peer->paths;
+	struct paths *paths = whole(peer->paths);
 
 	if (frame[0] == WS_CONTROL_ACK) {
-		(void)ws_multipath_ack(paths->core, frame, len, worker->now_ns);
+		(void)ws_multipath_ack(paths->shared.core, frame, len, worker->now_ns);
 	} else if (frame[0] == WS_CONTROL_HEARTBEAT && len >= 4 && frame[1] == WS_CONTROL_VERSION &&
 		   frame[3] & WS_HEARTBEAT_ASK) {
-		ws_multipath_heartbeat(paths->core);
+		ws_multipath_heartbeat(paths->shared.core);
 	} else {
 		return false;
 	}
@@ -282,7 +270,7 @@ bool ws_paths_control(struct ws_worker *worker, struct ws_peer *peer, const uint
 
 void ws_paths_data(struct ws_worker *worker, struct ws_peer *peer, bool feedback)
 {
-	struct ws_paths *paths = peer->paths;
+	struct paths *paths = whole(peer->paths);
 
 	if (feedback) {
 		if (worker->now_ns - paths->counted_ns >= GATHER_WINDOW_NS) {
@@ -299,34 +287,34 @@ void ws_paths_forget(struct ws_worker *worker, struct ws_peer *peer)
 {
 	if (!peer->paths)
 		return;
-	ws_receive_flush(worker);
+	ws_paths_flush(worker);
 	ws_multipath_forget(peer->paths->core, worker->now_ns);
 }
 
 /* Without a key nothing can leave, so only what came in can be due. */
-static uint64_t deadline(const struct ws_worker *worker, const struct ws_paths *paths)
+static uint64_t deadline(const struct ws_worker *worker, struct ws_paths *paths)
 {
-	return ws_usable_keys(worker, paths->peer) ? ws_multipath_deadline(paths->core)
-						   : ws_multipath_expiry(paths->core);
+	return ws_peer_keys(worker, whole(paths)->peer) ? ws_multipath_deadline(paths->core)
+							: ws_multipath_expiry(paths->core);
 }
 
-static void tick(struct ws_worker *worker, struct ws_paths *paths)
+static void tick(struct ws_worker *worker, struct paths *paths)
 {
 	struct ws_peer *peer = paths->peer;
-	struct ws_keys *keys = ws_usable_keys(worker, peer);
+	struct ws_keys *keys = ws_peer_keys(worker, peer);
 
 	paths->worker = worker;
 	if (!keys) {
 		/* Nothing can leave; what came may be delivered. */
-		if (ws_multipath_stats(paths->core)->queue_packets)
+		if (ws_multipath_stats(paths->shared.core)->queue_packets)
 			ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
-		ws_multipath_expire(paths->core, worker->now_ns);
+		ws_multipath_expire(paths->shared.core, worker->now_ns);
 		return;
 	}
-	ws_multipath_tick(paths->core, worker->now_ns);
+	ws_multipath_tick(paths->shared.core, worker->now_ns);
 	if (paths->sent) {
 		paths->sent = false;
-		ws_sent(worker, peer, keys, true);
+		ws_sealed(worker, peer, keys, true);
 	}
 }
 
@@ -339,50 +327,33 @@ void ws_paths_tick(struct ws_worker *worker)
 	while (*at) {
 		struct ws_paths *paths = *at;
 
-		tick(worker, paths);
+		tick(worker, whole(paths));
 		if (deadline(worker, paths) == UINT64_MAX) {
 			*at = paths->next;
-			paths->active = false;
+			whole(paths)->active = false;
 		} else {
 			at = &paths->next;
 		}
 	}
-	ws_receive_flush(worker);
-	ws_send_flush(worker);
+	ws_paths_flush(worker);
+	ws_seal_flush(worker);
 }
 
-uint64_t ws_paths_gather_ns(struct ws_worker *worker)
+bool ws_paths_busy(const struct ws_worker *worker)
 {
-	uint64_t receives = worker->rx_serial - worker->gathered_serial;
-	uint64_t reads = worker->stats.tun_reads - worker->gathered_reads;
 	bool busy = false;
 
-	if (!worker->active)
-		return 0;
-	worker->gathered_serial = worker->rx_serial;
-	worker->gathered_reads = worker->stats.tun_reads;
-	/* Where the last turn had its hands full, others wait too. */
-	if (receives > GATHER_MOST || reads > GATHER_MOST || worker->engine->config.busy_poll_us ||
-	    atomic_load_explicit(&worker->stop, memory_order_relaxed) ||
-	    atomic_load_explicit(&worker->command, memory_order_relaxed))
-		return 0;
-	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next)
-		busy |= paths->busy && worker->now_ns - paths->counted_ns < 2 * GATHER_WINDOW_NS;
-	return busy && ws_paths_wait_ns(worker) > GATHER_NS ? GATHER_NS : 0;
+	for (struct ws_paths *at = worker->active; at; at = at->next)
+		busy |= whole(at)->busy &&
+			worker->now_ns - whole(at)->counted_ns < 2 * GATHER_WINDOW_NS;
+	return busy;
 }
 
-void ws_paths_gather(uint64_t wait_ns)
-{
-	const struct timespec wait = {.tv_nsec = (long)wait_ns};
-
-	(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
-}
-
-uint64_t ws_paths_deadline(struct ws_worker *worker)
+uint64_t ws_paths_deadline(const struct ws_worker *worker)
 {
 	uint64_t at = UINT64_MAX;
 
-	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next) {
+	for (struct ws_paths *paths = worker->active; paths; paths = paths->next) {
 		uint64_t one = deadline(worker, paths);
 
 		if (one < at)
@@ -391,18 +362,9 @@ uint64_t ws_paths_deadline(struct ws_worker *worker)
 	return at;
 }
 
-uint64_t ws_paths_wait_ns(struct ws_worker *worker)
+void ws_paths_flush(struct ws_worker *worker)
 {
-	uint64_t at = ws_paths_deadline(worker), now_ns;
-
-	if (at == UINT64_MAX)
-		return at;
-	now_ns = ws_now_ns();
-	return at > now_ns ? at - now_ns : 0;
-}
-
-void ws_paths_released(struct ws_worker *worker)
-{
+	ws_deliver_flush(worker);
 	for (const struct ws_paths *paths = worker->active; paths; paths = paths->next)
 		ws_multipath_released(paths->core);
 }
@@ -410,7 +372,7 @@ void ws_paths_released(struct ws_worker *worker)
 void ws_paths_socket_opened(struct ws_worker *worker, struct ws_peer *peer)
 {
 	for (uint32_t i = 0; peer->paths && i < WS_PATH_COUNT; i++)
-		ws_way_choose(worker, &peer->paths->way[i]);
+		ws_way_choose(worker->sockets, &peer->paths->way[i]);
 }
 
 void ws_paths_socket_closed(struct ws_peer *peer, int number)

@@ -3,70 +3,16 @@
  * One peer: its endpoint, its previous, current and next keypair, and the
  * timestamps that Python's timers are computed from.
  */
-#include "worker/internal.h"
+#include "session/peer.h"
+
+#include "packet/counters.h"
+#include "worker/upcall.h"
 
 #include <errno.h>
 #include <string.h>
 
 /* Python answers a "need a handshake" once; said again only if nothing came of it. */
 #define ASK_INTERVAL_NS (WS_SECOND_NS)
-
-static bool any_address(const struct ws_addr *addr)
-{
-	static const uint8_t zero[16];
-
-	return memcmp(addr->ip, zero, sizeof(zero)) == 0;
-}
-
-/* For this address, best one that is bound to the interface, then one that is bound to none. */
-static int find_socket(const struct ws_worker *worker, const struct ws_addr *local,
-		       uint32_t ifindex)
-{
-	int best = -1, best_fit = -1;
-
-	for (int i = 0; i < WS_MAX_SOCKETS; i++) {
-		const struct ws_socket *socket = &worker->sockets[i];
-		int fit;
-
-		if (socket->fd < 0 || socket->local.family != local->family)
-			continue;
-		if (local->port && socket->local.port != local->port)
-			continue;
-		if (socket->wildcard)
-			fit = 0;
-		else if (!any_address(local) && !memcmp(socket->local.ip, local->ip, 16) &&
-			 (!local->scope_id || socket->local.scope_id == local->scope_id))
-			fit = socket->ifindex == ifindex ? 3 : !socket->ifindex ? 2 : 1;
-		else
-			continue;
-		if (fit > best_fit) {
-			best = i;
-			best_fit = fit;
-		}
-	}
-	return best;
-}
-
-void ws_way_point(const struct ws_worker *worker, struct ws_way *way, const struct ws_addr *remote,
-		  const struct ws_addr *local, uint32_t ifindex)
-{
-	way->local = *local;
-	way->ifindex = ifindex;
-	way->no_gso_until_ns = 0;
-	way->remote_bytes = 0;
-	way->socket = -1;
-	if (!remote->family)
-		return;
-	ws_addr_to_sockaddr(remote, &way->remote, &way->remote_bytes);
-	ws_way_choose(worker, way);
-}
-
-void ws_way_choose(const struct ws_worker *worker, struct ws_way *way)
-{
-	if (way->remote_bytes &&
-	    way->local.family == (way->remote.sa.sa_family == AF_INET6 ? 6 : 4))
-		way->socket = find_socket(worker, &way->local, way->ifindex);
-}
 
 enum { ADDR_WORDS = sizeof(struct ws_addr) / sizeof(uint32_t) };
 _Static_assert(sizeof(struct ws_addr) % sizeof(uint32_t) == 0, "copied by words");
@@ -121,7 +67,7 @@ void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct 
 		   const struct ws_addr *local)
 {
 	publish_endpoint(&peer->stats, remote, local);
-	ws_way_point(worker, &peer->way, remote, local, 0);
+	ws_way_point(worker->sockets, &peer->way, remote, local, 0);
 }
 
 static void update_indices(struct ws_peer *peer)
@@ -169,8 +115,6 @@ int ws_peer_install(struct ws_worker *worker, struct ws_peer *peer, struct ws_ke
 		peer->next = keys;
 	}
 	peer->asked_ns = 0;
-	if (peer->paths)
-		ws_paths_wake(worker, peer); /* what waited for a key */
 	/* A handshake is something received and something sent: what waited before is answered. */
 	ws_set(peer->stats.unanswered_since_ns, 0);
 	ws_set(peer->stats.unsent_since_ns, 0);
@@ -187,8 +131,6 @@ void ws_peer_confirm(struct ws_worker *worker, struct ws_peer *peer)
 	peer->current = peer->next;
 	peer->next = NULL;
 	peer->asked_ns = 0;
-	if (peer->paths)
-		ws_paths_wake(worker, peer);
 	update_indices(peer);
 	upcall = ws_upcall_begin(worker, WS_UP_CONFIRMED, peer->number);
 	if (!upcall)
@@ -205,7 +147,6 @@ void ws_peer_forget_previous(struct ws_worker *worker, struct ws_peer *peer)
 
 void ws_peer_zero(struct ws_worker *worker, struct ws_peer *peer)
 {
-	ws_paths_forget(worker, peer);
 	discard(worker, &peer->current);
 	discard(worker, &peer->previous);
 	discard(worker, &peer->next);

@@ -2,18 +2,28 @@
 /*
  * Inbound, in the order of a datagram's way:
  *  1. ws_receive: one receive, unless it is from inside a tunnel (inside.c), split into its datagrams
- *  2. datagram: type and exact length; handshake messages go up to Python
- *  3. find: receiver index -> keypair, within its limits
- *  4. open: a look at the replay window, AEAD, then the window for good
+ *  2. datagram: type; what is no transport message goes to strangers.c
+ *  3. transport: receiver index -> keypair, within its limits
+ *  4. a look at the replay window, AEAD, then the window for good
  *  5. authenticated: roam, confirm a new keypair, timestamps
- *  6. deliver: IP lengths, source in the peer's allowed IPs, ECN
- *  7. coalesce: neighbours of a flow become one TUN write
+ *  6. control frames to Python or paths.c; data frames of several paths to paths.c, which gives back
+ *     in order what they bring (multipath_receive.c, reorder.c)
+ *  7. deliver.c: IP lengths, source in the peer's allowed IPs, ECN; neighbours of a flow become one
+ *     TUN write
  *
  * Nothing before step 5 changes state, and every refusal is a counter.
  */
-#include "worker/internal.h"
+#include "session/receive.h"
 
-#include "packet/ecn.h"
+#include "packet/frame.h"
+#include "session/deliver.h"
+#include "session/inside.h"
+#include "session/paths.h"
+#include "session/seal.h"
+#include "session/send.h"
+#include "session/strangers.h"
+#include "worker/handoff.h"
+#include "worker/upcall.h"
 
 #include <endian.h>
 #include <string.h>
@@ -46,164 +56,6 @@ static uint64_t get64(const uint8_t *at)
 	return le64toh(value);
 }
 
-static void fill(struct ws_upcall *upcall, const struct ws_rx *rx, const uint8_t *data, size_t len)
-{
-	ws_sockaddr_to_addr(rx->from, &upcall->remote);
-	upcall->local = rx->local;
-	upcall->len = (uint32_t)len;
-	memcpy(upcall->data, data, len);
-}
-
-/* Up to Python, as far as there is room. */
-static void up(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data, size_t len,
-	       uint32_t source_class)
-{
-	/* Who is not known to receive what is sent to his address gets half of the room at most. */
-	bool proven = source_class == WS_SOURCE_VERIFIED || source_class == WS_SOURCE_OTHER;
-	struct ws_upcall *upcall = ws_upcall_stranger(worker, proven ? 1 : 2);
-
-	if (!upcall)
-		return;
-	fill(upcall, rx, data, len);
-	upcall->reason = source_class;
-	ws_upcall_commit(&worker->strangers);
-	ws_add(worker->stats.handshake_rx, 1);
-}
-
-/* A cookie reply: shorter than what it answers. */
-static void ask(struct ws_worker *worker, const struct ws_rx *rx, const struct ws_addr *from,
-		const uint8_t *data, size_t len)
-{
-	uint8_t reply[WS_COOKIE_REPLY_BYTES];
-	struct ws_tx *tx;
-
-	if (!ws_cookie_reply(worker->cookie, from, data, len, reply))
-		return;
-	ws_send_flush(worker); /* a buffer that is being filled goes first */
-	tx = worker->io->tx_get(worker);
-	memcpy(tx->data, reply, sizeof(reply));
-	tx->len = tx->stride = WS_COOKIE_REPLY_BYTES;
-	tx->count = 1;
-	tx->peer = -1;
-	tx->path = WS_WAY_PEER;
-	tx->ifindex = 0;
-	tx->socket = rx->socket;
-	tx->ecn = 0;
-	tx->closed = true;
-	tx->no_gso = true;
-	tx->local = rx->local;
-	ws_addr_to_sockaddr(from, &tx->remote, &tx->remote_bytes);
-	worker->io->tx_submit(worker, tx);
-	ws_add(worker->stats.cookies_tx, 1);
-}
-
-/*
- * mac1 keeps out who does not know our key. A right mac2 shows that the sender is where its address
- * says, and lets it pass the limits; without it the gate decides.
- */
-static void initiation(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
-		       size_t len)
-{
-	static const uint8_t none[WS_MAC_BYTES];
-	struct ws_addr from;
-	uint32_t verdict, source_class;
-	bool verified;
-
-	if (!ws_mac1_check(worker->mac1, data, len)) {
-		ws_drop(worker, WS_DROP_MAC1, 1);
-		return;
-	}
-	ws_sockaddr_to_addr(rx->from, &from);
-	verified = memcmp(data + len - WS_MAC_BYTES, none, WS_MAC_BYTES) &&
-		   ws_cookie_check(worker->cookie, &from, data, len);
-	verdict = ws_gate_initiation(worker->engine->gate, &from, verified, worker->now_ns,
-				     &source_class);
-	if (verdict & WS_GATE_ASK)
-		ask(worker, rx, &from, data, len);
-	if (verdict & WS_GATE_PASS)
-		up(worker, rx, data, len, source_class);
-	else
-		ws_drop(worker, verdict & WS_GATE_ASK ? WS_DROP_ASKED : WS_DROP_LOAD, 1);
-}
-
-/* `id` stands `at` so many bytes in the message; whoever does not know it was not asked. */
-static bool awaited(struct ws_worker *worker, const uint8_t *data, size_t at)
-{
-	if (ws_gate_awaited(worker->engine->gate, get32(data + at), worker->now_ns))
-		return true;
-	ws_drop(worker, WS_DROP_UNASKED, 1);
-	return false;
-}
-
-static void bootstrap_request(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
-			      size_t len)
-{
-	struct ws_addr from;
-
-	if (!ws_cookie_bootstrap(worker->cookie, data)) {
-		ws_drop(worker, WS_DROP_BOOTSTRAP, 1);
-		return;
-	}
-	ws_sockaddr_to_addr(rx->from, &from);
-	if (ws_gate_bootstrap(worker->engine->gate, &from, worker->now_ns))
-		up(worker, rx, data, len, WS_SOURCE_STRANGER);
-	else
-		ws_drop(worker, WS_DROP_LOAD, 1);
-}
-
-static size_t exact_bytes(uint32_t type)
-{
-	switch (type) {
-	case WS_MSG_INITIATION:
-		return WS_INITIATION_BYTES;
-	case WS_MSG_RESPONSE:
-		return WS_RESPONSE_BYTES;
-	case WS_MSG_COOKIE_REPLY:
-		return WS_COOKIE_REPLY_BYTES;
-	case WS_MSG_BOOTSTRAP_REQUEST:
-	case WS_MSG_BOOTSTRAP_REPLY:
-		return WS_BOOTSTRAP_BYTES;
-	default:
-		return 0;
-	}
-}
-
-/* Anything but a transport message: exact lengths, then what tells a peer from a stranger. */
-static void handshake(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
-		      size_t len, uint32_t type)
-{
-	size_t expected = exact_bytes(type);
-
-	if (!expected) {
-		ws_drop(worker, WS_DROP_TYPE, 1);
-		return;
-	}
-	if (len != expected) {
-		ws_drop(worker, WS_DROP_LENGTH, 1);
-		return;
-	}
-	switch (type) {
-	case WS_MSG_INITIATION:
-		initiation(worker, rx, data, len);
-		break;
-	case WS_MSG_RESPONSE:
-		/* The id first: it costs less, and a flood does not know it. */
-		if (!awaited(worker, data, 8))
-			return;
-		if (ws_mac1_check(worker->mac1, data, len))
-			up(worker, rx, data, len, WS_SOURCE_OTHER);
-		else
-			ws_drop(worker, WS_DROP_MAC1, 1);
-		break;
-	case WS_MSG_BOOTSTRAP_REQUEST:
-		bootstrap_request(worker, rx, data, len);
-		break;
-	default: /* cookie and bootstrap replies */
-		if (awaited(worker, data, 4))
-			up(worker, rx, data, len, WS_SOURCE_OTHER);
-	}
-}
-
 static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx)
 {
 	struct ws_upcall *upcall;
@@ -230,61 +82,14 @@ static void roam(struct ws_worker *worker, struct ws_peer *peer, const struct ws
 	ws_upcall_commit(&worker->upcalls);
 }
 
-/* The packet's own length, or 0: not to be delivered, and counted. */
-static size_t checked(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
-		      uint8_t *packet, size_t len)
-{
-	size_t total;
-	int32_t owner;
-
-	if (packet[0] >> 4 == 4 && len >= 20) {
-		size_t header = (size_t)(packet[0] & 15) * 4;
-
-		total = (size_t)packet[2] << 8 | packet[3];
-		if (header < 20 || total < header || total > len)
-			goto malformed;
-		owner = ws_allowedips_lookup4(worker->allowedips, packet + 12);
-	} else if (packet[0] >> 4 == 6 && len >= 40) {
-		total = 40 + ((size_t)packet[4] << 8 | packet[5]);
-		if (total > len)
-			goto malformed;
-		owner = ws_allowedips_lookup6(worker->allowedips, packet + 8);
-	} else {
-		goto malformed;
-	}
-	if (owner != peer->number) {
-		ws_drop(worker, WS_DROP_SOURCE, 1);
-		ws_add(peer->stats.wrong_sources, 1);
-		return 0;
-	}
-	if (!ws_ecn_decapsulate(rx->tos, packet, total)) {
-		ws_drop(worker, WS_DROP_ECN, 1);
-		return 0;
-	}
-	return total;
-malformed:
-	ws_drop(worker, WS_DROP_MALFORMED, 1);
-	return 0;
-}
-
-void ws_receive_deliver(struct ws_worker *worker, struct ws_peer *peer, uint8_t *packet, size_t len,
-			bool trusted, bool held)
-{
-	/* The buffer's slots are used again soon after the flush. */
-	if (held)
-		worker->borrowed = true;
-	ws_add(peer->stats.rx_packets, 1);
-	ws_coalesce_add(worker->coalesce, packet, len, trusted);
-}
-
 /* trusted: the inner L4 checksum may be left to our kernel (WS_FRAME_PARTIAL). */
 static void deliver(struct ws_worker *worker, struct ws_peer *peer, const struct ws_rx *rx,
 		    uint8_t *packet, size_t len, bool trusted)
 {
-	size_t total = checked(worker, peer, rx, packet, len);
+	size_t total = ws_deliver_check(worker, peer, rx, packet, len);
 
 	if (total)
-		ws_receive_deliver(worker, peer, packet, total, trusted, false);
+		ws_deliver(worker, peer, packet, total, trusted, false);
 }
 
 /* The peer proved itself with this datagram. */
@@ -298,6 +103,8 @@ static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const 
 	ws_peer_received(worker, peer, data);
 	if (keys == peer->next) {
 		ws_peer_confirm(worker, peer);
+		if (peer->paths)
+			ws_paths_wake(worker, peer);
 		ws_send_staged(worker, peer);
 	}
 	/* Time to renew before the other side can no longer answer (whitepaper 6.2). */
@@ -310,13 +117,13 @@ static void data_packet(struct ws_worker *worker, struct ws_peer *peer, const st
 			uint32_t path, const uint8_t *frame, uint32_t seq, uint8_t *packet,
 			size_t len)
 {
-	size_t total = checked(worker, peer, rx, packet, len);
+	size_t total = ws_deliver_check(worker, peer, rx, packet, len);
 
 	if (!total)
 		return;
 	if (!peer->paths || (!(frame[0] & WS_FRAME_FEEDBACK) &&
 			     ws_multipath_pass(ws_paths_core(peer->paths), path, seq))) {
-		ws_receive_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
+		ws_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
 		return;
 	}
 	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame), seq,
@@ -404,7 +211,7 @@ static void control_frame(struct ws_worker *worker, struct ws_peer *peer, const 
 	upcall = ws_upcall_begin(worker, WS_UP_CONTROL, peer->number);
 	if (!upcall)
 		return;
-	fill(upcall, rx, frame, len);
+	ws_upcall_fill(upcall, rx, frame, len);
 	upcall->path = path;
 	upcall->datagram_bytes = (uint32_t)datagram_bytes;
 	ws_upcall_commit(&worker->upcalls);
@@ -483,7 +290,7 @@ static void datagram(struct ws_worker *worker, const struct ws_rx *rx, uint8_t *
 	}
 	type = get32(data); /* the three reserved bytes must be zero */
 	if (type != WS_MSG_TRANSPORT)
-		handshake(worker, rx, data, len, type);
+		ws_stranger(worker, rx, data, len, type);
 	else if (len < WS_TRANSPORT_MIN_BYTES)
 		ws_drop(worker, WS_DROP_SHORT, 1);
 	else
@@ -537,16 +344,7 @@ void ws_receive(struct ws_worker *worker, const struct ws_rx *rx)
 	}
 }
 
-void ws_receive_emit(void *arg, const struct ws_tun_write *write)
-{
-	struct ws_worker *worker = arg;
-
-	worker->io->tun_write(worker, write->iov, write->iov_count, write->packets);
-}
-
 void ws_receive_flush(struct ws_worker *worker)
 {
-	ws_coalesce_flush(worker->coalesce);
-	worker->borrowed = worker->handing_off;
-	ws_paths_released(worker);
+	ws_paths_flush(worker);
 }

@@ -2,21 +2,23 @@
 /*
  * Outbound, in the order of a packet's way:
  *  1. ws_send_packet: virtio header and IP packet from the TUN device
- *  2. route: destination -> peer (allowed IPs)
- *  3. usable_keys: a current keypair within its limits, or stage and ask for one
+ *  2. route: destination -> peer (allowed IPs); to another worker if the peer is that one's
+ *  3. to_peer: a current keypair within its limits, or stage and ask for one
  *  4. ws_segment_*: a super-packet becomes whole IP packets
- *  5. reserve: room in the open send buffer, which holds one run of datagrams
- *  6. seal: transport header, AEAD over header and payload in one pass; seal_bundle: several
- *     small segments in one
- *  7. ws_send_flush: to the backend, one UDP_SEGMENT send a run
- *
- * With several paths the packets of step 4 go into the queue in front of them (multipath_send.c),
- * and come back to ws_seal by way of paths.c.
+ *  5. send_plain, send_frames, send_bundles: to the peer's endpoint, by seal.c
+ *     schedule: into the queue in front of several paths (multipath_send.c), which come to seal.c by
+ *     way of paths.c
+ *  6. ws_seal_flush: to the backend, one UDP_SEGMENT send a run
  */
-#include "worker/internal.h"
+#include "session/send.h"
 
 #include "packet/ecn.h"
+#include "packet/frame.h"
 #include "packet/segment.h"
+#include "session/inside.h"
+#include "session/paths.h"
+#include "session/seal.h"
+#include "worker/handoff.h"
 
 #include <errno.h>
 #include <string.h>
@@ -39,75 +41,15 @@ static int32_t route(struct ws_worker *worker, const uint8_t *packet, size_t len
 	return number;
 }
 
-struct ws_keys *ws_usable_keys(const struct ws_worker *worker, const struct ws_peer *peer)
+/* Without a key: it waits for one. */
+static void stage(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *frame, size_t len)
 {
-	struct ws_keys *keys = peer->current;
+	uint32_t lost = ws_stage_push(&worker->stage, &peer->staged, frame, len);
 
-	if (!keys || worker->now_ns >= keys->reject_at_ns ||
-	    keys->tx_counter >= keys->reject_after_messages)
-		return NULL;
-	return keys;
-}
-
-/* tx is to go to the peer by `path`, which is this way. */
-static void direct(struct ws_tx *tx, const struct ws_peer *peer, uint32_t path,
-		   const struct ws_way *way)
-{
-	tx->peer = peer->number;
-	tx->path = path;
-	tx->socket = way->socket;
-	tx->ifindex = way->ifindex;
-	tx->local = way->local;
-	tx->remote = way->remote;
-	tx->remote_bytes = way->remote_bytes;
-}
-
-/* Room for one datagram of `bytes` to the peer by `path`; counts it in. */
-static uint8_t *reserve(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
-			uint32_t bytes, uint8_t ecn)
-{
-	struct ws_tx *tx = worker->open_tx;
-	uint8_t *at;
-
-	if (tx && (tx->peer != peer->number || tx->path != path || tx->closed || tx->ecn != ecn ||
-		   bytes > tx->stride || tx->count >= WS_TX_MAX_SEGMENTS ||
-		   tx->len + bytes > WS_TX_MAX_BYTES)) {
-		worker->open_tx = NULL;
-		worker->io->tx_submit(worker, tx);
-		tx = NULL;
-	}
-	if (!tx) {
-		const struct ws_way *way = ws_paths_way(peer, path);
-
-		tx = worker->io->tx_get(worker);
-		tx->len = 0;
-		tx->count = 0;
-		tx->stride = bytes;
-		tx->ecn = ecn;
-		tx->closed = false;
-		tx->no_gso = worker->no_udp_gso || worker->now_ns < way->no_gso_until_ns;
-		direct(tx, peer, path, way);
-		worker->open_tx = tx;
-	}
-	at = tx->data + tx->len;
-	tx->len += bytes;
-	tx->count++;
-	tx->closed = bytes < tx->stride;
-	return at;
-}
-
-static void put32(uint8_t *at, uint32_t value)
-{
-	value = htole32(value);
-	memcpy(at, &value, sizeof(value));
-}
-
-static void put_header(uint8_t *at, uint32_t receiver, uint64_t counter)
-{
-	counter = htole64(counter);
-	put32(at, WS_MSG_TRANSPORT);
-	put32(at + 4, receiver);
-	memcpy(at + 8, &counter, sizeof(counter));
+	if (lost)
+		ws_drop(worker, WS_DROP_STAGE_FULL, lost);
+	ws_set(peer->stats.staged, peer->staged.packets);
+	ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
 }
 
 /* Of the peer's next data frame. */
@@ -116,71 +58,58 @@ static uint32_t next_seq(struct ws_peer *peer)
 	return peer->paths ? ws_multipath_seq(ws_paths_core(peer->paths)) : peer->data_seq++;
 }
 
-/* limit: padding must not make the plaintext longer than this. */
-static uint32_t text_bytes(size_t len, size_t limit)
+static uint8_t frame_flags(const struct ws_segmenter *segmenter, uint32_t k)
 {
-	size_t padded = ws_padded_bytes(len);
-
-	if (padded > limit)
-		padded = len > limit ? len : limit;
-	return (uint32_t)padded;
+	return (segmenter->partial ? WS_FRAME_PARTIAL : 0) | (k ? WS_FRAME_RUN : 0);
 }
 
-/*
- * The number of the next datagram of `bytes` by `path`. Those to the peer's endpoint are path 0's,
- * and go on when there are several paths.
- */
-static uint64_t next_number(const struct ws_worker *worker, const struct ws_peer *peer,
-			    const struct ws_keys *keys, uint32_t path, uint32_t bytes)
+/* The keypair takes one datagram more. */
+static bool lasts(const struct ws_keys *keys)
 {
-	if (!peer->paths)
-		return keys->tx_counter;
-	return ws_multipath_number(ws_paths_core(peer->paths), path < WS_PATH_COUNT ? path : 0,
-				   bytes, worker->now_ns);
+	return keys->tx_counter < keys->reject_after_messages;
 }
 
-/* Datagram `number` of `path`, sealed to `at`. */
-static void seal_at(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
-		    uint32_t path, uint64_t number, uint8_t *at, uint32_t text, const uint8_t *head,
-		    size_t head_bytes, const uint8_t *body, size_t body_bytes)
+/* As WireGuard sends. Returns how many of the segments went. */
+static uint32_t send_plain(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+			   const struct ws_segmenter *segmenter, uint8_t ecn)
 {
-	uint32_t bytes = ws_message_bytes(text);
-	uint64_t counter = number;
+	uint8_t head[WS_SEGMENT_MAX_HEADER];
+	uint32_t k;
 
-	if (path < WS_PATH_COUNT)
-		counter |= (uint64_t)path << WS_PATH_SHIFT;
-	keys->tx_counter++;
-	put_header(at, keys->remote_index, counter);
-	ws_aead_seal2(worker->aead, keys->send_key, counter, at + WS_TRANSPORT_HEADER_BYTES, head,
-		      head_bytes, body, body_bytes, text - head_bytes - body_bytes);
-	ws_add(peer->stats.tx_bytes, bytes);
-	ws_add(worker->stats.tx_bytes, bytes);
+	for (k = 0; k < segmenter->count && lasts(keys); k++) {
+		const uint8_t *body;
+		size_t body_bytes;
+
+		ws_segment_get(segmenter, k, head, &body, &body_bytes);
+		ws_seal_next(worker, peer, keys, ecn, head, segmenter->header_bytes, body,
+			     body_bytes, worker->mtu);
+	}
+	return k;
 }
 
-uint32_t ws_seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
-		 uint32_t path, uint64_t number, uint8_t ecn, const uint8_t *head,
-		 size_t head_bytes, const uint8_t *body, size_t body_bytes, size_t limit)
+/* In a data frame. `limit`: of the packet with its padding. */
+static void send_frame(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+		       const struct ws_segmenter *segmenter, uint8_t ecn, uint32_t k,
+		       uint32_t limit)
 {
-	uint32_t text = text_bytes(head_bytes + body_bytes, limit);
-	uint32_t bytes = ws_message_bytes(text);
+	uint8_t head[WS_FRAME_HEADER_BYTES + WS_SEGMENT_MAX_HEADER];
+	const uint8_t *body;
+	size_t body_bytes;
 
-	seal_at(worker, peer, keys, path, number, reserve(worker, peer, path, bytes, ecn), text,
-		head, head_bytes, body, body_bytes);
-	return bytes;
+	ws_frame_encode(head, frame_flags(segmenter, k), worker->now_ns, next_seq(peer));
+	ws_segment_get(segmenter, k, head + WS_FRAME_HEADER_BYTES, &body, &body_bytes);
+	ws_seal_next(worker, peer, keys, ecn, head, WS_FRAME_HEADER_BYTES + segmenter->header_bytes,
+		     body, body_bytes, limit + WS_FRAME_HEADER_BYTES);
 }
 
-/* To the peer's endpoint. */
-static void seal(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, uint8_t ecn,
-		 const uint8_t *head, size_t head_bytes, const uint8_t *body, size_t body_bytes,
-		 size_t limit)
+static uint32_t send_frames(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+			    const struct ws_segmenter *segmenter, uint8_t ecn, uint32_t limit)
 {
-	uint32_t text = text_bytes(head_bytes + body_bytes, limit);
-	uint32_t bytes = ws_message_bytes(text);
-	uint64_t number = next_number(worker, peer, keys, WS_WAY_PEER, bytes);
+	uint32_t k;
 
-	seal_at(worker, peer, keys, WS_WAY_PEER, number,
-		reserve(worker, peer, WS_WAY_PEER, bytes, ecn), text, head, head_bytes, body,
-		body_bytes);
+	for (k = 0; k < segmenter->count && lasts(keys); k++)
+		send_frame(worker, peer, keys, segmenter, ecn, k, limit);
+	return k;
 }
 
 static size_t bundled_bytes(const struct ws_segmenter *segmenter)
@@ -212,15 +141,15 @@ static void seal_bundle(struct ws_worker *worker, struct ws_peer *peer, struct w
 			uint32_t count, uint32_t limit)
 {
 	size_t shorter = k + count < segmenter->count ? 0 : last_is_shorter(segmenter);
-	uint32_t text =
-		text_bytes(WS_FRAME_HEADER_BYTES + count * bundled_bytes(segmenter) - shorter,
-			   WS_FRAME_HEADER_BYTES + limit);
+	uint32_t text = ws_seal_text_bytes(WS_FRAME_HEADER_BYTES +
+						   count * bundled_bytes(segmenter) - shorter,
+					   WS_FRAME_HEADER_BYTES + limit);
 	uint32_t bytes = ws_message_bytes(text);
-	uint64_t number = next_number(worker, peer, keys, WS_WAY_PEER, bytes);
+	uint64_t number = ws_seal_number(worker, peer, keys, WS_WAY_PEER, bytes);
 	uint32_t seq = next_seq(peer);
 	uint8_t *start, *at;
 
-	start = reserve(worker, peer, WS_WAY_PEER, bytes, ecn) + WS_TRANSPORT_HEADER_BYTES;
+	start = ws_seal_reserve(worker, peer, WS_WAY_PEER, bytes, ecn) + WS_TRANSPORT_HEADER_BYTES;
 	ws_frame_encode(start, WS_FRAME_BUNDLE | (segmenter->partial ? WS_FRAME_PARTIAL : 0),
 			worker->now_ns, seq);
 	at = start + WS_FRAME_HEADER_BYTES;
@@ -238,17 +167,54 @@ static void seal_bundle(struct ws_worker *worker, struct ws_peer *peer, struct w
 		if (i)
 			(void)next_seq(peer);
 	}
-	seal_at(worker, peer, keys, WS_WAY_PEER, number, start - WS_TRANSPORT_HEADER_BYTES, text,
-		start, (size_t)(at - start), NULL, 0);
+	ws_seal_at(worker, peer, keys, WS_WAY_PEER, number, start - WS_TRANSPORT_HEADER_BYTES, text,
+		   start, (size_t)(at - start), NULL, 0);
 }
 
-void ws_sent(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data)
+/* `each` segments a frame; what is left for the last one goes alone. */
+static uint32_t send_bundles(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+			     const struct ws_segmenter *segmenter, uint8_t ecn, uint32_t limit,
+			     uint32_t each, uint32_t bundle_limit)
 {
-	ws_set(peer->stats.tx_counter, keys->tx_counter);
-	ws_peer_sent(worker, peer, data);
-	if (keys->tx_counter > keys->rekey_after_messages ||
-	    (keys->initiator && worker->now_ns >= keys->rekey_at_ns))
-		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
+	uint32_t k = 0;
+
+	while (k < segmenter->count && lasts(keys)) {
+		uint32_t left = segmenter->count - k;
+		uint32_t count = left < each ? left : each;
+
+		if (count > 1)
+			seal_bundle(worker, peer, keys, ecn, segmenter, k, count, bundle_limit);
+		else
+			send_frame(worker, peer, keys, segmenter, ecn, k, limit);
+		k += count;
+	}
+	return k;
+}
+
+/* Extended mode: frames, or bundles where the peer takes them and the segments are small. */
+static uint32_t send_extended(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+			      const struct ws_segmenter *segmenter, uint8_t ecn)
+{
+	uint32_t limit = worker->mtu, bundle_limit, each;
+
+	/* Nor may the padding make it longer than the longest frame. */
+	if (peer->frame_max_bytes && peer->frame_max_bytes < limit)
+		limit = peer->frame_max_bytes;
+	bundle_limit = limit < WS_BUNDLE_MAX_BYTES ? limit : WS_BUNDLE_MAX_BYTES;
+	each = peer->bundles ? bundle_size(segmenter, bundle_limit) : 1;
+	if (each > 1)
+		return send_bundles(worker, peer, keys, segmenter, ecn, limit, each, bundle_limit);
+	return send_frames(worker, peer, keys, segmenter, ecn, limit);
+}
+
+/* The longest of the segments goes as a frame. */
+static bool fits_frame(const struct ws_peer *peer, const struct ws_segmenter *segmenter)
+{
+	size_t longest = segmenter->header_bytes
+				 ? segmenter->header_bytes + segmenter->segment_bytes
+				 : segmenter->len;
+
+	return !peer->frame_max_bytes || longest <= peer->frame_max_bytes;
 }
 
 /* Over the peer's paths: into the queue in front of them. */
@@ -265,33 +231,75 @@ static void schedule(struct ws_worker *worker, struct ws_peer *peer,
 
 		ws_segment_get(segmenter, k, head, &body, &body_bytes);
 		ws_multipath_send(core, head, segmenter->header_bytes, body, body_bytes,
-				  (segmenter->partial ? WS_FRAME_PARTIAL : 0) |
-					  (k ? WS_FRAME_RUN : 0),
-				  ecn, k + 1 < segmenter->count, worker->now_ns);
+				  frame_flags(segmenter, k), ecn, k + 1 < segmenter->count,
+				  worker->now_ns);
 	}
 	ws_add(peer->stats.tx_packets, k);
 	ws_add(worker->stats.tx_packets, k);
 	ws_paths_queued(worker, peer, k);
 }
 
-void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
+static void to_endpoint(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+			const struct ws_segmenter *segmenter, uint8_t ecn, bool framed)
 {
-	uint8_t head[WS_FRAME_HEADER_BYTES + WS_SEGMENT_MAX_HEADER];
+	uint32_t sent = framed ? send_extended(worker, peer, keys, segmenter, ecn)
+			       : send_plain(worker, peer, keys, segmenter, ecn);
+
+	ws_add(peer->stats.tx_packets, sent);
+	ws_add(worker->stats.tx_packets, sent);
+	if (peer->paths)
+		ws_multipath_publish(ws_paths_core(peer->paths), sent, worker->now_ns);
+	if (sent < segmenter->count)
+		ws_drop(worker, WS_DROP_STAGE_FULL, segmenter->count - sent);
+	ws_sealed(worker, peer, keys, true);
+}
+
+static void to_peer(struct ws_worker *worker, struct ws_peer *peer, uint8_t *frame, size_t len)
+{
+	struct ws_keys *keys = ws_peer_keys(worker, peer);
+	bool scheduled = ws_paths_scheduled(peer->paths), framed = peer->frames;
+	uint8_t *packet = frame + WS_VNET_BYTES;
+	size_t packet_bytes = len - WS_VNET_BYTES;
 	struct ws_segmenter segmenter;
 	struct virtio_net_hdr vnet;
-	struct ws_keys *keys;
-	struct ws_peer *peer;
+	int error;
+
+	if (!keys) {
+		stage(worker, peer, frame, len);
+		return;
+	}
+	if (!peer->way.remote_bytes && !scheduled) {
+		ws_drop(worker, WS_DROP_NO_ENDPOINT, 1);
+		return;
+	}
+	memcpy(&vnet, frame, WS_VNET_BYTES);
+	error = ws_segment_begin(&segmenter, &vnet, packet, packet_bytes, framed);
+	if (!error && framed && !scheduled && !fits_frame(peer, &segmenter)) {
+		framed = false;
+		/* A plain packet's checksum is whole. */
+		if (segmenter.partial)
+			error = ws_segment_begin(&segmenter, &vnet, packet, packet_bytes, false);
+	}
+	if (error)
+		ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
+	else if (framed && scheduled)
+		schedule(worker, peer, &segmenter, ws_ecn_encapsulate(packet, packet_bytes));
+	else
+		to_endpoint(worker, peer, keys, &segmenter,
+			    ws_ecn_encapsulate(packet, packet_bytes), framed);
+}
+
+void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
+{
 	uint8_t *packet = frame + WS_VNET_BYTES;
-	uint32_t k, owner, longest, front = 0, limit = worker->mtu;
-	uint32_t bundle = 1, bundle_limit = 0;
+	struct ws_peer *peer;
+	uint32_t owner;
 	int32_t number;
-	uint8_t ecn;
 
 	if (len <= WS_VNET_BYTES || len > WS_BUFFER_BYTES) {
 		ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
 		return;
 	}
-	memcpy(&vnet, frame, WS_VNET_BYTES);
 	number = route(worker, packet, len - WS_VNET_BYTES);
 	if (number < 0)
 		return;
@@ -301,82 +309,10 @@ void ws_send_packet(struct ws_worker *worker, uint8_t *frame, size_t len)
 		return;
 	}
 	peer = ws_worker_peer(worker, number);
-	if (!peer) { /* removed between hand-off and here */
+	if (!peer) /* removed between hand-off and here */
 		ws_drop(worker, WS_DROP_NO_PEER, 1);
-		return;
-	}
-	if (ws_inside_returns(worker, peer, packet, len - WS_VNET_BYTES))
-		return;
-	keys = ws_usable_keys(worker, peer);
-	if (!keys) {
-		uint32_t lost = ws_stage_push(&worker->stage, &peer->staged, frame, len);
-
-		if (lost)
-			ws_drop(worker, WS_DROP_STAGE_FULL, lost);
-		ws_set(peer->stats.staged, peer->staged.packets);
-		ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
-		return;
-	}
-	if (!peer->way.remote_bytes && !ws_paths_scheduled(peer->paths)) {
-		ws_drop(worker, WS_DROP_NO_ENDPOINT, 1);
-		return;
-	}
-	if (ws_segment_begin(&segmenter, &vnet, packet, len - WS_VNET_BYTES, peer->frames))
-		goto malformed;
-	if (peer->frames && ws_paths_scheduled(peer->paths)) {
-		schedule(worker, peer, &segmenter, ws_ecn_encapsulate(packet, len - WS_VNET_BYTES));
-		return;
-	}
-	if (peer->frames) {
-		longest = (uint32_t)(segmenter.header_bytes
-					     ? segmenter.header_bytes + segmenter.segment_bytes
-					     : segmenter.len);
-		if (!peer->frame_max_bytes || longest <= peer->frame_max_bytes) {
-			front = WS_FRAME_HEADER_BYTES;
-			/* Nor may the padding make it longer than the longest frame. */
-			if (peer->frame_max_bytes && peer->frame_max_bytes < limit)
-				limit = peer->frame_max_bytes;
-		} else if (segmenter.partial && ws_segment_begin(&segmenter, &vnet, packet,
-								 len - WS_VNET_BYTES, false)) {
-			goto malformed;
-		}
-	}
-	if (front && peer->bundles) {
-		bundle_limit = limit < WS_BUNDLE_MAX_BYTES ? limit : WS_BUNDLE_MAX_BYTES;
-		bundle = bundle_size(&segmenter, bundle_limit);
-	}
-	ecn = ws_ecn_encapsulate(packet, len - WS_VNET_BYTES);
-	for (k = 0; k < segmenter.count && keys->tx_counter < keys->reject_after_messages; k++) {
-		const uint8_t *body;
-		size_t body_bytes;
-
-		if (bundle > 1 && k + 1 < segmenter.count) {
-			uint32_t left = segmenter.count - k;
-			uint32_t count = left < bundle ? left : bundle;
-
-			seal_bundle(worker, peer, keys, ecn, &segmenter, k, count, bundle_limit);
-			k += count - 1;
-			continue;
-		}
-		if (front)
-			ws_frame_encode(head,
-					(segmenter.partial ? WS_FRAME_PARTIAL : 0) |
-						(k ? WS_FRAME_RUN : 0),
-					worker->now_ns, next_seq(peer));
-		ws_segment_get(&segmenter, k, head + front, &body, &body_bytes);
-		seal(worker, peer, keys, ecn, head, front + segmenter.header_bytes, body,
-		     body_bytes, limit + front);
-	}
-	ws_add(peer->stats.tx_packets, k);
-	ws_add(worker->stats.tx_packets, k);
-	if (peer->paths)
-		ws_multipath_publish(ws_paths_core(peer->paths), k, worker->now_ns);
-	if (k < segmenter.count)
-		ws_drop(worker, WS_DROP_STAGE_FULL, segmenter.count - k);
-	ws_sent(worker, peer, keys, true);
-	return;
-malformed:
-	ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
+	else if (!ws_inside_returns(worker, peer, packet, len - WS_VNET_BYTES))
+		to_peer(worker, peer, frame, len);
 }
 
 void ws_send_staged(struct ws_worker *worker, struct ws_peer *peer)
@@ -406,29 +342,29 @@ static int send_padded(struct ws_worker *worker, struct ws_peer *peer, struct ws
 		.count = 1,
 	};
 
-	direct(&tx, peer, path, ws_paths_way(peer, path));
-	seal_at(worker, peer, keys, path, number, worker->scratch, text, data, len, zeros,
-		text - len);
-	return -ws_udp_send_whole(worker, &tx);
+	ws_way_direct(ws_peer_way(peer, path), &tx, peer->number, path);
+	ws_seal_at(worker, peer, keys, path, number, worker->scratch, text, data, len, zeros,
+		   text - len);
+	return -ws_udp_send_whole(worker->sockets, &tx);
 }
 
 int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
 			 const uint8_t *data, size_t len, uint32_t datagram_bytes)
 {
-	struct ws_keys *keys = ws_usable_keys(worker, peer);
+	struct ws_keys *keys = ws_peer_keys(worker, peer);
 	uint32_t bytes = datagram_bytes;
 	uint64_t number;
 	int error = 0;
 
 	if (!keys)
 		return -ENOKEY;
-	if (!ws_paths_way(peer, path)->remote_bytes)
+	if (!ws_peer_way(peer, path)->remote_bytes)
 		return -EDESTADDRREQ;
 	if (bytes && (bytes < ws_message_bytes(len) || bytes > WS_TX_MAX_BYTES))
 		return -EMSGSIZE;
 	if (!bytes)
-		bytes = ws_message_bytes(text_bytes(len, WS_CONTROL_MAX_BYTES));
-	number = next_number(worker, peer, keys, path, bytes);
+		bytes = ws_message_bytes(ws_seal_text_bytes(len, WS_CONTROL_MAX_BYTES));
+	number = ws_seal_number(worker, peer, keys, path, bytes);
 	if (datagram_bytes)
 		error = send_padded(worker, peer, keys, path, number, data, len, bytes);
 	else
@@ -436,7 +372,7 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 			WS_CONTROL_MAX_BYTES);
 	if (peer->paths)
 		ws_multipath_publish(ws_paths_core(peer->paths), 0, worker->now_ns);
-	ws_sent(worker, peer, keys, len > 0);
+	ws_sealed(worker, peer, keys, len > 0);
 	return error;
 }
 
@@ -456,15 +392,4 @@ int ws_send_keepalive(struct ws_worker *worker, struct ws_peer *peer)
 	if (!error)
 		ws_add(worker->stats.keepalives_tx, 1);
 	return error;
-}
-
-void ws_send_flush(struct ws_worker *worker)
-{
-	struct ws_tx *tx = worker->open_tx;
-
-	if (tx) {
-		worker->open_tx = NULL;
-		worker->io->tx_submit(worker, tx);
-	}
-	worker->io->tx_flush(worker);
 }

@@ -4,8 +4,8 @@
  * over loopback. Some kernels corrupt batches of equal lengths (7.0 to 7.1.4);
  * an offload that fails is switched off and reported.
  */
+#include "udp/udp.h"
 #include "udp/udp_options.h"
-#include "worker/internal.h"
 
 #include <errno.h>
 #include <poll.h>

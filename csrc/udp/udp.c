@@ -1,52 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * UDP sockets: opening, what the kernel tells with a receive, what we tell it
- * with a send, and what to do when it refuses.
- */
+#include "udp/udp.h"
+
 #include "udp/udp_options.h"
-#include "worker/internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
 #define SOCKET_BUFFER_BYTES (8 << 20)
-#define SEND_WAIT_MS 5
-#define NO_GSO_NS (60 * WS_SECOND_NS) /* then the path's MTU may be another */
-
-void ws_addr_to_sockaddr(const struct ws_addr *addr, union ws_sockaddr *out, socklen_t *len)
-{
-	memset(out, 0, sizeof(*out));
-	if (addr->family == 6) {
-		out->in6.sin6_family = AF_INET6;
-		out->in6.sin6_port = htons(addr->port);
-		out->in6.sin6_scope_id = addr->scope_id;
-		memcpy(&out->in6.sin6_addr, addr->ip, 16);
-		*len = sizeof(out->in6);
-	} else {
-		out->in.sin_family = AF_INET;
-		out->in.sin_port = htons(addr->port);
-		memcpy(&out->in.sin_addr, addr->ip, 4);
-		*len = sizeof(out->in);
-	}
-}
-
-void ws_sockaddr_to_addr(const union ws_sockaddr *from, struct ws_addr *out)
-{
-	memset(out, 0, sizeof(*out));
-	if (from->sa.sa_family == AF_INET6) {
-		out->family = 6;
-		out->port = ntohs(from->in6.sin6_port);
-		out->scope_id = from->in6.sin6_scope_id;
-		memcpy(out->ip, &from->in6.sin6_addr, 16);
-	} else if (from->sa.sa_family == AF_INET) {
-		out->family = 4;
-		out->port = ntohs(from->in.sin_port);
-		memcpy(out->ip, &from->in.sin_addr, 4);
-	}
-}
 
 /* Whether it may pass the system's limit: 0 or -errno. */
 static int set_buffer(int fd, int force, int plain)
@@ -78,13 +39,6 @@ void ws_udp_probe_buffers(int fd, struct ws_udp_parts *parts)
 	parts->send_bytes = buffer_bytes(fd, SO_SNDBUF);
 }
 
-static bool is_wildcard(const struct ws_addr *addr)
-{
-	static const uint8_t zero[16];
-
-	return memcmp(addr->ip, zero, addr->family == 6 ? 16 : 4) == 0;
-}
-
 /*
  * Without DF, as the kernel's WireGuard sends: where a router's "too big" is filtered, DF makes a
  * hole of a narrow link. Between Whalescale nodes probes with DF find the path's MTU.
@@ -97,7 +51,7 @@ static int let_fragment(int fd, bool v6)
 			  v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER, &dont, sizeof(dont));
 }
 
-int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uint32_t ifindex,
+int ws_udp_open(const struct ws_addr *local, uint32_t ifindex, uint32_t fwmark, bool gro,
 		bool share, struct ws_socket *out, struct ws_addr *bound)
 {
 	const int one = 1;
@@ -111,7 +65,7 @@ int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uin
 	fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	out->wildcard = is_wildcard(local);
+	out->wildcard = ws_addr_any(local);
 	out->ifindex = ifindex;
 	if (v6) {
 		if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) ||
@@ -125,15 +79,13 @@ int ws_udp_open(const struct ws_engine *engine, const struct ws_addr *local, uin
 	}
 	if (let_fragment(fd, v6))
 		goto fail;
-	if (engine->config.fwmark &&
-	    setsockopt(fd, SOL_SOCKET, SO_MARK, &engine->config.fwmark, sizeof(uint32_t)))
+	if (fwmark && setsockopt(fd, SOL_SOCKET, SO_MARK, &fwmark, sizeof(fwmark)))
 		goto fail;
 	if (ifindex && setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &ifindex, sizeof(ifindex)))
 		goto fail;
 	(void)set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
 	(void)set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
-	out->gro = !(engine->chosen.offloads_off & WS_NO_UDP_GRO) &&
-		   !setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one));
+	out->gro = gro && !setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one));
 	/*
 	 * The first wildcard binds without SO_REUSEPORT, so that a port somebody holds is an error.
 	 * What has it afterwards lets in sockets of the same user only; SO_REUSEADDR would let in
@@ -220,23 +172,22 @@ static void *put_control(struct msghdr *msg, int level, int type, size_t len)
 	return CMSG_DATA(c);
 }
 
-const struct ws_socket *ws_udp_socket(const struct ws_worker *worker, const struct ws_tx *tx)
+const struct ws_socket *ws_udp_socket(const struct ws_socket *sockets, const struct ws_tx *tx)
 {
 	uint8_t family = tx->remote.sa.sa_family == AF_INET6 ? 6 : 4;
 
-	if (tx->socket >= 0 && worker->sockets[tx->socket].fd >= 0)
-		return &worker->sockets[tx->socket];
+	if (tx->socket >= 0 && sockets[tx->socket].fd >= 0)
+		return &sockets[tx->socket];
 	for (int i = 0; i < WS_MAX_SOCKETS; i++)
-		if (worker->sockets[i].fd >= 0 && worker->sockets[i].wildcard &&
-		    worker->sockets[i].local.family == family)
-			return &worker->sockets[i];
+		if (sockets[i].fd >= 0 && sockets[i].wildcard && sockets[i].local.family == family)
+			return &sockets[i];
 	return NULL;
 }
 
-void ws_udp_fill(const struct ws_worker *worker, struct ws_tx *tx, struct msghdr *msg,
+void ws_udp_fill(const struct ws_socket *sockets, struct ws_tx *tx, struct msghdr *msg,
 		 struct iovec *iov, uint8_t control[WS_CONTROL_BYTES], bool gso)
 {
-	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	const struct ws_socket *socket = ws_udp_socket(sockets, tx);
 	bool v6 = tx->remote.sa.sa_family == AF_INET6;
 
 	iov->iov_base = tx->data;
@@ -294,7 +245,7 @@ static bool strictly_bound(const struct ws_tx *tx, const struct ws_socket *socke
 	return tx->socket >= 0 && socket->ifindex && !tx->local.scope_id;
 }
 
-int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
+int ws_udp_send(const struct ws_socket *sockets, struct ws_tx *tx, uint32_t at, uint32_t len)
 {
 	_Alignas(struct cmsghdr) uint8_t control[WS_CONTROL_BYTES];
 	const struct ws_socket *socket;
@@ -302,10 +253,10 @@ int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 	struct iovec iov;
 
 	for (;;) {
-		socket = ws_udp_socket(worker, tx);
+		socket = ws_udp_socket(sockets, tx);
 		if (!socket)
 			return EAFNOSUPPORT;
-		ws_udp_fill(worker, tx, &msg, &iov, control, false);
+		ws_udp_fill(sockets, tx, &msg, &iov, control, false);
 		iov.iov_base = tx->data + at;
 		iov.iov_len = len;
 		if (sendmsg(socket->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
@@ -324,9 +275,9 @@ int ws_udp_send(const struct ws_worker *worker, struct ws_tx *tx, uint32_t at, u
 	}
 }
 
-int ws_udp_send_whole(const struct ws_worker *worker, struct ws_tx *tx)
+int ws_udp_send_whole(const struct ws_socket *sockets, struct ws_tx *tx)
 {
-	const struct ws_socket *socket = ws_udp_socket(worker, tx);
+	const struct ws_socket *socket = ws_udp_socket(sockets, tx);
 	bool v6 = tx->remote.sa.sa_family == AF_INET6;
 	int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
 	int option = v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER;
@@ -336,59 +287,7 @@ int ws_udp_send_whole(const struct ws_worker *worker, struct ws_tx *tx)
 	if (!socket)
 		return EBADF;
 	(void)setsockopt(socket->fd, level, option, &probe, sizeof(probe));
-	error = ws_udp_send(worker, tx, 0, tx->len);
+	error = ws_udp_send(sockets, tx, 0, tx->len);
 	(void)let_fragment(socket->fd, v6);
 	return error;
-}
-
-static int send_piece(struct ws_worker *worker, struct ws_tx *tx, uint32_t at, uint32_t len)
-{
-	for (;;) {
-		int error = ws_udp_send(worker, tx, at, len);
-		const struct ws_socket *socket = ws_udp_socket(worker, tx);
-		struct pollfd wait = {.fd = socket ? socket->fd : -1, .events = POLLOUT};
-
-		ws_add(worker->stats.tx_batches, 1);
-		/* A full buffer is waited for once a turn: other peers must not stand still. */
-		if ((error != EAGAIN && error != ENOBUFS) ||
-		    worker->send_waited_ns == worker->now_ns)
-			return error;
-		worker->send_waited_ns = worker->now_ns;
-		(void)poll(&wait, 1, SEND_WAIT_MS);
-	}
-}
-
-void ws_udp_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
-{
-	struct ws_peer *peer = tx->peer >= 0 ? ws_worker_peer(worker, tx->peer) : NULL;
-	bool had_local = tx->local.family, had_socket = tx->socket >= 0, sent = false;
-	/* A device without checksum offload (EIO), or a path MTU below the stride. */
-	bool refused = tx->count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE);
-
-	for (uint32_t at = 0; at < tx->len;) {
-		uint32_t len = tx->len - at < tx->stride ? tx->len - at : tx->stride;
-
-		error = send_piece(worker, tx, at, len);
-		if ((error == EAGAIN || error == ENOBUFS) && tx->len - at > len) {
-			/* No room for the rest either: UDP may lose it, the worker must go on. */
-			ws_drop(worker, WS_DROP_SEND, (tx->len - at + tx->stride - 1) / tx->stride);
-			break;
-		}
-		if (error)
-			ws_drop(worker, WS_DROP_SEND, 1);
-		else
-			sent = true;
-		at += len;
-	}
-	/* Piece by piece it went, and from the same source: so it was the run that was refused. */
-	if (peer && refused && sent && had_local == (tx->local.family != 0))
-		ws_paths_way(peer, tx->path)->no_gso_until_ns = worker->now_ns + NO_GSO_NS;
-	if (peer && had_local && !tx->local.family) {
-		/* What comes next need not find out again. */
-		struct ws_addr none = {0};
-
-		ws_peer_point(worker, peer, &peer->stats.endpoint, &none);
-	} else if (peer && sent && had_socket && tx->socket < 0) {
-		ws_paths_way(peer, tx->path)->socket = -1;
-	}
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#include "worker/internal.h"
+#include "worker/keypair.h"
+
+#include "shared/wire.h"
+#include "worker/clock.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include "worker/internal.h"
+#include "worker/stage.h"
+
+#include "udp/datagram.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include "worker/internal.h"
+#include "worker/upcall.h"
+
+#include "packet/counters.h"
 
 #include <errno.h>
 #include <string.h>
@@ -68,6 +70,15 @@ struct ws_upcall *ws_upcall_stranger(struct ws_worker *worker, uint32_t share)
 	if (!upcall)
 		ws_drop(worker, worker->strangers.full, 1);
 	return upcall;
+}
+
+void ws_upcall_fill(struct ws_upcall *upcall, const struct ws_rx *rx, const uint8_t *data,
+		    size_t len)
+{
+	ws_sockaddr_to_addr(rx->from, &upcall->remote);
+	upcall->local = rx->local;
+	upcall->len = (uint32_t)len;
+	memcpy(upcall->data, data, len);
 }
 
 bool ws_upcall_crowded(struct ws_upcall_ring *ring, uint32_t share)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* ns per packet of each cipher and of mac1; best of several rounds. */
+#include "api/types.h"
 #include "packet/aead.h"
-#include "whalescale.h"
 
 #include <stdio.h>
 #include <string.h>

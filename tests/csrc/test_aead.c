@@ -6,8 +6,8 @@
  */
 #include "packet/aead.h"
 
+#include "api/types.h"
 #include "check.h"
-#include "whalescale.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>

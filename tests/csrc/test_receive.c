@@ -12,8 +12,12 @@
  *
  * Each line meets a peer, a session and paths that have seen nothing yet.
  */
+#include "engine/thread.h"
 #include "multipath/multipath_internal.h"
-#include "worker/internal.h"
+#include "session/paths.h"
+#include "session/receive.h"
+#include "session/seal.h"
+#include "session/send.h"
 
 #include "check.h"
 
@@ -248,7 +252,7 @@ static void answer_sent(const char *line)
 	engine->worker[0]->now_ns = (uint64_t)time_us * 1000;
 	engine->peer_by_number[0]->data_seq = seq;
 	ws_send_packet(engine->worker[0], frame, sizeof(vnet) + len);
-	ws_send_flush(engine->worker[0]);
+	ws_seal_flush(engine->worker[0]);
 	for (size_t i = 0; i < text_count; i++) {
 		printf(i ? " " : "");
 		print_hex(texts[i].data, texts[i].len);
@@ -319,7 +323,7 @@ static void foreign_runs(void)
 	owner = &two->worker[1]->stats;
 	for (int i = 0; i < RUNS; i++)
 		ws_receive(two->worker[0], &rx);
-	ws_handoff_drain(two->worker[1]);
+	ws_drain(two->worker[1]);
 	full = here->drops[WS_DROP_HANDOFF_FULL];
 	CHECK(full > 0 && full < RUNS);
 	CHECK_EQ(owner->drops[WS_DROP_NO_KEY], RUNS - full);

@@ -3,9 +3,10 @@
  * Packets that wait for a handshake: what goes in comes out in order and whole,
  * the oldest give way, and one queue cannot take the pool from the others.
  */
-#include "worker/internal.h"
+#include "worker/stage.h"
 
 #include "check.h"
+#include "udp/datagram.h"
 
 #include <stdlib.h>
 #include <string.h>

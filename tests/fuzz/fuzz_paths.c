@@ -20,7 +20,12 @@
  * reaches the TUN device is whole IP packets from the sender's own addresses; between peers 0 and 1
  * each packet arrives unchanged and at most once.
  */
-#include "worker/internal.h"
+#include "packet/frame.h"
+#include "session/paths.h"
+#include "session/receive.h"
+#include "session/seal.h"
+#include "session/send.h"
+#include "session/turn.h"
 
 #include "multipath/ack.h"
 
@@ -499,7 +504,7 @@ static void arrive(struct ws_worker *worker, const uint8_t *data, size_t len)
 				data[i] >> 4 & 3);
 	}
 	ws_receive_flush(worker);
-	ws_send_flush(worker);
+	ws_seal_flush(worker);
 }
 
 /* Peer 2's message, sealed as its next on this path. */
@@ -522,7 +527,7 @@ static void say(struct ws_worker *worker, uint32_t path, const uint8_t *plain, s
 	ws_aead_seal(other, key, counter, message + 16, plain, len);
 	receive(worker, message, len + 32, path + 50, tos);
 	ws_receive_flush(worker);
-	ws_send_flush(worker);
+	ws_seal_flush(worker);
 }
 
 /* A data frame of one packet or a bundle of two, the seq near the last one. */
@@ -677,7 +682,7 @@ static void act(struct ws_worker *worker, uint8_t op, const uint8_t *data, size_
 	case 0:
 		from_tun(worker, peer & 1, 8 + byte(data, len, 0) * 5, 1 + byte(data, len, 1) % 48,
 			 (uint8_t)(byte(data, len, 2) & 3));
-		ws_send_flush(worker);
+		ws_seal_flush(worker);
 		break;
 	case 1:
 		arrive(worker, data, len);
@@ -711,11 +716,11 @@ static void act(struct ws_worker *worker, uint8_t op, const uint8_t *data, size_
 			frame[WS_VNET_BYTES + 16] = 12;
 		worker->now_ns = now_ns;
 		ws_send_packet(worker, frame, len);
-		ws_send_flush(worker);
+		ws_seal_flush(worker);
 	}
 	worker->now_ns = now_ns;
 	ws_paths_tick(worker);
-	(void)ws_paths_wait_ns(worker);
+	(void)ws_turn_wait_ns(worker);
 	drain();
 }
 

@@ -14,7 +14,11 @@
  * TUN device is whole IP packets from the peer's own addresses; what leaves
  * is transport messages that open under the key, each counter once.
  */
-#include "worker/internal.h"
+#include "session/paths.h"
+#include "session/receive.h"
+#include "session/seal.h"
+#include "session/send.h"
+#include "session/turn.h"
 
 #include <endian.h>
 #include <stdio.h>
@@ -270,7 +274,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			MUST(!ws_peer_set_frames(engine, 0, op >> 7 ? op >> 5 & 3 : 0,
 						 op & 0x40 ? 100 : 0));
 			ws_send_packet(worker, buffer, len);
-			ws_send_flush(worker);
+			ws_seal_flush(worker);
 		}
 		drain();
 		data += len;

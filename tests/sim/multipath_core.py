@@ -52,10 +52,8 @@ def _declarations(text: str) -> str:
 def load() -> tuple[Any, Any]:
     """(ffi, lib); compiled once a process."""
     ffi = cffi.FFI()
-    public = (CSRC / "whalescale.h").read_text()
-    public = public.split("/* cdef-begin */")[1].split("/* cdef-end */")[0]
-    structs = public[: public.index("typedef struct ws_engine")]
-    ffi.cdef(_declarations(structs) + _declarations((CSRC / "multipath/multipath.h").read_text()))
+    headers = ("api/types.h", "api/multipath.h", "multipath/multipath.h")
+    ffi.cdef("".join(_declarations((CSRC / name).read_text()) for name in headers))
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "multipath.so"
         sources = sorted(CSRC.glob("multipath/*.c"))

@@ -17,13 +17,21 @@ CSRC = ROOT / "csrc"
 INCLUDES = ("csrc", ".")
 
 
-def cdef_text() -> str:
-    """The part of whalescale.h between its cdef marks."""
-    header = (CSRC / "whalescale.h").read_text()
-    found = re.search(r"/\* cdef-begin \*/(.*)/\* cdef-end \*/", header, re.DOTALL)
-    if found is None:
-        raise RuntimeError("csrc/whalescale.h lost its cdef marks")
-    return found.group(1)
+def cdef_text(name: str = "whalescale.h", seen: set[str] | None = None) -> str:
+    """What whalescale.h includes of api/, each header once and behind those that it includes.
+
+    Without directives; of whalescale.h itself nothing.
+    """
+    seen = set() if seen is None else seen
+    seen.add(name)
+    parts, lines = [], []
+    for line in (CSRC / name).read_text().splitlines():
+        include = re.match(r'#include "(api/\w+\.h)"', line)
+        if include and include[1] not in seen:
+            parts.append(cdef_text(include[1], seen))
+        if name != "whalescale.h" and not line.startswith("#"):
+            lines.append(line)
+    return "\n".join([*parts, *lines])
 
 
 def sources() -> list[str]:

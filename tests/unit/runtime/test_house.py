@@ -322,13 +322,46 @@ def test_what_is_allowed_passes(tmp_path: Path, file: str, text: str) -> None:
     assert check_imports.check(tmp_path) == []
 
 
-def test_a_leaf_that_includes_sockets_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        # upwards
+        (
+            {"csrc/udp/udp.c": ["session/peer.h"]},
+            "csrc/udp/udp.c:1: includes session/peer.h: udp may",
+        ),
+        ({"csrc/io/mmsg.c": ["multipath/multipath.h"]}, "csrc/io/mmsg.c:1: "),
+        ({"csrc/packet/replay.h": ["worker/worker.h"]}, "csrc/packet/replay.h:1: "),
+        ({"shared/wire.h": ["packet/frame.h"]}, "shared/wire.h:1: "),
+        ({"bpf/steer.bpf.c": ["packet/frame.h"]}, "bpf/steer.bpf.c:1: "),
+        # without its folder
+        ({"csrc/packet/frame.h": ["wire.h"]}, "csrc/packet/frame.h:1: includes wire.h: an include"),
+        ({"csrc/kernel/bpf.h": ["../shared/maps.h"]}, "csrc/kernel/bpf.h:1: "),
+        # a leaf and sockets
+        ({"csrc/packet/replay.c": ["<stdint.h>", "<sys/socket.h>"]}, "csrc/packet/replay.c:2: "),
+        # in a ring, by way of a header
+        (
+            {
+                "csrc/session/send.c": ["session/send.h", "session/paths.h"],
+                "csrc/session/paths.h": ["session/seal.h"],
+                "csrc/session/seal.c": ["session/send.h"],
+            },
+            "csrc: files that include each other: session/paths -> session/seal -> session/send",
+        ),
+    ],
+)
+def test_an_include_that_goes_the_wrong_way_is_found(
+    tmp_path: Path, files: dict[str, list[str]], found: str
+) -> None:
     (tmp_path / "whalescale").mkdir()
     (tmp_path / "whalescale" / "a.py").write_text("")
-    (tmp_path / "csrc/packet").mkdir(parents=True)
-    (tmp_path / "csrc/packet/replay.c").write_text("#include <stdint.h>\n#include <sys/socket.h>\n")
+    for name, includes in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"#include {i}" if i[0] == "<" else f'#include "{i}"' for i in includes]
+        path.write_text("\n".join(lines) + "\n")
     (line,) = check_imports.check(tmp_path)
-    assert line.startswith("csrc/packet/replay.c:2:")
+    assert line.startswith(found)
 
 
 def test_without_liburing_the_data_planes_own_trial_decides(

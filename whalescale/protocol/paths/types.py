@@ -106,7 +106,7 @@ class PeerParams:
 
 @dataclass(frozen=True, slots=True)
 class PathSample:
-    """struct ws_path_stats at one time, same names and units (csrc/whalescale.h)."""
+    """struct ws_path_stats at one time, same names and units (csrc/api/multipath.h)."""
 
     tx_datagrams: int = 0
     tx_bytes: int = 0

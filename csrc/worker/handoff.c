@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What reached a worker that does not own its session goes to the one that
- * does, through a ring with one writer and one reader for each pair of
- * workers. With steering programs loaded (bpf/) this stays idle; without them
- * it keeps "one owner, no lock" true at the price of a copy.
- *
  * The ring holds bytes, not slots of the largest size: a burst of small
  * packets needs little room, and an idle ring none at all.
  */
-#include "worker/internal.h"
+#include "worker/handoff.h"
+
+#include "packet/counters.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -20,7 +17,8 @@
 #define ALIGN 16U
 #define YIELDS 20 /* a full ring: so often the owner gets our turn before we drop */
 
-enum { KIND_SKIP = 0 }; /* beside enum ws_handoff_kind: nothing more before the ring's end */
+/* KIND_SKIP: nothing more before the ring's end. */
+enum kind { KIND_SKIP = 0, KIND_DATAGRAM = 1, KIND_PACKET = 2 };
 
 struct record {
 	uint32_t bytes; /* with this header; a multiple of ALIGN */
@@ -119,7 +117,7 @@ void ws_handoff_datagram(struct ws_worker *worker, struct ws_worker *owner, cons
 	uint32_t head;
 
 	ws_add(worker->stats.foreign_rx, 1);
-	record = put(ring, &head, WS_HANDOFF_DATAGRAM, data, len);
+	record = put(ring, &head, KIND_DATAGRAM, data, len);
 	if (!record) {
 		size_t stride = rx->stride ? rx->stride : len;
 
@@ -141,63 +139,46 @@ void ws_handoff_packet(struct ws_worker *worker, struct ws_worker *owner, const 
 	uint32_t head;
 
 	ws_add(worker->stats.foreign_tx, 1);
-	if (!put(ring, &head, WS_HANDOFF_PACKET, frame, len)) {
+	if (!put(ring, &head, KIND_PACKET, frame, len)) {
 		ws_drop(worker, WS_DROP_HANDOFF_FULL, 1);
 		return;
 	}
 	commit(ring, head, owner);
 }
 
-/* One ring's backlog as it stands. Returns whether more came meanwhile. */
-static bool drain(struct ws_worker *worker, struct ws_handoff *ring)
+bool ws_handoff_open(struct ws_handoff *ring, struct ws_handoff_reader *reader)
 {
-	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
-	uint32_t head = atomic_load(&ring->head);
-
-	if (tail == head)
-		return false;
-	ws_worker_busy(worker);
-	worker->borrowed = worker->handing_off =
-		true; /* the bytes are the writer's again when this returns */
-	while (tail != head) {
-		struct record *record = at(ring, tail);
-
-		tail += record->bytes;
-		if (record->kind == WS_HANDOFF_PACKET) {
-			ws_send_packet(worker, record->data, record->len);
-		} else if (record->kind == WS_HANDOFF_DATAGRAM) {
-			struct ws_rx rx = {
-				.data = record->data,
-				.len = record->len,
-				.stride = record->stride,
-				.from = &record->from,
-				.local = record->local,
-				.socket = record->socket,
-				.tos = record->tos,
-			};
-
-			ws_receive(worker, &rx);
-		}
-	}
-	ws_receive_flush(worker);
-	worker->borrowed = worker->handing_off = false;
-	atomic_store(&ring->tail, tail);
-	return atomic_load(&ring->head) != tail;
+	reader->ring = ring;
+	reader->tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+	reader->head = atomic_load(&ring->head);
+	return reader->tail != reader->head;
 }
 
-/*
- * Once around: a writer that never rests must not keep us from our own
- * sockets and from Python. What it wrote meanwhile keeps the next turn short.
- */
-void ws_handoff_drain(struct ws_worker *worker)
+bool ws_handoff_next(struct ws_handoff_reader *reader, struct ws_handed *handed)
 {
-	uint64_t one = 1;
-	bool more = false;
+	while (reader->tail != reader->head) {
+		struct record *record = at(reader->ring, reader->tail);
 
-	for (uint32_t from = 0; from < worker->engine->workers; from++)
-		if (from != worker->number)
-			more |= drain(worker, &worker->inbox[from]);
-	ws_send_flush(worker);
-	if (more)
-		(void)!write(worker->wake_fd, &one, sizeof(one));
+		reader->tail += record->bytes;
+		if (record->kind == KIND_SKIP)
+			continue;
+		handed->packet = record->kind == KIND_PACKET;
+		handed->rx = (struct ws_rx){
+			.data = record->data,
+			.len = record->len,
+			.stride = record->stride,
+			.from = &record->from,
+			.local = record->local,
+			.socket = record->socket,
+			.tos = record->tos,
+		};
+		return true;
+	}
+	return false;
+}
+
+bool ws_handoff_taken(struct ws_handoff_reader *reader)
+{
+	atomic_store(&reader->ring->tail, reader->tail);
+	return atomic_load(&reader->ring->head) != reader->tail;
 }
