@@ -44,8 +44,8 @@ struct ws_multipath_params {
 	uint32_t path_idle_us;
 	uint32_t deliver_late;
 	uint32_t ack_interval_us;
-	uint32_t
-		align; /* 1: in a lull what a quick path brings waits as long as a slow one takes */
+	/* what is done for the sake of a TCP inside (csrc/multipath/innertcp.c) */
+	uint32_t align; /* 1: all of it, as the next three say; 0: nothing is held back */
 	/* pure TCP acknowledgements wait for each other so long, so often; bunch_us 0: never */
 	uint32_t bunch_us, bunch_every_us;
 	uint32_t tcp_wait_us; /* URGENT TCP (SYN, acknowledgements) waits so long */

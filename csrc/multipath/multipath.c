@@ -56,7 +56,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 				      void *arg)
 {
 	struct ws_multipath *mp = calloc(1, sizeof(*mp));
-	size_t data, slots, resend, records, align, bunch;
+	size_t data, slots, resend, records, inner;
 	uint8_t *at;
 
 	if (!mp)
@@ -68,9 +68,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	resend = sizeof(uint64_t) * RING;
 	records = sizeof(struct record) * RECORDS * WS_PATH_COUNT;
 	data = (size_t)mp->stride * RING;
-	align = ws_align_bytes(mp->stride);
-	bunch = sizeof(struct ws_bunch_slot) * WS_BUNCH_SLOTS;
-	mp->memory_bytes = slots + resend + records + 2 * align + bunch + data;
+	inner = mp_inner_bytes(mp->stride);
+	mp->memory_bytes = slots + resend + records + inner + data;
 	/* Pages come when they are used: an idle peer costs a few of them. */
 	mp->memory = mmap(NULL, mp->memory_bytes, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -85,12 +84,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	at += resend;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++, at += records / WS_PATH_COUNT)
 		mp->tx[i].records = (struct record *)at;
-	ws_align_init(&mp->align, at, mp->stride);
-	at += align;
-	ws_align_init(&mp->early, at, mp->stride);
-	at += align;
-	mp->bunch.slots = (struct ws_bunch_slot *)at;
-	mp->data = at + bunch;
+	mp_inner_init(mp, at);
+	mp->data = at + inner;
 	mp->reorder = ws_reorder_new(mp->stride, delivered, mp);
 	if (!mp->reorder) {
 		ws_multipath_free(mp);
@@ -119,9 +114,7 @@ void ws_multipath_free(struct ws_multipath *mp)
 
 void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 {
-	mp_release_bunch(mp);
-	mp_release_early(mp, UINT64_MAX);
-	mp_release_aligned(mp, UINT64_MAX, now_ns);
+	mp_inner_release(mp, now_ns);
 	ws_reorder_reset(mp->reorder);
 	mp->ops.flush(mp->arg);
 	memset(mp->rx, 0, sizeof(mp->rx));
@@ -313,10 +306,7 @@ void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes
 
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
-	if (ws_bunch_deadline(&mp->bunch) <= now_ns)
-		mp_release_bunch(mp);
-	mp_release_early(mp, now_ns);
-	mp_release_aligned(mp, now_ns, now_ns);
+	mp_inner_expire(mp, now_ns);
 	if (ws_reorder_deadline(mp->reorder) <= now_ns)
 		ws_reorder_expire(mp->reorder, now_ns);
 	publish_reorder(mp);
@@ -345,23 +335,15 @@ uint64_t ws_multipath_deadline(const struct ws_multipath *mp)
 
 uint64_t ws_multipath_expiry(const struct ws_multipath *mp)
 {
-	uint64_t at = ws_reorder_deadline(mp->reorder), other = ws_align_deadline(&mp->align);
+	uint64_t at = ws_reorder_deadline(mp->reorder), other = mp_inner_deadline(mp);
 
-	if (other < at)
-		at = other;
-	other = ws_align_deadline(&mp->early);
-	if (other < at)
-		at = other;
-	other = ws_bunch_deadline(&mp->bunch);
 	return other < at ? other : at;
 }
 
 void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 {
 	/* It came under keys that held. */
-	mp_release_bunch(mp);
-	mp_release_early(mp, UINT64_MAX);
-	mp_release_aligned(mp, UINT64_MAX, now_ns);
+	mp_inner_release(mp, now_ns);
 	mp->seq_head = mp->seq_base = mp->seq_tail;
 	mp->queue_bytes = mp->ahead = 0;
 	mp->resend_head = mp->resend_tail;

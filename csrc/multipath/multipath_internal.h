@@ -5,6 +5,7 @@
  *  multipath_send.c     queue, schedule, second copies
  *  multipath_receive.c  numbers, order, ACKs made
  *  multipath_ack.c      ACKs consumed: what arrived, what is lost, who is silent
+ *  innertcp.c           what is held back for the sake of a TCP inside
  */
 #ifndef WS_MULTIPATH_INTERNAL_H
 #define WS_MULTIPATH_INTERNAL_H
@@ -80,10 +81,22 @@ struct rx_path {
 	uint32_t echo_us;
 	uint64_t arrived_ns; /* any datagram */
 	uint64_t data_arrived_ns;
-	int64_t sparse_us; /* mean delay, from the reference, of what came after a pause */
-	int64_t sparse_off_us; /* ... and how far from it each is, in the mean */
-	uint64_t sparse_ns; /* ... the last of these; 0: none */
-	uint64_t ordered_ns; /* ... a packet that takes its turn: no copy, not urgent */
+	uint64_t pause_ns; /* between the last data frame and the one before */
+};
+
+/* innertcp.c: what is known of a path, and what is held back. */
+struct inner_path {
+	/* Mean delay, from the reference, of what came after a pause, and how far each is from it. */
+	int64_t sparse_us, sparse_off_us;
+	uint64_t sparse_ns; /* the last of these; 0: none */
+	uint64_t ordered_ns; /* a packet that takes its turn: no copy, not urgent */
+};
+
+struct ws_inner {
+	struct inner_path paths[WS_PATH_COUNT];
+	struct ws_align line; /* what takes its turn */
+	struct ws_align early; /* what goes past it */
+	struct ws_bunch bunch;
 };
 
 struct ws_multipath {
@@ -116,9 +129,7 @@ struct ws_multipath {
 	struct tx_path tx[WS_PATH_COUNT];
 
 	struct rx_path rx[WS_PATH_COUNT];
-	struct ws_align align; /* what takes its turn */
-	struct ws_align early; /* what goes past it */
-	struct ws_bunch bunch;
+	struct ws_inner inner;
 	struct ws_reorder *reorder;
 	bool passed; /* the last data came over one path, and went by the buffer */
 	uint32_t pass_first,
@@ -168,14 +179,29 @@ void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t 
 void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns);
 /* multipath_receive.c */
 void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
-/* What was held back in a lull and is due by `until_ns` goes on to the buffer. */
-void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns);
-/* ... and what came early, and does not take its turn. */
-void mp_release_early(struct ws_multipath *mp, uint64_t until_ns);
-/* Acknowledgements that waited for each other go on. */
-void mp_release_bunch(struct ws_multipath *mp);
 /* When the next ACK is due, UINT64_MAX: none. */
 uint64_t mp_ack_deadline(const struct ws_multipath *mp);
+/* innertcp.c, the one door to it; ordered, urgent: a packet that takes its turn, or does not */
+/* Of memory that mp_inner_init wants, for packets up to `stride` bytes (a multiple of 64). */
+size_t mp_inner_bytes(size_t stride);
+void mp_inner_init(struct ws_multipath *mp, uint8_t *memory);
+/* Nothing is known of the path any more. */
+void mp_inner_fresh(struct ws_multipath *mp, uint32_t path);
+/* A data frame came, its delay is known. */
+void mp_inner_note(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
+/* True: it is kept, and goes on later. */
+bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
+			   const uint8_t *packet, size_t len, uint64_t now_ns);
+bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
+			  uint32_t flags, uint64_t now_ns);
+/* What is held goes on: all; all but acknowledgements that wait for each other; what is due. */
+void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns);
+void mp_inner_release_ordered(struct ws_multipath *mp, uint64_t now_ns);
+void mp_inner_expire(struct ws_multipath *mp, uint64_t now_ns);
+/* When something is due; UINT64_MAX: nothing is held. */
+uint64_t mp_inner_deadline(const struct ws_multipath *mp);
+/* Whether one of these seqs is held. */
+bool mp_inner_has(const struct ws_multipath *mp, uint32_t first, uint32_t count);
 /* multipath_ack.c: heartbeats to silent paths, and leaving them. */
 void mp_watch(struct ws_multipath *mp, uint64_t now_ns);
 uint64_t mp_watch_deadline(const struct ws_multipath *mp);

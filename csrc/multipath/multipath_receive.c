@@ -4,18 +4,11 @@
  * say so (docs/multipath.md sections 4.6, 8 and 10).
  */
 #include "multipath/multipath_internal.h"
-#include "packet/ip.h"
 
 #include <string.h>
 
 /* The least delay is that of the last one to two windows: clocks drift. */
 #define DELAY_WINDOW_NS (5000 * MS_NS)
-#define DETOUR_MAX_US 200000
-/* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
-#define PAUSE_NS (5 * MS_NS)
-#define SPARSE_OLD_NS (10000 * MS_NS)
-#define EARLY_DEVIATIONS 3
-#define EARLY_MAX_US 10000
 
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
 			   uint64_t now_ns)
@@ -67,18 +60,6 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 	}
 	if (delay < rx->delay_min_us[0])
 		rx->delay_min_us[0] = delay;
-	if (now_ns - rx->data_arrived_ns >= PAUSE_NS) {
-		int64_t off;
-
-		if (!rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS) {
-			rx->sparse_us = delay;
-			rx->sparse_off_us = 0;
-		}
-		off = delay - rx->sparse_us;
-		rx->sparse_us += off / 8;
-		rx->sparse_off_us += ((off < 0 ? -off : off) - rx->sparse_off_us) / 8;
-		rx->sparse_ns = now_ns;
-	}
 	step = delay - rx->delay_last_us;
 	rx->delay_last_us = delay;
 	rx->delay_us += (delay - rx->delay_us) / 8;
@@ -92,6 +73,7 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 		       0xffffff);
 	ws_set(stats->rx_jitter_us, rx->jitter_us);
 	rx->echo_us = time_us;
+	rx->pause_ns = now_ns - rx->data_arrived_ns;
 	rx->data_arrived_ns = now_ns;
 }
 
@@ -120,164 +102,6 @@ bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 	return true;
 }
 
-/* How much later than this packet one over the slowest path in use would have come. */
-static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
-{
-	const struct rx_path *rx = &mp->rx[path];
-	uint32_t taken = (uint32_t)(rx->delay_ref_us + rx->delay_last_us);
-	int64_t most = 0;
-
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		const struct rx_path *other = &mp->rx[i];
-		int64_t detour;
-
-		if (i == path || !other->seen || now_ns - other->ordered_ns > WS_ALIGN_WINDOW_NS)
-			continue;
-		detour = mp_diff24(mp->stats.paths[i].rx_delay_min_us, taken) +
-			 (int64_t)other->jitter_us;
-		if (detour > most)
-			most = detour;
-	}
-	return most < DETOUR_MAX_US ? (uint32_t)most : DETOUR_MAX_US;
-}
-
-/* By how much the path's last packet came before its time: jitter made it quicker than others. */
-static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
-{
-	const struct rx_path *rx = &mp->rx[path];
-	int64_t by = rx->sparse_us + EARLY_DEVIATIONS * rx->sparse_off_us - rx->delay_last_us;
-
-	if (!rx->sparse_ns || now_ns - rx->sparse_ns > SPARSE_OLD_NS || by < 0 ||
-	    by > 2 * EARLY_MAX_US)
-		return 0;
-	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
-}
-
-static bool is_tcp(const uint8_t *packet, size_t len)
-{
-	uint8_t protocol = 0;
-	size_t ip;
-
-	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
-}
-
-/* True: it waits. */
-static bool hold_back(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
-		      const uint8_t *packet, size_t len, uint64_t now_ns)
-{
-	bool lull = ws_align_count(&mp->align, now_ns);
-	uint32_t wait_us = 0, early;
-
-	mp->rx[path].ordered_ns = now_ns;
-	/* More than half full is no lull to speak of: what is held leaves in its time. */
-	if (lull && ws_get(mp->tune.align) && !ws_align_crowded(&mp->align))
-		wait_us = detour_us(mp, path, now_ns);
-	/* Not behind what another path brought, which may wait for longer. */
-	if (ws_get(mp->tune.align) && path < WS_ALIGN_PATHS &&
-	    (!ws_align_waits(&mp->align) || mp->align.waiting[path])) {
-		early = early_us(mp, path, now_ns);
-		if (early > wait_us && is_tcp(packet, len))
-			wait_us = early;
-	}
-	if (!ws_align_hold(&mp->align, path, seq, flags, packet, len, wait_us, now_ns)) {
-		/* Without room: what the path brought before goes first. */
-		if (path < WS_ALIGN_PATHS && mp->align.waiting[path])
-			mp_release_aligned(mp, UINT64_MAX, now_ns);
-		return false;
-	}
-	ws_add(mp->stats.aligned, 1);
-	return true;
-}
-
-void mp_release_aligned(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns)
-{
-	const struct ws_align_packet *next;
-	const uint8_t *direct = mp->direct;
-	bool any = false;
-	uint8_t *packet;
-
-	mp->direct = NULL; /* the bytes are the line's */
-	while ((next = ws_align_take(&mp->align, until_ns, &packet))) {
-		ws_reorder_insert(mp->reorder, next->path, next->seq, false, packet, next->len,
-				  next->flags, now_ns);
-		any = true;
-		if (ws_reorder_must_release(mp->reorder))
-			mp->ops.flush(mp->arg);
-	}
-	mp->direct = direct;
-	/* Before others take their place. */
-	if (any)
-		mp->ops.flush(mp->arg);
-}
-
-void mp_release_bunch(struct ws_multipath *mp)
-{
-	struct ws_bunch *bunch = &mp->bunch;
-
-	if (!bunch->count)
-		return;
-	for (uint32_t i = 0; i < bunch->count; i++) {
-		struct ws_bunch_slot *slot = &bunch->slots[i];
-
-		mp->ops.deliver(mp->arg, slot->packet, slot->len, slot->flags | WS_MULTIPATH_HELD);
-	}
-	bunch->count = 0;
-	/* Before others take their place. */
-	mp->ops.flush(mp->arg);
-}
-
-void mp_release_early(struct ws_multipath *mp, uint64_t until_ns)
-{
-	const struct ws_align_packet *next;
-	uint8_t *packet;
-	bool any = false;
-
-	while ((next = ws_align_take(&mp->early, until_ns, &packet))) {
-		mp->ops.deliver(mp->arg, packet, next->len, next->flags | WS_MULTIPATH_HELD);
-		any = true;
-	}
-	/* Before others take their place. */
-	if (any)
-		mp->ops.flush(mp->arg);
-}
-
-/* A TCP takes the quickest packet's time for the round trip: where jitter makes it, it waits, and
- * where others take paths that are far slower. */
-static bool hold_early(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
-		       uint32_t flags, uint64_t now_ns)
-{
-	uint32_t wait_us = 0;
-
-	if (ws_get(mp->tune.align))
-		wait_us = early_us(mp, path, now_ns) + ws_get(mp->tune.tcp_wait_us);
-	if ((!wait_us && !ws_align_waits(&mp->early)) || !is_tcp(packet, len))
-		return false;
-	if (ws_align_hold(&mp->early, path, 0, flags, packet, len, wait_us, now_ns))
-		return true;
-	/* Without room: what the path brought before goes first. */
-	if (path < WS_ALIGN_PATHS && mp->early.waiting[path])
-		mp_release_early(mp, UINT64_MAX);
-	return false;
-}
-
-/* What somebody waits for goes on at once, but for acknowledgements that wait for each other. */
-static void take_urgent(struct ws_multipath *mp, uint32_t path, uint8_t *packet, size_t len,
-			uint32_t flags, uint64_t now_ns)
-{
-	if (ws_bunch_hold(&mp->bunch, packet, len, flags, ws_get(mp->tune.bunch_us),
-			  ws_get(mp->tune.bunch_every_us), now_ns)) {
-		ws_add(mp->stats.bunched, 1);
-		return;
-	}
-	if (mp->bunch.count && ws_bunch_fits(packet, len))
-		mp_release_bunch(mp); /* it is older */
-	if (flags & WS_FRAME_FEEDBACK && hold_early(mp, path, packet, len, flags, now_ns)) {
-		ws_add(mp->stats.aligned, 1);
-		return;
-	}
-	mp->ops.deliver(mp->arg, packet, len, flags);
-}
-
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
 {
@@ -285,25 +109,31 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 
 	ws_add(stats->rx_packets, 1);
 	if (flags & WS_FRAME_FEEDBACK) {
+		if (!mp->rx[path].seen)
+			mp_inner_fresh(mp, path);
 		note_delay(stats, &mp->rx[path], time_us, now_ns);
+		mp_inner_note(mp, path, now_ns);
 		mp->ack_wanted = true;
 		mp->ack_repeats = ACK_REPEATS;
 	} else {
-		mp_release_early(mp, UINT64_MAX);
-		mp_release_aligned(mp, UINT64_MAX, now_ns);
+		mp_inner_release_ordered(mp, now_ns);
 	}
 	if (mp->passed) {
 		mp->passed = false;
 		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
 	}
 	mp->direct = packet;
-	if (flags & WS_FRAME_URGENT)
-		take_urgent(mp, path, packet, len, flags, now_ns);
-	else if (!(flags & WS_FRAME_FEEDBACK))
+	if (flags & WS_FRAME_URGENT) {
+		/* What somebody waits for goes on at once. */
+		if (!mp_inner_hold_urgent(mp, path, packet, len, flags, now_ns))
+			mp->ops.deliver(mp->arg, packet, len, flags);
+	} else if (!(flags & WS_FRAME_FEEDBACK)) {
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
-	else if (flags & WS_FRAME_AGAIN || !hold_back(mp, path, seq, flags, packet, len, now_ns))
+	} else if (flags & WS_FRAME_AGAIN ||
+		   !mp_inner_hold_ordered(mp, path, seq, flags, packet, len, now_ns)) {
 		ws_reorder_insert(mp->reorder, path, seq, flags & WS_FRAME_AGAIN, packet, len,
 				  flags, now_ns);
+	}
 	mp->direct = NULL;
 	if (ws_reorder_must_release(mp->reorder))
 		mp->ops.flush(mp->arg);
@@ -353,9 +183,9 @@ static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 	uint32_t held = ws_reorder_stats(mp->reorder)->depth, missing, count = 0;
 
 	missing = ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
-	/* What waits in the line has come. */
+	/* What waits for an inner TCP's sake has come. */
 	for (uint32_t i = 0; i < missing; i++)
-		if (!ws_align_has(&mp->align, gaps[i].first, gaps[i].count))
+		if (!mp_inner_has(mp, gaps[i].first, gaps[i].count))
 			gaps[count++] = gaps[i];
 	ack->time_us = mp_time_us(now_ns);
 	ack->next_seq = ws_reorder_next(mp->reorder);

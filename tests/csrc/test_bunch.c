@@ -179,7 +179,7 @@ static void test_core(void)
 		.flush = note_flush,
 		.silent = quiet_silent,
 	};
-	struct ws_multipath_params tune = {.bunch_us = 15000, .bunch_every_us = 100000};
+	struct ws_multipath_params tune = {.align = 1, .bunch_us = 15000, .bunch_every_us = 100000};
 	struct ws_multipath *mp = ws_multipath_new(1500, &note, NULL);
 
 	now_ns = 9000 * MS;
