@@ -262,23 +262,6 @@ static __always_inline enum parsed parse(void *ctx, bool xdp, __u32 network, __u
 }
 
 /* The type and three zero bytes, read as a number. */
-static __always_inline __u32 exact_bytes(__u32 type)
-{
-	switch (type) {
-	case WS_MSG_INITIATION:
-		return WS_INITIATION_BYTES;
-	case WS_MSG_RESPONSE:
-		return WS_RESPONSE_BYTES;
-	case WS_MSG_COOKIE_REPLY:
-		return WS_COOKIE_REPLY_BYTES;
-	case WS_MSG_BOOTSTRAP_REQUEST:
-	case WS_MSG_BOOTSTRAP_REPLY:
-		return WS_BOOTSTRAP_BYTES;
-	default:
-		return 0;
-	}
-}
-
 /*
  * Handshake messages cost the worker a MAC or two. A source that is over its
  * limit is refused before it can use up the strangers' common bucket; a flood
@@ -417,7 +400,7 @@ static __always_inline bool refuse(void *ctx, bool xdp, const struct datagram *d
 		count(verdict, n);
 		return verdict != WS_SHIELD_TRANSPORT;
 	}
-	expected = exact_bytes(type);
+	expected = ws_exact_bytes(type);
 	if (!expected) {
 		count(WS_SHIELD_TYPE, n);
 		return true;

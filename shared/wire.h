@@ -33,14 +33,13 @@ enum {
 	/* Inside a transport message (docs/multipath.md sections 1 and 3). */
 	WS_FRAME_DATA = 0x80, /* set in the first byte; flags in the rest of it */
 	WS_FRAME_PARTIAL = 0x01,
-	WS_FRAME_RUN = 0x02,
 	WS_FRAME_AGAIN = 0x04, /* a copy of a packet sent before */
 	WS_FRAME_URGENT = 0x08, /* outside the seq: delivered at once */
 	WS_FRAME_FEEDBACK = 0x10, /* the sender schedules over paths: it wants ACKs, and order */
 	WS_FRAME_BUNDLE =
 		0x20, /* several packets of consecutive seqs, a u16 of length before each */
-	WS_FRAME_FLAGS = WS_FRAME_PARTIAL | WS_FRAME_RUN | WS_FRAME_AGAIN | WS_FRAME_URGENT |
-			 WS_FRAME_FEEDBACK | WS_FRAME_BUNDLE, /* those we take */
+	WS_FRAME_FLAGS = WS_FRAME_PARTIAL | WS_FRAME_AGAIN | WS_FRAME_URGENT | WS_FRAME_FEEDBACK |
+			 WS_FRAME_BUNDLE, /* those we take */
 	WS_FRAME_HEADER_BYTES = 8, /* flags, time u24, seq u32 */
 	WS_BUNDLE_MAX_BYTES = 1192, /* behind that header: crosses every IPv6 link (1,280) */
 	WS_FRAME_CONTROL_NIBBLE = 1, /* 0x10..0x1f */
@@ -60,5 +59,23 @@ enum {
 	WS_PATH_COUNT = 8, /* of one peer and direction */
 	WS_PATH_SHIFT = 56 /* the path's number is the high byte of message 4's counter */
 };
+
+/* The one length that a message of this type has; 0: a type without one, or none of ours. */
+static inline unsigned int ws_exact_bytes(unsigned int type)
+{
+	switch (type) {
+	case WS_MSG_INITIATION:
+		return WS_INITIATION_BYTES;
+	case WS_MSG_RESPONSE:
+		return WS_RESPONSE_BYTES;
+	case WS_MSG_COOKIE_REPLY:
+		return WS_COOKIE_REPLY_BYTES;
+	case WS_MSG_BOOTSTRAP_REQUEST:
+	case WS_MSG_BOOTSTRAP_REPLY:
+		return WS_BOOTSTRAP_BYTES;
+	default:
+		return 0;
+	}
+}
 
 #endif

@@ -54,12 +54,10 @@ struct ws_multipath_params {
 /* One path, both directions. Sums since it was made; times CLOCK_BOOTTIME ns, 0: never. */
 struct ws_path_stats {
 	/* ours: what we send on path `id` */
-	uint64_t tx_datagrams, tx_bytes; /* all, UDP payload */
-	uint64_t tx_packets; /* data */
-	uint64_t tx_again; /* copies among them */
+	uint64_t tx_bytes; /* all, UDP payload */
+	uint64_t tx_packets; /* data, copies too */
 	uint64_t in_flight_bytes;
-	uint64_t last_sent_ns, last_ack_ns; /* last_ack: an ACK that moved it on */
-	uint64_t oldest_unacked_ns; /* when the oldest in flight was sent */
+	uint64_t last_ack_ns; /* an ACK that moved it on */
 	/* ... as the peer's ACKs say */
 	uint64_t acked_datagrams; /* arrived */
 	uint64_t acked_bytes;
@@ -67,16 +65,14 @@ struct ws_path_stats {
 	uint64_t acked_arrived_us; /* peer's clock at the last arrival, made continuous */
 	uint64_t acks; /* that named it */
 	uint32_t rtt_us, srtt_us, rttvar_us, rtt_min_us; /* 0: none yet. min: since it was made */
-	uint32_t delay_us, delay_min_us; /* 24 bits, see docs/multipath.md section 8 */
+	uint32_t delay_us; /* 24 bits, see docs/multipath.md section 8 */
 	uint64_t
 		limited_us; /* time in which packets waited and this path was at its pace or window */
-	uint64_t lost_copies; /* packets sent again because ACKs showed them lost on it */
 	uint64_t silent; /* times it was left for silence */
 	/* theirs: what came in under the peer's path number `id` */
 	uint64_t rx_datagrams, rx_bytes, rx_packets;
 	uint64_t rx_highest; /* number */
-	uint64_t last_received_ns;
-	uint32_t rx_delay_us, rx_delay_min_us, rx_jitter_us;
+	uint32_t rx_delay_us, rx_jitter_us;
 	struct ws_addr rx_remote, rx_local; /* of the last datagram */
 };
 
@@ -84,11 +80,10 @@ struct ws_multipath_stats {
 	struct ws_path_stats paths[8]; /* WS_MAX_PATHS */
 	uint32_t scheduling; /* 1: data goes over the paths */
 	uint64_t queue_packets, queue_bytes; /* waiting now */
-	uint64_t queue_drops; /* newest dropped, queue full */
+	uint64_t queue_drops; /* newest dropped: queue full, too long, no usable path */
 	uint64_t urgent; /* packets that took the best path at once */
 	uint64_t again; /* second copies sent */
 	uint64_t acks_tx, acks_rx, ack_refused; /* refused: malformed or a false claim */
-	uint64_t unsched; /* packets with no usable path at all */
 	/* the reordering buffer, see csrc/multipath/reorder.h */
 	uint64_t delivered, in_order, held, gaps, gaps_filled, skipped, skipped_full, late;
 	uint64_t duplicates, refused, wait_us;

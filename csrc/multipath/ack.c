@@ -31,8 +31,6 @@ size_t ws_ack_encode(const struct ws_ack *ack, uint8_t *out)
 	at = put(at, ack->gap_count, 1);
 	at = put(at, ack->time_us, 4);
 	at = put(at, ack->next_seq, 4);
-	at = put(at, ack->held, 2);
-	at = put(at, 0, 2);
 	for (unsigned i = 0; i < ack->path_count; i++) {
 		const struct ws_ack_path *path = &ack->paths[i];
 
@@ -69,8 +67,6 @@ bool ws_ack_decode(const uint8_t *data, size_t len, struct ws_ack *ack)
 		return false;
 	ack->time_us = (uint32_t)take(&at, 4);
 	ack->next_seq = (uint32_t)take(&at, 4);
-	ack->held = (uint16_t)take(&at, 2);
-	at += 2;
 	for (unsigned i = 0; i < ack->path_count; i++) {
 		struct ws_ack_path *path = &ack->paths[i];
 

@@ -13,7 +13,7 @@
 
 #define WS_ACK_MAX_PATHS 8
 #define WS_ACK_MAX_GAPS 32
-#define WS_ACK_HEAD_BYTES 16
+#define WS_ACK_HEAD_BYTES 12
 #define WS_ACK_PATH_BYTES 32
 #define WS_ACK_GAP_BYTES 6
 #define WS_ACK_MAX_BYTES                                                                           \
@@ -41,7 +41,6 @@ struct ws_ack_gap {
 struct ws_ack {
 	uint32_t time_us; /* receiver's clock, low 32 bits, when it was made */
 	uint32_t next_seq; /* awaited, low 32 bits */
-	uint16_t held; /* packets in the reordering buffer, capped */
 	uint8_t path_count, gap_count;
 	struct ws_ack_path paths[WS_ACK_MAX_PATHS];
 	struct ws_ack_gap gaps[WS_ACK_MAX_GAPS];

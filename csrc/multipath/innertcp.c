@@ -74,8 +74,7 @@ static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 		if (i == path || !other->seen ||
 		    now_ns - mp->inner.paths[i].ordered_ns > WS_ALIGN_WINDOW_NS)
 			continue;
-		detour = mp_diff24(mp->stats.paths[i].rx_delay_min_us, taken) +
-			 (int64_t)other->jitter_us;
+		detour = mp_diff24(other->delay_least_us, taken) + (int64_t)other->jitter_us;
 		if (detour > most)
 			most = detour;
 	}

@@ -215,16 +215,10 @@ static void begin_path(struct ws_multipath *mp, uint32_t id)
 	struct tx_path *tx = &mp->tx[id];
 	struct ws_path_stats fresh = {
 		/* The other direction goes on: its number is the peer's. */
-		.rx_datagrams = stats->rx_datagrams,
-		.rx_bytes = stats->rx_bytes,
-		.rx_packets = stats->rx_packets,
-		.rx_highest = stats->rx_highest,
-		.last_received_ns = stats->last_received_ns,
-		.rx_delay_us = stats->rx_delay_us,
-		.rx_delay_min_us = stats->rx_delay_min_us,
-		.rx_jitter_us = stats->rx_jitter_us,
-		.rx_remote = stats->rx_remote,
-		.rx_local = stats->rx_local,
+		.rx_datagrams = stats->rx_datagrams, .rx_bytes = stats->rx_bytes,
+		.rx_packets = stats->rx_packets,     .rx_highest = stats->rx_highest,
+		.rx_delay_us = stats->rx_delay_us,   .rx_jitter_us = stats->rx_jitter_us,
+		.rx_remote = stats->rx_remote,	     .rx_local = stats->rx_local,
 	};
 
 	copy_words(stats, &fresh, sizeof(fresh));
@@ -243,7 +237,7 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 {
 	uint32_t fresh = present & ~mp->present;
 
-	ws_multipath_publish(mp, 0, now_ns);
+	ws_multipath_publish(mp, 0);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		if (fresh >> i & 1)
 			begin_path(mp, i);

@@ -63,19 +63,19 @@ void ws_multipath_tune_path(struct ws_multipath *mp, uint32_t path,
 void ws_multipath_tune(struct ws_multipath *mp, const struct ws_multipath_params *params);
 
 /*
- * Outbound. One whole packet in two pieces into the queue (or at once, if urgent); `more`: its
+ * Outbound. One whole packet in two pieces into the queue (or at once, if urgent); `part`: its
  * super-packet has others. Call ws_multipath_pump after the last of a batch.
  */
 void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,
 		       const uint8_t *body, size_t body_bytes, uint32_t flags, uint8_t ecn,
-		       bool more, uint64_t now_ns);
+		       bool part, uint64_t now_ns);
 /* Gives the paths what they may take now. */
 void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns);
 /* The number for a datagram of any other kind (plain, keepalive, control) on `path`; counts it. */
 uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t bytes,
 			     uint64_t now_ns);
 /* Counts what ws_multipath_number gave out while not scheduled, `packets` of it data on path 0. */
-void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns);
+void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets);
 /* seq of the next data frame that is sent outside the paths' schedule (path 0 alone). */
 uint32_t ws_multipath_seq(struct ws_multipath *mp);
 /*

@@ -74,7 +74,6 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 		ws_set(stats->acked_arrived_us, before ? widen(before, entry->arrived_us)
 						       : (1ULL << 32) + entry->arrived_us);
 		ws_set(stats->delay_us, entry->delay_us);
-		ws_set(stats->delay_min_us, entry->delay_min_us);
 	}
 	if (entry->bytes > stats->acked_bytes)
 		ws_set(stats->acked_bytes, entry->bytes);
@@ -250,7 +249,6 @@ void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
 			silent(mp, i, now_ns);
 		else
 			ask(mp, i, now_ns);
-		ws_set(mp->stats.paths[i].oldest_unacked_ns, oldest_ns(mp, i));
 	}
 }
 

@@ -74,6 +74,7 @@ struct rx_path {
 	uint32_t delay_ref_us; /* 24 bits; the first delay: others are counted from it */
 	int64_t delay_us, delay_last_us; /* smoothed, last: from the reference */
 	int64_t delay_min_us[2]; /* of this and the last window */
+	uint32_t delay_least_us; /* 24 bits: the least of both, by the two clocks */
 	uint64_t window_ns; /* when this window began */
 	uint32_t jitter_us;
 	/* With this number those missing before it are lost; then with the next. 0: none is. */

@@ -31,7 +31,6 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 		rx->hole_at = rx->hole_next > number ? rx->hole_next : 0;
 		mp->ack_soon = true;
 	}
-	ws_set(stats->last_received_ns, now_ns);
 	rx->arrived_ns = now_ns;
 	rx->changed = true;
 }
@@ -66,11 +65,11 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 	/* RFC 3550 section 6.4.1 */
 	rx->jitter_us += (uint32_t)(((step < 0 ? -step : step) - (int64_t)rx->jitter_us) / 16);
 	ws_set(stats->rx_delay_us, (uint32_t)(rx->delay_ref_us + rx->delay_us) & 0xffffff);
-	ws_set(stats->rx_delay_min_us,
-	       (uint32_t)(rx->delay_ref_us + (rx->delay_min_us[0] < rx->delay_min_us[1]
-						      ? rx->delay_min_us[0]
-						      : rx->delay_min_us[1])) &
-		       0xffffff);
+	rx->delay_least_us =
+		(uint32_t)(rx->delay_ref_us + (rx->delay_min_us[0] < rx->delay_min_us[1]
+						       ? rx->delay_min_us[0]
+						       : rx->delay_min_us[1])) &
+		0xffffff;
 	ws_set(stats->rx_jitter_us, rx->jitter_us);
 	rx->echo_us = time_us;
 	rx->pause_ns = now_ns - rx->data_arrived_ns;
@@ -180,7 +179,7 @@ uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns)
 static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 {
 	struct ws_reorder_gap gaps[WS_REORDER_MAX_GAPS];
-	uint32_t held = ws_reorder_stats(mp->reorder)->depth, missing, count = 0;
+	uint32_t missing, count = 0;
 
 	missing = ws_reorder_missing(mp->reorder, gaps, WS_ACK_MAX_GAPS);
 	/* What waits for an inner TCP's sake has come. */
@@ -189,7 +188,6 @@ static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 			gaps[count++] = gaps[i];
 	ack->time_us = mp_time_us(now_ns);
 	ack->next_seq = ws_reorder_next(mp->reorder);
-	ack->held = (uint16_t)(held > UINT16_MAX ? UINT16_MAX : held);
 	ack->path_count = 0;
 	ack->gap_count = (uint8_t)count;
 	for (uint32_t i = 0; i < count; i++)
@@ -212,7 +210,7 @@ static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 			.arrived_us = mp_time_us(rx->arrived_ns),
 			.echo_us = rx->echo_us,
 			.delay_us = stats->rx_delay_us,
-			.delay_min_us = stats->rx_delay_min_us,
+			.delay_min_us = rx->delay_least_us,
 		};
 		/* All that lately spoke: one lost ACK then costs nothing. */
 		if (rx->changed || now_ns - rx->arrived_ns < 100 * MS_NS)

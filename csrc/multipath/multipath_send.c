@@ -55,13 +55,11 @@ static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq
 	return number;
 }
 
-static void count_sent(struct ws_multipath *mp, uint32_t path, uint32_t bytes, uint64_t now_ns)
+static void count_sent(struct ws_multipath *mp, uint32_t path, uint32_t bytes)
 {
 	struct ws_path_stats *stats = &mp->stats.paths[path];
 
-	ws_add(stats->tx_datagrams, 1);
 	ws_add(stats->tx_bytes, bytes);
-	ws_set(stats->last_sent_ns, now_ns);
 	mp->tx[path].bytes_ever += bytes;
 }
 
@@ -77,7 +75,7 @@ uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t by
 		tx->acked = tx->next_number + 1;
 		return tx->next_number++;
 	}
-	count_sent(mp, path, bytes, now_ns);
+	count_sent(mp, path, bytes);
 	return take_number(mp, path, NO_SEQ, 0, now_ns);
 }
 
@@ -86,10 +84,10 @@ void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t 
 {
 	uint64_t number = take_number(mp, path, NO_SEQ, 0, now_ns);
 
-	count_sent(mp, path, mp->ops.control(mp->arg, path, number, frame, len), now_ns);
+	count_sent(mp, path, mp->ops.control(mp->arg, path, number, frame, len));
 }
 
-void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns)
+void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets)
 {
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		struct ws_path_stats *stats = &mp->stats.paths[i];
@@ -97,9 +95,7 @@ void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets, uint64_t no
 
 		if (!tx->unpublished)
 			continue;
-		ws_add(stats->tx_datagrams, tx->unpublished);
 		ws_add(stats->tx_bytes, tx->unpublished_bytes);
-		ws_set(stats->last_sent_ns, now_ns);
 		tx->bytes_ever += tx->unpublished_bytes;
 		tx->unpublished = tx->unpublished_bytes = 0;
 	}
@@ -131,12 +127,10 @@ static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t 
 			slot->sent_ns = now_ns;
 	}
 	ws_frame_encode(head, WS_FRAME_FEEDBACK | flags, now_ns, seq == NO_SEQ ? 0 : (uint32_t)seq);
-	count_sent(mp, path, mp->ops.send(mp->arg, path, number, head, ecn, packet, len), now_ns);
+	count_sent(mp, path, mp->ops.send(mp->arg, path, number, head, ecn, packet, len));
 	ws_add(stats->tx_packets, 1);
-	if (flags & WS_FRAME_AGAIN) {
-		ws_add(stats->tx_again, 1);
+	if (flags & WS_FRAME_AGAIN)
 		ws_add(mp->stats.again, 1);
-	}
 	ws_set(stats->in_flight_bytes, mp->sched.paths[path].in_flight_bytes);
 }
 
@@ -201,8 +195,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 		return false;
 	mp->urgent_bytes += bytes;
 	ws_sched_sent(&mp->sched, (uint32_t)path, bytes, (uint32_t)mp->seq_head, now_ns);
-	emit(mp, (uint32_t)path, NO_SEQ, (flags & ~(uint32_t)WS_FRAME_RUN) | WS_FRAME_URGENT, ecn,
-	     packet, len, now_ns);
+	emit(mp, (uint32_t)path, NO_SEQ, flags | WS_FRAME_URGENT, ecn, packet, len, now_ns);
 	ws_add(mp->stats.urgent, 1);
 	return true;
 }
@@ -220,14 +213,14 @@ static bool queue_full(const struct ws_multipath *mp, uint64_t now_ns)
 
 void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,
 		       const uint8_t *body, size_t body_bytes, uint32_t flags, uint8_t ecn,
-		       bool more, uint64_t now_ns)
+		       bool part, uint64_t now_ns)
 {
 	size_t len = head_bytes + body_bytes;
 	struct slot *slot;
 	uint8_t *packet;
 
 	if (!len || len > mp->stride) {
-		ws_add(mp->stats.unsched, 1);
+		ws_add(mp->stats.queue_drops, 1);
 		return;
 	}
 	if (queue_full(mp, now_ns))
@@ -245,7 +238,7 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 	slot->len = 0;
 	memcpy(packet, head, head_bytes);
 	memcpy(packet + head_bytes, body, body_bytes);
-	if (!more && !(flags & WS_FRAME_RUN) && is_urgent(packet, len) &&
+	if (!part && is_urgent(packet, len) &&
 	    send_urgent(mp, packet, (uint32_t)len, flags, ecn, now_ns))
 		return;
 	if (queue_full(mp, now_ns)) {
@@ -487,7 +480,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 			if (mask)
 				give(mp, runs, mask, seq, false, now_ns);
 			else
-				ws_add(mp->stats.unsched, 1);
+				ws_add(mp->stats.queue_drops, 1);
 			taken(mp, seq, now_ns);
 			mp->again_credit += AGAIN_PERCENT;
 		}
@@ -513,7 +506,6 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 		return;
 	slot->again++;
 	mp->again_credit -= 100;
-	ws_add(mp->stats.paths[slot->path].lost_copies, 1);
 	ws_sched_sent(&mp->sched, (uint32_t)path, mp_wire_bytes(slot->len), (uint32_t)seq, now_ns);
 	emit(mp, (uint32_t)path, seq, slot->flags | WS_FRAME_AGAIN, slot->ecn, mp_packet(mp, seq),
 	     slot->len, now_ns);
@@ -542,7 +534,6 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 	tx->acked = tx->next_number;
 	mp->sched.paths[path].in_flight_bytes = 0;
 	ws_set(mp->stats.paths[path].in_flight_bytes, 0);
-	ws_set(mp->stats.paths[path].oldest_unacked_ns, 0);
 	if (count || mp->seq_head != mp->seq_tail)
 		mp->pump_ns = now_ns;
 	return count;

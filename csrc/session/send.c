@@ -58,9 +58,9 @@ static uint32_t next_seq(struct ws_peer *peer)
 	return peer->paths ? ws_multipath_seq(ws_paths_core(peer->paths)) : peer->data_seq++;
 }
 
-static uint8_t frame_flags(const struct ws_segmenter *segmenter, uint32_t k)
+static uint8_t frame_flags(const struct ws_segmenter *segmenter)
 {
-	return (segmenter->partial ? WS_FRAME_PARTIAL : 0) | (k ? WS_FRAME_RUN : 0);
+	return segmenter->partial ? WS_FRAME_PARTIAL : 0;
 }
 
 /* The keypair takes one datagram more. */
@@ -96,7 +96,7 @@ static void send_frame(struct ws_worker *worker, struct ws_peer *peer, struct ws
 	const uint8_t *body;
 	size_t body_bytes;
 
-	ws_frame_encode(head, frame_flags(segmenter, k), worker->now_ns, next_seq(peer));
+	ws_frame_encode(head, frame_flags(segmenter), worker->now_ns, next_seq(peer));
 	ws_segment_get(segmenter, k, head + WS_FRAME_HEADER_BYTES, &body, &body_bytes);
 	ws_seal_next(worker, peer, keys, ecn, head, WS_FRAME_HEADER_BYTES + segmenter->header_bytes,
 		     body, body_bytes, limit + WS_FRAME_HEADER_BYTES);
@@ -150,8 +150,7 @@ static void seal_bundle(struct ws_worker *worker, struct ws_peer *peer, struct w
 	uint8_t *start, *at;
 
 	start = ws_seal_reserve(worker, peer, WS_WAY_PEER, bytes, ecn) + WS_TRANSPORT_HEADER_BYTES;
-	ws_frame_encode(start, WS_FRAME_BUNDLE | (segmenter->partial ? WS_FRAME_PARTIAL : 0),
-			worker->now_ns, seq);
+	ws_frame_encode(start, WS_FRAME_BUNDLE | frame_flags(segmenter), worker->now_ns, seq);
 	at = start + WS_FRAME_HEADER_BYTES;
 	for (uint32_t i = 0; i < count; i++) {
 		uint8_t *packet = at + sizeof(uint16_t);
@@ -231,7 +230,7 @@ static void schedule(struct ws_worker *worker, struct ws_peer *peer,
 
 		ws_segment_get(segmenter, k, head, &body, &body_bytes);
 		ws_multipath_send(core, head, segmenter->header_bytes, body, body_bytes,
-				  frame_flags(segmenter, k), ecn, k + 1 < segmenter->count,
+				  frame_flags(segmenter), ecn, segmenter->count > 1,
 				  worker->now_ns);
 	}
 	ws_add(peer->stats.tx_packets, k);
@@ -248,7 +247,7 @@ static void to_endpoint(struct ws_worker *worker, struct ws_peer *peer, struct w
 	ws_add(peer->stats.tx_packets, sent);
 	ws_add(worker->stats.tx_packets, sent);
 	if (peer->paths)
-		ws_multipath_publish(ws_paths_core(peer->paths), sent, worker->now_ns);
+		ws_multipath_publish(ws_paths_core(peer->paths), sent);
 	if (sent < segmenter->count)
 		ws_drop(worker, WS_DROP_STAGE_FULL, segmenter->count - sent);
 	ws_sealed(worker, peer, keys, true);
@@ -371,7 +370,7 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 		ws_seal(worker, peer, keys, path, number, 0, NULL, 0, data, len,
 			WS_CONTROL_MAX_BYTES);
 	if (peer->paths)
-		ws_multipath_publish(ws_paths_core(peer->paths), 0, worker->now_ns);
+		ws_multipath_publish(ws_paths_core(peer->paths), 0);
 	ws_sealed(worker, peer, keys, len > 0);
 	return error;
 }

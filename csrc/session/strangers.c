@@ -2,6 +2,7 @@
 #include "session/strangers.h"
 
 #include "session/seal.h"
+#include "shared/wire.h"
 #include "worker/upcall.h"
 
 #include <endian.h>
@@ -112,27 +113,10 @@ static void bootstrap_request(struct ws_worker *worker, const struct ws_rx *rx, 
 		ws_drop(worker, WS_DROP_LOAD, 1);
 }
 
-static size_t exact_bytes(uint32_t type)
-{
-	switch (type) {
-	case WS_MSG_INITIATION:
-		return WS_INITIATION_BYTES;
-	case WS_MSG_RESPONSE:
-		return WS_RESPONSE_BYTES;
-	case WS_MSG_COOKIE_REPLY:
-		return WS_COOKIE_REPLY_BYTES;
-	case WS_MSG_BOOTSTRAP_REQUEST:
-	case WS_MSG_BOOTSTRAP_REPLY:
-		return WS_BOOTSTRAP_BYTES;
-	default:
-		return 0;
-	}
-}
-
 void ws_stranger(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data, size_t len,
 		 uint32_t type)
 {
-	size_t expected = exact_bytes(type);
+	size_t expected = ws_exact_bytes(type);
 
 	if (!expected) {
 		ws_drop(worker, WS_DROP_TYPE, 1);

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 FLAGS = {
     "PARTIAL": 0x01,
-    "RUN": 0x02,
     "AGAIN": 0x04,
     "URGENT": 0x08,
     "FEEDBACK": 0x10,
@@ -90,7 +89,7 @@ def _take(meaning: Meaning, data: bytes) -> None:
 
 def _data(text: bytes) -> Meaning:
     flags = [name for name, bit in FLAGS.items() if text[0] & bit]
-    if text[0] & 0x40 or len(text) <= HEADER_BYTES:
+    if text[0] & 0x42 or len(text) <= HEADER_BYTES:
         return Meaning(drops=["frame"])
     meaning = Meaning(
         "data", flags, int.from_bytes(text[1:4], "little"), int.from_bytes(text[4:8], "little")

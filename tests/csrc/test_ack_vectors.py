@@ -27,7 +27,7 @@ def expected(case: dict[str, Any]) -> str:
     if "refused" in case:
         return "refused"
     ack = case["ack"]
-    parts = [f"{ack['time_us']} {ack['next_seq']} {ack['held']}"]
+    parts = [f"{ack['time_us']} {ack['next_seq']}"]
     parts += ["| " + " ".join(str(path[field]) for field in PATH_FIELDS) for path in ack["paths"]]
     parts += [f"+ {gap['first']} {gap['count']}" for gap in ack["gaps"]]
     return " ".join([*parts, "=", case["frame"]])

@@ -283,7 +283,8 @@ static void every_first_byte(void)
 		uint8_t text[48] = {0};
 		const uint64_t *drops;
 		bool bundle = (first & 0xa0) == 0xa0;
-		bool taken = first >= 0x80 && first < 0xc0 && !(bundle && first & 0x1c);
+		bool taken =
+			first >= 0x80 && first < 0xc0 && !(first & 2) && !(bundle && first & 0x1c);
 
 		text[0] = (uint8_t)first;
 		text[8] = sizeof(packet);

@@ -157,7 +157,7 @@ class JointWorld(World):
             seq = lib.ws_multipath_seq(core.mp)
             head = bytes((0x80,)) + bytes(3) + int(seq).to_bytes(4, "little")
             side.out[side.routes[0]].send(now, size, (0, number, size, (head, packet)))
-        lib.ws_multipath_publish(core.mp, len(packets), now)
+        lib.ws_multipath_publish(core.mp, len(packets))
 
     # -- what World does by itself
 

@@ -30,98 +30,16 @@ class Path(NamedTuple):
     usable: bool
 
 
-#: struct ws_path_stats, in its order, without the two addresses
-PATH_FIELDS: Final = (
-    "tx_datagrams",
-    "tx_bytes",
-    "tx_packets",
-    "tx_again",
-    "in_flight_bytes",
-    "last_sent_ns",
-    "last_ack_ns",
-    "oldest_unacked_ns",
-    "acked_datagrams",
-    "acked_bytes",
-    "acked_highest",
-    "acked_arrived_us",
-    "acks",
-    "rtt_us",
-    "srtt_us",
-    "rttvar_us",
-    "rtt_min_us",
-    "delay_us",
-    "delay_min_us",
-    "limited_us",
-    "lost_copies",
-    "silent",
-    "rx_datagrams",
-    "rx_bytes",
-    "rx_packets",
-    "rx_highest",
-    "last_received_ns",
-    "rx_delay_us",
-    "rx_delay_min_us",
-    "rx_jitter_us",
-)
-#: struct ws_multipath_stats, without the paths
-PEER_FIELDS: Final = (
-    "scheduling",
-    "queue_packets",
-    "queue_bytes",
-    "queue_drops",
-    "urgent",
-    "again",
-    "acks_tx",
-    "acks_rx",
-    "ack_refused",
-    "unsched",
-    "delivered",
-    "in_order",
-    "held",
-    "gaps",
-    "gaps_filled",
-    "skipped",
-    "skipped_full",
-    "late",
-    "duplicates",
-    "refused",
-    "wait_us",
-    "wait_max_us",
-    "depth",
-    "depth_max",
-    "aligned",
-    "bunched",
-)
-PATH_PARAMS: Final = (
-    "rate_bps",
-    "window_bytes",
-    "srtt_us",
-    "weight",
-    "tier",
-    "degraded",
-    "delay_us",
-    "max_packet",
-    "rescue_us",
-)
-PEER_PARAMS: Final = (
-    "scheduler",
-    "depth",
-    "slack_us",
-    "queue_us",
-    "queue_bytes",
-    "repair",
-    "repair_age_us",
-    "reorder_depth",
-    "hold_us",
-    "loss_wait_us",
-    "path_idle_us",
-    "deliver_late",
-    "ack_interval_us",
-    "align",
-    "bunch_us",
-    "bunch_every_us",
-    "tcp_wait_us",
-)
+def _fields(struct_name: str) -> tuple[str, ...]:
+    """The numbers of a C struct, in its order."""
+    members = ffi.typeof(struct_name).fields
+    return tuple(name for name, member in members if member.type.kind == "primitive")
+
+
+PATH_FIELDS: Final = _fields("struct ws_path_stats")
+PEER_FIELDS: Final = _fields("struct ws_multipath_stats")
+PATH_PARAMS: Final = _fields("struct ws_path_params")
+PEER_PARAMS: Final = _fields("struct ws_multipath_params")
 
 
 def _layout(struct_name: str, fields: Sequence[str]) -> str:

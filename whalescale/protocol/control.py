@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 VERSION = 1
-OFFER_BYTES = 32
-_OFFER = struct.Struct("<BBBBIQQII")
+OFFER_BYTES = 16
+_OFFER = struct.Struct("<BBBBIQ")
 
 
 class ControlError(ValueError):
@@ -33,7 +33,6 @@ class Feature(IntFlag):
     """What the sender of an OFFER takes."""
 
     PARTIAL = 1  # inner checksums left to the receiver's kernel
-    RUN = 2  # hints that a packet continues the one before
     URGENT = 4  # packets ahead of their turn
     AGAIN = 8  # second copies
     MULTIPATH = 16  # I keep order, send ACKs and answer probes
@@ -53,8 +52,6 @@ class Offer:
     max_path: int
     features: Feature
     epoch: int
-    next_seq: int
-    depth: int
 
 
 def frame_type(data: bytes) -> FrameType:
@@ -81,9 +78,6 @@ def encode_offer(offer: Offer) -> bytes:
         offer.max_path,
         int(offer.features),
         offer.epoch,
-        offer.next_seq,
-        offer.depth,
-        0,
     )
 
 
@@ -94,13 +88,13 @@ def decode_offer(data: bytes, known: Feature = _KNOWN) -> Offer:
     """
     if len(data) < OFFER_BYTES:
         raise ControlError("control_length")
-    _, _, flags, max_path, features, epoch, next_seq, depth, _ = _OFFER.unpack_from(data)
-    return Offer(bool(flags & 1), max_path, Feature(features) & known, epoch, next_seq, depth)
+    _, _, flags, max_path, features, epoch = _OFFER.unpack_from(data)
+    return Offer(bool(flags & 1), max_path, Feature(features) & known, epoch)
 
 
 ACK_MAX_PATHS = 8
 ACK_MAX_GAPS = 32
-_ACK = struct.Struct("<BBBBIIHH")
+_ACK = struct.Struct("<BBBBII")
 _ACK_PATH = struct.Struct("<IIIIQH6s")
 _ACK_GAP = struct.Struct("<IH")
 
@@ -134,7 +128,6 @@ class Ack:
 
     time_us: int
     next_seq: int
-    held: int
     paths: tuple[AckPath, ...] = ()
     gaps: tuple[AckGap, ...] = ()
 
@@ -155,8 +148,6 @@ def encode_ack(ack: Ack) -> bytes:
             len(ack.gaps),
             ack.time_us,
             ack.next_seq,
-            ack.held,
-            0,
         )
     ]
     for path in ack.paths:
@@ -183,7 +174,7 @@ def decode_ack(data: bytes) -> Ack:
     """
     if len(data) < _ACK.size:
         raise ControlError("control_length")
-    _, _, path_count, gap_count, time_us, next_seq, held, _ = _ACK.unpack_from(data)
+    _, _, path_count, gap_count, time_us, next_seq = _ACK.unpack_from(data)
     if path_count > ACK_MAX_PATHS or gap_count > ACK_MAX_GAPS:
         raise ControlError("ack_claim")
     gaps_at = _ACK.size + path_count * _ACK_PATH.size
@@ -211,4 +202,4 @@ def decode_ack(data: bytes) -> Ack:
     found = tuple(
         AckGap(*_ACK_GAP.unpack_from(data, gaps_at + n * _ACK_GAP.size)) for n in range(gap_count)
     )
-    return Ack(time_us, next_seq, held, tuple(paths), found)
+    return Ack(time_us, next_seq, tuple(paths), found)

@@ -16,7 +16,6 @@ OFFER_GRACE = 3 * NS_PER_S
 #: between two answers to offers: a peer that does not listen is not answered without end
 ANSWER_INTERVAL = NS_PER_S // 5
 MAX_PATH = 7
-REORDER_DEPTH = 128
 
 
 class ExtendedMode:
@@ -105,4 +104,4 @@ class ExtendedMode:
 
     def _offer(self) -> Offer:
         paths = MAX_PATH if self.features & Feature.MULTIPATH else 0
-        return Offer(self.heard, paths, self.features, self._epoch, 0, REORDER_DEPTH)
+        return Offer(self.heard, paths, self.features, self._epoch)

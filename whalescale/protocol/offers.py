@@ -22,7 +22,7 @@ from whalescale.protocol.places import PeerHandle
 from whalescale.protocol.types import ExtendedModeChanged, SendControl
 
 #: what the data plane takes of every peer
-DATA_PLANE: Final = Feature.PARTIAL | Feature.RUN | Feature.BUNDLE
+DATA_PLANE: Final = Feature.PARTIAL | Feature.BUNDLE
 
 
 class Offers(Guest):

@@ -151,7 +151,7 @@ class _Joining:
         assert self._session is not None
         if self._remote is None:
             return
-        offer = Offer(False, 0, Feature(0), 1, 0, 1)
+        offer = Offer(False, 0, Feature(0), 1)
         join = invite.encode_join(self._identity.seed, self._identity.node_id, self._ticket)
         for frame in (encode_offer(offer), join):
             _send(sockets, self._session.seal(frame), self._remote)

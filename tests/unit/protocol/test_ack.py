@@ -43,7 +43,6 @@ ACKS = st.builds(
     Ack,
     uint(32),
     uint(32),
-    uint(16),
     st.lists(PATHS, max_size=ACK_MAX_PATHS, unique_by=lambda path: path.path).map(tuple),
     st.lists(st.builds(AckGap, uint(32), uint(16)), max_size=ACK_MAX_GAPS).map(tuple),
 )
@@ -99,14 +98,14 @@ PATH = AckPath(1, 0, 0, 0, 0, 0, 0, 0, 0)
 @pytest.mark.parametrize(
     "ack",
     [
-        Ack(0, 0, 0, paths=(PATH,) * 9),
-        Ack(0, 0, 0, gaps=(AckGap(0, 1),) * 33),
-        Ack(0, 0, 0, paths=(replace(PATH, path=8),)),
-        Ack(0, 0, 0, paths=(replace(PATH, path=-1),)),
-        Ack(0, 0, 0, paths=(replace(PATH, echo_us=2**24),)),
-        Ack(0, 0, 0, paths=(replace(PATH, delay_us=2**24),)),
-        Ack(0, 0, 0, paths=(replace(PATH, delay_min_us=-1),)),
-        Ack(2**32, 0, 0),
+        Ack(0, 0, paths=(PATH,) * 9),
+        Ack(0, 0, gaps=(AckGap(0, 1),) * 33),
+        Ack(0, 0, paths=(replace(PATH, path=8),)),
+        Ack(0, 0, paths=(replace(PATH, path=-1),)),
+        Ack(0, 0, paths=(replace(PATH, echo_us=2**24),)),
+        Ack(0, 0, paths=(replace(PATH, delay_us=2**24),)),
+        Ack(0, 0, paths=(replace(PATH, delay_min_us=-1),)),
+        Ack(2**32, 0),
     ],
 )
 def test_what_does_not_fit_is_not_encoded(ack: Ack) -> None:

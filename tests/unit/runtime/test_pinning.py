@@ -93,7 +93,7 @@ def test_one_path_stays_enabled(pinned: Pinned) -> None:
     pinned.ask(path="0", disabled=True)
 
 
-@pytest.mark.parametrize("state", [PathState.FAILED, PathState.PROBING, PathState.CANDIDATE])
+@pytest.mark.parametrize("state", [PathState.FAILED, PathState.PROBING])
 def test_a_path_that_does_not_work_is_not_left(pinned: Pinned, state: PathState) -> None:
     paths = pinned.fake.paths[pinned.peer.handle]
     paths[1:] = [replace(p, state=state) for p in paths[1:]]

@@ -16,7 +16,7 @@ from whalescale.protocol.control import VERSION, ControlError, FrameType
 from whalescale.protocol.mesh.records import RECORD_MAX
 from whalescale.protocol.mesh.table import BRANCHES, DEPTH
 
-#: csrc/wire.h takes 1,024
+#: shared/wire.h takes 1,024
 FRAME_MAX: Final = 1_000
 #: companions of GOSSIP_UPDATE
 MESH: Final = 0x17

@@ -1,4 +1,4 @@
-"""What comes in under the peer's own path numbers: rates, losses, delays (section 10).
+"""What comes in under the peer's own path numbers: rates and delays (section 10).
 
 The peer numbers its paths by itself, so these have nothing to do with ours but their count.
 """
@@ -21,16 +21,14 @@ PATH_ACTIVE = NS_PER_S // 2
 
 
 class _Number:
-    __slots__ = ("active", "began", "lost", "numbers", "rate", "rx_bytes", "rx_packets", "sample",
-                 "seen")  # fmt: skip
+    __slots__ = ("active", "began", "rate", "rx_bytes", "rx_packets", "sample", "seen")
 
     def __init__(self, sample: PathSample, now: int) -> None:
         self.sample = sample
         self.active = self.began = 0
         self.rx_bytes, self.rx_packets = sample.rx_bytes, sample.rx_packets
-        self.numbers = (sample.rx_highest, sample.rx_datagrams)
         self.seen = now
-        self.rate = self.lost = 0.0
+        self.rate = 0.0
 
     def update(self, sample: PathSample, now: int) -> None:
         """Smoothed over about a third of a second."""
@@ -41,11 +39,6 @@ class _Number:
         grown = sample.rx_bytes - self.rx_bytes
         if grown < 0 or grown > MAX_RATE_BPS * span / 8e9 * 2:
             grown = 0
-        numbers = (sample.rx_highest, sample.rx_datagrams)
-        sent = numbers[0] - self.numbers[0]
-        lost = sent - (numbers[1] - self.numbers[1])
-        if 0 < sent < 1 << 32 and 0 <= lost <= sent:
-            self.lost += (lost / sent - self.lost) * min(1.0, sent / 1000)
         if sample.rx_packets != self.rx_packets:  # probes are no use of a path
             if now - self.active > NS_PER_S:
                 self.began = now
@@ -53,7 +46,7 @@ class _Number:
         part = min(1.0, span / 3e8)
         self.rate += (grown * 8e9 / span - self.rate) * part
         self.rx_bytes, self.rx_packets = sample.rx_bytes, sample.rx_packets
-        self.seen, self.numbers = now, numbers
+        self.seen = now
 
 
 class Incoming:
@@ -82,11 +75,6 @@ class Incoming:
     @property
     def rate_bps(self) -> float:
         return clamp(sum(n.rate for n in self._numbers.values()), 0, MAX_RATE_BPS)
-
-    @property
-    def loss(self) -> float:
-        """Of the path in use that loses most, 0..1."""
-        return max((n.lost for n in self._active), default=0.0)
 
     @property
     def skew_us(self) -> float:

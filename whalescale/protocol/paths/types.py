@@ -36,7 +36,6 @@ class MultipathSettings:
 
 
 class PathState(StrEnum):
-    CANDIDATE = "candidate"
     PROBING = "probing"
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -108,14 +107,10 @@ class PeerParams:
 class PathSample:
     """struct ws_path_stats at one time, same names and units (csrc/api/multipath.h)."""
 
-    tx_datagrams: int = 0
     tx_bytes: int = 0
     tx_packets: int = 0
-    tx_again: int = 0
     in_flight_bytes: int = 0
-    last_sent_ns: int = 0
     last_ack_ns: int = 0
-    oldest_unacked_ns: int = 0
     acked_datagrams: int = 0
     acked_bytes: int = 0
     acked_highest: int = 0
@@ -126,17 +121,13 @@ class PathSample:
     rttvar_us: int = 0
     rtt_min_us: int = 0
     delay_us: int = 0
-    delay_min_us: int = 0
     limited_us: int = 0
-    lost_copies: int = 0
     silent: int = 0
     rx_datagrams: int = 0
     rx_bytes: int = 0
     rx_packets: int = 0
     rx_highest: int = 0
-    last_received_ns: int = 0
     rx_delay_us: int = 0
-    rx_delay_min_us: int = 0
     rx_jitter_us: int = 0
 
 

@@ -222,7 +222,6 @@ def sample(i: int, **more: int) -> PathSample:
             rttvar_us=2_000,
             rtt_min_us=40_000,
             delay_us=1000,
-            delay_min_us=1000,
         ),
         **more,
     )
@@ -543,13 +542,11 @@ COUNTERS = [
     "rttvar_us",
     "rtt_min_us",
     "delay_us",
-    "delay_min_us",
     "limited_us",
     "rx_datagrams",
     "rx_bytes",
     "rx_highest",
     "rx_delay_us",
-    "rx_delay_min_us",
     "rx_jitter_us",
 ]
 
