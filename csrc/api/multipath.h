@@ -28,7 +28,7 @@ struct ws_path_params {
 	uint32_t rescue_us; /* in flight for so long without a word: silent, send elsewhere */
 };
 
-/* ... and of a peer. */
+/* What Python sets of a peer per interval. */
 struct ws_multipath_params {
 	uint32_t scheduler; /* 0 edf, 1 wrr, 2 minrtt, 3 redundant, 4 backup */
 	uint32_t depth; /* wrr: lead in seqs */
@@ -36,7 +36,7 @@ struct ws_multipath_params {
 	uint32_t queue_us; /* packets older than this make the queue drop its newest */
 	uint64_t queue_bytes; /* most that waits for a path */
 	uint32_t repair; /* 1: send what ACKs show as lost once more */
-	uint32_t repair_age_us; /* ... unless it is older than this */
+	uint32_t repair_age_us; /* not what is older than this */
 	/* the reordering buffer */
 	uint32_t reorder_depth;
 	uint32_t hold_us;
@@ -58,7 +58,7 @@ struct ws_path_stats {
 	uint64_t tx_packets; /* data, copies too */
 	uint64_t in_flight_bytes;
 	uint64_t last_ack_ns; /* an ACK that moved it on */
-	/* ... as the peer's ACKs say */
+	/* of that, what the peer's ACKs say */
 	uint64_t acked_datagrams; /* arrived */
 	uint64_t acked_bytes;
 	uint64_t acked_highest; /* number; highest + 1 - datagrams is what was lost or overtaken */

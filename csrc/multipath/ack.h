@@ -25,7 +25,7 @@ struct ws_ack_path {
 	uint16_t hold_16us; /* from the last data frame's arrival to this ACK, capped */
 	uint32_t highest; /* low 32 bits of the highest number received on it */
 	uint32_t datagrams; /* received on it, data and control, low 32 bits */
-	uint64_t bytes; /* ... UDP payload */
+	uint64_t bytes; /* UDP payload received on it */
 	uint32_t arrived_us; /* receiver's clock, low 32 bits, at the last arrival on it */
 	uint32_t echo_us; /* 24 bits: time field of the last data frame on it */
 	/* 24 bits: receiver's clock less the frame's time. Differences mean something, not values. */

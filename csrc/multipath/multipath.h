@@ -91,14 +91,14 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 /* Inbound: every authenticated datagram of the peer, `bytes` of UDP payload. */
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
 			   uint64_t now_ns);
-/* ... then, if it was a data frame without FEEDBACK: true if it may be delivered as it is. */
+/* Afterwards, for a data frame without FEEDBACK: true if it may be delivered as it is. */
 bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq);
-/* ... or, if it was any other data frame: header fields and the packet, checked by the caller. */
+/* Afterwards, for any other data frame: header fields and the packet, checked by the caller. */
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns);
-/* ... or an ACK. False: refused (counted). */
+/* Afterwards, for an ACK. False: refused (counted). */
 bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len, uint64_t now_ns);
-/* ... or a HEARTBEAT that asks for an ACK. */
+/* Afterwards, for a HEARTBEAT that asks for an ACK. */
 void ws_multipath_heartbeat(struct ws_multipath *mp);
 /* Datagrams of this path come from elsewhere now: its delay is another. */
 void ws_multipath_moved(struct ws_multipath *mp, uint32_t path);

@@ -32,7 +32,7 @@ struct ws_reorder_settings {
 	uint32_t
 		depth; /* packets held at most, 1..WS_REORDER_MAX_DEPTH; full: the oldest gap is skipped */
 	uint32_t hold_us; /* how long the packet behind a gap waits at most */
-	/* ... once every path in use has brought a later seq: the missing one is lost, not late. */
+	/* So long where every path in use has brought a later seq: the missing one is lost, not late. */
 	uint32_t loss_wait_us;
 	/* A path that brought nothing for so long is not "in use". */
 	uint32_t path_idle_us;
@@ -47,7 +47,7 @@ struct ws_reorder_stats {
 	uint64_t gaps; /* ranges that were missing; one cut in two counts twice */
 	uint64_t gaps_filled; /* by the packet itself */
 	uint64_t skipped; /* seqs given up */
-	uint64_t skipped_full; /* ... of those, because the buffer was full */
+	uint64_t skipped_full; /* of the skipped ones, because the buffer was full */
 	uint64_t late; /* came behind a skip, or is too old to tell: dropped or delivered as set */
 	uint64_t duplicates;
 	uint64_t refused; /* outside WS_REORDER_RANGE, too long to hold, or nothing was released */

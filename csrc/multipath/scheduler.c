@@ -164,7 +164,7 @@ struct forecast {
 	uint64_t busy_ns; /* until its link is idle */
 	uint64_t window_ns; /* until its window opens, from when it is looked at; a guess */
 	uint64_t packet_ns; /* from then to the delivery of the packet */
-	uint64_t queue_ns; /* ... of all that is queued */
+	uint64_t queue_ns; /* from then to the delivery of all that is queued */
 	bool room;
 };
 
