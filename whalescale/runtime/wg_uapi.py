@@ -1,7 +1,8 @@
 """WireGuard's cross-platform UAPI socket (https://www.wireguard.com/xplatform/), for `wg`.
 
 This file is the protocol: text in, a checked request out; figures in, text out. What a
-request does is in wg_device.py. A set is read and checked as a whole before anything changes.
+request does is in wg_device.py. A set that cannot be carried out changes nothing; of one with a
+faulty line, what stands before that line is done, as by every other WireGuard.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _endpoint(value: str) -> HostPort:
     except ValueError:
         raise UapiError(errno.EINVAL, "an endpoint is IP:port") from None
     number = _number(port, 0xFFFF)
-    if not colon or not number or address.is_unspecified or address.is_multicast:
+    if not colon or address.is_unspecified or address.is_multicast:
         raise UapiError(errno.EINVAL, "an endpoint is IP:port")
     return HostPort(str(address), number, True)
 
@@ -144,9 +145,11 @@ def _network(value: str) -> Network:
         raise UapiError(errno.EINVAL, "an allowed IP is IP/prefix length") from None
 
 
-def parse_set(lines: Iterable[str]) -> SetRequest:
-    """The lines between `set=1` and the empty one. UapiError: nothing of it may be done."""
-    request = SetRequest()
+def parse_set(lines: Iterable[str], request: SetRequest) -> None:
+    """The lines between `set=1` and the empty one, into an empty request.
+
+    UapiError: a line is at fault, and the request holds what stood before it.
+    """
     peer: PeerChange | None = None
     for line in lines:
         key, equals, value = line.partition("=")
@@ -159,7 +162,6 @@ def parse_set(lines: Iterable[str]) -> SetRequest:
             _device_line(request, key, value)
         else:
             _peer_line(peer, key, value)
-    return request
 
 
 def _device_line(request: SetRequest, key: str, value: str) -> None:
@@ -296,6 +298,16 @@ class UapiServer:
                 self._tasks.discard(task)
         writer.close()
 
+    async def _set(self, lines: list[str]) -> None:
+        """As wireguard-go and the kernel: what stands before a fault is done."""
+        request = SetRequest()
+        try:
+            parse_set(lines, request)
+        except UapiError:
+            await self._change(request)
+            raise
+        await self._change(request)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request. False: the connection is to be closed."""
         number, again = 0, True
@@ -310,8 +322,7 @@ class UapiServer:
                     writer.write(part.encode())
                     await asyncio.wait_for(writer.drain(), IDLE_S)
             elif operation == "set=1":
-                request = parse_set(await _lines(reader))
-                await self._change(request)
+                await self._set(await _lines(reader))
             else:
                 raise UapiError(errno.EPROTO, "no such operation")
         except UapiError as e:
