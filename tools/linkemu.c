@@ -14,6 +14,13 @@
  * begins with the word "ok" or "bad":
  *
  *   set SERIAL RATE_BPS DELAY_NS JITTER_NS LOSS_PPM QUEUE_BYTES      rate 0: none
+ *   record SERIAL DIRECTION FILE      0: A to B, 1: B to A; "-": no longer
+ *   police SERIAL RATE_BPS BURST_BYTES      of UDP, each way; rate 0: no longer
+ *
+ * A recording takes the place of the rate: a line for each millisecond, the bytes that may leave in it;
+ * at its end it begins again. What may leave and finds nothing waiting is lost (as with Mahimahi's
+ * mm-link, Netravali et al., USENIX ATC 2015), so lumps, steps and handovers are recordings too. It
+ * begins with the command. The policer drops what its bucket does not cover, before the queue.
  *
  * The answer to SERIAL tells what each direction (A to B, B to A) has seen so far. A frame is lost by
  * chance, else dropped when the queue before the bottleneck is full, else leaves it at the rate and
@@ -46,12 +53,29 @@
 #define VNET_BYTES 10u
 #define HEADER_BYTES 66u /* Ethernet, IPv4, TCP with timestamps: of each further segment */
 #define BATCH 64
+#define WAITING_MAX (1u << 16)
+#define RECORDING_MAX_MS (3600u * 1000)
+#define NS_PER_MS 1000000u
 #define TICK_NS 50000 /* frames of one tick are handled together */
 #define RATE_MAX 100000000000u
 #define DELAY_MAX (60ull * NS_PER_S)
 
 struct shape {
 	uint64_t rate_bps, delay_ns, jitter_ns, loss_ppm, queue_bytes;
+};
+
+struct recording {
+	uint32_t *bytes; /* NULL: none */
+	uint64_t ms; /* of it */
+	uint64_t began_ns;
+	uint64_t at_ms; /* the millisecond whose credit is being used, since it began */
+	uint64_t credit;
+};
+
+/* Of what waits before a recorded bottleneck. */
+struct leaving {
+	uint64_t at_ns;
+	uint32_t bytes;
 };
 
 struct frame {
@@ -68,6 +92,11 @@ struct direction {
 	uint64_t last_due_ns;
 	uint64_t random;
 	uint64_t in, out, lost, dropped;
+	struct recording recording;
+	struct leaving *waiting; /* a ring of WAITING_MAX */
+	uint64_t first_waiting, last_waiting, waiting_bytes;
+	uint64_t police_bps, police_burst_bytes, police_ns;
+	double police_bytes; /* what the bucket covers */
 };
 
 static uint64_t now_ns(void)
@@ -169,6 +198,62 @@ static uint32_t wire_bytes(const uint8_t *data, uint32_t bytes)
 	return bytes + (payload - 1) / header.gso_size * HEADER_BYTES;
 }
 
+/* When a frame leaves a recorded bottleneck; UINT64_MAX: its queue is full. */
+static uint64_t leaves_recorded(struct direction *d, uint64_t queue_bytes, uint32_t wire,
+				uint64_t now)
+{
+	struct recording *r = &d->recording;
+	uint64_t waited = 0;
+
+	while (d->first_waiting != d->last_waiting &&
+	       d->waiting[d->first_waiting % WAITING_MAX].at_ns <= now)
+		d->waiting_bytes -= d->waiting[d->first_waiting++ % WAITING_MAX].bytes;
+	if (d->waiting_bytes + wire > queue_bytes ||
+	    d->last_waiting - d->first_waiting == WAITING_MAX)
+		return UINT64_MAX;
+	if (d->first_waiting == d->last_waiting) {
+		r->at_ms = (now - r->began_ns) / NS_PER_MS + 1;
+		r->credit = r->bytes[r->at_ms % r->ms];
+	}
+	for (; r->credit < wire; waited++) {
+		if (waited > 2 * r->ms) /* it brings nothing at all */
+			return UINT64_MAX;
+		r->credit += r->bytes[++r->at_ms % r->ms];
+	}
+	r->credit -= wire;
+	now = r->began_ns + r->at_ms * NS_PER_MS;
+	d->waiting[d->last_waiting++ % WAITING_MAX] = (struct leaving){now, wire};
+	d->waiting_bytes += wire;
+	return now;
+}
+
+static bool is_udp(const uint8_t *data, uint32_t bytes)
+{
+	if (whole) {
+		if (bytes < VNET_BYTES)
+			return false;
+		data += VNET_BYTES;
+		bytes -= VNET_BYTES;
+	}
+	if (bytes < 34)
+		return false;
+	return (data[12] == 8 && data[13] == 0 && data[23] == 17) ||
+	       (data[12] == 0x86 && data[13] == 0xdd && data[20] == 17);
+}
+
+/* True: the policer drops it. */
+static bool polices(struct direction *d, uint32_t wire, uint64_t now)
+{
+	d->police_bytes += (double)(now - d->police_ns) * (double)d->police_bps / 8e9;
+	d->police_ns = now;
+	if (d->police_bytes > (double)d->police_burst_bytes)
+		d->police_bytes = (double)d->police_burst_bytes;
+	if (d->police_bytes < wire)
+		return true;
+	d->police_bytes -= wire;
+	return false;
+}
+
 static void take(struct direction *d, const struct shape *s, const uint8_t *data, uint32_t bytes,
 		 uint64_t now)
 {
@@ -182,7 +267,17 @@ static void take(struct direction *d, const struct shape *s, const uint8_t *data
 		d->lost++;
 		return;
 	}
-	if (s->rate_bps) {
+	if (d->police_bps && is_udp(data, bytes) && polices(d, wire, now)) {
+		d->dropped++;
+		return;
+	}
+	if (d->recording.bytes) {
+		start = leaves_recorded(d, s->queue_bytes, wire, now);
+		if (start == UINT64_MAX) {
+			d->dropped++;
+			return;
+		}
+	} else if (s->rate_bps) {
 		double waiting = (double)(start - now) * (double)s->rate_bps / 8e9;
 
 		if (waiting + wire > (double)s->queue_bytes) {
@@ -257,8 +352,84 @@ static bool parse(const char *line, struct shape *s, uint64_t *serial)
 	return true;
 }
 
+/* The bytes of each millisecond, or NULL: it cannot be read, is empty, too long or brings nothing. */
+static uint32_t *read_recording(const char *path, uint64_t *ms)
+{
+	FILE *file = fopen(path, "re");
+	uint32_t *bytes = NULL;
+	uint64_t have = 0, sum = 0;
+	char line[32];
+
+	if (!file)
+		return NULL;
+	*ms = 0;
+	while (fgets(line, sizeof(line), file)) {
+		char *end;
+		unsigned long value = strtoul(line, &end, 10);
+
+		if (end == line || *end != '\n' || value > UINT32_MAX || *line == '-' ||
+		    *ms == RECORDING_MAX_MS)
+			break;
+		if (*ms == have) {
+			uint32_t *more = realloc(bytes, (have = 2 * have + 4096) * sizeof(*more));
+
+			if (!more)
+				break;
+			bytes = more;
+		}
+		bytes[(*ms)++] = (uint32_t)value;
+		sum += value;
+	}
+	if (!feof(file) || !sum) {
+		free(bytes);
+		bytes = NULL;
+	}
+	fclose(file);
+	return bytes;
+}
+
+static bool record(const char *line, struct direction d[2], uint64_t *serial)
+{
+	struct recording new = {.began_ns = now_ns()};
+	unsigned which;
+	char path[256];
+	int end = 0;
+
+	if (sscanf(line, "record %" SCNu64 " %u %255s%n", serial, &which, path, &end) != 3 ||
+	    line[end] != '\0' || which > 1)
+		return false;
+	if (strcmp(path, "-")) {
+		new.bytes = read_recording(path, &new.ms);
+		if (!new.bytes)
+			return false;
+	}
+	free(d[which].recording.bytes);
+	d[which].recording = new;
+	d[which].first_waiting = d[which].last_waiting = d[which].waiting_bytes = 0;
+	d[which].free_ns = 0;
+	return true;
+}
+
+static bool police(const char *line, struct direction d[2], uint64_t *serial)
+{
+	uint64_t rate, burst;
+	int end = 0;
+
+	if (sscanf(line, "police %" SCNu64 " %" SCNu64 " %" SCNu64 "%n", serial, &rate, &burst,
+		   &end) != 3 ||
+	    line[end] != '\0' || rate > RATE_MAX)
+		return false;
+	for (int i = 0; i < 2; i++) {
+		d[i].police_bps = rate;
+		d[i].police_burst_bytes = burst;
+		d[i].police_bytes = (double)burst;
+		d[i].police_ns = now_ns();
+	}
+	return true;
+}
+
 /* Read what stands on stdin; false at its end. */
-static bool obey(struct shape *s, const struct direction *d)
+static bool obey(struct shape *s, struct direction d[2])
 {
 	static char text[512];
 	static size_t have;
@@ -273,7 +444,8 @@ static bool obey(struct shape *s, const struct direction *d)
 		size_t used = (size_t)(end - text) + 1;
 
 		*end = '\0';
-		if (parse(text, s, &serial)) {
+		if (parse(text, s, &serial) || record(text, d, &serial) ||
+		    police(text, d, &serial)) {
 			printf("ok %" PRIu64, serial);
 			for (int i = 0; i < 2; i++)
 				printf(" in %" PRIu64 " out %" PRIu64 " lost %" PRIu64
@@ -312,7 +484,8 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 2; i++) {
 		d[i].random = strtoull(argv[3], NULL, 10) * 2 + (uint64_t)i;
 		d[i].memory = malloc(LINE_BYTES);
-		if (!d[i].memory) {
+		d[i].waiting = malloc(WAITING_MAX * sizeof(*d[i].waiting));
+		if (!d[i].memory || !d[i].waiting) {
 			fprintf(stderr, "linkemu: no memory for the line\n");
 			return 1;
 		}

@@ -45,11 +45,27 @@ class LinkEmu:
 
         LabError: refused, or it has ended.
         """
-        self._serial += 1
-        line = (
-            f"set {self._serial} {shape.rate_mbit * 1e6:.0f} {shape.delay_ms * 1e6:.0f} "
-            f"{shape.jitter_ms * 1e6:.0f} {shape.loss_percent * 1e4:.0f} {shape.queue_bytes}\n"
+        return self._tell(
+            "set",
+            f"{shape.rate_mbit * 1e6:.0f} {shape.delay_ms * 1e6:.0f} "
+            f"{shape.jitter_ms * 1e6:.0f} {shape.loss_percent * 1e4:.0f} {shape.queue_bytes}",
         )
+
+    def record(self, recording: Path | None, *, back: bool = False) -> None:
+        """Bytes that may leave in each millisecond (one a line, not compressed), from now on, in
+        place of the shape's rate; `back`: from B to A. None: the rate again.
+
+        LabError: it cannot be read, or its path has blanks or more than 255 bytes.
+        """
+        self._tell("record", f"{int(back)} {recording or '-'}")
+
+    def police(self, rate_mbit: float, burst_bytes: int = 30_000) -> None:
+        """Drop UDP above the rate, each way; 0: no longer."""
+        self._tell("police", f"{rate_mbit * 1e6:.0f} {burst_bytes}")
+
+    def _tell(self, what: str, fields: str) -> dict[str, tuple[int, int]]:
+        self._serial += 1
+        line = f"{what} {self._serial} {fields}\n"
         try:
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()

@@ -7,6 +7,8 @@ a eth1 10.201.2.1 ── 10.201.2.2 eth1 b
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,8 +84,48 @@ def test_loss_is_what_it_was_told_and_the_same_for_a_seed(lab: Lab) -> None:
     assert abs(gone[0] - gone[1]) <= 20  # a neighbour's question more or less shifts the draws
 
 
-def test_what_makes_no_sense_is_refused(lab: Lab) -> None:
+@pytest.mark.alone
+def test_a_recording_says_what_may_leave(lab: Lab, tmp_path: Path) -> None:
+    """100 packets of 1,014 bytes at once, ten of them each 20 ms."""
+    recording = tmp_path / "lumps.ms"
+    recording.write_text("0\n" * 19 + "10140\n")
+    shape = Shape(rate_mbit=100, delay_ms=1, buffer_bytes=200_000)
+    two = two_hosts(lab, [shape], backend="linkemu")
+    link = two.links[0]
+    assert pings(two, link, 3)
+    emulator(link).record(recording)
+    words = ("-c", "100", "-l", "100", "-s", "972", "-W1", link.address(two.b))
+    done = two.a.run("ping", "-n", *words, check=False)
+    times = sorted(float(t) for t in re.findall(r"time=([\d.]+)", done.stdout))
+    assert len(times) == 100
+    assert 170 < times[-1] - times[0] < 260
+    emulator(link).record(None)
+    assert max(pings(two, link, 5)) < 50
+
+
+def test_a_policer_drops_udp_above_its_rate(lab: Lab) -> None:
+    two = two_hosts(lab, [Shape(delay_ms=1)], backend="linkemu")
+    link = two.links[0]
+    assert pings(two, link, 3)
+    emulator(link).police(1, 30_000)
+    before = counters(link)["dropped"][0]
+    script = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"for _ in range(100): s.sendto(bytes(1000), ('{link.address(two.b)}', 9))"
+    )
+    two.a.run(sys.executable, "-c", script)
+    assert len(pings(two, link, 20)) == 20  # no UDP
+    assert 60 <= counters(link)["dropped"][0] - before <= 72
+
+
+def test_what_makes_no_sense_is_refused(lab: Lab, tmp_path: Path) -> None:
     link = two_hosts(lab, [Shape(delay_ms=1)], backend="linkemu").links[0]
+    for text in ("", "0\n0\n", "12\nmany\n", "-1\n" * 2, "99999999999\n"):
+        (tmp_path / "bad.ms").write_text(text)
+        with pytest.raises(LabError, match="linkemu refused"):
+            emulator(link).record(tmp_path / "bad.ms")
+    with pytest.raises(LabError, match="linkemu refused"):
+        emulator(link).record(tmp_path / "none.ms", back=True)
     with pytest.raises(LabError, match="linkemu refused"):
         link.reshape(loss_percent=101.0)
     link.reshape(loss_percent=0.0)
@@ -95,6 +137,10 @@ def test_a_bare_link_says_that_it_cannot_go_silent(lab: Lab) -> None:
         link.silence(True)
 
 
-def counters(link: Link) -> dict[str, tuple[int, int]]:
+def emulator(link: Link) -> LinkEmu:
     assert isinstance(link._linkemu, LinkEmu)
-    return link._linkemu.set(link.shape)
+    return link._linkemu
+
+
+def counters(link: Link) -> dict[str, tuple[int, int]]:
+    return emulator(link).set(link.shape)
