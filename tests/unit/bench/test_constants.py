@@ -1,0 +1,50 @@
+"""The count of constants that steer rate, order and schedule."""
+
+from __future__ import annotations
+
+from tools import constants
+
+PYTHON = '''
+from typing import Final
+
+RAMP: Final = 2.5
+SPAN_NS: Final = 3 * 1_000_000
+NAMES = ("a", "b")
+
+
+def pace(rate: float) -> float:
+    """No 77 here."""
+    if rate > 0.85 * RAMP:
+        return rate * 1000 / 8
+    return rate + (1 if rate else 2) + 7
+'''
+
+C = """
+#ifndef WS_X_H
+#define WS_X_H
+#define MS_NS UINT64_C(1000000)
+#define SHARE 10 /* in 100 */
+#define CALL(x) name(x)
+static uint64_t a[16];
+uint32_t f(uint32_t x)
+{
+	return (x & 0xff) + (x >> 24) * 3 / 4 + x * 1000; /* 5 */
+}
+#endif
+"""
+
+
+def test_python() -> None:
+    found = [what for _, what in constants.python_constants(PYTHON)]
+    assert sorted(found) == ["0.85", "7", "RAMP", "SPAN_NS"]
+
+
+def test_c() -> None:
+    found = [what for _, what in constants.c_constants(C)]
+    assert sorted(found) == ["3", "4", "MS_NS", "SHARE"]
+
+
+def test_all_that_is_named_is_there() -> None:
+    names = {path.name for path, _ in constants.sources()}
+    assert {"rate.py", "tuner.py", "reorder.c", "scheduler.c"} <= names
+    assert {path.suffix for path, python in constants.sources() if python} == {".py"}

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""How many constants steer rate, order and schedule over several paths.
+
+    python -m tools.constants [--list]
+
+Counted are names in capitals that are given a number (in C: #defines of one) and bare numbers in
+the code. Not counted: 0, 1 and 2, units (8 bits, powers of a thousand), hexadecimal masks, shifts
+and sizes of fields.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+#: what decides; the formats (ack.py, frames) and the life of a path (manager.py) are others
+PYTHON = (
+    "rate", "tuner", "tuning", "estimator", "bunches", "incoming", "innertcp", "windowed",
+)  # fmt: skip
+C_FILES = (
+    "multipath.c", "multipath_send.c", "multipath_receive.c", "multipath_ack.c",
+    "multipath_internal.h", "scheduler.c", "scheduler.h", "innertcp.c", "window.c", "window.h",
+    "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "align.c", "align.h", "bunch.c", "bunch.h",
+)  # fmt: skip
+
+_C_NUMBER = re.compile(
+    r"(?<![\w.])(?:UINT64_C\()?(0x[0-9a-fA-F]+|\d+(?:\.\d+)?)[uUlL]*\)?(?![\w.])"
+)
+_DEFINE = re.compile(r"^#define\s+(\w+)\s+(.+)$")
+_NOISE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\])*"', re.DOTALL)
+
+
+def is_unit(value: float) -> bool:
+    """0, 1, 2, bits of a byte, or a power of ten that turns one unit into another."""
+    value = abs(value)
+    if value in (0, 1, 2, 8):
+        return True
+    for power in (3, 6, 9, 12):
+        if value in (10.0**power, 10.0**-power, 8 * 10.0**power):
+            return True
+    return False
+
+
+def python_constants(text: str) -> Iterator[tuple[int, str]]:
+    tree = ast.parse(text)
+    named: set[int] = set()
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            target, value = node.target, node.value
+        elif isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+        else:
+            continue
+        if not isinstance(target, ast.Name) or not target.id.isupper():
+            continue
+        numbers = [n for n in ast.walk(value) if _number(n) is not None]
+        named.update(id(n) for n in numbers)
+        if numbers:
+            yield node.lineno, target.id
+    for node in ast.walk(tree):
+        number = _number(node)
+        if number is None or id(node) in named or is_unit(number):
+            continue
+        assert isinstance(node, ast.Constant)
+        yield node.lineno, str(node.value)
+
+
+def _number(node: ast.AST) -> float | None:
+    if not isinstance(node, ast.Constant) or isinstance(node.value, bool):
+        return None
+    return float(node.value) if isinstance(node.value, int | float) else None
+
+
+def c_constants(text: str) -> Iterator[tuple[int, str]]:
+    """Of hexadecimal numbers (masks) and shifts none."""
+    text = _NOISE.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
+    for number, line in enumerate(text.splitlines(), 1):
+        define = _DEFINE.match(line)
+        if define:
+            if _C_NUMBER.search(define[2]) and not define[1].endswith("_H"):
+                yield number, define[1]
+            continue
+        if line.startswith("#"):
+            continue
+        code = re.sub(r"(<<|>>)=?\s*\w+|u?int\d+_t|\[\w+\]", "", line)
+        for found in _C_NUMBER.finditer(code):
+            if not found[1].startswith("0x") and not is_unit(float(found[1])):
+                yield number, found[1]
+
+
+def sources() -> Iterator[tuple[Path, bool]]:
+    for name in PYTHON:
+        path = ROOT / "whalescale/protocol/paths" / f"{name}.py"
+        if path.exists():
+            yield path, True
+    for name in C_FILES:
+        for path in sorted((ROOT / "csrc").rglob(name)):
+            yield path, False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--list", action="store_true", help="each with its place")
+    options = parser.parse_args()
+    sums = {"named": 0, "bare": 0}
+    for path, python in sources():
+        count = {"named": 0, "bare": 0}
+        text = path.read_text()
+        for line, what in python_constants(text) if python else c_constants(text):
+            count["named" if what[0].isalpha() or what[0] == "_" else "bare"] += 1
+            if options.list:
+                print(f"{path.relative_to(ROOT)}:{line}: {what}")
+        print(f"{count['named']:5} named {count['bare']:5} bare  {path.relative_to(ROOT)}")
+        for kind, n in count.items():
+            sums[kind] += n
+    print(f"{sums['named']:5} named {sums['bare']:5} bare  {sum(sums.values())} in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
