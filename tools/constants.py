@@ -26,7 +26,8 @@ PYTHON = (
 C_FILES = (
     "multipath.c", "multipath_send.c", "multipath_receive.c", "multipath_ack.c",
     "multipath_internal.h", "scheduler.c", "scheduler.h", "innertcp.c", "window.c", "window.h",
-    "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "align.c", "align.h", "bunch.c", "bunch.h",
+    "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "align.c", "align.h", "bunch.c",
+    "bunch.h",
 )  # fmt: skip
 
 _C_NUMBER = re.compile(
@@ -51,6 +52,7 @@ def python_constants(text: str) -> Iterator[tuple[int, str]]:
     tree = ast.parse(text)
     named: set[int] = set()
     for node in tree.body:
+        target: ast.expr
         if isinstance(node, ast.AnnAssign) and node.value is not None:
             target, value = node.target, node.value
         elif isinstance(node, ast.Assign):
@@ -63,12 +65,12 @@ def python_constants(text: str) -> Iterator[tuple[int, str]]:
         named.update(id(n) for n in numbers)
         if numbers:
             yield node.lineno, target.id
-    for node in ast.walk(tree):
-        number = _number(node)
-        if number is None or id(node) in named or is_unit(number):
+    for each in ast.walk(tree):
+        number = _number(each)
+        if number is None or id(each) in named or is_unit(number):
             continue
-        assert isinstance(node, ast.Constant)
-        yield node.lineno, str(node.value)
+        assert isinstance(each, ast.Constant)
+        yield each.lineno, str(each.value)
 
 
 def _number(node: ast.AST) -> float | None:
