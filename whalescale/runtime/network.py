@@ -39,13 +39,7 @@ from whalescale.protocol.mesh.network import (
 )
 from whalescale.protocol.mesh.records import MemberRecord, RecordError
 from whalescale.protocol.places import Endpoint
-from whalescale.protocol.types import (
-    Event,
-    HandshakeCompleted,
-    HandshakeGaveUp,
-    HandshakeUnanswered,
-    Stranger,
-)
+from whalescale.protocol.types import Event, HandshakeCompleted, Stranger
 from whalescale.runtime.control_socket import private_directory
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import AgentError
@@ -213,8 +207,6 @@ class NetworkKeeper(Part):
                 self.mesh.stranger(now)  # another member may have let it in
             case HandshakeCompleted(initiator=True):
                 self._guest.answered(event.peer, now)
-            case HandshakeGaveUp() | HandshakeUnanswered():
-                self._guest.unanswered(event.peer, now)
             case _:
                 pass
 

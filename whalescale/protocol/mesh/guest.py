@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from typing import Final
 
 from whalescale.protocol.control import FrameType, Offer
 from whalescale.protocol.guest import Arrival, Guest, Host
@@ -12,6 +13,9 @@ from whalescale.protocol.mesh.frames import MESH
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.mesh.records import Place
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
+
+#: initiations without an answer, 5 s apart
+TRIES_LOST: Final = 3
 
 
 class MeshGuest(Guest):
@@ -69,8 +73,10 @@ class MeshGuest(Guest):
         if node_id is not None:
             self._met(peer, node_id, How.DIALLED, now)
 
-    def unanswered(self, peer: PeerHandle, now: int) -> None:
-        """A handshake was given up. Its keys may be good for minutes yet, but nobody answers."""
+    def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
+        """Its keys may be good for minutes yet, but nobody answers: it counts as lost."""
+        if tries < TRIES_LOST:
+            return
         node_id = self._nodes.get(peer)
         if self.mesh is not None and node_id is not None and node_id in self.mesh.sessions:
             self.mesh.session_down(node_id, now)
