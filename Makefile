@@ -27,7 +27,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath soak install uninstall clean
+.PHONY: help wheel deb setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath soak install uninstall clean
 .DEFAULT_GOAL := help
 # Where it is set each agent that a test starts compiles a hundred modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -49,6 +49,8 @@ help:
 	@echo "make format     put the formatting right"
 	@echo "make fuzz       fuzz for FUZZ_SECONDS=$(FUZZ_SECONDS) a target"
 	@echo "make soak       agents killed, links cut, hostile datagrams, SOAK_MINUTES=$(SOAK_MINUTES) (root)"
+	@echo "make deb        a Debian package in dist/, for this Debian; DEBIAN=13 for another (root)"
+	@echo "make wheel      a wheel in dist/"
 	@echo "make install    $(OPT), $(PREFIX)/bin/ws, systemd unit, man page, completion (root)"
 	@echo "make uninstall  take that away again; configurations stay"
 	@echo "make clean      everything built, the environment too"
@@ -66,6 +68,10 @@ $(STAMP)/apt-run: tools/apt-packages tools/apt.sh
 
 $(STAMP)/apt-bpf: $(STAMP)/apt-run
 	@$(STEP) "system packages (eBPF)" $(LOG)/apt-bpf.log tools/apt.sh bpf
+	@touch $@
+
+$(STAMP)/apt-deb: $(STAMP)/apt-bpf
+	@$(STEP) "system packages (Debian package)" $(LOG)/apt-deb.log tools/apt.sh deb
 	@touch $@
 
 $(STAMP)/apt-dev: $(STAMP)/apt-bpf
@@ -185,6 +191,20 @@ bench-multipath: setup
 # What it keeps in build/soak, `python -m tools.soak --join` puts into one table.
 soak: setup $(STAMP)/test
 	@$(PY) -m tools.soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
+
+# For the Debian that this runs on, or DEBIAN=12 or 13 in a clean system of its own.
+deb: $(STAMP)/apt-deb $(STAMP)/bpf
+ifeq ($(origin DEBIAN),file)
+	@$(STEP) "Debian package" $(LOG)/deb.log tools/deb.py --python "$(PYTHON)"
+	@ls -1 dist/*.deb
+else
+	@$(PYTHON) tools/clean_system.py --debian $(DEBIAN) --take dist deb
+endif
+
+# OpenSSL stays the system's, which gets its repairs; liburing and libsodium come along.
+wheel: $(STAMP)/venv $(STAMP)/bpf
+	@$(STEP) "wheel" $(LOG)/wheel.log tools/wheel.sh $(VENV)
+	@ls -1 dist/*.whl
 
 install: $(STAMP)/apt-bpf $(STAMP)/bpf
 	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"

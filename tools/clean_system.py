@@ -67,6 +67,7 @@ STEPS = {
     "setup": Step("make setup", 1000),
     "test": Step("make test"),
     "ci": Step("bash .ci/run"),
+    "deb": Step("make deb"),
 }
 
 
@@ -250,6 +251,7 @@ def trial(debian: int, steps: Sequence[str], root: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--debian", type=int, default=13, choices=CODENAMES)
+    parser.add_argument("--take", metavar="FOLDER", help="copy it out of the clone afterwards")
     parser.add_argument("--keep", action="store_true", help="leave the system in build/clean")
     parser.add_argument("steps", nargs="*", default=["demo", "setup", "test"], metavar="STEP")
     options = parser.parse_args()
@@ -264,7 +266,12 @@ def main() -> int:
     root = FOLDER / f"root{options.debian}"
     try:
         remove(root)
-        return 1 if trial(options.debian, options.steps, root) else 0
+        wrong = trial(options.debian, options.steps, root)
+        if options.take and not wrong:
+            made = root / "root/whalescale" / options.take
+            shutil.copytree(made, ROOT / options.take, dirs_exist_ok=True)
+            print(*(f"  {ROOT / options.take / p.name}" for p in sorted(made.iterdir())), sep="\n")
+        return 1 if wrong else 0
     except LabError as error:
         print(f"clean_system: {error}", file=sys.stderr)
         return 1

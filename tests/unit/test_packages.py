@@ -1,0 +1,92 @@
+"""The parts of `make deb` and `make wheel` that need no build; a wheel in a clean environment."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+from tools import deb
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ("postinst", "prerm", "postrm")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree" / deb.LIB / "other-1.2.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: Other_Thing\nVersion: 1.2\nLicense: MIT\n more of it\n\nx\n"
+    )
+    return tmp_path / "tree"
+
+
+def test_the_sbom_names_what_is_inside(tree: Path) -> None:
+    (found,) = deb.sbom(tree)["components"]
+    assert found["purl"] == "pkg:pypi/other-thing@1.2"
+    assert found["licenses"] == [{"license": {"name": "MIT"}}]
+    assert "Other_Thing 1.2: MIT" in deb.copyright_text(tree)
+
+
+def test_nothing_tells_when_it_was_built(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    deb.install_gz(tree / "a.gz", b"text")
+    (tree / "b").write_text("#!/bin/sh\n")
+    (tree / "b").chmod(0o775)
+    deb.settle(tree)
+    for path in (tree, *tree.rglob("*")):
+        assert path.stat().st_mtime == 1700000000
+        assert path.stat().st_mode & 0o022 == 0
+    assert (tree / "a.gz").read_bytes()[4:8] == bytes(4)
+    assert gzip.decompress((tree / "a.gz").read_bytes()) == b"text"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_maintainer_script_is_sound_and_ends_well(name: str) -> None:
+    path = deb.FILES / name
+    subprocess.run(["sh", "-n", path], check=True)
+    text = path.read_text()
+    assert text.startswith("#!/bin/sh\nset -e\n")
+    assert text.endswith("\nexit 0\n")
+
+
+def test_no_script_takes_keys_away() -> None:
+    for name in SCRIPTS:
+        for line in (deb.FILES / name).read_text().splitlines():
+            assert not ("rm -rf" in line and "/etc" in line), line
+
+
+def test_the_command_reads_packages_of_nowhere_else() -> None:
+    first = (deb.FILES / "ws").read_text().splitlines()[0]
+    assert first == "#!@PYTHON@ -IS"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
+    subprocess.run(["make", "wheel"], cwd=ROOT, check=True, capture_output=True)
+    wheel = max((ROOT / "dist").glob("whalescale-*.whl"), key=lambda p: p.stat().st_mtime)
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    for words in (["version"], ["keygen"], ["doctor"]):
+        done = subprocess.run(
+            [tmp_path / "venv/bin/ws", *words], cwd="/", env=env, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stderr
+        assert "fault in whalescale" not in done.stderr
+    code = (
+        "from whalescale.dataplane import engine, programs; from pathlib import Path; "
+        "f = Path(engine.__file__).parent; print(len(list((f / 'bpf').glob('*.o'))))"
+    )
+    done = subprocess.run(
+        [python, "-c", code], cwd="/", env=env, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == len(list((ROOT / "bpf").glob("*.bpf.c")))

