@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: MIT
 """One flow over a pair of recorded or made radio links, in virtual time, with the real C core.
 
-    python -m tools.bondsim [--links FOLDER] [--seconds 30] [--seed 1] [--json] [PAIR ...]
+    python -m tools.bondsim [--links FOLDER] [--seconds 30] [--seed 1] [--json]
+                            [--control rate|window] [PAIR ...]
 
-A PAIR is A+B; each is NAME[:DELAY_MS[:QUEUE_KB]] with NAME a recording FOLDER/NAME.ms.gz (a line
-for each millisecond: bytes that may leave), "fading:MBPS" or a steady rate in Mbit/s. Without any:
-made links, from the seed. Goodput is told as a share of what both links may carry, headers taken
-off; pings are what they take above the quicker link's own round trip.
+A PAIR is A+B; each is NAME[:DELAY_MS[:QUEUE_KB[:LOSS_PERCENT[:JITTER_MS]]]] with NAME a recording
+FOLDER/NAME.ms.gz (a line for each millisecond: bytes that may leave), a rate in Mbit/s, or
+one that is made: fading=MBPS, lumps=MBPS/MS, steps=MBPS/MBPS/...@SECONDS, handovers=MBPS/EVERY_S/S.
+Without any: made links, from the seed. Goodput is told as a share of what both links may carry,
+headers taken off; pings are what they take above the quicker link's own round trip.
 """
 
 from __future__ import annotations
@@ -23,12 +25,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sim"))
 from multipath_bbr import Bbr
 from multipath_sources import Cubic, Ping
 from multipath_world import HEADERS, PACKET, Link, LinkSpec, World
-from recorded_links import RecordedLink, fading, read
+from recorded_links import RecordedLink
+
+from tools.recordings import fading, handovers, lumps, read, steps
+from whalescale.protocol.paths.types import Control, MultipathSettings
 
 #: UDP payload of a full packet in a data frame, and what is around it
 WIRE = 32 + 8 + PACKET + HEADERS
-MADE = ("fading:10:30:400+fading:6:35:400", "fading:80:20:600+fading:50:15:600",
-        "fading:10:30:400+20:15:150", "100:20:300+50:5:200")  # fmt: skip
+MADE = ("fading=10:30:400+fading=6:35:400", "fading=80:20:600+fading=50:15:600",
+        "fading=10:30:400+20:15:150", "100:20:300+50:5:200", "20:20:200:2+20:20:200:2",
+        "70:35:400:0.4:12+30:6:200:0.3:4", "2:40:100:10+1:60:100", "lumps=40/10:20+20:20",
+        "handovers=60/5/0.5:30+20:20:200", "steps=50/5@3:20:300+20:20:200")  # fmt: skip
 
 
 @dataclass
@@ -47,23 +54,39 @@ class Result:
     dropped: tuple[int, ...]
 
 
-def link(text: str, folder: Path | None, world: World, seed: int, seconds: int) -> Link:
-    kind, *rest = text.split(":")
-    rate = float(rest.pop(0)) if kind == "fading" else 0.0
-    delay = float(rest[0]) if rest else 20.0
-    queue = int(float(rest[1]) * 1000) if len(rest) > 1 else 400_000
+def made(kind: str, values: str, seed: int, seconds: int) -> tuple[int, ...]:
+    """The recording of a link that is made. ValueError, IndexError: not as it is written above."""
+    values, _, each = values.partition("@")
+    numbers = [float(one) for one in values.split("/")]
     if kind == "fading":
-        return RecordedLink(fading(rate, seconds, seed, lump_ms=5), delay, queue, world)
-    try:
-        steady = float(kind)
-    except ValueError:
-        if folder is None:
-            raise SystemExit(f"bondsim: {kind}: name the folder of recordings: --links") from None
-        path = folder / f"{kind}.ms.gz"
-        if not path.exists():
-            raise SystemExit(f"bondsim: {path}: no such recording") from None
-        return RecordedLink(read(path), delay, queue, world)
-    return Link(LinkSpec(steady, delay, buffer_ms=queue * 8 / 1e3 / steady), world.rng)
+        return fading(numbers[0], seconds, seed, lump_ms=5)
+    if kind == "lumps":
+        return lumps(numbers[0], int(numbers[1]))
+    if kind == "steps":
+        return steps(numbers, float(each))
+    if kind == "handovers":
+        return handovers(numbers[0], numbers[1], numbers[2])
+    raise ValueError(kind)
+
+
+def link(text: str, folder: Path | None, world: World, seed: int, seconds: int) -> Link:
+    name, *rest = text.split(":")
+    numbers = [float(one) for one in rest]
+    delay, queue, loss, jitter = (*numbers, *(20.0, 400.0, 0.0, 0.0)[len(numbers) :])
+    kind, equals, values = name.partition("=")
+    if not equals and name.replace(".", "").isdigit():
+        rate = float(name)
+        spec = LinkSpec(rate, delay, jitter, loss / 100, buffer_ms=queue * 8 / rate)
+        return Link(spec, world.rng)
+    if equals:
+        recording = made(kind, values, seed, seconds)
+    elif folder is None:
+        raise ValueError(f"{name}: name the folder of recordings: --links")
+    else:
+        recording = read(folder / f"{name}.ms.gz")
+    one = RecordedLink(recording, delay, int(queue * 1000), world)
+    one.loss = loss / 100
+    return one
 
 
 def capacity(one: Link, seconds: int) -> float:
@@ -73,10 +96,13 @@ def capacity(one: Link, seconds: int) -> float:
     return one.rate_bps * seconds
 
 
-def run(pair: str, inner: str, folder: Path | None, seconds: int, seed: int) -> Result:
+def run(
+    pair: str, inner: str, folder: Path | None, seconds: int, seed: int, control: Control
+) -> Result:
     tcp = Cubic() if inner == "cubic" else Bbr(seed=seed)
     ping = Ping()
-    world = World([LinkSpec(20, 20)] * 2, [tcp, ping], seed=seed)
+    settings = MultipathSettings(control=control)
+    world = World([LinkSpec(20, 20)] * 2, [tcp, ping], settings, seed)
     try:
         for i, text in enumerate(pair.split("+")):
             world.out[i] = link(text, folder, world, seed + i, seconds)
@@ -108,6 +134,7 @@ def main() -> int:
     parser.add_argument("--links", type=Path)
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--control", choices=list(Control), default=Control.RATE, type=Control)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.seconds < 4:
@@ -116,7 +143,10 @@ def main() -> int:
         if pair.count("+") != 1:
             parser.error(f"{pair}: a pair is A+B")
         for inner in ("cubic", "bbr"):
-            r = run(pair, inner, options.links, options.seconds, options.seed)
+            try:
+                r = run(pair, inner, options.links, options.seconds, options.seed, options.control)
+            except (OSError, ValueError, IndexError) as error:
+                parser.error(f"{pair}: {error}")
             if options.json:
                 print(json.dumps(asdict(r)), flush=True)
                 continue

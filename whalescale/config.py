@@ -139,6 +139,8 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interfaces: tuple[InterfacePattern, ...] = ()
     #: ... and of those where they may not
     exclude: tuple[InterfacePattern, ...] = ()
+    #: what says how much may be in flight on a path: a measured rate, or a window moved at each ACK
+    control: Literal["rate", "window"] = "rate"
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -248,6 +250,7 @@ _RIGHT: Final = {
     "multipath.interfaces": 'write names of interfaces, such as ["eth0", "wwan*"]',
     "multipath.exclude": 'write names of interfaces, such as ["docker*", "wg0"]',
     "multipath.repair": 'write "auto", true or false',
+    "multipath.control": 'write "rate" or "window"',
     "metrics": "write a table [metrics]",
     "metrics.listen": 'write "127.0.0.1:9586", the same with an address of this host inside the '
     'tunnel, "unix", or "" for off',

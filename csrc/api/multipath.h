@@ -49,6 +49,8 @@ struct ws_multipath_params {
 	/* pure TCP acknowledgements wait for each other so long, so often; bunch_us 0: never */
 	uint32_t bunch_us, bunch_every_us;
 	uint32_t tcp_wait_us; /* URGENT TCP (SYN, acknowledgements) waits so long */
+	uint32_t control; /* 0: paths' rates and windows as set; 1: csrc/multipath/window.h's own */
+	uint32_t loose_hold_us; /* what is no TCP waits no longer for its turn; 0: as the rest */
 };
 
 /* One path, both directions. Sums since it was made; times CLOCK_BOOTTIME ns, 0: never. */
@@ -74,6 +76,9 @@ struct ws_path_stats {
 	uint64_t rx_highest; /* number */
 	uint32_t rx_delay_us, rx_jitter_us;
 	struct ws_addr rx_remote, rx_local; /* of the last datagram */
+	/* control 1 */
+	uint64_t window_bytes, window_rate_bps; /* what it delivers */
+	uint64_t window_queue_us; /* delay above the least */
 };
 
 struct ws_multipath_stats {
@@ -85,7 +90,7 @@ struct ws_multipath_stats {
 	uint64_t again; /* second copies sent */
 	uint64_t acks_tx, acks_rx, ack_refused; /* refused: malformed or a false claim */
 	/* the reordering buffer, see csrc/multipath/reorder.h */
-	uint64_t delivered, in_order, held, gaps, gaps_filled, skipped, skipped_full, late;
+	uint64_t delivered, in_order, held, gaps, gaps_filled, skipped, skipped_full, late, loose;
 	uint64_t duplicates, refused, wait_us;
 	uint32_t wait_max_us, depth, depth_max;
 	uint64_t aligned; /* packets held back in a lull, see csrc/multipath/align.h */

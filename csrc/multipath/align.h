@@ -59,7 +59,7 @@ static inline bool ws_align_crowded(const struct ws_align *align)
  */
 bool ws_align_hold(struct ws_align *align, uint32_t path, uint32_t seq, uint32_t flags,
 		   const uint8_t *packet, size_t len, uint32_t wait_us, uint64_t now_ns);
-/* The oldest packet that is due, or NULL; its bytes stay until 256 others were held. */
+/* The oldest packet that is due, or NULL; its bytes stay until WS_ALIGN_SLOTS others were held. */
 const struct ws_align_packet *ws_align_take(struct ws_align *align, uint64_t now_ns,
 					    uint8_t **packet);
 /* Whether one of these seqs waits. */

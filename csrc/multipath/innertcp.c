@@ -5,6 +5,8 @@
  *  - in a lull what a quick path brings waits as long as a slow one takes (align.c)
  *  - what jitter brought early waits for its time, and urgent TCP for tcp_wait_us
  *  - pure acknowledgements wait for each other now and then (bunch.c)
+ * With windows instead of all of it: each packet is delivered no earlier than one over the slowest
+ * path within ALIGN_MOST_US would be.
  * Switched off, nothing is held back any more; what is held leaves in its time. Without this file
  * packets would go to the reordering buffer, or out, at once.
  */
@@ -12,6 +14,8 @@
 #include "packet/ip.h"
 
 #define DETOUR_MAX_US 200000
+/* With windows: paths that are farther apart are not made one. */
+#define ALIGN_MOST_US 50000
 /* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
 #define PAUSE_NS (5 * MS_NS)
 #define SPARSE_OLD_NS (10000 * MS_NS)
@@ -81,6 +85,27 @@ static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 	return most < DETOUR_MAX_US ? (uint32_t)most : DETOUR_MAX_US;
 }
 
+/* With windows: how much later than this packet one over the slowest path would have come, queues
+ * aside. So an inner TCP sees one round trip whichever path its packets take. */
+static uint32_t behind_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	const struct rx_path *rx = &mp->rx[path];
+	uint32_t taken = (uint32_t)(rx->delay_ref_us + rx->delay_last_us);
+	int64_t longest = 0;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		uint32_t other = mp->rx[i].delay_least_us;
+
+		if (i == path || !mp->rx[i].seen ||
+		    now_ns - mp->inner.paths[i].ordered_ns > WS_ALIGN_WINDOW_NS ||
+		    mp_diff24(other, rx->delay_least_us) > ALIGN_MOST_US)
+			continue;
+		if (mp_diff24(other, taken) > longest)
+			longest = mp_diff24(other, taken);
+	}
+	return (uint32_t)(longest < ALIGN_MOST_US ? longest : ALIGN_MOST_US);
+}
+
 /* By how much the path's last packet came before its time: jitter made it quicker than others. */
 static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
@@ -92,14 +117,6 @@ static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t 
 	    by > 2 * EARLY_MAX_US)
 		return 0;
 	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
-}
-
-static bool is_tcp(const uint8_t *packet, size_t len)
-{
-	uint8_t protocol = 0;
-	size_t ip;
-
-	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
 }
 
 static void release_line(struct ws_multipath *mp, uint64_t until_ns, uint64_t now_ns)
@@ -157,7 +174,7 @@ static void release_early(struct ws_multipath *mp, uint64_t until_ns)
 bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
 			   const uint8_t *packet, size_t len, uint64_t now_ns)
 {
-	bool lull = ws_align_count(&mp->inner.line, now_ns);
+	bool lull = ws_align_count(&mp->inner.line, now_ns) && !mp_windowed(mp);
 	uint32_t wait_us = 0, early;
 
 	mp->inner.paths[path].ordered_ns = now_ns;
@@ -165,10 +182,12 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 	if (lull && on(mp) && !ws_align_crowded(&mp->inner.line))
 		wait_us = detour_us(mp, path, now_ns);
 	/* Not behind what another path brought, which may wait for longer. */
-	if (on(mp) && path < WS_ALIGN_PATHS &&
-	    (!ws_align_waits(&mp->inner.line) || mp->inner.line.waiting[path])) {
+	if (on(mp) && mp_windowed(mp))
+		wait_us = behind_us(mp, path, now_ns);
+	else if (on(mp) && path < WS_ALIGN_PATHS &&
+		 (!ws_align_waits(&mp->inner.line) || mp->inner.line.waiting[path])) {
 		early = early_us(mp, path, now_ns);
-		if (early > wait_us && is_tcp(packet, len))
+		if (early > wait_us && mp_is_tcp(packet, len))
 			wait_us = early;
 	}
 	if (!ws_align_hold(&mp->inner.line, path, seq, flags, packet, len, wait_us, now_ns)) {
@@ -189,8 +208,10 @@ static bool hold_early(struct ws_multipath *mp, uint32_t path, const uint8_t *pa
 	uint32_t wait_us = 0;
 
 	if (on(mp))
-		wait_us = early_us(mp, path, now_ns) + ws_get(mp->tune.tcp_wait_us);
-	if ((!wait_us && !ws_align_waits(&mp->inner.early)) || !is_tcp(packet, len))
+		wait_us = mp_windowed(mp)
+				  ? behind_us(mp, path, now_ns)
+				  : early_us(mp, path, now_ns) + ws_get(mp->tune.tcp_wait_us);
+	if ((!wait_us && !ws_align_waits(&mp->inner.early)) || !mp_is_tcp(packet, len))
 		return false;
 	if (ws_align_hold(&mp->inner.early, path, 0, flags, packet, len, wait_us, now_ns))
 		return true;

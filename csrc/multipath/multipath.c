@@ -56,7 +56,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 				      void *arg)
 {
 	struct ws_multipath *mp = calloc(1, sizeof(*mp));
-	size_t data, slots, resend, records, inner;
+	size_t data, slots, resend, records, inner, fair;
 	uint8_t *at;
 
 	if (!mp)
@@ -69,7 +69,8 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	records = sizeof(struct record) * RECORDS * WS_PATH_COUNT;
 	data = (size_t)mp->stride * RING;
 	inner = mp_inner_bytes(mp->stride);
-	mp->memory_bytes = slots + resend + records + inner + data;
+	fair = ws_fq_bytes(mp->stride);
+	mp->memory_bytes = slots + resend + records + inner + fair + data;
 	/* Pages come when they are used: an idle peer costs a few of them. */
 	mp->memory = mmap(NULL, mp->memory_bytes, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -85,7 +86,10 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++, at += records / WS_PATH_COUNT)
 		mp->tx[i].records = (struct record *)at;
 	mp_inner_init(mp, at);
-	mp->data = at + inner;
+	at += inner;
+	/* Where it was mapped differs from peer to peer, and is nothing that others know. */
+	ws_fq_init(&mp->fair, at, mp->stride, (uint32_t)((uintptr_t)at >> 12) * 0x9e3779b1u);
+	mp->data = at + fair;
 	mp->reorder = ws_reorder_new(mp->stride, delivered, mp);
 	if (!mp->reorder) {
 		ws_multipath_free(mp);
@@ -165,8 +169,47 @@ static void relent(struct ws_multipath *mp)
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if ((mp->usable >> i & 1) && !mp->tx[i].suspended)
 			return;
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
-		mp->tx[i].suspended = mp->tx[i].told = false;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		mp->tx[i].suspended = false;
+		if (!mp_windowed(mp)) /* there it is asked on, by `told` */
+			mp->tx[i].told = false;
+	}
+}
+
+/* Base one-way delay; half of the round trip until each path in use was measured by one clock. */
+static int64_t base_delay_us(const struct ws_multipath *mp, uint32_t id)
+{
+	const struct ws_window *window = &mp->tx[id].window, *first = NULL;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		if (!(mp->usable >> i & 1))
+			continue;
+		if (!mp->tx[i].window.seen)
+			return ws_window_base_us(window) / 2;
+		if (!first)
+			first = &mp->tx[i].window;
+	}
+	if (!first || !window->seen)
+		return ws_window_base_us(window) / 2;
+	return mp_diff24((uint32_t)ws_window_delay_us(window), (uint32_t)ws_window_delay_us(first));
+}
+
+/* What the path's own window says, in place of what Python set. */
+static void load_window(struct ws_multipath *mp, uint32_t id, uint64_t now_ns)
+{
+	struct ws_sched_path *path = &mp->sched.paths[id];
+	struct ws_path_stats *stats = &mp->stats.paths[id];
+	const struct ws_window *window = &mp->tx[id].window;
+
+	path->srtt_us = window->srtt_us;
+	path->base_us = ws_window_base_us(window);
+	path->rate_bps = ws_window_rate_bps(window);
+	path->delay_us = base_delay_us(mp, id);
+	path->silent_us = mp_silent_us(mp, id, now_ns);
+	path->window_bytes = window->bytes;
+	ws_set(stats->window_bytes, window->bytes);
+	ws_set(stats->window_rate_bps, path->rate_bps);
+	ws_set(stats->window_queue_us, window->queue_us);
 }
 
 void mp_load(struct ws_multipath *mp, uint64_t now_ns)
@@ -195,6 +238,10 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 		path->delay_us = params.delay_us;
 		path->window_bytes = params.window_bytes;
 		path->max_packet_bytes = params.max_packet;
+		path->rate_bps = 0;
+		path->silent_us = 0;
+		if (tune.control == 1)
+			load_window(mp, i, now_ns);
 		set_rate(&path->pace, params.rate_bps ? params.rate_bps : 1, now_ns);
 		/* A millisecond's worth, and two datagrams on the slowest path. */
 		path->pace.burst_us = 1000;
@@ -203,6 +250,7 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 		.depth = tune.reorder_depth,
 		.hold_us = tune.hold_us,
 		.loss_wait_us = tune.loss_wait_us,
+		.loose_hold_us = tune.loose_hold_us,
 		.path_idle_us = tune.path_idle_us,
 		.deliver_late = tune.deliver_late != 0,
 	};
@@ -226,6 +274,7 @@ static void begin_path(struct ws_multipath *mp, uint32_t id)
 	tx->acked = tx->next_number;
 	tx->suspended = tx->told = false;
 	tx->limited_at_ns = tx->heartbeat_ns = 0;
+	ws_window_init(&tx->window, 0, tx->next_number);
 	memset(&mp->sched.paths[id], 0, sizeof(mp->sched.paths[id]));
 	mp->sched.credit[id] = 0;
 }
@@ -279,6 +328,7 @@ static void publish_reorder(struct ws_multipath *mp)
 	ws_set(to->skipped, from->skipped);
 	ws_set(to->skipped_full, from->skipped_full);
 	ws_set(to->late, from->late);
+	ws_set(to->loose, from->loose);
 	ws_set(to->duplicates, from->duplicates);
 	ws_set(to->refused, from->refused);
 	ws_set(to->wait_us, from->wait_us);
@@ -338,8 +388,9 @@ void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 {
 	/* It came under keys that held. */
 	mp_inner_release(mp, now_ns);
-	mp->seq_head = mp->seq_base = mp->seq_tail;
+	mp->seq_head = mp->seq_base = mp->arrived_seq = mp->seq_tail;
 	mp->queue_bytes = mp->ahead = 0;
+	ws_fq_forget(&mp->fair);
 	mp->resend_head = mp->resend_tail;
 	mp->pump_ns = UINT64_MAX;
 	ws_set(mp->stats.queue_packets, 0);

@@ -10,6 +10,11 @@
 
 #define RTT_MAX_US 10000000
 #define GAP_SEQS_MAX 512 /* looked at per ACK */
+/* With windows: what another path would bring so much sooner is sent there as well. */
+#define STUCK_NS (100 * MS_NS)
+/* ... and a path of which nothing is heard for so long has lost what was in flight. */
+#define GONE_NS (1000 * MS_NS)
+#define ASK_AGAIN_NS (100 * MS_NS)
 
 /* The 64-bit value with these low bits that is nearest to `near`. */
 static uint64_t widen(uint64_t near, uint32_t low)
@@ -54,14 +59,16 @@ static void note_rtt(struct ws_path_stats *stats, uint32_t rtt_us)
 		ws_set(stats->rtt_min_us, rtt_us ? rtt_us : 1);
 }
 
-static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entry, uint64_t now_ns)
+static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
+			 const struct ws_ack_path *entry, uint64_t now_ns)
 {
 	struct ws_path_stats *stats = &mp->stats.paths[entry->path];
 	struct tx_path *tx = &mp->tx[entry->path];
 	uint64_t highest = widen(tx->next_number, entry->highest);
 	uint32_t hold_us = entry->hold_16us * 16u, rtt_us;
 	struct ws_sched_path *path = &mp->sched.paths[entry->path];
-	uint64_t in_flight, seq;
+	uint64_t in_flight, seq, acked_bytes;
+	struct ws_window_ack told;
 	bool moved;
 
 	ws_add(stats->acks, 1);
@@ -75,7 +82,8 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 						       : (1ULL << 32) + entry->arrived_us);
 		ws_set(stats->delay_us, entry->delay_us);
 	}
-	if (entry->bytes > stats->acked_bytes)
+	acked_bytes = entry->bytes > stats->acked_bytes ? entry->bytes - stats->acked_bytes : 0;
+	if (acked_bytes)
 		ws_set(stats->acked_bytes, entry->bytes);
 	moved = highest >= tx->acked;
 	if (!moved)
@@ -95,8 +103,22 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack_path *entr
 		path->acked_seq = (uint32_t)seq; /* a second copy is of an older one */
 	ws_set(stats->in_flight_bytes, in_flight);
 	rtt_us = ((mp_time_us(now_ns) - entry->echo_us) & 0xffffff);
-	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us && rtt_us - hold_us < RTT_MAX_US)
+	told = (struct ws_window_ack){
+		.now_ns = now_ns,
+		.acked_bytes = acked_bytes,
+		.delivered_bytes = stats->acked_bytes,
+		.highest = highest,
+		.lost = highest + 1 - tx->acked_count,
+		.next_number = tx->next_number,
+		.waiting = mp_waiting(mp),
+	};
+	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us && rtt_us - hold_us < RTT_MAX_US) {
 		note_rtt(stats, rtt_us - hold_us);
+		told.rtt_us = rtt_us - hold_us ? rtt_us - hold_us : 1;
+		/* Of the last data frame: when it arrived, by the peer's clock, less its time. */
+		told.delay_us = (ack->time_us - hold_us - entry->echo_us) & 0xffffff;
+	}
+	ws_window_ack(&tx->window, &told);
 }
 
 /* Its own path has brought later numbers: LOST_AFTER, or one and it is late (RFC 8985 in spirit). */
@@ -110,11 +132,32 @@ static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint
 		now_ns - tx->records[slot->number % RECORDS].sent_ns > srtt_ns * 5 / 4);
 }
 
-/* What was sent on a path that has brought later numbers, and did not arrive. */
+/* How much later than over another path a packet that is in flight will come, ns; 0: no later. */
+static uint64_t stuck_ns(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
+{
+	const struct tx_path *tx = &mp->tx[slot->path];
+	const struct ws_sched_path *path = &mp->sched.paths[slot->path];
+	const struct record *record = &tx->records[slot->number % RECORDS];
+	uint64_t before = tx->acked ? tx->records[(tx->acked - 1) % RECORDS].data_bytes : 0;
+	uint64_t ahead = record->data_bytes > before ? record->data_bytes - before : 0;
+	uint64_t base_ns = path->base_us * 1000ULL, age_ns = now_ns - record->sent_ns;
+	/* What is ahead of it takes so long, and it the rest of its way. */
+	uint64_t rest_ns = ahead * 8000000 / (path->rate_bps / 1000 + 1), other_ns;
+
+	rest_ns = rest_ns > base_ns ? rest_ns - base_ns : 0;
+	if (age_ns + rest_ns < base_ns / 2)
+		rest_ns = base_ns / 2 - age_ns;
+	rest_ns += path->silent_us * 1000ULL;
+	other_ns = ws_sched_soonest_ns(&mp->sched, slot->len, 1u << slot->path);
+	return rest_ns > other_ns ? rest_ns - other_ns : 0;
+}
+
+/* What was sent on a path that has brought later numbers, and did not arrive; with windows also what
+ * another path would bring far sooner: the oldest of a path, as those behind it come after it. */
 static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t now_ns)
 {
 	uint64_t age_ns = 1000ULL * ws_get(mp->tune.repair_age_us);
-	uint32_t looked = 0;
+	uint32_t looked = 0, in_time = mp_windowed(mp) ? 0 : UINT32_MAX;
 
 	for (uint32_t i = 0; i < ack->gap_count; i++) {
 		uint64_t first = widen(mp->seq_head, ack->gaps[i].first);
@@ -127,9 +170,16 @@ static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t n
 			if (seq < mp->seq_base || seq >= mp->seq_tail)
 				continue;
 			slot = &mp->slots[seq % RING];
-			if (slot->len && slot->sent_ns && is_lost(mp, slot, now_ns) &&
-			    now_ns - slot->sent_ns <= age_ns)
-				mp_send_again(mp, seq, now_ns);
+			if (!slot->len || !slot->sent_ns || now_ns - slot->sent_ns > age_ns)
+				continue;
+			if (is_lost(mp, slot, now_ns))
+				mp_send_again(mp, seq, 0, now_ns);
+			else if (slot->again || in_time >> slot->path & 1)
+				continue;
+			else if (stuck_ns(mp, slot, now_ns) > STUCK_NS)
+				mp_send_again(mp, seq, 1u << slot->path, now_ns);
+			else
+				in_time |= 1u << slot->path;
 		}
 	}
 }
@@ -137,6 +187,7 @@ static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t n
 bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len, uint64_t now_ns)
 {
 	struct ws_ack ack;
+	uint64_t next;
 
 	if (!ws_ack_decode(frame, len, &ack) || !plausible(mp, &ack)) {
 		ws_add(mp->stats.ack_refused, 1);
@@ -144,7 +195,12 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 	}
 	ws_add(mp->stats.acks_rx, 1);
 	for (uint32_t i = 0; i < ack.path_count; i++)
-		consume_path(mp, &ack.paths[i], now_ns);
+		consume_path(mp, &ack, &ack.paths[i], now_ns);
+	next = widen(mp->seq_head, ack.next_seq);
+	if (next > mp->arrived_seq && next <= mp->seq_tail)
+		mp->arrived_seq = next;
+	if (mp_windowed(mp))
+		mp_load(mp, now_ns);
 	/* One that was overtaken by a later one tells of gaps that are filled by now. */
 	if (!mp->ack_seen || (int32_t)(ack.time_us - mp->ack_time_us) >= 0) {
 		mp->ack_seen = true;
@@ -156,8 +212,7 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 		}
 	}
 	/* Room in a window; who waits for pace has its time already. */
-	if ((mp->seq_head != mp->seq_tail || mp->resend_head != mp->resend_tail) &&
-	    mp->pump_ns == UINT64_MAX)
+	if ((mp_waiting(mp) || mp->resend_head != mp->resend_tail) && mp->pump_ns == UINT64_MAX)
 		mp->pump_ns = now_ns;
 	return true;
 }
@@ -178,7 +233,11 @@ static uint64_t quiet_since(const struct ws_multipath *mp, uint32_t path)
 {
 	uint64_t oldest = oldest_ns(mp, path), last = mp->stats.paths[path].last_ack_ns;
 
-	if (!oldest || mp->tx[path].told || !mp->sched.paths[path].usable)
+	if (!oldest)
+		return UINT64_MAX;
+	/* With windows a silent path is asked until it answers, or has failed. */
+	if (mp_windowed(mp) ? !(mp->usable >> path & 1)
+			    : mp->tx[path].told || !mp->sched.paths[path].usable)
 		return UINT64_MAX;
 	return last < oldest ? oldest : last;
 }
@@ -191,6 +250,8 @@ static uint64_t rescue_after_ns(const struct ws_multipath *mp, uint32_t path)
 /* Halfway to silence the peer is asked, so that one lost datagram or ACK is no failure. */
 static uint64_t watch_at(const struct tx_path *tx, uint64_t since_ns, uint64_t rescue_ns)
 {
+	if (tx->told)
+		return tx->heartbeat_ns + ASK_AGAIN_NS;
 	if (tx->heartbeat_ns < since_ns)
 		return since_ns + rescue_ns / 2;
 	/* Asked once; a second time halfway between, then it is silent. */
@@ -210,6 +271,37 @@ static void ask(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 
 	mp->tx[path].heartbeat_ns = now_ns;
 	ws_multipath_control(mp, path, frame, sizeof(frame), now_ns);
+}
+
+uint32_t mp_silent_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	uint64_t since_ns = quiet_since(mp, path), due_ns;
+
+	if (since_ns == UINT64_MAX)
+		return 0;
+	due_ns = since_ns + 1000ULL * (2 * ws_get(mp->tune.ack_interval_us) +
+				       ws_window_base_us(&mp->tx[path].window));
+	return now_ns > due_ns ? (uint32_t)((now_ns - due_ns) / 1000) : 0;
+}
+
+/*
+ * With windows. A fade more often than not: what is in flight will come, and is sent elsewhere as well.
+ * After GONE_NS it counts no more, or a path that lost a whole window would stand still.
+ */
+static void fades(struct ws_multipath *mp, uint32_t path, uint64_t since_ns, uint64_t now_ns)
+{
+	struct tx_path *tx = &mp->tx[path];
+
+	if (!tx->told) {
+		tx->told = tx->suspended = true;
+		(void)mp_copy(mp, path, now_ns);
+		mp_load(mp, now_ns);
+	} else if (now_ns - since_ns > GONE_NS) {
+		(void)ws_multipath_rescue(mp, path, now_ns);
+		ws_window_collapse(&tx->window, tx->next_number);
+		ws_add(mp->stats.paths[path].silent, 1);
+		mp->ops.silent(mp->arg, path);
+	}
 }
 
 static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
@@ -239,15 +331,20 @@ void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
 		return;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		uint64_t since_ns = quiet_since(mp, i), rescue_ns;
+		bool due;
 
 		if (since_ns == UINT64_MAX)
 			continue;
 		rescue_ns = rescue_after_ns(mp, i);
 		if (watch_at(&mp->tx[i], since_ns, rescue_ns) > now_ns)
 			continue;
-		if (now_ns - since_ns >= rescue_ns && mp->tx[i].heartbeat_ns > since_ns)
+		due = now_ns - since_ns >= rescue_ns && mp->tx[i].heartbeat_ns > since_ns;
+
+		if (due && mp_windowed(mp))
+			fades(mp, i, since_ns, now_ns);
+		else if (due)
 			silent(mp, i, now_ns);
-		else
+		if (!due || mp_windowed(mp))
 			ask(mp, i, now_ns);
 	}
 }

@@ -13,11 +13,14 @@
 #include "multipath/ack.h"
 #include "multipath/align.h"
 #include "multipath/bunch.h"
+#include "multipath/fairqueue.h"
 #include "multipath/multipath.h"
 #include "multipath/reorder.h"
 #include "multipath/scheduler.h"
+#include "multipath/window.h"
 #include "packet/counters.h"
 #include "packet/frame.h"
+#include "packet/ip.h"
 #include "shared/wire.h"
 
 #define RING WS_MULTIPATH_RING
@@ -27,6 +30,9 @@
 #define MS_NS 1000000ULL
 #define URGENT_MAX_BYTES 256
 #define ACK_SOONEST_NS (2 * MS_NS)
+/* With windows: so many datagrams are worth an ACK, or what they free leaves as one burst. */
+#define ACK_PACKETS 16
+#define ACK_PACKETS_NS MS_NS
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define HEARTBEAT_BYTES 8
 #define LOST_AFTER 3 /* later numbers of its own path, and a datagram is lost (RFC 9002) */
@@ -66,6 +72,7 @@ struct tx_path {
 	bool suspended; /* silent: left until it speaks again */
 	bool told; /* silence was reported */
 	struct record *records;
+	struct ws_window window;
 };
 
 struct rx_path {
@@ -116,6 +123,7 @@ struct ws_multipath {
 	uint64_t seq_base, seq_head, seq_tail; /* kept from, first that waits, next to queue */
 	uint64_t ahead; /* behind seq_head, and sent already */
 	uint64_t queue_bytes;
+	struct ws_fq fair; /* with windows: what waits, not yet given a seq */
 	uint64_t pump_ns; /* when the pump can go on; UINT64_MAX: not by itself */
 	struct slot *slots;
 	uint8_t *data;
@@ -143,6 +151,8 @@ struct ws_multipath {
 	uint64_t ack_other_ns; /* the last one that took the second quickest path */
 	uint32_t gap_told; /* first seq of the newest gap that was reported */
 	bool gap_known;
+	uint32_t unacked; /* datagrams since our last ACK */
+	uint64_t arrived_seq; /* the peer awaits it: all before has arrived or was given up */
 	bool ack_soon; /* a gap was found, or the peer asks: before the interval is over */
 
 	void *memory; /* slots, data, resend, records */
@@ -171,13 +181,36 @@ static inline int32_t mp_diff24(uint32_t a, uint32_t b)
 	return (int32_t)((a - b) << 8) >> 8;
 }
 
+/* Packets wait for a path. */
+static inline bool mp_waiting(const struct ws_multipath *mp)
+{
+	return mp->seq_head != mp->seq_tail || mp->fair.packets;
+}
+
+/* The C core moves each path's window by itself; Python sets no rates. */
+static inline bool mp_windowed(const struct ws_multipath *mp)
+{
+	return ws_get(mp->tune.control) == 1;
+}
+
+static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
+{
+	uint8_t protocol = 0;
+	size_t ip;
+
+	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
+}
+
 /* multipath.c: parameters into the scheduler. */
 void mp_load(struct ws_multipath *mp, uint64_t now_ns);
 /* multipath_send.c */
 /* Takes a number, seals and sends a control frame. */
 void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t *frame, size_t len,
 			  uint64_t now_ns);
-void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns);
+/* except: bits of paths that it shall not take. */
+void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns);
+/* Sends again what is in flight on `path`, elsewhere, and goes on waiting for it. */
+uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* multipath_receive.c */
 void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
 /* When the next ACK is due, UINT64_MAX: none. */
@@ -203,6 +236,8 @@ void mp_inner_expire(struct ws_multipath *mp, uint64_t now_ns);
 uint64_t mp_inner_deadline(const struct ws_multipath *mp);
 /* Whether one of these seqs is held. */
 bool mp_inner_has(const struct ws_multipath *mp, uint32_t first, uint32_t count);
+/* multipath_ack.c: for how much longer than expected nothing was heard of what is in flight, µs. */
+uint32_t mp_silent_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* multipath_ack.c: heartbeats to silent paths, and leaving them. */
 void mp_watch(struct ws_multipath *mp, uint64_t now_ns);
 uint64_t mp_watch_deadline(const struct ws_multipath *mp);

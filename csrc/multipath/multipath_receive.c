@@ -33,6 +33,7 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 	}
 	rx->arrived_ns = now_ns;
 	rx->changed = true;
+	mp->unacked++;
 }
 
 /* One-way delay by two clocks that agree on nothing but their pace. */
@@ -122,6 +123,8 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
 	}
 	mp->direct = packet;
+	if (mp_windowed(mp) && !(flags & WS_FRAME_URGENT) && !mp_is_tcp(packet, len))
+		flags |= WS_REORDER_LOOSE;
 	if (flags & WS_FRAME_URGENT) {
 		/* What somebody waits for goes on at once. */
 		if (!mp_inner_hold_urgent(mp, path, packet, len, flags, now_ns))
@@ -226,6 +229,8 @@ uint64_t mp_ack_deadline(const struct ws_multipath *mp)
 		return UINT64_MAX;
 	if (mp->ack_soon)
 		interval_ns = ACK_SOONEST_NS;
+	if (mp_windowed(mp) && mp->unacked >= ACK_PACKETS)
+		return mp->acked_at_ns + ACK_PACKETS_NS;
 	return mp->acked_at_ns + (interval_ns < ACK_SOONEST_NS ? ACK_SOONEST_NS : interval_ns);
 }
 
@@ -254,6 +259,7 @@ void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns)
 	path = ack_path(mp, now_ns);
 	mp->ack_turn += !mp->ack_soon;
 	mp->ack_wanted = mp->ack_soon = false;
+	mp->unacked = 0;
 	mp->acked_at_ns = now_ns;
 	if (!ack.path_count)
 		return;

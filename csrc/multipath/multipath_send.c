@@ -15,9 +15,11 @@
 
 /* Share of the packets that may be sent again for loss, in 1/100, and what may be saved up. */
 #define AGAIN_PERCENT 5
+#define AGAIN_PERCENT_WINDOWED 20 /* a fade takes a window, and what drops is told by losses */
 #define AGAIN_SAVED (100 * RUN_MAX)
 /* A copy may be lost as well. */
 #define AGAIN_MOST 2
+#define AGAIN_MOST_WINDOWED 4
 /* Urgent packets go past the pace, so they may not be many: share of a window's bytes. */
 #define URGENT_WINDOW_NS (10 * MS_NS)
 #define URGENT_SHARE 10
@@ -28,6 +30,9 @@
 /* What a silent path left behind is sent again up to this age: nothing of it has come, so the inner
  * TCP waits for it as long as the peer's buffer does. */
 #define RESCUE_AGE_NS (400 * MS_NS)
+#define RESCUE_AGE_WINDOWED_NS (1000 * MS_NS)
+/* Packets may wait for so many times as long as where their flow is told of it. */
+#define QUEUE_TIMES 2
 /* Paths that are closer than this take their turns at the head; how far a search goes. */
 #define AHEAD_LEAST_US 2000
 #define AHEAD_MOST_US 1000000
@@ -132,6 +137,7 @@ static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t 
 	if (flags & WS_FRAME_AGAIN)
 		ws_add(mp->stats.again, 1);
 	ws_set(stats->in_flight_bytes, mp->sched.paths[path].in_flight_bytes);
+	ws_window_used(&mp->tx[path].window, mp->sched.paths[path].in_flight_bytes);
 }
 
 /* By size and kind (docs/multipath.md section 7): what somebody waits for. */
@@ -186,7 +192,10 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	}
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (mp->sched.paths[i].usable)
-			rate_bps += mp->sched.paths[i].pace.rate_bps / 8;
+			rate_bps +=
+				(mp->sched.paths[i].rate_bps ? mp->sched.paths[i].rate_bps
+							     : mp->sched.paths[i].pace.rate_bps) /
+				8;
 	share = rate_bps / 100 * (URGENT_WINDOW_NS / MS_NS) / 1000 * URGENT_SHARE;
 	if (mp->urgent_bytes + bytes > URGENT_FREE_BYTES + share)
 		return false;
@@ -211,6 +220,28 @@ static bool queue_full(const struct ws_multipath *mp, uint64_t now_ns)
 	       now_ns - oldest->queued_ns > 1000ULL * ws_get(mp->tune.queue_us);
 }
 
+/* With windows: behind what waits of its flow, whose longest gives way if there is no room. */
+static void queue_fair(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,
+		       const uint8_t *body, size_t body_bytes, uint32_t flags, uint8_t ecn,
+		       bool part, uint64_t now_ns)
+{
+	uint32_t len = (uint32_t)(head_bytes + body_bytes);
+	uint8_t *packet = ws_fq_place(&mp->fair);
+
+	if (!packet || mp->fair.bytes >= ws_get(mp->tune.queue_bytes)) {
+		(void)ws_fq_cut(&mp->fair);
+		ws_add(mp->stats.queue_drops, 1);
+		packet = ws_fq_place(&mp->fair);
+	}
+	memcpy(packet, head, head_bytes);
+	memcpy(packet + head_bytes, body, body_bytes);
+	if (!part && is_urgent(packet, len) && send_urgent(mp, packet, len, flags, ecn, now_ns))
+		return;
+	if (!mp_waiting(mp))
+		mp->pump_ns = now_ns;
+	ws_fq_put(&mp->fair, len, (uint8_t)flags, ecn, now_ns);
+}
+
 void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,
 		       const uint8_t *body, size_t body_bytes, uint32_t flags, uint8_t ecn,
 		       bool part, uint64_t now_ns)
@@ -221,6 +252,10 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 
 	if (!len || len > mp->stride) {
 		ws_add(mp->stats.queue_drops, 1);
+		return;
+	}
+	if (mp_windowed(mp)) {
+		queue_fair(mp, head, head_bytes, body, body_bytes, flags, ecn, part, now_ns);
 		return;
 	}
 	if (queue_full(mp, now_ns))
@@ -304,7 +339,13 @@ static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_
 {
 	const struct slot *slot = &mp->slots[seq % RING];
 
-	return seq >= mp->seq_base && slot->len && now_ns - slot->sent_ns <= RESCUE_AGE_NS;
+	if (seq < mp->seq_base || !slot->len)
+		return false;
+	/* With windows it waits for its path as well, and may have come by now. */
+	if (mp_windowed(mp))
+		return seq >= mp->arrived_seq && slot->number >= mp->tx[slot->path].acked &&
+		       now_ns - slot->sent_ns <= RESCUE_AGE_WINDOWED_NS;
+	return now_ns - slot->sent_ns <= RESCUE_AGE_NS;
 }
 
 /* What a silent path left behind, as the paths have room. False: they have none. */
@@ -351,7 +392,7 @@ static uint32_t roomiest(const struct ws_multipath *mp)
 /* How long packets wait while a path is at its pace or window. */
 static void note_limits(struct ws_multipath *mp, uint64_t now_ns)
 {
-	bool waiting = mp->seq_head != mp->seq_tail;
+	bool waiting = mp_waiting(mp);
 
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		const struct ws_sched_path *path = &mp->sched.paths[i];
@@ -381,9 +422,47 @@ static void taken(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 	}
 }
 
+/* It gets the next seq, and a place among what is kept. */
+static uint64_t number_fair(struct ws_multipath *mp, const struct ws_fq_packet *packet,
+			    const uint8_t *data)
+{
+	uint64_t seq = mp->seq_tail;
+
+	if (seq - mp->seq_base >= RING)
+		mp->seq_base = seq - RING + 1;
+	mp->slots[seq % RING] = (struct slot){
+		.queued_ns = packet->queued_ns,
+		.len = packet->len,
+		.flags = packet->flags,
+		.ecn = packet->ecn,
+	};
+	memcpy(mp_packet(mp, seq), data, packet->len);
+	mp->queue_bytes += packet->len;
+	mp->seq_tail++;
+	ws_fq_take(&mp->fair);
+	return seq;
+}
+
+/* A flow is told by one loss a round trip that its packets wait for too long: were all dropped that
+ * come while a path fades, a TCP would have to begin anew. Who does not listen is stopped all the same. */
+static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *packet,
+			   uint64_t now_ns)
+{
+	struct ws_fq_flow *flow = ws_fq_flow(&mp->fair, packet);
+	uint64_t most_ns = 1000ULL * ws_get(mp->tune.queue_us);
+	uint64_t waited_ns = now_ns - packet->queued_ns;
+
+	if (waited_ns <= most_ns)
+		return false;
+	if (waited_ns <= QUEUE_TIMES * most_ns && now_ns - flow->told_ns <= waited_ns)
+		return false;
+	flow->told_ns = now_ns;
+	return true;
+}
+
 static uint64_t waiting_packets(const struct ws_multipath *mp)
 {
-	return mp->seq_tail - mp->seq_head - mp->ahead;
+	return mp->seq_tail - mp->seq_head - mp->ahead + mp->fair.packets;
 }
 
 static uint64_t nearest_waiting(const struct ws_multipath *mp, uint64_t seq)
@@ -406,7 +485,7 @@ static uint64_t nearest_waiting(const struct ws_multipath *mp, uint64_t seq)
 static uint64_t further_back(const struct ws_multipath *mp, uint32_t mask)
 {
 	uint32_t path = (uint32_t)__builtin_ctz(mask);
-	uint64_t waiting = waiting_packets(mp), bps = 0, bytes, back, seq;
+	uint64_t waiting = mp->seq_tail - mp->seq_head - mp->ahead, bps = 0, bytes, back, seq;
 	int64_t lag_us = 0;
 
 	if ((mask & (mask - 1)) || waiting < 2 ||
@@ -439,6 +518,57 @@ static uint64_t further_back(const struct ws_multipath *mp, uint32_t mask)
 	return seq;
 }
 
+/* With windows: each flow in its turn, as the paths have room. */
+static void pump_fair(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
+{
+	const struct ws_fq_packet *packet;
+	const uint8_t *data;
+
+	while ((packet = ws_fq_peek(&mp->fair, &data))) {
+		uint64_t wake = UINT64_MAX, seq;
+		uint32_t mask;
+
+		if (waits_too_long(mp, packet, now_ns)) {
+			ws_fq_take(&mp->fair);
+			ws_add(mp->stats.queue_drops, 1);
+			continue;
+		}
+		mask = ws_sched_pick(&mp->sched, packet->len, mp->fair.bytes,
+				     (uint32_t)mp->seq_tail, now_ns, &wake);
+		if (!mask && wake) {
+			mp->pump_ns = later(now_ns, wake);
+			return;
+		}
+		if (!mask)
+			mask = roomiest(mp);
+		seq = number_fair(mp, packet, data);
+		if (mask)
+			give(mp, runs, mask, seq, false, now_ns);
+		else
+			ws_add(mp->stats.queue_drops, 1);
+		taken(mp, seq, now_ns);
+		mp->again_credit += AGAIN_PERCENT_WINDOWED;
+	}
+}
+
+/* What waited goes the one way that there is. */
+static void pump_all(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
+{
+	const struct ws_fq_packet *packet;
+	const uint8_t *data;
+
+	while (mp->seq_head != mp->seq_tail) {
+		give(mp, runs, 1, mp->seq_head, false, now_ns);
+		taken(mp, mp->seq_head, now_ns);
+	}
+	while ((packet = ws_fq_peek(&mp->fair, &data))) {
+		uint64_t seq = number_fair(mp, packet, data);
+
+		give(mp, runs, 1, seq, false, now_ns);
+		taken(mp, seq, now_ns);
+	}
+}
+
 void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 {
 	struct run runs[WS_PATH_COUNT];
@@ -457,10 +587,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 			if (worth_resending(mp, seq, now_ns) && slot->path)
 				give(mp, runs, 1, seq, true, now_ns);
 		}
-		while (mp->seq_head != mp->seq_tail) {
-			give(mp, runs, 1, mp->seq_head, false, now_ns);
-			taken(mp, mp->seq_head, now_ns);
-		}
+		pump_all(mp, runs, now_ns);
 	} else if (pump_resend(mp, runs, now_ns)) {
 		while (mp->seq_head != mp->seq_tail) {
 			const struct slot *slot = &mp->slots[mp->seq_head % RING];
@@ -484,6 +611,8 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 			taken(mp, seq, now_ns);
 			mp->again_credit += AGAIN_PERCENT;
 		}
+		if (mp->seq_head == mp->seq_tail)
+			pump_fair(mp, runs, now_ns);
 	}
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		flush_run(mp, i, &runs[i], now_ns);
@@ -491,17 +620,18 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 		mp->again_credit = AGAIN_SAVED;
 	note_limits(mp, now_ns);
 	ws_set(mp->stats.queue_packets, waiting_packets(mp));
-	ws_set(mp->stats.queue_bytes, mp->queue_bytes);
+	ws_set(mp->stats.queue_bytes, mp->queue_bytes + mp->fair.bytes);
 }
 
-void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
+void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns)
 {
 	struct slot *slot = &mp->slots[seq % RING];
 	int path;
 
-	if (slot->again >= AGAIN_MOST || mp->again_credit < 100)
+	if (slot->again >= (mp_windowed(mp) ? AGAIN_MOST_WINDOWED : AGAIN_MOST) ||
+	    mp->again_credit < 100)
 		return;
-	path = ws_sched_urgent(&mp->sched, slot->len, 0, now_ns);
+	path = ws_sched_urgent(&mp->sched, slot->len, except, now_ns);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return;
 	slot->again++;
@@ -511,7 +641,7 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 	     slot->len, now_ns);
 }
 
-uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
 	struct tx_path *tx = &mp->tx[path];
 	uint32_t count = 0;
@@ -526,15 +656,28 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 		if (!slot->len || slot->again >= AGAIN_MOST || slot->path != path ||
 		    slot->number != number || mp->resend_tail - mp->resend_head >= RING)
 			continue;
-		slot->again = AGAIN_MOST; /* no ACK asks for another while it waits */
+		if (mp_windowed(mp))
+			slot->again++;
+		else
+			slot->again = AGAIN_MOST; /* no ACK asks for another while it waits */
 		mp->resend[mp->resend_tail++ % RING] = seq;
 		count++;
 	}
+	if (count || mp_waiting(mp))
+		mp->pump_ns = now_ns;
+	return count;
+}
+
+uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	struct tx_path *tx = &mp->tx[path];
+	uint32_t count = mp_copy(mp, path, now_ns);
+
 	/* Nothing is known of these any more; were they to count, the path could never be used again. */
 	tx->acked = tx->next_number;
 	mp->sched.paths[path].in_flight_bytes = 0;
 	ws_set(mp->stats.paths[path].in_flight_bytes, 0);
-	if (count || mp->seq_head != mp->seq_tail)
+	if (count || mp_waiting(mp))
 		mp->pump_ns = now_ns;
 	return count;
 }

@@ -50,7 +50,7 @@ enum { ANY = WS_REORDER_PATHS, PASSES };
 
 struct slot {
 	uint64_t arrived_ns;
-	uint32_t len, flags;
+	uint32_t len, flags; /* WS_REORDER_LOOSE: delivered out of its turn */
 };
 
 struct ws_reorder {
@@ -62,7 +62,7 @@ struct ws_reorder {
 	uint64_t next; /* the seq awaited */
 	uint64_t top; /* one past the highest held seq, if any is held */
 	uint32_t held;
-	uint64_t deadline_ns;
+	uint64_t deadline_ns, loose_ns; /* of the oldest gap, of the first loose one */
 	uint32_t seen; /* bits of paths that brought anything */
 	uint64_t last_ns[WS_REORDER_PATHS];
 	uint64_t highest[WS_REORDER_PATHS];
@@ -76,6 +76,9 @@ struct ws_reorder {
 	uint16_t free[SLOTS], unreleased[SLOTS];
 	uint16_t slot_of[SPAN];
 	struct slot slots[SLOTS];
+	/* Held packets with WS_REORDER_LOOSE, as they came; those behind the awaited seq are gone. */
+	uint32_t loose_head, loose_tail; /* free running */
+	uint64_t loose[SPAN];
 	struct passes passes[PASSES];
 };
 
@@ -138,6 +141,23 @@ static uint64_t passed_ns(struct ws_reorder *r, unsigned who)
 	return passes->head == passes->tail ? UINT64_MAX : passes->ring[passes->head % SPAN].ns;
 }
 
+/* The seq of the first loose one that waits, or 0. */
+static uint64_t first_loose(struct ws_reorder *r)
+{
+	while (r->loose_head != r->loose_tail && r->loose[r->loose_head % SPAN] < r->next)
+		r->loose_head++;
+	return r->loose_head == r->loose_tail ? 0 : r->loose[r->loose_head % SPAN];
+}
+
+static uint64_t loose_due_ns(struct ws_reorder *r)
+{
+	uint64_t seq = first_loose(r);
+
+	if (!seq || !r->settings.loose_hold_us)
+		return UINT64_MAX;
+	return r->slots[r->slot_of[seq % SPAN]].arrived_ns + r->settings.loose_hold_us * US_NS;
+}
+
 /*
  * The deadline of the oldest gap. A path in use that has not passed it may do
  * so until it is idle, so the deadline is known without asking the clock.
@@ -150,7 +170,8 @@ static void settle(struct ws_reorder *r)
 		if (r->deadline_ns != UINT64_MAX)
 			for (unsigned i = 0; i < PASSES; i++)
 				r->passes[i].head = r->passes[i].tail = 0;
-		r->deadline_ns = UINT64_MAX;
+		r->deadline_ns = r->loose_ns = UINT64_MAX;
+		r->loose_head = r->loose_tail;
 		return;
 	}
 	opened = passed = passed_ns(r, ANY);
@@ -167,6 +188,7 @@ static void settle(struct ws_reorder *r)
 	loss = passed + r->settings.loss_wait_us * US_NS;
 	if (loss < r->deadline_ns)
 		r->deadline_ns = loss;
+	r->loose_ns = loose_due_ns(r);
 }
 
 static void deliver_held(struct ws_reorder *r, uint64_t now_ns)
@@ -180,8 +202,10 @@ static void deliver_held(struct ws_reorder *r, uint64_t now_ns)
 		ws_set(r->stats.wait_max_us, waited < UINT32_MAX ? (uint32_t)waited : UINT32_MAX);
 	await(r, r->next + 1);
 	ws_set(r->stats.depth, --r->held);
-	ws_add(r->stats.delivered, 1);
-	r->deliver(r->arg, r->data + number * r->stride, slot->len, slot->flags);
+	if (!(slot->flags & WS_REORDER_LOOSE)) {
+		ws_add(r->stats.delivered, 1);
+		r->deliver(r->arg, r->data + number * r->stride, slot->len, slot->flags);
+	}
 	/* Only now: deliver may release what came before. */
 	r->unreleased[r->unreleased_count++] = number;
 }
@@ -269,7 +293,7 @@ static void behind(struct ws_reorder *r, uint64_t seq, uint8_t *packet, size_t l
 		return;
 	mark(r, seq);
 	ws_add(r->stats.delivered, 1);
-	r->deliver(r->arg, packet, len, flags);
+	r->deliver(r->arg, packet, len, flags & ~WS_REORDER_LOOSE);
 }
 
 static void straight(struct ws_reorder *r, uint8_t *packet, size_t len, uint32_t flags,
@@ -281,7 +305,7 @@ static void straight(struct ws_reorder *r, uint8_t *packet, size_t len, uint32_t
 	await(r, r->next + 1);
 	ws_add(r->stats.in_order, 1);
 	ws_add(r->stats.delivered, 1);
-	r->deliver(r->arg, packet, len, flags);
+	r->deliver(r->arg, packet, len, flags & ~WS_REORDER_LOOSE);
 	drain(r, now_ns);
 }
 
@@ -309,8 +333,13 @@ static bool hold(struct ws_reorder *r, uint64_t seq, const uint8_t *packet, size
 			ws_add(r->stats.gaps_filled, 1);
 	}
 	memcpy(r->data + number * r->stride, packet, len);
-	r->slots[number] =
-		(struct slot){.arrived_ns = now_ns, .len = (uint32_t)len, .flags = flags};
+	r->slots[number] = (struct slot){
+		.arrived_ns = now_ns, .len = (uint32_t)len, .flags = flags & ~WS_REORDER_LOOSE};
+	if (flags & WS_REORDER_LOOSE && r->settings.loose_hold_us) {
+		if (r->loose_tail - r->loose_head == SPAN)
+			r->loose_head++;
+		r->loose[r->loose_tail++ % SPAN] = seq;
+	}
 	r->slot_of[seq % SPAN] = number;
 	mark(r, seq);
 	ws_add(r->stats.held, 1);
@@ -395,17 +424,35 @@ void ws_reorder_pass(struct ws_reorder *r, uint32_t path, uint32_t low, uint8_t 
 	brought(r, path, seq, now_ns);
 }
 
+/* They stay where they are: their seq is known, and their turn passes without them. */
+static void let_loose(struct ws_reorder *r, uint64_t now_ns)
+{
+	for (; loose_due_ns(r) <= now_ns; r->loose_head++) {
+		uint16_t number = r->slot_of[r->loose[r->loose_head % SPAN] % SPAN];
+		struct slot *slot = &r->slots[number];
+		uint32_t flags = slot->flags;
+
+		slot->flags |= WS_REORDER_LOOSE;
+		ws_add(r->stats.delivered, 1);
+		ws_add(r->stats.loose, 1);
+		r->deliver(r->arg, r->data + number * r->stride, slot->len, flags);
+	}
+	r->loose_ns = loose_due_ns(r);
+}
+
 void ws_reorder_expire(struct ws_reorder *r, uint64_t now_ns)
 {
 	while (r->held && now_ns >= r->deadline_ns) {
 		give_up(r, oldest_held(r), false, now_ns);
 		settle(r);
 	}
+	if (r->held && now_ns >= r->loose_ns)
+		let_loose(r, now_ns);
 }
 
 uint64_t ws_reorder_deadline(const struct ws_reorder *r)
 {
-	return r->deadline_ns;
+	return r->deadline_ns < r->loose_ns ? r->deadline_ns : r->loose_ns;
 }
 
 void ws_reorder_released(struct ws_reorder *r)
@@ -555,7 +602,7 @@ struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver delive
 	r->slot_bytes = slot_bytes;
 	r->deliver = deliver;
 	r->arg = arg;
-	r->deadline_ns = UINT64_MAX;
+	r->deadline_ns = r->loose_ns = UINT64_MAX;
 	r->settings = (struct ws_reorder_settings){
 		.depth = 128, .hold_us = 50000, .loss_wait_us = 5000, .path_idle_us = 200000};
 	for (uint32_t i = 0; i < SLOTS; i++)

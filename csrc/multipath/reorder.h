@@ -25,6 +25,7 @@
 #define WS_REORDER_MEMORY 24512
 /* So many refused in a row, all far ahead but near each other: starts anew there. */
 #define WS_REORDER_FOLLOW 32
+#define WS_REORDER_LOOSE (1u << 31) /* flag: its reader asks for no order (UDP): loose_hold_us */
 #define WS_REORDER_MAX_GAPS 32 /* that ws_reorder_gaps tells of */
 
 /* What may change while it runs. */
@@ -34,6 +35,8 @@ struct ws_reorder_settings {
 	uint32_t hold_us; /* how long the packet behind a gap waits at most */
 	/* So long where every path in use has brought a later seq: the missing one is lost, not late. */
 	uint32_t loss_wait_us;
+	/* A packet with WS_REORDER_LOOSE is delivered out of its turn when it has waited so long; 0: never. */
+	uint32_t loose_hold_us;
 	/* A path that brought nothing for so long is not "in use". */
 	uint32_t path_idle_us;
 	bool deliver_late; /* packets behind a skipped gap: deliver, or drop */
@@ -46,6 +49,7 @@ struct ws_reorder_stats {
 	uint64_t held; /* waited in the buffer */
 	uint64_t gaps; /* ranges that were missing; one cut in two counts twice */
 	uint64_t gaps_filled; /* by the packet itself */
+	uint64_t loose; /* of those held, delivered out of their turn */
 	uint64_t skipped; /* seqs given up */
 	uint64_t skipped_full; /* of the skipped ones, because the buffer was full */
 	uint64_t late; /* came behind a skip, or is too old to tell: dropped or delivered as set */
@@ -82,7 +86,8 @@ void ws_reorder_set(struct ws_reorder *reorder, const struct ws_reorder_settings
 
 /*
  * One packet over `path` (< WS_REORDER_PATHS). It is delivered before the call
- * returns, or copied, or dropped and counted. `flags` come out again with it.
+ * returns, or copied, or dropped and counted. `flags` come out again with it, but for
+ * WS_REORDER_LOOSE.
  * again: a second copy; it says nothing about what its path has brought.
  * len > slot_bytes: delivered at once if in order, else dropped as refused.
  */

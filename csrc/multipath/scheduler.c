@@ -207,6 +207,39 @@ static int earliest_delivery(const struct forecast *casts, uint32_t paths, uint6
 	return best >= 0 && best_ns <= alone_ns + slack_ns ? best : -1;
 }
 
+/* More in flight than rate x round trip stands in a queue on the way. */
+static uint64_t delivery_ns(const struct ws_sched_path *path, uint32_t bytes, int64_t least_us)
+{
+	uint64_t ahead =
+		transmit_ns(later_ns(path->in_flight_bytes, bytes), clamp_rate(path->rate_bps));
+
+	return delay_ns(path, least_us) + ahead_ns(ahead, path->base_us * NS_PER_US) +
+	       path->silent_us * NS_PER_US;
+}
+
+static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
+			     uint64_t now_ns, uint64_t *wake_ns)
+{
+	int64_t least_us = least_delay_us(sched, paths);
+	uint64_t best_ns = UINT64_MAX;
+	uint32_t best = 0;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		uint64_t at_ns;
+
+		if (!(paths >> i & 1) || !is_ready(&sched->paths[i], bytes, now_ns))
+			continue;
+		at_ns = delivery_ns(&sched->paths[i], bytes, least_us);
+		if (at_ns < best_ns) {
+			best_ns = at_ns;
+			best = 1u << i;
+		}
+	}
+	if (!best)
+		*wake_ns = earliest_pace(sched, paths, bytes);
+	return best;
+}
+
 static uint32_t pick_edf(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
 			 uint64_t queued_bytes, uint64_t now_ns, uint64_t *wake_ns)
 {
@@ -403,7 +436,23 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
 	case WS_SCHED_EDF:
 		break;
 	}
+	if (sched->paths[__builtin_ctz(paths)].rate_bps)
+		return pick_soonest(sched, paths, bytes, now_ns, wake_ns);
 	return pick_edf(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
+}
+
+uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except)
+{
+	uint32_t paths = fitting_paths(sched, bytes);
+	int64_t least_us = least_delay_us(sched, ws_sched_usable(sched));
+	uint64_t soonest_ns = UINT64_MAX;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && !(except >> i & 1))
+			soonest_ns = min_u64(soonest_ns,
+					     delivery_ns(&sched->paths[i], bytes, least_us) +
+						     sched->paths[i].base_us * NS_PER_US / 2);
+	return soonest_ns;
 }
 
 int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except, uint64_t now_ns)
@@ -431,6 +480,8 @@ int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t excep
 		queue_ns = max_u64(ahead_ns(in_flight_ns, path->srtt_us * NS_PER_US),
 				   ahead_ns(path->pace.busy_ns, now_ns));
 		queue_ns += transmit_ns(bytes, rate_bps) + delay_ns(path, least_us);
+		if (path->rate_bps)
+			queue_ns = delivery_ns(path, bytes, least_us);
 		if (queue_ns < least_ns) {
 			least_ns = queue_ns;
 			best = (int)i;

@@ -52,6 +52,13 @@ struct ws_sched_path {
 	uint32_t srtt_us;
 	/* One-way, base: only differences to the other paths mean anything, up to 10 s. */
 	int64_t delay_us;
+	/*
+	 * What it delivers; 0: its pace says that. With it edf takes the path with room that
+	 * delivers first, by base_us (round trip without queues) and what is in flight.
+	 */
+	uint64_t rate_bps;
+	uint32_t base_us;
+	uint32_t silent_us; /* nothing was heard for so much longer than expected */
 	uint64_t in_flight_bytes;
 	uint64_t window_bytes; /* no more in flight than this, but always one packet */
 	uint32_t max_packet_bytes; /* longest packet it takes */
@@ -92,6 +99,8 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
  * `except` (bits) only if there is no other. -1: no usable path takes it.
  */
 int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except, uint64_t now_ns);
+/* In what time the best of the paths but `except` (bits) would deliver it, ns; UINT64_MAX: none. */
+uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except);
 /*
  * The picked path sent it: pace, credit, last_seq, in_flight. Once for each bit picked; the
  * same clock as the pick. seq of a packet that has none (urgent): the next one to be given.

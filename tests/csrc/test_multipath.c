@@ -197,6 +197,8 @@ static void node_free(struct node *node)
 	free(node);
 }
 
+static bool windows; /* in this run: the core's own, not the rates that are set */
+
 static void tune(struct node *node, uint32_t paths, bool late, uint32_t scheduler)
 {
 	struct ws_multipath_params peer = {
@@ -217,6 +219,7 @@ static void tune(struct node *node, uint32_t paths, bool late, uint32_t schedule
 		.bunch_us = (uint32_t)(check_random() % 30000),
 		.bunch_every_us = (uint32_t)(check_random() % 200000),
 		.tcp_wait_us = (uint32_t)(check_random() % 5000),
+		.control = windows,
 	};
 
 	ws_multipath_tune(node->mp, &peer);
@@ -270,6 +273,7 @@ static void run(uint64_t seed)
 	paths = 1 + (uint32_t)(check_random() % LINKS);
 	scheduler = (uint32_t)(check_random() % 5);
 	late = check_random() & 1;
+	windows = seed % 3 == 0;
 	for (uint32_t i = 0; i < paths; i++) {
 		out[i].delay_ns = MS / 2 + check_random() % (60 * MS);
 		out[i].byte_ns = 20 + check_random() % 2000; /* 400 .. 4 Mbit/s */

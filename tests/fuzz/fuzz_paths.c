@@ -612,7 +612,9 @@ static void tune(uint32_t peer, const uint8_t *data, size_t len)
 						.align = byte(data, len, 5) >> 2 & 1,
 						.bunch_us = byte(data, len, 12) * 50,
 						.bunch_every_us = byte(data, len, 13) * 100,
-						.tcp_wait_us = byte(data, len, 14) * 100};
+						.tcp_wait_us = byte(data, len, 14) * 100,
+						.control = byte(data, len, 5) >> 3 & 1,
+						.loose_hold_us = byte(data, len, 15) * 1000};
 	const struct ws_path_params one = {.rate_bps = 1 + byte(data, len, 1) * 400000ULL,
 					   .window_bytes = byte(data, len, 2) * 2048,
 					   .srtt_us = byte(data, len, 3) * 1000,

@@ -41,6 +41,7 @@ def tuned(end: End, paths: Paths, number: int) -> None:
         queue_bytes=1 << 20, repair=1, repair_age_us=200_000, reorder_depth=256, hold_us=50_000,
         loss_wait_us=5000, deliver_late=0, path_idle_us=200_000, ack_interval_us=5000,
         align=number & 1, bunch_us=2000, bunch_every_us=4000, tcp_wait_us=1000,
+        control=number >> 1 & 1, loose_hold_us=20_000,
     )  # fmt: skip
 
 

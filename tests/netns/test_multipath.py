@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.netns.conftest import Two, make_end, multipath, used
+from tools.linkemu import LinkEmu
 from tools.netlab import Lab, Shape, wait_until
 from tools.peers import Whalescale, http_url
+from tools.recordings import fading, write
 from tools.twohosts import two_hosts
 
 pytestmark = pytest.mark.netns
@@ -88,6 +91,28 @@ def test_both_paths_carry_one_flow_in_order(pair: Pair) -> None:
     assert order["held"] > 0
     assert order["skipped"] <= order["delivered"] * 0.02
     assert multipath(pair.a)["ack_refused"] == 0
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("control", ["rate", "window"])
+def test_links_that_fade(lab: Lab, tmp_path: Path, control: str) -> None:
+    """10 and 6 Mbit/s in the mean, from nothing to twice that, as a cell's: one flow in order."""
+    pair = Pair(lab, f'backend = "mmsg"\n[multipath]\ncontrol = "{control}"')
+    try:
+        for number, (link, mbps) in enumerate(zip(pair.links, (10, 6), strict=True)):
+            link.reshape(buffer_bytes=400_000)
+            assert isinstance(link._linkemu, LinkEmu)
+            made = fading(mbps, 30, 1 + number, lump_ms=5)
+            link._linkemu.record(write(tmp_path / f"{number}.ms", made))
+        path, digest = pair.a.serve(2_500_000)
+        began = time.monotonic()
+        assert pair.b.curl_digest(pair.b.curl(http_url(pair.a, path)), timeout=60) == digest
+        took = time.monotonic() - began
+        assert took < (5 if control == "window" else 30)
+        assert min(carried(pair.a).values()) > 250_000
+        assert multipath(pair.a)["ack_refused"] == 0
+    finally:
+        pair.close()
 
 
 def test_a_link_goes_silent_and_comes_back(pair: Pair) -> None:

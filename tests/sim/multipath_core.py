@@ -17,13 +17,16 @@ from typing import Any
 import cffi
 
 from whalescale.protocol.paths.tuner import PathTuner
+from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
+    Control,
     MultipathSettings,
     PathParams,
     PathSample,
     PeerParams,
     Scheduler,
 )
+from whalescale.protocol.paths.windowed import WindowTuner
 
 MS = 1_000_000
 #: the C sources; another folder's can be tried by the environment
@@ -78,7 +81,9 @@ class Core:
     ) -> None:
         self.ffi, self.lib = load()
         ffi = self.ffi
-        self.tuner = PathTuner(settings)
+        self.tuner: Tuner = (
+            WindowTuner(settings) if settings.control is Control.WINDOW else PathTuner(settings)
+        )
         self.params: dict[int, PathParams] = {}
         self.peer: PeerParams
         self.now = 0

@@ -1,54 +1,16 @@
-"""Links as radio makes them: so many bytes may leave in each millisecond, from a recording or made.
+"""A link of the simulation that follows a recording (tools/recordings.py).
 
-A recording is a text file (gzip if it ends in .gz) with a line for each millisecond; at its end it
-begins again. What may leave and finds nothing waiting is lost, as with Mahimahi's mm-link
-(Netravali et al., USENIX ATC 2015). The queue is counted in bytes and drops its newest.
+What may leave and finds nothing waiting is lost, as with Mahimahi's mm-link (Netravali et al.,
+USENIX ATC 2015). The queue is counted in bytes and drops its newest.
 """
 
 from __future__ import annotations
 
-import gzip
-import random
 from collections import deque
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 from multipath_core import MS
 from multipath_world import HEADERS, Frame, Link, LinkSpec, World
-
-
-@cache
-def read(path: Path) -> tuple[int, ...]:
-    """ValueError: a line is no number."""
-    if path.suffix == ".gz":
-        with gzip.open(path, "rt") as lines:
-            return tuple(int(line) for line in lines)
-    return tuple(int(line) for line in path.read_text().split())
-
-
-def fading(
-    mean_mbps: float, seconds: float, seed: int, *, depth: float = 0.9, lump_ms: int = 1
-) -> tuple[int, ...]:
-    """A link that fades: its rate walks between (1 - depth) and (1 + depth) of the mean, a new goal
-    each 0.1 to 2 s, one in ten of them an outage; what may leave comes in lumps of `lump_ms`, as a
-    cell's scheduler hands it out."""
-    rng = random.Random(seed)  # noqa: S311
-    made: list[int] = []
-    rate = goal = mean_mbps
-    left, owed = 0, 0.0
-    for ms in range(int(seconds * 1000)):
-        if left == 0:
-            left = rng.randint(100, 2000)
-            out = rng.random() < 0.1
-            goal = 0.0 if out else mean_mbps * rng.uniform(1 - depth, 1 + depth)
-        left -= 1
-        rate += (goal - rate) / 50
-        owed += rate * 125
-        lump = int(owed) if ms % lump_ms == 0 else 0
-        owed -= lump
-        made.append(lump)
-    return tuple(made)
 
 
 class RecordedLink(Link):

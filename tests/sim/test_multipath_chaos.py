@@ -10,7 +10,7 @@ import pytest
 from multipath_sources import Greedy, Steady
 from multipath_world import SECOND, LinkSpec, World
 
-from whalescale.protocol.paths.types import MultipathSettings, Scheduler
+from whalescale.protocol.paths.types import Control, MultipathSettings, Scheduler
 
 RUN_MS = 2500
 #: after the last change everything is quiet for so long, links good again
@@ -54,7 +54,7 @@ def trouble(world: World, rng: random.Random) -> None:
             )
 
 
-def run(seed: int) -> None:
+def run(seed: int, control: Control = Control.RATE) -> None:
     rng = random.Random(seed)  # noqa: S311
     late = rng.random() < 0.5
     settings = MultipathSettings(
@@ -62,6 +62,7 @@ def run(seed: int) -> None:
         reorder_depth=rng.choice([None, None, 128, 8]),
         deliver_late=late,
         repair=rng.choice([None, True, False]),
+        control=control,
     )
     source = Greedy(waiting=60) if rng.random() < 0.6 else Steady(rng.uniform(0.5, 30), 300)
     world = World(links(rng), [source], settings, seed)
@@ -89,7 +90,9 @@ def judge(
     assert len(set(serials)) == len(serials), "nothing is delivered twice"
     stats = world.b.stats
     backwards = sum(b < a for a, b in pairwise(serials))
-    assert backwards <= (stats.late if late else 0), "in order, but for what is late"
+    # What is no TCP does not wait for long with windows.
+    allowed = stats.loose + (stats.late if late else 0)
+    assert backwards <= allowed, "in order, but for what is late"
     assert got > 0, "what is well is used"
     for core in (world.a, world.b):
         for params in core.params.values():
@@ -112,6 +115,12 @@ def judge(
 def test_random_links_and_troubles(block: int) -> None:
     for seed in range(block * 10, block * 10 + 10):
         run(seed)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_random_links_and_troubles_with_windows(block: int) -> None:
+    for seed in range(100 + block * 6, 106 + block * 6):
+        run(seed, Control.WINDOW)
 
 
 @pytest.mark.long

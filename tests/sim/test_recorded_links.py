@@ -6,10 +6,14 @@ import gzip
 from pathlib import Path
 
 import pytest
+from multipath_bbr import Bbr
 from multipath_core import MS
-from multipath_sources import Cubic, Flight
+from multipath_sources import Cubic, Flight, Steady
 from multipath_world import HEADERS, LinkSpec, World
-from recorded_links import RecordedLink, fading, read
+from recorded_links import RecordedLink
+
+from tools.recordings import fading, handovers, lumps, read, steps
+from whalescale.protocol.paths.types import Control, MultipathSettings
 
 
 @pytest.fixture
@@ -61,6 +65,52 @@ def test_a_recording_is_read(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "link.ms.gz", "wt") as out:
         out.write("0\n1504\n3008\n")
     assert read(tmp_path / "link.ms.gz") == (0, 1504, 3008)
+
+
+@pytest.mark.parametrize("inner", ["cubic", "bbr"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_bond_of_fading_links_with_windows(inner: str, seed: int) -> None:
+    """By rates it has 0.3 to 0.45 of these: what a fade takes from a rate comes back too late."""
+    tcp = Cubic() if inner == "cubic" else Bbr(seed=seed)
+    world = World(
+        [LinkSpec(20, 30), LinkSpec(20, 35)], [tcp], MultipathSettings(control=Control.WINDOW), seed
+    )
+    try:
+        for i, (mbps, delay) in enumerate(((10, 30), (6, 35))):
+            made = fading(mbps, 12, seed + i, lump_ms=5)
+            world.out[i] = RecordedLink(made, delay, 400_000, world)
+        may = sum(link.capacity(12_000) for link in world.out)  # type: ignore[attr-defined]
+        world.run(12_000)
+        assert tcp.goodput > 0.6 * may
+    finally:
+        world.close()
+
+
+def test_a_call_beside_a_bulk_flow_with_windows() -> None:
+    """Packets of 600 bytes, not urgent: the bulk flow's queue is its own, and so are its gaps."""
+    call = Steady(0.5, 600)
+    world = World(
+        [LinkSpec(20, 30), LinkSpec(20, 35)],
+        [Cubic(), call],
+        MultipathSettings(control=Control.WINDOW),
+    )
+    try:
+        for i, (mbps, delay) in enumerate(((10, 30), (6, 35))):
+            made = fading(mbps, 8, 1 + i, lump_ms=5)
+            world.out[i] = RecordedLink(made, delay, 400_000, world)
+        world.run(8000)
+        delays = sorted(call.delays_ms)
+        assert len(delays) > 8000 / 9.6 * 0.97
+        assert delays[len(delays) // 2] < 120
+        assert delays[len(delays) * 9 // 10] < 300
+    finally:
+        world.close()
+
+
+def test_made_links() -> None:
+    assert lumps(8, 4) == (0, 0, 0, 4000)
+    assert steps((8, 1), 0.002) == (1000, 1000, 125, 125)
+    assert handovers(8, 0.005, 0.002) == (1000, 1000, 1000, 0, 0)
 
 
 def test_a_timer_that_ran_out_too_soon_is_undone() -> None:

@@ -34,7 +34,7 @@ class Group:
 
 
 _SLICING = r"(segment|coalesce|checksum)\.c"
-_PATHS = r"(multipath\w*|paths|reorder|scheduler|ack|align|bunch)\.c"
+_PATHS = r"(multipath\w*|paths|reorder|scheduler|ack|align|bunch|window|fairqueue)\.c"
 #: with or without the underscores that the kernel likes to begin a name with
 _U = r"_*"
 

@@ -15,11 +15,25 @@ from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.types import MultipathSettings, PathSample, PathStatus, Pin, SetPaths
+from whalescale.protocol.paths.tuning import Tuner
+from whalescale.protocol.paths.types import (
+    Control,
+    MultipathSettings,
+    PathSample,
+    PathStatus,
+    Pin,
+    SetPaths,
+)
+from whalescale.protocol.paths.windowed import WindowTuner
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
 from whalescale.protocol.types import MultipathStarted, PathAction, PeerSeen
 
 FEATURES: Final = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
+
+
+def _tuner(settings: MultipathSettings) -> Tuner:
+    window = settings.control is Control.WINDOW
+    return WindowTuner(settings) if window else PathTuner(settings)
 
 
 class _State:
@@ -122,7 +136,7 @@ class Multipath(Guest):
             self._settings,
             self._host.random,
             self._port,
-            tuner=PathTuner,
+            tuner=_tuner,
             mtu=self._mtu,
             highest=max_path,
             pins=state.pins,

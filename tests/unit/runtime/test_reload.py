@@ -21,7 +21,7 @@ from whalescale import status
 from whalescale.agent import Agent
 from whalescale.config import Config
 from whalescale.protocol.multipath import Multipath
-from whalescale.protocol.paths.types import MultipathSettings, PacketLimit, Scheduler
+from whalescale.protocol.paths.types import Control, MultipathSettings, PacketLimit, Scheduler
 from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
 from whalescale.runtime.bpf import Bpf
@@ -404,14 +404,21 @@ def test_a_reload_takes_multipath_over(tmp_path: Path, hosts: list[Host]) -> Non
         file.write(
             interface=INTERFACE + "[multipath]\nenabled = false\nscheduler = 'backup'\n"
             "reorder_depth = 128\nlate = 'drop'\nrepair = false\nalign = false\n"
+            "control = 'window'\n"
         )
-        names = ("enabled", "scheduler", "reorder_depth", "late", "repair", "align")
+        names = ("enabled", "scheduler", "reorder_depth", "late", "repair", "align", "control")
         assert await running.reload() == [f"multipath.{n} changed" for n in names]
         assert hosts[0].driver.multipath == MultipathSettings(
-            False, Scheduler.BACKUP, 128, deliver_late=False, repair=False, align=False
+            False,
+            Scheduler.BACKUP,
+            128,
+            deliver_late=False,
+            repair=False,
+            align=False,
+            control=Control.WINDOW,
         )
         file.write()
-        assert len(await running.reload()) == 6
+        assert len(await running.reload()) == 7
         assert hosts[0].driver.multipath == MultipathSettings()
 
     run(test)

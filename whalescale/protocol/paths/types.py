@@ -20,6 +20,13 @@ class Scheduler(StrEnum):
     BACKUP = "backup"
 
 
+class Control(StrEnum):
+    """What says how much may be in flight on a path."""
+
+    RATE = "rate"  # a pace, measured from here
+    WINDOW = "window"  # the data plane, at each ACK
+
+
 @dataclass(frozen=True, slots=True)
 class MultipathSettings:
     """The `[multipath]` table of the configuration."""
@@ -33,6 +40,7 @@ class MultipathSettings:
     repair: bool | None = None
     #: in a lull hold what quick paths bring back to the slow ones' delay
     align: bool = True
+    control: Control = Control.RATE
 
 
 class PathState(StrEnum):
@@ -101,6 +109,9 @@ class PeerParams:
     bunch_us: int
     bunch_every_us: int
     tcp_wait_us: int
+    #: 1: windows of the data plane's own
+    control: int = 0
+    loose_hold_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,9 @@ class PathSample:
     rx_highest: int = 0
     rx_delay_us: int = 0
     rx_jitter_us: int = 0
+    window_bytes: int = 0
+    window_rate_bps: int = 0
+    window_queue_us: int = 0
 
 
 # actions: what the manager wants done

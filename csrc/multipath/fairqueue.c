@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+#include "multipath/fairqueue.h"
+
+#include "packet/ip.h"
+
+enum list { LIST_NONE, LIST_NEW, LIST_OLD, LISTS };
+
+struct ws_fq_memory {
+	struct ws_fq_list lists[LISTS];
+	uint32_t free; /* given back, number + 1; 0: none */
+	uint32_t fresh; /* never used so far: so memory is touched as far as it is needed */
+	struct ws_fq_flow flows[WS_FQ_FLOWS];
+	struct ws_fq_packet packets[WS_FQ_PACKETS];
+	uint8_t data[];
+};
+
+size_t ws_fq_bytes(uint32_t stride)
+{
+	return (sizeof(struct ws_fq_memory) + (size_t)stride * WS_FQ_PACKETS + 63) & ~(size_t)63;
+}
+
+void ws_fq_init(struct ws_fq *fq, void *memory, uint32_t stride, uint32_t salt)
+{
+	*fq = (struct ws_fq){.memory = memory, .stride = stride, .salt = salt};
+}
+
+void ws_fq_forget(struct ws_fq *fq)
+{
+	fq->packets = 0;
+	fq->bytes = 0;
+}
+
+static uint8_t *data_of(const struct ws_fq *fq, uint32_t number)
+{
+	return fq->memory->data + (size_t)number * fq->stride;
+}
+
+/* Number of the next free one, or WS_FQ_PACKETS. */
+static uint32_t vacant(const struct ws_fq *fq)
+{
+	return fq->memory->free ? fq->memory->free - 1 : fq->memory->fresh;
+}
+
+uint8_t *ws_fq_place(struct ws_fq *fq)
+{
+	uint32_t number = vacant(fq);
+
+	return number < WS_FQ_PACKETS ? data_of(fq, number) : NULL;
+}
+
+static uint32_t mix(uint32_t hash, uint32_t word)
+{
+	hash = (hash ^ word) * 0x9e3779b1u;
+	return hash ^ hash >> 15;
+}
+
+static uint32_t flow_of(const uint8_t *packet, uint32_t len, uint32_t salt)
+{
+	bool six = packet[0] >> 4 == 6;
+	uint32_t at = six ? WS_IPV6_ADDRESSES : WS_IPV4_ADDRESSES, end = at + (six ? 32 : 8);
+	size_t header = 0;
+	uint8_t protocol = 0;
+	bool whole = ws_ip_l4(packet, len, &header, &protocol);
+	uint32_t hash = mix(salt, protocol);
+
+	for (; at < end && at + 4 <= len; at += 4)
+		hash = mix(hash, ws_get32(packet + at));
+	if (whole && (protocol == WS_PROTOCOL_TCP || protocol == WS_PROTOCOL_UDP) &&
+	    len >= header + 4)
+		hash = mix(hash, ws_get32(packet + header));
+	return hash % WS_FQ_FLOWS;
+}
+
+static void list_add(struct ws_fq_memory *m, enum list kind, uint32_t flow)
+{
+	struct ws_fq_list *list = &m->lists[kind];
+
+	m->flows[flow].list = (uint8_t)kind;
+	m->flows[flow].next = 0;
+	if (list->last)
+		m->flows[list->last - 1].next = flow + 1;
+	else
+		list->first = flow + 1;
+	list->last = flow + 1;
+}
+
+/* The first of the list goes out of it. */
+static void list_pop(struct ws_fq_memory *m, enum list kind)
+{
+	struct ws_fq_list *list = &m->lists[kind];
+	struct ws_fq_flow *flow = &m->flows[list->first - 1];
+
+	list->first = flow->next;
+	if (!list->first)
+		list->last = 0;
+	flow->list = LIST_NONE;
+}
+
+void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint64_t now_ns)
+{
+	struct ws_fq_memory *m = fq->memory;
+	uint32_t number = vacant(fq), flow = flow_of(data_of(fq, number), len, fq->salt);
+	struct ws_fq_flow *to = &m->flows[flow];
+
+	if (m->free)
+		m->free = m->packets[number].next;
+	else
+		m->fresh++;
+	m->packets[number] = (struct ws_fq_packet){
+		.queued_ns = now_ns,
+		.len = len,
+		.flow = (uint16_t)flow,
+		.flags = flags,
+		.ecn = ecn,
+	};
+	if (to->tail)
+		m->packets[to->tail - 1].next = number + 1;
+	else
+		to->head = number + 1;
+	to->tail = number + 1;
+	to->bytes += len;
+	fq->packets++;
+	fq->bytes += len;
+	if (to->list == LIST_NONE) {
+		to->deficit = WS_FQ_QUANTUM_BYTES;
+		list_add(m, LIST_NEW, flow);
+	}
+}
+
+/* The flow whose turn it is, at the head of its list, number + 1; 0: none waits. */
+static uint32_t turn(struct ws_fq *fq)
+{
+	struct ws_fq_memory *m = fq->memory;
+
+	if (!fq->packets)
+		return 0;
+	for (;;) {
+		enum list kind = m->lists[LIST_NEW].first ? LIST_NEW : LIST_OLD;
+		uint32_t flow = m->lists[kind].first;
+		struct ws_fq_flow *at = &m->flows[flow - 1];
+
+		if (at->head && at->deficit > 0)
+			return flow;
+		list_pop(m, kind);
+		if (!at->head) {
+			/* A new one that empties stays for a round, or it would be new each time. */
+			if (kind == LIST_NEW && m->lists[LIST_OLD].first)
+				list_add(m, LIST_OLD, flow - 1);
+			continue;
+		}
+		at->deficit += WS_FQ_QUANTUM_BYTES;
+		list_add(m, LIST_OLD, flow - 1);
+	}
+}
+
+const struct ws_fq_packet *ws_fq_peek(struct ws_fq *fq, const uint8_t **data)
+{
+	uint32_t flow = turn(fq), number;
+
+	if (!flow)
+		return NULL;
+	number = fq->memory->flows[flow - 1].head - 1;
+	*data = data_of(fq, number);
+	return &fq->memory->packets[number];
+}
+
+struct ws_fq_flow *ws_fq_flow(struct ws_fq *fq, const struct ws_fq_packet *packet)
+{
+	return &fq->memory->flows[packet->flow];
+}
+
+static uint32_t remove_head(struct ws_fq *fq, struct ws_fq_flow *from)
+{
+	struct ws_fq_memory *m = fq->memory;
+	uint32_t number = from->head - 1, len = m->packets[number].len;
+
+	from->head = m->packets[number].next;
+	if (!from->head)
+		from->tail = 0;
+	from->bytes -= len;
+	fq->packets--;
+	fq->bytes -= len;
+	m->packets[number].next = m->free;
+	m->free = number + 1;
+	return len;
+}
+
+void ws_fq_take(struct ws_fq *fq)
+{
+	uint32_t flow = turn(fq);
+
+	if (flow)
+		fq->memory->flows[flow - 1].deficit -=
+			(int32_t)remove_head(fq, &fq->memory->flows[flow - 1]);
+}
+
+bool ws_fq_cut(struct ws_fq *fq)
+{
+	struct ws_fq_flow *flows = fq->memory->flows, *fattest = flows;
+
+	if (!fq->packets)
+		return false;
+	for (uint32_t i = 1; i < WS_FQ_FLOWS; i++)
+		if (flows[i].bytes > fattest->bytes)
+			fattest = &flows[i];
+	(void)remove_head(fq, fattest);
+	return true;
+}

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Each constant was varied over recorded LTE and 5G links and smooth ones (docs/decisions.md): but
+ * for the target, half and double of each change the goodput by 0.02 at most.
+ */
+#include "multipath/window.h"
+
+#define MS_NS UINT64_C(1000000)
+/* Of queue: what the path's own swings take from it must not empty it. */
+#define TARGET_LEAST_US 5000
+#define TARGET_MOST_US 50000
+#define INTERVAL_NS (100 * MS_NS) /* what comes in lumps leaves nothing between them */
+#define SWING_RISE 2 /* parts of the way to the last interval's: a fade is met at once, ... */
+#define SWING_FALL 8 /* ... and remembered for a second */
+#define EMPTY_PART 4 /* a round whose queue was below this part of the aim: there is more */
+#define START_PACKETS 16
+#define MOST_BYTES (3500 * WS_WINDOW_PACKET_BYTES) /* what is in flight is remembered so far */
+#define LEAST_PACKETS 4 /* so that losses show: LOST_AFTER later numbers, and one */
+#define MEMORY_NS (5000 * MS_NS) /* of the least delay: clocks drift, routes change */
+#define ROUND_PACKETS 16 /* a round has so many at least: of fewer a share says little */
+#define LOSSES 3 /* fewer in a round, or ... */
+#define LOSS_PERMILLE 50 /* a smaller share are the link's own */
+#define CUT_PERCENT 85
+#define TRIAL_PERCENT 50
+#define TRIAL_PACKETS 64 /* at a tenth lost six are, give or take two */
+#define SLOW_PART 4 /* of the growth, above what the last cut left */
+#define BUFFER_PERCENT 70 /* of the bottleneck's buffer that is aimed at */
+#define BUFFER_GROWTH_PERCENT 10 /* a second: it may be another by now */
+#define BUFFER_LEAST_US 2000
+#define POLICED_QUEUE_US 5000 /* losses without a queue are a policer's or the link's own */
+#define POLICED_ROUNDS 8 /* no growth for so long after what a policer took */
+#define ROUND_LEAST_US 20000
+#define RATE_STEP_NS (25 * MS_NS)
+#define RATE_SPAN_NS (200 * MS_NS)
+#define RATE_SPAN_LEAST_US 20000
+
+static uint64_t most(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+void ws_window_init(struct ws_window *w, uint32_t rtt_us, uint64_t next_number)
+{
+	*w = (struct ws_window){
+		.bytes = START_PACKETS * WS_WINDOW_PACKET_BYTES,
+		.high_bytes = UINT64_MAX,
+		.buffer_bytes = UINT64_MAX,
+		.round_number = next_number,
+		.round_end = next_number,
+		.cut_number = next_number,
+		.roomy = true,
+		.srtt_us = rtt_us ? rtt_us : 100000,
+	};
+	w->rtt_us[0] = w->rtt_us[1] = w->srtt_us;
+}
+
+/* Least queue, and its range, of each interval. Our own window moves it little in so short a time. */
+static void note_queue(struct ws_window *w, uint64_t now_ns)
+{
+	int64_t more_us;
+
+	if (now_ns - w->interval_ns >= INTERVAL_NS) {
+		more_us = (int64_t)(w->most_us - w->standing_us[0]) - w->swing_us;
+		w->swing_us += more_us / (more_us > 0 ? SWING_RISE : SWING_FALL);
+		w->interval_ns = now_ns;
+		w->standing_us[1] = w->standing_us[0];
+		w->standing_us[0] = w->most_us = w->queue_us;
+	}
+	if (w->queue_us < w->standing_us[0])
+		w->standing_us[0] = w->queue_us;
+	if (w->queue_us > w->most_us)
+		w->most_us = w->queue_us;
+}
+
+static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	if (!w->seen) {
+		w->seen = true;
+		w->delay_now_us = w->delay_us[0] = w->delay_us[1] = ack->delay_us;
+		w->rtt_us[0] = w->rtt_us[1] = w->srtt_us = ack->rtt_us;
+		w->least_ns = ack->now_ns;
+	}
+	/* 24 bits of it are told. */
+	w->delay_now_us +=
+		(int32_t)((ack->delay_us - (uint32_t)(w->delay_now_us & 0xffffff)) << 8) >> 8;
+	if (ack->now_ns - w->least_ns >= MEMORY_NS) {
+		w->least_ns = ack->now_ns;
+		w->delay_us[1] = w->delay_us[0];
+		w->rtt_us[1] = w->rtt_us[0];
+		w->delay_us[0] = w->delay_now_us;
+		w->rtt_us[0] = ack->rtt_us;
+	}
+	if (w->delay_now_us < w->delay_us[0])
+		w->delay_us[0] = w->delay_now_us;
+	if (ack->rtt_us < w->rtt_us[0])
+		w->rtt_us[0] = ack->rtt_us;
+	w->srtt_us = (uint32_t)((3ULL * w->srtt_us + ack->rtt_us) / 4);
+	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
+	note_queue(w, ack->now_ns);
+	if (w->queue_us < w->round_least_us)
+		w->round_least_us = w->queue_us;
+	if (w->queue_us > w->round_queue_us)
+		w->round_queue_us = w->queue_us;
+}
+
+static bool in_use(const struct ws_window *w)
+{
+	return most(w->used_bytes, w->used_before_bytes) + 2 * WS_WINDOW_PACKET_BYTES >= w->bytes;
+}
+
+/* Over the last RATE_SPAN_NS. What a path delivers that is not full is no rate of its own, unless it
+ * is more than was thought. */
+static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	uint32_t from = w->rate_at;
+
+	for (uint32_t n = 1; n < WS_WINDOW_RATES; n++) {
+		uint32_t before = (from + WS_WINDOW_RATES - 1) % WS_WINDOW_RATES;
+
+		if (!w->rate_ns[before] || ack->now_ns - w->rate_ns[from] >= RATE_SPAN_NS)
+			break;
+		from = before;
+	}
+	if (w->rate_ns[from] && ack->now_ns > w->rate_ns[from]) {
+		uint64_t span_us = (ack->now_ns - w->rate_ns[from]) / 1000, rate_bps;
+
+		if (span_us >= RATE_SPAN_LEAST_US) {
+			rate_bps = (ack->delivered_bytes - w->rate_bytes[from]) * 8000000 / span_us;
+			if (rate_bps > w->rate_bps || ack->waiting || in_use(w))
+				w->rate_bps = rate_bps;
+		}
+	}
+	if (!w->rate_ns[w->rate_at] || ack->now_ns - w->rate_ns[w->rate_at] >= RATE_STEP_NS) {
+		w->rate_at = (w->rate_at + 1) % WS_WINDOW_RATES;
+		w->rate_ns[w->rate_at] = ack->now_ns;
+		w->rate_bytes[w->rate_at] = ack->delivered_bytes;
+	}
+}
+
+uint64_t ws_window_rate_bps(const struct ws_window *w)
+{
+	uint64_t floor_bps =
+		2 * WS_WINDOW_PACKET_BYTES * UINT64_C(8000000) / most(w->srtt_us, ROUND_LEAST_US);
+
+	if (!w->rate_bps)
+		return w->bytes * 8000000 / most(w->srtt_us, 1000);
+	return most(w->rate_bps, floor_bps);
+}
+
+static void rest(struct ws_window *w, uint64_t now_ns)
+{
+	w->rest_until_ns = now_ns + POLICED_ROUNDS * 1000 * most(w->srtt_us, ROUND_LEAST_US);
+}
+
+static void cut(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	uint64_t queue_us = w->round_queue_us, base_us = ws_window_base_us(w);
+
+	if (queue_us > BUFFER_LEAST_US)
+		w->buffer_bytes = most(w->used_before_bytes * queue_us / (base_us + queue_us) *
+					       BUFFER_PERCENT / 100,
+				       LEAST_PACKETS * WS_WINDOW_PACKET_BYTES);
+	w->buffer_ns = ack->now_ns;
+	w->bytes = w->bytes * CUT_PERCENT / 100;
+	w->high_bytes = w->bytes;
+	w->cut_number = ack->next_number;
+}
+
+/* It was cut and still loses, or has no queue: of a link that is full, or polices, half the window loses
+ * far less. */
+static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
+{
+	w->cut_permille = permille;
+	w->doubt = WS_WINDOW_TRIAL;
+	w->trial_bytes = w->bytes;
+	w->bytes = w->bytes * TRIAL_PERCENT / 100;
+	w->cut_number = ack->next_number;
+}
+
+/* Few packets of a path that loses lose more now and then. */
+static uint32_t bearable(const struct ws_window *w)
+{
+	return w->own_permille * 3 / 2 + LOSS_PERMILLE;
+}
+
+static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
+{
+	/* Were it full, twice the share would arrive, or all. */
+	bool own = permille * 2 >= LOSS_PERMILLE && permille * 3 >= w->cut_permille &&
+		   (1000 - permille) * 2 < (1000 - w->cut_permille) * 3;
+
+	w->doubt = WS_WINDOW_CALM;
+	if (own) {
+		w->own_permille = permille;
+		w->own_ns = ack->now_ns;
+	}
+	if (own || (w->own_permille && permille <= bearable(w))) {
+		w->bytes = w->trial_bytes * 100 / CUT_PERCENT;
+		w->high_bytes = w->buffer_bytes = UINT64_MAX;
+		w->rest_until_ns = 0;
+		return;
+	}
+	w->bytes = w->trial_bytes - w->trial_bytes * least(w->cut_permille, 1000) / 1000;
+	w->high_bytes = w->bytes;
+	rest(w, ack->now_ns);
+}
+
+static uint32_t permille_of(uint64_t lost, uint64_t sent)
+{
+	return (uint32_t)(sent ? least(lost, sent) * 1000 / sent : 0);
+}
+
+/* Losses of a round, all of it sent after the last cut. */
+static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack, uint64_t sent,
+			    uint64_t lost)
+{
+	uint32_t permille = permille_of(lost, sent);
+	uint64_t judged = ack->highest - w->judge_number;
+
+	if (w->doubt == WS_WINDOW_TRIAL) {
+		if (judged >= TRIAL_PACKETS)
+			judge(w, ack,
+			      permille_of(least(ack->lost - w->judge_lost, judged), judged));
+		return;
+	}
+	if (lost < LOSSES || permille <= bearable(w)) {
+		if (judged >= TRIAL_PACKETS)
+			w->doubt = WS_WINDOW_CALM;
+		return;
+	}
+	if (w->doubt == WS_WINDOW_CUT || w->round_queue_us < POLICED_QUEUE_US) {
+		try_half(w, ack, permille);
+		return;
+	}
+	w->doubt = WS_WINDOW_CUT;
+	w->cut_permille = permille;
+	cut(w, ack);
+}
+
+static uint64_t aim(const struct ws_window *w)
+{
+	return least(TARGET_LEAST_US + (uint64_t)w->swing_us, TARGET_MOST_US);
+}
+
+static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	uint64_t sent = ack->highest - w->round_number;
+	uint64_t lost = ack->lost > w->round_lost ? ack->lost - w->round_lost : 0;
+
+	if (sent < ROUND_PACKETS && w->doubt != WS_WINDOW_TRIAL) { /* too few to tell */
+		w->round_end = ack->next_number;
+		return;
+	}
+	/* Bursts into a short buffer look like it while the window is small: it is asked again. */
+	if (ack->now_ns - w->own_ns > 2 * MEMORY_NS)
+		w->own_permille = 0;
+	if (w->round_number >= w->cut_number)
+		end_clean_round(w, ack, sent, lost);
+	if (w->doubt == WS_WINDOW_CALM || w->round_number < w->cut_number) {
+		w->judge_number = ack->highest;
+		w->judge_lost = ack->lost;
+	}
+	w->round_number = ack->highest;
+	w->round_lost = ack->lost;
+	w->round_end = ack->next_number;
+	w->roomy =
+		in_use(w) && w->round_least_us < aim(w) / EMPTY_PART && w->bytes <= w->high_bytes;
+	w->round_queue_us = 0;
+	w->round_least_us = UINT32_MAX;
+	w->used_before_bytes = w->used_bytes;
+	w->used_bytes = 0;
+}
+
+/* The queue to aim at: less where the bottleneck holds less. */
+static uint64_t target_us(struct ws_window *w, uint64_t now_ns)
+{
+	uint64_t holds_us, aim_us = aim(w);
+
+	if (w->roomy)
+		aim_us = TARGET_MOST_US;
+	if (w->buffer_bytes == UINT64_MAX)
+		return aim_us;
+	if (now_ns - w->buffer_ns >= 1000 * MS_NS) {
+		w->buffer_ns = now_ns;
+		w->buffer_bytes += w->buffer_bytes * BUFFER_GROWTH_PERCENT / 100;
+	}
+	holds_us = w->buffer_bytes * (ws_window_base_us(w) + w->queue_us) / w->bytes;
+	return least(most(holds_us, BUFFER_LEAST_US), aim_us);
+}
+
+/* acked x by / (base + q), acked at most */
+static uint64_t move(const struct ws_window *w, uint64_t acked, uint64_t by_us, uint64_t queue_us)
+{
+	return least(acked * by_us / most(ws_window_base_us(w) + queue_us, 1), acked);
+}
+
+void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	uint64_t acked = least(ack->acked_bytes, w->bytes), target, standing_us, moved;
+
+	if (ack->rtt_us)
+		note_delay(w, ack);
+	note_rate(w, ack);
+	target = target_us(w, ack->now_ns);
+	standing_us = least(w->standing_us[0], w->standing_us[1]);
+	if (w->queue_us < target) {
+		moved = move(w, acked, target - w->queue_us, w->queue_us);
+		if (w->bytes > w->high_bytes) {
+			moved = least(moved, acked / SLOW_PART);
+			w->high_bytes = w->bytes;
+		}
+		if (in_use(w) && ack->now_ns >= w->rest_until_ns && w->doubt != WS_WINDOW_TRIAL)
+			w->bytes += moved;
+	} else if (standing_us > target) {
+		moved = move(w, acked, standing_us - target, standing_us);
+		w->bytes -= least(moved, w->bytes / 2);
+	}
+	if (ack->highest >= w->round_end)
+		end_round(w, ack);
+	w->bytes = most(w->bytes, LEAST_PACKETS * WS_WINDOW_PACKET_BYTES);
+	w->bytes = least(w->bytes, MOST_BYTES);
+}
+
+void ws_window_collapse(struct ws_window *w, uint64_t next_number)
+{
+	w->bytes = LEAST_PACKETS * WS_WINDOW_PACKET_BYTES;
+	w->cut_number = w->round_end = next_number;
+	w->used_bytes = w->used_before_bytes = 0;
+	w->doubt = WS_WINDOW_CALM;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How much may be in flight on one path (docs/multipath.md section 8.1): a window that is
+ * moved at each ACK towards a queue of T at the path's bottleneck,
+ *
+ *     W += acked x clamp((T - q) / (base + q), -1, 1)
+ *
+ * with q the one-way delay above the least, and base the least round trip, of the last 5 to 10 s. T is
+ * what the path's own delay swings by, or less where the bottleneck drops before it holds so much; to
+ * shrink, the queue must stand: q is then the least of the last 0.1 to 0.2 s. Losses count where they
+ * are more than the path loses by itself, which is what it goes on losing with half the window. Pure:
+ * no clock, no memory. What comes in was said by a peer that may lie: it moves our window, and nothing
+ * else.
+ */
+#ifndef WS_WINDOW_H
+#define WS_WINDOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define WS_WINDOW_PACKET_BYTES 1500
+#define WS_WINDOW_RATES 16
+
+struct ws_window {
+	uint64_t bytes; /* the window */
+	uint64_t used_bytes, used_before_bytes; /* most in flight in this round and the last */
+	uint64_t high_bytes; /* above it growth is slower: what the last cut left, or since */
+	uint64_t buffer_bytes; /* of the bottleneck, as losses told; UINT64_MAX: not known */
+	uint64_t buffer_ns; /* when that was last let grow */
+	uint64_t round_end; /* the round is over when this number is acknowledged */
+	uint64_t round_number, round_lost; /* highest number and losses when it began */
+	uint64_t cut_number; /* what was sent before it belongs to the last cut */
+	uint64_t rest_until_ns; /* no growth until then */
+	/* Is a loss ours? */
+	enum { WS_WINDOW_CALM, WS_WINDOW_CUT, WS_WINDOW_TRIAL } doubt;
+	uint32_t own_permille; /* lost whatever is sent */
+	uint64_t own_ns; /* when that was found */
+	uint32_t cut_permille; /* lost when it was cut */
+	uint64_t trial_bytes; /* the window before */
+	uint64_t judge_number, judge_lost; /* from where losses are counted for this */
+	uint32_t round_queue_us, round_least_us; /* most and least in this round */
+	bool seen; /* a delay was measured */
+	bool roomy; /* the last round was full, and its queue ran empty */
+	/* Least of this and of the last MEMORY_NS; delays are the difference of two clocks. */
+	uint64_t least_ns;
+	uint32_t rtt_us[2];
+	int64_t delay_us[2];
+	int64_t delay_now_us;
+	uint32_t srtt_us;
+	uint32_t queue_us; /* now */
+	/* Of this interval, and least of the last one. */
+	uint64_t interval_ns;
+	uint32_t standing_us[2], most_us;
+	int64_t swing_us; /* mean range of an interval */
+	uint64_t rate_bps; /* delivered lately; 0: not measured */
+	uint64_t rate_ns[WS_WINDOW_RATES], rate_bytes[WS_WINDOW_RATES];
+	uint32_t rate_at;
+};
+
+/* What one ACK says of the path. */
+struct ws_window_ack {
+	uint64_t now_ns;
+	uint64_t acked_bytes, delivered_bytes; /* by this ACK, and in all */
+	uint64_t highest; /* number that arrived */
+	uint64_t lost; /* datagrams missing below it, in all, but for a constant */
+	uint64_t next_number; /* that will be sent */
+	uint32_t rtt_us; /* 0: none, and no delay */
+	uint32_t delay_us; /* 24 bits */
+	bool waiting; /* packets wait for a path */
+};
+
+/* rtt_us: by a probe; 0: not known. */
+void ws_window_init(struct ws_window *window, uint32_t rtt_us, uint64_t next_number);
+static inline void ws_window_used(struct ws_window *window, uint64_t in_flight_bytes)
+{
+	if (in_flight_bytes > window->used_bytes)
+		window->used_bytes = in_flight_bytes;
+}
+void ws_window_ack(struct ws_window *window, const struct ws_window_ack *ack);
+/* Nothing was heard for so long that what was in flight is gone. */
+void ws_window_collapse(struct ws_window *window, uint64_t next_number);
+
+/* The least round trip. */
+static inline uint32_t ws_window_base_us(const struct ws_window *window)
+{
+	return window->rtt_us[0] < window->rtt_us[1] ? window->rtt_us[0] : window->rtt_us[1];
+}
+/* The least one-way delay. */
+static inline int64_t ws_window_delay_us(const struct ws_window *window)
+{
+	return window->delay_us[0] < window->delay_us[1] ? window->delay_us[0]
+							 : window->delay_us[1];
+}
+/* What it delivers, bit/s; a guess until that is measured, never 0. */
+uint64_t ws_window_rate_bps(const struct ws_window *window);
+
+#endif

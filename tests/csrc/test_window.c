@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The window of one path over a model of a bottleneck: it fills what the link carries, keeps the queue
+ * at the target or at what the buffer holds, follows a rate that changes within some round trips, and
+ * survives whatever an ACK may say.
+ */
+#include "check.h"
+#include "multipath/window.h"
+
+#include <string.h>
+
+#define PACKET WS_WINDOW_PACKET_BYTES
+#define US UINT64_C(1000)
+#define MS UINT64_C(1000000)
+#define S UINT64_C(1000000000)
+
+#define RING (1 << 16)
+
+/* A link that an endless queue is sent over, in steps of a millisecond. */
+struct link {
+	struct ws_window window;
+	uint64_t now_ms;
+	uint64_t bytes_per_ms, base_ms, buffer_packets;
+	unsigned loss_percent;
+	unsigned lump_ms; /* what may leave comes so seldom; 0: each ms */
+	uint64_t sent, left, told; /* datagrams: numbers of the next one */
+	uint64_t waiting; /* of those sent and not lost, at the link */
+	uint64_t lost, delivered_bytes;
+	double credit;
+	uint32_t sent_ms[RING];
+	bool gone[RING];
+	/* what has left in each millisecond, and is acknowledged base_ms later */
+	uint64_t left_at[RING], count_at[RING];
+};
+
+static void begin(struct link *l, uint64_t mbps, uint64_t base_ms, uint64_t buffer_packets)
+{
+	memset(l, 0, sizeof(*l));
+	l->now_ms = 10000;
+	l->bytes_per_ms = mbps * 125;
+	l->base_ms = base_ms;
+	l->buffer_packets = buffer_packets;
+	ws_window_init(&l->window, 0, 0);
+}
+
+/* The link sends what it may of what waits. */
+static void forward(struct link *l)
+{
+	uint64_t count = 0;
+
+	if (!l->lump_ms)
+		l->credit += (double)l->bytes_per_ms;
+	else if (l->now_ms % l->lump_ms == 0)
+		l->credit = (double)(l->bytes_per_ms * l->lump_ms);
+	for (; l->waiting && l->credit >= PACKET; l->credit -= PACKET, l->waiting--, count++) {
+		while (l->gone[l->left % RING])
+			l->left++;
+		l->left++;
+	}
+	if (!l->waiting)
+		l->credit = 0;
+	l->left_at[l->now_ms % RING] = l->left;
+	l->count_at[l->now_ms % RING] = count;
+}
+
+static void acknowledge(struct link *l)
+{
+	uint64_t at = (l->now_ms - l->base_ms) % RING, number = l->left_at[at];
+	struct ws_window_ack ack = {.now_ns = l->now_ms * MS};
+	uint64_t age_ms;
+
+	if (!l->count_at[at])
+		return;
+	for (; l->told < number; l->told++)
+		l->lost += l->gone[l->told % RING];
+	l->delivered_bytes += l->count_at[at] * PACKET;
+	age_ms = l->now_ms - l->sent_ms[(number - 1) % RING];
+	ack.acked_bytes = l->count_at[at] * PACKET;
+	ack.delivered_bytes = l->delivered_bytes;
+	ack.highest = number - 1;
+	ack.lost = l->lost;
+	ack.next_number = l->sent;
+	ack.rtt_us = (uint32_t)age_ms * 1000;
+	ack.delay_us = (uint32_t)(16000000 + age_ms * 1000 - l->base_ms * 500) & 0xffffff;
+	ack.waiting = true;
+	ws_window_ack(&l->window, &ack);
+}
+
+static void step(struct link *l)
+{
+	l->now_ms++;
+	forward(l);
+	acknowledge(l);
+	/* All of a window was lost: as the core does, that counts no more. */
+	if (l->told != l->sent && l->now_ms - l->sent_ms[(l->sent - 1) % RING] > 1000 &&
+	    !l->waiting) {
+		l->told = l->left = l->sent;
+		ws_window_collapse(&l->window, l->sent);
+	}
+	while ((l->sent - l->told + 1) * PACKET <= l->window.bytes) {
+		l->sent_ms[l->sent % RING] = (uint32_t)l->now_ms;
+		l->gone[l->sent % RING] =
+			l->waiting >= l->buffer_packets || check_random() % 100 < l->loss_percent;
+		l->waiting += !l->gone[l->sent % RING];
+		l->sent++;
+		ws_window_used(&l->window, (l->sent - l->told) * PACKET);
+	}
+}
+
+static uint64_t mbps(struct link *l, unsigned ms)
+{
+	uint64_t before = l->delivered_bytes;
+
+	for (unsigned i = 0; i < ms; i++)
+		step(l);
+	return (l->delivered_bytes - before) / 125 / ms;
+}
+
+static void fills_a_link(void)
+{
+	static struct link l;
+
+	begin(&l, 100, 20, 100000);
+	(void)mbps(&l, 500);
+	(void)mbps(&l, 2000);
+	CHECK(mbps(&l, 1000) >= 98);
+	CHECK(l.window.queue_us > 1000);
+	CHECK(l.window.queue_us < 20000); /* it does not swing: a ping waits no longer */
+	CHECK(ws_window_rate_bps(&l.window) > 90000000);
+	CHECK(ws_window_rate_bps(&l.window) < 110000000);
+}
+
+static void keeps_within_a_shallow_buffer(void)
+{
+	static struct link l;
+
+	begin(&l, 100, 20, 100); /* 12 ms */
+	(void)mbps(&l, 1000);
+	CHECK(mbps(&l, 3000) >= 90);
+	CHECK(l.lost * 50 < l.told); /* below 2 % in all */
+}
+
+static void follows_the_rate(void)
+{
+	static struct link l;
+
+	begin(&l, 100, 20, 100000);
+	(void)mbps(&l, 1000);
+	l.bytes_per_ms = 10 * 125;
+	(void)mbps(&l, 1500); /* what was in flight takes half a second at the new rate */
+	CHECK(l.window.queue_us < 100000);
+	CHECK(mbps(&l, 500) >= 9);
+	l.bytes_per_ms = 100 * 125;
+	(void)mbps(&l, 400);
+	CHECK(mbps(&l, 500) >= 95);
+}
+
+static void chance_losses_do_not_matter(void)
+{
+	static struct link l;
+
+	begin(&l, 50, 20, 100000);
+	l.loss_percent = 2;
+	(void)mbps(&l, 1000);
+	CHECK(mbps(&l, 2000) >= 48);
+}
+
+/* A tenth of few packets: with half the window it is still a tenth. */
+static void many_chance_losses_are_the_links_own(void)
+{
+	for (unsigned percent = 8; percent <= 30; percent += 11) {
+		static struct link l;
+
+		begin(&l, 10, 40, 100000);
+		l.loss_percent = percent;
+		(void)mbps(&l, 6000);
+		CHECK(mbps(&l, 6000) >= 9);
+		CHECK(l.window.queue_us < 100000);
+	}
+}
+
+/* What is above the rate is lost, and nothing waits. */
+static void a_policer_is_not_chance(void)
+{
+	static struct link l;
+	uint64_t lost, told;
+
+	begin(&l, 30, 20, 16);
+	(void)mbps(&l, 5000);
+	lost = l.lost;
+	told = l.told;
+	CHECK(mbps(&l, 5000) >= 27);
+	CHECK((l.lost - lost) * 20 < l.told - told);
+	CHECK(l.window.own_permille == 0);
+}
+
+static void lumps_are_no_queue(void)
+{
+	static struct link l;
+
+	begin(&l, 12, 30, 100000);
+	l.lump_ms = 100;
+	(void)mbps(&l, 3000);
+	CHECK(mbps(&l, 3000) >= 11);
+	CHECK(l.window.standing_us[0] < 100000);
+}
+
+static void grows_only_where_it_is_used(void)
+{
+	struct ws_window w;
+	struct ws_window_ack ack = {
+		.now_ns = S, .acked_bytes = PACKET, .rtt_us = 20000, .delay_us = 7};
+
+	ws_window_init(&w, 0, 0);
+	for (unsigned i = 0; i < 1000; i++) {
+		ack.now_ns += 10000 * US;
+		ack.highest = i;
+		ack.next_number = i + 1;
+		ack.delivered_bytes += PACKET;
+		ws_window_used(&w, PACKET);
+		ws_window_ack(&w, &ack);
+	}
+	CHECK_EQ(w.bytes, 16 * PACKET);
+	ws_window_collapse(&w, 1000);
+	CHECK_EQ(w.bytes, 4 * PACKET);
+}
+
+/* Each of them may be a lie. */
+static void survives_anything(void)
+{
+	struct ws_window w;
+
+	for (unsigned round = 0; round < 200; round++) {
+		uint64_t now_ns = check_random();
+
+		ws_window_init(&w, (uint32_t)check_random(), check_random());
+		for (unsigned i = 0; i < 200; i++) {
+			struct ws_window_ack ack = {
+				.now_ns = now_ns += check_random() % (20 * 1000 * US),
+				.acked_bytes = check_random() >> check_random() % 64,
+				.delivered_bytes = check_random() >> check_random() % 64,
+				.highest = check_random() >> check_random() % 64,
+				.lost = check_random() >> check_random() % 64,
+				.next_number = check_random() >> check_random() % 64,
+				.rtt_us = (uint32_t)check_random() % 10000001,
+				.delay_us = (uint32_t)check_random() & 0xffffff,
+				.waiting = check_random() & 1,
+			};
+			uint64_t before = w.bytes;
+
+			ws_window_used(&w, check_random() >> check_random() % 64);
+			ws_window_ack(&w, &ack);
+			CHECK(w.bytes >= 4 * PACKET);
+			CHECK(w.bytes <= 2 * before);
+			CHECK(ws_window_rate_bps(&w) > 0);
+		}
+	}
+}
+
+int main(void)
+{
+	fills_a_link();
+	keeps_within_a_shallow_buffer();
+	follows_the_rate();
+	chance_losses_do_not_matter();
+	many_chance_losses_are_the_links_own();
+	a_policer_is_not_chance();
+	lumps_are_no_queue();
+	grows_only_where_it_is_used();
+	survives_anything();
+	return check_done();
+}
