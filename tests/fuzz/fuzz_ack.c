@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	len = ws_ack_encode(&ack, frame);
 	if (len > size || len > WS_ACK_MAX_BYTES)
 		abort();
-	if (memcmp(frame, data, 14) != 0 || memcmp(frame + 16, data + 16, len - 16) != 0)
+	if (memcmp(frame, data, len) != 0)
 		abort();
 	if (!ws_ack_decode(frame, len, &again) || memcmp(&ack, &again, sizeof(ack)) != 0)
 		abort();

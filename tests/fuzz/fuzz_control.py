@@ -5,7 +5,7 @@ Input: records of an operation byte, a length byte and that many bytes.
          = 1: a datagram from anywhere
          = 2: the clock goes on by that many bytes' value in ms
 Invariants: nothing raises; what is refused is counted; a decoded offer encodes to the bytes it came
-from, but for reserved ones; no reply is longer than what asked for it.
+from, but for flags and features of a later day; no reply is longer than what asked for it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def check_codec(frame: bytes) -> None:
         return
     again = control.encode_offer(offer)
     assert control.decode_offer(again) == offer
-    assert again[8:28] == frame[8:28]
+    assert again[8:] == frame[8 : control.OFFER_BYTES]
 
 
 def one_input(data: bytes) -> None:
