@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 from tests.unit.runtime.fakes import Host, here
@@ -29,7 +30,9 @@ class Toy(Part):
 
 def test_a_part_is_told_in_its_turn() -> None:
     host = Host(1, "192.0.2.1")
-    agent = Agent(cast(Config, None), host.identity, host.limits, LogBuffer())
+    interface = SimpleNamespace(name="ws0", anchor=False)
+    config = SimpleNamespace(interface=interface, network=SimpleNamespace(neighbours=8))
+    agent = Agent(cast(Config, config), host.identity, host.limits, LogBuffer())
     first, second = Toy(agent._notices), Toy(agent._notices)
     agent._parts += [first, Part(), second]
     agent._follow(here(port=7))
