@@ -17,16 +17,16 @@ TESTS = sorted(path.stem for path in HERE.glob("test_*.c"))
 
 
 def build(name: str, out: Path = OUT, defines: str = "") -> Path:
-    """Builds a test binary, once where several tests on several cores want the same one.
+    """Builds a test binary, with the objects of those before it.
 
-    Two builds at a time would write the file that the other test already runs (ETXTBSY).
+    One build at a time: two would write the same objects, or what the other test already runs.
     """
     out.mkdir(parents=True, exist_ok=True)
     defines = f"{defines} {COVERAGE}"
-    with (out / f"{name}.lock").open("w") as lock:
+    with (out / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(
-            ["make", "-s", "-C", HERE, f"OUT={out}", f"WS_DEFINES={defines}", out / name],
+            ["make", "-s", "-j2", "-C", HERE, f"OUT={out}", f"WS_DEFINES={defines}", out / name],
             capture_output=True,
             text=True,
             timeout=600,
