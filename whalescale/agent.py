@@ -66,6 +66,7 @@ from whalescale.runtime.notices import (
 )
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.plane import new_engine
+from whalescale.runtime.portmap import PortMapper, nonce_of
 from whalescale.runtime.resolve import lookup
 from whalescale.runtime.routes import Routes
 from whalescale.runtime.routing import Routing
@@ -383,6 +384,16 @@ class Agent:
             lambda: {a.ip for a in self._addresses(self._config)},
             locations.metrics_socket(self._name),
         )
+        portmap = PortMapper(
+            config,
+            self._netlink.gateway,
+            lambda: self._device.fwmark,
+            self._driver.set_mapped,
+            lambda place: nonce_of(place, self._identity.static_private),
+            self._driver.now,
+            self._background,
+            self._notices,
+        )
         # The list of parts. What is inside tunnels is known before paths are looked for.
         self._parts += [
             self._warnings,
@@ -397,6 +408,7 @@ class Agent:
             mtu,
             self._network,
             self._scrape,
+            portmap,
         ]
         for part in self._parts:
             stack.push_async_callback(part.close)

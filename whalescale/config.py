@@ -172,6 +172,13 @@ class NetworkConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
 
 
+class NatConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[nat]: what is done about routers between this host and the others (docs/nat.md)."""
+
+    #: ask the gateways of uplinks with a private address to map our port
+    portmap: bool = True
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A whole configuration; `path` is the file that it came from."""
 
@@ -182,6 +189,7 @@ class Config(Struct, frozen=True, kw_only=True):
     multipath: MultipathConfig = MultipathConfig()
     metrics: MetricsConfig = MetricsConfig()
     network: NetworkConfig = NetworkConfig()
+    nat: NatConfig = NatConfig()
 
 
 class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,6 +221,7 @@ class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     multipath: MultipathConfig = MultipathConfig()
     metrics: MetricsConfig = MetricsConfig()
     network: NetworkConfig = NetworkConfig()
+    nat: NatConfig = NatConfig()
 
 
 #: what would be right, by key without indices
@@ -254,18 +263,21 @@ _RIGHT: Final = {
     "metrics": "write a table [metrics]",
     "metrics.listen": 'write "127.0.0.1:9586", the same with an address of this host inside the '
     'tunnel, "unix", or "" for off',
+    "nat": "write a table [nat]",
+    "nat.portmap": "write true or false",
     "network": "write a table [network]",
     "network.neighbours": f"write a number from 1 to {NEIGHBOURS_MAX}, such as 4",
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
 _FIELDS: Final = {
-    "": ("interface", "peers", "dataplane", "multipath", "metrics", "network"),
+    "": ("interface", "peers", "dataplane", "multipath", "metrics", "network", "nat"),
     "interface": _RawInterface.__struct_fields__,
     "peers": _RawPeer.__struct_fields__,
     "dataplane": DataplaneConfig.__struct_fields__,
     "multipath": MultipathConfig.__struct_fields__,
     "metrics": MetricsConfig.__struct_fields__,
     "network": NetworkConfig.__struct_fields__,
+    "nat": NatConfig.__struct_fields__,
 }
 
 
@@ -463,6 +475,7 @@ class _Checker:
             multipath=raw.multipath,
             metrics=self._metrics(raw.metrics),
             network=raw.network,
+            nat=raw.nat,
         )
         self._duplicates(config.peers)
         return config

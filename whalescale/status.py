@@ -245,6 +245,32 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Gateway(Struct, frozen=True, kw_only=True):
+    """A router that is asked to map our port, and what came of it."""
+
+    gateway: str
+    interface: str
+    local: str
+    state: Literal["asking", "mapped", "silent", "refused", "ended"]
+    #: "PCP" or "NAT-PMP", "": none of them
+    protocol: str = ""
+    #: where we are reached by the gateway's word; None: nowhere
+    external: str | None = None
+    #: until the mapping ends, if it is not renewed
+    lease_s: float | None = None
+    #: why there is no mapping
+    problem: str = ""
+    #: how often it was found to have begun anew
+    restarts: int = 0
+    #: datagrams from there that were no answer to us
+    drops: dict[str, int] = {}
+
+
+class Portmap(Struct, frozen=True, kw_only=True):
+    enabled: bool = False
+    gateways: tuple[Gateway, ...] = ()
+
+
 class Status(Struct, frozen=True, kw_only=True):
     version: int
     agent: Agent
@@ -252,6 +278,7 @@ class Status(Struct, frozen=True, kw_only=True):
     sandbox: Sandbox | None = None
     counters: Counters = Counters()
     bpf: Bpf = Bpf()
+    portmap: Portmap = Portmap()
     peers: tuple[Peer, ...] = ()
     events: tuple[PeerEvent, ...] = ()
 

@@ -58,3 +58,13 @@ def of_ping(before: Status, after: Status, peer: Peer) -> list[str]:
             "pings in?"
         )
     return found or [f"no packet went to {plain(peer.name)}: do its allowed_ips have this address?"]
+
+
+def portmap(status: Status) -> list[str]:
+    """What came of asking gateways to map our port: no trouble, but worth knowing."""
+    return [
+        f"{g.gateway} ({g.interface}) sends {g.external} on to us ({g.protocol})"
+        if g.external is not None
+        else f"none at {g.gateway} ({g.interface}): {g.problem or g.state}"
+        for g in status.portmap.gateways
+    ]

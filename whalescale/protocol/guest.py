@@ -235,6 +235,9 @@ class Guest:
     def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
         """Every address of this host that UDP may leave from, and our UDP port."""
 
+    def mapped_changed(self, mapped: Sequence[tuple[str, Endpoint]], now: int) -> None:
+        """(interface, where its gateway maps our port): a gateway's claim, for others to try."""
+
     def inside_changed(self, inside: Inside, now: int) -> None:
         """Where no peer can be: addresses inside tunnels are others now."""
 

@@ -65,6 +65,7 @@ class Multipath(Guest):
         self._states: dict[PeerHandle, _State] = {}
         self._links: tuple[LocalLink, ...] = ()
         self._port = 0
+        self._mapped: tuple[tuple[str, Endpoint], ...] = ()
         self._mtu = DEFAULT_MTU
         self._inside = Inside()
 
@@ -146,6 +147,7 @@ class Multipath(Guest):
         )
         self._host.event(MultipathStarted(peer, reset))
         state.paths.set_locals(self._links, now)
+        state.paths.set_mapped(self._mapped, now)
         state.paths.set_remotes(view.config.endpoints, now)
         state.paths.primary(view.endpoint, view.local, now)
         return state.paths
@@ -203,6 +205,14 @@ class Multipath(Guest):
     def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
         self._links, self._port = tuple(links), port
         self._relocate(now)
+
+    def mapped_changed(self, mapped: Sequence[tuple[str, Endpoint]], now: int) -> None:
+        self._mapped = tuple(mapped)
+        for peer in tuple(self._states):
+            paths = self._paths(peer)
+            if paths is not None:
+                paths.set_mapped(self._mapped, now)
+                self._changed(peer, paths)
 
     def inside_changed(self, inside: Inside, now: int) -> None:
         """Paths to where no peer can be are left."""

@@ -339,6 +339,11 @@ class Node:
         for guest in guests:
             guest.locals_changed(links, port, now)
 
+    def set_mapped(self, mapped: Sequence[tuple[str, Endpoint]], now: int) -> None:
+        """(interface, where its gateway maps our port); replaces the last list."""
+        for guest in self._core.guests:
+            guest.mapped_changed(mapped, now)
+
     def set_inside(self, inside: Inside, now: int) -> None:
         """Where no peer can be, whoever says so; what the user says goes."""
         self._inside = inside

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from whalescale.dataplane import engine as dataplane
@@ -219,6 +219,11 @@ class Driver(Part):
         if here.moved:
             self._announce()
         self.paths.set_links(here.links, here.port)
+
+    def set_mapped(self, mapped: Sequence[tuple[str, Endpoint]]) -> None:
+        """(interface, where its gateway maps our port); replaces the last list."""
+        self._node.set_mapped(mapped, self.now())
+        self.drain()
 
     def _announce(self) -> None:
         """Our addresses changed: let every peer with a session see the new one.

@@ -54,6 +54,9 @@ ROUTES_S: Final = 10.0
 #: <linux/rtnetlink.h>: a route that the kernel made, for an address
 RTPROT_KERNEL: Final = 2
 RTN_UNICAST: Final = 1
+#: where a default route leads: PCP's anycast address (RFC 7723). Nothing is sent there.
+ANYWHERE: Final = "192.0.0.9"
+NO_WAY: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.ENODEV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +369,23 @@ class Netlink:
                     )
                     found.add(Route(network, int(message.get("table") or 0)))
         return found
+
+    async def gateway(self, ifindex: int, mark: int = 0) -> str | None:
+        """The IPv4 router by which the interface reaches the world. None: it does not.
+
+        One look-up by the kernel: a router's table has a million routes.
+        """
+        try:
+            async with self._request("gateway"):
+                for message in await self._ipr.route(
+                    "get", family=int(socket.AF_INET), dst=ANYWHERE, oif=ifindex, mark=mark
+                ):
+                    if message.get("oif") == ifindex and message.get("gateway"):
+                        return str(message.get("gateway"))
+        except OSError as e:
+            if e.errno not in NO_WAY:
+                raise
+        return None
 
     async def set_queue(self, ifindex: int, packets: int) -> None:
         async with self._request("txqueuelen"):

@@ -153,6 +153,7 @@ def changes(old: Config, new: Config, change: Change) -> list[str]:
         if getattr(old.multipath, f) != getattr(new.multipath, f)
     ]
     words += ["metrics changed"] * (old.metrics != new.metrics)
+    words += ["nat.portmap changed"] * (old.nat != new.nat)
     words += [f"peer {s.name} added" for s in change.add]
     words += [f"peer {s.name} changed" for _, s in change.update]
     words += [f"peer {p.spec.name} removed" for p in change.remove]

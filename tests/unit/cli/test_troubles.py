@@ -82,3 +82,21 @@ def test_nothing_is_said_of_what_works() -> None:
     found = status.parse(sample())
     assert troubles.of(found) == []
     assert troubles.strangers(found) == []
+
+
+def test_doctor_says_what_gateways_map(ws: Ws, agent: FakeAgent) -> None:
+    found = sample()
+    place = {"interface": "eth0", "local": "192.168.1.2:51820"}
+    found["portmap"] = {
+        "enabled": True,
+        "gateways": [
+            place
+            | {"gateway": "192.168.1.1", "state": "mapped", "protocol": "PCP"}
+            | {"external": "5.6.7.8:51820", "lease_s": 7000.0},
+            place | {"gateway": "192.168.2.1", "state": "refused", "problem": "it has no room"},
+        ],
+    }
+    agent.answers["status"] = found
+    told = [c["detail"] for c in json.loads(ws("doctor", "--json").out)["checks"]]
+    assert "192.168.1.1 (eth0) sends 5.6.7.8:51820 on to us (PCP)" in told
+    assert "none at 192.168.2.1 (eth0): it has no room" in told

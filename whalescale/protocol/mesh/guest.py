@@ -11,7 +11,7 @@ from whalescale.protocol.guest import Arrival, Guest, Host
 from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.frames import MESH
 from whalescale.protocol.mesh.network import Mesh
-from whalescale.protocol.mesh.records import Place
+from whalescale.protocol.mesh.records import Place, PlaceKind
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
 
 #: initiations without an answer, 5 s apart
@@ -32,6 +32,7 @@ class MeshGuest(Guest):
         self._handles: dict[bytes, PeerHandle] = {}
         self._nodes: dict[PeerHandle, bytes] = {}
         self._links: tuple[Sequence[LocalLink], int] | None = None
+        self._mapped: Sequence[tuple[str, Endpoint]] = ()
 
     def give(self, mesh: Mesh, now: int) -> None:
         """From here on we are a member of this network."""
@@ -135,12 +136,26 @@ class MeshGuest(Guest):
     def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
         self._links = (links, port)
         if self.mesh is not None:
-            self.mesh.set_places(_places(links, port), now)
+            self.mesh.set_places(_places(links, port, self._mapped), now)
             self.on_events()
 
+    def mapped_changed(self, mapped: Sequence[tuple[str, Endpoint]], now: int) -> None:
+        self._mapped = tuple(mapped)
+        if self._links is not None:
+            self.locals_changed(*self._links, now)
 
-def _places(links: Sequence[LocalLink], port: int) -> list[Place]:
-    """Global addresses first, bridges of containers last; what is no good elsewhere not at all."""
+
+def _places(
+    links: Sequence[LocalLink], port: int, mapped: Sequence[tuple[str, Endpoint]] = ()
+) -> list[Place]:
+    """Global addresses first, then what gateways map, bridges of containers last; what is no good
+    elsewhere not at all."""
     usable = [link for link in links if not link.link_local and not ip_address(link.ip).is_loopback]
     usable.sort(key=lambda link: (link.spare, not ip_address(link.ip).is_global))
-    return [Place(Endpoint(link.ip, port)) for link in usable] if port else []
+    if not port:
+        return []
+    good = [n for n in usable if not n.spare and ip_address(n.ip).is_global]
+    places = [Place(Endpoint(link.ip, port)) for link in usable]
+    own = {place.endpoint for place in places}
+    found = [Place(e, PlaceKind.MAPPED) for _, e in mapped if e not in own]
+    return places[: len(good)] + found + places[len(good) :]

@@ -56,13 +56,17 @@ class Announcer:
         port: int,
         observed: tuple[tuple[str, Endpoint], ...],
         now: int,
+        mapped: tuple[tuple[str, Endpoint], ...] = (),
     ) -> None:
-        """`observed`: (interface, where the peer sees us from there)."""
+        """`observed`: (interface, where the peer sees us from there). `mapped`: (interface, where
+        its gateway maps our port, as that says)."""
         links = tuple(link for link in links if not self._inside(link.ip))
         observed = tuple(o for o in observed if not self._inside(o[1].ip))
-        if self._made_of == (links, port, observed):
+        mapped = tuple(m for m in mapped if not self._inside(m[1].ip))
+        made_of = (links, port, observed, mapped)
+        if self._made_of == made_of:
             return
-        self._made_of = (links, port, observed)
+        self._made_of = made_of
         present = {link.interface for link in links}
         for interface in [i for i in self._numbers if i not in present]:
             del self._numbers[interface]
@@ -78,12 +82,14 @@ class Announcer:
             if reachable(endpoint):
                 number = self.number(link.interface)
                 found.setdefault(endpoint, Entry(endpoint, EntryKind.INTERFACE, number))
-        for interface, endpoint in observed:
+        told = [(m, EntryKind.MAPPED) for m in mapped]
+        told += [(o, EntryKind.OBSERVED) for o in observed]
+        for (interface, endpoint), kind in told:
             seen = Endpoint(endpoint.ip, endpoint.port)
             address = parse(seen.ip)
             if reachable(seen) and address is not None and not address.is_link_local:
                 number = self.number(interface)
-                found.setdefault(seen, Entry(seen, EntryKind.OBSERVED, number))
+                found.setdefault(seen, Entry(seen, kind, number))
         entries = tuple(sorted(found.values(), key=_worth)[:MAX_ENTRIES])
         if entries != self._entries:
             self._entries = entries
@@ -107,7 +113,7 @@ def _worth(entry: Entry) -> int:
     interface, a link-local address helps only on its own link."""
     address = parse(entry.endpoint.ip)
     assert address is not None
-    if entry.kind is EntryKind.OBSERVED:
+    if entry.kind is not EntryKind.INTERFACE:
         return 0
     if address.is_link_local:
         return 3

@@ -83,6 +83,8 @@ class PathManager:
         self._listener = Listener(self._buckets.lists)
         #: where the peer's own path numbers come from
         self._theirs: dict[int, tuple[str, Endpoint]] = {}
+        #: (interface, where its gateway maps our port)
+        self._mapped: tuple[tuple[str, Endpoint], ...] = ()
         self._busy_until = 0
         self._packets = 0
 
@@ -152,6 +154,11 @@ class PathManager:
                     path.urge(now)
             elif path.pair not in self._book.entries:
                 self._life.release(path, now, Reason.LOCAL_GONE)
+        self._update(now)
+
+    def set_mapped(self, mapped: tuple[tuple[str, Endpoint], ...], now: int) -> None:
+        """(interface, where its gateway maps our port); replaces the last list."""
+        self._mapped = mapped
         self._update(now)
 
     def set_remotes(self, configured: Sequence[Endpoint], now: int) -> None:
@@ -377,7 +384,7 @@ class PathManager:
         seen = tuple(
             (p.interface, p.observed) for p in self._table if p.link is not None and p.observed
         )
-        self._announcer.update(self._book.links, self._book.port, seen, now)
+        self._announcer.update(self._book.links, self._book.port, seen, now, self._mapped)
         if self._life.active and self._life.settings.enabled:
             announce = self._announcer.next(now)
             if announce is not None:

@@ -63,6 +63,20 @@ def test_what_a_nat_makes_of_an_address_is_announced_too():
     assert entries[0] == Entry(Endpoint("203.0.113.9", 4000), EntryKind.OBSERVED, 0)
 
 
+def test_what_a_gateway_maps_is_announced_as_long_as_it_does():
+    mapped = Endpoint("203.0.113.9", 51820)
+    announcer = Announcer(inside=lambda ip: ip == "203.0.113.7")
+    announcer.begin(0)
+    seen = (("eth0", Endpoint("203.0.113.9", 4000)),)
+    inside = ("eth0", Endpoint("203.0.113.7", 51820))  # a gateway that points into a tunnel
+    announcer.update((ETH,), 51820, seen, 0, (("eth0", mapped), inside))
+    said = announcer.next(0).entries
+    assert Entry(mapped, EntryKind.MAPPED, 0) in said
+    assert {e.endpoint for e in said} == {mapped, seen[0][1], Endpoint(ETH.ip, 51820)}
+    announcer.update((ETH,), 51820, seen, 2 * S)
+    assert mapped not in {e.endpoint for e in announcer.next(2 * S).entries}
+
+
 def test_what_helps_most_is_announced_first():
     """There is room for sixteen."""
     ips = [f"fe80::{k}" for k in range(1, 9)] + [f"10.0.0.{k}" for k in range(1, 9)]

@@ -1,0 +1,100 @@
+"""A port mapped by a real miniupnpd, announced, dialled from outside, and given back.
+
+a 10.201.1.1 ── 10.201.1.2 router 5.6.7.8 ── 5.6.7.9 b      (public-looking: it maps no others)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.netns.conftest import known, make_end, make_router, multipath
+from tools.netlab import Host, Lab, wait_until
+from tools.peers import Whalescale
+
+pytestmark = pytest.mark.netns
+
+#: its chains must be there beforehand
+RULES = """
+table inet miniupnpd {
+  chain miniupnpd {}
+  chain prerouting_miniupnpd {}
+  chain postrouting_miniupnpd {}
+  chain forward { type filter hook forward priority -5; jump miniupnpd; }
+  chain prerouting { type nat hook prerouting priority dstnat - 5; jump prerouting_miniupnpd; }
+  chain postrouting { type nat hook postrouting priority srcnat - 5; jump postrouting_miniupnpd; }
+}
+table ip home {
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    oifname "eth1" masquerade fully-random
+  }
+}
+"""
+CONFIG = """
+ext_ifname=eth1
+listening_ip=eth0
+enable_natpmp=yes
+enable_upnp=no
+secure_mode=yes
+upnp_table_name=miniupnpd
+upnp_nat_table_name=miniupnpd
+lease_file={folder}/leases
+allow 1024-65535 10.201.1.0/24 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+"""
+
+
+def gateway_of(end: Whalescale) -> dict[str, Any]:
+    status: dict[str, Any] = end.status()
+    found = status["portmap"]["gateways"]
+    return found[0] if found else {}
+
+
+def rules(router: Host) -> str:
+    return router.run("nft", "list", "chain", "inet", "miniupnpd", "prerouting_miniupnpd").stdout
+
+
+def test_mapped_announced_dialled_and_given_back(lab: Lab) -> None:
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    daemon = shutil.which("miniupnpd", path=path)
+    if daemon is None or shutil.which("nft", path=path) is None:
+        pytest.skip("needs miniupnpd and nft: apt-get install miniupnpd-nftables nftables")
+    home, router, world = (lab.host(name) for name in ("a", "router", "b"))
+    inner, outer = lab.link(home, router), lab.link(router, world)
+    make_router(router)
+    router.ip("address add 5.6.7.8/24 dev eth1")
+    world.ip("address add 5.6.7.9/24 dev eth0")
+    home.ip(f"route add default via {inner.address(router)}")
+    router.ip(f"address del {outer.address(router)}/24 dev eth1", check=False)
+    router.run("nft", "-f", "-", stdin=RULES)
+    file = lab.folder / "miniupnpd.conf"
+    file.write_text(CONFIG.format(folder=lab.folder))
+    pid = lab.folder / "miniupnpd.pid"
+    process = router.spawn(daemon, "-d", "-f", file, "-P", pid)
+    wait_until("miniupnpd", lambda: "Listening for NAT-PMP" in process.log(), 10)
+
+    a, b = (make_end(host, n) for n, host in enumerate((home, world), start=1))
+    b.start(known(a))
+    a.start(known(b, f"5.6.7.9:{b.port}"))
+    wait_until("a mapping", lambda: gateway_of(a).get("external"), 10)
+    found = gateway_of(a)
+    assert found["external"] == f"5.6.7.8:{a.port}"
+    assert (found["protocol"], found["gateway"]) == ("PCP", inner.address(router))
+    assert str(a.port) in rules(router)
+    doctor = a.ws("doctor", "-i", a.interface, "--config", a.config, "--json", check=False).stdout
+    assert f"sends 5.6.7.8:{a.port} on to us (PCP)" in doctor
+
+    # The home's NAT gives every flow another port: what b is told it could not have seen.
+    def dialled() -> bool:
+        paths = multipath(b)["paths"]
+        return any(p["remote"] == f"5.6.7.8:{a.port}" and p["state"] == "healthy" for p in paths)
+
+    a.run("ping", "-c1", "-W5", b.inside(4))
+    wait_until("b reaches a by the mapping", dialled, 15)
+
+    a.stop()
+    wait_until("the mapping is gone", lambda: str(a.port) not in rules(router), 5)

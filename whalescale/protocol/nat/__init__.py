@@ -1,0 +1,1 @@
+"""What NATs do to us, and what they can be asked for."""

@@ -1,0 +1,300 @@
+"""Our UDP port at the gateways of this host's uplinks (protocol/nat/portmap.py says what is said).
+
+Asked are routers of uplinks whose IPv4 address is a private one; elsewhere no NAT is in between.
+Each has a socket of its own: bound to the uplink and its address, with the tunnel's mark, connected
+to the gateway, so that the kernel drops what comes from others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
+
+from whalescale.config import Config
+from whalescale.protocol.candidates import on_link
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.nat.portmap import Mapping
+from whalescale.protocol.nat.portmap_codec import ANSWER_MAX, NONCE_BYTES
+from whalescale.protocol.places import Endpoint, LocalLink
+from whalescale.runtime.background import Background
+from whalescale.runtime.notices import Notices, PortChanged
+from whalescale.runtime.part import Here, Part
+
+log = logging.getLogger(__name__)
+
+#: more are not asked
+MAX_GATEWAYS: Final = 4
+#: datagrams read before the loop gets to its other descriptors
+READS: Final = 16
+
+
+class Where(NamedTuple):
+    """What a mapping is of; another one is another mapping."""
+
+    gateway: str
+    ip: str
+    ifindex: int
+    interface: str
+    port: int
+
+    @property
+    def place(self) -> bytes:
+        return f"{self.gateway} {self.ip} {self.port}".encode()
+
+
+class PortMapper(Part):
+    name: ClassVar[str] = "portmap"
+
+    def __init__(
+        self,
+        config: Config,
+        gateway: Callable[[int, int], Awaitable[str | None]],
+        mark: Callable[[], int],
+        tell: Callable[[Sequence[tuple[str, Endpoint]]], None],
+        nonce: Callable[[bytes], bytes],
+        now: Callable[[], int],
+        background: Background,
+        notices: Notices,
+    ) -> None:
+        """`gateway`: of an interface index, for datagrams with a mark. `mark`: the tunnel's, 0:
+        none. `nonce`: of a place, see `nonce_of`. `tell`: takes (interface, endpoint)
+        of all mappings, whenever they are others."""
+        self._enabled = config.nat.portmap
+        self._gateway = gateway
+        self._mark = mark
+        self._tell = tell
+        self._nonce = nonce
+        self._now = now
+        self._background = background
+        self._here: Here | None = None
+        self._asked: dict[Where, _Asked] = {}
+        self._told: tuple[tuple[str, Endpoint], ...] = ()
+        self._looking = False
+        self._again = False
+        self._closed = False
+        notices.on(PortChanged, self._port_changed)
+
+    def follow(self, here: Here) -> None:
+        self._here = here
+        self._look_soon()
+
+    def _port_changed(self, notice: PortChanged) -> None:
+        if self._here is not None:
+            self.follow(self._here._replace(port=notice.port))
+
+    async def apply(self, config: Config) -> None:
+        if config.nat.portmap != self._enabled:
+            self._enabled = config.nat.portmap
+            self._look_soon()
+
+    def status(self) -> dict[str, Any]:
+        now = self._now()
+        return {
+            "enabled": self._enabled,
+            "gateways": [asked.status(now) for asked in self._asked.values()],
+        }
+
+    async def close(self) -> None:
+        """Every mapping is given back."""
+        self._closed = True
+        for asked in self._asked.values():
+            asked.close()
+        self._asked.clear()
+
+    def _look_soon(self) -> None:
+        self._again = True
+        if not self._looking and not self._closed:
+            self._looking = True
+            self._background.spawn(self._look())
+
+    async def _look(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                try:
+                    wanted = await self._wanted()
+                except OSError as e:
+                    log.warning("port mapping: %s", e)
+                    return
+                if not self._again and not self._closed:
+                    self._settle(wanted)
+        finally:
+            self._looking = False
+
+    async def _wanted(self) -> list[Where]:
+        here = self._here
+        if here is None or not self._enabled or not here.port:
+            return []
+        found: list[Where] = []
+        uplinks: dict[int, list[LocalLink]] = {}
+        for link in sorted(here.links, key=lambda link: link.spare):
+            if behind_nat(link):
+                uplinks.setdefault(link.ifindex, []).append(link)
+        for ifindex, links in uplinks.items():
+            gateway = await self._gateway(ifindex, self._mark())
+            if gateway is not None and len(found) < MAX_GATEWAYS:
+                # Of several addresses the one that the gateway knows.
+                near = (n for n in links if on_link(n.ip, n.prefix_length, gateway))
+                link = next(near, links[0])
+                found.append(Where(gateway, link.ip, ifindex, link.interface, here.port))
+        return found
+
+    def _settle(self, wanted: Sequence[Where]) -> None:
+        for where in [w for w in self._asked if w not in wanted]:
+            self._asked.pop(where).close()
+        for where in wanted:
+            if where in self._asked:
+                continue
+            try:
+                self._asked[where] = _Asked(
+                    where, self._nonce(where.place), self._mark(), self._now, self._changed
+                )
+            except OSError as e:
+                log.warning("port mapping: %s by %s: %s", where.gateway, where.interface, e)
+        for where in wanted:
+            if (asked := self._asked.get(where)) is not None:
+                asked.begin()
+        self._changed()
+
+    def _changed(self) -> None:
+        told = tuple(
+            (where.interface, asked.mapping.external)
+            for where, asked in self._asked.items()
+            if asked.mapping.external is not None
+        )
+        if told != self._told:
+            self._told = told
+            self._tell(told)
+
+
+class _Asked:
+    """One gateway: socket, timer, mapping. OSError: no socket."""
+
+    def __init__(
+        self,
+        where: Where,
+        nonce: bytes,
+        mark: int,
+        now: Callable[[], int],
+        changed: Callable[[], None],
+    ) -> None:
+        self.mapping = Mapping(where.gateway, where.ip, where.port, nonce)
+        self._where = where
+        self._now = now
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._begun = False
+        self._last: Endpoint | None = None
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            self._sock.setblocking(False)
+            if mark:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            option = getattr(socket, "SO_BINDTOIFINDEX", 62)
+            self._sock.setsockopt(socket.SOL_SOCKET, option, where.ifindex)
+            self._sock.bind((where.ip, 0))
+            self._sock.connect(self.mapping.gateway[:2])
+        except OSError:
+            self._sock.close()
+            raise
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def begin(self) -> None:
+        """The first time. Later it looks at the clock: the host may have slept, the timer too."""
+        if not self._begun:
+            self._begun = True
+            self.mapping.begin(self._now())
+        else:
+            self.mapping.handle_timeout(self._now())
+        self._drain()
+
+    def status(self, now: int) -> dict[str, Any]:
+        m = self.mapping
+        return {
+            "gateway": m.gateway.ip,
+            "interface": self._where.interface,
+            "local": f"{m.local.ip}:{m.local.port}",
+            "state": m.state.value,
+            "protocol": m.protocol.value if m.protocol is not None else "",
+            "external": f"{m.external.ip}:{m.external.port}" if m.external is not None else None,
+            "lease_s": (m.lease_ends - now) / NS_PER_S if m.external is not None else None,
+            "problem": m.problem,
+            "restarts": m.restarts,
+            "drops": dict(m.drops),
+        }
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._loop.remove_reader(self._sock.fileno())
+        self.mapping.end()
+        self._send()
+        self._sock.close()
+
+    def _readable(self) -> None:
+        for _ in range(READS):
+            try:
+                data = self._sock.recv(ANSWER_MAX + 1)
+            except ConnectionRefusedError:
+                self.mapping.unreachable(self._now())
+                continue
+            except OSError:  # nothing more; or some other word of the kernel's, told and gone
+                break
+            # The kernel has compared: the socket is connected.
+            self.mapping.receive(data, self.mapping.gateway, self._now())
+        self._drain()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.mapping.handle_timeout(self._now())
+        self._drain()
+
+    def _send(self) -> None:
+        while (data := self.mapping.poll_transmit()) is not None:
+            try:
+                self._sock.send(data)
+            except ConnectionRefusedError:
+                self.mapping.unreachable(self._now())
+            except OSError as e:
+                log.debug("port mapping: to %s: %s", self._where.gateway, e)
+
+    def _drain(self) -> None:
+        self._send()
+        external, gateway = self.mapping.external, self._where.gateway
+        if external != self._last:
+            self._last = external
+            if external is not None and self.mapping.protocol is not None:
+                how = self.mapping.protocol.value
+                log.info("%s maps our port to %s:%d (%s)", gateway, *external[:2], how)
+            else:
+                log.info("%s maps our port no more: %s", gateway, self.mapping.problem)
+        self._changed()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self.mapping.deadline()
+        if at is not None:
+            delay = max(at - self._now(), 0) / NS_PER_S
+            self._timer = self._loop.call_later(delay, self._on_timer)
+
+
+def behind_nat(link: LocalLink) -> bool:
+    """An IPv4 address that only its own site knows."""
+    ip = ipaddress.ip_address(link.ip)
+    return ip.version == 4 and not (link.link_local or ip.is_link_local or ip.is_global)
+
+
+def nonce_of(place: bytes, secret: bytes | bytearray) -> bytes:
+    """PCP's nonce. A gateway refuses whoever renews a mapping with another one (RFC 6887 section
+    11.3), so it outlives this process without being stored: a keyed hash of the place, by the
+    host's private key (32 bytes)."""
+    return hashlib.blake2s(
+        place, key=bytes(secret), digest_size=NONCE_BYTES, person=b"wsnonce1"
+    ).digest()
