@@ -27,7 +27,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help wheel deb setup build asan tsan test test-clean lint format fuzz demo bench bench-multipath soak install uninstall clean
+.PHONY: help wheel deb setup build asan tsan test test-clean lint format fuzz demo demo-network bench bench-multipath soak install uninstall clean
 .DEFAULT_GOAL := help
 # Where it is set each agent that a test starts compiles a hundred modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,6 +40,7 @@ help:
 	@echo "make asan       the data plane under ASan and UBSan, in build/asan"
 	@echo "make tsan       ... under ThreadSanitizer, in build/tsan"
 	@echo "make demo       one download over a 5G and a WiFi link, one of them cut (root)"
+	@echo "make demo-network  five machines become a network; one dies, moves, is revoked (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make bench-multipath  one flow over several links, against MPTCP (root); BENCH_ARGS as above"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
@@ -181,6 +182,9 @@ fuzz: setup $(STAMP)/test
 
 demo: $(STAMP)/venv-demo $(STAMP)/ext $(STAMP)/bpf
 	@$(PY) tools/demo.py $(DEMO_ARGS)
+
+demo-network: $(STAMP)/venv-demo $(STAMP)/ext $(STAMP)/bpf
+	@$(PY) tools/demo_network.py $(DEMO_ARGS)
 
 bench: setup
 	@$(PY) -m tools.bench $(BENCH_ARGS)

@@ -57,17 +57,21 @@ class PathsView:
         bar.below = Group(f"\n  {self._title}\n", body)
 
 
-@contextmanager
-def paths_view(interface: str, runtime_dir: str, title: str) -> Iterator[PathsView]:
-    """CliError: the agent of `interface`, which has its socket in `runtime_dir`, is not there."""
+def connect(interface: str, runtime_dir: str) -> Connection:
+    """To an agent that has its socket in `runtime_dir`. CliError: it is not there."""
     before = os.environ.get("WHALESCALE_RUNTIME_DIR")
     os.environ["WHALESCALE_RUNTIME_DIR"] = runtime_dir
     try:
-        connection = Connection(interface)
+        return Connection(interface)
     finally:
         if before is None:
             del os.environ["WHALESCALE_RUNTIME_DIR"]
         else:
             os.environ["WHALESCALE_RUNTIME_DIR"] = before
-    with connection:
+
+
+@contextmanager
+def paths_view(interface: str, runtime_dir: str, title: str) -> Iterator[PathsView]:
+    """CliError: the agent of `interface`, which has its socket in `runtime_dir`, is not there."""
+    with connect(interface, runtime_dir) as connection:
         yield PathsView(connection, title)

@@ -1,4 +1,4 @@
-"""`make demo` as a whole, without a terminal."""
+"""`make demo` and `make demo-network` as a whole, without a terminal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from tools.peers import ROOT
 pytestmark = pytest.mark.netns
 
 
-def demo(*words: str | Path, path: str = "") -> subprocess.CompletedProcess[str]:
+def demo(
+    *words: str | Path, path: str = "", tool: str = "demo.py"
+) -> subprocess.CompletedProcess[str]:
     """Runs it. `path`: a folder that comes before the usual ones of PATH."""
     if os.geteuid() != 0:
         pytest.skip("needs root: network namespaces")
     env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
-    command = [sys.executable, str(ROOT / "tools/demo.py"), *map(str, words)]
+    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, words)]
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=env
@@ -80,3 +82,27 @@ def test_a_file_too_short_for_the_cut_is_refused() -> None:
     done = demo("--megabytes", "5")
     assert done.returncode == 2
     assert "60 or more" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_network_of_five_survives_what_happens_to_it(tmp_path: Path) -> None:
+    png = tmp_path / "demo-network.png"
+    done = demo("--png", png, tool="demo_network.py")
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    for figure in (
+        "phone joins: known to all 5",
+        "names resolved",
+        "laptop moves: heard by all",
+        "phone revoked: gone everywhere",
+        "cloud dies: home says so after",
+        "cloud back, knows of the phone",
+    ):
+        assert figure in said
+    members = said.partition("ws members at home")[2]
+    assert re.search(r"cloud +100\.\S+ +anchor +10\.201\.2\.2:51820", members), said
+    assert re.search(r"laptop +100\.\S+ +- +10\.201\.4\.2:51820", members), said
+    assert "phone" not in members
+    assert f"\n{png}\n" in said
+    assert png.read_bytes().startswith(b"\x89PNG")
