@@ -178,6 +178,27 @@ def test_a_neighbour_that_is_silent_is_called_again_and_found():
     assert home.identity.node_id in laptop.mesh.sessions
 
 
+def test_after_a_suspend_the_neighbours_are_called_at_once():
+    world = World(seed=5)
+    home = begin(world)
+    laptop = let_in(home, world, 2, "laptop")
+    world.run(5)
+    world.passes = lambda *_: False
+    laptop.host.send(laptop.peers[home.identity.node_id], b"a packet that nobody answers")
+    world.run(120)
+    assert home.identity.node_id not in laptop.mesh.sessions
+    assert laptop.mesh.recovery.deadline() > world.now + 2000 * MS
+    before = laptop.sessions_wanted
+    world.passes = lambda *_: True
+    laptop.host.node.woke(world.now)
+    laptop.host.drain()
+    world.arm(laptop.host)
+    world.run(0.5)
+    assert laptop.sessions_wanted == before + 1
+    world.run(6)
+    assert home.identity.node_id in laptop.mesh.sessions
+
+
 def test_frames_before_a_network_are_counted():
     world = World()
     home = begin(world)

@@ -282,6 +282,28 @@ def test_a_machine_put_back_to_an_earlier_state_begins_its_sessions_anew():
     assert lone.node.peer_status(handle).handshake_attempts == 0
 
 
+def test_after_a_suspend_a_session_that_is_kept_open_is_proved():
+    world = World()
+    a, b = world.host(1), world.host(2)
+    keeps = a.add(b, endpoints=(b.at,), persistent_keepalive=25)
+    b.add(a)
+    leaves = b.add(world.host(3), endpoints=(Endpoint("10.0.0.3", 51820),))
+    world.hosts[Endpoint("10.0.0.3", 51820)].add(b)
+    b.send(leaves, b"open")
+    world.run(20)
+    before = a.node.peer_status(keeps).session_created
+    left = b.node.peer_status(leaves).session_created
+    assert before < world.now - 15 * SECOND
+    for host in (a, b):
+        host.node.woke(world.now)
+        host.drain()
+        world.arm(host)
+    world.run(1)
+    assert a.node.peer_status(keeps).session_created > before
+    # What nobody keeps open has no mapping to lose; its next packet goes out as ever.
+    assert b.node.peer_status(leaves).session_created == left
+
+
 def test_persistent_keepalive_starts_at_once_and_keeps_the_interval():
     world = World()
     a, b, _, pb = pair(world, persistent_keepalive=25)

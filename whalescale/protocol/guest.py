@@ -223,6 +223,9 @@ class Guest:
     def handle_timeout(self, now: int) -> None:
         """Too early or too late does no harm."""
 
+    def woke(self, now: int) -> None:
+        """The host slept, for a second at least."""
+
     def peer_deadline(self, peer: PeerHandle) -> int | None:
         """Asked after all that concerned the peer. Idle peers, by the thousand, have none."""
         return None

@@ -59,6 +59,17 @@ class Handshakes:
             sent = state.sent
             state.at = now if sent is None else max(now, sent + self._retransmit_delay())
 
+    def woke(self, peer: Peer, now: int) -> None:
+        """The host slept, and routers on the way may have forgotten it: what was under way is
+        begun anew, and a session that is kept open is proved by a new keypair.
+        """
+        state = peer.handshake
+        if state.at is not None:
+            state.attempts = 0
+            state.at = min(state.at, now)
+        elif peer.keypairs and peer.config.persistent_keepalive:
+            self.renew(peer, now)
+
     def begin_anew(self, peer: Peer, now: int) -> None:
         """Whatever was under way is void."""
         peer.handshake.attempts = 0

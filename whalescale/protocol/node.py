@@ -297,6 +297,14 @@ class Node:
             self._sessions.begin_anew(peer, now)
             self._core.rearm(peer)
 
+    def woke(self, now: int) -> None:
+        """The host slept and is awake: whom it wants to reach is called at once."""
+        for peer in self._peers.values():
+            self._handshakes.woke(peer, now)
+            self._core.rearm(peer)
+        for guest in self._core.guests:
+            guest.woke(now)
+
     def keypair_confirmed(self, peer: PeerHandle, local_index: int, now: int) -> None:
         """The initiator has used the keypair that our response made."""
         p = self._peers.get(peer)

@@ -20,6 +20,7 @@ from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Addr, Engine, PeerStats, Upcall, UpcallType
 from whalescale.protocol import multipath as core
 from whalescale.protocol.limits import NS_PER_S, Limits
+from whalescale.protocol.naps import Naps
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import MultipathSettings, PathStatus, Pin
 from whalescale.protocol.places import Endpoint, PeerHandle
@@ -84,6 +85,7 @@ class Driver(Part):
         on_fatal: Callable[[int], None],
         on_limit: Callable[[int | None], None] = lambda _: None,
         clock: Callable[[], int] = dataplane.now,
+        awake: Callable[[], int] = time.monotonic_ns,
         multipath: MultipathSettings | None = None,
     ) -> None:
         self._node = node
@@ -92,6 +94,9 @@ class Driver(Part):
         self._on_event = on_event
         self._on_fatal = on_fatal
         self._clock = clock
+        #: ns of a clock that stands still while the host sleeps
+        self._awake = awake
+        self._naps = Naps(clock(), awake())
         #: [multipath], as the file has it
         self.multipath = multipath or MultipathSettings()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -358,6 +363,10 @@ class Driver(Part):
         if self._loop is None:
             return
         self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+        slept = self._naps.look(self._clock(), self._awake())
+        if slept:
+            log.info("the host slept for %d s: peers are called again", slept // NS_PER_S)
+            self._node.woke(self.now())
         self._renew_secret(self.now())
         self._sample(tuple(self._live), self.now())
         self._advance()

@@ -389,6 +389,8 @@ class Host:
         self.engine = FakeEngine()
         self.limits = limits or Limits()
         self.time = 1_000_000_000_000
+        #: how much of it the host was asleep
+        self.slept = 0
         self.wall = 1_700_000_000_000_000_000
         self.fatal: list[int] = []
         self.node = Node(
@@ -402,6 +404,7 @@ class Host:
             on_event=self._on_event,
             on_fatal=self.fatal.append,
             clock=lambda: self.time,
+            awake=lambda: self.time - self.slept,
         )
         self.tunnel = Tunnel(
             self.node, self.engine.as_engine(), self.driver, self.notices, wall=self._wall

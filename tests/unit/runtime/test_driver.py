@@ -354,6 +354,26 @@ def test_a_jump_of_the_clock_is_caught_up_with() -> None:
     run(test)
 
 
+def test_after_a_suspend_a_session_that_is_kept_open_is_proved() -> None:
+    async def test() -> None:
+        with two_hosts(SHORT) as (a, b, peer, _):
+            config = replace(peer.spec, persistent_keepalive=25)
+            a.tunnel.commit(Change(update=[(peer, config)]))
+            await session(a, b)
+            before = a.engine.keypairs[0]["local_index"]
+            # A second in which nothing happens is no suspend.
+            a.time += SECOND
+            a.driver._on_tick()
+            assert a.engine.keypairs[0]["local_index"] == before
+            a.time += 10 * SECOND
+            a.slept += 10 * SECOND
+            b.time += 11 * SECOND
+            a.driver._on_tick()
+            await until(lambda: a.engine.keypairs[0]["local_index"] != before)
+
+    run(test)
+
+
 def test_a_roam_without_an_upcall_is_found_all_the_same() -> None:
     async def test() -> None:
         with two_hosts(SHORT) as (a, b, peer, _):

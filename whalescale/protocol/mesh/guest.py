@@ -133,6 +133,11 @@ class MeshGuest(Guest):
             self.mesh.handle_timeout(now)
             self.on_events()
 
+    def woke(self, now: int) -> None:
+        if self.mesh is not None:
+            self.mesh.host_changed(now)
+            self.on_events()
+
     def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
         self._links = (links, port)
         if self.mesh is not None:
