@@ -237,6 +237,33 @@ class Bpf(Struct, frozen=True, kw_only=True):
     strangers: PathCounts = PathCounts()
 
 
+class Member(Struct, frozen=True, kw_only=True):
+    """One of the network; the peer with the same `id` has the rest. `here`: this machine.
+
+    `reached`, while there is a session: dialled (it answers where we called), seen (it came from
+    there) or told.
+    """
+
+    name: str
+    id: str
+    here: bool = False
+    admin: bool = False
+    anchor: bool = False
+    address: str | None = None
+    session: bool = False
+    reached: str = ""
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """The network that this machine is in; without a name and members: in none."""
+
+    name: str = ""
+    anchors_alive: int = 0
+    #: what a person should do something about: sentences
+    warnings: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
+
+
 class Sandbox(Struct, frozen=True, kw_only=True):
     """What the agent may still do. `landlock`: its version, 0: none; `reason`: why a part lacks."""
 
@@ -279,6 +306,7 @@ class Status(Struct, frozen=True, kw_only=True):
     counters: Counters = Counters()
     bpf: Bpf = Bpf()
     portmap: Portmap = Portmap()
+    network: Network = Network()
     peers: tuple[Peer, ...] = ()
     events: tuple[PeerEvent, ...] = ()
 

@@ -100,12 +100,22 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
     wait_until("laptop is an admin", lambda: members(laptop)["laptop"]["admin"], 10)
     join(phone, laptop, "phone")
     wait_until("home hears of phone", lambda: "phone" in members(home), 10)
-    ws(home, "network", "admin", "remove", "laptop")
+    removed = json.loads(ws(home, "network", "admin", "remove", "laptop", "--json").stdout)
+    assert removed == {"version": 1, "name": "laptop", "admin": False}
     wait_until("laptop is none", lambda: not members(laptop)["laptop"]["admin"], 10)
     assert members(home).keys() == members(laptop).keys() == {"home", "laptop", "phone"}
     wait_until("laptop hears of phone", lambda: "phone" in members(laptop), 10)
     wait_until("phone hears of laptop", lambda: "laptop" in members(phone), 10)
     wait_until("they talk", lambda: reaches(laptop, members(phone)["phone"]["address"]), 15)
+
+    # What the live view shows of them.
+    network: Any = laptop.status()["network"]
+    shown = {m["name"]: m for m in network["members"]}
+    assert shown.keys() == {"home", "laptop", "phone"}
+    assert shown["laptop"]["here"]
+    assert shown["home"]["session"]
+    assert shown["home"]["reached"] in {"dialled", "seen"}
+    assert network["warnings"][0].startswith("no anchor is alive")
 
     ws(home, "rename", "phone", "mobile")
     wait_until("the name is known", lambda: "mobile" in members(laptop), 10)
@@ -115,8 +125,8 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
 
     lines = laptop.ws("hosts", "-i", laptop.interface).stdout.split("\n")
     assert "10.99.0.3\tmobile.hearth.internal mobile.internal" in lines
-    shown = laptop.ws("address", "home", "-i", laptop.interface).stdout
-    assert "told     10.201." in shown or "dialled  10.201." in shown
+    where = laptop.ws("address", "home", "-i", laptop.interface).stdout
+    assert "told     10.201." in where or "dialled  10.201." in where
 
     ws(home, "revoke", "mobile")
     for end in (home, laptop):
@@ -130,9 +140,14 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
     up(laptop)
     assert members(laptop).keys() == {"home", "laptop"}
     wait_until("a ping", lambda: reaches(laptop, "10.99.0.1"), 15)
+    key = json.loads(ws(home, "network", "export-key", "--json").stdout)["key"]
+    assert key == ws(home, "network", "export-key").stdout.strip()
     again = ws(laptop, "network", "create", "x", check=False)
     assert again.returncode == 1
     assert "already" in again.stderr
+    laptop.process.stop()
+    left = json.loads(ws(laptop, "network", "leave", "--json").stdout)
+    assert left == {"version": 1, "left": laptop.interface}
 
 
 def test_what_is_told_who_is_in_no_network(lab: Lab) -> None:

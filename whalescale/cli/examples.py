@@ -62,7 +62,11 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "status": (("ws status", "for people"), ("ws status --json", "for programs")),
     "peers": (("ws peers", "one a line"), ("ws peers -i home --json", "for programs")),
-    "members": (("ws members", "for people"), ("ws members --json", "for programs")),
+    "members": (
+        ("ws members", "who is there, and where"),
+        ("ws members --watch", "again and again"),
+        ("ws members --json", "for programs"),
+    ),
     "address": (("ws address laptop", "where it was met, and where it says it is"),),
     "hosts": (("ws hosts", "as root: ws hosts >> /etc/hosts"),),
     "paths": (

@@ -67,7 +67,7 @@ def _key_file(config: Config) -> Path:
     return config.path.absolute().with_suffix(".network-key")
 
 
-def _ask(interface: str | None, **params: object) -> dict[str, Any]:
+def ask(interface: str | None, **params: object) -> dict[str, Any]:
     from whalescale.cli import client
 
     return client.call(interface_name(interface), "network", params)
@@ -235,7 +235,7 @@ def create(
 @app.command()
 def show(interface: Interface = None, json: Json = False) -> None:
     """Show the network: its name, addresses, anchors, and what it lacks."""
-    view = _ask(interface, op="view")
+    view = ask(interface, op="view")
     network = view["network"]
     if json:
         print_json({"version": VERSION, **network, "members": len(view["members"])})
@@ -260,20 +260,24 @@ def _advice(advice: str | None) -> str:
 
 
 @app.command("export-key")
-def export_key(interface: Interface = None, config: ConfigPath = None) -> None:
+def export_key(interface: Interface = None, config: ConfigPath = None, json: Json = False) -> None:
     """Print the network key, to be kept elsewhere."""
     from whalescale import keyfiles
 
     note_loose_output()
     file = _key_file(load_config(interface, config))
     try:
-        print(keyfiles.read(file))
+        key = keyfiles.read(file)
     except keyfiles.SecretError as e:
         raise CliError(str(e), e.fix or "it is where `ws network create` was run") from None
+    if json:
+        print_json({"version": VERSION, "key": key.strip()})
+    else:
+        print(key)
 
 
 @app.command("import-key")
-def import_key(interface: Interface = None, config: ConfigPath = None) -> None:
+def import_key(interface: Interface = None, config: ConfigPath = None, json: Json = False) -> None:
     """Read the network key on standard input and keep it here: ws network import-key < FILE"""
     import sys
 
@@ -288,11 +292,14 @@ def import_key(interface: Interface = None, config: ConfigPath = None) -> None:
     except (UnicodeDecodeError, identity.IdentityError):
         fix = "give what `ws network export-key` printed"
         raise CliError("standard input: this is no network key", fix) from None
-    _fits(root, _ask(interface or loaded.interface.name, op="view"))
+    _fits(root, ask(interface or loaded.interface.name, op="view"))
     file = _key_file(loaded)
     keyfiles.write(file, identity.encode_seed(root.seed) + "\n", replace=False)
     root.zero()
-    print(file)
+    if json:
+        print_json({"version": VERSION, "key_file": str(file)})
+    else:
+        print(file)
 
 
 def _fits(root: Identity, view: dict[str, Any]) -> None:
@@ -317,7 +324,7 @@ def _root(config: Config, view: dict[str, Any]) -> Identity:
     return root
 
 
-def _member(view: dict[str, Any], name: str) -> dict[str, Any]:
+def find_member(view: dict[str, Any], name: str) -> dict[str, Any]:
     for found in view["members"]:
         if found["name"] == name:
             return dict(found)
@@ -333,8 +340,8 @@ def _set_admin(interface: str | None, config: Path | None, name: str, *, active:
 
     loaded = load_config(interface, config)
     interface = loaded.interface.name
-    view = _ask(interface, op="view")
-    member = _member(view, name)
+    view = ask(interface, op="view")
+    member = find_member(view, name)
     if member["admin"] == active:
         what = "an admin already" if active else "no admin"
         raise CliError(f"{plain(name)} is {what}", "see `ws members`")
@@ -343,7 +350,7 @@ def _set_admin(interface: str | None, config: Path | None, name: str, *, active:
     network = records.network_id(root.node_id)
     raws = []
     if not active:
-        for text in _ask(interface, op="issued", node_id=node_id.hex())["records"]:
+        for text in ask(interface, op="issued", node_id=node_id.hex())["records"]:
             record = records.decode(bytes.fromhex(text))
             assert isinstance(record, records.MemberRecord)
             again = replace(record, issuer=records.ROOT, generation=record.generation + 1)
@@ -354,27 +361,38 @@ def _set_admin(interface: str | None, config: Path | None, name: str, *, active:
     root.zero()
     for at in range(0, len(raws), RECORDS_A_REQUEST):
         some = [raw.hex() for raw in raws[at : at + RECORDS_A_REQUEST]]
-        _ask(interface, op="record", records=some)
+        ask(interface, op="record", records=some)
 
 
 @admin_app.command("add")
-def admin_add(name: MemberName, interface: Interface = None, config: ConfigPath = None) -> None:
+def admin_add(
+    name: MemberName, interface: Interface = None, config: ConfigPath = None, json: Json = False
+) -> None:
     """Let a member invite and revoke."""
     _set_admin(interface, config, name, active=True)
-    print(f"{plain(name)} is an admin now")
+    if json:
+        print_json({"version": VERSION, "name": name, "admin": True})
+    else:
+        print(f"{plain(name)} is an admin now")
 
 
 @admin_app.command("remove")
-def admin_remove(name: MemberName, interface: Interface = None, config: ConfigPath = None) -> None:
+def admin_remove(
+    name: MemberName, interface: Interface = None, config: ConfigPath = None, json: Json = False
+) -> None:
     """Let a member invite and revoke no more. Whom it let in stays."""
     _set_admin(interface, config, name, active=False)
-    print(f"{plain(name)} is no admin any more")
+    if json:
+        print_json({"version": VERSION, "name": name, "admin": False})
+    else:
+        print(f"{plain(name)} is no admin any more")
 
 
 @app.command()
 def leave(
     interface: Interface = None,
     config: ConfigPath = None,
+    json: Json = False,
 ) -> None:
     """Forget the network on this machine. An admin revokes it elsewhere."""
     from whalescale.runtime.errors import AgentError
@@ -390,6 +408,9 @@ def leave(
     path = store_file(name)
     for suffix in ("", "-wal", "-shm", ".lock"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
+    if json:
+        print_json({"version": VERSION, "left": name})
+        return
     print("left; an admin should say `ws revoke` with this machine's name, so that all forget it")
 
 
@@ -414,7 +435,7 @@ def invite(
 
     if qr_code:
         qr.load()
-    made = _ask(
+    made = ask(
         interface,
         op="invite",
         name=name,
@@ -486,54 +507,9 @@ def _configure(path: Path, name: str) -> None:
     note(f"made {path}")
 
 
-def address(name: MemberName, interface: Interface = None, json: Json = False) -> None:
-    """Show where a member was reached, and where it is said to be."""
-    member = _member(_ask(interface, op="view"), name)
-    if json:
-        print_json({"version": VERSION, **member})
-        return
-    print(f"inside   {', '.join(a for a in (member['address'], member['overlay']) if a)}")
-    if member["session"]:
-        print(f"now      {member['endpoint']}")
-    for place in member["places"]:
-        print(f"{place['how']:8} {place['endpoint']}")
-
-
-def hosts(interface: Interface = None) -> None:
-    """Print lines for /etc/hosts, one for each member."""
-    view = _ask(interface, op="view")
-    network = plain(str(view["network"]["name"]))
-    names = [m["name"] for m in view["members"]]
-    for m in view["members"]:
-        name = plain(m["name"])
-        own = f"{name}.{network}.internal"
-        if names.count(m["name"]) == 1:
-            own += f" {name}.internal"
-        for inside in (m["address"], m["overlay"]):
-            if inside:
-                print(f"{inside}\t{own}")
-
-
-def members(interface: Interface = None, json: Json = False) -> None:
-    """List the network's members: who is reached, and where."""
-    view = _ask(interface, op="view")
-    if json:
-        print_json({"version": VERSION, **view})
-        return
-    rows = [("NAME", "ADDRESS", "ROLE", "REACHED")]
-    for m in view["members"]:
-        role = " ".join(r for r in ("admin", "anchor") if m[r]) or "-"
-        reached = "this machine" if m["self"] else m["endpoint"] if m["session"] else "-"
-        rows.append((plain(m["name"]), m["address"] or m["overlay"], role, reached or "yes"))
-    widths = [max(len(row[at]) for row in rows) for at in range(3)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
-        print("  ".join([*cells, row[3]]).rstrip())
-
-
 def revoke(name: MemberName, interface: Interface = None, json: Json = False) -> None:
     """Cut a member off, everywhere and for ever."""
-    told = _ask(interface, op="revoke", name=name)
+    told = ask(interface, op="revoke", name=name)
     if json:
         print_json({"version": VERSION, **told})
     else:
@@ -547,7 +523,7 @@ def rename(
     json: Json = False,
 ) -> None:
     """Give a member another name."""
-    told = _ask(interface, op="rename", name=name, new=new)
+    told = ask(interface, op="rename", name=name, new=new)
     if json:
         print_json({"version": VERSION, **told})
     else:

@@ -12,13 +12,14 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from whalescale import locations
 from whalescale.endpoints import HostPort
 from whalescale.identity import Identity, PlainIdentity, encode_node_id, overlay_address
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import invite
+from whalescale.protocol.mesh.anchors import Advice
 from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.membership import member_key
@@ -67,6 +68,11 @@ EVENTS_PER_TURN: Final = 64
 KEEPALIVE_S: Final = 25
 NETWORK: Final = "network"
 _BELONGS_NO_MORE: Final = "this machine was revoked: `ws network leave` forgets the network"
+_ADVICE: Final = {
+    Advice.NONE: "no anchor is alive: `anchor = true` makes one of a machine that others reach",
+    Advice.LAST: "the last anchor: a second one on another network would outlive it",
+    Advice.ONE_NETWORK: "all anchors are on one network, which may fail as one",
+}
 
 
 def store_file(interface: str) -> Path:
@@ -89,6 +95,8 @@ def has_network(interface: str) -> bool:
 
 class NetworkKeeper(Part):
     """One agent's network, or none: then every method does nothing."""
+
+    name: ClassVar[str] = NETWORK
 
     def __init__(
         self, interface: str, identity: PlainIdentity, settings: MeshSettings, notices: Notices
@@ -384,6 +392,51 @@ class NetworkKeeper(Part):
                 "`ws network create NAME` makes one, `ws join TICKET` joins one",
             )
         return self.mesh
+
+    def status(self) -> dict[str, Any]:
+        """The members for the live view: whalescale/status.py, Network."""
+        mesh, tunnel = self.mesh, self._tunnel
+        if mesh is None or tunnel is None:
+            return {}
+        network, anchors, holders = mesh.membership.network, mesh.anchors(), self._holders(mesh)
+        known = frozenset(anchors.known)
+        warnings = [] if mesh.belongs else [_BELONGS_NO_MORE]
+        if anchors.advice is not None and mesh.belongs:
+            warnings.append(_ADVICE[anchors.advice])
+        if self._store is not None and self._store.trouble:
+            warnings.append(f"what is known is not kept: {self._store.trouble}")
+        members = []
+        for record in mesh.membership.actives():
+            node_id = record.node_id
+            session = node_id in mesh.sessions
+            address = mesh.membership.address_of(record, holders)
+            members.append(
+                {
+                    "name": record.name,
+                    "id": encode_node_id(node_id),
+                    "here": node_id == mesh.node_id,
+                    "admin": mesh.membership.is_admin(node_id),
+                    "anchor": node_id in known,
+                    "address": str(address) if address else None,
+                    "session": session,
+                    "reached": self._reached(mesh, tunnel, node_id) if session else "",
+                }
+            )
+        return {
+            "name": network.name if network else "",
+            "anchors_alive": len(anchors.alive),
+            "warnings": warnings,
+            "members": members,
+        }
+
+    def _reached(self, mesh: Mesh, tunnel: Tunnel, node_id: bytes) -> str:
+        """How we know the place that a member is reached at."""
+        peer = self._peer(tunnel, node_id)
+        at = format_endpoint(tunnel.endpoint_of(peer)) if peer is not None else None
+        for place, how in mesh.directory.places(node_id, self.driver.now()):
+            if format_endpoint(place) == at:
+                return how.name.lower()
+        return ""
 
     def view(self) -> dict[str, Any]:
         """The network and its members, for `ws members` and `ws network show`. AgentError: none."""

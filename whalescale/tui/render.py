@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whalescale.status import Agent, Counters, Peer, Sandbox, Status
-from whalescale.tui import multipath, paths, text
+from whalescale.tui import members, multipath, paths, text
 from whalescale.tui.paths import Row
 from whalescale.tui.snapshot import UNKNOWN, View
 
@@ -42,9 +42,12 @@ LIVE_COLUMNS: Final = {
 NO_PEERS: Final = Text("no peers yet: `ws peer add NAME --id ID --endpoint HOST:PORT`", style="dim")
 
 HINTS: Final = "? help   q quit   space pause   ↑/k ↓/j choose a peer"
+#: where there is a network; what does not fit is the part that everybody finds out
+HINTS_NETWORK: Final = HINTS.replace("q quit", "m members   q quit")
 HELP: Final = (
     ("q, Ctrl-C", "quit"),
     ("space, p", "pause, and go on"),
+    ("m", "members of the network, and back"),
     ("↑ ↓, k j", "choose a peer"),
     ("PgUp PgDn", "ten at a time"),
     ("Home End, g G", "first, last"),
@@ -131,6 +134,7 @@ def summary(status: Status) -> Table:
         "addresses": ", ".join(dict.fromkeys(x for x in [*a.addresses, a.overlay_address] if x)),
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
         "data plane": f"{a.backend}, {a.cipher}, {workers(a)}, {offloads(a)}",
+        "network": members.summary(status.network) if status.network.members else "",
         "bpf": paths.shield(status.bpf),
         "confined": confined(status.sandbox),
         "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",
@@ -360,6 +364,10 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     parts: list[RenderableType] = [header(view, width, low)]
     # The table's head takes two lines, the hints one.
     left = height - HEADER_LINES + low - 3
+    hints = HINTS_NETWORK if view.current.network.members else HINTS
+    hint = Text(hints, style="dim", no_wrap=True, overflow="ellipsis")
+    if view.members:
+        return Group(*parts, members.body(view.current, width, left + 2), hint)
     count = len(view.current.peers)
     pane: Panel | None = None
     if left >= DETAIL_LINES + 2 and count:
@@ -370,21 +378,32 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     parts.append(live_table(view, visible(view, max(left, 1)), width))
     if pane is not None:
         parts.append(pane)
-    parts.append(Text(HINTS, style="dim", no_wrap=True, overflow="ellipsis"))
+    parts.append(hint)
     return Group(*parts)
+
+
+def members_screen(view: View, width: int, height: int) -> RenderableType:
+    """`ws members --watch`."""
+    if view.help:
+        return help_panel(width, height)
+    return Group(members.body(view.current, width, height - 2), _trouble(view), _leave())
+
+
+def _trouble(view: View) -> Text:
+    if view.trouble:
+        return Text(f"trouble: {text.plain(view.trouble)}", style="bold red")
+    return Text("paused: space goes on" if view.paused else "", style="bold yellow")
+
+
+def _leave() -> Text:
+    return Text("? help   q quit   space pause", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def paths_screen(view: View, names: Sequence[str], width: int, height: int) -> RenderableType:
     """`ws paths --watch`: of the peers with these names; empty: of all."""
     if view.help:
         return help_panel(width, height)
-    trouble = Text()
-    if view.trouble:
-        trouble = Text(f"trouble: {text.plain(view.trouble)}", style="bold red")
-    elif view.paused:
-        trouble = Text("paused: space goes on", style="bold yellow")
-    hints = Text("? help   q quit   space pause", style="dim", no_wrap=True, overflow="ellipsis")
-    return Group(paths_of(view, names, width), trouble, hints)
+    return Group(paths_of(view, names, width), _trouble(view), _leave())
 
 
 def paths_of(view: View, names: Sequence[str], width: int) -> RenderableType:

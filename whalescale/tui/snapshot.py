@@ -50,6 +50,8 @@ class View:
     selected: str | None = None
     paused: bool = False
     help: bool = False
+    #: the members of the network are shown in place of the peers
+    members: bool = False
     #: why there is no fresh snapshot, "" when there is one
     trouble: str = ""
 
@@ -152,6 +154,8 @@ def press(view: View, key: str) -> View | None:
         return replace(view, help=False)
     if key == "?":
         return replace(view, help=True)
+    if key == "m":
+        return replace(view, members=not view.members)
     if key == "space":
         return replace(view, paused=not view.paused)
     names = [p.name for p in view.current.peers]
@@ -180,6 +184,8 @@ _KEYS: Final = {
     b"G": "end",
     b"\x1b[5~": "pageup",
     b"\x1b[6~": "pagedown",
+    b"m": "m",
+    b"M": "m",
     b"q": "q",
     b"Q": "q",
     b"?": "?",

@@ -1,0 +1,96 @@
+"""`ws members`, `ws hosts`: what they show of what the agent says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from fake_agent import FakeAgent, failure, sample
+from run_ws import Ws
+
+NETWORK = {"name": "hearth", "id": "ab", "prefix": None, "anchors_alive": 1, "belongs": True}
+
+
+def member(name: str, address: str | None, **more: Any) -> dict[str, Any]:
+    flags = dict.fromkeys(("self", "admin", "anchor", "session"), False)
+    return {
+        "name": name,
+        "address": address,
+        "overlay": "fd77::1",
+        "endpoint": None,
+        **flags,
+        **more,
+    }
+
+
+@pytest.fixture
+def agent(agent: FakeAgent) -> FakeAgent:
+    rows = [
+        member("home", "10.9.0.1", self=True, admin=True),
+        member("phone", None, session=True, endpoint="192.0.2.7:51820"),
+        member("phone", "10.9.0.3"),
+    ]
+    agent.answers["network"] = {"network": NETWORK, "members": rows}
+    told = [{"name": "home", "id": "h", "here": True}, {"name": "phone", "id": "p"}]
+    agent.answers["status"] = sample() | {"network": {"name": "hearth", "members": told}}
+    return agent
+
+
+def test_hosts(ws: Ws, agent: FakeAgent) -> None:
+    lines = ws("hosts").out.splitlines()
+    assert lines[0] == "10.9.0.1\thome.hearth.internal home.internal"
+    # A name that two have is told only with the network's.
+    assert lines[2:] == ["fd77::1\tphone.hearth.internal", "10.9.0.3\tphone.hearth.internal",
+                         "fd77::1\tphone.hearth.internal"]  # fmt: skip
+    told = json.loads(ws("hosts", "--json").out)
+    assert told["version"] == 1
+    assert told["hosts"][0] == {
+        "address": "10.9.0.1",
+        "names": ["home.hearth.internal", "home.internal"],
+    }
+    assert len(told["hosts"]) == len(lines)
+
+
+def test_members(ws: Ws, agent: FakeAgent) -> None:
+    done = ws("members")
+    assert [line.split() for line in done.out.splitlines()] == [
+        ["NAME", "ADDRESS", "ROLE", "REACHED"],
+        ["home", "10.9.0.1", "admin", "this", "machine"],
+        ["phone", "fd77::1", "-", "192.0.2.7:51820"],
+        ["phone", "10.9.0.3", "-", "-"],
+    ]
+    assert len(json.loads(ws("members", "--json").out)["members"]) == 3
+    assert "network  " in ws("status").out
+
+
+def test_watch_in_no_network_says_so(ws: Ws, agent: FakeAgent) -> None:
+    agent.answers["network"] = [failure("failed", "this machine is in no network", "make one")]
+    done = ws("members", "--watch")
+    assert (done.code, done.out) == (1, "")
+    assert "no network" in done.err
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_watch_without_a_terminal_goes_on(agent: FakeAgent, json_too: bool) -> None:
+    more = ["--json"] if json_too else []
+    command = [sys.executable, "-m", "whalescale.cli", "members", "--watch", "-n", "0.1", *more]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        seen = 0
+        while seen < 3:
+            line = process.stdout.readline()
+            assert line
+            seen += (
+                json.loads(line)["version"] if json_too else line.startswith("hearth: 2 members")
+            )
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(10) == 130
+        assert process.stderr.read() == ""
