@@ -142,7 +142,7 @@ $(STAMP)/tsan: $(EXT_SOURCES) | $(STAMP)/venv
 test: setup $(STAMP)/test $(if $(strip $(PYTEST_ARGS)),,$(STAMP)/asan)
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
-	$(PY) -m pytest -n 4 --dist loadgroup --durations=15 -m "not long and not alone" \
+	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadgroup --durations=15 -m "not long and not alone" \
 		tests/interop tests/netns tests/fuzz tests/sim tests/csrc tests/unit || failed=1; \
 	$(PY) -m pytest --durations=15 -m "not long and alone" || failed=1; \
 	exit $$failed

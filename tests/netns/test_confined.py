@@ -88,8 +88,8 @@ def test_metrics_are_told_inside_the_tunnel(lab: Lab) -> None:
     two.a.ping(two.b, count=1)
     url = f"http://{inside}:9586/metrics"
     told = two.b.run("curl", "-sf", "--max-time", "10", url).stdout
-    assert re.search(r'^whalescale_peer_up\{peer="peer0"\} 1$', told, re.M)
-    assert re.search(r"^process_resident_memory_bytes \d+$", told, re.M)
+    assert re.search(r'^whalescale_peer_up\{peer="peer0"\} 1\.0$', told, re.M)
+    assert re.search(r"^process_resident_memory_bytes [\d.e+]+$", told, re.M)
     replace(two.a.config, with_metrics.replace("9586", "9587"))
     refused = two.a.ws("reload", "-i", two.a.interface, check=False)
     assert "[metrics] listen changed; restart the agent" in refused.stderr

@@ -66,7 +66,8 @@ def genuine(two: Two) -> list[str]:
     capture.stdin.write(b"\n")
     capture.stdin.flush()
     found: list[str] = json.loads(capture.finish(10))
-    assert len(found) >= 200
+    # A worker that had to wait for a processor sends up to a dozen pings in one datagram.
+    assert len(found) >= 18
     assert any(text.startswith("01") for text in found)
     return found
 
