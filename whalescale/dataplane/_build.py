@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import cffi
@@ -38,6 +39,23 @@ def sources() -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for p in CSRC.rglob("*.c"))
 
 
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
+def whole_program() -> list[str]:
+    """Arguments that let calls between files be inlined, where the tools can: a packet goes through
+    some ten files, and one TCP flow is 7 % slower without.
+    """
+    if "-fsanitize" in os.environ.get("WS_CFLAGS", ""):
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        probe = [*compiler(), "-O2", "-flto=auto", "-shared", "-fPIC", "-x", "c", "/dev/null"]
+        probe += ["-o", f"{folder}/probe.so"]
+        failed = subprocess.run(probe, capture_output=True, check=False).returncode
+    return [] if failed else ["-flto=auto"]
+
+
 def hardening() -> list[str]:
     """Compiler arguments that turn an overflow into an abort.
 
@@ -45,13 +63,14 @@ def hardening() -> list[str]:
     """
     if "-fsanitize" in os.environ.get("WS_CFLAGS", ""):
         return []
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    probe = [*compiler, "-O2", "-Werror", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"]
+    probe = [*compiler(), "-O2", "-Werror", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"]
     probe += ["-include", "features.h", "-x", "c", "-E", "/dev/null"]
     # Level 3 takes gcc 12; glibc warns where it is not to be had.
     level = 2 if subprocess.run(probe, capture_output=True, check=False).returncode else 3
     return ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={level}"]
 
+
+LTO = whole_program()
 
 ffibuilder = cffi.FFI()
 ffibuilder.cdef(cdef_text())
@@ -75,9 +94,14 @@ ffibuilder.set_source(
         "-Wextra",
         *(word for folder in INCLUDES for word in ("-iquote", folder)),
         *hardening(),
+        *LTO,
         *os.environ.get("WS_CFLAGS", "").split(),
     ],
-    extra_link_args=["-Wl,-z,relro,-z,now", *os.environ.get("WS_LDFLAGS", "").split()],
+    extra_link_args=[
+        *(["-O3", "-Wno-error", *LTO] if LTO else []),
+        "-Wl,-z,relro,-z,now",
+        *os.environ.get("WS_LDFLAGS", "").split(),
+    ],
 )
 
 if __name__ == "__main__":
