@@ -12,7 +12,7 @@
 #define GAP_SEQS_MAX 512 /* looked at per ACK */
 /* With windows: what another path would bring so much sooner is sent there as well. */
 #define STUCK_NS (100 * MS_NS)
-/* ... and a path of which nothing is heard for so long has lost what was in flight. */
+/* With windows: a path that is silent for so long has lost what was in flight on it. */
 #define GONE_NS (1000 * MS_NS)
 #define ASK_AGAIN_NS (100 * MS_NS)
 

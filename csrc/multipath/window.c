@@ -10,8 +10,9 @@
 #define TARGET_LEAST_US 5000
 #define TARGET_MOST_US 50000
 #define INTERVAL_NS (100 * MS_NS) /* what comes in lumps leaves nothing between them */
-#define SWING_RISE 2 /* parts of the way to the last interval's: a fade is met at once, ... */
-#define SWING_FALL 8 /* ... and remembered for a second */
+#define SWING_RISE                                                                                 \
+	2 /* a greater swing is taken over by this part an interval: a fade is met at once */
+#define SWING_FALL 8 /* a lesser one by this part, so that a fade is remembered for a second */
 #define EMPTY_PART 4 /* a round whose queue was below this part of the aim: there is more */
 #define START_PACKETS 16
 #define MOST_BYTES (3500 * WS_WINDOW_PACKET_BYTES) /* what is in flight is remembered so far */
