@@ -62,8 +62,13 @@ class Sums:
     udp_late: int = 0
 
 
+SAYING = threading.Lock()
+
+
 def say(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
+    # print writes the text and the end of the line apart: two threads' lines would come as one.
+    with SAYING:
+        print(json.dumps(what), flush=True)
 
 
 def body(number: int) -> bytes:
