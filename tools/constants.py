@@ -24,7 +24,7 @@ PYTHON = (
     "rate", "tuner", "tuning", "estimator", "bunches", "incoming", "innertcp", "windowed",
 )  # fmt: skip
 C_FILES = (
-    "multipath.c", "multipath_send.c", "multipath_receive.c", "multipath_ack.c",
+    "multipath.c", "multipath_send.c", "multipath_pump.c", "multipath_receive.c", "multipath_ack.c",
     "multipath_internal.h", "scheduler.c", "scheduler.h", "innertcp.c", "window.c", "window.h",
     "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "align.c", "align.h", "bunch.c",
     "bunch.h",

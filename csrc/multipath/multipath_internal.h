@@ -2,7 +2,8 @@
 /*
  * What the files of the multipath core share:
  *  multipath.c          life, paths, parameters, what is due when
- *  multipath_send.c     queue, schedule, second copies
+ *  multipath_send.c     numbers, urgent packets, the queue, second copies
+ *  multipath_pump.c     from the queue to the paths
  *  multipath_receive.c  numbers, order, ACKs made
  *  multipath_ack.c      ACKs consumed: what arrived, what is lost, who is silent
  *  innertcp.c           what is held back for the sake of a TCP inside
@@ -35,6 +36,9 @@
 #define ACK_PACKETS_NS MS_NS
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define HEARTBEAT_BYTES 8
+/* Copies of one packet: one may be lost as well. */
+#define AGAIN_MOST 2
+#define AGAIN_MOST_WINDOWED 4
 #define LOST_AFTER 3 /* later numbers of its own path, and a datagram is lost (RFC 9002) */
 
 /* A packet in the ring, at seq % RING: waiting, or kept for a second sending. */
@@ -207,8 +211,12 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns);
 /* Takes a number, seals and sends a control frame. */
 void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t *frame, size_t len,
 			  uint64_t now_ns);
+/* One data frame out on `path`. seq NO_SEQ: urgent. */
+void mp_emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flags, uint8_t ecn,
+	     const uint8_t *packet, uint32_t len, uint64_t now_ns);
 /* except: bits of paths that it shall not take. */
 void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns);
+/* multipath_pump.c */
 /* Sends again what is in flight on `path`, elsewhere, and goes on waiting for it. */
 uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* multipath_receive.c */

@@ -71,7 +71,7 @@ static void floods(void)
 		uint32_t base, mask, newcomer;
 	} cases[] = {
 		{0xc6120000, 0x1ffff, 0x0ac90102}, /* 198.18/15, from elsewhere */
-		{0xc6120000, 0x1ffff, 0xc6330102}, /* ... from the same /8 */
+		{0xc6120000, 0x1ffff, 0xc6330102}, /* 198.18/15, the newcomer in the same /8 */
 		{0x0b000000, 0xffffff, 0x0ac90102}, /* a whole /8 */
 		{0x0ac90100, 0x7f, 0x0ac901fe}, /* half of the newcomer's own /24 */
 	};
