@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -86,6 +88,13 @@ PeerArgument = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON with a version, for programs.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Again and again.")]
+Interval = Annotated[
+    float, typer.Option("--interval", "-n", min=0.1, max=3600, help="Seconds between two.")
+]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="JSON with a version (--watch: a line each).")
+]
 
 
 def interface_name(interface: str | None) -> str:
@@ -146,6 +155,24 @@ def print_json(value: dict[str, Any]) -> None:
     import json
 
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None), flush=True)
+
+
+def print_json_lines(
+    fetch: Callable[[], dict[str, Any]], interval: float, *, once: bool = False
+) -> None:
+    """A line of what it gives each interval, until this is interrupted."""
+    import json
+
+    while True:
+        print(json.dumps(fetch()), flush=True)
+        if once:
+            return
+        time.sleep(interval)
+
+
+def is_screen(out: Console) -> bool:
+    """Whether a live view can be drawn there; else what is shown goes one below the other."""
+    return sys.stdout.isatty() and not out.is_dumb_terminal
 
 
 def console() -> Console:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import Annotated, Any
 
-import typer
-
-from whalescale.cli.common import Interface, Json, console, interface_name, plain, print_json
+from whalescale.cli.common import (
+    Interface,
+    Interval,
+    Json,
+    JsonLines,
+    Watch,
+    console,
+    interface_name,
+    is_screen,
+    plain,
+    print_json,
+    print_json_lines,
+)
 from whalescale.cli.network import VERSION, MemberName, ask, find_member
 
 
@@ -47,19 +56,18 @@ def hosts(interface: Interface = None, json: Json = False) -> None:
 
 
 def members(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again.")] = False,
-    interval: Annotated[
-        float, typer.Option("--interval", "-n", min=0.1, max=3600, help="Seconds between two.")
-    ] = 1.0,
+    watch: Watch = False,
+    interval: Interval = 1.0,
     interface: Interface = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="JSON with a version (--watch: a line each).")
-    ] = False,
+    json: JsonLines = False,
 ) -> None:
     """List the network's members: who is reached, and where."""
     view = ask(interface, op="view")
+    if json and watch:
+        print_json_lines(lambda: {"version": VERSION, **ask(interface, op="view")}, interval)
+        return
     if watch:
-        _watch(interface_name(interface), view, interval, json=json)
+        _watch(interface_name(interface), interval)
         return
     if json:
         print_json({"version": VERSION, **view})
@@ -75,21 +83,14 @@ def members(
         print("  ".join([*cells, row[3]]).rstrip())
 
 
-def _watch(interface: str, view: dict[str, Any], interval: float, *, json: bool) -> None:
+def _watch(interface: str, interval: float) -> None:
     """Until q in a terminal, else one below the other."""
-    if json:
-        import json as encoder
-
-        while True:
-            print(encoder.dumps({"version": VERSION, **view}), flush=True)
-            time.sleep(interval)
-            view = ask(interface, op="view")
     from whalescale.cli import client
     from whalescale.tui import app, render
     from whalescale.tui import members as look
 
     out = console()
-    if sys.stdout.isatty() and not out.is_dumb_terminal:
+    if is_screen(out):
         app.run(out, lambda: client.status(interface)[0], interval, render.members_screen)
         return
     while True:

@@ -12,11 +12,16 @@ from whalescale.cli.common import (
     USAGE,
     CliError,
     Interface,
+    Interval,
+    JsonLines,
+    Watch,
     console,
     interface_name,
+    is_screen,
     peer_names,
     plain,
     print_json,
+    print_json_lines,
 )
 
 if TYPE_CHECKING:
@@ -73,14 +78,10 @@ def paths(
         bool | None, typer.Option("--disable/--enable", help="Send nothing over it.")
     ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Take back what was pinned.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again.")] = False,
-    interval: Annotated[
-        float, typer.Option("--interval", "-n", min=0.1, max=3600, help="Seconds between two.")
-    ] = 1.0,
+    watch: Watch = False,
+    interval: Interval = 1.0,
     interface: Interface = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="JSON with a version (--watch: a line each).")
-    ] = False,
+    json: JsonLines = False,
 ) -> None:
     """Show the paths to the peers: ws paths berlin --set wwan0 --tier 1"""
     name = interface_name(interface)
@@ -157,8 +158,11 @@ def _show(interface: str, peer: str | None, *, watch: bool, interval: float, jso
             ],
         }
 
+    if json and watch:
+        print_json_lines(fetch_raw, interval)
+        return
     if json:
-        _json(fetch_raw, watch, interval)
+        print_json(fetch_raw())
         return
     from whalescale.tui import app, render, snapshot
 
@@ -172,7 +176,7 @@ def _show(interface: str, peer: str | None, *, watch: bool, interval: float, jso
     def draw(view: View, width: int, height: int) -> Any:
         return render.paths_screen(view, names, width, height)
 
-    if sys.stdout.isatty() and not out.is_dumb_terminal:
+    if is_screen(out):
         app.run(out, lambda: client.status(interface)[0], interval, draw)
         return
     view = snapshot.first(first)
@@ -181,14 +185,3 @@ def _show(interface: str, peer: str | None, *, watch: bool, interval: float, jso
         sys.stdout.flush()
         time.sleep(interval)
         view = snapshot.advance(view, client.status(interface)[0])
-
-
-def _json(fetch: Any, watch: bool, interval: float) -> None:
-    import json
-
-    if not watch:
-        print_json(fetch())
-        return
-    while True:
-        print(json.dumps(fetch()), flush=True)
-        time.sleep(interval)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Annotated
 
 import typer
 
-from whalescale.cli.common import Interface, console, interface_name
+from whalescale.cli.common import (
+    Interface,
+    Interval,
+    console,
+    interface_name,
+    is_screen,
+    print_json_lines,
+)
 
 
 def top(
@@ -17,21 +23,19 @@ def top(
     json: Annotated[
         bool, typer.Option("--json", help="A line of JSON each interval (with --once: one).")
     ] = False,
-    interval: Annotated[
-        float, typer.Option("--interval", "-n", min=0.1, max=3600, help="Seconds between two.")
-    ] = 1.0,
+    interval: Interval = 1.0,
 ) -> None:
     """Watch the tunnel live: totals, peers, the chosen peer's rates. ? shows the keys."""
     from whalescale.cli import client
 
     name = interface_name(interface)
     if json:
-        _json_lines(name, once, interval)
+        print_json_lines(lambda: {"version": 1, **client.status(name)[1]}, interval, once=once)
         return
     from whalescale.tui import app, render, snapshot
 
     out = console()
-    if once or not sys.stdout.isatty() or out.is_dumb_terminal:
+    if once or not is_screen(out):
         view = snapshot.first(client.status(name)[0])
         # A rate needs two looks.
         time.sleep(min(interval, 1.0))
@@ -43,16 +47,3 @@ def top(
             out.print(render.once(view, out.width))
         return
     app.run(out, lambda: client.status(name)[0], interval)
-
-
-def _json_lines(name: str, once: bool, interval: float) -> None:
-    import json
-
-    from whalescale.cli import client
-
-    while True:
-        raw = client.status(name)[1]
-        print(json.dumps({"version": 1, **raw}), flush=True)
-        if once:
-            return
-        time.sleep(interval)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from fake_agent import FakeAgent, failure, sample
-from run_ws import Ws
+from run_ws import Ws, watch
 
 NETWORK = {"name": "hearth", "id": "ab", "prefix": None, "anchors_alive": 1, "belongs": True}
 
@@ -76,21 +73,8 @@ def test_watch_in_no_network_says_so(ws: Ws, agent: FakeAgent) -> None:
 
 @pytest.mark.parametrize("json_too", [False, True])
 def test_watch_without_a_terminal_goes_on(agent: FakeAgent, json_too: bool) -> None:
-    more = ["--json"] if json_too else []
-    command = [sys.executable, "-m", "whalescale.cli", "members", "--watch", "-n", "0.1", *more]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        seen = 0
-        while seen < 3:
-            line = process.stdout.readline()
-            assert line
-            seen += (
-                json.loads(line)["version"] if json_too else line.startswith("hearth: 2 members")
-            )
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait(10) == 130
-        assert process.stderr.read() == ""
+    words = ["members", "--watch", "-n", "0.1"]
+    if json_too:
+        watch([*words, "--json"], lambda line: json.loads(line)["version"] == 1)
+    else:
+        watch(words, lambda line: line.startswith("hearth: 2 members"))

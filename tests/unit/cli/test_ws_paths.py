@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_agent import FakeAgent, failure
-from run_ws import Ws
+from run_ws import Ws, watch
 
 from tests.unit.tui.multipath_sample import three
 
@@ -58,22 +55,11 @@ def test_json(ws: Ws, agent: FakeAgent) -> None:
 
 @pytest.mark.parametrize("json_too", [False, True])
 def test_watch_without_a_terminal_goes_on(agent: FakeAgent, json_too: bool) -> None:
-    more = ["--json"] if json_too else []
-    command = [sys.executable, "-m", "whalescale.cli", "paths", "--watch", "-n", "0.1", *more]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        seen = 0
-        while seen < 3:
-            line = process.stdout.readline()
-            assert line
-            seen += json.loads(line)["version"] if json_too else line.startswith("berlin: 2 of 3")
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait(10) == 130
-        assert process.stderr.read() == ""
+    words = ["paths", "--watch", "-n", "0.1"]
+    if json_too:
+        watch([*words, "--json"], lambda line: json.loads(line)["version"] == 1)
+    else:
+        watch(words, lambda line: line.startswith("berlin: 2 of 3"))
 
 
 @pytest.mark.parametrize(
