@@ -4,8 +4,8 @@ After every input drain `poll_event` first (a keypair must be installed before t
 announces it is on its way), then `poll_transmit`, then re-arm one timer for `poll_timeout`. Before
 `handle_timeout` pass a fresh `activity` of the peers that `due_peers` names.
 
-A switchboard: each input goes to the machine that it concerns. handshake.py makes sessions,
-session_timers.py keeps them, guests (guest.py) do all else.
+A switchboard: each input goes to the machine that it concerns. roster.py knows the peers,
+handshake.py makes sessions, session_timers.py keeps them, guests (guest.py) do all else.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ from whalescale.protocol.limits import Limits
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.noise import HandshakeError
 from whalescale.protocol.parts import PARTS
-from whalescale.protocol.peer import Keys, Peer, checked_keys
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
+from whalescale.protocol.roster import Roster, status
 from whalescale.protocol.session_timers import SessionTimers
 from whalescale.protocol.takers import Takers
 from whalescale.protocol.types import (
     Activity,
-    EndpointChanged,
     Event,
-    KeypairsExpired,
     PeerConfig,
     PeerSeen,
     PeerStatus,
@@ -67,7 +65,6 @@ class Node:
         """
         limits = limits if limits is not None else Limits()
         self._core = core = Core(identity, limits, random, wall_clock)
-        self._last_handle = 0
         self._peers, self._registry, self._indices = core.peers, core.registry, core.indices
         #: Every refused datagram, by reason (docs/wire.md lists them).
         self.drops = core.drops
@@ -76,6 +73,7 @@ class Node:
         self._dialer = Dialer(core.transmits, core.guests)
         self._handshakes = Handshakes(core, self._gate, self._dialer)
         self._sessions = SessionTimers(core, self._handshakes)
+        self._roster = Roster(core, self._handshakes, self._sessions, self._dialer)
         host = NodeHost(core, self._handshakes, plain=identity.node_id is None)
         self._offers = host.offers
         self._bootstrap = Bootstrap(host, identity, limits)
@@ -99,70 +97,18 @@ class Node:
         Every receiver index of the peer will be congruent to `index_residue` modulo
         `index_modulus`: with several workers it says which one owns the session.
         """
-        keys = checked_keys(config)
-        self._registry.refuse_unusable(keys)
-        self._last_handle += 1
-        peer = Peer(self._last_handle, config, keys, self._core.limits)
-        peer.index_modulus, peer.index_residue = index_modulus, index_residue
-        self._sessions.draw_jitter(peer)
-        self._peers[peer.handle] = peer
-        self._registry.add(peer)
-        if peer.endpoint is not None:
-            self._core.events.append(EndpointChanged(peer.handle, peer.endpoint))
-        if config.persistent_keepalive:
-            self._sessions.start_persistent_keepalive(peer, now)
-        for guest in self._core.guests:
-            guest.peer_added(peer.handle, now)
-        self._core.rearm(peer)
-        return peer.handle
+        return self._roster.add(config, now, index_modulus, index_residue)
 
     def update_peer(self, peer: PeerHandle, config: PeerConfig, now: int) -> None:
         """Take a changed PSK, candidates or keepalive; sessions stay. KeyError: no such peer.
 
         ValueError: the config is malformed or of another key (remove and add the peer instead).
         """
-        p = self._peers[peer]
-        self._learn_keys(p, checked_keys(config), now)
-        old, p.config = p.config, config
-        if config.endpoints != old.endpoints and config.endpoints:
-            p.contacts.configure(config.endpoints)
-            for guest in self._core.guests:
-                guest.peer_changed(peer, now)
-            # An endpoint that carries a session is worth more than a newly written one.
-            if p.endpoint not in config.endpoints and not p.has_usable_session(now):
-                self._handshakes.choose_endpoint(p, config.endpoints[0], now)
-        if config.persistent_keepalive and not old.persistent_keepalive:
-            self._sessions.start_persistent_keepalive(p, now)
-        self._core.rearm(p)
-
-    def _learn_keys(self, p: Peer, keys: Keys, now: int) -> None:
-        for ours, theirs in (
-            (p.static_public, keys.static_public),
-            (p.node_id, keys.node_id),
-            (p.fingerprint, keys.fingerprint),
-        ):
-            if ours is not None and theirs is not None and ours != theirs:
-                raise ValueError("a peer's key cannot change; remove the peer and add the new one")
-        if keys.static_public is not None and p.static_public is None:
-            if keys.fingerprint != p.fingerprint:
-                raise ValueError("this key is not the one with the peer's fingerprint")
-            self._registry.refuse_unusable(keys, p)
-            self._core.identify(p, keys.static_public, keys.node_id, now)
-        elif keys.fingerprint is not None and p.fingerprint is None:
-            self._registry.refuse_unusable(keys, p)
-            p.node_id, p.fingerprint = keys.node_id, keys.fingerprint
-            self._registry.add(p)
+        self._roster.update(peer, config, now)
 
     def remove_peer(self, peer: PeerHandle, now: int) -> None:
         """KeyError: no such peer."""
-        p = self._peers.pop(peer)
-        self._registry.remove(p)
-        self._handshakes.drop_pending(p)
-        self._indices.free(p.keypairs.drop())
-        self._core.timers.set(peer, None)
-        for guest in self._core.guests:
-            guest.peer_removed(peer)
-        self._core.events.append(KeypairsExpired(peer))
+        self._roster.remove(peer)
 
     def set_endpoint(self, peer: PeerHandle, endpoint: Endpoint, now: int) -> None:
         """Where the user says the peer is. KeyError: no such peer."""
@@ -172,26 +118,7 @@ class Node:
 
     def peer_status(self, peer: PeerHandle) -> PeerStatus:
         """KeyError: no such peer."""
-        p = self._peers[peer]
-        state, current = p.handshake, p.keypairs.current
-        return PeerStatus(
-            static_public=p.static_public,
-            node_id=p.node_id,
-            fingerprint=p.fingerprint,
-            endpoint=p.endpoint,
-            local=p.local,
-            last_handshake_wall_ns=state.completed_wall_ns,
-            round_trip=state.round_trip,
-            handshake_attempts=state.attempts if state.at is not None else 0,
-            initiator=current.initiator if current else None,
-            session_created=current.created if current else None,
-            observed=self._bootstrap.observed(peer),
-            persistent_keepalive=p.config.persistent_keepalive,
-            extended=self._offers.framed(peer),
-            unanswered=state.unanswered,
-            unanswered_since=state.unanswered_since,
-            answered_by=self._bootstrap.answered_by(peer),
-        )
+        return status(self._peers[peer], self._offers, self._bootstrap)
 
     @property
     def peers(self) -> tuple[PeerHandle, ...]:
@@ -334,17 +261,8 @@ class Node:
 
         Handshakes under way begin anew where they are others now.
         """
-        guests, peers = self._core.guests, self._peers.values()
-        if self._dialer.set_locals(links, port):
-            for p in self._dialer.lost(peers):
-                if p.endpoint is not None and not any(g.steers(p.handle) for g in guests):
-                    p.local, p.contacts.ifindex = None, 0
-                    self._core.events.append(EndpointChanged(p.handle, p.endpoint))
-            for p in peers:
-                if p.contacts.dialling:
-                    p.contacts.again(now)
-                    self._core.rearm(p)
-        for guest in guests:
+        self._roster.follow(links, port, now)
+        for guest in self._core.guests:
             guest.locals_changed(links, port, now)
 
     def set_mapped(self, mapped: Sequence[tuple[str, Endpoint]], now: int) -> None:
