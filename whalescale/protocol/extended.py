@@ -44,7 +44,7 @@ class ExtendedMode:
         self._answered_at: int | None = None
         #: frames may be sent
         self.active = False
-        #: ... and the peer takes several packets in one
+        #: the peer takes several packets in one frame
         self.bundles = False
         self.peer_epoch: int | None = None
 

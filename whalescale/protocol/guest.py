@@ -68,7 +68,7 @@ class PeerView(Protocol):
 
     @property
     def local(self) -> Endpoint | None:
-        """... and from where; None: the routing table says."""
+        """Where path 0 leaves from; None: the routing table says."""
 
     def has_usable_session(self, now: int) -> bool: ...
 

@@ -29,11 +29,12 @@ class Limits:
     #: HandshakeInitiationRate: a peer's initiations nearer to each other than this are refused.
     handshake_initiation_rate: int = NS_PER_S // 50
 
-    #: Under-load rule, see cookie.py: a bucket of this many handshake messages ...
+    #: Under-load rule, see cookie.py: we are "under load" while a bucket of
+    #: this many handshake messages is full
     load_backlog: int = 2048
-    #: ... that drains at this rate ...
+    #: how fast that bucket drains, messages a second
     load_drain_per_second: int = 256
-    #: ... and stays "under load" this long after it was last full.
+    #: "under load" lasts this long after the bucket was last full
     under_load_after_time: int = NS_PER_S
 
     #: Per source IP, WireGuard's ratelimiter: handshakes with a valid mac2 while under load, and

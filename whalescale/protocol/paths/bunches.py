@@ -8,22 +8,22 @@ from enum import Enum
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import clamp
 
-#: an inner BBR's window is twice the quick path's round trip; where the slow one takes so many of
-#: these or more ...
+#: an inner BBR's window is twice the quick path's round trip: a slow path whose round trip is so
+#: many of the quick one's, or more, needs bunches
 LACKING = 1.6
-#: ... acknowledgements wait for each other for what it takes above two, and so much more, but no
-#: more than half of it ...
+#: acknowledgements wait for each other for the slow path's round trip above two of the quick one's,
+#: and this much more, but for no more than half of it
 MARGIN_US = 20_000
-#: ... and more where jitter makes round trips of many lengths
+#: in jitter: what is added to a bunch's wait, for round trips then have many lengths
 MARGIN_NOISES = 10
 MOST_US = 50_000
-#: ... which it remembers for 5 to 10 round trips
+#: round trips between bunches: a BBR remembers one for 5 to 10 of them
 ROUNDS = 8
-#: ... and never more than a fourth of the time
+#: bunches take at most a fourth of the time: so many times their length lies between two
 LEAST_TIMES = 4
-#: a flow that leaves paths unfilled for so long has too small a window ...
+#: a flow that leaves paths unfilled for so long has too small a window, but see GROWTH
 UNFILLED = 3 * NS_PER_S // 10
-#: ... unless it is in slow start, or a CUBIC that was cut
+#: a flow whose rate moves by this factor meanwhile is in slow start, or a CUBIC that was cut
 GROWTH = 1.2
 #: share of the paths' rates that counts as filled
 FILLED = 0.98

@@ -24,7 +24,7 @@ DELAY_WRAP = 1 << 24
 BASE_WINDOW = 10 * NS_PER_S
 #: nothing arrived for so long: what lies before says nothing of the rate after
 GAP_US = 300_000
-#: ... or for four packets at the pace
+#: a gap is also no shorter than four packets of this size take at the pace
 PACKET_BITS = 12_000
 #: less noise than this is no jitter
 STEADY_US = 250

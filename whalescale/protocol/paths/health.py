@@ -38,7 +38,7 @@ MAX_OUT: Final = 32
 
 LOSS_LIMIT: Final = 0.05
 RTT_FACTOR: Final = 4
-#: ... and so much above the least: a short path's own queue is no illness
+#: a round trip is an illness only so much above the least: a short path's own queue is none
 RTT_ABOVE_US: Final = 100_000
 BAD_FOR: Final = NS_PER_S
 GOOD_FOR: Final = 2 * NS_PER_S

@@ -23,13 +23,13 @@ from whalescale.protocol.paths.estimator import PACKET_BYTES, PathEstimator, cla
 LATELY = 300_000_000
 #: of its rate: a bulk flow fills the quick path
 FULL_SHARE = 0.8
-#: ... and of what is left when that has failed, for a BBR falls at once
+#: the share of what is left that counts as full when the quick path has failed: a BBR falls at once
 GONE_SHARE = 0.2
 #: a BBR remembers the quick path's round trip for so long after it failed (10 s, and a little)
 REMEMBERED = 21 * NS_PER_S // 2
-#: a BBR's start goes on while its rate grows by so much a round ...
+#: a BBR's start goes on while its rate grows by so much a round
 START_GROWTH = 1.25
-#: ... with a window of so many of the least round trip (2 / ln 2)
+#: a BBR's window during its start, in least round trips (2 / ln 2)
 START_GAIN = 2.885
 #: of the longest round trip, for the queue that it makes
 START_SPARE = 1.1
@@ -40,9 +40,9 @@ TCP_WAIT_KEPT = 0.99
 #: our own queue in front of the paths: CUBIC gives up 0.3 of its window at a loss
 #: and must not run dry
 QUEUE_US = 80_000
-#: ... and as much longer as paths are apart
+#: our queue is longer by as much as paths are apart, at most by this
 QUEUE_SKEW_US = 80_000
-#: ... while a path ramps: the inner TCP doubles, and must not be told to stop
+#: our queue while a path ramps: the inner TCP doubles, and must not be told to stop
 #: before the path has room
 QUEUE_RAMP_US = 250_000
 #: packets allowed a round trip on the quickest path while our queue is empty: paced lower, an inner

@@ -56,7 +56,7 @@ STRANDED_INTERVAL: Final = NS_PER_S
 FAILED_MOST: Final = 300 * NS_PER_S
 #: a silence shorter than this was a delay: the path's estimates still hold
 BRIEF: Final = NS_PER_S // 2
-#: ... but two of them so close to each other may be datagrams too long for the path
+#: two brief silences so close to each other may be datagrams that are too long for the path
 ALARMS: Final = 10 * NS_PER_S
 #: unanswered probes prove nothing so soon after an answer where no other link is
 OVERLOADED: Final = 5 * NS_PER_S
@@ -92,7 +92,7 @@ class Lifecycle:
         self.tokens: dict[bytes, int] = {}
         #: there is a session
         self.active = False
-        #: ... and it carries data
+        #: the session carries data
         self.busy = False
 
     def first(self, remote: Endpoint, local: Endpoint | None, now: int) -> None:

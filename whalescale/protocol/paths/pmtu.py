@@ -24,7 +24,7 @@ CONFIRM_INTERVAL: Final = 60 * NS_PER_S
 HINT_INTERVAL: Final = 10 * NS_PER_S
 #: data header, transport header and tag around a packet (docs/multipath.md section 3)
 OVERHEAD: Final = 8 + 16 + 16
-#: ... around one that goes as WireGuard sends it
+#: the same around a packet that goes as WireGuard sends it
 PLAIN_OVERHEAD: Final = 16 + 16
 OUTER_IPV4: Final = 20 + 8
 OUTER_IPV6: Final = 40 + 8

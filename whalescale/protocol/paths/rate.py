@@ -26,7 +26,7 @@ INITIAL_RATE_BPS = 1_000_000
 INITIAL_PACKETS = 10
 #: the queue that is held at the link
 TARGET_US = 4_000
-#: ... and as much more as jitter makes of it
+#: the queue that is held is longer by what jitter makes of it, at most by this
 NOISE_MAX_US = 20_000
 #: a ramp ends at this queue
 RAMP_QUEUE_US = 8_000
@@ -36,7 +36,8 @@ RAMP_SHARE = 0.75
 STOOD_PACKETS = 4
 #: rounds of a full ramp without a quarter more
 RAMP_FLAT_ROUNDS = 3
-#: ... in which more than so much of the most that it delivered was sent, or its queue stood
+#: such a round counts where more than so much of the most that the path delivered was sent, or its
+#: queue stood
 RAMP_PRESSED = 1.5
 #: a rate of fewer packets a round trip says little of the link: ramp again
 FEW_PACKETS = 2

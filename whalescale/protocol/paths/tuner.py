@@ -39,7 +39,7 @@ HOLD_MIN_US = 2_000
 HOLD_MAX_US = 250_000
 HOLD_MARGIN_US = 20_000
 HOLD_ALONE_US = 5_000
-#: ... before skew was measured for a while: paths ramp, and their queues come and go
+#: added to the hold before skew was measured for a while: paths ramp, and their queues come and go
 HOLD_EARLY_US = 100_000
 EARLY = 2 * NS_PER_S
 #: a path's worst skew is remembered so long
@@ -48,7 +48,7 @@ SKEW_WINDOW = NS_PER_S
 #: sent over the quick one would wait for it
 SLACK_SKEW_US = 50_000
 SLACK_MARGIN_US = 20_000
-#: ... and by more than this: while the nearer ones have room
+#: while the nearer ones have room, a path that is slower than the quickest by more is not used
 SLACK_ROOM_US = 30_000
 RESCUE_MIN_US = 60_000
 RESCUE_MARGIN_US = 20_000
