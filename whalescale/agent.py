@@ -12,15 +12,14 @@ import errno
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import whalescale
-from whalescale import config as configuration
-from whalescale import locations
+from whalescale import config_keys, locations
 from whalescale.config import Config, ConfigError
+from whalescale.dataplane import confine
 from whalescale.dataplane import engine as dataplane
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import PlainIdentity
@@ -32,7 +31,6 @@ from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import LocalLink
 from whalescale.protocol.types import Event
 from whalescale.runtime import (
-    generation,
     logbuffer,
     notify,
     outside,
@@ -48,22 +46,15 @@ from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import EXIT_FAILED, EXIT_PERMISSION, AgentError
+from whalescale.runtime.generation import Generation
 from whalescale.runtime.hoststate import Keeper, Wanted
 from whalescale.runtime.inside import InsideKeeper, OtherTunnels
+from whalescale.runtime.interface import TunnelInterface
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.names import Names, NameUplinks
-from whalescale.runtime.netlink import (
-    Interface,
-    LocalAddress,
-    Netlink,
-    watch_addresses,
-)
+from whalescale.runtime.netlink import LocalAddress, Netlink, watch_addresses
 from whalescale.runtime.network import NetworkKeeper
-from whalescale.runtime.notices import (
-    LimitChanged,
-    Notices,
-    PeersChanged,
-)
+from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.plane import new_engine
 from whalescale.runtime.portmap import PortMapper, nonce_of
@@ -86,8 +77,6 @@ __all__ = ["AgentError", "run"]
 
 log = logging.getLogger(__name__)
 
-#: the kernel takes down a killed agent's interface once it has ended its io_uring
-LEAVING_S: Final = 3.0
 #: tests run several agents of one interface name on one machine
 UAPI_DIR: Final = "WHALESCALE_UAPI_DIR"
 
@@ -107,11 +96,11 @@ def run(config_path: Path) -> int:
 
 def _run(config_path: Path, ring: logbuffer.LogBuffer) -> int:
     try:
-        config = configuration.check(config_path)
+        config = config_keys.check(config_path)
         limits = limits_from(os.environ.get(TEST_LIMITS, ""))
         peers = reload.specs(config)
-        dataplane.protect_process()
-        identity = configuration.read_identity(config)
+        confine.protect_process()
+        identity = config_keys.read_identity(config)
     except ConfigError as e:
         raise reload.as_agent_error(e) from None
     try:
@@ -198,11 +187,14 @@ class Agent:
         )
         stack.push_async_callback(self._control.close)
         self._netlink = await stack.enter_async_context(Netlink.open())
-        await self._name_is_free()
+        self._interface = TunnelInterface(
+            self._netlink, self._name, self._identity, self._network.addresses
+        )
+        await self._interface.wait_for_name()
         engine = await self._build(stack, config)
-        await self._interface_up(config)
+        await self._interface.bring_up(config)
         self._sockets.open(config.interface.listen_port)
-        first = await self._netlink.local_addresses(self._ifindex)
+        first = await self._netlink.local_addresses(self._interface.ifindex)
         here = Here(first, (), self._sockets.port)
         self._sockets.follow(here)
         self._warnings.follow(here)
@@ -213,7 +205,7 @@ class Agent:
         # What the sandbox opens is opened now.
         make_directory(self._uapi_directory)
         await self._scrape.apply(config)
-        own = (a for a in self._addresses(config) if a not in config.interface.addresses)
+        own = (a for a in self._interface.addresses(config) if a not in config.interface.addresses)
         self._network.bind_names(self._name, (str(a.ip) for a in own))
         process.drop_capabilities()
         self._sandbox = sandbox.enter(config, self._uapi_directory)
@@ -237,10 +229,9 @@ class Agent:
         # After a kill the peers go on with keys that are gone here: a new session tells them.
         self._tunnel.greet()
         await self._network.start(self._tunnel, self._driver)
-        self._generation.start()
-        stack.callback(self._generation.close)
+        for part in self._parts:
+            part.started()
         self._background.spawn(self._watch(first))
-        self._background.spawn(self._keeper.watch())
         if (interval := watchdog.wanted()) is not None:
             self._background.spawn(watchdog.feed(self._notifier, engine.beat, interval))
         stack.push_async_callback(self._background.cancel)
@@ -260,17 +251,6 @@ class Agent:
         programs = self._bpf.programs
         self._engine.use_programs(programs.handle if programs is not None else None)
 
-    async def _name_is_free(self) -> None:
-        """AgentError: the interface exists. That of an agent just killed gets the time to go."""
-        deadline = time.monotonic() + LEAVING_S
-        while (ifindex := await self._netlink.find_interface(self._name)) is not None:
-            if time.monotonic() > deadline or not await self._netlink.is_tun(ifindex):
-                raise AgentError(
-                    f"interface {self._name} is there already",
-                    f"choose another [interface] name, or remove it: ip link del {self._name}",
-                )
-            await asyncio.sleep(0.05)
-
     async def _build(self, stack: contextlib.AsyncExitStack, config: Config) -> Engine:
         """TUN device, engine, core and what ties them, nothing of it running yet."""
         plane = config.dataplane
@@ -280,10 +260,7 @@ class Agent:
         stack.callback(engine.close)
         for worker, fd in enumerate(tun.fds):
             engine.set_tun(worker, fd)
-        found = await self._netlink.find_interface(self._name)
-        if found is None:
-            raise AgentError(f"interface {self._name} went away during the start", "start again")
-        self._ifindex = found
+        found = await self._interface.find()
         self._sockets = Sockets(engine, self._notices)
         # A store that another agent holds ends the start.
         self._network.open()
@@ -300,7 +277,7 @@ class Agent:
         names = Names(
             mark=lambda: self._device.fwmark,
             uplinks=lambda: uplinks.indices,
-            own=lambda: frozenset(str(a.ip) for a in self._addresses(self._config)),
+            own=lambda: frozenset(str(a.ip) for a in self._interface.addresses(self._config)),
             fallback=lookup,
         )
         self._driver = Driver(
@@ -313,12 +290,11 @@ class Agent:
             multipath=reload.multipath(config),
         )
         self._tunnel = Tunnel(self._node, engine, self._driver, self._notices, names=names)
-        self._generation = generation.Generation(self._driver.begin_anew)
         self._inside = InsideKeeper(
             self._node,
             engine,
             self._tunnel,
-            lambda: self._addresses(self._config),
+            lambda: self._interface.addresses(self._config),
             self._driver.now,
             self._notices,
         )
@@ -344,7 +320,6 @@ class Agent:
             self._changing,
         )
         self._marks = Marks(self._name)
-        stack.callback(self._marks.close)
         self._keeper = Keeper(
             self._netlink,
             found,
@@ -354,6 +329,7 @@ class Agent:
             self._changing,
             self._tunnel.tell,
             self._notices,
+            self._background,
         )
         self._routing = Routing(
             config,
@@ -362,7 +338,7 @@ class Agent:
             self._device,
             self._tunnel,
             self._keeper,
-            self._addresses,
+            self._interface.addresses,
             self._changing,
             self._background,
             self._notices,
@@ -381,7 +357,7 @@ class Agent:
         )
         self._scrape = Scrape(
             lambda: snapshot.take(self._subject),
-            lambda: {a.ip for a in self._addresses(self._config)},
+            lambda: {a.ip for a in self._interface.addresses(self._config)},
             locations.metrics_socket(self._name),
         )
         portmap = PortMapper(
@@ -402,8 +378,10 @@ class Agent:
             self._inside,
             uplinks,
             self._driver,
+            Generation(self._driver.begin_anew),
             self._tunnel,
             OtherTunnels(self._netlink, found, self._inside, self._background),
+            self._keeper,
             self._routing,
             mtu,
             self._network,
@@ -430,39 +408,13 @@ class Agent:
         )
         return engine
 
-    async def _interface_up(self, config: Config) -> None:
-        addresses = self._addresses(config)
-        link = await self._netlink.link_state(self._ifindex)
-        if config.interface.mtu < configuration.IPV6_MTU_MIN:
-            addresses = [a for a in addresses if a.version == 4]
-        elif link is not None and not link.ipv6:
-            # The keeper says what is left out, and adds it when the host has IPv6.
-            addresses = [a for a in addresses if a.version == 4]
-            if not addresses and self._addresses(config):
-                raise AgentError(
-                    f"IPv6 is switched off on this host, and {config.path} has no IPv4 address",
-                    "give [interface] addresses an IPv4 one, or `sysctl -w net.ipv6.conf.all."
-                    "disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`",
-                )
-        for address in addresses:
-            await self._netlink.add_address(self._ifindex, address)
-        await self._netlink.set_up(self._ifindex, config.interface.mtu)
-        self._queue = link.queue if link is not None else 0
-
-    def _addresses(self, config: Config) -> list[Interface]:
-        """The file's, the network's, and the one derived from the node ID."""
-        if self._identity.overlay_address is None:
-            return list(config.interface.addresses)
-        overlay = configuration.parse_address(f"{self._identity.overlay_address}/128")
-        return [*config.interface.addresses, *self._network.addresses(), overlay]
-
     def _wanted(self) -> Wanted:
         """What the kernel shall have of this tunnel now."""
         mark = self._routes.table
         return Wanted(
             self._engine.mtu,
-            self._queue,
-            frozenset(self._addresses(self._config)),
+            self._interface.queue,
+            frozenset(self._interface.addresses(self._config)),
             self._routes.routes,
             self._routes.rules,
             (mark, self._sockets.port) if mark else None,
@@ -479,7 +431,7 @@ class Agent:
             moved, last = addresses != last, addresses
             self._follow(Here(addresses, links, self._sockets.port, moved))
 
-        await watch_addresses(self._netlink, self._ifindex, self._uplinks, changed)
+        await watch_addresses(self._netlink, self._interface.ifindex, self._uplinks, changed)
 
     def _follow(self, here: Here) -> None:
         for part in self._parts:
@@ -530,28 +482,17 @@ class Agent:
         return {}
 
     async def _logs(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The ring's lines, then (follow) new ones: {"line": {"t", "level", "message"}} each."""
-        queue: asyncio.Queue[logbuffer.Line] = asyncio.Queue(logbuffer.RING_LINES)
-
-        def put(line: logbuffer.Line) -> None:
-            if not queue.full():  # a reader that is too slow misses lines
-                queue.put_nowait(line)
-
-        unfollow = self._ring.follow(put)
-        try:
-            for line in self._ring.lines():
+        lines = self._ring.stream(follow=bool(params.get("follow")))
+        async with contextlib.aclosing(lines):
+            async for line in lines:
                 yield {"line": line}
-            while params.get("follow"):
-                yield {"line": await queue.get()}
-        finally:
-            unfollow()
 
     async def _reload(self, params: dict[str, Any]) -> dict[str, Any]:
         """Read the file again and carry it out; {"check": true} only says what would change."""
         async with self._changing:
             old = self._config
             try:
-                new = configuration.check(old.path)
+                new = config_keys.check(old.path)
                 reload.refuse(old, new, self._identity, self._driver.paths.longest_mtu)
                 peers = reload.specs(new)
             except ConfigError as e:
@@ -572,27 +513,25 @@ class Agent:
         routes, fwmark = await self._routing.wanted(new, plan.networks, plan.endpoints)
         parts = reload.Parts(
             self._netlink,
-            self._ifindex,
+            self._interface.ifindex,
             self._engine,
             self._sockets,
             self._routes,
             self._device,
             self._tunnel,
         )
-        await reload.carry_out(
-            parts,
-            reload.Wanted(old, self._addresses(old), self._device.fwmark, set(self._routes.routes)),
-            reload.Wanted(new, self._addresses(new), fwmark, routes),
-            plan.change,
-        )
+        addresses = self._interface.addresses
+        before = reload.Wanted(old, addresses(old), self._device.fwmark, set(self._routes.routes))
+        after = reload.Wanted(new, addresses(new), fwmark, routes)
+        await reload.carry_out(parts, before, after, plan.change)
         self._config = self._subject.config = new
         self._notices.tell(PeersChanged())  # or the addresses
         for part in self._parts:
             await part.apply(new)
         if self._uplinks() != Uplinks(old.multipath.interfaces, old.multipath.exclude):
-            addresses = await self._netlink.local_addresses(self._ifindex)
-            links = await self._netlink.local_links(addresses, self._uplinks())
-            self._follow(Here(addresses, links, self._sockets.port, moved=False))
+            local = await self._netlink.local_addresses(self._interface.ifindex)
+            links = await self._netlink.local_links(local, self._uplinks())
+            self._follow(Here(local, links, self._sockets.port, moved=False))
 
 
 async def _version(_: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The configuration file: TOML -> frozen structs.
 
-`load` and `parse` check everything that the text alone can tell; `check` reads the key files too.
-Every error is a ConfigError that names the file, the key and what would be right.
-The raw shapes (what TOML holds) are in `_raw`; what callers get is fully typed and checked.
+`load` and `parse` check everything that the text alone can tell; the key files that it names are
+config_keys.py's business, and what a single text means (an address, a node ID) config_values.py's.
+Every error is a ConfigError that names the file, the key and what would be right. The shapes of
+what TOML holds begin with `_Raw`; what callers get is fully typed and checked.
 """
 
 from __future__ import annotations
@@ -19,10 +20,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from whalescale import identity, keyfiles
+from whalescale.config_values import (
+    Address,
+    Network,
+    is_interface_name,
+    is_peer_name,
+    parse_address,
+    parse_id,
+    parse_network,
+)
 from whalescale.endpoints import HostPort, parse_endpoint
-
-Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: IPv4's least; 9216 is the largest frame that real links carry.
 MTU_MIN: Final = 576
@@ -40,9 +47,6 @@ REORDER_DEPTH_MAX: Final = 4096
 PEERS_TOLD_MAX: Final = 65536
 #: a configuration of 65,536 peers stays well below
 FILE_BYTES_MAX: Final = 64 << 20
-
-_INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
-_PEER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 #: rtnetlink(7)
 MAIN_TABLE: Final = 254
@@ -137,7 +141,7 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     align: bool = True
     #: names of the interfaces where paths may begin, with * ? [a-z]; empty: all but tunnels
     interfaces: tuple[InterfacePattern, ...] = ()
-    #: ... and of those where they may not
+    #: names of the interfaces where none may begin, with * ? [a-z]
     exclude: tuple[InterfacePattern, ...] = ()
     #: what says how much may be in flight on a path: a measured rate, or a window moved at each ACK
     control: Literal["rate", "window"] = "rate"
@@ -320,111 +324,6 @@ def parse(text: str, path: Path) -> Config:
     except RecursionError:
         raise ConfigError(path, "", "nested too deeply", "mend the brackets") from None
     return _Checker(path).config(raw)
-
-
-def check(path: Path) -> Config:
-    """`load`, and read every key file that it names, as an agent would at start."""
-    config = load(path)
-    for peer in config.peers:
-        read_preshared_key(config, peer)
-    refuse_own_key(config)
-    return config
-
-
-def refuse_own_key(config: Config) -> None:
-    """ConfigError: a peer has the key of this host itself, or the private key cannot be read."""
-    own = read_identity(config)
-    own.zero()
-    for number, peer in enumerate(config.peers):
-        if (
-            (own.node_id is not None and own.node_id == peer.node_id)
-            or (own.fingerprint is not None and own.fingerprint == peer.fingerprint)
-            or own.static_public == peer.wireguard_public_key
-        ):
-            key = "wireguard_public_key" if peer.wireguard_public_key else "id"
-            fix = "write the key of the peer, `ws pubkey` prints it there"
-            problem = "this is the key of this host itself"
-            raise ConfigError(config.path, f"peers[{number}].{key}", problem, fix)
-
-
-def read_identity(config: Config) -> identity.PlainIdentity:
-    """This host's own keys, an `Identity` unless the file says wireguard_private_key_file; zero it
-    after use. Raises ConfigError, exit code 4 for EACCES.
-
-    Refused: a file that others may read, that is not a regular one or belongs to another user.
-    """
-    if config.interface.plain:
-        key = "interface.wireguard_private_key_file"
-        file = config.interface.private_key_file
-        make = f"`wg genkey > {file}` in a shell with `umask 077` makes one"
-        text = _secret(config.path, key, file, make)
-        try:
-            return identity.PlainIdentity(keyfiles.decode_wireguard_key(text))
-        except ValueError as e:
-            raise ConfigError(config.path, key, f"{file}: {e}", make) from None
-    seed = read_private_key(config)
-    try:
-        return identity.Identity.from_seed(seed)
-    finally:
-        seed[:] = bytes(len(seed))
-
-
-def read_private_key(config: Config) -> bytearray:
-    """The Ed25519 seed (32 bytes; zero it after use), of private_key_file. Raises ConfigError."""
-    key = "interface.private_key_file"
-    file = config.interface.private_key_file
-    missing = f"`ws keygen > {file}` in a shell with `umask 077` makes one, or `sudo ws init`"
-    text = _secret(config.path, key, file, missing)
-    try:
-        return bytearray(identity.decode_seed(text))
-    except identity.IdentityError as e:
-        fix = "put back the key as `ws keygen` printed it, or make a new one with `ws keygen`"
-        if _is_wireguard_key(text):
-            fix = "name it as wireguard_private_key_file (no node ID, no several paths)"
-            problem = f"{file}: this is a WireGuard key"
-            raise ConfigError(config.path, key, problem, fix) from None
-        raise ConfigError(config.path, key, f"{file}: {e}", fix) from None
-
-
-def _is_wireguard_key(text: str) -> bool:
-    try:
-        keyfiles.decode_wireguard_key(text)
-    except ValueError:
-        return False
-    return True
-
-
-def read_preshared_key(config: Config, peer: PeerConfig) -> bytes:
-    """The preshared key (32 bytes), zeros where the peer has none. Raises ConfigError."""
-    file = peer.preshared_key_file
-    if file is None:
-        return bytes(32)
-    number = config.peers.index(peer)
-    key = f"peers[{number}].preshared_key_file"
-    make = f"`wg genpsk > {file}` in a shell with `umask 077` makes one"
-    text = _secret(config.path, key, file, f"{make}; copy it to the peer too")
-    try:
-        return keyfiles.decode_wireguard_key(text)
-    except ValueError as e:
-        raise ConfigError(config.path, key, f"{file}: {e}", make) from None
-
-
-def is_interface_name(name: str) -> bool:
-    """IFNAMSIZ and the characters that wg-quick takes; "." and "all" mean other things in /proc."""
-    reserved = name in {".", "..", "all", "default", "lo"}
-    return bool(_INTERFACE_NAME.fullmatch(name)) and not reserved
-
-
-def is_peer_name(name: str) -> bool:
-    return bool(_PEER_NAME.fullmatch(name))
-
-
-def _secret(path: Path, key: str, file: Path, missing: str) -> str:
-    try:
-        return keyfiles.read(file)
-    except keyfiles.SecretError as e:
-        fix = missing if e.missing else e.fix
-        raise ConfigError(path, key, str(e), fix, exit_code=4 if e.denied else 1) from None
 
 
 def _right(key: str) -> str:
@@ -616,54 +515,3 @@ def _key_forms(peer: PeerConfig) -> list[tuple[str, bytes]]:
     if peer.wireguard_public_key is not None:
         forms.append(("x25519", peer.wireguard_public_key))
     return forms
-
-
-def parse_id(text: str) -> tuple[bytes | None, bytes | None]:
-    """(node ID, None) or (None, fingerprint), told apart by length. Raises ValueError."""
-    bare = re.sub(r"[\s-]", "", text)
-    if len(bare) == 56:
-        return identity.decode_node_id(text), None
-    if len(bare) == 40:
-        return None, identity.decode_fingerprint(text)
-    if len(bare) == 44 and bare.endswith("="):
-        raise ValueError("this is a WireGuard public key; its place is wireguard_public_key")
-    raise ValueError(f"{len(bare)} characters are neither a node ID (56) nor a fingerprint (40)")
-
-
-def parse_address(text: str) -> Address:
-    """ "10.77.0.1/24" -> interface address. Raises ValueError with a message for a user."""
-    right = 'write an address with its prefix, such as "10.77.0.1/24"'
-    try:
-        address = ipaddress.ip_interface(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no IP address; {right}") from None
-    if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
-        raise ValueError(f"{text!r} cannot be the address of an interface; {right}")
-    if "%" in text:
-        raise ValueError(f"{text!r} has a zone (%); {right}")
-    return address
-
-
-def parse_network(text: str) -> Network:
-    """ "10.77.0.2/32" -> network; host bits must be zero. Raises ValueError, message for a user."""
-    try:
-        if "%" not in text:
-            return ipaddress.ip_network(text)
-    except ValueError:
-        pass
-    masked = masked_network(text)
-    host = text.partition("/")[0]
-    if ipaddress.ip_address(host) == masked.network_address:
-        return masked
-    alone = f"{host}/{masked.max_prefixlen}"
-    raise ValueError(f'{text!r} has host bits set; write "{masked}", or "{alone}" for the one host')
-
-
-def masked_network(text: str) -> Network:
-    """As `parse_network`, but host bits are cleared, as `wg` does."""
-    try:
-        if "%" not in text:
-            return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        pass
-    raise ValueError(f'{text!r} is no IP network; write one such as "10.77.0.2/32"')

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from whalescale.config import Address, Config, PeerConfig
+from whalescale.config import Config, PeerConfig
+from whalescale.config_values import Address
 
 
 def of(config: Config) -> list[str]:

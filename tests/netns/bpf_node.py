@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 
-from whalescale.dataplane import engine
+from whalescale.dataplane import confine
 from whalescale.dataplane.programs import Hook, Program, Programs, Rates
 
 SO_RCVBUFFORCE = 33
@@ -24,7 +24,7 @@ def main() -> None:
     setup = json.loads(sys.argv[1])
     programs = Programs.load(Program.SHIELD | Program.PATHS, tag=77)
     # As in the agent: all the rest has to work with what is left.
-    engine.keep_net_admin_only()
+    confine.keep_net_admin_only()
     programs.check()
     expected = setup.get("expected")
     programs.set_rates(Rates(*setup["rates"], setup.get("ladder", False), expected is not None))

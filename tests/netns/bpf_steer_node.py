@@ -15,7 +15,7 @@ import struct
 import subprocess
 from collections import Counter
 
-from whalescale.dataplane import engine
+from whalescale.dataplane import confine
 from whalescale.dataplane.programs import Program, Programs
 
 WORKERS = 4
@@ -140,7 +140,7 @@ def tun(programs: Programs, result: dict[str, object]) -> None:
 
 def main() -> None:
     programs = Programs.load(Program.STEER | Program.TUNSTEER, tag=1)
-    engine.keep_net_admin_only()
+    confine.keep_net_admin_only()
     programs.check()
     result: dict[str, object] = {}
     udp(programs, result)

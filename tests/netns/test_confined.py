@@ -14,7 +14,7 @@ import pytest
 from tests.netns.conftest import Two, make_two
 from tools.netlab import Lab
 from tools.peers import WS, Whalescale
-from whalescale.dataplane import engine
+from whalescale.dataplane import confine
 
 pytestmark = pytest.mark.netns
 
@@ -43,7 +43,7 @@ def replace(path: Path, text: str) -> None:
 def test_every_thread_is_confined(two: Two) -> None:
     two.a.ping(two.b, count=1)
     told: Any = two.a.status()["sandbox"]
-    assert told == {"landlock": engine.landlock_version(), "seccomp": True, "reason": ""}
+    assert told == {"landlock": confine.landlock_version(), "seccomp": True, "reason": ""}
     threads = list(Path(f"/proc/{pid_of(two.a)}/task").iterdir())
     assert len(threads) > 1
     for thread in threads:
@@ -98,7 +98,7 @@ def test_metrics_are_told_inside_the_tunnel(lab: Lab) -> None:
     assert two.b.host.run("curl", "-sf", "--max-time", "10", url, check=False).returncode
 
 
-@pytest.mark.skipif(not engine.landlock_version(), reason="this kernel has no Landlock")
+@pytest.mark.skipif(not confine.landlock_version(), reason="this kernel has no Landlock")
 def test_a_key_from_elsewhere_takes_a_restart(two: Two, tmp_path: Path) -> None:
     psk = tmp_path / "new.psk"
     psk.write_text(two.a.run("wg", "genpsk").stdout)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.netns.dataplane_run import run_scenario
 from tools.netlab import Lab
-from whalescale.dataplane.engine import uring_parts
+from whalescale.dataplane.selftest import uring_parts
 
 pytestmark = [pytest.mark.netns, pytest.mark.parametrize("backend", ["MMSG", "URING"])]
 

@@ -15,7 +15,8 @@ import pytest
 
 from whalescale import agent
 from whalescale.dataplane import probe
-from whalescale.dataplane.engine import Backend, UringParts
+from whalescale.dataplane.engine import Backend
+from whalescale.dataplane.selftest import UringParts
 from whalescale.protocol.limits import NS_PER_MS, Limits
 from whalescale.runtime import plane, process
 from whalescale.runtime.errors import AgentError
@@ -99,9 +100,9 @@ def test_a_wrong_configuration_is_one_line_and_a_code(tmp_path: Path) -> None:
 
 CAPABILITIES = """
 import json, os, resource
-from whalescale.dataplane import engine
-engine.protect_process()
-engine.keep_net_admin_only()
+from whalescale.dataplane import confine
+confine.protect_process()
+confine.keep_net_admin_only()
 fields = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps({
     **{k: int(fields[k].strip(), 16) for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
@@ -132,9 +133,9 @@ def test_only_cap_net_admin_is_left() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_without_cap_net_admin_it_says_so() -> None:
     lacking = (
-        "from whalescale.dataplane import engine\n"
+        "from whalescale.dataplane import confine\n"
         "try:\n"
-        "    engine.keep_net_admin_only()\n"
+        "    confine.keep_net_admin_only()\n"
         "except PermissionError as e:\n"
         "    print('refused', e.errno)\n"
     )

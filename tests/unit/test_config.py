@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whalescale import config, identity, keyfiles
+from whalescale import config, config_keys, config_values, identity, keyfiles
 from whalescale.config import ConfigError
 from whalescale.endpoints import HostPort, parse_endpoint
 
@@ -272,7 +272,7 @@ def test_wrong(text: str, key: str, piece: str) -> None:
     ["", "a" * 16, "a b", "a/b", "..", ".", "a%d", "ä", "a:b", "a\nb", "all", "default", "lo"],
 )
 def test_interface_names_refused(name: str) -> None:
-    assert not config.is_interface_name(name)
+    assert not config_values.is_interface_name(name)
     text = f'[interface]\nname = {name!r}\nprivate_key_file = "k"'.replace("'", '"')
     with pytest.raises(ConfigError) as e:
         config.parse(text, FILE)
@@ -395,10 +395,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_load_reads_keys_beside_the_file(folder: Path) -> None:
     c = config.load(folder / "ws0.toml")
-    assert config.read_private_key(c) == bytearray([9]) * 32
-    assert config.read_preshared_key(c, c.peers[0]) == bytes([7]) * 32
-    assert config.read_preshared_key(c, c.peers[1]) == bytes(32)
-    assert config.check(folder / "ws0.toml") == c
+    assert config_keys.read_private_key(c) == bytearray([9]) * 32
+    assert config_keys.read_preshared_key(c, c.peers[0]) == bytes([7]) * 32
+    assert config_keys.read_preshared_key(c, c.peers[1]) == bytes(32)
+    assert config_keys.check(folder / "ws0.toml") == c
 
 
 def test_a_wireguard_key_instead(folder: Path) -> None:
@@ -407,9 +407,9 @@ def test_a_wireguard_key_instead(folder: Path) -> None:
     file.write_text(
         FULL.replace('private_key_file = "ws0.key"', 'wireguard_private_key_file = "wg.key"')
     )
-    c = config.check(file)
+    c = config_keys.check(file)
     assert (c.interface.plain, c.interface.private_key_file) == (True, key)
-    own = config.read_identity(c)
+    own = config_keys.read_identity(c)
     assert (own.node_id, bytes(own.static_private)) == (None, bytes([9]) * 32)
     key.write_text(identity.encode_seed(bytes([9]) * 32))
     assert "not a base64 WireGuard key" in str(failing(file))
@@ -424,13 +424,13 @@ def test_a_wireguard_key_instead(folder: Path) -> None:
 
 
 def test_one_identity_is_the_node(folder: Path) -> None:
-    own = config.read_identity(config.load(folder / "ws0.toml"))
+    own = config_keys.read_identity(config.load(folder / "ws0.toml"))
     assert own.node_id == ident(9).node_id
 
 
 def failing(path: Path) -> ConfigError:
     with pytest.raises(ConfigError) as e:
-        config.check(path)
+        config_keys.check(path)
     return e.value
 
 
@@ -463,7 +463,7 @@ def test_loose_modes_are_refused(folder: Path, file: str, key: str, mode: int) -
     assert error.key == key
     assert f"`chmod 600 {folder / file}`" in str(error)
     (folder / file).chmod(0o400)
-    config.check(folder / "ws0.toml")
+    config_keys.check(folder / "ws0.toml")
 
 
 def test_key_file_missing(folder: Path) -> None:

@@ -128,10 +128,11 @@ def extension() -> Check:
 def cipher(which: Literal["ipsec-mb", "openssl"]) -> Check:
     name = f"cipher {which}"
     try:
-        from whalescale.dataplane.engine import Cipher, cipher_selftest
+        from whalescale.dataplane import selftest
+        from whalescale.dataplane.engine import Cipher
     except ImportError:
         return Check(name, "warn", "cannot be tested without the extension", "`make setup`")
-    fault = cipher_selftest(Cipher.IPSEC_MB if which == "ipsec-mb" else Cipher.OPENSSL)
+    fault = selftest.cipher_selftest(Cipher.IPSEC_MB if which == "ipsec-mb" else Cipher.OPENSSL)
     if not fault:
         return Check(name, "ok", "passes the vectors of RFC 8439")
     if which == "openssl":
@@ -252,11 +253,11 @@ def btf(sys_fs: Path) -> Check:
 
 def configuration(path: Path) -> Iterator[Check]:
     """The file, and the key files that it names."""
-    from whalescale import config, doubts
+    from whalescale import config, config_keys, doubts
 
     name = "configuration"
     try:
-        loaded = config.check(path)
+        loaded = config_keys.check(path)
     except config.ConfigError as e:
         absent = not e.key and e.problem == "no such file"
         verdict: Verdict = "warn" if e.exit_code == 4 or absent else "fail"

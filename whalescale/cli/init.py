@@ -39,11 +39,11 @@ def init(
 ) -> None:
     """Make a configuration and a private key, and print the node ID for your peers."""
     from whalescale import config as configuration
-    from whalescale import identity, keyfiles
+    from whalescale import config_values, identity, keyfiles
     from whalescale.cli import client, edit
 
     name = chosen_name(interface)
-    if not configuration.is_interface_name(name):
+    if not config_values.is_interface_name(name):
         fix = "take 1 to 15 of letters, digits and _=+.-, such as ws0"
         raise CliError(f"{plain(name)!r} cannot be an interface's name", fix, USAGE)
     path = config_path(interface, config).absolute()
@@ -75,11 +75,10 @@ def init(
 
 def _check_address(text: str, name: str) -> None:
     """CliError: not what `ip address add` on a host should get."""
-    from whalescale import config as configuration
-    from whalescale import doubts
+    from whalescale import config_values, doubts
 
     try:
-        parsed = configuration.parse_address(text)
+        parsed = config_values.parse_address(text)
     except ValueError as e:
         raise CliError(f"--address: {e}", "", USAGE) from None
     if "/" not in text:

@@ -248,10 +248,10 @@ def reload(
     if config is not None:
         name = load_config(interface, config).interface.name
     if check and (config is not None or not _running(name)):
-        from whalescale import config as configuration
+        from whalescale import config_keys
 
         path = config_path(interface, config)
-        configuration.check(path)
+        config_keys.check(path)
         print(f"{path} is right")
         return
     result = client.call(name, "reload", {"check": check})

@@ -53,10 +53,10 @@ MemberName = Annotated[str, typer.Argument(metavar="NAME", help="A member's name
 
 
 def _identity(config: Config) -> Identity:
-    from whalescale import config as configuration
+    from whalescale import config_keys
     from whalescale.identity import Identity
 
-    own = configuration.read_identity(config)
+    own = config_keys.read_identity(config)
     if not isinstance(own, Identity):
         fix = "make one with `ws init --force`: a WireGuard key has no node ID"
         raise CliError("a network needs a key of Whalescale's own", fix)

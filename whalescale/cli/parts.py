@@ -102,7 +102,7 @@ BUFFERS: Final = (
 
 def uring() -> list[Check]:
     try:
-        from whalescale.dataplane.engine import uring_parts
+        from whalescale.dataplane.selftest import uring_parts
     except ImportError:
         return [_without_extension("io_uring: parts")]
     _, found = uring_parts()
@@ -127,7 +127,7 @@ def tun() -> list[Check]:
 def udp() -> list[Check]:
     """The self-test that the agent makes at its start, and what a socket of its own gets."""
     try:
-        from whalescale.dataplane.engine import udp_parts
+        from whalescale.dataplane.selftest import udp_parts
     except ImportError:
         return [_without_extension("UDP: parts")]
     found = udp_parts()

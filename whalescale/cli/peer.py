@@ -86,13 +86,12 @@ def add(
         )
     )
     changed = document.checked()
-    from whalescale import config as configuration
-    from whalescale import doubts
+    from whalescale import config_keys, doubts
 
     added = changed.peers[-1]
-    configuration.read_preshared_key(changed, added)
+    config_keys.read_preshared_key(changed, added)
     if os.path.lexists(changed.interface.private_key_file):
-        configuration.refuse_own_key(changed)
+        config_keys.refuse_own_key(changed)
     for doubt in doubts.of_peer(changed, added):
         raise CliError(doubt, "--allowed-ip is the address that the peer has in the tunnel", USAGE)
     document.save()

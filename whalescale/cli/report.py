@@ -188,7 +188,7 @@ def _logs(name: str) -> str:
 def keys_of(path: Path) -> tuple[set[bytes], set[bytes]]:
     """(secret, public): the keys of the configuration, and of all others in /etc/whalescale."""
     from whalescale import config as configuration
-    from whalescale import identity, keyfiles
+    from whalescale import config_keys, identity, keyfiles
 
     secrets: set[bytes] = set()
     public: set[bytes] = set()
@@ -199,8 +199,8 @@ def keys_of(path: Path) -> tuple[set[bytes], set[bytes]]:
             for peer in loaded.peers:
                 public |= {k for k in (peer.node_id, peer.wireguard_public_key) if k is not None}
                 with contextlib.suppress(configuration.ConfigError):
-                    secrets.add(configuration.read_preshared_key(loaded, peer))
-            own = configuration.read_identity(loaded)
+                    secrets.add(config_keys.read_preshared_key(loaded, peer))
+            own = config_keys.read_identity(loaded)
             secrets.add(bytes(own.static_private))
             secrets |= {bytes(own.seed)} if isinstance(own, identity.Identity) else set()
             public |= {k for k in (own.static_public, own.node_id) if k is not None}

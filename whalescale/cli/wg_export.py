@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from whalescale import config as configuration
-from whalescale import identity, keyfiles
+from whalescale import config_keys, config_values, identity, keyfiles
 from whalescale.cli import client, edit, qr, wgquick
 from whalescale.cli.common import (
     USAGE,
@@ -23,7 +22,8 @@ from whalescale.cli.common import (
     note_loose_output,
     plain,
 )
-from whalescale.config import Config, Network, PeerConfig
+from whalescale.config import Config, PeerConfig
+from whalescale.config_values import Network
 
 EVERYTHING: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
@@ -75,7 +75,7 @@ def export(
         _checked_dns(dns),
     )
     loaded = load_config(interface, config)
-    own = configuration.read_identity(loaded)
+    own = config_keys.read_identity(loaded)
     public, overlay = own.static_public, own.overlay_address
     own.zero()
     private: str | None = None
@@ -128,7 +128,7 @@ def _checked_routes(texts: Iterable[str], everything: bool) -> tuple[Network, ..
     routes = dict.fromkeys(EVERYTHING if everything else ())
     for word in _words(texts):
         try:
-            routes[configuration.parse_network(word)] = None
+            routes[config_values.parse_network(word)] = None
         except ValueError as e:
             raise CliError(f"--allowed-ips: {e}", "", USAGE) from None
     return tuple(routes)
@@ -198,7 +198,7 @@ def free_addresses(loaded: Config) -> list[Network]:
             if tried > 1 << 16:
                 break
             if host not in own and not any(host in n for n in taken):
-                found[address.version] = configuration.parse_network(str(host))
+                found[address.version] = config_values.parse_network(str(host))
                 break
     if not found:
         fix = "say with --address which one it gets"
@@ -246,7 +246,7 @@ def _text(
         ("PublicKey", keyfiles.encode_wireguard_key(public)),
     ]
     if peer.preshared_key_file is not None:
-        psk = configuration.read_preshared_key(loaded, peer)
+        psk = config_keys.read_preshared_key(loaded, peer)
         section.append(("PresharedKey", keyfiles.encode_wireguard_key(psk)))
     section.append(("AllowedIPs", reached))
     where = wishes.endpoint or own_endpoint(loaded, peer)

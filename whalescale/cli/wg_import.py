@@ -44,12 +44,12 @@ def import_(
     node, and the peers have to be told its new public key.
     """
     from whalescale import config as configuration
-    from whalescale import identity, keyfiles
+    from whalescale import config_values, identity, keyfiles
     from whalescale.cli import edit, wgquick
     from whalescale.cli.init import claim
 
     name = interface_name(interface)
-    if not configuration.is_interface_name(name):
+    if not config_values.is_interface_name(name):
         fix = "take 1 to 15 of letters, digits and _=+.-, such as ws0"
         raise CliError(f"{name!r} cannot be an interface's name", fix, USAGE)
     path = config_path(interface, config).absolute()
@@ -141,7 +141,7 @@ def _read(file: Path) -> str:
 
 def _other_name(interface: str | None, config: Path | None, file: Path) -> str:
     """What to say instead of --force: an interface's name that is free."""
-    from whalescale.config import is_interface_name
+    from whalescale.config_values import is_interface_name
 
     if config is not None:
         return "name another file with -c"
@@ -157,7 +157,7 @@ def _other_name(interface: str | None, config: Path | None, file: Path) -> str:
 
 def peer_names(peers: list[wgquick.WgPeer]) -> list[str]:
     """From the comments where they make a name ("# berlin"), else peer1, ...; no two alike."""
-    from whalescale.config import is_peer_name
+    from whalescale.config_values import is_peer_name
 
     names: list[str] = []
     for number, peer in enumerate(peers, 1):

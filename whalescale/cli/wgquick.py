@@ -17,7 +17,7 @@ from typing import Final
 
 from nacl import bindings
 
-from whalescale import config, endpoints, identity, keyfiles
+from whalescale import config, config_values, endpoints, identity, keyfiles
 
 #: commands of wg-quick, run by nobody here
 HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
@@ -260,7 +260,7 @@ def _interface(section: _Section, words: list[str]) -> WgConfig:
     for line, text in section.values.get("Address", ()):
         for one in _list(text):
             try:
-                address = str(config.parse_address(one))
+                address = str(config_values.parse_address(one))
             except ValueError as e:
                 raise WgQuickError(line, f"Address: {e}") from None
             if address not in result.addresses:

@@ -13,7 +13,6 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from whalescale.dataplane import _lib
@@ -172,113 +171,12 @@ class Chosen:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class UringParts:
-    """Each part of io_uring that the data plane uses: 0, a negative errno, or UNTRIED."""
-
-    ring: int
-    deferred: int
-    buffer_ring: int
-    registered_files: int
-    multishot_receive: int
-    multishot_read: int
-
-
-@dataclass(frozen=True, slots=True)
-class UdpParts:
-    """UDP offloads after their self-test (0, a negative errno, or UNTRIED) and socket buffers."""
-
-    loopback: int
-    gso: int
-    gro: int
-    both: int
-    receive_force: int
-    send_force: int
-    receive_bytes: int
-    send_bytes: int
-
-
-#: nothing could be learned of a part, mostly because an earlier one is missing
-UNTRIED: Final = 1
-
 _WORKER_FIELDS: Final = tuple(f for f in WorkerStats.__slots__ if f != "drops")
 
 
 def now() -> int:
     """ns of CLOCK_BOOTTIME, the clock of everything here."""
     return int(lib.ws_now_ns())
-
-
-def cipher_selftest(cipher: Cipher) -> int:
-    """0: it is there and passes RFC 8439's vectors; else an errno (packet/aead.h)."""
-    return -int(lib.ws_cipher_selftest(int(cipher)))
-
-
-def keep_net_admin_only() -> None:
-    """Drop every capability but CAP_NET_ADMIN; call it while there is one thread only."""
-    check(lib.ws_caps_keep_net_admin(), "capabilities")
-
-
-def drop_all_capabilities() -> None:
-    """Call it while there is one thread only."""
-    check(lib.ws_caps_drop_all(), "capabilities")
-
-
-def landlock_version() -> int:
-    """0: this kernel has no Landlock, or it is switched off."""
-    return max(int(lib.ws_landlock_version()), 0)
-
-
-def restrict_files(read: Sequence[Path], write: Sequence[Path], *, tcp: bool = False) -> int:
-    """Landlock, for this thread and those that it starts: these files and folders, nothing else.
-
-    Returns Landlock's version. OSError ENOSYS, EOPNOTSUPP: the kernel has none.
-    """
-    paths = [(path, 0) for path in read] + [(path, 1) for path in write]
-    texts = [ffi.new("char[]", os.fsencode(path)) for path, _ in paths]
-    rules = ffi.new("struct ws_may[]", max(len(paths), 1))
-    for rule, text, (_, writable) in zip(rules, texts, paths, strict=False):
-        rule.path, rule.write = text, writable
-    return check(lib.ws_landlock_restrict(rules, len(paths), int(tcp)), "Landlock")
-
-
-def restrict_calls() -> None:
-    """seccomp, for this thread and those that it starts. OSError."""
-    check(lib.ws_seccomp_restrict(), "seccomp")
-
-
-def close_doors() -> None:
-    """seccomp, for all threads: no new UNIX sockets, no new rings. OSError."""
-    check(lib.ws_seccomp_close_doors(), "seccomp")
-
-
-def protect_process() -> None:
-    """No core dumps, no ptrace by others: keys stay in this process."""
-    check(lib.ws_process_protect(), "core dumps")
-
-
-def end_with_parent() -> None:
-    """Have this process killed when its parent ends, from the last change of user on."""
-    check(lib.ws_process_end_with_parent(), "parent")
-
-
-def offload_selftest() -> Offload:
-    """The UDP offloads that do not carry bytes unharmed on this kernel (tried over loopback)."""
-    return Offload(lib.ws_offload_selftest(ffi.NULL))
-
-
-def udp_parts() -> UdpParts:
-    """What `offload_selftest` found, part by part."""
-    c = ffi.new("struct ws_udp_parts *")
-    lib.ws_offload_selftest(c)
-    return UdpParts(*(int(getattr(c, name)) for name in UdpParts.__slots__))
-
-
-def uring_parts() -> tuple[int, UringParts]:
-    """(0 or the errno that keeps the io_uring backend from running here, part by part)."""
-    c = ffi.new("struct ws_uring_parts *")
-    error = -int(lib.ws_uring_probe(c))
-    return error, UringParts(*(int(getattr(c, name)) for name in UringParts.__slots__))
 
 
 def check(result: int, what: str) -> int:

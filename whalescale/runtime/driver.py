@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 #: upcalls handled before the loop gets to look at its other descriptors
 UPCALLS_PER_TURN: Final = 32
-#: ... and the longest that a turn may take (a handshake costs about a millisecond)
+#: the longest that one turn may take (a handshake costs about a millisecond)
 TURN_S: Final = 0.02
 #: peers whose timers are looked at before the loop gets to; the rest are due at once again
 DUE_PER_TURN: Final = 16

@@ -12,6 +12,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from whalescale.runtime.part import Part
+
 log = logging.getLogger(__name__)
 
 NETLINK_KOBJECT_UEVENT: Final = 15  # <linux/netlink.h>
@@ -26,14 +28,14 @@ def is_new(message: bytes, sender: int) -> bool:
     return sender == 0 and b"NEW_VMGENID=1" in message.split(b"\0")
 
 
-class Generation:
+class Generation(Part):
     """Calls `changed` for each new generation. Without uevents it stays silent."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._socket: socket.socket | None = None
 
-    def start(self) -> None:
+    def started(self) -> None:
         try:
             found = socket.socket(
                 socket.AF_NETLINK,
@@ -67,7 +69,7 @@ class Generation:
                 )
                 self._changed()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()

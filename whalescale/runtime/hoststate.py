@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from whalescale.config import IPV6_MTU_MIN
+from whalescale.runtime.background import Background
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.netlink import MAIN_TABLE, Interface, LinkState, Netlink, Route, Rule
 from whalescale.runtime.notices import Notices, PortChanged
+from whalescale.runtime.part import Part
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.2
 #: a look without any notice
 SWEEP_S: Final = 30.0
-#: ... and at what the kernel tells nobody of
+#: between two looks at what the kernel tells nobody of
 GLANCE_S: Final = 3.0
 #: the first look is not to hold up the start
 START_S: Final = 1.0
@@ -70,7 +72,7 @@ class Found:
     routes: frozenset[Route]
     rules: frozenset[Rule]
     marks: tuple[int, int] | None
-    #: ... as it was put last
+    #: the marks as they were put last
     marks_put: tuple[int, int] | None
     #: net.ipv4.conf.all.src_valid_mark, and whether it was ever set by us
     valid: bool
@@ -168,7 +170,7 @@ class Patience:
         self._past.clear()
 
 
-class Keeper:
+class Keeper(Part):
     """`wanted()` is asked at each look. `tell(text)`: an event for `ws status`.
 
     `changing` is held while something is looked at and mended: nobody else changes it meanwhile.
@@ -184,7 +186,9 @@ class Keeper:
         changing: asyncio.Lock,
         tell: Callable[[str], None] = lambda _: None,
         notices: Notices | None = None,
+        background: Background | None = None,
     ) -> None:
+        """`background`: where it watches from the start on; without, it looks when it is asked."""
         if notices is not None:
             notices.on(PortChanged, lambda _: self.soon())
         self._netlink = netlink
@@ -194,11 +198,12 @@ class Keeper:
         self._wanted = wanted
         self._changing = changing
         self._tell = tell
+        self._background = background
         self._patience = Patience()
         self._dirty = asyncio.Event()
         #: what is not as it shall be and stays so, by what it is about
         self._problems: dict[str, str] = {}
-        #: ... those of them that a reload fails for
+        #: those of the problems that a reload fails for
         self._failed: list[str] = []
         self._marked = False
         self._next: float | None = None
@@ -211,6 +216,13 @@ class Keeper:
     def soon(self) -> None:
         """Look, after the moment that more changes may take."""
         self._dirty.set()
+
+    def started(self) -> None:
+        if self._background is not None:
+            self._background.spawn(self.watch())
+
+    async def close(self) -> None:
+        self._marks.close()
 
     # looking
 

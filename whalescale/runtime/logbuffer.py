@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 RING_LINES: Final = 2000
 #: a message (by its format string) may be written this often per window
 BURST: Final = 10
-#: ... one that names its subject (`extra={"subject": peer}`): so often in all, and of one subject
+#: one that names its subject (`extra={"subject": peer}`): so often in all, and so often of one
 BURST_SUBJECTS: Final = 50
 BURST_SUBJECT: Final = 5
 WINDOW_S: Final = 10.0
@@ -90,6 +91,23 @@ class LogBuffer(logging.Handler):
         """Call `follower` with every new line, until the returned function is called."""
         self._followers.add(follower)
         return lambda: self._followers.discard(follower)
+
+    async def stream(self, *, follow: bool) -> AsyncGenerator[Line, None]:
+        """The lines that are there, then (`follow`) new ones. A reader too slow misses some."""
+        queue: asyncio.Queue[Line] = asyncio.Queue(RING_LINES)
+
+        def put(line: Line) -> None:
+            if not queue.full():
+                queue.put_nowait(line)
+
+        unfollow = self.follow(put)
+        try:
+            for line in self.lines():
+                yield line
+            while follow:
+                yield await queue.get()
+        finally:
+            unfollow()
 
 
 class _Stderr(logging.Formatter):

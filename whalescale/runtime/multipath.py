@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 BUSY_NS: Final = 20 * NS_PER_MS
 BEGINNING_NS: Final = 3 * NS_PER_S
 STEADY_NS: Final = 40 * NS_PER_MS
-#: ... and while data takes one path each way: nothing is decided, and the data plane wants the CPU
+#: the same while data takes one path each way: nothing is decided, the data plane wants the CPU
 ALONE_NS: Final = 250 * NS_PER_MS
 #: peers that are due within so little are looked at together
 TOGETHER_NS: Final = 5 * NS_PER_MS

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from whalescale.dataplane import engine
+from whalescale.dataplane import confine
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def _close_all_but(keep: int) -> None:
 def _confine() -> None:
     """As little as the kernel lets us be; nothing here is worth not resolving names for."""
     with contextlib.suppress(OSError):
-        engine.protect_process()
+        confine.protect_process()
     with contextlib.suppress(OSError):
         os.setgroups([])
     with contextlib.suppress(OSError):
@@ -166,13 +166,13 @@ def _confine() -> None:
     with contextlib.suppress(OSError):
         os.setresuid(NOBODY, NOBODY, NOBODY)
     with contextlib.suppress(OSError):
-        engine.end_with_parent()
+        confine.end_with_parent()
     with contextlib.suppress(OSError):
-        engine.drop_all_capabilities()
+        confine.drop_all_capabilities()
     with contextlib.suppress(OSError):
-        engine.restrict_files([Path(p) for p in READABLE], [], tcp=True)
+        confine.restrict_files([Path(p) for p in READABLE], [], tcp=True)
     with contextlib.suppress(OSError):
-        engine.restrict_calls()
+        confine.restrict_calls()
 
 
 def _serve(data: bytes, answer: socket.socket, free: threading.Semaphore) -> None:

@@ -35,6 +35,9 @@ class Part:
 
     __slots__ = ()
 
+    def started(self) -> None:
+        """Everything runs: workers, peers, routes. Inside the event loop."""
+
     def follow(self, here: Here) -> None:
         """Addresses, links or routes of this host have changed, and first at the start."""
 

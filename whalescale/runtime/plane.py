@@ -8,7 +8,8 @@ from typing import Final
 
 from whalescale.config import Config
 from whalescale.dataplane import probe
-from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload, uring_parts
+from whalescale.dataplane.engine import Backend, Cipher, Engine, Offload
+from whalescale.dataplane.selftest import uring_parts
 from whalescale.identity import PlainIdentity
 from whalescale.protocol import bootstrap
 from whalescale.runtime import process

@@ -6,7 +6,7 @@ import os
 import resource
 from typing import Final
 
-from whalescale.dataplane import engine
+from whalescale.dataplane import confine
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
 
 #: descriptors that the agent may have open, where the hard limit allows it
@@ -39,7 +39,7 @@ def drop_capabilities() -> None:
             f"{threads} threads run before the capabilities are dropped", "report this as a fault"
         )
     try:
-        engine.keep_net_admin_only()
+        confine.keep_net_admin_only()
     except OSError as e:
         raise AgentError(
             f"capabilities: {e.strerror}",

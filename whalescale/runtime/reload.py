@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from whalescale import config as configuration
+from whalescale import config_keys
 from whalescale.config import IPV6_MTU_MIN, Config, ConfigError
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import PlainIdentity
@@ -35,7 +35,7 @@ def specs(config: Config) -> list[PeerSpec]:
                 static_public=p.wireguard_public_key,
                 node_id=p.node_id,
                 fingerprint=p.fingerprint,
-                preshared_key=configuration.read_preshared_key(config, p),
+                preshared_key=config_keys.read_preshared_key(config, p),
                 endpoints=p.endpoints,
                 allowed_ips=p.allowed_ips,
                 persistent_keepalive=p.persistent_keepalive,
@@ -94,7 +94,7 @@ def refuse(old: Config, new: Config, identity: PlainIdentity, longest_mtu: int) 
         # The sandbox lets no new TCP and UNIX sockets be bound.
         raise AgentError("[metrics] listen changed", "restart the agent: ws down, ws up")
     try:
-        theirs = configuration.read_identity(new)
+        theirs = config_keys.read_identity(new)
     except ConfigError as e:
         raise as_agent_error(e) from None
     changed = (theirs.node_id, theirs.static_public) != (identity.node_id, identity.static_public)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 import whalescale
 from whalescale import locations
 from whalescale.config import Config
-from whalescale.dataplane import engine
+from whalescale.dataplane import confine
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
 from whalescale.runtime.part import Part
 
@@ -116,12 +116,12 @@ def enter(config: Config, uapi_directory: Path) -> Sandbox:
     """For this thread and those that it starts. Never raises: what the kernel lacks is logged."""
     landlock, seccomp, reasons = 0, False, []
     try:
-        landlock = engine.restrict_files(readable(config), writable(uapi_directory))
+        landlock = confine.restrict_files(readable(config), writable(uapi_directory))
     except OSError as e:
         missing = e.errno in (errno.ENOSYS, errno.EOPNOTSUPP)
         reasons.append("this kernel has no Landlock" if missing else e.strerror or str(e))
     try:
-        engine.restrict_calls()
+        confine.restrict_calls()
         seccomp = True
     except OSError as e:
         reasons.append(e.strerror or str(e))
@@ -133,6 +133,6 @@ def enter(config: Config, uapi_directory: Path) -> Sandbox:
 def close_doors() -> None:
     """Once the sockets are there that others connect to: for all threads. Never raises."""
     try:
-        engine.close_doors()
+        confine.close_doors()
     except OSError as e:
         log.info("new UNIX sockets stay possible: %s", e.strerror)

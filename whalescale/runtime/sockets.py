@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 #: the engine holds 64 sockets, two more wildcards among them while the port changes; a host with
 #: more addresses uses the wildcards for the rest
 MAX_ADDRESSES: Final = 48
-MAX_BOUND: Final = 12  # ... and those beside them that are bound to an interface
+#: sockets beside those, each bound to an interface
+MAX_BOUND: Final = 12
 
 
 class Sockets(Part):

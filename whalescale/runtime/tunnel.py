@@ -42,7 +42,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: `ws status` shows the last of them
 EVENTS_KEPT: Final = 200
-#: ... and of these of one peer at most so many, or one that moves all the time would hold them all
+#: events kept of one peer, or one that moves all the time would push out all others
 EVENTS_PER_PEER: Final = 20
 #: the engine's WS_MAX_PEERS
 MAX_PEERS: Final = 65536

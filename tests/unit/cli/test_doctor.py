@@ -67,9 +67,10 @@ def test_capability(tmp_path: Path, mask: str, held: bool) -> None:
 
 
 def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "whalescale.dataplane.engine", None)
-    # What another test imported stays an attribute of its package.
-    monkeypatch.delattr("whalescale.dataplane.engine", raising=False)
+    for module in ("engine", "selftest"):
+        monkeypatch.setitem(sys.modules, f"whalescale.dataplane.{module}", None)
+        # What another test imported stays an attribute of its package.
+        monkeypatch.delattr(f"whalescale.dataplane.{module}", raising=False)
     found = checks.extension()
     assert (found.verdict, found.fix) == ("fail", "`make setup`")
     for which in ("ipsec-mb", "openssl"):
@@ -81,10 +82,10 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     ("which", "verdict"), [("ipsec-mb", {"warn", "ok"}), ("openssl", {"fail"})]
 )
 def test_ciphers_that_fail(monkeypatch: pytest.MonkeyPatch, which: str, verdict: set[str]) -> None:
-    engine = pytest.importorskip("whalescale.dataplane.engine")
-    monkeypatch.setattr(engine, "cipher_selftest", lambda _: errno.ENOTSUP)
+    selftest = pytest.importorskip("whalescale.dataplane.selftest")
+    monkeypatch.setattr(selftest, "cipher_selftest", lambda _: errno.ENOTSUP)
     assert checks.cipher(which).verdict in verdict  # type: ignore[arg-type]
-    monkeypatch.setattr(engine, "cipher_selftest", lambda _: 0)
+    monkeypatch.setattr(selftest, "cipher_selftest", lambda _: 0)
     assert checks.cipher(which).verdict == "ok"  # type: ignore[arg-type]
 
 
@@ -101,8 +102,8 @@ def test_ipsec_mb_missing_is_told_from_refusing(
     monkeypatch: pytest.MonkeyPatch, fault: int, said: str, mended: bool
 ) -> None:
     """A package that is there already is not advised again."""
-    engine = pytest.importorskip("whalescale.dataplane.engine")
-    monkeypatch.setattr(engine, "cipher_selftest", lambda _: fault)
+    selftest = pytest.importorskip("whalescale.dataplane.selftest")
+    monkeypatch.setattr(selftest, "cipher_selftest", lambda _: fault)
     found = checks.cipher("ipsec-mb")
     assert said in found.detail
     assert ("libipsec-mb-dev" in found.fix) is mended

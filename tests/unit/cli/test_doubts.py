@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from pathlib import Path
 
 import pytest
 from run_ws import Ws
 
-from whalescale import config, doubts, identity
+from whalescale import config, config_keys, doubts, identity
 
 INIT = ("-a", "10.77.0.1/24")
 
@@ -21,7 +22,7 @@ def file(tmp_path: Path, ws: Ws) -> Path:
 
 
 def own(file: Path) -> identity.Identity:
-    return identity.Identity.from_seed(config.read_private_key(config.load(file)))
+    return identity.Identity.from_seed(config_keys.read_private_key(config.load(file)))
 
 
 def node_id(number: int) -> str:
@@ -92,7 +93,8 @@ def test_init_says_that_an_address_is_taken(ws: Ws, tmp_path: Path) -> None:
     assert ws("init", "-c", tmp_path / "x.toml", "-a", "203.0.113.77/24").err == ""
     # loopback's own address is refused otherwise; what counts is that it is one of this host
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("whalescale.config.parse_address", config.ipaddress.ip_interface)
+        patch.setattr("whalescale.config.parse_address", ipaddress.ip_interface)
+        patch.setattr("whalescale.config_values.parse_address", ipaddress.ip_interface)
         done = ws("init", "-c", tmp_path / "y.toml", "-a", "127.0.0.1/8", "-i", "ws9")
     assert done.code == 0
     assert "127.0.0.1 is an address of another interface here" in done.err

@@ -13,7 +13,7 @@ import pytest
 from fake_agent import FakeAgent, failure
 from run_ws import Ws
 
-from whalescale import config, identity, keyfiles
+from whalescale import config, config_keys, config_values, identity, keyfiles
 from whalescale.cli import wg_export, wgquick
 from whalescale.cli.wg_import import peer_names
 
@@ -87,7 +87,7 @@ def test_init(file: Path) -> None:
     assert mode(file) == 0o600
     assert mode(file.with_suffix(".key")) == 0o600
     assert mode(file.parent) == 0o700
-    found = config.check(file)
+    found = config_keys.check(file)
     assert found.interface.name == "ws0"
     assert [str(a) for a in found.interface.addresses] == ["10.77.0.1/24"]
 
@@ -95,10 +95,10 @@ def test_init(file: Path) -> None:
 def test_init_options_and_what_it_prints(ws: Ws, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     done = ws("init", "-i", "vpn1", "-c", path, "-p", "0", "--anchor")
-    found = config.check(path)
+    found = config_keys.check(path)
     interface = found.interface
     assert (interface.name, interface.listen_port, interface.anchor) == ("vpn1", 0, True)
-    own = identity.Identity.from_seed(config.read_private_key(found))
+    own = identity.Identity.from_seed(config_keys.read_private_key(found))
     for piece in (
         identity.encode_node_id(own.node_id),
         identity.encode_fingerprint(own.fingerprint),
@@ -120,7 +120,7 @@ def test_init_replaces_nothing_without_force(ws: Ws, file: Path, there: str) -> 
     assert [p.name for p in file.parent.iterdir()] == [there]
     assert ws("init", "-c", file, "--force").code == 0
     assert (file.parent / f"{there}.old").read_text() == before
-    config.check(file)
+    config_keys.check(file)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -145,7 +145,7 @@ def test_peer_add_and_remove_keep_the_rest_of_the_file(ws: Ws, file: Path) -> No
     assert ws("peer", "add", "-c", file, "rome", "--id", fingerprint).code == 0
     key = ("--wireguard-public-key", WG_KEY, "-a", "10.77.0.4/32", "--persistent-keepalive", "25")
     assert ws("peer", "add", "-c", file, "old", *key).code == 0
-    found = config.check(file)
+    found = config_keys.check(file)
     assert [p.name for p in found.peers] == ["berlin", "rome", "old"]
     assert [str(e) for e in found.peers[0].endpoints] == ["berlin.example:5", "[::1]:6"]
     assert found.peers[2].persistent_keepalive == 25
@@ -274,7 +274,7 @@ def test_import(ws: Ws, tmp_path: Path) -> None:
     source.write_text(WG_QUICK)
     done = ws("import", source, "-c", path)
     assert done.code == 0, done.err
-    c = config.check(path)
+    c = config_keys.check(path)
     assert (c.interface.listen_port, c.interface.mtu, c.interface.table) == (51999, 1400, "off")
     assert c.interface.fwmark == 0xCA6C
     assert len(c.interface.addresses) == 3
@@ -284,9 +284,9 @@ def test_import(ws: Ws, tmp_path: Path) -> None:
     assert [str(n) for n in berlin.allowed_ips] == ["10.77.0.0/24", "fd00::2/128"]
     assert [str(e) for e in berlin.endpoints] == ["berlin.example:51820"]
     assert (berlin.persistent_keepalive, rome.persistent_keepalive) == (25, 0)
-    assert config.read_preshared_key(c, berlin) == bytes([7]) * 32
+    assert config_keys.read_preshared_key(c, berlin) == bytes([7]) * 32
     assert {mode(p) for p in path.parent.iterdir()} == {0o600}
-    own = config.read_identity(c)
+    own = config_keys.read_identity(c)
     assert (own.node_id, bytes(own.static_private)) == (
         None,
         keyfiles.decode_wireguard_key(WG_KEY2),
@@ -308,13 +308,13 @@ def test_import_with_a_new_key_makes_a_node(ws: Ws, tmp_path: Path) -> None:
     source.write_text(WG_QUICK)
     done = ws("import", source, "--new-key", "-c", path)
     assert done.code == 0, done.err
-    own = identity.Identity.from_seed(config.read_private_key(config.check(path)))
+    own = identity.Identity.from_seed(config_keys.read_private_key(config_keys.check(path)))
     assert f"PublicKey = {keyfiles.encode_wireguard_key(own.static_public)}" in done.out
     assert identity.encode_node_id(own.node_id) in done.out
     assert WG_KEY2 not in path.with_suffix(".key").read_text()
     source.write_text(WG_QUICK.replace(f"PrivateKey = {WG_KEY2}", ""))
     assert ws("import", source, "--force", "-c", path).code == 0
-    assert not config.check(path).interface.plain
+    assert not config_keys.check(path).interface.plain
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_peer_names_are_names_and_differ() -> None:
     peers = [wgquick.WgPeer(public_key=b"", line=1, comment=c) for c in comments]
     names = peer_names(peers)
     assert names == ["berlin", "peer2", "peer3", "peer4", "peer5", "peer6", "x-y", "z"]
-    assert all(config.is_peer_name(n) for n in names)
+    assert all(config_values.is_peer_name(n) for n in names)
 
 
 @pytest.fixture
@@ -393,7 +393,7 @@ def test_export_of_a_known_peer(ws: Ws, exported: Path) -> None:
     done = ws("export", "--wireguard", "a", "-c", exported)
     assert done.code == 0, done.err
     c = config.load(exported)
-    own = identity.Identity.from_seed(config.read_private_key(c))
+    own = identity.Identity.from_seed(config_keys.read_private_key(c))
     assert section(done.out, "Interface") == {
         "PrivateKey": "PRIVATE_KEY",
         "Address": "10.77.0.2/32",
@@ -443,7 +443,7 @@ def test_export_with_a_new_key_for_a_new_peer(
     assert done.code == 0, done.err
     assert mode(out) == 0o600
     text = out.read_text()
-    found = config.check(exported).peers[1]
+    found = config_keys.check(exported).peers[1]
     assert (found.name, [str(n) for n in found.allowed_ips]) == ("phone", ["10.77.0.3/32"])
     assert section(text, "Interface")["Address"] == "10.77.0.3/32"
     assert section(text, "Peer")["Endpoint"] == "198.51.100.4:51820"

@@ -16,7 +16,7 @@ import pytest
 from whalescale.cli import parts
 from whalescale.dataplane import tun_offloads
 
-engine = pytest.importorskip("whalescale.dataplane.engine")
+selftest = pytest.importorskip("whalescale.dataplane.selftest")
 
 REFUSING = Path(__file__).with_name("refusing.py")
 IO_URING_SETUP, IO_URING_REGISTER = 425, 427
@@ -131,8 +131,8 @@ def test_no_permission_for_a_tun_device(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_bytes_that_come_out_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = engine.UdpParts(0, -errno.EBADMSG, -errno.ETIME, 1, 0, 0, 8 << 20, 8 << 20)
-    monkeypatch.setattr(engine, "udp_parts", lambda: found)
+    found = selftest.UdpParts(0, -errno.EBADMSG, -errno.ETIME, 1, 0, 0, 8 << 20, 8 << 20)
+    monkeypatch.setattr(selftest, "udp_parts", lambda: found)
     gso, gro, both, *_ = parts.udp()
     assert (gso.verdict, gso.detail) == ("warn", "broken: other bytes come out")
     assert gro.detail == "broken: not all comes out"
@@ -148,8 +148,8 @@ def probe_links() -> list[str]:
 def test_the_probe_leaves_nothing() -> None:
     fds, links = len(os.listdir("/proc/self/fd")), probe_links()
     for _ in range(20):
-        engine.uring_parts()
-        engine.udp_parts()
+        selftest.uring_parts()
+        selftest.udp_parts()
         tun_offloads.probe()
     assert len(os.listdir("/proc/self/fd")) == fds
     assert probe_links() == links

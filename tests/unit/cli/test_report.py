@@ -12,7 +12,7 @@ import pytest
 from fake_agent import FakeAgent, ok
 from run_ws import Ws
 
-from whalescale import config, identity, keyfiles, locations
+from whalescale import config, config_keys, identity, keyfiles, locations
 from whalescale.cli import report
 
 
@@ -36,7 +36,7 @@ def file(tmp_path: Path, ws: Ws, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def every_key(file: Path) -> dict[str, bytes]:
-    own = config.read_identity(config.load(file))
+    own = config_keys.read_identity(config.load(file))
     assert isinstance(own, identity.Identity)
     return {
         "seed": bytes(own.seed),
@@ -99,7 +99,7 @@ def test_a_key_that_nobody_here_knows_is_removed_too(file: Path) -> None:
 
 def test_what_everybody_may_know_stays(file: Path) -> None:
     secrets, public = report.keys_of(file)
-    own = config.read_identity(config.load(file))
+    own = config_keys.read_identity(config.load(file))
     peer = keyfiles.encode_wireguard_key(bytes([5]) * 32)
     assert own.node_id is not None
     for text in (peer, keyfiles.encode_wireguard_key(own.static_public),

@@ -451,10 +451,10 @@ def test_passive_keepalive_after_a_sample_that_missed_one(couple):
     assert a.poll_timeout() == NOW + 11 * S
     a.handle_timeout(NOW + 11 * S)
     assert events(a) == [SendKeepalive(pa)]
-    # The sample is stale and stands: no second one ...
+    # The sample is stale and stands: no second one.
     a.handle_timeout(NOW + 40 * S)
     assert events(a) == []
-    # ... until data comes in.
+    # Data that comes in makes it begin anew.
     a.activity(pa, Activity(NOW, NOW + 41 * S, unsent_since=NOW + S), NOW + 41 * S)
     a.handle_timeout(NOW + 42 * S)
     assert events(a) == [SendKeepalive(pa)]

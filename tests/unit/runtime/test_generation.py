@@ -51,8 +51,8 @@ def test_each_new_generation_is_told_and_nothing_else() -> None:
 def test_it_opens_and_closes() -> None:
     async def run() -> None:
         watched = generation.Generation(lambda: None)
-        watched.start()
-        watched.close()
-        watched.close()
+        watched.started()
+        await watched.close()
+        await watched.close()
 
     asyncio.run(run())

@@ -364,6 +364,70 @@ def test_an_include_that_goes_the_wrong_way_is_found(
     assert line.startswith(found)
 
 
+def _plant(root: Path, files: dict[str, str]) -> list[str]:
+    for name, text in {"whalescale/a.py": "", **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return check_imports.check(root)
+
+
+@pytest.mark.parametrize("folder", sorted(check_imports.C_LAYERS))
+def test_each_folder_of_c_includes_downwards_alone(tmp_path: Path, folder: str) -> None:
+    where = folder if folder in ("shared", "bpf") else f"csrc/{folder}"
+    downwards = check_imports.C_LAYERS[folder]
+    for other in check_imports.C_LAYERS:
+        if other != folder:
+            found = _plant(tmp_path, {f"{where}/planted.h": f'#include "{other}/some.h"\n'})
+            assert bool(found) is (other not in downwards), (folder, other)
+            assert all(line.startswith(f"{where}/planted.h:1: ") for line in found)
+
+
+def test_the_layers_of_c_have_no_ring() -> None:
+    assert check_imports.circle(check_imports.C_LAYERS) == []
+
+
+PARTS = {"protocol", "runtime", "dataplane", "cli", "tui", "trace", "bench", "agent", "config"}
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_each_part_imports_what_it_may_alone(tmp_path: Path, part: str) -> None:
+    may = {
+        "protocol": {"identity"},
+        "dataplane": set(),
+        "runtime": {"protocol", "dataplane", "config"},
+        "agent": {"protocol", "dataplane", "runtime", "config"},
+        "cli": {"tui", "bench", "trace", "config"},
+        "trace": {"tui", "config"},
+        "tui": {"config"},
+        "bench": {"config"},
+        "config": set(),
+    }[part]
+    name = f"whalescale/{part}.py" if part in ("agent", "config") else f"whalescale/{part}/a.py"
+    for other in PARTS - {part}:
+        found = _plant(tmp_path, {name: f"from whalescale.{other} import thing\n"})
+        assert bool(found) is (other not in may), (part, other)
+
+
+@pytest.mark.parametrize("module", sorted(check_imports.ONLY))
+def test_each_module_of_the_core_is_imported_from_above_alone(tmp_path: Path, module: str) -> None:
+    for other in (check_imports.ONLY.keys() | {"keypairs"}) - {module}:
+        text = f"from whalescale.protocol import {module}\n"
+        found = _plant(tmp_path, {f"whalescale/protocol/{other}.py": text})
+        assert bool(found) is (other not in check_imports.ONLY[module]), (module, other)
+        (tmp_path / f"whalescale/protocol/{other}.py").unlink()
+
+
+def test_what_no_rule_speaks_of_is_found(tmp_path: Path) -> None:
+    assert [line.partition(":")[0] for line in _plant(
+        tmp_path,
+        {"csrc/new/a.c": "", "whalescale/protocol/new/a.py": "",
+         check_imports.MAP: "`whalescale/a.py`, `a.c`"},
+    )] == ["csrc/new", "whalescale/protocol/new"]  # fmt: skip
+    (line,) = _plant(tmp_path / "b", {check_imports.MAP: "nothing"})
+    assert line == f"whalescale/a.py: {check_imports.MAP} does not name it"
+
+
 def test_without_liburing_the_data_planes_own_trial_decides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,9 +15,8 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.runtime.fakes import FakeMarks, FakeNetlink, FakePaths, Host, path_status
-from whalescale import config as configuration
+from whalescale import config_keys, status
 from whalescale import identity as ident
-from whalescale import status
 from whalescale.agent import Agent
 from whalescale.config import Config
 from whalescale.protocol.multipath import Multipath
@@ -27,6 +26,7 @@ from whalescale.runtime import reload, snapshot
 from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.hoststate import Keeper
+from whalescale.runtime.interface import TunnelInterface
 from whalescale.runtime.logbuffer import LogBuffer
 from whalescale.runtime.netlink import MAIN_TABLE, Route
 from whalescale.runtime.notices import NetworksChanged
@@ -69,7 +69,7 @@ class File:
 
     def write(self, *peers: str, interface: str = INTERFACE) -> Config:
         self.path.write_text(interface + "".join(f"[[peers]]\n{p}\n" for p in peers))
-        return configuration.check(self.path)
+        return config_keys.check(self.path)
 
 
 def peer(name: str, host: Host, *lines: str, by: str = "id") -> str:
@@ -277,8 +277,10 @@ class Running:
     def __init__(self, file: File, host: Host, config: Config) -> None:
         self.host, self.netlink = host, FakeNetlink()
         self.agent = agent = Agent(config, host.identity, host.limits, LogBuffer())
-        agent._netlink, agent._ifindex = self.netlink.as_netlink(), 7
-        self.netlink.addresses = set(agent._addresses(config))
+        agent._netlink = self.netlink.as_netlink()
+        agent._interface = TunnelInterface(agent._netlink, "ws0", host.identity)
+        agent._interface.ifindex, agent._interface.queue = 7, 500
+        self.netlink.addresses = set(agent._interface.addresses(config))
         agent._engine, agent._tunnel = host.engine.as_engine(), host.tunnel
         agent._driver = host.driver
         agent._sockets = self.sockets = Sockets(agent._engine)
@@ -288,14 +290,14 @@ class Running:
             host.identity, host.node, agent._engine, host.tunnel, self.sockets, 0,
             lambda: agent._routes.table, agent._changing,
         )  # fmt: skip
-        self.marks, agent._queue = FakeMarks(), 500
+        self.marks = FakeMarks()
         agent._keeper = Keeper(
             agent._netlink, 7, "ws0", self.marks.as_marks(), agent._wanted, agent._changing,
             host.tunnel.tell,
         )  # fmt: skip
         agent._routing = Routing(
             config, agent._netlink, agent._routes, agent._device, host.tunnel, agent._keeper,
-            agent._addresses, agent._changing, agent._background, agent._notices,
+            agent._interface.addresses, agent._changing, agent._background, agent._notices,
         )  # fmt: skip
         self.mtu = TunnelMtu(
             config, agent._netlink, 7, agent._engine, host.tunnel, agent._routes,

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from whalescale.config import Config, parse
-from whalescale.dataplane import engine
+from whalescale.dataplane import confine
 from whalescale.runtime import sandbox
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 needs_landlock = pytest.mark.skipif(
-    engine.landlock_version() == 0, reason="this kernel has no Landlock"
+    confine.landlock_version() == 0, reason="this kernel has no Landlock"
 )
 
 INSIDE = """
@@ -194,7 +194,7 @@ def test_it_holds_every_thread_and_leaves_what_the_agent_needs(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
-    version = engine.landlock_version()
+    version = confine.landlock_version()
     assert told["entered"] == {"landlock": version, "seccomp": True, "reason": ""}
     refused = {k: v for k, v in REFUSED.items() if SINCE.get(k, 1) <= version}
     for which in ("main", "thread"):
@@ -222,8 +222,8 @@ def test_a_kernel_without_landlock_is_said_and_nothing_more(
     def fine() -> None:
         pass
 
-    monkeypatch.setattr(engine, "restrict_files", lacking)
-    monkeypatch.setattr(engine, "restrict_calls", fine)
+    monkeypatch.setattr(confine, "restrict_files", lacking)
+    monkeypatch.setattr(confine, "restrict_calls", fine)
     entered = sandbox.enter(configuration(tmp_path), tmp_path)
     assert entered == sandbox.Sandbox(0, True, "this kernel has no Landlock")
     error = AgentError("x", "y", EXIT_PERMISSION)
