@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Check who imports and includes whom: the rules of docs/architecture.md.
+"""Check who imports and includes whom: the rules of docs/architecture.md, which names each file.
 
     tools/check_imports.py [ROOT]
 
@@ -19,7 +19,8 @@ from pathlib import Path
 PACKAGE = "whalescale"
 
 #: modules that any part may use: no state, no sockets, nothing of the parts themselves
-SHARED = {"identity", "endpoints", "locations", "keyfiles", "status", "config", "doubts"}
+SHARED = {"identity", "endpoints", "locations", "keyfiles", "status", "doubts", "config",
+          "config_keys", "config_values"}  # fmt: skip
 #: what makes code impure: clocks, sockets, randomness, processes, files
 IMPURE = {
     "asyncio", "io", "multiprocessing", "os", "pathlib", "random", "secrets", "select",
@@ -48,6 +49,8 @@ C_LAYERS: dict[str, set[str]] = {
 #: layers that know nothing of sockets or of the system
 C_LEAVES = {"packet", "multipath"}
 C_SOCKETS = re.compile(r"sys/socket|netinet/|arpa/|linux/(?!virtio)|net/|liburing")
+#: where each file stands in a table
+MAP = "docs/architecture.md"
 C_INCLUDE = re.compile(r'#\s*include\s*([<"])([^>"]+)[>"]')
 
 
@@ -59,11 +62,13 @@ ONLY = {
     "nat": {"nat", "parts"},
     "node": set(),
     "hosting": {"node"},
-    "session_timers": {"node"},
-    "handshake": {"node", "hosting", "session_timers"},
-    "core": {"node", "hosting", "session_timers", "handshake"},
-    "peer": {"node", "core", "handshake", "session_timers", "registry", "indices", "dialing"},
-}
+    "roster": {"node"},
+    "session_timers": {"node", "roster"},
+    "handshake": {"node", "roster", "hosting", "session_timers"},
+    "core": {"node", "roster", "hosting", "session_timers", "handshake"},
+    "peer": {"node", "roster", "core", "handshake", "session_timers", "registry", "indices",
+             "dialing"},
+}  # fmt: skip
 #: inside protocol/paths/: what is tuned for an inner TCP stands behind one door
 ONLY_PATHS = {"bunches": {"innertcp"}, "innertcp": {"rate", "tuner"}}
 #: know nothing of ours but each other
@@ -220,6 +225,28 @@ def circle(units: dict[str, set[str]]) -> list[str]:
     return next((found for unit in sorted(units) if (found := walk(unit, []))), [])
 
 
+def unknown_folders(root: Path) -> Iterator[str]:
+    """Folders that no rule speaks of."""
+    for path in sorted((root / "csrc").glob("*/")):
+        if path.name not in C_LAYERS and any(path.glob("*.[ch]")):
+            yield f"csrc/{path.name}: which folders may it include from? C_LAYERS has to say"
+    for path in sorted((root / PACKAGE / "protocol").glob("*/")):
+        if path.name not in ONLY and any(path.glob("*.py")):
+            yield f"{PACKAGE}/protocol/{path.name}: who may import it? ONLY has to say"
+
+
+def unnamed_files(root: Path) -> Iterator[str]:
+    """Files that the map does not name: whoever is new here would not find them."""
+    page = root / MAP
+    if not page.exists():
+        return
+    text = page.read_text(encoding="utf-8")
+    for path in sorted([*(root / PACKAGE).rglob("*.py"), *(root / "csrc").rglob("*.c")]):
+        named = f"`{path.name}`" in text or f"/{path.name}`" in text
+        if not named and not path.name.startswith("__"):
+            yield f"{path.relative_to(root)}: {MAP} does not name it"
+
+
 def check_c(root: Path) -> list[str]:
     found = []
     units: dict[str, set[str]] = {}
@@ -244,7 +271,8 @@ def check(root: Path) -> list[str]:
     files = sorted((root / PACKAGE).rglob("*.py"))
     if not files:
         return [f"{root / PACKAGE}: no Python files, wrong folder?"]
-    return [line for path in files for line in check_file(path, root)] + check_c(root)
+    found = [line for path in files for line in check_file(path, root)] + check_c(root)
+    return [*found, *unknown_folders(root), *unnamed_files(root)]
 
 
 def main() -> int:
