@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.netns.conftest import known, make_end, make_router, route
+from tests.netns.conftest import known, make_end, make_router, multipath, route, used
 from tools.netlab import Host, Lab, LabError, wait_until
 from tools.peers import Peer, Whalescale, outside
 
@@ -78,6 +78,15 @@ def state(end: Whalescale) -> str:
 def log(end: Whalescale) -> str:
     assert end.process is not None
     return end.process.log()
+
+
+def carries(line: Line, after: str = "a change") -> None:
+    ping = ("ping", "-c1", "-W0.5", "-q", line.b.inside(4))
+    wait_until(
+        f"traffic after {after}",
+        lambda: not line.client.run(*ping, check=False).returncode,
+        HEALED_S,
+    )
 
 
 def healed(end: Whalescale, before: str) -> None:
@@ -374,42 +383,87 @@ def test_an_uplink_whose_addresses_routes_and_name_change(lab: Lab) -> None:
     other = own.rpartition(".")[0] + ".77"
     ip = host.ip
 
-    def carries(what: str) -> None:
-        ping = ("ping", "-c1", "-W0.5", "-q", line.b.inside(4))
-        wait_until(
-            f"traffic after {what}", lambda: not host.run(*ping, check=False).returncode, HEALED_S
-        )
-
     def default(metric: int, at: str = device) -> None:
         ip(f"route replace default via {by} dev {at} metric {metric}")
 
     before = len(log(line.a).splitlines())
     ip(f"addr change {own}/24 dev {device} valid_lft 600 preferred_lft 500")
     ip(f"addr change {own}/24 dev {device} valid_lft 600 preferred_lft 0")
-    carries("other lifetimes")
+    carries(line, "other lifetimes")
     assert len(log(line.a).splitlines()) == before
     ip(f"addr del {own}/24 dev {device}")
     ip(f"addr add {own}/24 dev {device} valid_lft 600 preferred_lft 600")
     default(1)
-    carries("an address that went and came back")
+    carries(line, "an address that went and came back")
     ip(f"addr add {other}/24 dev {device}")
     ip(f"addr del {own}/24 dev {device}")
     ip("addr flush scope global dev " + device)
     ip(f"addr add {other}/24 dev {device}")
     default(5)
-    carries("another address, and another metric")
+    carries(line, "another address, and another metric")
     ip(f"link set {device} down")
     ip(f"link set {device} name wan9")
     ip("link set wan9 up")
     default(5, "wan9")
-    carries("another name")
+    carries(line, "another name")
     assert "wan9" in str(line.a.status()["peers"])
     nft = "add table ip t; add chain ip t o { type filter hook output priority 0; }; "
     host.run("nft", nft + f"add rule ip t o udp dport {line.b.port} drop")
     lost = ("ping", "-c1", "-W0.5", "-q", line.b.inside(4))
     assert host.run(*lost, check=False).returncode
     host.run("nft", "delete table ip t")
-    carries("a firewall that went again")
+    carries(line, "a firewall that went again")
+
+
+def test_an_address_that_moves_to_a_bridge(lab: Lab) -> None:
+    """What a hypervisor's set-up does: the uplink becomes a port, its address the bridge's."""
+    line = Line(lab)
+    line.start()
+    host, device = line.client, line.up.device(line.client)
+    own, by = line.up.address(host), line.up.address(line.router)
+    host.ip("link add br0 type bridge")
+    host.ip("link set br0 up")
+    host.ip(f"link set {device} master br0")
+    host.ip(f"addr flush scope global dev {device}")
+    host.ip(f"addr add {own}/24 dev br0")
+    host.ip(f"route replace default via {by} dev br0 metric 1")
+    carries(line)
+    wait_until("its path", lambda: {p["interface"] for p in used(line.a)} == {"br0"}, 30)
+    host.ip(f"addr del {own}/24 dev br0")
+    host.ip(f"link set {device} nomaster")
+    host.ip(f"addr add {own}/24 dev {device}")
+    host.ip(f"route replace default via {by} dev {device} metric 1")
+    carries(line)
+
+
+def test_temporary_ipv6_addresses_that_are_replaced(lab: Lab) -> None:
+    """RFC 8981: the address in use is deprecated, another takes over, the old one goes."""
+    line = Line(lab)
+    host, device = line.client, line.up.device(line.client)
+    host.sysctl(f"net.ipv6.conf.{device}.use_tempaddr", 2)
+
+    def temporary() -> set[str]:
+        (row,) = host.ip_json(f"-6 addr show dev {device}")
+        return {a["local"] for a in row["addr_info"] if a.get("temporary")}
+
+    prefix = line.up.address(host, 6).rpartition("::")[0]
+    host.ip(f"addr add {prefix}::a:1/64 dev {device} mngtmpaddr nodad")
+    wait_until("a temporary address", lambda: bool(temporary()))
+    (first,) = temporary()
+    line.start(family=6)
+
+    def uses(address: str) -> bool:
+        paths = multipath(line.a)["paths"]
+        return any(address in p["local"] and p["state"] != "failed" for p in paths)
+
+    wait_until("its use", lambda: uses(first), 30)
+    host.ip(f"addr change {first}/64 dev {device} preferred_lft 0 valid_lft 600")
+    host.ip(f"addr add {prefix}::a:2/64 dev {device} mngtmpaddr nodad")
+    wait_until("the next one", lambda: bool(temporary() - {first}))
+    carries(line)
+    host.ip(f"addr del {first}/64 dev {device}")
+    carries(line)
+    wait_until("the old one to be let go", lambda: not uses(first), 30)
 
 
 def test_renamed_and_moved_elsewhere(lab: Lab) -> None:
