@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.making import make
 
 HERE = Path(__file__).parent
 #: `make coverage` counts what the tests of the leaves reach
@@ -17,23 +18,8 @@ TESTS = sorted(path.stem for path in HERE.glob("test_*.c"))
 
 
 def build(name: str, out: Path = OUT, defines: str = "") -> Path:
-    """Builds a test binary, with the objects of those before it.
-
-    One build at a time: two would write the same objects, or what the other test already runs.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    defines = f"{defines} {COVERAGE}"
-    with (out / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(
-            ["make", "-s", "-j2", "-C", HERE, f"OUT={out}", f"WS_DEFINES={defines}", out / name],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-    assert done.returncode == 0, f"{name} does not build:\n{done.stdout}{done.stderr}"
-    return out / name
+    """Builds a test binary, with the objects of those before it."""
+    return make(HERE, out, name, f"WS_DEFINES={defines} {COVERAGE}")
 
 
 def build_and_run(name: str, out: Path, defines: str = "") -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.making import make
+
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "build" / "fuzz"
 SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "5"))
@@ -28,16 +30,7 @@ GRACE_SECONDS = 180
 @pytest.mark.parametrize("name", TARGETS)
 def test_target(name: str, tmp_path: Path) -> None:
     assert shutil.which("clang"), "the fuzz targets need clang with its run-time (apt: clang)"
-    binary = OUT / f"fuzz_{name}"
-    build = subprocess.run(
-        ["make", "-s", "-C", HERE, f"OUT={OUT}", binary],
-        capture_output=True,
-        text=True,
-        timeout=2 * GRACE_SECONDS,
-        check=False,
-    )
-    assert build.returncode == 0, f"fuzz_{name} does not build:\n{build.stdout}{build.stderr}"
-
+    binary = make(HERE, OUT, f"fuzz_{name}", seconds=3 * GRACE_SECONDS)
     fuzz(name, [binary], tmp_path)
 
 
