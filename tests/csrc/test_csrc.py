@@ -22,15 +22,27 @@ def build(name: str, out: Path = OUT, defines: str = "") -> Path:
     return make(HERE, out, name, f"WS_DEFINES={defines} {COVERAGE}")
 
 
-def build_and_run(name: str, out: Path, defines: str = "") -> None:
+def build_and_run(name: str, out: Path, defines: str = "", **environ: str) -> None:
     binary = build(name, out, defines)
-    run = subprocess.run([binary], capture_output=True, text=True, timeout=600, check=False)
+    run = subprocess.run(
+        [binary],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert run.returncode == 0, f"{name} exited with {run.returncode}:\n{run.stdout}{run.stderr}"
 
 
 @pytest.mark.parametrize("name", TESTS)
 def test_leaf(name: str) -> None:
     build_and_run(name, OUT)
+
+
+@pytest.mark.long
+def test_segments_of_every_size() -> None:
+    build_and_run("test_segment", OUT, WS_TEST_WHOLE="1")
 
 
 def test_aead_without_ipsec_mb() -> None:

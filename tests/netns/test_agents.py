@@ -44,14 +44,14 @@ def test_packets_and_a_file(lab: Lab, outer: int) -> None:
 
 
 def test_the_address_derived_from_the_key_works(two: Two) -> None:
-    status = json.loads(two.b.ws("status", "-i", two.b.interface, "--json").stdout)
+    status = two.b.status()
     address = status["agent"]["overlay_address"]
     two.a.run("ping", "-c2", "-w5", address)
 
 
 def test_status_tells_what_happened(two: Two) -> None:
     two.a.ping(two.b, count=5)
-    status = json.loads(two.a.ws("status", "-i", two.a.interface, "--json").stdout)
+    status = two.a.status()
     (peer,) = status["peers"]
     assert peer["state"] == "up"
     assert peer["id"].replace("-", "") == two.b.node_id
@@ -80,7 +80,7 @@ def test_each_part_of_the_data_plane(lab: Lab, dataplane: str) -> None:
     two.start()
     two.a.ping(two.b, count=1)
     key, value = dataplane.split(" = ")
-    agent = json.loads(two.a.ws("status", "-i", two.a.interface, "--json").stdout)["agent"]
+    agent = two.a.status()["agent"]
     told = {**agent, **agent["offloads"]}
     assert told[key] == json.loads(value)
     name, digest = two.b.serve(16 * MIB)
@@ -157,7 +157,7 @@ def test_a_host_that_moves_in_silence_is_followed(lab: Lab, outer: int) -> None:
     two.link.remove_address(two.a.host, outer)
     two.link.add_address(two.a.host, outer, 11)
     two.b.ping(two.a, count=1, seconds=5)
-    status = json.loads(two.b.ws("status", "-i", two.b.interface, "--json").stdout)
+    status = two.b.status()
     (peer,) = status["peers"]
     # By path 0, or by a new one that was found before it moved.
     used = [p["remote"] for p in (peer.get("multipath") or {}).get("paths", []) if p["usable"]]
@@ -167,7 +167,7 @@ def test_a_host_that_moves_in_silence_is_followed(lab: Lab, outer: int) -> None:
 def test_two_nodes_speak_frames(two: Two) -> None:
     two.a.ping(two.b, count=1)
     for end in (two.a, two.b):
-        status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
+        status = end.status()
         assert status["peers"][0]["extended"] is True
 
 

@@ -300,7 +300,7 @@ def test_paths_are_what_we_send_to(lab: Lab, family: int) -> None:
 
 
 def bpf_of(end: Any) -> dict[str, Any]:
-    status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
+    status = end.status()
     return dict(status["bpf"])
 
 

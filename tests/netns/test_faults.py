@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -213,7 +212,7 @@ def test_reload_takes_over_a_changed_file_and_refuses_a_wrong_one(two: Two) -> N
     edit(two.a, "listen_prot", "listen_port")
     edit(two.a, "[[peers]]", "[[peers]]\npersistent_keepalive = 5")
     two.a.ws("reload", "-i", two.a.interface)
-    status = json.loads(two.a.ws("status", "-i", two.a.interface, "--json").stdout)
+    status = two.a.status()
     assert status["peers"][0]["persistent_keepalive"] == 5
     before = two.a.latest_handshake()
     two.a.ping(two.b, count=2)

@@ -41,7 +41,7 @@ print(json.dumps(got)[1:])
 
 
 def counters(end: Whalescale) -> dict[str, Any]:
-    status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
+    status = end.status()
     return dict(status["counters"])
 
 

@@ -6,7 +6,6 @@ a 10.201.2.1 ── eth1 ── 10.201.2.2 b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +30,7 @@ class Seen:
         return self.two.a.ws(command, "-i", self.two.a.interface, *words, check=check)
 
     def multipath(self) -> dict[str, Any]:
-        (peer,) = json.loads(self.ws("paths", "--json").stdout)["peers"]
+        (peer,) = self.two.a.status()["peers"]
         return peer["multipath"] or {"paths": [], "scheduling": False}
 
     def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.netns.conftest import make_end
@@ -51,7 +49,7 @@ def test_no_packet_of_a_session_on_a_foreign_worker(lab: Lab, backend: str, bpf:
             assert hub.fetch(http_url(spoke, name, family)) == digest
         name, digest = hub.serve(16 * MIB)
         assert spoke.fetch(http_url(hub, name)) == digest
-    status = json.loads(hub.ws("status", "-i", hub.interface, "--json").stdout)
+    status = hub.status()
     assert status["agent"]["workers"] == 2
     counters = status["counters"]
     assert counters["rx_packets"] > SPOKES * 32 * MIB // 1420

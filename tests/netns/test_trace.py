@@ -118,7 +118,7 @@ def test_the_buffer_of_two_paths_stands_beside_the_flow_over_them(lab: Lab) -> N
     start_flow(two.a.host, two.b.host, two.b.inside(4))
 
     def both_carry() -> bool:
-        told = json.loads(two.a.ws("status", "--json", "-i", two.a.interface).stdout)
+        told = two.a.status()
         paths = (told["peers"][0]["multipath"] or {"paths": ()})["paths"]
         return sum(path["tx_bytes"] > 100_000 for path in paths) == 2
 

@@ -8,6 +8,7 @@ import pytest
 from eventqueue import MS, SECOND
 from world import Host, Link, World, payloads
 
+from tests.params import first
 from whalescale.identity import Identity, fingerprint_of
 from whalescale.protocol.asking import Bootstrap
 from whalescale.protocol.cookie import CookieGenerator
@@ -47,7 +48,7 @@ def test_idle_peers_have_no_timer():
     assert hub.node.due_peers(world.now + 10**15) == ()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", first(1, [1, 2, 3]))
 def test_a_mesh_over_bad_links(seed):
     """24 nodes, 276 sessions: loss, duplicates, reordering; everyone keeps hearing everyone."""
     link = Link(delay=(1 * MS, 150 * MS), loss=0.1, duplicate=0.1)

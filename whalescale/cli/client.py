@@ -14,6 +14,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from whalescale import locations
@@ -31,12 +32,17 @@ Result = dict[str, Any]
 
 
 class Connection:
-    """One connection to the agent of `interface`. Use it as a context manager."""
+    """One connection to the agent of `interface`. Use it as a context manager.
 
-    def __init__(self, interface: str, timeout_s: float = TIMEOUT_S) -> None:
+    `path`: its socket, where that is not in this process's runtime folder.
+    """
+
+    def __init__(
+        self, interface: str, timeout_s: float = TIMEOUT_S, path: Path | None = None
+    ) -> None:
         self.interface = interface
         self._timeout_s = timeout_s
-        self._path = locations.control_socket(interface)
+        self._path = path or locations.control_socket(interface)
         self._buffer = bytearray()
         self._socket = self._connect()
 

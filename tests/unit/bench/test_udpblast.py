@@ -64,6 +64,7 @@ def send(program: Path, sink: Sink, *options: str) -> dict[str, float]:
     return load.last_json(done.stdout)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("gro", [False, True])
 @pytest.mark.parametrize("gso", [False, True])
