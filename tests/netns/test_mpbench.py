@@ -37,6 +37,7 @@ def test_a_bare_link_and_mptcp_over_both() -> None:
         assert min(carried) > 100_000
 
 
+@pytest.mark.long
 def test_a_link_that_goes_silent_is_seen_to() -> None:
     """One link, alone in the tunnel: the flow stalls as long as the silence, and is not broken."""
     row = Scenario("test", "test", "silent", SHAPES[:1], (), victim=1)
