@@ -137,12 +137,12 @@ $(STAMP)/tsan: $(EXT_SOURCES) | $(STAMP)/venv
 		$(PY) setup.py --quiet build_ext --build-lib build/tsan --build-temp build/tsan/temp
 	@touch $@
 
-# All but those that measure a time or a rate run on all cores; those then have the machine to
-# themselves. The longest files come first.
+# Those that measure a time or a rate have the machine to themselves, after the others. Of these
+# three run at a time, for those in namespaces mostly wait; they come first.
 test: setup $(STAMP)/test $(if $(strip $(PYTEST_ARGS)),,$(STAMP)/asan)
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
-	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadgroup --durations=15 -m "not long and not alone" \
+	$(PY) -m pytest -n 3 --dist loadgroup --durations=15 -m "not long and not alone" \
 		tests/interop tests/netns tests/fuzz tests/sim tests/csrc tests/unit || failed=1; \
 	$(PY) -m pytest --durations=15 -m "not long and alone" || failed=1; \
 	exit $$failed

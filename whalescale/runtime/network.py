@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from whalescale import locations
 from whalescale.endpoints import HostPort
@@ -46,7 +46,6 @@ from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.notices import NetworksChanged, Notices
 from whalescale.runtime.part import Part
-from whalescale.runtime.responder import Responder
 from whalescale.runtime.store import MetPlace, Store, StoreError, Timestamps
 from whalescale.runtime.tunnel import (
     Change,
@@ -57,6 +56,9 @@ from whalescale.runtime.tunnel import (
     Tunnel,
     format_endpoint,
 )
+
+if TYPE_CHECKING:
+    from whalescale.runtime.responder import Responder
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +241,9 @@ class NetworkKeeper(Part):
         network = self.mesh.membership.network if self.mesh is not None else None
         if network is None:
             return
+        # dnspython is a tenth of an agent's start; most have no network.
+        from whalescale.runtime.responder import Responder
+
         self._responder = Responder(network.name, self._members)
         self._responder.bind(addresses)
         self._responder.tell_resolved(interface)
