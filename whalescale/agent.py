@@ -25,7 +25,6 @@ from whalescale.dataplane.engine import Engine
 from whalescale.identity import PlainIdentity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.mesh.guest import MeshGuest
-from whalescale.protocol.mesh.network import MeshSettings
 from whalescale.protocol.node import Node
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import LocalLink
@@ -126,12 +125,7 @@ class Agent:
         self._changing = asyncio.Lock()
         self._background = Background()
         self._notices = Notices()
-        self._network = NetworkKeeper(
-            self._name,
-            identity,
-            MeshSettings(config.network.neighbours, config.interface.anchor),
-            self._notices,
-        )
+        self._network = NetworkKeeper(self._name, identity, config.network, self._notices)
         #: in the order in which they are told; closed the other way round
         self._parts: list[Part] = []
         self._uapi_directory = Path(os.environ.get(UAPI_DIR) or UAPI_DIRECTORY)
@@ -228,7 +222,7 @@ class Agent:
         stack.callback(self._driver.stop)
         # After a kill the peers go on with keys that are gone here: a new session tells them.
         self._tunnel.greet()
-        await self._network.start(self._tunnel, self._driver)
+        await self._network.start(self._tunnel, self._driver, lambda: self._device.fwmark)
         for part in self._parts:
             part.started()
         self._background.spawn(self._watch(first))
@@ -474,6 +468,10 @@ class Agent:
         return pinning.pin(self._tunnel, params)
 
     async def _network_request(self, params: dict[str, Any]) -> dict[str, Any]:
+        if params.get("op") == "begin":
+            told = await self._network.enter(self._node.guest(MeshGuest))
+            await self._keeper.look()  # it has given us addresses
+            return told
         return self._network.ask(params)
 
     async def _on_stop(self, _: dict[str, Any]) -> dict[str, Any]:

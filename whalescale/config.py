@@ -172,8 +172,15 @@ class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class NetworkConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[network]: our part in a network of one's own machines (docs/mesh.md)."""
 
+    #: "leaf": sessions with two anchors alone, and no work for others
+    role: Literal["member", "leaf"] = "member"
+    #: whether others may count on this machine; "auto": once it was proved, and stays where it is.
+    #: Not given: as [interface] has it
+    anchor: bool | Literal["auto"] | None = None
     #: members that a session is kept with
     neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
+    #: answer for NAME.NETWORK.internal
+    names: bool = True
 
 
 class NatConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -270,6 +277,9 @@ _RIGHT: Final = {
     "nat": "write a table [nat]",
     "nat.portmap": "write true or false",
     "network": "write a table [network]",
+    "network.role": 'write "member" or "leaf"',
+    "network.anchor": 'write true, false or "auto"',
+    "network.names": "write true or false",
     "network.neighbours": f"write a number from 1 to {NEIGHBOURS_MAX}, such as 4",
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
@@ -373,7 +383,7 @@ class _Checker:
             dataplane=raw.dataplane,
             multipath=raw.multipath,
             metrics=self._metrics(raw.metrics),
-            network=raw.network,
+            network=self._network(raw.network, raw.interface.anchor),
             nat=raw.nat,
         )
         self._duplicates(config.peers)
@@ -431,6 +441,17 @@ class _Checker:
             fwmark=raw.fwmark,
             table="auto" if raw.table == MAIN_TABLE else raw.table,
         )
+
+    def _network(self, raw: NetworkConfig, anchor: bool) -> NetworkConfig:
+        """With `anchor` as it is: [interface] had it before there was a [network]."""
+        if raw.anchor is False and anchor:
+            problem = "is false, and interface.anchor is true"
+            raise self._fail("network.anchor", problem, "remove one of the two")
+        chosen = anchor if raw.anchor is None else raw.anchor
+        if raw.role == "leaf" and chosen:
+            problem = "a leaf is no anchor"
+            raise self._fail("network.role", problem, 'write "member", or anchor = false')
+        return msgspec.structs.replace(raw, anchor=chosen)
 
     def _metrics(self, raw: MetricsConfig) -> MetricsConfig:
         """Whether an address is one inside the tunnel, the agent sees when it has them all."""

@@ -249,6 +249,8 @@ class Member(Struct, frozen=True, kw_only=True):
     here: bool = False
     admin: bool = False
     anchor: bool = False
+    #: others dialled it, and got in
+    proved: bool = False
     address: str | None = None
     session: bool = False
     reached: str = ""

@@ -41,11 +41,15 @@ def members(end: Whalescale) -> dict[str, dict[str, Any]]:
     return {m["name"]: m for m in view["members"]}
 
 
-def join(end: Whalescale, inviter: Whalescale, name: str) -> None:
+def join(end: Whalescale, inviter: Whalescale, name: str, *, running: bool = False) -> None:
+    """`running`: its agent runs already, and takes the network up without a restart."""
+    if running:
+        up(end)
     ticket = inviter.ws("invite", name, "-i", inviter.interface).stdout.strip()
     told = json.loads(ws(end, "join", ticket, "--json").stdout)
-    assert told["name"] == name
-    up(end)
+    assert (told["name"], told["running"]) == (name, running)
+    if not running:
+        up(end)
 
 
 def reaches(end: Whalescale, address: str) -> bool:
@@ -98,7 +102,7 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
     # Another admin lets the third one in; once it is none any more, whom it let in stays.
     ws(home, "network", "admin", "add", "laptop")
     wait_until("laptop is an admin", lambda: members(laptop)["laptop"]["admin"], 10)
-    join(phone, laptop, "phone")
+    join(phone, laptop, "phone", running=True)
     wait_until("home hears of phone", lambda: "phone" in members(home), 10)
     removed = json.loads(ws(home, "network", "admin", "remove", "laptop", "--json").stdout)
     assert removed == {"version": 1, "name": "laptop", "admin": False}
@@ -135,17 +139,27 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
         assert "mobile" not in names
     wait_until("it is cut off", lambda: not reaches(laptop, "10.99.0.3"), 5)
 
-    # What is known outlives an agent.
+    # What is known outlives an agent, and so does a ticket.
+    spare = home.ws("invite", "tablet", "-i", home.interface).stdout.strip()
+    home.process.kill()
+    home.process.wait()
+    up(home)
     laptop.process.stop()
     up(laptop)
     assert members(laptop).keys() == {"home", "laptop"}
     wait_until("a ping", lambda: reaches(laptop, "10.99.0.1"), 15)
     key = json.loads(ws(home, "network", "export-key", "--json").stdout)["key"]
     assert key == ws(home, "network", "export-key").stdout.strip()
-    again = ws(laptop, "network", "create", "x", check=False)
-    assert again.returncode == 1
-    assert "already" in again.stderr
+    for words in (("network", "create", "x"), ("join", spare)):
+        again = ws(laptop, *words, check=False)
+        assert again.returncode == 1
+        assert "already" in again.stderr
     laptop.process.stop()
+    shown = json.loads(home.ws("network", "show", "--json", "-i", home.interface).stdout)
+    assert [t["name"] for t in shown["tickets"]] == ["tablet"]
+    assert shown["anchor"]["wanted"] == "no"
+    home.ws("invite", "tablet", "--withdraw", "-i", home.interface)
+    assert "ticket" not in home.ws("network", "show", "-i", home.interface).stdout
     left = json.loads(ws(laptop, "network", "leave", "--json").stdout)
     assert left == {"version": 1, "left": laptop.interface}
 

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from whalescale.identity import Identity
 from whalescale.protocol.mesh import network, records
-from whalescale.protocol.mesh.network import Mesh, MeshSettings, SendFrame
+from whalescale.protocol.mesh.network import DialPlace, Mesh, MeshSettings, SendFrame
 from whalescale.protocol.mesh.records import (
     AdminRecord,
     EndpointRecord,
@@ -170,6 +170,11 @@ class World:
         #: what each member's clock is ahead of ours, ns
         self.skew = [0] * len(base.identities)
         self._queue: list[tuple[int, int, int, bytes | None, bytes]] = []
+        self._calls: dict[int, Callable[[], None]] = {}
+        #: what a member's router lets in: "open", "address" (whose address it sent to), "port"
+        self.filters: dict[int, str] = {}
+        #: (who dialled, where, whether it got in)
+        self.dialled: list[tuple[int, Endpoint, bool]] = []
         self._count = 0
         self.numbers = {i.node_id: n for n, i in enumerate(base.identities)}
         self.settings = settings or MeshSettings(neighbours=0)
@@ -249,7 +254,10 @@ class World:
         while (event := member.mesh.poll_event()) is not None:
             if isinstance(event, SendFrame):
                 self._send(member, event)
-            elif self.keep_events:
+                continue
+            if isinstance(event, DialPlace):
+                self._dial(member, event)
+            if self.keep_events:
                 member.events.append(event)
         due = member.mesh.deadline() - self.skew[member.number]
         if member.due is None or due < member.due:
@@ -273,13 +281,43 @@ class World:
             at = self.now + self.delay(self.random)
             self._push(at, other, member.mesh.node_id, event.frame)
 
+    def later(self, delay: int, call: Callable[[], None]) -> None:
+        self._push(self.now + delay, -1, None, b"")
+        self._calls[self._count] = call
+
+    def _dial(self, member: Member, event: DialPlace) -> None:
+        """From a port of its own, to whoever is at that place."""
+        target = self.members[self.numbers[event.node_id]]
+        source = Endpoint(place_of(member.number).endpoint.ip, 40_000 + event.job)
+        lets = self.filters.get(target.number, "open")
+        sent = member.mesh.node_id in target.mesh.sessions
+        there = event.place.ip == place_of(target.number).endpoint.ip
+        same = self.group[target.number] == self.group[member.number]
+        gets_in = there and same and (lets == "open" or (lets == "address" and sent))
+        self.dialled.append((member.number, event.place, gets_in))
+
+        def arrive() -> None:
+            target.mesh.request_came(event.nonce, source, self.clock(target.number))
+            self.drain(target)
+
+        def end() -> None:
+            member.mesh.place_dialled(event.job, gets_in, self.clock(member.number))
+            self.drain(member)
+
+        if gets_in:
+            self.later(30 * MS, arrive)
+        self.later(60 * MS if gets_in else 3 * S, end)
+
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> float:
         """Seconds that went by. `until` is asked 20 times a second."""
         start, end = self.now, self.now + int(seconds * S)
         ask_at = self.now
         while self._queue and self._queue[0][0] <= end:
-            at, _, number, source, frame = heapq.heappop(self._queue)
+            at, count, number, source, frame = heapq.heappop(self._queue)
             self.now = max(self.now, at)
+            if number < 0:
+                self._calls.pop(count)()
+                continue
             if until is not None and self.now >= ask_at:
                 if until():
                     self._push(at, number, source, frame)

@@ -15,6 +15,7 @@ from whalescale.cli.common import (
     console,
     interface_name,
     is_screen,
+    note,
     plain,
     print_json,
     print_json_lines,
@@ -74,13 +75,16 @@ def members(
         return
     rows = [("NAME", "ADDRESS", "ROLE", "REACHED")]
     for m in view["members"]:
-        role = " ".join(r for r in ("admin", "anchor") if m[r]) or "-"
+        anchor = "anchor*" if m.get("proved") else "anchor"
+        role = " ".join(r for r, on in (("admin", m["admin"]), (anchor, m["anchor"])) if on) or "-"
         reached = "this machine" if m["self"] else m["endpoint"] if m["session"] else "-"
         rows.append((plain(m["name"]), m["address"] or m["overlay"], role, reached or "yes"))
     widths = [max(len(row[at]) for row in rows) for at in range(3)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
         print("  ".join([*cells, row[3]]).rstrip())
+    if any(m.get("proved") for m in view["members"]):
+        note("* others dialled it unasked, and got in")
 
 
 def _watch(interface: str, interval: float) -> None:

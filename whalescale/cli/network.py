@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whalescale.cli.common import (
+    UNREACHABLE,
     USAGE,
     CliError,
     ConfigPath,
@@ -74,15 +75,38 @@ def ask(interface: str | None, **params: object) -> dict[str, Any]:
 
 
 def _no_network_yet(name: str) -> None:
-    """CliError: this machine is in one already, or its agent runs without one."""
-    from whalescale import locations
+    """CliError: this interface is in one already."""
     from whalescale.runtime.network import has_network
 
     if has_network(name):
-        fix = f"`ws network show -i {name}` shows it, `ws network leave -i {name}` forgets it"
+        fix = (
+            f"`ws network show -i {name}` shows it, `ws network leave -i {name}` forgets it; "
+            "another one takes another interface: -i OTHER"
+        )
         raise CliError(f"{name} is in a network already", fix)
-    if locations.control_socket(name).exists():
-        note("the agent runs: restart it afterwards (`sudo ws down`, `sudo ws up`)")
+
+
+def _enter(name: str) -> bool:
+    """Tell the agent, if it runs, that it is in a network now. False: it does not run.
+
+    CliError: it runs, and cannot take it up without a restart.
+    """
+    from whalescale.cli import client
+
+    try:
+        client.call(name, "network", {"op": "begin"})
+    except CliError as e:
+        if e.exit_code == UNREACHABLE:
+            return False
+        fix = "restart the agent: `sudo ws down`, `sudo ws up`"
+        raise CliError(f"joined, but the running agent says: {e.message}", fix) from None
+    return True
+
+
+def _next_step(entered: bool) -> str:
+    if entered:
+        return "the running agent has taken it up; it answers for names after its next start"
+    return "next: `sudo ws up`"
 
 
 def _keep(name: str, mesh: Mesh) -> None:
@@ -211,12 +235,14 @@ def create(
     assert mesh.is_admin
     keyfiles.write(key_file, identity.encode_seed(root.seed) + "\n", replace=False)
     _keep(loaded.interface.name, mesh)
+    entered = _enter(loaded.interface.name)
     root.zero()
     own.zero()
     if json:
         print_json(
             {
                 "version": VERSION,
+                "running": entered,
                 "network": name,
                 "id": network_id.hex(),
                 "name": own_name,
@@ -229,7 +255,7 @@ def create(
     print(f"this machine   {own_name}, {first or own.overlay_address}")
     print(f"network key    {key_file}")
     print("\nThe network key names admins, nothing else: keep a copy away from this machine")
-    print("(`ws network export-key`). next: `sudo ws up`, then `ws invite NAME`")
+    print(f"(`ws network export-key`). {_next_step(entered)}, then `ws invite NAME`")
 
 
 @app.command()
@@ -244,16 +270,45 @@ def show(interface: Interface = None, json: Json = False) -> None:
     print(f"addresses  {network['prefix'] or 'IPv6 alone'}")
     print(f"members    {len(view['members'])}")
     print(f"anchors    {network['anchors_alive']} alive{_advice(network['advice'])}")
+    print(f"here       {_own_anchor(network['anchor'], network['role'])}")
+    for place in network["anchor"]["places"]:
+        print(f"           {place['endpoint']}: {_PROOFS[place['proof'], place['tried']]}")
+    for ticket in network["tickets"]:
+        print(f"ticket     {plain(ticket['name'])}, good for {ticket['left_s'] // 60} more minutes")
     if not network["belongs"]:
         print("this machine was revoked; `ws network leave` forgets the network")
     if network["store"]:
         print(f"not kept   {network['store']}")
 
 
+_PROOFS = {
+    ("anybody", True): "anybody gets in",
+    ("ports", True): "who was sent to gets in, by any port (whether others do, nobody could try)",
+    ("none", True): "dialled by others, who did not get in",
+    ("none", False): "not dialled by others yet",
+}
+
+
+def _own_anchor(anchor: dict[str, Any], role: str) -> str:
+    wanted = anchor["wanted"]
+    if role == "leaf":
+        return "a leaf"
+    if wanted == "no":
+        return "no anchor"
+    if not anchor["allowed"]:
+        return "may be no anchor (invited with --no-anchor)"
+    if anchor["is"]:
+        return "an anchor"
+    if anchor["stable_place"] is None:
+        return "no anchor yet: no public place of it was reached unasked"
+    hours, needed = anchor["stable_s"] // 3600, anchor["stable_needed_s"] // 3600
+    return f"no anchor yet: at {anchor['stable_place']} for {hours} of {needed} h"
+
+
 def _advice(advice: str | None) -> str:
     return {
         None: "",
-        "none": "; `anchor = true` on a machine that others always reach makes one",
+        "none": "; `[network] anchor = true` on a machine that others always reach makes one",
         "last": "; a second one on another network would outlive it",
         "one network": "; all on one network, which may fail as one",
     }.get(advice, "")
@@ -427,12 +482,22 @@ def invite(
         bool, typer.Option("--no-anchor", help="Others shall not count on it.")
     ] = False,
     qr_code: Annotated[bool, typer.Option("--qr", help="Show it as a QR code as well.")] = False,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Call back the ticket that is out for NAME.")
+    ] = False,
     interface: Interface = None,
     json: Json = False,
 ) -> None:
     """Print a ticket that lets one machine into the network."""
     from whalescale.cli import qr
 
+    if withdraw:
+        told = ask(interface, op="withdraw", name=name)
+        if json:
+            print_json({"version": VERSION, **told})
+        else:
+            print(f"the ticket for {plain(name)} lets nobody in any more")
+        return
     if qr_code:
         qr.load()
     made = ask(
@@ -479,6 +544,7 @@ def join(
     except joining.JoinError as e:
         raise CliError(e.message, e.fix) from None
     _keep(name, mesh)
+    entered = _enter(name)
     record, network = mesh.membership.active(own.node_id), mesh.membership.network
     own.zero()
     assert record is not None
@@ -486,11 +552,17 @@ def join(
     if json:
         address = str(record.address) if record.address else None
         print_json(
-            {"version": VERSION, "network": network.name, "name": record.name, "address": address}
+            {
+                "version": VERSION,
+                "network": network.name,
+                "name": record.name,
+                "address": address,
+                "running": entered,
+            }
         )
         return
     print(f"you are {record.name}.{network.name}, {record.address or own.overlay_address}")
-    print("next: `sudo ws up`")
+    print(_next_step(entered))
 
 
 def _configure(path: Path, name: str) -> None:
@@ -500,11 +572,25 @@ def _configure(path: Path, name: str) -> None:
     key_path = path.absolute().with_suffix(".key")
     init.claim(path, key_path, force=False)
     own = identity.Identity.generate(os.urandom)
-    text = edit.new_document(name=name, key_file=key_path.name, listen_port=51820, addresses=[])
+    text = edit.new_document(
+        name=name, key_file=key_path.name, listen_port=_free_port(), addresses=[]
+    )
     keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
     keyfiles.write(path, text, replace=False)
     own.zero()
     note(f"made {path}")
+
+
+def _free_port(first: int = 51820) -> int:
+    """The usual UDP port, or the next one that no other tunnel of this host has."""
+    for port in range(first, first + 100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
+    return 0
 
 
 def revoke(name: MemberName, interface: Interface = None, json: Json = False) -> None:

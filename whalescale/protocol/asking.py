@@ -19,7 +19,7 @@ from whalescale.protocol.messages import (
     MessageError,
 )
 from whalescale.protocol.places import Endpoint, PeerHandle
-from whalescale.protocol.types import Transmit
+from whalescale.protocol.types import RequestCame, Transmit
 
 #: of so many initiations without an answer, one is followed by the question whether it is there
 ASK_EVERY: Final = 4
@@ -146,6 +146,7 @@ class Bootstrap(Guest):
             if not self._limiter.allow(remote, now):
                 raise MessageError("bootstrap_ratelimit")
             self._host.transmit(Transmit(reply, remote, local))
+            self._host.event(RequestCame(bootstrap.nonce_of(data), remote))
         else:
             self._receive_reply(data, remote, local, now)
 

@@ -208,6 +208,15 @@ class Stranger:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestCame:
+    """A bootstrap request, which is answered. `peer` is 0: who asks is not known."""
+
+    nonce: bytes
+    remote: Endpoint
+    peer: PeerHandle = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GuestEvent:
     """Of a machine beside the handshake (guest.py): it has subclasses of its own.
 
@@ -232,5 +241,6 @@ Event = (
     | MultipathStarted
     | PathAction
     | Stranger
+    | RequestCame
     | GuestEvent
 )

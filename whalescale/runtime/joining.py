@@ -37,7 +37,7 @@ _TRANSPORT: Final = struct.Struct("<B3xIQ")
 _NONCE: Final = struct.Struct("<4xQ")
 
 _REFUSED: Final = {
-    Refusal.UNKNOWN: ("the ticket was used, or the inviter's agent has restarted", "new"),
+    Refusal.UNKNOWN: ("the ticket was used by another machine, or called back", "new"),
     Refusal.EXPIRED: ("the ticket has expired", "new"),
     Refusal.NOT_ADMIN: ("the inviter is no admin of the network any more", "admin"),
     Refusal.REVOKED: ("this machine's key was revoked; it needs a new one", "key"),

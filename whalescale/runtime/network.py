@@ -6,26 +6,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from whalescale import locations
+from whalescale.config import Config, NetworkConfig
 from whalescale.endpoints import HostPort
 from whalescale.identity import Identity, PlainIdentity, encode_node_id, overlay_address
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import invite
-from whalescale.protocol.mesh.anchors import Advice
+from whalescale.protocol.mesh.anchors import Tenure
 from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.guest import MeshGuest
+from whalescale.protocol.mesh.invite import Invite
 from whalescale.protocol.mesh.membership import member_key
 from whalescale.protocol.mesh.network import (
+    Anchoring,
+    DialPlace,
     GuestAdmitted,
     GuestGone,
+    HeldStored,
     MemberChanged,
     Mesh,
     MeshError,
@@ -35,18 +42,21 @@ from whalescale.protocol.mesh.network import (
     RecordGone,
     RecordStored,
     SendFrame,
+    TicketKept,
     WantSession,
     Word,
 )
 from whalescale.protocol.mesh.records import MemberRecord, RecordError
 from whalescale.protocol.places import Endpoint
-from whalescale.protocol.types import Event, HandshakeCompleted, Stranger
+from whalescale.protocol.types import Event, HandshakeCompleted, RequestCame, Stranger
 from whalescale.runtime.control_socket import private_directory
+from whalescale.runtime.dialling import PlaceDialler
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import AgentError
-from whalescale.runtime.notices import NetworksChanged, Notices
+from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
+from whalescale.runtime.notices import NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Part
-from whalescale.runtime.store import MetPlace, Store, StoreError, Timestamps
+from whalescale.runtime.store import KeptTicket, MetPlace, Store, StoreError, Timestamps
 from whalescale.runtime.tunnel import (
     Change,
     Network,
@@ -54,7 +64,6 @@ from whalescale.runtime.tunnel import (
     Peer,
     PeerSpec,
     Tunnel,
-    format_endpoint,
 )
 
 if TYPE_CHECKING:
@@ -69,22 +78,21 @@ EVENTS_PER_TURN: Final = 64
 #: below the time-out of nearly every NAT
 KEEPALIVE_S: Final = 25
 NETWORK: Final = "network"
-_BELONGS_NO_MORE: Final = "this machine was revoked: `ws network leave` forgets the network"
-_ADVICE: Final = {
-    Advice.NONE: "no anchor is alive: `anchor = true` makes one of a machine that others reach",
-    Advice.LAST: "the last anchor: a second one on another network would outlive it",
-    Advice.ONE_NETWORK: "all anchors are on one network, which may fail as one",
-}
+#: in the store's small things: at which place we were reached, and how long
+HELD: Final = "held"
+_HELD: Final = struct.Struct(">QHB")
 
 
 def store_file(interface: str) -> Path:
     return locations.state_dir() / f"{interface}.db"
 
 
-def open_store(interface: str) -> Store:
-    """AgentError: another agent has it, or it cannot be written."""
+def open_store(interface: str, *, made: bool = False) -> Store:
+    """AgentError: another agent has it, or it cannot be written. `made`: its folder is there and
+    ours, which the sandbox does not let us try again."""
     path = store_file(interface)
-    private_directory(path.parent)
+    if not made:
+        private_directory(path.parent)
     try:
         return Store(path)
     except StoreError as e:
@@ -95,22 +103,27 @@ def has_network(interface: str) -> bool:
     return store_file(interface).exists()
 
 
+def settings_of(config: NetworkConfig) -> MeshSettings:
+    """[network], as the core takes it."""
+    anchor = {True: Anchoring.YES, "auto": Anchoring.AUTO}.get(config.anchor or "", Anchoring.NO)
+    return MeshSettings(config.neighbours, anchor, config.role == "leaf")
+
+
 class NetworkKeeper(Part):
     """One agent's network, or none: then every method does nothing."""
 
     name: ClassVar[str] = NETWORK
 
     def __init__(
-        self, interface: str, identity: PlainIdentity, settings: MeshSettings, notices: Notices
+        self, interface: str, identity: PlainIdentity, config: NetworkConfig, notices: Notices
     ) -> None:
         """Without a node ID there is no network."""
         self._interface = interface
         self._identity = identity
-        self._settings = settings
+        self._config = config
         self._store: Store | None = None
         self.network_id: bytes | None = None
-        #: for handshakes
-        self.wall_clock: Callable[[], int] = time.time_ns
+        self._wall_clock: Callable[[], int] = time.time_ns
         self.mesh: Mesh | None = None
         self._notices = notices
         self._driver: Driver | None = None
@@ -123,6 +136,11 @@ class NetworkKeeper(Part):
         self._addresses: tuple[int, dict[ipaddress.IPv4Address, bytes]] = (-1, {})
         self._names: tuple[int, dict[str, list[str]]] = (-1, {})
         self._responder: Responder | None = None
+        self._dialler: PlaceDialler | None = None
+        self._shown: Shown | None = None
+        self._mark: Callable[[], int] = lambda: 0
+        #: which run of this machine a time of its boot clock is of
+        self._boot = ""
         #: what the routes were made of
         self._networks: set[Network] = set()
 
@@ -130,10 +148,23 @@ class NetworkKeeper(Part):
 
     def open(self) -> None:
         """AgentError: the store is another agent's, or cannot be written."""
-        if isinstance(self._identity, Identity) and has_network(self._interface):
-            self._store = open_store(self._interface)
-            self.network_id = self._store.meta(NETWORK)
-            self.wall_clock = Timestamps(self._store)
+        if not isinstance(self._identity, Identity):
+            return
+        self._boot = _boot_id()
+        with contextlib.suppress(OSError, AgentError):
+            # The sandbox lets only folders in that are there: a network may be joined later.
+            private_directory(locations.state_dir())
+        if has_network(self._interface):
+            self._open(open_store(self._interface))
+
+    def _open(self, store: Store) -> None:
+        self._store = store
+        self.network_id = store.meta(NETWORK)
+        self._wall_clock = Timestamps(store)
+
+    def wall_clock(self) -> int:
+        """For handshakes, ns since 1970."""
+        return self._wall_clock()
 
     def begin(self, guest: MeshGuest, now: int) -> None:
         """Read what is kept, before the interface gets its addresses."""
@@ -145,38 +176,127 @@ class NetworkKeeper(Part):
             self.network_id,
             random=os.urandom,
             now=now,
-            settings=self._settings,
+            settings=settings_of(self._config),
             seq=self._store.seq,
+            tenure=self._tenure(now),
         )
         taken = self.mesh.restore(self._store.records(), now)
         for met in self._store.met_places():
             if self.mesh.membership.active(met.node_id) is not None:
                 how = How(met.how) if met.how in How.__members__.values() else How.SEEN
                 self.mesh.directory.met(met.node_id, Endpoint(met.ip, met.port), how, 0)
+        self.mesh.restore_tickets(self._invites(now))
         self._guest = guest
         log.info("network: %d records kept", taken)
         self._tell_notes()
+
+    def _tenure(self, now: int) -> Tenure | None:
+        kept = self._store.meta(HELD) if self._store is not None else None
+        if kept is None or len(kept) <= _HELD.size:
+            return None
+        seconds, port, version = _HELD.unpack_from(kept)
+        try:
+            ip = ipaddress.ip_address(kept[_HELD.size :])
+        except ValueError:
+            return None
+        return Tenure(Endpoint(str(ip), port), seconds, now) if ip.version == version else None
+
+    def _invites(self, now: int) -> list[Invite]:
+        """Tickets from before. After another boot the wall clock can make them shorter, and never
+        longer than they were."""
+        found = []
+        for kept in self._store.tickets() if self._store is not None else ():
+            until = kept.until
+            if kept.boot != self._boot:
+                passed = max(0, int(time.time()) - kept.at)
+                until = now + max(0, kept.left_s - passed) * NS_PER_S
+            routes = tuple(ipaddress.ip_network(r) for r in kept.routes.split(",") if r)
+            found.append(
+                Invite(kept.one_time, kept.name, bool(kept.may_anchor), routes, until, kept.used_by)
+            )
+        return found
+
+    def _keep_ticket(self, store: Store, invite: Invite) -> None:
+        left_s = max(0, invite.until - self.driver.now()) // NS_PER_S
+        routes = ",".join(map(str, invite.routes))
+        store.put_ticket(
+            KeptTicket(
+                invite.one_time,
+                invite.name,
+                int(invite.may_anchor),
+                routes,
+                invite.until,
+                self._boot,
+                left_s,
+                int(time.time()),
+                invite.used_by,
+            )
+        )
 
     @property
     def driver(self) -> Driver:
         assert self._driver is not None
         return self._driver
 
-    async def start(self, tunnel: Tunnel, driver: Driver) -> None:
-        """Members become peers. The driver runs."""
-        if self.mesh is None or self._guest is None:
-            return
-        self._tunnel, self._driver = tunnel, driver
+    async def start(self, tunnel: Tunnel, driver: Driver, mark: Callable[[], int]) -> None:
+        """Members become peers. The driver runs. `mark`: of the tunnel's sockets."""
+        self._tunnel, self._driver, self._mark = tunnel, driver, mark
+        if self.mesh is not None and self._guest is not None:
+            await self._begin(self.mesh, self._guest, tunnel)
+
+    async def enter(self, guest: MeshGuest) -> dict[str, Any]:
+        """This machine has come into a network while the agent runs. AgentError: it cannot."""
+        tunnel = self._tunnel
+        if tunnel is None:
+            raise AgentError("the agent is starting", "try again")
+        if self.mesh is not None:
+            raise AgentError("this agent is in a network already", "see `ws network show`")
+        if not isinstance(self._identity, Identity):
+            raise AgentError("a WireGuard key has no node ID", "`ws init --force` makes one")
+        if has_network(self._interface):
+            self._open(open_store(self._interface, made=True))
+        self.begin(guest, self.driver.now())
+        if self.mesh is None:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            raise AgentError("there is no network in the state folder", "`ws join` makes it")
+        await self._begin(self.mesh, guest, tunnel)
+        self._notices.tell(PeersChanged())
+        return {"entered": self.mesh.network_id.hex()}
+
+    async def _begin(self, mesh: Mesh, guest: MeshGuest, tunnel: Tunnel) -> None:
         self._loop = asyncio.get_running_loop()
+        self._dialler = PlaceDialler(self._mark, self._place_dialled)
+        self._shown = Shown(
+            mesh, guest, tunnel, self.driver.now, lambda: self._holders(mesh), self._trouble
+        )
         self._networks = tunnel.networks()
-        self._guest.on_events = self._soon
-        self._guest.give(self.mesh, self.driver.now())
+        guest.on_events = self._soon
+        guest.give(mesh, self.driver.now())
         self._soon()
         if self._responder is not None:
             await self._responder.start()
 
+    def _trouble(self) -> str | None:
+        """Why nothing is kept; None: it is."""
+        return self._store.trouble if self._store is not None else None
+
+    def _place_dialled(self, job: int, answered: bool) -> None:
+        if self.mesh is not None and self._loop is not None:
+            self.mesh.place_dialled(job, answered, self.driver.now())
+            self._soon()
+
+    async def apply(self, config: Config) -> None:
+        self._config = config.network
+        if self.mesh is not None and self._driver is not None:
+            self.mesh.configure(settings_of(config.network), self.driver.now())
+            self._soon()
+
     async def close(self) -> None:
         self._loop = None
+        if self._dialler is not None:
+            await self._dialler.close()
         for handle in (self._turn, self._flush):
             if handle is not None:
                 handle.cancel()
@@ -217,6 +337,9 @@ class NetworkKeeper(Part):
                 self.mesh.stranger(now)  # another member may have let it in
             case HandshakeCompleted(initiator=True):
                 self._guest.answered(event.peer, now)
+            case RequestCame():
+                self.mesh.request_came(event.nonce, event.remote, now)
+                self._soon()
             case _:
                 pass
 
@@ -239,7 +362,7 @@ class NetworkKeeper(Part):
     def bind_names(self, interface: str, addresses: Iterable[str]) -> None:
         """While the rights for it are there: port 53, and a program of systemd's."""
         network = self.mesh.membership.network if self.mesh is not None else None
-        if network is None:
+        if network is None or not self._config.names:
             return
         # dnspython is a tenth of an agent's start; most have no network.
         from whalescale.runtime.responder import Responder
@@ -324,7 +447,17 @@ class NetworkKeeper(Part):
             case GuestAdmitted():
                 spec = PeerSpec("ticket", node_id=event.node_id, origin=Origin.GUEST)
                 tunnel.commit(Change(add=[spec]))
+            case TicketKept():
+                self._keep_ticket(store, event.invite)
+            case DialPlace():
+                if self._dialler is not None:
+                    self._dialler.begin(event)
+            case HeldStored():
+                ip = ipaddress.ip_address(event.place.ip)
+                head = _HELD.pack(event.seconds, event.place.port, ip.version)
+                store.set_meta(HELD, head + ip.packed)
             case GuestGone():
+                store.remove_ticket(event.node_id)
                 peer = self._peer(tunnel, event.node_id)
                 if peer is not None:
                     tunnel.commit(Change(remove=[peer]))
@@ -335,7 +468,10 @@ class NetworkKeeper(Part):
         text = {
             Word.JOINED: f"{notice.name} joined the network",
             Word.REVOKED: f"{notice.name} was revoked",
-            Word.REVOKED_SELF: _BELONGS_NO_MORE,
+            Word.REVOKED_SELF: BELONGS_NO_MORE,
+            Word.ANCHOR: "this machine is an anchor now: it was reached at one place for a day",
+            Word.ANCHOR_NOT: "this machine is no anchor any more: nobody gets in unasked",
+            Word.ANCHORS: ADVICE.get(notice.name, "anchors are as they should be"),
             Word.CLONED: "another machine uses this machine's key: make one of them a new one",
             Word.TICKET_USED: f"{notice.name} came with its ticket",
         }[notice.word]
@@ -400,104 +536,17 @@ class NetworkKeeper(Part):
 
     def status(self) -> dict[str, Any]:
         """The members for the live view: whalescale/status.py, Network."""
-        mesh, tunnel = self.mesh, self._tunnel
-        if mesh is None or tunnel is None:
-            return {}
-        network, anchors, holders = mesh.membership.network, mesh.anchors(), self._holders(mesh)
-        known = frozenset(anchors.known)
-        warnings = [] if mesh.belongs else [_BELONGS_NO_MORE]
-        if anchors.advice is not None and mesh.belongs:
-            warnings.append(_ADVICE[anchors.advice])
-        if self._store is not None and self._store.trouble:
-            warnings.append(f"what is known is not kept: {self._store.trouble}")
-        members = []
-        for record in mesh.membership.actives():
-            node_id = record.node_id
-            session = node_id in mesh.sessions
-            address = mesh.membership.address_of(record, holders)
-            members.append(
-                {
-                    "name": record.name,
-                    "id": encode_node_id(node_id),
-                    "here": node_id == mesh.node_id,
-                    "admin": mesh.membership.is_admin(node_id),
-                    "anchor": node_id in known,
-                    "address": str(address) if address else None,
-                    "session": session,
-                    "reached": self._reached(mesh, tunnel, node_id) if session else "",
-                }
-            )
-        return {
-            "name": network.name if network else "",
-            "anchors_alive": len(anchors.alive),
-            "warnings": warnings,
-            "members": members,
-        }
-
-    def _reached(self, mesh: Mesh, tunnel: Tunnel, node_id: bytes) -> str:
-        """How we know the place that a member is reached at."""
-        peer = self._peer(tunnel, node_id)
-        at = format_endpoint(tunnel.endpoint_of(peer)) if peer is not None else None
-        for place, how in mesh.directory.places(node_id, self.driver.now()):
-            if format_endpoint(place) == at:
-                return how.name.lower()
-        return ""
+        return {} if self._shown is None else self._shown.status()
 
     def view(self) -> dict[str, Any]:
         """The network and its members, for `ws members` and `ws network show`. AgentError: none."""
-        mesh = self._mesh_or_error()
-        network = mesh.membership.network
-        holders = self._holders(mesh)
-        anchors = mesh.anchors()
-        now = self.driver.now() if self._tunnel is not None else 0
-        members = []
-        for record in sorted(mesh.membership.actives(), key=lambda r: r.name):
-            node_id = record.node_id
-            here = node_id == mesh.node_id
-            peer = self._peer(self._tunnel, node_id) if self._tunnel is not None else None
-            address = mesh.membership.address_of(record, holders)
-            up = mesh.sessions.get(node_id)
-            endpoint = None
-            if peer is not None and self._tunnel is not None and up is not None:
-                endpoint = format_endpoint(self._tunnel.endpoint_of(peer))
-            members.append(
-                {
-                    "name": record.name,
-                    "node_id": encode_node_id(node_id),
-                    "self": here,
-                    "admin": mesh.membership.is_admin(node_id),
-                    "admin_generation": mesh.membership.admin_generation(node_id),
-                    "anchor": node_id in anchors.known,
-                    "address": str(address) if address else None,
-                    "overlay": str(overlay_address(node_id)),
-                    "routes": [str(r) for r in record.routes],
-                    "session": up is not None,
-                    "endpoint": endpoint,
-                    "last_handshake": peer.last_handshake_wall_ns / 1e9 if peer else None,
-                    "places": [
-                        {"endpoint": format_endpoint(e), "how": how.name.lower()}
-                        for e, how in mesh.directory.places(node_id, now)
-                    ],
-                }
-            )
-        return {
-            "network": {
-                "name": network.name if network else None,
-                "id": mesh.network_id.hex(),
-                "prefix": str(network.prefix) if network and network.prefix else None,
-                "belongs": mesh.belongs,
-                "admin": mesh.is_admin,
-                "anchors_alive": len(anchors.alive),
-                "advice": anchors.advice.value if anchors.advice else None,
-                "records": mesh.table.count,
-                "drops": dict(mesh.drops),
-                "store": self._store.trouble if self._store is not None else None,
-            },
-            "members": members,
-        }
+        self._mesh_or_error()
+        if self._shown is None:
+            raise AgentError("the agent is starting", "try again")
+        return self._shown.view()
 
     def ask(self, params: dict[str, Any]) -> dict[str, Any]:
-        """`op`: view, invite, revoke or rename. AgentError: it cannot be done, and why."""
+        """`op`: view, invite, withdraw, revoke, rename. AgentError: it cannot be done, and why."""
         mesh = self._mesh_or_error()
         tunnel = self._tunnel
         if tunnel is None:
@@ -509,6 +558,9 @@ class NetworkKeeper(Part):
                 return self.view()
             if op == "invite":
                 return self._invite(mesh, name, params, now)
+            if op == "withdraw":
+                mesh.withdraw(name)
+                return {"withdrawn": name}
             if op == "revoke":
                 record = mesh.revoke(name, now)
                 return {"revoked": record.name, "node_id": encode_node_id(record.node_id)}
@@ -565,3 +617,11 @@ class NetworkKeeper(Part):
         expires = int(time.time()) + lifetime
         ticket = invite.Ticket(mesh.network_id, mesh.node_id, secret, expires, places)
         return {"name": name, "ticket": invite.encode_ticket(ticket), "expires": expires}
+
+
+def _boot_id() -> str:
+    """Another one after each boot; nothing where the kernel does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -86,8 +86,8 @@ def refuse(old: Config, new: Config, identity: PlainIdentity, longest_mtu: int) 
             f"{longest_mtu} bytes",
             f"write {longest_mtu} at most, or restart the agent: ws down, ws up",
         )
-    if new.network != old.network:
-        raise AgentError("[network] changed", "restart the agent: ws down, ws up")
+    if new.network.names != old.network.names:
+        raise AgentError("network.names changed", "restart the agent: ws down, ws up")
     if new.dataplane != old.dataplane:
         raise AgentError("[dataplane] changed", "restart the agent: ws down, ws up")
     if new.metrics.listen not in (old.metrics.listen, ""):
@@ -145,12 +145,17 @@ def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
 def changes(old: Config, new: Config, change: Change) -> list[str]:
     """What changes, in words, for `ws reload`."""
     a, b = old.interface, new.interface
-    fields = ("listen_port", "addresses", "mtu", "anchor", "fwmark", "table")
+    fields = ("listen_port", "addresses", "mtu", "fwmark", "table")
     words = [f"interface.{f} changed" for f in fields if getattr(a, f) != getattr(b, f)]
     words += [
         f"multipath.{f} changed"
         for f in new.multipath.__struct_fields__
         if getattr(old.multipath, f) != getattr(new.multipath, f)
+    ]
+    words += [
+        f"network.{f} changed"
+        for f in new.network.__struct_fields__
+        if getattr(old.network, f) != getattr(new.network, f)
     ]
     words += ["metrics changed"] * (old.metrics != new.metrics)
     words += ["nat.portmap changed"] * (old.nat != new.nat)

@@ -90,7 +90,7 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
         "mtu": interface.mtu,
         "fwmark": s.device.fwmark,
         "table": s.device.mark_held(),
-        "anchor": interface.anchor,
+        "anchor": s.config.network.anchor is True,
         "backend": _BACKENDS[chosen.backend],
         "cipher": _CIPHERS[chosen.cipher],
         "offloads": {

@@ -31,6 +31,10 @@ _TABLES: Final = """
 create table if not exists meta (name text primary key, value blob not null) without rowid;
 create table if not exists records (
   key integer primary key, raw blob not null, sum blob not null);
+create table if not exists tickets (
+  one_time blob primary key, name text not null, may_anchor integer not null, routes text not null,
+  until integer not null, boot text not null, left_s integer not null, at integer not null,
+  used_by blob) without rowid;
 create table if not exists met (
   node_id blob, ip text, port integer, how integer not null, at integer not null,
   primary key (node_id, ip, port)) without rowid;
@@ -51,6 +55,24 @@ class MetPlace(NamedTuple):
     at: int
 
 
+class KeptTicket(NamedTuple):
+    """A ticket that is out: whom its key lets in, as what. It holds no secret.
+
+    `until`: ns of CLOCK_BOOTTIME in the boot `boot`; `left_s`: so long it was good yet `at` this
+    time, in Unix seconds. `used_by`: the node that came with it.
+    """
+
+    one_time: bytes
+    name: str
+    may_anchor: int
+    routes: str
+    until: int
+    boot: str
+    left_s: int
+    at: int
+    used_by: bytes | None
+
+
 def _sum(raw: bytes) -> bytes:
     return hashlib.blake2s(raw, digest_size=8).digest()
 
@@ -69,6 +91,7 @@ class Store:
         self._met: dict[tuple[bytes, str, int], MetPlace] = {}
         self._forgotten: set[bytes] = set()
         self._meta: dict[str, bytes] = {}
+        self._tickets: dict[bytes, KeptTicket | None] = {}
         self._lock = self._take_lock()
         try:
             self._db = self._open()
@@ -199,6 +222,24 @@ class Store:
             self.notes.append(f"{self._path}: {e}; places are asked for anew")
             return []
 
+    # tickets
+
+    def put_ticket(self, ticket: KeptTicket) -> bool:
+        """On the disk before this returns, with all that waited. False: not yet."""
+        self._tickets[ticket.one_time] = ticket
+        return self.flush(durable=True)
+
+    def remove_ticket(self, one_time: bytes) -> bool:
+        self._tickets[one_time] = None
+        return self.flush(durable=True)
+
+    def tickets(self) -> list[KeptTicket]:
+        try:
+            return [KeptTicket(*row) for row in self._db.execute("select * from tickets")]
+        except sqlite3.DatabaseError as e:
+            self.notes.append(f"{self._path}: {e}; tickets that were out are good no more")
+            return []
+
     # small things
 
     def meta(self, name: str) -> bytes | None:
@@ -224,7 +265,8 @@ class Store:
 
     def flush(self, *, durable: bool = False) -> bool:
         """Write what waits. False: it waits on."""
-        if not (self._records or self._met or self._forgotten or self._meta):
+        waiting = (self._records, self._met, self._forgotten, self._meta, self._tickets)
+        if not any(waiting):
             return True
         try:
             self._db.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
@@ -242,7 +284,7 @@ class Store:
             self.trouble = str(e)
             return False
         self.trouble = None
-        self._records, self._met, self._meta = {}, {}, {}
+        self._records, self._met, self._meta, self._tickets = {}, {}, {}, {}
         self._forgotten = set()
         return True
 
@@ -256,6 +298,11 @@ class Store:
             "insert or replace into met values (?, ?, ?, ?, ?)", self._met.values()
         )
         self._db.executemany("insert or replace into meta values (?, ?)", self._meta.items())
+        used = [(n,) for n, t in self._tickets.items() if t is None]
+        out = [t for t in self._tickets.values() if t is not None]
+        self._db.executemany("delete from tickets where one_time = ?", used)
+        marks = ", ".join("?" * len(KeptTicket._fields))
+        self._db.executemany(f"insert or replace into tickets values ({marks})", out)  # noqa: S608
 
 
 def _signed(key: int) -> int:

@@ -45,9 +45,8 @@ def ordered(network: Network) -> list[Member]:
 
 
 def role(member: Member) -> str:
-    return (
-        " ".join(r for r, on in (("admin", member.admin), ("anchor", member.anchor)) if on) or "-"
-    )
+    anchor = "anchor*" if member.proved else "anchor"
+    return " ".join(r for r, on in (("admin", member.admin), (anchor, member.anchor)) if on) or "-"
 
 
 def reached(member: Member) -> Text:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tests.unit.runtime.fakes import Host, here
 from whalescale.agent import Agent
-from whalescale.config import Config
+from whalescale.config import Config, NetworkConfig
 from whalescale.runtime.logbuffer import LogBuffer
 from whalescale.runtime.notices import Notices, PeersChanged, PortChanged
 from whalescale.runtime.part import Here, Part
@@ -31,7 +31,7 @@ class Toy(Part):
 def test_a_part_is_told_in_its_turn() -> None:
     host = Host(1, "192.0.2.1")
     interface = SimpleNamespace(name="ws0", anchor=False)
-    config = SimpleNamespace(interface=interface, network=SimpleNamespace(neighbours=8))
+    config = SimpleNamespace(interface=interface, network=NetworkConfig())
     agent = Agent(cast(Config, config), host.identity, host.limits, LogBuffer())
     first, second = Toy(agent._notices), Toy(agent._notices)
     agent._parts += [first, Part(), second]

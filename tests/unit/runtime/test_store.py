@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from whalescale.runtime import store as module
-from whalescale.runtime.store import MARK_AHEAD_NS, MetPlace, Store, StoreError, Timestamps
+from whalescale.runtime.store import (
+    MARK_AHEAD_NS,
+    KeptTicket,
+    MetPlace,
+    Store,
+    StoreError,
+    Timestamps,
+)
 
 S = 1_000_000_000
 
@@ -42,6 +49,23 @@ def test_what_is_put_is_there_again(tmp_path):
     again.remove(2**64 - 1)
     again.close()
     assert Store(path).records() == [b"ONE"]
+
+
+def test_tickets_are_kept_until_they_are_removed(tmp_path):
+    path = tmp_path / "ws0.db"
+    store = Store(path)
+    ticket = KeptTicket(b"k" * 32, "laptop", 1, "10.0.0.0/8", 10**18, "boot", 3600, 100, None)
+    other = ticket._replace(one_time=b"l" * 32, name="phone")
+    assert store.put_ticket(ticket)
+    assert store.put_ticket(other)
+    # On the disk at once: a kill comes without a warning.
+    assert sqlite3.connect(path).execute("select count(*) from tickets").fetchone() == (2,)
+    assert store.put_ticket(ticket._replace(used_by=b"n" * 32))
+    assert store.remove_ticket(other.one_time)
+    store.close()
+    again = Store(path)
+    assert again.tickets() == [ticket._replace(used_by=b"n" * 32)]
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_second_agent_is_refused(tmp_path):

@@ -134,7 +134,7 @@ class Directory:
     # our own
 
     def attest(
-        self, places: Iterable[Place], anchor: bool, seed: bytes | bytearray
+        self, places: Iterable[Place], anchor: bool, proved: bool, seed: bytes | bytearray
     ) -> bytes | None:
         """Our record, one seq on, if it says anything new or another disk of ours signed the last.
 
@@ -144,13 +144,13 @@ class Directory:
         standing = self._table.endpoints(self._node_id)
         if (
             standing is not None
-            and (standing.places, standing.anchor) == (chosen, anchor)
+            and (standing.places, standing.anchor, standing.proved) == (chosen, anchor, proved)
             and standing.seq == self.seq
         ):
             return None
         self.seq = max(self.seq, standing.seq if standing else 0) + 1
         record = EndpointRecord(
-            self._membership.network_id, self._node_id, self.seq, chosen, anchor
+            self._membership.network_id, self._node_id, self.seq, chosen, anchor, proved
         )
         raw = records.encode(record, seed)
         self._table.put(entry_of(raw, record))

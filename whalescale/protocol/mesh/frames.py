@@ -13,7 +13,15 @@ from enum import IntEnum
 from typing import Final
 
 from whalescale.protocol.control import VERSION, ControlError, FrameType
-from whalescale.protocol.mesh.records import RECORD_MAX
+from whalescale.protocol.mesh.records import (
+    KEY_BYTES,
+    PLACE_BYTES,
+    RECORD_MAX,
+    Place,
+    RecordError,
+    decode_place,
+    encode_place,
+)
 from whalescale.protocol.mesh.table import BRANCHES, DEPTH
 
 #: shared/wire.h takes 1,024
@@ -26,6 +34,10 @@ NODES_MAX: Final = 14
 LEAVES_MAX: Final = 57
 TWIGS_MAX: Final = 15
 WANT_MAX: Final = 120
+#: what a request to dial sets off is never more
+DIAL_BACK_BYTES: Final = 384
+TOKEN_BYTES: Final = 8
+AVOID_MAX: Final = 32
 
 _HEAD: Final = struct.Struct("<BBBB")
 _SUMMARY: Final = struct.Struct("<QI")
@@ -34,6 +46,9 @@ _TWIG: Final = struct.Struct("<HH")
 _LEAF: Final = struct.Struct("<QII")
 _KEY: Final = struct.Struct("<Q")
 _LENGTH: Final = struct.Struct("<H")
+_DIAL_BACK: Final = struct.Struct(f"<{TOKEN_BYTES}s{KEY_BYTES}s{PLACE_BYTES}sB")
+_DIALLED: Final = struct.Struct(f"<{TOKEN_BYTES}s{KEY_BYTES}s")
+_ANCHOR: Final = struct.Struct(f"<{KEY_BYTES}s")
 
 _LOW: Final = 0xFFFFFFFF
 
@@ -45,6 +60,27 @@ class Sub(IntEnum):
     WANT = 4
     JOIN = 5
     REFUSED = 6
+    DIAL_BACK = 7
+    DIALLED = 8
+    ANCHOR = 9
+
+
+class By(IntEnum):
+    """Who is to dial."""
+
+    YOU = 1  # from a port that never sent there
+    ANOTHER = 2  # let another member do it
+    PASSED = 3  # that member: passed on
+
+
+class Outcome(IntEnum):
+    """What came of dialling."""
+
+    ANSWERED = 1
+    SILENT = 2
+    NOT_YOURS = 3
+    BUSY = 4
+    NOBODY = 5  # who could
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +148,36 @@ class Want:
     keys: tuple[int, ...]
 
 
-Frame = Update | Summary | Tree | Leaves | Want
+@dataclass(frozen=True, slots=True)
+class DialBack:
+    """ "Dial this member there." `avoid`: keys of members that are not to do it."""
+
+    by: By
+    token: bytes
+    node_id: bytes
+    place: Place
+    avoid: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """What came of it. `dialler`: a node ID, zeros: nobody dialled."""
+
+    outcome: Outcome
+    token: bytes
+    dialler: bytes = bytes(KEY_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorState:
+    """An anchor of another one: it answers no more (or again)."""
+
+    node_id: bytes
+    alive: bool
+
+
+Frame = Update | Summary | Tree | Leaves | Want | DialBack | Dialled | AnchorState
+Companion = Summary | Tree | Leaves | Want | DialBack | Dialled | AnchorState
 
 
 def update_frames(records: Iterable[bytes], more: bool = False) -> list[bytes]:
@@ -138,7 +203,7 @@ def _mesh(sub: Sub, detail: int, body: bytes) -> bytes:
     return _HEAD.pack(MESH, VERSION, sub, detail) + body
 
 
-def encode(frame: Summary | Tree | Leaves | Want) -> bytes:
+def encode(frame: Companion) -> bytes:
     """ValueError: more than a frame takes."""
     if isinstance(frame, Summary):
         return _mesh(Sub.SUMMARY, int(frame.ask), _SUMMARY.pack(frame.root, frame.count))
@@ -158,7 +223,22 @@ def encode(frame: Summary | Tree | Leaves | Want) -> bytes:
             for t in frame.twigs
         )
         return _mesh(Sub.LEAVES, frame.level << 4 | len(frame.twigs), body)
+    if isinstance(frame, DialBack):
+        return _encode_dial_back(frame)
+    if isinstance(frame, Dialled):
+        return _mesh(Sub.DIALLED, frame.outcome, _DIALLED.pack(frame.token, frame.dialler))
+    if isinstance(frame, AnchorState):
+        return _mesh(Sub.ANCHOR, int(frame.alive), _ANCHOR.pack(frame.node_id))
     return _mesh(Sub.WANT, len(frame.keys), _keys(frame.keys))
+
+
+def _encode_dial_back(frame: DialBack) -> bytes:
+    if len(frame.avoid) > AVOID_MAX:
+        raise ValueError(f"a DIAL_BACK takes {AVOID_MAX} keys at most")
+    place = encode_place(frame.place)
+    body = _DIAL_BACK.pack(frame.token, frame.node_id, place, len(frame.avoid))
+    whole = _mesh(Sub.DIAL_BACK, frame.by, body + _keys(frame.avoid))
+    return whole.ljust(DIAL_BACK_BYTES, b"\0")
 
 
 def _keys(keys: Sequence[int]) -> bytes:
@@ -200,9 +280,35 @@ def decode(data: bytes) -> Frame:
     if first == Sub.WANT:
         _claim(second <= WANT_MAX)
         _need(data, _HEAD.size + second * _KEY.size)
-        at = range(_HEAD.size, _HEAD.size + second * _KEY.size, _KEY.size)
-        return Want(tuple(_KEY.unpack_from(data, n)[0] for n in at))
+        return Want(_decode_keys(data, _HEAD.size, second))
+    if first == Sub.DIAL_BACK:
+        return _decode_dial_back(data, second)
+    if first == Sub.DIALLED:
+        _need(data, _HEAD.size + _DIALLED.size)
+        _claim(second in Outcome.__members__.values())
+        return Dialled(Outcome(second), *_DIALLED.unpack_from(data, _HEAD.size))
+    if first == Sub.ANCHOR:
+        _need(data, _HEAD.size + _ANCHOR.size)
+        _claim(second <= 1)
+        return AnchorState(_ANCHOR.unpack_from(data, _HEAD.size)[0], bool(second))
     raise ControlError("control_type")
+
+
+def _decode_keys(data: bytes, at: int, count: int) -> tuple[int, ...]:
+    places = range(at, at + count * _KEY.size, _KEY.size)
+    return tuple(_KEY.unpack_from(data, n)[0] for n in places)
+
+
+def _decode_dial_back(data: bytes, by: int) -> DialBack:
+    _need(data, DIAL_BACK_BYTES)
+    token, node_id, raw, count = _DIAL_BACK.unpack_from(data, _HEAD.size)
+    _claim(by in By.__members__.values() and count <= AVOID_MAX)
+    try:
+        place = decode_place(raw)
+    except RecordError:
+        raise ControlError("mesh_claim") from None
+    avoid = _decode_keys(data, _HEAD.size + _DIAL_BACK.size, count)
+    return DialBack(By(by), token, node_id, place, avoid)
 
 
 def _decode_update(data: bytes, count: int, flags: int) -> Update:

@@ -13,14 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
-from whalescale.protocol.mesh.frames import (
-    Leaves,
-    Summary,
-    Tree,
-    Want,
-    encode,
-    update_frames,
-)
+from whalescale.protocol.mesh.frames import Companion, Summary, encode, update_frames
 from whalescale.protocol.mesh.records import AdminRecord, Kind, MemberRecord, Status
 from whalescale.protocol.mesh.table import Entry, Table
 
@@ -234,9 +227,7 @@ class Gossip:
         self._busy[node_id] = neighbour
         self._soon(now)
 
-    def send_frames(
-        self, node_id: bytes, frames: Iterable[Summary | Tree | Leaves | Want], now: int
-    ) -> None:
+    def send_frames(self, node_id: bytes, frames: Iterable[Companion], now: int) -> None:
         neighbour = self.neighbours.get(node_id)
         if neighbour is None:
             return

@@ -76,9 +76,11 @@ class MeshGuest(Guest):
 
     def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
         """Its keys may be good for minutes yet, but nobody answers: it counts as lost."""
+        node_id = self._nodes.get(peer)
+        if self.mesh is not None and node_id is not None:
+            self.mesh.called(node_id, self._host.peer(peer).endpoint, now)
         if tries < TRIES_LOST:
             return
-        node_id = self._nodes.get(peer)
         if self.mesh is not None and node_id is not None and node_id in self.mesh.sessions:
             self.mesh.session_down(node_id, now)
             self.on_events()
@@ -120,7 +122,7 @@ class MeshGuest(Guest):
         if self.mesh is None or node_id is None:
             self._host.drop("mesh_none")
             return
-        self.mesh.receive(node_id, frame, now)
+        self.mesh.receive(node_id, frame, now, arrival.remote)
         self.on_events()
 
     # time and places

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import hmac
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -56,7 +56,7 @@ class TicketError(ValueError):
 class Refusal(IntEnum):
     """Why a machine was not let in."""
 
-    UNKNOWN = 1  # used by another machine, withdrawn, or the inviter has restarted since
+    UNKNOWN = 1  # used by another machine, or withdrawn
     EXPIRED = 2
     NOT_ADMIN = 3
     REVOKED = 4  # this machine's key was revoked
@@ -218,6 +218,19 @@ class Invites:
         invite = Invite(one_time, name, may_anchor, routes, now + lifetime)
         self.by_key[one_time] = invite
         return invite, secret
+
+    def restore(self, kept: Iterable[Invite]) -> None:
+        """Tickets from before this start; no more than may be out."""
+        for invite in kept:
+            if len(self.by_key) < INVITES_MAX:
+                self.by_key[invite.one_time] = invite
+
+    def withdraw(self, name: str) -> list[Invite]:
+        """Tickets with this name that nobody has used yet: none of them is good any more."""
+        found = [i for i in self.by_key.values() if i.name == name and i.used_by is None]
+        for invite in found:
+            del self.by_key[invite.one_time]
+        return found
 
     def deadline(self) -> int | None:
         return min((i.until for i in self.by_key.values()), default=None)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -18,10 +17,39 @@ from whalescale.identity import Identity
 from whalescale.protocol.control import ControlError
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import frames, invite, reconcile, records
-from whalescale.protocol.mesh.anchors import Anchors, judge, known_anchors
+from whalescale.protocol.mesh.anchors import Anchors, Tenure, known_anchors
 from whalescale.protocol.mesh.directory import Directory, How
-from whalescale.protocol.mesh.frames import MESH, Leaves, Sub, Summary, Tree, Update
-from whalescale.protocol.mesh.gossip import FORGED_COST, Gossip
+from whalescale.protocol.mesh.duties import Duties
+from whalescale.protocol.mesh.events import (
+    Anchoring,
+    DialPlace,
+    GuestAdmitted,
+    GuestGone,
+    HeldStored,
+    MemberChanged,
+    MeshError,
+    MeshEvent,
+    MeshSettings,
+    Notice,
+    RecordGone,
+    RecordStored,
+    SendFrame,
+    TicketKept,
+    WantSession,
+    Word,
+)
+from whalescale.protocol.mesh.frames import (
+    MESH,
+    AnchorState,
+    DialBack,
+    Dialled,
+    Leaves,
+    Sub,
+    Summary,
+    Tree,
+    Update,
+)
+from whalescale.protocol.mesh.gossip import FORGED_COST, Gossip, is_urgent
 from whalescale.protocol.mesh.invite import Invite, Invites, Refusal
 from whalescale.protocol.mesh.membership import Membership, Merged, Outcome
 from whalescale.protocol.mesh.reconcile import Answer
@@ -44,6 +72,26 @@ from whalescale.protocol.mesh.recovery import Recovery, wanted
 from whalescale.protocol.mesh.table import Table, entry_of, key_of
 from whalescale.protocol.places import Endpoint
 
+__all__ = [
+    "Anchoring",
+    "DialPlace",
+    "GuestAdmitted",
+    "GuestGone",
+    "HeldStored",
+    "MemberChanged",
+    "Mesh",
+    "MeshError",
+    "MeshEvent",
+    "MeshSettings",
+    "Notice",
+    "RecordGone",
+    "RecordStored",
+    "SendFrame",
+    "TicketKept",
+    "WantSession",
+    "Word",
+]
+
 #: between two looks at whom we want to have sessions with
 CHOOSE_EVERY: Final = NS_PER_S
 #: until a comparison that had too much to say for one answer goes on
@@ -52,94 +100,6 @@ CUT_GAP: Final = NS_PER_S
 HINT_GAP: Final = 10 * NS_PER_S
 #: between two comparisons because of a stranger
 STRANGER_GAP: Final = 2 * NS_PER_S
-
-
-class MeshError(ValueError):
-    """What a person asked for cannot be done; says why and what to do instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendFrame:
-    node_id: bytes
-    frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class MemberChanged:
-    """It belongs now, or no more, or is elsewhere: look it up."""
-
-    node_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class WantSession:
-    """Call it; `places` are the best known, best first."""
-
-    node_id: bytes
-    places: tuple[Endpoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RecordStored:
-    """Keep this. `own`: it must be on the disk before anything else is done."""
-
-    key: int
-    raw: bytes
-    own: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RecordGone:
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class GuestAdmitted:
-    """Let the one-time key of a ticket in as a peer, without any address."""
-
-    node_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class GuestGone:
-    node_id: bytes
-
-
-class Word(Enum):
-    """What a person may want to hear of."""
-
-    JOINED = "joined"
-    REVOKED = "revoked"
-    REVOKED_SELF = "revoked here"
-    CLONED = "cloned"
-    TICKET_USED = "ticket used"
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    word: Word
-    node_id: bytes
-    name: str = ""
-
-
-MeshEvent = (
-    SendFrame
-    | MemberChanged
-    | WantSession
-    | RecordStored
-    | RecordGone
-    | GuestAdmitted
-    | GuestGone
-    | Notice
-)
-
-
-@dataclass(frozen=True, slots=True)
-class MeshSettings:
-    """`neighbours`: sessions to keep, 0: call nobody of our own accord. `anchor`: act as one."""
-
-    neighbours: int = 4
-    anchor: bool = False
 
 
 class Mesh:
@@ -156,8 +116,10 @@ class Mesh:
         seq: int = 0,
         table: Table | None = None,
         verifier: Verify = records.verify,
+        tenure: Tenure | None = None,
     ) -> None:
-        """`random(n)`: n bytes fit for keys. `seq`: the last that we signed."""
+        """`random(n)`: n bytes fit for keys. `seq`: the last that we signed. `tenure`: at which
+        place we were reached before this start."""
         self.identity = identity
         self.node_id = identity.node_id
         self.settings = settings or MeshSettings()
@@ -176,6 +138,20 @@ class Mesh:
         self.drops: Counter[str] = Counter()
         self._places: tuple[Place, ...] | None = None
         self._events: deque[MeshEvent] = deque()
+        #: what we do about anchors, and for who wants to be one
+        self.duties = Duties(
+            self.node_id,
+            self.settings,
+            self.table,
+            self.membership,
+            self.directory,
+            self.sessions,
+            random,
+            self._events.append,
+            self.drops,
+            now,
+            tenure,
+        )
         self._choose_at: int | None = now
         self._hinted: dict[bytes, tuple[int, Endpoint]] = {}
         self._hint_seq = 0
@@ -196,8 +172,7 @@ class Mesh:
         return self.membership.is_admin(self.node_id)
 
     def anchors(self) -> Anchors:
-        known = known_anchors(self.table, self.membership)
-        return judge(self.node_id, known, self.sessions, self.table)
+        return self.duties.anchors()
 
     def places(self, node_id: bytes, now: int) -> tuple[Endpoint, ...]:
         """Where to dial a member, best first."""
@@ -230,14 +205,41 @@ class Mesh:
         """There is a session with this member, or again after a while without."""
         if self.membership.active(node_id) is None:
             return
+        back = node_id not in self.sessions
         self.sessions[node_id] = now
         self.gossip.up(node_id, self.node_id < node_id, now)
+        if back:
+            self.duties.came_back(node_id)
         self._choose_soon(now)
 
     def session_down(self, node_id: bytes, now: int) -> None:
         if self.sessions.pop(node_id, None) is not None:
             self.gossip.down(node_id)
+            self.duties.session_down(node_id)
             self._choose_soon(now)
+
+    def called(self, node_id: bytes, endpoint: Endpoint | None, now: int) -> None:
+        """Something was sent to this member, outside a session: what comes from there proves
+        nothing for ten minutes."""
+        self.duties.contact(node_id, endpoint, now)
+
+    def request_came(self, nonce: bytes, remote: Endpoint, now: int) -> None:
+        """A bootstrap request: it may be one that we asked for."""
+        if self.duties.arrived(nonce, remote, now):
+            self._attest(now)
+
+    def place_dialled(self, job: int, answered: bool, now: int) -> None:
+        """What came of a DialPlace."""
+        self.duties.place_dialled(job, answered, now)
+
+    def configure(self, settings: MeshSettings, now: int) -> None:
+        """Other [network] settings."""
+        if settings == self.settings:
+            return
+        self.settings = self.duties.settings = settings
+        self.duties.set_places(self._places or (), now)
+        self._attest(now)
+        self._choose_at = now
 
     def met(self, node_id: bytes, endpoint: Endpoint, how: How, now: int) -> None:
         """An authentic message came from the member: from a place that we dialled, or another."""
@@ -246,6 +248,7 @@ class Mesh:
         record = self.table.endpoints(node_id)
         told = {p.endpoint for p in record.places} if record else set()
         self.directory.met(node_id, endpoint, how, now)
+        self.duties.contact(node_id, endpoint, now)
         if how is How.SEEN and endpoint not in told:
             self._hint(node_id, endpoint, now)
 
@@ -255,6 +258,7 @@ class Mesh:
         if chosen == self._places:
             return
         self._places = chosen
+        self.duties.set_places(chosen, now)
         self._attest(now)
         self.recovery.anew(now)
         self._choose_soon(now)
@@ -262,6 +266,7 @@ class Mesh:
     def host_changed(self, now: int) -> None:
         """An address, a route, or the host woke up: calls begin anew."""
         self.recovery.anew(now)
+        self.duties.prover.again(now)
 
     def stranger(self, now: int) -> None:
         """Somebody whom we do not know has a right handshake: it may have been let in elsewhere."""
@@ -269,8 +274,13 @@ class Mesh:
             self._stranger_at = now + STRANGER_GAP
             self.gossip.compare_with_some(now)
 
-    def receive(self, node_id: bytes, frame: bytes, now: int) -> None:
-        """A frame of type GOSSIP_UPDATE or MESH from a session. Refused ones are counted."""
+    def receive(
+        self, node_id: bytes, frame: bytes, now: int, remote: Endpoint | None = None
+    ) -> None:
+        """A frame of type GOSSIP_UPDATE or MESH from a session. Refused ones are counted.
+
+        `remote`: where it came from, as far as that is known.
+        """
         try:
             if node_id in self.invites.by_key:
                 self._receive_guest(node_id, frame, now)
@@ -283,16 +293,27 @@ class Mesh:
                 neighbour = self.gossip.neighbours[node_id]
             if not neighbour.frames_in.take(1, now):
                 raise ControlError("mesh_rate")
-            self._receive(node_id, frames.decode(frame), now)
+            self._receive(node_id, frames.decode(frame), now, remote)
         except ControlError as refusal:
             self.drops[str(refusal)] += 1
 
-    def _receive(self, node_id: bytes, frame: frames.Frame, now: int) -> None:
+    def _receive(
+        self, node_id: bytes, frame: frames.Frame, now: int, remote: Endpoint | None
+    ) -> None:
+        self.duties.heard(node_id, now)
+        answer = Answer()
         if isinstance(frame, Update):
             self._receive_records(node_id, frame, now)
             return
-        answer = Answer()
-        if isinstance(frame, Summary):
+        if isinstance(frame, DialBack):
+            self.duties.dial_back(node_id, frame, remote, now)
+        elif isinstance(frame, Dialled):
+            if self.duties.dialled(node_id, frame, now):
+                self._attest(now)
+        elif isinstance(frame, AnchorState):
+            if self.duties.anchor_state(node_id, frame, now):
+                self.recovery.anew_for(frame.node_id, now)
+        elif isinstance(frame, Summary):
             answer = reconcile.on_summary(self.table, frame)
             if not frame.ask:
                 self.gossip.answered(node_id)
@@ -358,6 +379,8 @@ class Mesh:
         told = merged.put
         if not told and merged.entry is not None:
             told = [merged.entry]  # a hint: passed on, not kept
+        if self.settings.leaf and not own:
+            told = [entry for entry in told if is_urgent(entry)]
         self.gossip.spread(told, source, now)
         for node_id in merged.changed:
             self._changed(node_id, now)
@@ -387,6 +410,7 @@ class Mesh:
             if key is not None:
                 self._events.append(RecordGone(key))
         elif node_id == self.node_id:
+            self.duties.set_places(self._places or (), now)
             self._attest(now)
         self._events.append(MemberChanged(node_id))
 
@@ -401,7 +425,10 @@ class Mesh:
     def _attest(self, now: int) -> None:
         if self._places is None or not self.belongs:
             return
-        raw = self.directory.attest(self._places, self.settings.anchor, self.identity.seed)
+        self.duties.changed()
+        raw = self.directory.attest(
+            self._places, self.duties.is_one, self.duties.is_proved, self.identity.seed
+        )
         if raw is not None:
             entry = entry_of(raw, records.decode(raw))
             self._events.append(RecordStored(entry.key, raw, own=True))
@@ -502,14 +529,27 @@ class Mesh:
         self._check_name(name)
         if any(i.name == name and i.used_by is None for i in self.invites.by_key.values()):
             raise MeshError(
-                f"a ticket for {name} is out already; withdraw it or choose another name"
+                f"a ticket for {name} is out already; `ws invite {name} --withdraw` calls it back"
             )
         try:
             made, secret = self.invites.make(name, may_anchor, routes, now, lifetime)
         except ValueError as e:
             raise MeshError(str(e)) from None
+        self._events.append(TicketKept(replace(made)))
         self._events.append(GuestAdmitted(made.one_time))
         return made, secret
+
+    def withdraw(self, name: str) -> None:
+        """No ticket with this name lets anybody in any more. MeshError: none is out."""
+        gone = self.invites.withdraw(name)
+        if not gone:
+            raise MeshError(f"no ticket for {name} is out; see `ws members` who came with it")
+        self._events.extend(GuestGone(i.one_time) for i in gone)
+
+    def restore_tickets(self, kept: Iterable[Invite]) -> None:
+        """Those from before this start. One whose time is over goes at the next timeout."""
+        self.invites.restore(kept)
+        self._events.extend(GuestAdmitted(n) for n in self.invites.by_key)
 
     # who comes with a ticket
 
@@ -533,7 +573,7 @@ class Mesh:
         found = self.invites.by_key.get(one_time)
         if found is None or found.used_by not in (None, node_id):
             return Refusal.UNKNOWN
-        if found.used_by == node_id:
+        if found.used_by == node_id and self.membership.active(node_id) is not None:
             return None
         if now >= found.until:
             return Refusal.EXPIRED
@@ -552,12 +592,16 @@ class Mesh:
             self._address_for(node_id),
             found.routes,
         )
+        # Used before it is of use: whoever is killed in between lets nobody else in with it.
+        found.used_by, before = node_id, found.until
+        found.until = now + invite.LINGER
+        self._events.append(TicketKept(replace(found)))
         try:
             self.issue(record, self.identity.seed, now)
-        except MeshError:
+        except (MeshError, RecordError):
+            found.used_by, found.until = None, before
+            self._events.append(TicketKept(replace(found)))
             return Refusal.FULL
-        found.used_by = node_id
-        found.until = now + invite.LINGER
         self._events.append(Notice(Word.TICKET_USED, node_id, found.name))
         return None
 
@@ -589,7 +633,12 @@ class Mesh:
 
     def deadline(self) -> int:
         found = [self.gossip.deadline()]
-        for at in (self._choose_at, self.invites.deadline(), self.recovery.deadline()):
+        for at in (
+            self._choose_at,
+            self.invites.deadline(),
+            self.recovery.deadline(),
+            self.duties.deadline(),
+        ):
             if at is not None:
                 found.append(at)
         return min(found)
@@ -600,12 +649,20 @@ class Mesh:
             self._events.append(SendFrame(node_id, frame))
         for over in self.invites.expire(now):
             self._events.append(GuestGone(over.one_time))
+        due = self.duties.deadline()
+        if due is not None and due <= now:
+            lost, changed = self.duties.handle_timeout(now)
+            for node_id in lost:
+                self.session_down(node_id, now)
+            if changed:
+                self._attest(now)
         if self._choose_at is not None and self._choose_at <= now:
             self._choose_at = None
             self._choose(now)
         for node_id in self.recovery.handle_timeout(now):
             places = self.places(node_id, now)
             if places:
+                self.duties.contact(node_id, None, now)
                 self._events.append(WantSession(node_id, places))
 
     def _choose(self, now: int) -> None:
@@ -619,7 +676,9 @@ class Mesh:
             if m.node_id != self.node_id and self.directory.is_dialable(m.node_id)
         ]
         anchors = known_anchors(self.table, self.membership)
-        chosen = wanted(self.node_id, dialable, anchors, self.settings.neighbours)
+        self.duties.follow(anchors, now)
+        count = 0 if self.settings.leaf and anchors else self.settings.neighbours
+        chosen = wanted(self.node_id, dialable, anchors, count)
         for node_id in self.chosen.symmetric_difference(chosen):
             self._events.append(MemberChanged(node_id))
         self.chosen = frozenset(chosen)

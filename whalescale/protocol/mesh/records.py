@@ -50,6 +50,7 @@ _ENDPOINTS: Final = struct.Struct("<32sQBB")
 _OBSERVED: Final = struct.Struct("<32s32sQ")
 _ENTRY: Final = struct.Struct("<BBH16s")
 _ROUTE: Final = struct.Struct("<BB16s")
+PLACE_BYTES: Final = _ENTRY.size
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -79,7 +80,8 @@ class MemberFlag(IntFlag):
 
 
 class EndpointFlag(IntFlag):
-    ANCHOR = 1  # is one: others got in without being called first
+    ANCHOR = 1  # acts as one
+    PROVED = 2  # others got in without being called first (docs/mesh.md section 7.1)
 
 
 class PlaceKind(IntEnum):
@@ -142,13 +144,17 @@ class MemberRecord:
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """Where a member says that it is itself. The list replaces the last one whole."""
+    """Where a member says that it is itself. The list replaces the last one whole.
+
+    `anchor`: it acts as one; `proved`: others dialled it, and got in.
+    """
 
     network: bytes
     node_id: bytes
     seq: int
     places: tuple[Place, ...]
     anchor: bool = False
+    proved: bool = False
 
     kind = Kind.ENDPOINTS
 
@@ -265,14 +271,14 @@ def _body(record: Record) -> bytes:
         )
         return head + name + b"".join(routes)
     if isinstance(record, EndpointRecord):
-        flags = EndpointFlag.ANCHOR if record.anchor else 0
+        flags = record.anchor * EndpointFlag.ANCHOR | record.proved * EndpointFlag.PROVED
         head = _ENDPOINTS.pack(record.node_id, record.seq, flags, len(record.places))
-        return head + b"".join(map(_encode_place, record.places))
+        return head + b"".join(map(encode_place, record.places))
     head = _OBSERVED.pack(record.node_id, record.author, record.seq)
-    return head + _encode_place(record.place)
+    return head + encode_place(record.place)
 
 
-def _encode_place(place: Place) -> bytes:
+def encode_place(place: Place) -> bytes:
     ip = ip_address(place.endpoint.ip.partition("%")[0])
     return _ENTRY.pack(ip.version, place.kind, place.endpoint.port, ip.packed.ljust(16, b"\0"))
 
@@ -397,7 +403,8 @@ def _decode_route(raw: bytes) -> Network:
         raise RecordError("record_claim") from None
 
 
-def _decode_place(raw: bytes) -> Place:
+def decode_place(raw: bytes) -> Place:
+    """PLACE_BYTES of a record. RecordError: no place where a member could be (record_claim)."""
     family, kind, port, address = _ENTRY.unpack(raw)
     _claim(port > 0 and kind in PlaceKind.__members__.values())
     if family == 4:
@@ -414,15 +421,16 @@ def _decode_place(raw: bytes) -> Place:
 
 def _decode_endpoints(network: bytes, reader: _Reader) -> EndpointRecord:
     node_id, seq, flags, count = _ENDPOINTS.unpack(reader.take(_ENDPOINTS.size))
-    _claim(flags in (0, 1) and count <= ENDPOINTS_MAX and 0 < seq < 1 << 63)
-    places = tuple(_decode_place(reader.take(_ENTRY.size)) for _ in range(count))
+    _claim(flags in (0, 1, 3) and count <= ENDPOINTS_MAX and 0 < seq < 1 << 63)
+    places = tuple(decode_place(reader.take(_ENTRY.size)) for _ in range(count))
     _claim(len({p.endpoint for p in places}) == count)
-    return EndpointRecord(network, node_id, seq, places, bool(flags))
+    proved = bool(flags & EndpointFlag.PROVED)
+    return EndpointRecord(network, node_id, seq, places, bool(flags), proved)
 
 
 def _decode_observed(network: bytes, reader: _Reader) -> ObservedRecord:
     node_id, author, seq = _OBSERVED.unpack(reader.take(_OBSERVED.size))
-    place = _decode_place(reader.take(_ENTRY.size))
+    place = decode_place(reader.take(_ENTRY.size))
     _claim(0 < seq < 1 << 63 and node_id != author and place.kind is PlaceKind.OBSERVED)
     return ObservedRecord(network, node_id, author, seq, place)
 

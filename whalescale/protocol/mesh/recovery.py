@@ -65,6 +65,12 @@ class Recovery:
         for attempt in self._attempts.values():
             attempt.count, attempt.at = 0, now
 
+    def anew_for(self, node_id: bytes, now: int) -> None:
+        """There is reason to think that it can be reached: it is due, if it is wanted."""
+        attempt = self._attempts.get(node_id)
+        if attempt is not None:
+            attempt.count, attempt.at = 0, min(attempt.at, now)
+
     def deadline(self) -> int | None:
         if not self._attempts:
             return None

@@ -75,7 +75,8 @@ def record(raw: bytes) -> dict[str, Any]:
         says |= {
             "node_id": body[:32].hex(),
             "seq": number(body[32:40]),
-            "anchor": bool(body[40]),
+            "anchor": bool(body[40] & 1),
+            "proved": bool(body[40] & 2),
             "places": [place(body[at : at + 20]) for at in range(42, len(body), 20)],
         }
         assert len(says["places"]) == body[41]
@@ -141,6 +142,24 @@ def frame(data: bytes) -> dict[str, Any]:
             at += 4 + 16 * count
         assert at == len(data)
         return {"type": "leaves", "level": data[3] >> 4, "twigs": twigs}
+    if data[2] == 7:
+        assert len(data) >= 384
+        avoid = [number(data[65 + 8 * n : 73 + 8 * n]) for n in range(data[64])]
+        return {
+            "type": "dial_back",
+            "by": data[3],
+            "token": data[4:12].hex(),
+            "node_id": data[12:44].hex(),
+            "place": place(data[44:64]),
+            "avoid": avoid,
+        }
+    if data[2] == 8:
+        dialler = data[12:44].hex()
+        return {
+            "type": "dialled", "outcome": data[3], "token": data[4:12].hex(), "dialler": dialler
+        }  # fmt: skip
+    if data[2] == 9:
+        return {"type": "anchor", "alive": bool(data[3]), "node_id": data[4:36].hex()}
     keys = [number(data[4 + 8 * n : 12 + 8 * n]) for n in range(data[3])]
     return {"type": "want", "keys": keys}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -23,6 +24,7 @@ from whalescale.protocol.mesh.network import (
     Notice,
     RecordStored,
     SendFrame,
+    TicketKept,
     WantSession,
     Word,
 )
@@ -208,11 +210,11 @@ def test_invite_and_join():
     home.set_places([place("192.0.2.1")], NOW)
     drain(home)
     made, secret = home.invite("laptop", NOW)
-    assert drain(home) == [GuestAdmitted(made.one_time)]
+    assert drain(home) == [TicketKept(made), GuestAdmitted(made.one_time)]
     join = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket_for(home, secret))
     home.receive(made.one_time, join, NOW)
     events = drain(home)
-    assert [type(e) for e in events[:2]] == [RecordStored, MemberChanged]
+    assert [type(e) for e in events[:3]] == [TicketKept, RecordStored, MemberChanged]
     assert Notice(Word.TICKET_USED, LAPTOP.node_id, "laptop") in events
     told = [e for e in events if isinstance(e, SendFrame)]
     assert {e.node_id for e in told} == {made.one_time}
@@ -258,6 +260,58 @@ def test_a_ticket_lets_one_machine_in_once():
     assert drain(home, GuestGone) == [GuestGone(made.one_time)]
     home.receive(made.one_time, other, made.until)
     assert home.drops["mesh_member"] == 1
+
+
+def test_a_ticket_outlives_the_agent_and_a_kill_at_any_moment():
+    """What is on the disk after each event: the same machine is let in, or nobody, never two."""
+    home = mesh_of(ADMIN, BEGIN)
+    made, secret = home.invite("laptop", NOW)
+    ticket = ticket_for(home, secret)
+    laptop = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket)
+    phone = invite.encode_join(PHONE.seed, PHONE.node_id, ticket)
+    before = [e.invite for e in drain(home, TicketKept)]
+    home.receive(made.one_time, laptop, NOW)
+    events = drain(home)
+    assert [type(e) for e in events[:2]] == [TicketKept, RecordStored]
+    for killed_after in range(len(events) + 1):
+        tickets, raws = {i.one_time: replace(i) for i in before}, {}
+        for event in events[:killed_after]:
+            if isinstance(event, TicketKept):
+                tickets[event.invite.one_time] = replace(event.invite)
+            elif isinstance(event, RecordStored):
+                raws[event.key] = event.raw
+        again = mesh_of(ADMIN, [*BEGIN, *raws.values()])
+        again.restore_tickets(tickets.values())
+        assert GuestAdmitted(made.one_time) in drain(again)
+        again.receive(made.one_time, laptop, NOW)
+        assert again.membership.active(LAPTOP.node_id) is not None
+        assert refusal(again, made.one_time, phone) is invite.Refusal.UNKNOWN
+        assert again.membership.active(PHONE.node_id) is None
+        assert sum(r.name == "laptop" for r in again.membership.actives()) == 1
+
+
+def test_a_ticket_whose_time_was_over_while_the_agent_was_down_is_gone():
+    home = mesh_of(ADMIN, BEGIN)
+    made, _ = home.invite("laptop", NOW, lifetime=60 * S)
+    again = mesh_of(ADMIN, BEGIN)
+    again.restore_tickets([made])
+    assert again.deadline() <= made.until
+    again.handle_timeout(NOW + 60 * S)
+    assert drain(again, GuestGone) == [GuestGone(made.one_time)]
+    assert not again.invites.by_key
+
+
+def test_a_ticket_is_called_back():
+    home = mesh_of(ADMIN, BEGIN)
+    made, secret = home.invite("laptop", NOW)
+    home.withdraw("laptop")
+    assert drain(home, GuestGone) == [GuestGone(made.one_time)]
+    join = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket_for(home, secret))
+    home.receive(made.one_time, join, NOW)
+    assert home.membership.active(LAPTOP.node_id) is None
+    with pytest.raises(MeshError, match="no ticket"):
+        home.withdraw("laptop")
+    home.invite("laptop", NOW)
 
 
 def test_a_revoked_key_does_not_join_again():

@@ -21,7 +21,7 @@ def named(key):
 
 def fields(record):
     """As the vectors write them."""
-    names = ("key", "generation", "name", "node_id", "issuer", "author", "seq", "anchor")
+    names = ("key", "generation", "name", "node_id", "issuer", "author", "seq", "anchor", "proved")
     says = {"kind": int(record.kind), "network": record.network.hex()}
     for name in (*names, "may_anchor"):
         if hasattr(record, name):
@@ -84,6 +84,21 @@ def frame_fields(frame):
     if isinstance(frame, frames.Leaves):
         twigs = [[t.prefix, [[n.key, n.version, n.digest] for n in t.leaves]] for t in frame.twigs]
         return {"type": "leaves", "level": frame.level, "twigs": twigs}
+    if isinstance(frame, frames.DialBack):
+        at = frame.place
+        return {
+            "type": "dial_back",
+            "by": int(frame.by),
+            "token": frame.token.hex(),
+            "node_id": frame.node_id.hex(),
+            "place": [at.endpoint.ip, at.endpoint.port, int(at.kind)],
+            "avoid": list(frame.avoid),
+        }
+    if isinstance(frame, frames.Dialled):
+        says = {"outcome": int(frame.outcome), "token": frame.token.hex()}
+        return {"type": "dialled", **says, "dialler": frame.dialler.hex()}
+    if isinstance(frame, frames.AnchorState):
+        return {"type": "anchor", "alive": frame.alive, "node_id": frame.node_id.hex()}
     return {"type": "want", "keys": list(frame.keys)}
 
 

@@ -1,0 +1,109 @@
+"""The agent's network: what it reads back of tickets and places after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+
+import pytest
+
+from whalescale.config import NetworkConfig
+from whalescale.identity import Identity
+from whalescale.protocol import bootstrap
+from whalescale.protocol.mesh.network import Anchoring
+from whalescale.protocol.places import Endpoint
+from whalescale.runtime import network as module
+from whalescale.runtime.dialling import dial
+from whalescale.runtime.network import NetworkKeeper, settings_of
+from whalescale.runtime.notices import Notices
+from whalescale.runtime.store import KeptTicket, Store
+
+S = 1_000_000_000
+TICKET = KeptTicket(b"k" * 32, "laptop", 1, "10.0.0.0/8", 5_000 * S, "boot", 3_600, 1_000, None)
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    found = NetworkKeeper("ws0", Identity(b"i" * 32), NetworkConfig(), Notices())
+    found._store = Store(tmp_path / "ws0.db")
+    found._boot = "boot"
+    yield found
+    found._store.close()
+
+
+@pytest.mark.parametrize(
+    ("boot", "clock", "left"),
+    [
+        ("boot", 9_999, 4_000),  # the boot clock alone counts
+        ("another", 1_600, 3_000),
+        ("another", 9_999, 0),
+        ("another", 7, 3_600),  # a clock set back makes nothing longer than it was
+    ],
+)
+def test_how_long_a_ticket_is_good_yet(keeper, monkeypatch, boot, clock, left):
+    keeper._store.put_ticket(TICKET)
+    keeper._boot = boot
+    monkeypatch.setattr(module.time, "time", lambda: float(clock))
+    (found,) = keeper._invites(1_000 * S)
+    assert found.until == 1_000 * S + left * S
+    assert found.routes == (ipaddress.ip_network("10.0.0.0/8"),)
+    assert (found.name, found.may_anchor, found.used_by) == ("laptop", True, None)
+
+
+@pytest.mark.parametrize("ip", ["192.0.2.7", "2001:db8::7"])
+def test_the_place_that_it_was_reached_at_is_read_back(keeper, ip):
+    packed = ipaddress.ip_address(ip)
+    head = module._HELD.pack(7_200, 51_820, packed.version)
+    keeper._store.set_meta(module.HELD, head + packed.packed)
+    tenure = keeper._tenure(0)
+    assert (tenure.place, tenure.seconds) == (Endpoint(ip, 51_820), 7_200)
+    for junk in (b"", head, head + b"123", b"x" * 300):
+        keeper._store.set_meta(module.HELD, junk)
+        assert keeper._tenure(0) is None
+
+
+def test_settings():
+    assert settings_of(NetworkConfig()).anchor is Anchoring.NO
+    assert settings_of(NetworkConfig(anchor=True)).anchor is Anchoring.YES
+    assert settings_of(NetworkConfig(anchor="auto")).anchor is Anchoring.AUTO
+    assert settings_of(NetworkConfig(role="leaf", neighbours=9)).leaf
+
+
+def test_a_place_is_dialled_from_a_port_of_its_own_and_the_answer_checked():
+    """Loopback: a member that answers, one that is another, and nobody."""
+    identity, other = Identity(b"1" * 32), Identity(b"2" * 32)
+    nonce = b"n" * 32
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.bind(("127.0.0.1", 0))
+            place = Endpoint(*sock.getsockname())
+
+            async def answer() -> None:
+                key = bootstrap.mac_key(identity.fingerprint)
+                while True:
+                    data, where = await loop.sock_recvfrom(sock, 2_048)
+                    assert where[1] != place.port
+                    await loop.sock_sendto(sock, b"junk", where)
+                    remote = Endpoint(*where)
+                    try:
+                        reply = bootstrap.answer_request(data, key, identity.node_id, remote)
+                    except bootstrap.MessageError:
+                        continue
+                    await loop.sock_sendto(sock, reply, where)
+
+            task = loop.create_task(answer())
+            assert await asyncio.wait_for(dial(place, identity.node_id, nonce), 10)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(dial(place, other.node_id, nonce), 0.2)
+            task.cancel()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(dial(place, identity.node_id, nonce), 0.2)
+
+    started = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - started < 30
