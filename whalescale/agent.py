@@ -28,7 +28,8 @@ from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.node import Node
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import LocalLink
-from whalescale.protocol.types import Event
+from whalescale.protocol.postquantum import PostQuantumKeys
+from whalescale.protocol.types import Event, PostQuantum
 from whalescale.runtime import (
     logbuffer,
     notify,
@@ -264,7 +265,7 @@ class Agent:
             limits=self._limits,
             random=os.urandom,
             wall_clock=self._network.wall_clock,
-            parts=(*PARTS, MeshGuest),
+            parts=(*PARTS, PostQuantumKeys, MeshGuest),
         )
         self._network.begin(self._node.guest(MeshGuest), dataplane.now())
         uplinks = NameUplinks()
@@ -284,6 +285,7 @@ class Agent:
             multipath=reload.multipath(config),
         )
         self._tunnel = Tunnel(self._node, engine, self._driver, self._notices, names=names)
+        self._tunnel.set_post_quantum(PostQuantum(config.interface.pq))
         self._inside = InsideKeeper(
             self._node,
             engine,

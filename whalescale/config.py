@@ -48,6 +48,10 @@ PEERS_TOLD_MAX: Final = 65536
 #: a configuration of 65,536 peers stays well below
 FILE_BYTES_MAX: Final = 64 << 20
 
+#: keys that no quantum computer of a later day tells (docs/wire.md): where the peer can; data waits
+#: until they are there; never
+PostQuantumMode = Literal["auto", "require", "off"]
+
 #: rtnetlink(7)
 MAIN_TABLE: Final = 254
 
@@ -84,6 +88,8 @@ class InterfaceConfig(Struct, frozen=True, kw_only=True):
     #: "auto": a route for each allowed IP, with rules where one is needed; "off": none; a number:
     #: routes in that table, and no rules
     table: int | Literal["auto", "off"] = "auto"
+    #: of every peer that says nothing else
+    pq: PostQuantumMode = "auto"
 
 
 class PeerConfig(Struct, frozen=True, kw_only=True):
@@ -98,6 +104,8 @@ class PeerConfig(Struct, frozen=True, kw_only=True):
     preshared_key_file: Path | None = None
     #: seconds, 0 off
     persistent_keepalive: int = 0
+    #: None: as [interface] says
+    pq: PostQuantumMode | None = None
 
 
 class DataplaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,6 +221,7 @@ class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     anchor: bool = False
     fwmark: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
     table: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] | Literal["auto", "off"] = "auto"
+    pq: PostQuantumMode = "auto"
 
 
 class _RawPeer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -223,6 +232,7 @@ class _RawPeer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allowed_ips: list[str] = []
     preshared_key_file: str | None = None
     persistent_keepalive: Annotated[int, Meta(ge=0, le=65535)] = 0
+    pq: PostQuantumMode | None = None
 
 
 class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -248,6 +258,7 @@ _RIGHT: Final = {
     "interface.anchor": "write true or false",
     "interface.fwmark": "write a number from 0 (none) to 4294967295",
     "interface.table": 'write "auto", "off" or the number of a routing table',
+    "interface.pq": 'write "auto", "require" or "off"',
     "peers": "write each peer as a table [[peers]]",
     "peers.name": 'write 1 to 63 letters, digits, dots, dashes and underscores, such as "berlin"',
     "peers.id": "write the node ID (56 characters) or the fingerprint (40) "
@@ -257,6 +268,7 @@ _RIGHT: Final = {
     "peers.allowed_ips": 'write a list of networks, such as ["10.77.0.2/32"]',
     "peers.preshared_key_file": 'write a file name, such as "berlin.psk"',
     "peers.persistent_keepalive": "write seconds from 0 (off) to 65535, such as 25",
+    "peers.pq": 'write "auto", "require" or "off"',
     "dataplane": "write a table [dataplane]",
     "dataplane.backend": 'write "auto", "io_uring" or "mmsg"',
     "dataplane.cipher": 'write "auto", "ipsec-mb" or "openssl"',
@@ -430,6 +442,9 @@ class _Checker:
             )
         if key_file is None:
             raise self._fail("interface.private_key_file", "is missing")
+        if plain and raw.pq == "require":
+            problem = "a WireGuard key alone has no post-quantum keys: nothing would be sent"
+            raise self._fail("interface.pq", problem, 'write "auto", or use private_key_file')
         return InterfaceConfig(
             name=raw.name,
             private_key_file=self._file(f"interface.{key}", key_file),
@@ -440,6 +455,7 @@ class _Checker:
             anchor=raw.anchor,
             fwmark=raw.fwmark,
             table="auto" if raw.table == MAIN_TABLE else raw.table,
+            pq=raw.pq,
         )
 
     def _network(self, raw: NetworkConfig, anchor: bool) -> NetworkConfig:
@@ -483,6 +499,9 @@ class _Checker:
             if identity.is_low_order(public):
                 problem = "no handshake can be made with this key (low order, such as all zeros)"
                 raise self._fail(f"{key}.wireguard_public_key", problem)
+        if public is not None and raw.pq == "require":
+            problem = f"{raw.name} is a plain WireGuard peer: nothing would be sent to it"
+            raise self._fail(f"{key}.pq", problem, 'write "off"')
         psk = raw.preshared_key_file
         return PeerConfig(
             name=raw.name,
@@ -495,6 +514,7 @@ class _Checker:
             if psk is None
             else self._file(f"{key}.preshared_key_file", psk),
             persistent_keepalive=raw.persistent_keepalive,
+            pq=raw.pq,
         )
 
     def _id(self, key: str, text: str | None) -> tuple[bytes | None, bytes | None]:

@@ -193,6 +193,9 @@ class Peer(Struct, frozen=True, kw_only=True):
     wrong_sources: int = 0
     persistent_keepalive: int = 0
     preshared_key: bool = False
+    #: what is wanted of its keys, and what those in use are: "" where there is no session
+    pq: Literal["auto", "require", "off"] = "auto"
+    post_quantum: Literal["", "yes", "pending", "no"] = ""
     #: data frames go through the session (docs/multipath.md), not plain WireGuard packets
     extended: bool = False
     #: None: the peer speaks of no paths

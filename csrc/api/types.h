@@ -60,6 +60,7 @@ struct ws_keypair {
 	uint64_t rekey_after_messages;
 	uint64_t reject_after_messages;
 	uint32_t initiator; /* 1: becomes current at once; 0: next, until its first message */
+	uint32_t held; /* 1: control frames go out with it, packets wait for the next one */
 };
 
 enum ws_upcall_type {

@@ -54,7 +54,7 @@ static uint32_t send_frame(void *arg, uint32_t path, uint64_t number, const uint
 {
 	struct paths *paths = arg;
 	struct ws_worker *worker = paths->worker;
-	struct ws_keys *keys = ws_peer_keys(worker, paths->peer);
+	struct ws_keys *keys = ws_peer_data_keys(worker, paths->peer);
 
 	if (!keys) {
 		/* Only for the moment between two keypairs: ws_paths_tick holds the queue back. */
@@ -291,23 +291,23 @@ void ws_paths_forget(struct ws_worker *worker, struct ws_peer *peer)
 	ws_multipath_forget(peer->paths->core, worker->now_ns);
 }
 
-/* Without a key nothing can leave, so only what came in can be due. */
+/* Without a key for packets none can leave, so only what came in can be due. */
 static uint64_t deadline(const struct ws_worker *worker, struct ws_paths *paths)
 {
-	return ws_peer_keys(worker, whole(paths)->peer) ? ws_multipath_deadline(paths->core)
-							: ws_multipath_expiry(paths->core);
+	return ws_peer_data_keys(worker, whole(paths)->peer) ? ws_multipath_deadline(paths->core)
+							     : ws_multipath_expiry(paths->core);
 }
 
 static void tick(struct ws_worker *worker, struct paths *paths)
 {
 	struct ws_peer *peer = paths->peer;
-	struct ws_keys *keys = ws_peer_keys(worker, peer);
+	struct ws_keys *keys = ws_peer_data_keys(worker, peer);
 
 	paths->worker = worker;
 	if (!keys) {
 		/* Nothing can leave; what came may be delivered. */
 		if (ws_multipath_stats(paths->shared.core)->queue_packets)
-			ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
+			ws_peer_want_data_keys(worker, peer);
 		ws_multipath_expire(paths->shared.core, worker->now_ns);
 		return;
 	}

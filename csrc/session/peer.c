@@ -167,6 +167,16 @@ void ws_peer_ask_handshake(struct ws_worker *worker, struct ws_peer *peer, uint3
 	ws_upcall_commit(&worker->upcalls);
 }
 
+void ws_peer_want_data_keys(struct ws_worker *worker, struct ws_peer *peer)
+{
+	const struct ws_keys *keys = ws_peer_keys(worker, peer);
+
+	if (!keys)
+		ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
+	else if (keys->initiator && worker->now_ns >= keys->rekey_at_ns)
+		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
+}
+
 void ws_peer_sent(struct ws_worker *worker, struct ws_peer *peer, bool data)
 {
 	ws_set(peer->stats.last_sent_ns, worker->now_ns);

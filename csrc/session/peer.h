@@ -68,6 +68,15 @@ static inline struct ws_keys *ws_peer_keys(const struct ws_worker *worker,
 	return keys;
 }
 
+/* ... that packets may be sent with, not control frames alone. */
+static inline struct ws_keys *ws_peer_data_keys(const struct ws_worker *worker,
+						const struct ws_peer *peer)
+{
+	struct ws_keys *keys = ws_peer_keys(worker, peer);
+
+	return keys && !keys->held ? keys : NULL;
+}
+
 /* remote.family 0 forgets the endpoint. */
 void ws_peer_point(struct ws_worker *worker, struct ws_peer *peer, const struct ws_addr *remote,
 		   const struct ws_addr *local);
@@ -82,6 +91,8 @@ void ws_peer_forget_previous(struct ws_worker *worker, struct ws_peer *peer);
 /* Why Python is asked for a handshake: the upcall's `reason`. */
 enum ws_ask_reason { WS_ASK_NO_KEY = 1, WS_ASK_REKEY = 2 };
 void ws_peer_ask_handshake(struct ws_worker *worker, struct ws_peer *peer, uint32_t reason);
+/* A packet waits for a key. Where there is one that only holds it back, Python knows. */
+void ws_peer_want_data_keys(struct ws_worker *worker, struct ws_peer *peer);
 void ws_peer_sent(struct ws_worker *worker, struct ws_peer *peer, bool data);
 void ws_peer_received(struct ws_worker *worker, struct ws_peer *peer, bool data);
 

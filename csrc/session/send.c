@@ -49,7 +49,7 @@ static void stage(struct ws_worker *worker, struct ws_peer *peer, const uint8_t 
 	if (lost)
 		ws_drop(worker, WS_DROP_STAGE_FULL, lost);
 	ws_set(peer->stats.staged, peer->staged.packets);
-	ws_peer_ask_handshake(worker, peer, WS_ASK_NO_KEY);
+	ws_peer_want_data_keys(worker, peer);
 }
 
 /* Of the peer's next data frame. */
@@ -255,7 +255,7 @@ static void to_endpoint(struct ws_worker *worker, struct ws_peer *peer, struct w
 
 static void to_peer(struct ws_worker *worker, struct ws_peer *peer, uint8_t *frame, size_t len)
 {
-	struct ws_keys *keys = ws_peer_keys(worker, peer);
+	struct ws_keys *keys = ws_peer_data_keys(worker, peer);
 	bool scheduled = ws_paths_scheduled(peer->paths), framed = peer->frames;
 	uint8_t *packet = frame + WS_VNET_BYTES;
 	size_t packet_bytes = len - WS_VNET_BYTES;

@@ -123,6 +123,7 @@ struct ws_keys *ws_keys_new(const struct ws_keypair *keypair)
 	keys->rekey_after_messages = keypair->rekey_after_messages;
 	keys->reject_after_messages = keypair->reject_after_messages;
 	keys->initiator = keypair->initiator != 0;
+	keys->held = keypair->held != 0;
 	ws_replay_reset(&keys->replay);
 	return keys;
 }

@@ -23,6 +23,7 @@ struct ws_keys {
 	uint32_t local_index;
 	uint32_t remote_index;
 	bool initiator;
+	bool held; /* packets wait for the next one */
 	struct ws_peer *peer;
 	struct ws_replay replay; /* path 0 */
 	struct ws_replay *path_replay; /* paths 1..; NULL unless the peer has several */

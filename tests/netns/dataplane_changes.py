@@ -603,6 +603,47 @@ def source_address_gone(hosts: Hosts, options: Options) -> None:
     b.close()
 
 
+def held_back(hosts: Hosts, options: Options, several: bool) -> None:
+    """Packets wait for other keys; control frames and what comes in do not. Nobody is asked."""
+    a, b = two_nodes(hosts, options)
+    tunnel = Tunnel(a, b)
+    if several:
+        for end in (tunnel.b, tunnel.a):
+            paths = Paths(end.node.engine)
+            paths.prepare(end.peer, a.engine.mtu, reset=True)
+        both = [Path(number, None, b.outside(), 0, True) for number in (0, 1)]
+        paths.set_paths(tunnel.a.peer, both, schedule=True)
+    sender, receiver = udp_pair(tunnel, 4)
+    tunnel.rotate(tunnel.a, held=True)
+    a.upcalls()
+    b.upcalls()
+    for number in range(20):
+        sender.send(b"%d" % number)
+    wait_for("them to wait", lambda: a.engine.peer_stats(tunnel.a.peer).staged == 20)
+    if not a.engine.send_control(tunnel.a.peer, b"\x1f\x01 held"):
+        raise AssertionError("a control frame found no key")
+    wait_for("the frame", lambda: any(u.type is UpcallType.CONTROL for u in b.upcalls()))
+    receiver.send(b"back")
+    wait_for("what comes in", lambda: select.select([sender], [], [], 0)[0])
+    if select.select([receiver], [], [], 0.1)[0]:
+        raise AssertionError("a packet went out with keys that hold it back")
+    if any(up.type is UpcallType.NEED_HANDSHAKE for up in a.upcalls()):
+        raise AssertionError("a handshake was asked for")
+    tunnel.rotate(tunnel.b)  # as responder: they go when the peer has confirmed it
+    wait_for("them to go", lambda: not a.engine.peer_stats(tunnel.a.peer).staged)
+    came = []
+    for _ in range(20):
+        wait_for("a packet", lambda: select.select([receiver], [], [], 0)[0])
+        came.append(int(receiver.recv(100)))
+    if came != list(range(20)):
+        raise AssertionError(f"they came as {came}")
+    check_clean(a, b)
+    sender.close()
+    receiver.close()
+    a.close()
+    b.close()
+
+
 def busy_peer(hosts: Hosts, options: Options) -> None:
     """Packets for several paths are told at once, a packet now and then is not."""
     a, b = two_nodes(hosts, options)

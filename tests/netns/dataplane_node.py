@@ -250,8 +250,11 @@ class Tunnel:
     def remove_peer(self, end: End) -> None:
         end.node.engine.remove_peer(end.peer)
 
-    def rotate(self, initiator: End | None = None) -> None:
-        """New keys as a handshake would bring them, the responder first, and the confirmation."""
+    def rotate(self, initiator: End | None = None, *, held: bool = False) -> None:
+        """New keys as a handshake would bring them, the responder first, and the confirmation.
+
+        `held`: the initiator keeps packets back while it has them.
+        """
         initiator = initiator or self.a
         responder = self.b if initiator is self.a else self.a
         # A receiver index tells the worker that owns the session.
@@ -274,6 +277,7 @@ class Tunnel:
                 reject_after=10**6 * SECOND,
                 rekey_after_messages=2**60,
                 reject_after_messages=2**63,
+                held=held and end is initiator,
             )
         if not initiator.node.engine.send_keepalive(initiator.peer):
             raise OSError("the initiator has no usable key after installing one")

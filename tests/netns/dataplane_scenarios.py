@@ -339,6 +339,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {
         *(changes.statistics, changes.commands, changes.cycles, changes.never_started),
         *(changes.device_deleted, changes.device_gone_unheard, changes.close_under_load),
         *(changes.busy_poll, changes.source_address_gone, changes.busy_peer),
+        changes.held_back,
         everything,
         *(within.inside, within.inside_networks, within.loop),
     )

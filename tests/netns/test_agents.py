@@ -11,7 +11,7 @@ import pytest
 
 from tests.netns.conftest import Two, make_two
 from tools.netlab import UAPI_FOLDER, Lab, Shape, wait_until
-from tools.peers import http_url
+from tools.peers import Whalescale, http_url
 
 pytestmark = pytest.mark.netns
 
@@ -169,6 +169,18 @@ def test_two_nodes_speak_frames(two: Two) -> None:
     for end in (two.a, two.b):
         status = end.status()
         assert status["peers"][0]["extended"] is True
+
+
+def test_two_nodes_have_post_quantum_keys(two: Two) -> None:
+    two.a.ping(two.b, count=1)
+    for end in (two.a, two.b):
+
+        def they_do(end: Whalescale = end) -> bool:
+            status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
+            return bool(status["peers"][0]["post_quantum"] == "yes")
+
+        wait_until("an exchanged secret in the keys", they_do, 10)
+    two.a.ping(two.b, count=3)
 
 
 def test_an_endpoint_by_a_name_that_nobody_knows(lab: Lab) -> None:

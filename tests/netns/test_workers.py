@@ -134,6 +134,11 @@ def test_a_peer_that_becomes_busy_is_told(lab: Lab, backend: str) -> None:
     run_scenario(lab, "busy_peer", backend=backend, frames=True)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["plain", "paths"])
+def test_keys_that_hold_packets_back(lab: Lab, backend: str, several: bool) -> None:
+    run_scenario(lab, "held_back", backend=backend, frames=several, several=several)
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("sanitize", [False, True, "tsan"], ids=["", "asan", "tsan"])
 def test_everything_at_once(lab: Lab, backend: str, sanitize: bool | str) -> None:

@@ -52,7 +52,7 @@ class Keys:
 
     def __init__(self, ready: KeypairReady) -> None:
         self.local_index, self.remote_index = ready.local_index, ready.remote_index
-        self.initiator, self.created = ready.initiator, ready.created
+        self.initiator, self.created, self.held = ready.initiator, ready.created, ready.held
         self.seal = ChaCha20Poly1305(bytes(ready.send_key))
         self.open = ChaCha20Poly1305(bytes(ready.receive_key))
         ready.send_key[:] = ready.receive_key[:] = bytes(32)
@@ -124,7 +124,10 @@ class Host:
             p.staged.append(data)
             self._ask(handle)
             return
-        self._transmit(handle, keys, data)
+        if keys.held:
+            p.staged.append(data)
+        else:
+            self._transmit(handle, keys, data)
         if keys.initiator and now - keys.created >= limits.rekey_after_time:
             self._ask(handle)
 
@@ -154,7 +157,7 @@ class Host:
     def _flush(self, handle: int) -> None:
         p = self.peers[handle]
         assert p.current is not None
-        while p.staged:
+        while p.staged and not p.current.held:
             self._transmit(handle, p.current, p.staged.popleft())
 
     # data plane, in

@@ -375,8 +375,12 @@ class Engine:
         reject_after: int,
         rekey_after_messages: int,
         reject_after_messages: int,
+        held: bool = False,
     ) -> None:
-        """Install transport keys (durations in ns). Both key buffers are zeroed on return."""
+        """Install transport keys (durations in ns). Both key buffers are zeroed on return.
+
+        `held`: control frames are sent with them, packets wait for other keys.
+        """
         c = ffi.new("struct ws_keypair *")
         try:
             c.local_index, c.remote_index = local_index, remote_index
@@ -386,7 +390,7 @@ class Engine:
             c.rekey_after_ns, c.reject_after_ns = rekey_after, reject_after
             c.rekey_after_messages = rekey_after_messages
             c.reject_after_messages = reject_after_messages
-            c.initiator = int(initiator)
+            c.initiator, c.held = int(initiator), int(held)
             check(lib.ws_peer_install_keypair(self._engine, peer, c), "keypair")
         finally:
             ffi.memmove(c, bytes(ffi.sizeof("struct ws_keypair")), ffi.sizeof("struct ws_keypair"))

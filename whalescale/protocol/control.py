@@ -24,6 +24,7 @@ class FrameType(IntEnum):
     HEARTBEAT = 0x14
     ACK = 0x15
     GOSSIP_UPDATE = 0x16
+    POST_QUANTUM = 0x1A
 
 
 _TYPES = frozenset(int(kind) for kind in FrameType)
@@ -37,6 +38,7 @@ class Feature(IntFlag):
     AGAIN = 8  # second copies
     MULTIPATH = 16  # I keep order, send ACKs and answer probes
     BUNDLE = 32  # several small packets in one data frame
+    POST_QUANTUM = 64  # exchanges of post-quantum keys
 
 
 #: all bits that an OFFER has room for, those of a later day too

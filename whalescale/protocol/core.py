@@ -32,6 +32,7 @@ class Core:
         self.wall_clock = wall_clock
         self.static = KeyPair.from_private(identity.static_private)
         self.static_public = identity.static_public
+        self.node_id = identity.node_id
         self.peers: dict[PeerHandle, Peer] = {}
         self.registry = Registry(self.static, identity.static_public, identity.fingerprint)
         self.indices = IndexTable(random)

@@ -43,6 +43,15 @@ class Arrival(NamedTuple):
     datagram_bytes: int
 
 
+class Secret(NamedTuple):
+    """Mixed into a handshake in place of the configured preshared key, which is mixed into it."""
+
+    #: what an initiation calls it by: 1 to 2^24 - 1
+    tag: int
+    #: 32 bytes
+    psk: bytes
+
+
 class PeerView(Protocol):
     """What guests see of a peer."""
 
@@ -70,6 +79,10 @@ class PeerView(Protocol):
     def local(self) -> Endpoint | None:
         """Where path 0 leaves from; None: the routing table says."""
 
+    @property
+    def session_secret(self) -> int | None:
+        """The tag of the secret in the keys in use, 0: none is. None: there is no session."""
+
     def has_usable_session(self, now: int) -> bool: ...
 
 
@@ -78,6 +91,8 @@ class Host(Protocol):
 
     #: every refused datagram and frame, by reason
     drops: Counter[str]
+    #: our own; None: a WireGuard key alone
+    node_id: bytes | None
 
     @property
     def peers(self) -> tuple[PeerHandle, ...]: ...
@@ -111,8 +126,9 @@ class Host(Protocol):
     def want(self, peer: PeerHandle, now: int) -> None:
         """A session, if there is none."""
 
-    def renew(self, peer: PeerHandle, now: int) -> None:
-        """A new keypair soon, whether there is one or not."""
+    def renew(self, peer: PeerHandle, now: int, *, at: int | None = None) -> None:
+        """A new keypair soon, whether there is one or not. `at`: then, though REKEY_TIMEOUT has not
+        passed since the last handshake."""
 
     def identify(
         self,
@@ -159,6 +175,9 @@ class Guest:
     def peer_changed(self, peer: PeerHandle, now: int) -> None:
         """Its configured endpoints are others."""
 
+    def peer_configured(self, peer: PeerHandle, now: int) -> None:
+        """What is configured of its security is another."""
+
     def peer_identified(self, peer: PeerHandle, now: int) -> None:
         """A key that it was configured without is known."""
 
@@ -166,6 +185,14 @@ class Guest:
         """`Host.peer` does not know it any more."""
 
     # sessions
+
+    def secret(self, peer: PeerHandle) -> Secret | None:
+        """Named in an initiation of ours. The peer may lack it, and answer without."""
+        return None
+
+    def secret_named(self, peer: PeerHandle, tag: int) -> Secret | None:
+        """The authentic initiation that is answered names it. None: we lack it."""
+        return None
 
     def opening(self, peer: PeerHandle) -> bytes | None:
         """A message that finds out the peer's key, which is not known; sent in place of an

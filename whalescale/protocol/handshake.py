@@ -10,9 +10,15 @@ from whalescale.protocol import messages, tai64n
 from whalescale.protocol.core import Core
 from whalescale.protocol.dialing import Dialer
 from whalescale.protocol.gate import Gate
+from whalescale.protocol.guest import Secret
 from whalescale.protocol.keypairs import Session
 from whalescale.protocol.messages import MessageError
-from whalescale.protocol.noise import InitiatorHandshake, ResponderHandshake, TransportKeys
+from whalescale.protocol.noise import (
+    HandshakeError,
+    InitiatorHandshake,
+    ResponderHandshake,
+    TransportKeys,
+)
 from whalescale.protocol.peer import Peer, Pending
 from whalescale.protocol.places import Endpoint, Way
 from whalescale.protocol.types import (
@@ -20,6 +26,7 @@ from whalescale.protocol.types import (
     HandshakeGaveUp,
     HandshakeUnanswered,
     KeypairReady,
+    PostQuantum,
     SendKeepalive,
     Stranger,
     Transmit,
@@ -51,10 +58,16 @@ class Handshakes:
             return
         self.initiate(peer, now)
 
-    def renew(self, peer: Peer, now: int) -> None:
-        """The keypair in use is of no use: another, as soon as REKEY_TIMEOUT allows."""
+    def renew(self, peer: Peer, now: int, at: int | None = None) -> None:
+        """The keypair in use is of no use: another, as soon as REKEY_TIMEOUT allows, or then."""
         state = peer.handshake
-        if state.at is None:
+        if at is not None:
+            # Three times what the peer would take for a flood.
+            last = max(state.sent or 0, state.consumed or 0, state.received or 0)
+            state.attempts = 0
+            state.at = max(at, last + 3 * self._core.limits.handshake_initiation_rate)
+            state.hurried = True
+        elif state.at is None:
             state.attempts = 0
             sent = state.sent
             state.at = now if sent is None else max(now, sent + self._retransmit_delay())
@@ -104,7 +117,7 @@ class Handshakes:
             self._give_up(peer, now)
             return
         sent = state.sent
-        if sent is not None and 0 <= now - sent < limits.rekey_timeout:
+        if sent is not None and 0 <= now - sent < limits.rekey_timeout and not state.hurried:
             # We answered the peer's own initiation meanwhile; give that one its time.
             state.at = sent + self._retransmit_delay()
             return
@@ -137,6 +150,7 @@ class Handshakes:
     def initiate(self, peer: Peer, now: int, to: Way | None = None) -> None:
         """Message 1, or what opens the way for one, to the peer's contacts, `to` before all."""
         state, limits = peer.handshake, self._core.limits
+        state.hurried = False
         state.attempts += 1
         state.unanswered += 1
         if state.unanswered % (limits.max_handshake_attempts + 1) == 0:
@@ -166,12 +180,16 @@ class Handshakes:
         if timestamp <= state.timestamp_sent:
             timestamp = tai64n.after(state.timestamp_sent)
         state.timestamp_sent = timestamp
+        said = (guest.secret(peer.handle) for guest in core.guests)
+        psk, tag = peer.config.preshared_key, 0
+        if (secret := next((s for s in said if s is not None), None)) is not None:
+            psk, tag = secret.psk, secret.tag
         handshake = InitiatorHandshake(
-            core.static, peer.remote_key, peer.config.preshared_key, timestamp, core.random
+            core.static, peer.remote_key, psk, tai64n.mark(timestamp, tag), core.random
         )
         self.drop_pending(peer)
         index = core.indices.new(peer)
-        state.pending = Pending(handshake, index, now)
+        state.pending = Pending(handshake, index, now, tag)
         message = messages.encode_initiation(index, handshake.message)
         return peer.generator.add_macs(message, now, core.limits)
 
@@ -188,19 +206,31 @@ class Handshakes:
             raise MessageError("late")
         if not admitted:
             self._gate.admit(data, remote, local, now)
-        keys = pending.handshake.consume_response(response.noise)
+        keys, tag = self._consume(peer, pending, response.noise)
         peer.handshake.pending = None  # its index lives on in the session
         peer.handshake.received = now
         way, sent = peer.contacts.dialled(remote, local) or (None, pending.sent)
         peer.contacts.hang_up()
         self._core.roam(peer, remote, local, now, way.ifindex if way is not None else 0)
-        session = Session(pending.local_index, now, initiator=True)
+        session = Session(pending.local_index, now, True, tag)
         self._core.indices.free(peer.keypairs.install_as_initiator(session))
         self._derived(peer, session, response.sender, keys, now)
         self._complete(peer, now - sent, now)
         # Shows the responder that we hold the key; what was staged does it as well.
         self._core.events.append(SendKeepalive(peer.handle))
         self._core.rearm(peer)
+
+    @staticmethod
+    def _consume(peer: Peer, pending: Pending, message: bytes) -> tuple[TransportKeys, int]:
+        """The keys, and the tag of the secret in them. HandshakeError: not authentic."""
+        try:
+            return pending.handshake.consume_response(message), pending.secret
+        except HandshakeError:
+            if not pending.secret:
+                raise
+        # The peer has begun anew, and says so in the only way that it can.
+        configured = peer.config.preshared_key
+        return pending.handshake.consume_response(message, configured), 0
 
     def receive_cookie_reply(
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
@@ -235,7 +265,9 @@ class Handshakes:
         consumed = state.consumed
         if consumed is not None and 0 <= now - consumed < core.limits.handshake_initiation_rate:
             raise MessageError("flood")
-        noise, keys = handshake.create_response(peer.config.preshared_key)
+        secret = self._named(peer, tai64n.tag_of(handshake.timestamp))
+        psk, tag = (secret.psk, secret.tag) if secret else (peer.config.preshared_key, 0)
+        noise, keys = handshake.create_response(psk)
         state.timestamp_received = handshake.timestamp
         state.consumed = now
         if identified is not None:
@@ -251,13 +283,19 @@ class Handshakes:
             # interface that this came in by.
             ifindex = self._dialer.interface_of(local)
         core.roam(peer, remote, local, now, ifindex)
-        session = Session(core.indices.new(peer), now, initiator=False)
+        session = Session(core.indices.new(peer), now, False, tag)
         core.indices.free(peer.keypairs.install_as_responder(session))
         self._derived(peer, session, initiation.sender, keys, now)
         message = messages.encode_response(session.local_index, initiation.sender, noise)
         message = peer.generator.add_macs(message, now, core.limits)
         core.transmits.append(Transmit(message, remote, local, ifindex))
         core.rearm(peer)
+
+    def _named(self, peer: Peer, tag: int) -> Secret | None:
+        if not tag:
+            return None
+        said = (guest.secret_named(peer.handle, tag) for guest in self._core.guests)
+        return next((secret for secret in said if secret is not None), None)
 
     def confirmed(self, peer: Peer, local_index: int, now: int) -> None:
         """The initiator has used the keypair that our response made."""
@@ -282,6 +320,7 @@ class Handshakes:
                 receive_key=keys.receive,
                 initiator=session.initiator,
                 created=now,
+                held=not session.secret and peer.config.post_quantum is PostQuantum.REQUIRE,
             )
         )
 
@@ -289,6 +328,7 @@ class Handshakes:
         state = peer.handshake
         state.attempts = state.unanswered = 0
         state.at = state.unanswered_since = None
+        state.hurried = False
         # One of ours that crossed the peer's: whoever held it back could complete it at any time.
         self.drop_pending(peer)
         peer.contacts.hang_up()

@@ -18,6 +18,7 @@ class NodeHost:
         self._core = core
         self._handshakes = handshakes
         self.drops = core.drops
+        self.node_id = core.node_id
         self.random = core.random
         self.transmit = core.transmits.append
         self.event = core.events.append
@@ -64,10 +65,10 @@ class NodeHost:
             self._handshakes.begin(p, now)
             self._core.rearm(p)
 
-    def renew(self, peer: PeerHandle, now: int) -> None:
+    def renew(self, peer: PeerHandle, now: int, *, at: int | None = None) -> None:
         p = self._core.peers.get(peer)
         if p is not None:
-            self._handshakes.renew(p, now)
+            self._handshakes.renew(p, now, at)
             self._core.rearm(p)
 
     def identify(

@@ -6,12 +6,14 @@ from __future__ import annotations
 class Session:
     """A keypair that the data plane holds; the core knows its index and age, not its keys."""
 
-    __slots__ = ("created", "initiator", "local_index")
+    __slots__ = ("created", "initiator", "local_index", "secret")
 
-    def __init__(self, local_index: int, created: int, initiator: bool) -> None:
+    def __init__(self, local_index: int, created: int, initiator: bool, secret: int = 0) -> None:
         self.local_index = local_index
         self.created = created
         self.initiator = initiator
+        #: the tag of what was mixed in beside the configured preshared key, 0: nothing
+        self.secret = secret
 
 
 class Keypairs:

@@ -121,8 +121,8 @@ class InitiatorHandshake:
         except _REFUSALS as error:
             raise HandshakeError from error
 
-    def consume_response(self, message: bytes) -> TransportKeys:
-        """Finish with Noise message 2.
+    def consume_response(self, message: bytes, psk: bytes | None = None) -> TransportKeys:
+        """Finish with Noise message 2. `psk`: in place of the one that it was made with.
 
         HandshakeError: it is not authentic. The library has then mixed forged bytes into its
         state, so that is put back: a later, true response still completes the handshake.
@@ -133,6 +133,8 @@ class InitiatorHandshake:
         # The cipher's key need not be kept: message 2 begins with MixKey.
         kept = (symmetric.h, symmetric.ck, state.message_patterns[:])
         psks = list(connection.noise_protocol.psks)
+        if psk is not None:
+            connection.noise_protocol.psks = [psk]
         try:
             payload = connection.read_message(message)
         except _REFUSALS as error:

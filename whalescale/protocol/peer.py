@@ -72,10 +72,14 @@ def checked_keys(config: PeerConfig) -> Keys:
 class Pending:
     """An initiation of ours that is out."""
 
-    __slots__ = ("handshake", "local_index", "sent")
+    __slots__ = ("handshake", "local_index", "secret", "sent")
 
-    def __init__(self, handshake: InitiatorHandshake, local_index: int, sent: int) -> None:
+    def __init__(
+        self, handshake: InitiatorHandshake, local_index: int, sent: int, secret: int
+    ) -> None:
         self.handshake = handshake
+        #: the tag of the secret that it names, 0: none
+        self.secret = secret
         self.local_index = local_index
         self.sent = sent
 
@@ -88,6 +92,7 @@ class Handshake:
         "attempts",
         "completed_wall_ns",
         "consumed",
+        "hurried",
         "pending",
         "received",
         "round_trip",
@@ -102,6 +107,8 @@ class Handshake:
         self.pending: Pending | None = None
         #: when an initiation, or what opens the way for one, is sent again
         self.at: int | None = None
+        #: ... then, however lately the last one was
+        self.hurried = False
         self.attempts = 0
         #: initiations since the last session; `attempts` begins anew with packets
         self.unanswered = 0
@@ -200,6 +207,12 @@ class Peer:
     def has_usable_session(self, now: int) -> bool:
         current = self.keypairs.current
         return current is not None and now - current.created < self._limits.reject_after_time
+
+    @property
+    def session_secret(self) -> int | None:
+        """The tag of the secret in the keys in use, 0: none is. None: there is no session."""
+        current = self.keypairs.current
+        return None if current is None else current.secret
 
     # deadlines (whitepaper section 6.2 to 6.5)
 

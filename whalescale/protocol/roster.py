@@ -15,7 +15,13 @@ from whalescale.protocol.offers import Offers
 from whalescale.protocol.peer import Keys, Peer, checked_keys
 from whalescale.protocol.places import LocalLink, PeerHandle
 from whalescale.protocol.session_timers import SessionTimers
-from whalescale.protocol.types import EndpointChanged, KeypairsExpired, PeerConfig, PeerStatus
+from whalescale.protocol.types import (
+    EndpointChanged,
+    KeypairsExpired,
+    PeerConfig,
+    PeerStatus,
+    PostQuantum,
+)
 
 
 class Roster:
@@ -62,9 +68,21 @@ class Roster:
             # An endpoint that carries a session is worth more than a newly written one.
             if p.endpoint not in config.endpoints and not p.has_usable_session(now):
                 self._handshakes.choose_endpoint(p, config.endpoints[0], now)
+        if config.post_quantum is not old.post_quantum:
+            self._guard(p, now)
         if config.persistent_keepalive and not old.persistent_keepalive:
             self._sessions.start_persistent_keepalive(p, now)
         self._core.rearm(p)
+
+    def _guard(self, p: Peer, now: int) -> None:
+        """A post-quantum secret is wanted in its keys, or not any more."""
+        for guest in self._core.guests:
+            guest.peer_configured(p.handle, now)
+        if p.session_secret == 0:
+            if p.config.post_quantum is PostQuantum.REQUIRE:
+                self._sessions.begin_anew(p, now)
+            else:  # its keys may be held back
+                self._handshakes.renew(p, now)
 
     def _learn_keys(self, p: Peer, keys: Keys, now: int) -> None:
         registry = self._core.registry

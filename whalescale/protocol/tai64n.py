@@ -20,10 +20,20 @@ def encode(wall_ns: int) -> bytes:
     return (_BASE + seconds).to_bytes(8, "big") + (nanoseconds & ~_WHITENER).to_bytes(4, "big")
 
 
+def mark(timestamp: bytes, tag: int) -> bytes:
+    """With `tag`, 24 bits, in place of the cleared ones."""
+    return timestamp[:9] + tag.to_bytes(3, "big")
+
+
+def tag_of(timestamp: bytes) -> int:
+    """0: a whitened one."""
+    return int.from_bytes(timestamp[9:], "big")
+
+
 def after(timestamp: bytes) -> bytes:
     """The next whitened timestamp: for a wall clock that stood still or was set back."""
     seconds = int.from_bytes(timestamp[:8], "big")
-    nanoseconds = int.from_bytes(timestamp[8:], "big") + _WHITENER + 1
+    nanoseconds = (int.from_bytes(timestamp[8:], "big") | _WHITENER) + 1
     if nanoseconds >= NS_PER_S:
         seconds, nanoseconds = seconds + 1, 0
     return seconds.to_bytes(8, "big") + nanoseconds.to_bytes(4, "big")

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from whalescale.protocol.paths.types import Action
 from whalescale.protocol.places import Endpoint, PeerHandle
+
+
+class PostQuantum(StrEnum):
+    """Of a peer's keys: exchanged where the peer can, data waits until they are, or never."""
+
+    AUTO = "auto"
+    REQUIRE = "require"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,7 @@ class PeerConfig:
     endpoints: tuple[Endpoint, ...] = ()
     #: seconds, 0: off
     persistent_keepalive: int = 0
+    post_quantum: PostQuantum = PostQuantum.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,8 @@ class KeypairReady:
     receive_key: bytearray = field(repr=False)
     initiator: bool
     created: int
+    #: no data is sent with it, control frames are
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

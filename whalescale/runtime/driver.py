@@ -523,6 +523,7 @@ class Driver(Part):
                 reject_after=limits.reject_after_time,
                 rekey_after_messages=limits.rekey_after_messages,
                 reject_after_messages=limits.reject_after_messages,
+                held=event.held,
             )
         finally:
             for key in (event.send_key, event.receive_key):

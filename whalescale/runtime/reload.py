@@ -12,6 +12,7 @@ from whalescale.config import IPV6_MTU_MIN, Config, ConfigError
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import PlainIdentity
 from whalescale.protocol.paths.types import Control, MultipathSettings, Scheduler
+from whalescale.protocol.types import PostQuantum
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.netlink import Interface, Netlink, Network, Route
 from whalescale.runtime.routes import Routes
@@ -39,6 +40,7 @@ def specs(config: Config) -> list[PeerSpec]:
                 endpoints=p.endpoints,
                 allowed_ips=p.allowed_ips,
                 persistent_keepalive=p.persistent_keepalive,
+                post_quantum=PostQuantum(p.pq) if p.pq is not None else None,
             )
             for p in config.peers
         ]
@@ -145,7 +147,7 @@ def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
 def changes(old: Config, new: Config, change: Change) -> list[str]:
     """What changes, in words, for `ws reload`."""
     a, b = old.interface, new.interface
-    fields = ("listen_port", "addresses", "mtu", "fwmark", "table")
+    fields = ("listen_port", "addresses", "mtu", "fwmark", "table", "pq")
     words = [f"interface.{f} changed" for f in fields if getattr(a, f) != getattr(b, f)]
     words += [
         f"multipath.{f} changed"
@@ -208,7 +210,8 @@ async def carry_out(parts: Parts, old: Wanted, new: Wanted, change: Change) -> N
             fix = "nothing was changed" if whole else "`ws logs` tells what could not be put back"
             raise AgentError(e.strerror or str(e), fix) from None
         raise
-    parts.tunnel.set_multipath(multipath(new.config), new.config.interface.mtu)  # cannot fail
+    parts.tunnel.set_post_quantum(PostQuantum(new.config.interface.pq))  # cannot fail, nor this:
+    parts.tunnel.set_multipath(multipath(new.config), new.config.interface.mtu)
     await _leave_addresses(parts, old, new)
 
 

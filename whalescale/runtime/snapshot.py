@@ -20,6 +20,7 @@ from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathStatus
+from whalescale.protocol.postquantum import PostQuantumKeys
 from whalescale.runtime import trouble
 from whalescale.runtime.driver import Driver, to_endpoint
 from whalescale.runtime.hoststate import Keeper
@@ -164,6 +165,7 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         if (text := format_endpoint(e)) and text not in candidates
     ]
     overlay = peer.overlay_network
+    mode, keys = spec.post_quantum or s.tunnel.post_quantum, _post_quantum(s, peer)
     return {
         "name": spec.name,
         "id": ident.encode_node_id(peer.node_id) if peer.node_id else None,
@@ -189,10 +191,19 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "staged": stats.staged,
         "persistent_keepalive": spec.persistent_keepalive,
         "preshared_key": any(spec.preshared_key),
+        "pq": str(mode),
+        "post_quantum": keys,
         "extended": core.extended,
         "multipath": _multipath(s, peer),
-        "trouble": [] if state == "up" else trouble.of(peer, core, now),
+        "trouble": trouble.held(peer, mode, keys) if state == "up" else trouble.of(peer, core, now),
     }
+
+
+def _post_quantum(s: Subject, peer: Peer) -> str:
+    try:
+        return s.node.guest(PostQuantumKeys).state(peer.handle)
+    except KeyError:  # a node without that part
+        return ""
 
 
 def _multipath(s: Subject, peer: Peer) -> dict[str, Any] | None:

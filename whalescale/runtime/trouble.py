@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.types import PeerStatus
+from whalescale.protocol.types import PeerStatus, PostQuantum
 from whalescale.runtime.tunnel import Peer, format_endpoint
 
 #: an answer that takes longer than this is none
@@ -41,3 +41,18 @@ def of(peer: Peer, core: PeerStatus, now: int) -> list[str]:
         f"right, does it run there, do firewalls and routers let UDP port {port} in{silent}?"
     )
     return found
+
+
+def held(peer: Peer, mode: PostQuantum, keys: str) -> list[str]:
+    """Why a peer with a session is sent no packets. `keys`: PostQuantumKeys.state."""
+    if mode is not PostQuantum.REQUIRE or keys != "no":
+        return []
+    why = (
+        "it is a plain WireGuard peer"
+        if peer.node_id is None
+        else "it does not offer them: is its version older, or its pq off?"
+    )
+    return [
+        f'packets for it wait: pq = "require" here, and it has no post-quantum keys ({why}); '
+        'pq = "auto" or "off" for this peer sends them without'
+    ]

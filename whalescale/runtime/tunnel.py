@@ -17,6 +17,7 @@ from whalescale.endpoints import HostPort
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import MultipathSettings, PathEvent, PathState, Reason
 from whalescale.protocol.places import Endpoint, PeerHandle
+from whalescale.protocol.postquantum import PostQuantumChanged
 from whalescale.protocol.types import (
     EndpointChanged,
     Event,
@@ -27,6 +28,7 @@ from whalescale.protocol.types import (
     PathAction,
     PeerConfig,
     PeerIdentified,
+    PostQuantum,
     Stranger,
 )
 from whalescale.runtime.driver import Driver
@@ -78,6 +80,8 @@ class PeerSpec:
     allowed_ips: tuple[Network, ...] = ()
     #: seconds, 0 off
     persistent_keepalive: int = 0
+    #: None: as [interface] says
+    post_quantum: PostQuantum | None = None
     origin: Origin = Origin.FILE
 
     def forms(self) -> frozenset[tuple[str, bytes]]:
@@ -154,6 +158,8 @@ class Tunnel(Part):
         self._notices = notices
         self._names = names
         self._wall = wall
+        #: [interface] pq
+        self.post_quantum = PostQuantum.AUTO
         self.peers: dict[PeerHandle, Peer] = {}
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         self._strangers = Strangers(
@@ -245,6 +251,15 @@ class Tunnel(Part):
         """The file's [multipath] and MTU from now on, for every peer there is and comes."""
         self.driver.set_multipath(settings, mtu)
 
+    def set_post_quantum(self, mode: PostQuantum) -> None:
+        """The file's [interface] pq from now on, for every peer that says nothing else."""
+        if mode is self.post_quantum:
+            return
+        self.post_quantum = mode
+        for peer in self.peers.values():
+            config = self._config(peer.spec, peer.resolver.current())
+            self.driver.update_peer(peer.handle, config)
+
     def follow(self, here: Here) -> None:
         """Names may resolve that did not."""
         for peer in self.peers.values():
@@ -258,6 +273,7 @@ class Tunnel(Part):
             preshared_key=spec.preshared_key,
             endpoints=endpoints,
             persistent_keepalive=spec.persistent_keepalive,
+            post_quantum=spec.post_quantum or self.post_quantum,
         )
 
     def _add(self, spec: PeerSpec) -> Peer:
@@ -353,6 +369,9 @@ class Tunnel(Part):
             case EndpointChanged():
                 self._note(peer, f"endpoint {format_endpoint(event.remote)}")
                 self._notices.tell(AddressesHeard((event.remote.ip,)))
+            case PostQuantumChanged():
+                lost = "its post-quantum keys are lost: it began anew"
+                self._note(peer, "post-quantum keys" if event.on else lost)
             case PeerIdentified():
                 self._identified(peer, event.node_id)
             case PathAction(action=PathEvent() as told):

@@ -123,6 +123,18 @@ def confined(sandbox: Sandbox | None) -> str:
     return f"{have} ({sandbox.reason})" if sandbox.reason else have
 
 
+def post_quantum(peers: Sequence[Peer]) -> str:
+    """ "post-quantum in 2 of 3 sessions (not: phone)"; "" without sessions."""
+    up = [p for p in peers if p.post_quantum]
+    if not up:
+        return ""
+    lack = [p.name for p in up if p.post_quantum != "yes"]
+    named = ", ".join(lack[:3]) + (f" and {len(lack) - 3} more" if len(lack) > 3 else "")
+    sessions = "session" if len(up) == 1 else "sessions"
+    told = f"post-quantum in {len(up) - len(lack)} of {len(up)} {sessions}"
+    return f"{told} (not: {named})" if lack else told
+
+
 def summary(status: Status) -> Table:
     """The agent, as `ws status` shows it."""
     a, c = status.agent, status.counters
@@ -135,6 +147,7 @@ def summary(status: Status) -> Table:
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
         "data plane": f"{a.backend}, {a.cipher}, {workers(a)}, {offloads(a)}",
         "network": members.summary(status.network) if status.network.members else "",
+        "keys": post_quantum(status.peers),
         "bpf": paths.shield(status.bpf),
         "confined": confined(status.sandbox),
         "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",
@@ -293,7 +306,7 @@ def _detail_rows(view: View, peer: Peer, width: int) -> list[Row]:
             "last seen",
             f"{text.human_ago(peer.last_received_s)}, {peer.staged} packets waiting",
         ),
-        Row(0, "session", f"{mode}, {psk} preshared key, keepalive {every}"),
+        Row(0, "session", f"{mode}, {psk} preshared key, {quantum(peer)}keepalive {every}"),
         Row(5, "key", key),
     ]
     events = [e for e in view.current.events if e.peer in {peer.name, None}][-EVENTS:]
@@ -303,6 +316,14 @@ def _detail_rows(view: View, peer: Peer, width: int) -> list[Row]:
         newest = len(events) - i <= 2
         found.append(Row(2 if newest else 7, f"{at} UTC", multipath.event(event.event)))
     return found
+
+
+def quantum(peer: Peer) -> str:
+    """ "post-quantum keys, ", or what stands in their place; "" without a session, or unasked."""
+    if not peer.post_quantum or (peer.post_quantum == "no" and peer.pq == "off"):
+        return ""
+    said = {"yes": "", "pending": "asking for ", "no": "no "}[peer.post_quantum]
+    return f"{said}post-quantum keys, "
 
 
 def _path_rows(view: View, peer: Peer, width: int) -> list[Row]:
