@@ -26,16 +26,17 @@ PINGS = 200
 #: Reads UDP payloads off a device until its stdin has something and nothing is left: device, port.
 CAPTURE = """
 import json, select, socket, sys
-sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
-sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 8 << 20)
-sock.bind((sys.argv[1], 0x0800))
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+sock.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+sock.bind((sys.argv[1], 3))
 print("[", flush=True)
 got = []
 while sock in select.select([sys.stdin, sock], [], [])[0]:
-    data, address = sock.recvfrom(65536)
-    header = (data[0] & 15) * 4
+    data = sock.recv(65536)
+    # Pings take the path over IPv6 as soon as that is found.
+    header, protocol = ((data[0] & 15) * 4, data[9]) if data[0] >> 4 == 4 else (40, data[6])
     payload = data[header + 8 :]
-    if data[9] == 17 and int.from_bytes(data[header + 2 : header + 4], "big") == int(sys.argv[2]):
+    if protocol == 17 and int.from_bytes(data[header + 2 : header + 4], "big") == int(sys.argv[2]):
         got.append(payload.hex())
 print(json.dumps(got)[1:])
 """
