@@ -56,6 +56,7 @@ enum {
 	WS_CONTROL_GOSSIP_UPDATE = 0x16,
 	WS_CONTROL_MESH = 0x17,
 	WS_CONTROL_POST_QUANTUM = 0x1a,
+	WS_CONTROL_RELAY_MESSAGE = 0x18,
 	WS_CONTROL_VERSION = 1,
 	WS_PATH_COUNT = 8, /* of one peer and direction */
 	WS_PATH_SHIFT = 56 /* the path's number is the high byte of message 4's counter */

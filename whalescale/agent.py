@@ -25,6 +25,7 @@ from whalescale.dataplane.engine import Engine
 from whalescale.identity import PlainIdentity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.mesh.guest import MeshGuest
+from whalescale.protocol.nat.guest import Signalling
 from whalescale.protocol.node import Node
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import LocalLink
@@ -52,6 +53,7 @@ from whalescale.runtime.inside import InsideKeeper, OtherTunnels
 from whalescale.runtime.interface import TunnelInterface
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.names import Names, NameUplinks
+from whalescale.runtime.nat import NatView
 from whalescale.runtime.netlink import LocalAddress, Netlink, watch_addresses
 from whalescale.runtime.network import NetworkKeeper
 from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
@@ -268,6 +270,7 @@ class Agent:
             parts=(*PARTS, PostQuantumKeys, MeshGuest),
         )
         self._network.begin(self._node.guest(MeshGuest), dataplane.now())
+        self._network.signal(self._node.guest(Signalling))
         uplinks = NameUplinks()
         names = Names(
             mark=lambda: self._device.fwmark,
@@ -383,6 +386,7 @@ class Agent:
             self._network,
             self._scrape,
             portmap,
+            NatView(self._node),
         ]
         for part in self._parts:
             stack.push_async_callback(part.close)

@@ -303,6 +303,38 @@ class Portmap(Struct, frozen=True, kw_only=True):
     gateways: tuple[Gateway, ...] = ()
 
 
+class NatMapping(Struct, frozen=True, kw_only=True):
+    """How others see one of our addresses: a hint. `observers`: those on other networks."""
+
+    local: str
+    kind: Literal["none", "endpoint-independent", "by destination", "several addresses", "unknown"]
+    observers: int
+    seen: tuple[str, ...] = ()
+
+
+class Carried(Struct, frozen=True, kw_only=True):
+    """Of other members' messages to each other."""
+
+    messages: int = 0
+    bytes: int = 0
+    refused: int = 0
+
+
+class Nat(Struct, frozen=True, kw_only=True):
+    """What is known of the NAT before us, and direct ways that were looked for since the start."""
+
+    mappings: tuple[NatMapping, ...] = ()
+    #: peers that a direct way is being looked for to, now
+    looking_for: int = 0
+    #: direct ways found after a call, rounds of trying, places tried that were new
+    met: int = 0
+    rounds: int = 0
+    destinations: int = 0
+    #: datagrams that were not sent, because too much was tried already
+    held_back: int = 0
+    carried: Carried = Carried()
+
+
 class Status(Struct, frozen=True, kw_only=True):
     version: int
     agent: Agent
@@ -311,6 +343,7 @@ class Status(Struct, frozen=True, kw_only=True):
     counters: Counters = Counters()
     bpf: Bpf = Bpf()
     portmap: Portmap = Portmap()
+    nat: Nat = Nat()
     network: Network = Network()
     peers: tuple[Peer, ...] = ()
     events: tuple[PeerEvent, ...] = ()

@@ -38,6 +38,7 @@ static const uint8_t control_most[16] = {
 	[WS_CONTROL_GOSSIP_UPDATE & 15] = 50, /* as many as protocol/mesh/gossip.py looks at */
 	[WS_CONTROL_MESH & 15] = 50,
 	[WS_CONTROL_POST_QUANTUM & 15] = 24, /* a key or a ciphertext is three */
+	[WS_CONTROL_RELAY_MESSAGE & 15] = 40, /* bounded by sender in protocol/nat */
 };
 #define ROAM_INTERVAL_NS (WS_SECOND_NS / 10)
 

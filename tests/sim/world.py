@@ -22,6 +22,8 @@ from whalescale.protocol.guest import Part
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node, PeerConfig
 from whalescale.protocol.parts import PARTS
+from whalescale.protocol.paths.probing import PROBE_DATAGRAM
+from whalescale.protocol.paths.types import PathSpec, SendPathControl, SetPaths
 from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
     Activity,
@@ -30,6 +32,7 @@ from whalescale.protocol.types import (
     HandshakeGaveUp,
     KeypairReady,
     KeypairsExpired,
+    PathAction,
     SendControl,
     SendKeepalive,
 )
@@ -73,6 +76,8 @@ class DataPeer:
         self.asked = 0
         self.sampling = False
         self.ifindex = 0
+        #: by the number of ours, as the path manager has them
+        self.paths: dict[int, PathSpec] = {}
 
 
 class Host:
@@ -131,18 +136,20 @@ class Host:
         if keys.initiator and now - keys.created >= limits.rekey_after_time:
             self._ask(handle)
 
-    def _transmit(self, handle: int, keys: Keys, data: bytes) -> None:
+    def _transmit(self, handle: int, keys: Keys, data: bytes, path: int = 0) -> None:
         p, now = self.peers[handle], self.world.now
-        header = struct.pack("<IIQ", 4, keys.remote_index, keys.counter)
-        nonce = bytes(4) + struct.pack("<Q", keys.counter)
+        counter = keys.counter | path << 56
+        header = struct.pack("<IIQ", 4, keys.remote_index, counter)
+        nonce = bytes(4) + struct.pack("<Q", counter)
         keys.counter += 1
         p.activity = replace(p.activity, last_sent=now, unsent_since=0)
         if data and not p.activity.unanswered_since:
             p.activity = replace(p.activity, unanswered_since=now)
         self._sample_soon(handle)
-        if p.endpoint is not None:
+        to = p.paths[path].remote if path else p.endpoint
+        if to is not None:
             source = self.interfaces.get(p.ifindex, self.at)
-            self.world.carry(source, p.endpoint, header + keys.seal.encrypt(nonce, data, b""))
+            self.world.carry(source, to, header + keys.seal.encrypt(nonce, data, b""))
 
     def _ask(self, handle: int) -> None:
         p, now = self.peers[handle], self.world.now
@@ -188,11 +195,11 @@ class Host:
             self.drops["auth"] += 1
             return
         keys.seen.add(counter)
-        self._accepted(handle, keys, plain, remote)
+        self._accepted(handle, keys, plain, remote, counter >> 56)
 
-    def _accepted(self, handle: int, keys: Keys, plain: bytes, remote: Endpoint) -> None:
+    def _accepted(self, handle: int, keys: Keys, plain: bytes, remote: Endpoint, path: int) -> None:
         p, now, limits = self.peers[handle], self.world.now, self.world.limits
-        if p.endpoint != remote:
+        if p.endpoint != remote and not path:
             p.endpoint = remote
             self.node.endpoint_observed(handle, remote, self.at, now)
         p.activity = replace(p.activity, last_received=now, unanswered_since=0)
@@ -213,7 +220,7 @@ class Host:
             self._flush(handle)
             self.drain()
         if control:
-            self.node.receive_control(handle, plain, now)
+            self._control(handle, plain, remote, path)
             self.drain()
         if (
             keys is p.current
@@ -221,6 +228,26 @@ class Host:
             and now - keys.created >= limits.reject_after_time - 15 * SECOND
         ):
             self._ask(handle)
+
+    def _control(self, handle: int, plain: bytes, remote: Endpoint, path: int) -> None:
+        size = max(len(plain) + 32, PROBE_DATAGRAM)  # probes are padded
+        self.node.receive_control(
+            handle,
+            plain,
+            self.world.now,
+            path=path,
+            remote=remote,
+            local=self.at,
+            datagram_bytes=size,
+        )
+
+    def _path_action(self, event: PathAction) -> None:
+        """What a path manager wants, as far as it is control frames."""
+        p, action = self.peers[event.peer], event.action
+        if isinstance(action, SetPaths):
+            p.paths = {spec.id: spec for spec in action.paths}
+        elif isinstance(action, SendPathControl) and p.current is not None:
+            self._transmit(event.peer, p.current, action.frame, action.path)
 
     def _drop(self, keys: Keys | None) -> None:
         if keys is not None:
@@ -297,6 +324,8 @@ class Host:
                     current = self.peers[event.peer].current
                     if current is not None:
                         self._transmit(event.peer, current, event.frame)
+                case PathAction() if self.world.control and event.peer in self.peers:
+                    self._path_action(event)
                 case HandshakeGaveUp():
                     self.peers[event.peer].staged.clear()
         while (transmit := self.node.poll_transmit()) is not None:

@@ -289,6 +289,7 @@ def agent(interface: str) -> list[Check]:
     up = sum(p.state == "up" for p in status.peers)
     found = [Check("agent", "ok", f"{interface} is up, and {up} of {len(status.peers)} peers")]
     found += [Check("agent", "warn", plain(w)) for w in status.agent.warnings]
+    found += [Check("NAT", "ok", plain(text)) for text in troubles.nat(status)]
     found += [Check("port mapping", "ok", plain(text)) for text in troubles.portmap(status)]
     found += [Check(f"peer {name}", "warn", text) for name, text in troubles.of(status)]
     if text := troubles.refused_sources(status):

@@ -60,6 +60,22 @@ def of_ping(before: Status, after: Status, peer: Peer) -> list[str]:
     return found or [f"no packet went to {plain(peer.name)}: do its allowed_ips have this address?"]
 
 
+def nat(status: Status) -> list[str]:
+    """How others see us: a hint."""
+    said = {
+        "none": "others see {local} itself: no NAT, though a firewall may be there",
+        "endpoint-independent": "others see {local} as {seen}, all of them: holes can be punched",
+        "by destination": "each sees {local} at another port ({seen}): holes can be punched only "
+        "where the other side's NAT lets any port in",
+        "several addresses": "others see {local} at several addresses ({seen})",
+        "unknown": "one other sees {local} as {seen}: it takes two on different networks to tell "
+        "more",
+    }
+    return [
+        said[m.kind].format(local=m.local, seen=", ".join(m.seen[:3])) for m in status.nat.mappings
+    ]
+
+
 def portmap(status: Status) -> list[str]:
     """What came of asking gateways to map our port: no trouble, but worth knowing."""
     return [

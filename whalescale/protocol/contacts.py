@@ -22,6 +22,10 @@ GAP: Final = 250 * NS_PER_MS
 GAP_MOST: Final = NS_PER_S
 #: places for one message: at most these many datagrams in REKEY_TIMEOUT, and two seconds
 MOST: Final = 8
+#: ... with those that are named beside them
+ALSO_MOST: Final = 16
+#: a new message, 5 s after the last, goes where a hole was punched as well
+PUNCHED_FOR: Final = 2 * NS_PER_S
 #: addresses that the peer had before
 SEEN_KEPT: Final = 4
 
@@ -34,6 +38,7 @@ class Contacts:
         "_configured",
         "_data",
         "_dialled",
+        "_punched",
         "_seen",
         "_turn",
         "due_at",
@@ -49,6 +54,8 @@ class Contacts:
         self._data: bytes | None = None
         #: where the message under way went, and when
         self._dialled: dict[Way, int] = {}
+        #: beside what is known, for a moment: where a hole is punched
+        self._punched: dict[Way, int] = {}
         self._turn = 0
         #: when it goes to the next place
         self.due_at: int | None = None
@@ -114,6 +121,24 @@ class Contacts:
         if self._data is not None:
             self._dialled = {}
             self.due_at = now
+
+    def also(self, way: Way, now: int, *, again: bool = False) -> bytes | None:
+        """The message under way goes there too, beside the places of its own; None: there is
+        none. It may go there again and again. `again`: the next message too, if it is soon."""
+        if again:
+            self._punched = {w: at for w, at in self._punched.items() if now - at < PUNCHED_FOR}
+            if len(self._punched) < MOST:
+                self._punched[way] = now
+        if self._data is not None:
+            self._dialled.pop(way, None)
+            while len(self._dialled) >= ALSO_MOST:
+                del self._dialled[next(iter(self._dialled))]
+            self._dialled[way] = now
+        return self._data
+
+    def punched(self, now: int) -> list[Way]:
+        """Where a message went `also` a moment ago."""
+        return [way for way, at in self._punched.items() if now - at < PUNCHED_FOR]
 
     def next(
         self, ways: Sequence[Way], now: int, round_trip: int | None

@@ -53,7 +53,13 @@ class Dialer:
         if peer.endpoint is not None:
             bound = peer.contacts.ifindex if peer.local is not None else 0
             first.append(Way(peer.endpoint, peer.local, bound))
-        return peer.contacts.ways(self._links, self._port, first)
+        found = peer.contacts.ways(self._links, self._port, first)
+        relays = {
+            way.remote
+            for way in found
+            if any(guest.is_relay(peer.handle, way.remote) for guest in self._guests)
+        }
+        return [way for way in found if way.remote not in relays] if relays else found
 
     def dial(self, peer: Peer, data: bytes, now: int, first: Way | None = None) -> None:
         """A new message for the peer. `first`: where it goes before all others."""

@@ -52,6 +52,16 @@ class Secret(NamedTuple):
     psk: bytes
 
 
+class Observation(NamedTuple):
+    """Where a peer sees us come from. `local`: our address on that path, "": not known."""
+
+    peer: PeerHandle
+    local: str
+    #: where the peer is on that path
+    remote: Endpoint
+    seen: Endpoint
+
+
 class PeerView(Protocol):
     """What guests see of a peer."""
 
@@ -145,6 +155,30 @@ class Host(Protocol):
     def move(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> None:
         """Path 0 goes there from now on. `Guest.endpoint_changed` does not follow."""
 
+    def carried(
+        self,
+        peer: PeerHandle,
+        carrier: PeerHandle,
+        data: bytes,
+        reply: Callable[[bytes], None],
+        now: int,
+    ) -> None:
+        """A handshake message of the peer's that the carrier passed on, of the right length; an
+        answer is handed to `reply`. What is refused is counted."""
+
+    def punch(self, peer: PeerHandle, remotes: Sequence[tuple[Endpoint, bool]], now: int) -> None:
+        """Send the peer something there, at once: it does the same, so that routers on both sides
+        let the other one in. With each place whether it is more than the peer's own word."""
+
+    def is_relay(self, peer: PeerHandle, remote: Endpoint) -> bool:
+        """A relay of the peer's datagrams is there."""
+
+    def is_direct(self, peer: PeerHandle, now: int) -> bool:
+        """There is a session, and it has a way that is no relay's."""
+
+    def observations(self) -> Sequence[Observation]:
+        """Where peers see us."""
+
     def rearm(self, peer: PeerHandle) -> None:
         """The peer's deadline may have moved. Not needed in what the node called for this peer."""
 
@@ -201,6 +235,20 @@ class Guest:
 
     def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
         """An initiation, or an opening, is sent. `tries`: how many since the last session."""
+
+    def reaches(self, peer: PeerHandle) -> bool:
+        """Messages for the peer can be carried by another one, so that it may be called though no
+        address of it is known."""
+        return False
+
+    def carry(self, peer: PeerHandle, message: bytes, now: int) -> None:
+        """An initiation is made for the peer: it may go other ways too."""
+
+    def session_carried(
+        self, peer: PeerHandle, carrier: PeerHandle, local_index: int, now: int
+    ) -> None:
+        """Keys were made by messages that the carrier passed on: where their datagrams go is for a
+        relay to say. Before anything is sent with them."""
 
     def gave_up(self, peer: PeerHandle, now: int) -> None:
         """REKEY_ATTEMPT_TIME is over; the next is sent when a packet or a guest wants it."""
@@ -284,6 +332,22 @@ class Guest:
 
     def routes(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
         """(remote, local) that a handshake should try before the endpoint in use, best first."""
+        return ()
+
+    def is_relay(self, peer: PeerHandle, remote: Endpoint) -> bool:
+        """A relay of the peer's datagrams is there, which takes no handshake messages."""
+        return False
+
+    def punch(self, peer: PeerHandle, remotes: Sequence[tuple[Endpoint, bool]], now: int) -> bool:
+        """See Host.punch. True: it is done, by probes inside the session."""
+        return False
+
+    def is_direct(self, peer: PeerHandle, now: int) -> bool | None:
+        """The peer's session has a way that works and is no relay's. None: no word on that."""
+        return None
+
+    def observations(self) -> Sequence[Observation]:
+        """Where peers see us, as far as this machine knows."""
         return ()
 
 

@@ -6,6 +6,9 @@ What it decides falls out as events and messages in the core's queues; `at` of e
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 from whalescale.protocol import messages, tai64n
 from whalescale.protocol.core import Core
 from whalescale.protocol.dialing import Dialer
@@ -20,7 +23,7 @@ from whalescale.protocol.noise import (
     TransportKeys,
 )
 from whalescale.protocol.peer import Peer, Pending
-from whalescale.protocol.places import Endpoint, Way
+from whalescale.protocol.places import Endpoint, PeerHandle, Way
 from whalescale.protocol.types import (
     HandshakeCompleted,
     HandshakeGaveUp,
@@ -31,6 +34,15 @@ from whalescale.protocol.types import (
     Stranger,
     Transmit,
 )
+
+
+class Carried(NamedTuple):
+    """How a message came that another peer passed on: it has no address."""
+
+    #: who sent it, as the carrier says
+    peer: Peer
+    carrier: PeerHandle
+    reply: Callable[[bytes], None]
 
 
 class Handshakes:
@@ -156,7 +168,8 @@ class Handshakes:
         if state.unanswered % (limits.max_handshake_attempts + 1) == 0:
             self._core.events.append(HandshakeUnanswered(peer.handle))
         state.at = now + self._retransmit_delay()
-        if to is None and not self._dialer.ways(peer):
+        carried = any(guest.reaches(peer.handle) for guest in self._core.guests)
+        if to is None and not carried and not self._dialer.ways(peer):
             return  # the attempts run out, unless an endpoint turns up
         state.sent = now
         if state.unanswered_since is None:
@@ -166,8 +179,25 @@ class Handshakes:
         data = (
             self._initiation(peer, now) if peer.static_public is not None else self._opening(peer)
         )
-        if data is not None:
-            self._dialer.dial(peer, data, now, to)
+        if data is None:
+            return
+        self._dialer.dial(peer, data, now, to)
+        for way in peer.contacts.punched(now):
+            peer.contacts.also(way, now)
+            self._core.transmits.append(Transmit(data, way.remote))
+        if carried and peer.static_public is not None:
+            for guest in self._core.guests:
+                guest.carry(peer.handle, data, now)
+
+    def punch(self, peer: Peer, remotes: Sequence[tuple[Endpoint, bool]], now: int) -> None:
+        """The initiation under way goes there as well; another begins, if none is. With each place
+        whether it may go there often."""
+        if not peer.contacts.dialling:
+            self.begin(peer, now)
+        for remote, often in remotes:
+            data = peer.contacts.also(Way(remote), now, again=often)
+            if data is not None:
+                self._core.transmits.append(Transmit(data, remote))
 
     def _opening(self, peer: Peer) -> bytes | None:
         """The key is not known yet."""
@@ -193,28 +223,64 @@ class Handshakes:
         message = messages.encode_initiation(index, handshake.message)
         return peer.generator.add_macs(message, now, core.limits)
 
+    def receive_carried(self, data: bytes, carried: Carried, now: int) -> None:
+        """A message of the peer's that another one passed on, of the right length.
+
+        MessageError, HandshakeError: refused. Who passed it on bounds how many there are: the
+        gate's rules for strangers' addresses have no address to look at.
+        """
+        if data[0] == messages.COOKIE_REPLY:
+            reply = messages.decode_cookie_reply(data)
+            if self._core.indices.get(reply.receiver) is not carried.peer:
+                raise MessageError("index")
+            if not carried.peer.generator.consume_reply(reply, now):
+                raise MessageError("cookie")
+            return
+        self._gate.check_mac1(data)
+        if data[0] == messages.INITIATION:
+            self._consume_initiation(data, None, carried, now)
+        else:
+            self._consume_response(data, None, carried, now, admitted=True)
+
     def receive_response(
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int, *, admitted: bool
     ) -> None:
         """MessageError, HandshakeError: refused. `admitted`: the gate has been passed."""
+        self._consume_response(data, (remote, local), None, now, admitted=admitted)
+
+    def _consume_response(
+        self,
+        data: bytes,
+        at: tuple[Endpoint, Endpoint | None] | None,
+        carried: Carried | None,
+        now: int,
+        *,
+        admitted: bool,
+    ) -> None:
+        """It came from `at`, or was carried."""
         response = messages.decode_response(data)
         peer = self._core.indices.get(response.receiver)
         pending = peer.handshake.pending if peer is not None else None
         if peer is None or pending is None or pending.local_index != response.receiver:
             raise MessageError("index")
+        if carried is not None and carried.peer is not peer:
+            raise MessageError("relay_source")
         if now - pending.sent > self._core.limits.response_late:
             raise MessageError("late")
-        if not admitted:
-            self._gate.admit(data, remote, local, now)
+        if at is not None and not admitted:
+            self._gate.admit(data, *at, now)
         keys, tag = self._consume(peer, pending, response.noise)
         peer.handshake.pending = None  # its index lives on in the session
         peer.handshake.received = now
-        way, sent = peer.contacts.dialled(remote, local) or (None, pending.sent)
+        sent = pending.sent
+        if at is not None:
+            way, sent = peer.contacts.dialled(*at) or (None, sent)
+            self._core.roam(peer, *at, now, way.ifindex if way is not None else 0)
         peer.contacts.hang_up()
-        self._core.roam(peer, remote, local, now, way.ifindex if way is not None else 0)
         session = Session(pending.local_index, now, True, tag)
         self._core.indices.free(peer.keypairs.install_as_initiator(session))
         self._derived(peer, session, response.sender, keys, now)
+        self._tell_carried(peer, carried, session, now)
         self._complete(peer, now - sent, now)
         # Shows the responder that we hold the key; what was staged does it as well.
         self._core.events.append(SendKeepalive(peer.handle))
@@ -251,14 +317,27 @@ class Handshakes:
         self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:
         """MessageError, HandshakeError: refused. The gate has been passed."""
+        self._consume_initiation(data, (remote, local), None, now)
+
+    def _consume_initiation(
+        self,
+        data: bytes,
+        at: tuple[Endpoint, Endpoint | None] | None,
+        carried: Carried | None,
+        now: int,
+    ) -> None:
+        """It came from `at`, or was carried."""
         core = self._core
         initiation = messages.decode_initiation(data)
         handshake = ResponderHandshake(core.static, initiation.noise, core.random)
         found = core.registry.of_static(handshake.remote_static)
         if found is None:
-            core.events.append(Stranger(handshake.remote_static, remote))
+            if at is not None:
+                core.events.append(Stranger(handshake.remote_static, at[0]))
             raise MessageError("unknown_peer")
         peer, identified = found
+        if carried is not None and carried.peer is not peer:
+            raise MessageError("relay_source")
         state = peer.handshake
         if handshake.timestamp <= state.timestamp_received:
             raise MessageError("replay")
@@ -278,17 +357,22 @@ class Handshakes:
             self.drop_pending(peer)
         state.received = state.sent = now
         ifindex = 0
-        if peer.keypairs.next is not None and not peer.contacts.ifindex:
-            # Our last answer made no session. Not where the routing table says, then: back by the
-            # interface that this came in by.
-            ifindex = self._dialer.interface_of(local)
-        core.roam(peer, remote, local, now, ifindex)
+        if at is not None:
+            if peer.keypairs.next is not None and not peer.contacts.ifindex:
+                # Our last answer made no session. Not where the routing table says, then: back by
+                # the interface that this came in by.
+                ifindex = self._dialer.interface_of(at[1])
+            core.roam(peer, *at, now, ifindex)
         session = Session(core.indices.new(peer), now, False, tag)
         core.indices.free(peer.keypairs.install_as_responder(session))
         self._derived(peer, session, initiation.sender, keys, now)
         message = messages.encode_response(session.local_index, initiation.sender, noise)
         message = peer.generator.add_macs(message, now, core.limits)
-        core.transmits.append(Transmit(message, remote, local, ifindex))
+        if at is not None:
+            core.transmits.append(Transmit(message, *at, ifindex))
+        self._tell_carried(peer, carried, session, now)
+        if carried is not None:
+            carried.reply(message)
         core.rearm(peer)
 
     def _named(self, peer: Peer, tag: int) -> Secret | None:
@@ -306,6 +390,13 @@ class Handshakes:
             self._core.rearm(peer)
 
     # what the ways above share
+
+    def _tell_carried(
+        self, peer: Peer, carried: Carried | None, session: Session, now: int
+    ) -> None:
+        if carried is not None:
+            for guest in self._core.guests:
+                guest.session_carried(peer.handle, carried.carrier, session.local_index, now)
 
     def _derived(
         self, peer: Peer, session: Session, remote_index: int, keys: TransportKeys, now: int

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from whalescale.protocol.core import Core
-from whalescale.protocol.guest import PeerView
-from whalescale.protocol.handshake import Handshakes
+from whalescale.protocol.guest import Observation, PeerView
+from whalescale.protocol.handshake import Carried, Handshakes
+from whalescale.protocol.messages import MessageError
+from whalescale.protocol.noise import HandshakeError
 from whalescale.protocol.offers import Offers
 from whalescale.protocol.places import Endpoint, PeerHandle, Way
 from whalescale.protocol.types import EndpointChanged, SendControl
@@ -94,3 +98,47 @@ class NodeHost:
         if p is not None:
             p.endpoint, p.local = remote, local
             self.event(EndpointChanged(peer, remote, local))
+
+    # through others
+
+    def carried(
+        self,
+        peer: PeerHandle,
+        carrier: PeerHandle,
+        data: bytes,
+        reply: Callable[[bytes], None],
+        now: int,
+    ) -> None:
+        p = self._core.peers.get(peer)
+        if p is None:
+            return
+        try:
+            self._handshakes.receive_carried(data, Carried(p, carrier, reply), now)
+        except MessageError as refusal:
+            self.drops[refusal.reason] += 1
+        except HandshakeError:
+            self.drops["handshake"] += 1
+        self._core.rearm(p)
+
+    def punch(self, peer: PeerHandle, remotes: Sequence[tuple[Endpoint, bool]], now: int) -> None:
+        p = self._core.peers.get(peer)
+        if p is None or not remotes:
+            return
+        if not any(guest.punch(peer, remotes, now) for guest in self._core.guests):
+            self._handshakes.punch(p, remotes, now)
+        self._core.rearm(p)
+
+    def is_relay(self, peer: PeerHandle, remote: Endpoint) -> bool:
+        return any(guest.is_relay(peer, remote) for guest in self._core.guests)
+
+    def is_direct(self, peer: PeerHandle, now: int) -> bool:
+        p = self._core.peers.get(peer)
+        if p is None or not p.has_usable_session(now) or p.endpoint is None:
+            return False
+        said = [guest.is_direct(peer, now) for guest in self._core.guests]
+        if True in said or False in said:
+            return True in said
+        return not self.is_relay(peer, p.endpoint)
+
+    def observations(self) -> Sequence[Observation]:
+        return [seen for guest in self._core.guests for seen in guest.observations()]

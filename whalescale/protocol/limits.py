@@ -8,6 +8,10 @@ from typing import Final
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
+#: when both ends of a hole that is punched send, ns after its start (docs/nat.md)
+PUNCH_AT: Final = tuple(
+    ms * NS_PER_MS for ms in (0, 200, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000, 4500)
+)
 
 
 @dataclass(frozen=True, slots=True)

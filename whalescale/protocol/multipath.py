@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from whalescale.protocol.control import ControlError, Feature, FrameType, Offer
-from whalescale.protocol.guest import Arrival, Guest, Host
+from whalescale.protocol.guest import Arrival, Guest, Host, Observation
 from whalescale.protocol.inside import Inside
 from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.pins import Pins
@@ -246,6 +246,36 @@ class Multipath(Guest):
         """If path 0 has failed, the paths that work."""
         paths = self._paths(peer)
         return paths.routes() if paths is not None and not paths.first_works else ()
+
+    # through NATs
+
+    def punch(self, peer: PeerHandle, remotes: Sequence[tuple[Endpoint, bool]], now: int) -> bool:
+        """Inside a session with paths a hole is punched by their probes. What the peer alone names
+        it announces there, and it is a candidate without our doing."""
+        paths = self._paths(peer)
+        if paths is None or not self._host.speaks(peer):
+            return False
+        paths.punch([remote for remote, vouched in remotes if vouched], now)
+        self._drain(peer, paths)
+        return True
+
+    def is_direct(self, peer: PeerHandle, now: int) -> bool | None:
+        paths = self._paths(peer)
+        if paths is None:
+            return None
+        working = [remote for remote, _ in paths.routes()]
+        if not working:
+            return None
+        return not all(self._host.is_relay(peer, remote) for remote in working)
+
+    def observations(self) -> Sequence[Observation]:
+        return [
+            Observation(peer, path.local.ip if path.local else "", path.remote, path.seen)
+            for peer, state in self._states.items()
+            if state.paths is not None
+            for path in state.paths.paths
+            if path.seen is not None and not self._host.is_relay(peer, path.remote)
+        ]
 
     # inputs
 

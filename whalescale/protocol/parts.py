@@ -6,5 +6,6 @@ from typing import Final
 
 from whalescale.protocol.guest import Part
 from whalescale.protocol.multipath import Multipath
+from whalescale.protocol.nat.guest import Signalling
 
-PARTS: Final[tuple[Part, ...]] = (Multipath,)
+PARTS: Final[tuple[Part, ...]] = (Multipath, Signalling)

@@ -21,8 +21,8 @@ from whalescale.config import Config, NetworkConfig
 from whalescale.endpoints import HostPort
 from whalescale.identity import Identity, PlainIdentity, encode_node_id, overlay_address
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.mesh import invite
-from whalescale.protocol.mesh.anchors import Tenure
+from whalescale.protocol.mesh import invite, records
+from whalescale.protocol.mesh.anchors import Tenure, known_anchors
 from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.invite import Invite
@@ -47,6 +47,7 @@ from whalescale.protocol.mesh.network import (
     Word,
 )
 from whalescale.protocol.mesh.records import MemberRecord, RecordError
+from whalescale.protocol.nat.guest import Membership, Signalling
 from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import Event, HandshakeCompleted, RequestCame, Stranger
 from whalescale.runtime.control_socket import private_directory
@@ -135,6 +136,8 @@ class NetworkKeeper(Part):
         self._noted = 0
         self._addresses: tuple[int, dict[ipaddress.IPv4Address, bytes]] = (-1, {})
         self._names: tuple[int, dict[str, list[str]]] = (-1, {})
+        self._anchors: tuple[int, frozenset[bytes]] = (-1, frozenset())
+        self._signalling: Signalling | None = None
         self._responder: Responder | None = None
         self._dialler: PlaceDialler | None = None
         self._shown: Shown | None = None
@@ -187,6 +190,8 @@ class NetworkKeeper(Part):
                 self.mesh.directory.met(met.node_id, Endpoint(met.ip, met.port), how, 0)
         self.mesh.restore_tickets(self._invites(now))
         self._guest = guest
+        if self._signalling is not None:
+            self.signal(self._signalling)
         log.info("network: %d records kept", taken)
         self._tell_notes()
 
@@ -232,6 +237,30 @@ class NetworkKeeper(Part):
                 invite.used_by,
             )
         )
+
+    def signal(self, signalling: Signalling) -> None:
+        """Members carry each other's messages, from when there is a network on."""
+        self._signalling = signalling
+        mesh, identity = self.mesh, self._identity
+        if mesh is None or not isinstance(identity, Identity):
+            return
+        signalling.give(
+            Membership(
+                node_id=mesh.node_id,
+                belongs=lambda n: mesh.belongs and mesh.membership.active(n) is not None,
+                anchors=lambda: self._known_anchors(mesh),
+                sign=lambda label, data: records.sign(identity.seed, label, data),
+                verify=records.verify,
+                wall_clock=self.wall_clock,
+            )
+        )
+
+    def _known_anchors(self, mesh: Mesh) -> frozenset[bytes]:
+        """Asked for at each call; made once for each state of the records."""
+        if self._anchors[0] != mesh.table.changes:
+            found = frozenset(known_anchors(mesh.table, mesh.membership))
+            self._anchors = mesh.table.changes, found
+        return self._anchors[1]
 
     @property
     def driver(self) -> Driver:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from whalescale.protocol.buckets import Bucket
 from whalescale.protocol.candidates import NO_LINK, nowhere, parse, reachable
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.frames import MAX_ENTRIES, Announce, Entry, EntryKind
-from whalescale.protocol.paths.probing import Bucket
 from whalescale.protocol.places import Endpoint, LocalLink
 
 LEAST_INTERVAL: Final = NS_PER_S

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from whalescale.protocol.buckets import Bucket
 from whalescale.protocol.paths.health import PROBE_INTERVAL, Path
 from whalescale.protocol.paths.pins import Pins
-from whalescale.protocol.paths.probing import Book, Bucket, Memory
+from whalescale.protocol.paths.probing import Book, Memory
 from whalescale.protocol.paths.table import Table
 from whalescale.protocol.paths.types import PathState
 

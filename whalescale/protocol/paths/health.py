@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from whalescale.protocol.candidates import NO_LINK, Pair, Source, key_of
-from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
+from whalescale.protocol.limits import NS_PER_MS, NS_PER_S, PUNCH_AT
 from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.types import PathState, Pin
 from whalescale.protocol.places import Endpoint, LocalLink
@@ -83,12 +83,14 @@ class Path:
         "pin",
         "probed_at",
         "probes",
+        "punched",
         "remote",
         "remote_link",
         "replaces",
         "row",
         "rtt_us",
         "rttvar_us",
+        "seen",
         "silent",
         "source",
         "srtt_us",
@@ -124,7 +126,10 @@ class Path:
         self.carried = False
         #: the pair that the peer seems to have left for this one
         self.replaces: Pair | None = None
-        #: where the peer sees us on it
+        #: both ends try it at one time: probes go as PUNCH_AT has it
+        self.punched = False
+        #: where the peer sees us on it, and if that is no address of ours
+        self.seen: Endpoint | None = None
         self.observed: Endpoint | None = None
 
         self.rtt_us: int | None = None
@@ -198,7 +203,7 @@ class Path:
         self.probed_at = now
         self.probes += 1
         if self.state is PathState.PROBING:
-            self.next_at = now + PROBE_INTERVAL
+            self.next_at = now + self._probe_gap
         elif self.state is PathState.FAILED:
             self.next_at = now + self._backoff
             if self.failed_at is not None and now - self.failed_at > FAILED_EAGER:
@@ -236,11 +241,23 @@ class Path:
         self.misses += 1
         return self.misses >= MISSES
 
+    @property
+    def _probe_gap(self) -> int:
+        if self.punched and self.probes < len(PUNCH_AT):
+            return PUNCH_AT[self.probes] - PUNCH_AT[self.probes - 1]
+        return PROBE_INTERVAL
+
+    def round(self, crowded: bool) -> int:
+        """Probes until it counts as not working."""
+        if self.punched:
+            return len(PUNCH_AT)
+        return ROUND_CROWDED if crowded else ROUND
+
     def given_up(self, crowded: bool, now: int) -> bool:
         """No answer to a whole round. The last probe gets its time as well."""
         if self.state is not PathState.PROBING or self.probed_at is None:
             return False
-        if self.probes < (ROUND_CROWDED if crowded else ROUND):
+        if self.probes < self.round(crowded):
             return False
         return now - self.probed_at >= (PROBE_INTERVAL if crowded else 2 * PROBE_INTERVAL)
 

@@ -20,8 +20,6 @@ from whalescale.protocol.paths.health import (
     HEARTBEAT_IDLE,
     MAX_OUT,
     PROBE_INTERVAL,
-    ROUND,
-    ROUND_CROWDED,
     Path,
 )
 from whalescale.protocol.paths.pins import Pins
@@ -128,7 +126,7 @@ class Lifecycle:
                     self.release(path, now)
                 else:
                     self.fail(path, now, Reason.NO_ANSWER)
-            elif path.probes < (ROUND_CROWDED if self.finder.crowded else ROUND):
+            elif path.probes < path.round(self.finder.crowded):
                 self.probe(path, now)
             else:
                 path.next_at = now + PROBE_INTERVAL
@@ -179,8 +177,9 @@ class Lifecycle:
         path.remote_link = c.remote_link
         path.replaces, memory.replaces = memory.replaces, None
         path.heard_at = memory.heard_at
-        path.pin = self.pins.of(path)
         memory.begin()
+        path.punched, memory.punched = memory.punched, False
+        path.pin = self.pins.of(path)
         self.table.paths[number] = path
         self.rest(self.table.paths[0], now)  # no longer alone
         self.selection.tell()

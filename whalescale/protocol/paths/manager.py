@@ -168,6 +168,17 @@ class PathManager:
             self._life.refresh(now)
             self._update(now)
 
+    def punch(self, remotes: Sequence[Endpoint], now: int) -> None:
+        """The peer sends to us from there now, or shall think so: probe these, if there is no path
+        that works to them."""
+        if not self._life.active or not self._life.settings.enabled:
+            return
+        self._book.punch(remotes, now)
+        for path in self._table:
+            if path.remote in remotes and path.state is PathState.FAILED:
+                path.urge(now)
+        self._update(now)
+
     def primary(self, remote: Endpoint, local: Endpoint | None, now: int) -> None:
         """Where path 0 goes, as the engine and WireGuard's rules have it."""
         path = self._table.get(0)
@@ -337,6 +348,11 @@ class PathManager:
         return [(p.remote, p.local) for p in working]
 
     @property
+    def paths(self) -> list[Path]:
+        """All there are, to look at."""
+        return list(self._table)
+
+    @property
     def first_works(self) -> bool:
         """Path 0 has not failed, as far as we know."""
         path = self._table.get(0)
@@ -498,6 +514,7 @@ class PathManager:
             path.measured((elapsed - hold if hold < elapsed else elapsed) // 1000, now)
             if reply.observed is not None and reachable(reply.observed):
                 ours = path.local.ip if path.local is not None else ""
+                path.seen = reply.observed
                 path.observed = reply.observed if reply.observed.ip != ours else None
         if path.state is PathState.PROBING:
             self._life.validated(path, now)

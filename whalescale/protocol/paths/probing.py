@@ -7,10 +7,11 @@ are paced, counted and bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from whalescale.protocol.buckets import Bucket
 from whalescale.protocol.candidates import (
     NO_LINK,
     Candidate,
@@ -21,7 +22,7 @@ from whalescale.protocol.candidates import (
     nowhere,
     reachable,
 )
-from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.limits import NS_PER_S, PUNCH_AT
 from whalescale.protocol.paths.frames import Entry
 from whalescale.protocol.paths.health import ROUND
 from whalescale.protocol.places import Endpoint, LocalLink
@@ -34,6 +35,9 @@ AMPLIFICATION: Final = 3
 CREDIT_MOST: Final = 4096
 MAX_OBSERVED: Final = 16
 OBSERVED_FOR: Final = 300 * NS_PER_S
+#: addresses that a hole is punched to are candidates for so long, if no path comes of them
+PUNCHED_FOR: Final = 30 * NS_PER_S
+MAX_PUNCHED: Final = 8
 #: pairs that the peer sends over and that are new: each makes all the candidates anew
 NEW_PAIRS_PER_S: Final = 4
 NEW_PAIRS_BURST: Final = 16
@@ -47,27 +51,6 @@ LISTS_BURST: Final = 3
 #: times that paths begin anew: the peer speaks of them (again), or its epoch is another
 STARTS_PER_S: Final = 1
 STARTS_BURST: Final = 3
-
-
-class Bucket:
-    """Tokens that come at a rate, up to a burst."""
-
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
-
-    def __init__(self, per_second: float, burst: float) -> None:
-        self._rate, self._burst = per_second, burst
-        self._tokens = burst
-        self._at: int | None = None
-
-    def take(self, now: int) -> bool:
-        if self._at is not None and now > self._at:
-            self._tokens += (now - self._at) * self._rate / NS_PER_S
-            self._tokens = min(self._tokens, self._burst)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class Buckets:
@@ -101,6 +84,8 @@ class Memory:
     urgent: bool = False
     #: see Path.replaces
     replaces: Pair | None = None
+    #: both ends try it now
+    punched: bool = False
 
     def heard(self, datagram_bytes: int, now: int) -> None:
         self.heard_at = now
@@ -109,7 +94,8 @@ class Memory:
     def begin(self) -> None:
         """A round of probes: to an address that was named a few go unasked."""
         if self.candidate.source is not Source.OBSERVED:
-            self.credit = max(self.credit, ROUND * PROBE_DATAGRAM)
+            rounds = len(PUNCH_AT) if self.punched else ROUND
+            self.credit = max(self.credit, rounds * PROBE_DATAGRAM)
 
     def spend(self, datagram_bytes: int) -> bool:
         """False: it must not be sent."""
@@ -121,7 +107,7 @@ class Memory:
     def give_up(self, now: int) -> None:
         self.rounds += 1
         self.next_at = now + min(RETRY << min(self.rounds - 1, 8), RETRY_MOST)
-        self.urgent = False
+        self.urgent = self.punched = False
 
 
 @dataclass(slots=True)
@@ -148,6 +134,8 @@ class Book:
     in_use: Callable[[], Collection[Pair]] = tuple
     #: of IPs: no peer can be there (protocol/inside.py)
     inside: Callable[[str], bool] = nowhere
+    #: where the peer may be for some time, as a third one says, and until when
+    punched: dict[Endpoint, int] = field(default_factory=dict)
 
     def link_of(self, local: Endpoint | None) -> LocalLink | None:
         """The link that has this address."""
@@ -181,6 +169,7 @@ class Book:
             ),
             *(Remote(e, Source.CONFIGURED, self.remote_link(e)) for e in self.configured),
             *(Remote(e.endpoint, Source.ANNOUNCED, e.link) for e in self.announced),
+            *(Remote(e, Source.CONFIGURED, self.remote_link(e)) for e in self.punched),
         ]
         old = self.entries
         self.entries = {}
@@ -218,9 +207,30 @@ class Book:
             memory.candidate = replace(memory.candidate, remote_link=link)
         return memory
 
+    def punch(self, remotes: Sequence[Endpoint], now: int) -> None:
+        """Both ends try these now."""
+        before = set(self.punched)
+        for remote in remotes:
+            if reachable(remote) and not self.inside(remote.ip):
+                self.punched.pop(remote, None)
+                self.punched[remote] = now + PUNCHED_FOR
+        while len(self.punched) > MAX_PUNCHED:
+            del self.punched[next(iter(self.punched))]
+        if set(self.punched) != before:
+            self.refresh(now)
+        for memory in self.entries.values():
+            if memory.candidate.remote in self.punched and memory.candidate.remote in remotes:
+                memory.urgent = memory.punched = True
+                memory.next_at = min(memory.next_at, now)
+
     def expire(self, now: int) -> None:
-        """Forget what was observed long ago."""
+        """Forget what was observed, or punched, long ago."""
         keep = self.in_use()
+        over = [e for e, until in self.punched.items() if until <= now]
+        if over and not any(pair[1] in over for pair in keep):
+            for remote in over:
+                del self.punched[remote]
+            self.refresh(now)
         old = [
             pair
             for pair, o in self.observed.items()
