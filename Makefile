@@ -76,7 +76,7 @@ $(STAMP)/apt-deb: $(STAMP)/apt-bpf
 	@touch $@
 
 $(STAMP)/apt-dev: $(STAMP)/apt-bpf
-	@$(STEP) "system packages (tests, lint)" $(LOG)/apt-dev.log tools/apt.sh dev
+	@$(STEP) "system packages (tests)" $(LOG)/apt-dev.log tools/apt.sh dev
 	@touch $@
 
 $(STAMP)/venv: pyproject.toml requirements.lock tools/venv.sh | $(STAMP)/apt-run
@@ -90,13 +90,19 @@ $(STAMP)/test: $(STAMP)/apt-dev $(STAMP)/venv-dev
 		$(PY) -m pip install --quiet --group test
 	@touch $@
 
+$(STAMP)/lint: $(STAMP)/apt-dev $(STAMP)/venv-dev
+	@$(STEP) "system packages (lint)" $(LOG)/apt-lint.log tools/apt.sh lint
+	@$(STEP) "Python packages for lint" $(LOG)/venv-lint.log \
+		$(PY) -m pip install --quiet --group lint
+	@touch $@
+
 $(STAMP)/venv-demo: $(STAMP)/venv
 	@$(STEP) "Python packages for the demo's picture" $(LOG)/venv-demo.log \
 		$(PY) -m pip install --quiet --group demo
 	@touch $@
 
 $(STAMP)/venv-dev: $(STAMP)/venv
-	@$(STEP) "Python packages for tests and lint" $(LOG)/venv-dev.log \
+	@$(STEP) "Python packages for tests" $(LOG)/venv-dev.log \
 		$(PY) -m pip install --quiet --group dev
 	@touch $@
 
@@ -163,7 +169,7 @@ coverage: setup
 	@$(VENV)/bin/gcovr --root . --filter 'csrc/' --object-directory build/csrc-coverage \
 		--html-nested build/coverage/c.html --print-summary build/csrc-coverage
 
-lint: setup
+lint: setup $(STAMP)/lint
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
@@ -172,7 +178,7 @@ lint: setup
 	@if command -v shellcheck >/dev/null; then shellcheck tools/*.sh .ci/run; \
 		else echo "shellcheck is not installed: shell scripts not checked"; fi
 
-format: setup
+format: setup $(STAMP)/lint
 	@$(VENV)/bin/ruff check --fix --quiet . || :
 	@$(VENV)/bin/ruff format .
 	@clang-format -i $(C_STYLE)

@@ -28,11 +28,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 STREAM_PORT, SHORT_PORT, UDP_PORT = 7000, 7001, 7002
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; the socket module lacks it
 HEAD = struct.Struct("<QQ")  # record's number; the other side's next, with DONE
 UDP_HEAD = struct.Struct("<QI")  # number, CRC of what follows
 DONE = 1 << 63
 BLOCK = random.Random(1).randbytes(1 << 16)  # noqa: S311
 STREAM_BYTES_PER_S = 1 << 20
+#: A window that is closed for twice TCP's longest wait ends a connection (tcp_timer.c,
+#: tcp_rtx_probe0_timed_out), and that wait is a second here: a reader that gets no processor for
+#: a moment must not close it.
+STREAM_BUFFER_BYTES = 16 << 20
 UDP_INTERVAL_S = 0.02
 #: nothing for so long is worth a line
 GAP_S = 0.3
@@ -90,6 +95,11 @@ def read_exactly(sock: socket.socket, count: int) -> bytes:
     return bytes(got)
 
 
+def widen(sock: socket.socket) -> None:
+    """Before it connects: the window's scale is told in the handshake."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, STREAM_BUFFER_BYTES)
+
+
 class Gaps:
     """Tells of times in which nothing came."""
 
@@ -118,12 +128,18 @@ class End:
     def stream_socket(self) -> socket.socket:
         if self.name == "b":
             with socket.create_server(("", STREAM_PORT)) as server:
+                widen(server)
                 return server.accept()[0]
         while True:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            widen(sock)
             try:
-                return socket.create_connection((self.peer, STREAM_PORT), timeout=None)
+                sock.connect((self.peer, STREAM_PORT))
             except OSError:
+                sock.close()
                 time.sleep(0.2)
+            else:
+                return sock
 
     def send_records(self, sock: socket.socket) -> None:
         sums, number, last = self.sums, 0, -1
