@@ -61,6 +61,10 @@ class Nat:
     outside: Nat | None = None
     #: nothing of UDP gets through
     blocked: bool = False
+    #: as Linux does where unknown input is taken: what came first has the place, and our own flow
+    #: to it gets another port until there was silence
+    yields: bool = False
+    _came: dict[tuple[Endpoint, int], int] = field(default_factory=dict)
     _mappings: list[Mapping] = field(default_factory=list)
     _next_port: int = 20_000
 
@@ -82,6 +86,11 @@ class Nat:
         """Where it comes from as seen from outside."""
         key = self.maps.of(to)
         live = self._live(now)
+        usual = next((m for m in live if m.inner == source and m.key == key), None)
+        if usual is not None and to not in usual.sent:
+            came = self._came.get((to, usual.port), -self.timeout)
+            if now - came < self.timeout:
+                key = ("moved", to.ip, to.port)
         static = next((m for m in live if m.key == ("static",) and m.inner == source), None)
         found = static or next((m for m in live if m.inner == source and m.key == key), None)
         if found is None:
@@ -113,6 +122,8 @@ class Nat:
                         if self.filters.of(to) == wanted:
                             found.sent[to] = now
                 return found.inner
+            if self.yields:
+                self._came[source, port] = now
         return None
 
 
@@ -228,6 +239,14 @@ class NatWorld(World):
         self.know(anchor, host)
         self.know(host, anchor, anchor.at, keepalive=25)
         self.arm(host)
+
+    def warm(self, host: Host, anchor: Host) -> bool:
+        """Frames flow both ways (or never will)."""
+        ends = ((host, anchor), (anchor, host))
+        blocked = any(nat.blocked for nat in chain(self.homes[host.at]))
+        return blocked or all(
+            self.handle(one, other) in one.node.guest(Signalling)._speaking for one, other in ends
+        )
 
     def handle(self, host: Host, other: Host) -> int:
         found = host.node.find_peer(other.identity.static_public)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
 #: Index of a peer in the node, stable until it is removed. Chosen by `Node.add_peer`; 0: none.
@@ -19,6 +20,15 @@ class Endpoint(NamedTuple):
     scope_id: int = 0
 
 
+class Standing(IntEnum):
+    """Of an IPv6 address: temporary ones (RFC 8981) are named after the others, deprecated ones
+    (RFC 4862 section 5.5.4) to nobody: they end soon. What goes over them goes on."""
+
+    STABLE = 0
+    TEMPORARY = 1
+    DEPRECATED = 2
+
+
 class LocalLink(NamedTuple):
     """One address of this host that UDP may leave from."""
 
@@ -31,6 +41,7 @@ class LocalLink(NamedTuple):
     prefix_length: int = 0
     #: rarely leads anywhere (a bridge of virtual machines or containers): tried after the others
     spare: bool = False
+    standing: Standing = Standing.STABLE
 
 
 class Way(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from whalescale.protocol.places import LocalLink
+from whalescale.protocol.places import LocalLink, Standing
 from whalescale.runtime.uplinks import Device, Uplinks, link
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 MAIN_TABLE: Final = 254
 #: <linux/if_addr.h> IFA_F_TENTATIVE | IFA_F_DADFAILED: not to be bound to (yet)
 UNUSABLE_FLAGS: Final = 0x40 | 0x08
+#: IFA_F_TEMPORARY (of IPv6; the same bit says something else of IPv4), IFA_F_DEPRECATED
+TEMPORARY_FLAG: Final = 0x01
+DEPRECATED_FLAG: Final = 0x20
 SCOPE_HOST: Final = 254
 #: <linux/if.h>: the interface has a carrier
 IFF_LOWER_UP: Final = 0x10000
@@ -68,6 +71,16 @@ class LocalAddress:
     link_local: bool
     #: of its subnet, bits
     prefix_length: int = 0
+    standing: Standing = Standing.STABLE
+
+
+def standing_of(version: int, flags: int) -> Standing:
+    """What IFA_FLAGS say of an address."""
+    if version == 6 and flags & DEPRECATED_FLAG:
+        return Standing.DEPRECATED
+    if version == 6 and flags & TEMPORARY_FLAG:
+        return Standing.TEMPORARY
+    return Standing.STABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +426,7 @@ class Netlink:
                         ifindex,
                         ip.version == 6 and ip.is_link_local,
                         int(message.get("prefixlen") or 0),
+                        standing_of(ip.version, flags),
                     )
                 )
         return sorted(found, key=lambda a: (a.ip, a.ifindex))
@@ -468,7 +482,7 @@ class Netlink:
                     running.append(Device.of(message, DEFAULT_MTU))
         found = uplinks.of(running)
         return [
-            link(a.ip, found[a.ifindex], a.link_local, a.prefix_length)
+            link(a.ip, found[a.ifindex], a.link_local, a.prefix_length, a.standing)
             for a in addresses
             if a.ifindex in found
         ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from whalescale.protocol.places import LocalLink
+from whalescale.protocol.places import LocalLink, Standing
 
 #: IFLA_INFO_KIND of devices that carry packets inside other packets. Not "ppp": PPPoE and modems
 #: are uplinks; "tun" is looked at closer.
@@ -95,7 +95,13 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def link(ip: str, device: Device, link_local: bool, prefix_length: int) -> LocalLink:
+def link(
+    ip: str,
+    device: Device,
+    link_local: bool,
+    prefix_length: int,
+    standing: Standing = Standing.STABLE,
+) -> LocalLink:
     return LocalLink(
         ip,
         device.ifindex,
@@ -104,4 +110,5 @@ def link(ip: str, device: Device, link_local: bool, prefix_length: int) -> Local
         link_local,
         prefix_length,
         device.kind in SPARE,
+        standing,
     )

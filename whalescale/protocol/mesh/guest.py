@@ -12,7 +12,7 @@ from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.frames import MESH
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.mesh.records import Place, PlaceKind
-from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
+from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle, Standing
 
 #: initiations without an answer, 5 s apart
 TRIES_LOST: Final = 3
@@ -158,7 +158,8 @@ def _places(
     """Global addresses first, then what gateways map, bridges of containers last; what is no good
     elsewhere not at all."""
     usable = [link for link in links if not link.link_local and not ip_address(link.ip).is_loopback]
-    usable.sort(key=lambda link: (link.spare, not ip_address(link.ip).is_global))
+    usable = [link for link in usable if link.standing is not Standing.DEPRECATED]
+    usable.sort(key=lambda n: (n.spare, not ip_address(n.ip).is_global, n.standing))
     if not port:
         return []
     good = [n for n in usable if not n.spare and ip_address(n.ip).is_global]

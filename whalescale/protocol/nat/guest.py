@@ -38,7 +38,7 @@ from whalescale.protocol.nat.signalling import (
     Verify,
     What,
 )
-from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
+from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle, Standing
 
 #: (a second, at once): from one carrier, from one sender
 FROM_CARRIER: Final = (20, 60)
@@ -280,7 +280,9 @@ class Signalling(Guest):
         ones, bridges of containers last."""
         found: dict[Endpoint, tuple[int, Place]] = {}
         spare = {link.ip for link in self._links if link.spare}
-        told = [(Endpoint(link.ip, self._port), Found.INTERFACE) for link in self._links]
+        links = [link for link in self._links if link.standing is not Standing.DEPRECATED]
+        links.sort(key=lambda link: link.standing)
+        told = [(Endpoint(link.ip, self._port), Found.INTERFACE) for link in links]
         told += [(endpoint, Found.MAPPED) for _, endpoint in self._mapped]
         told += [(seen.seen, Found.OBSERVED) for seen in self._host.observations()]
         for endpoint, kind in told:

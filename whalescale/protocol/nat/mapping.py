@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from whalescale.protocol.candidates import parse
+from whalescale.protocol.candidates import parse, reachable
 from whalescale.protocol.guest import Observation
+from whalescale.protocol.places import Endpoint
 
 
 class MappingKind(Enum):
@@ -34,17 +35,17 @@ class Mapping:
     seen: tuple[tuple[str, int], ...]
 
 
-def _public(ip: str) -> bool:
-    address = parse(ip)
-    return address is not None and address.is_global
+def _public(endpoint: Endpoint) -> bool:
+    address = parse(endpoint.ip)
+    return address is not None and address.is_global and reachable(endpoint)
 
 
 def mappings(observations: Iterable[Observation]) -> tuple[Mapping, ...]:
     """One for each local address that anybody outside has seen."""
     by_local: dict[str, dict[str, tuple[str, int]]] = {}
     for seen in observations:
-        outside = _public(seen.remote.ip) and seen.remote.ip != seen.seen.ip
-        if seen.local and outside and _public(seen.seen.ip):
+        outside = _public(seen.remote) and seen.remote.ip != seen.seen.ip
+        if seen.local and outside and _public(seen.seen):
             # Of one observer's address the last word: others of its house see the same.
             by_local.setdefault(seen.local, {})[seen.remote.ip] = seen.seen.ip, seen.seen.port
     return tuple(_judge(local, said) for local, said in sorted(by_local.items()))

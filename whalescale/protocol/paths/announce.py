@@ -9,7 +9,7 @@ from whalescale.protocol.buckets import Bucket
 from whalescale.protocol.candidates import NO_LINK, nowhere, parse, reachable
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.frames import MAX_ENTRIES, Announce, Entry, EntryKind
-from whalescale.protocol.places import Endpoint, LocalLink
+from whalescale.protocol.places import Endpoint, LocalLink, Standing
 
 LEAST_INTERVAL: Final = NS_PER_S
 REPEAT: Final = 60 * NS_PER_S
@@ -77,7 +77,8 @@ class Announcer:
                 if number is not None:
                     self._numbers[link.interface] = number
         found: dict[Endpoint, Entry] = {}
-        for link in links:
+        named = [link for link in links if link.standing is not Standing.DEPRECATED]
+        for link in sorted(named, key=lambda link: link.standing):
             endpoint = Endpoint(link.ip, port)
             if reachable(endpoint):
                 number = self.number(link.interface)
