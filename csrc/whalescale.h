@@ -21,6 +21,7 @@
 #include "api/engine.h"
 #include "api/multipath.h"
 #include "api/probe.h"
+#include "api/relay.h"
 #include "api/types.h"
 
 /*

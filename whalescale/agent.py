@@ -26,6 +26,7 @@ from whalescale.identity import PlainIdentity
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.nat.guest import Signalling
+from whalescale.protocol.nat.relay import Relay
 from whalescale.protocol.node import Node
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import LocalLink
@@ -60,6 +61,7 @@ from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.plane import new_engine
 from whalescale.runtime.portmap import PortMapper, nonce_of
+from whalescale.runtime.relay import Relays
 from whalescale.runtime.resolve import lookup
 from whalescale.runtime.routes import Routes
 from whalescale.runtime.routing import Routing
@@ -267,7 +269,7 @@ class Agent:
             limits=self._limits,
             random=os.urandom,
             wall_clock=self._network.wall_clock,
-            parts=(*PARTS, PostQuantumKeys, MeshGuest),
+            parts=(*PARTS, PostQuantumKeys, MeshGuest, Relay),
         )
         self._network.begin(self._node.guest(MeshGuest), dataplane.now())
         self._network.signal(self._node.guest(Signalling))
@@ -289,6 +291,16 @@ class Agent:
         )
         self._tunnel = Tunnel(self._node, engine, self._driver, self._notices, names=names)
         self._tunnel.set_post_quantum(PostQuantum(config.interface.pq))
+        self._relays = Relays(
+            config,
+            self._node,
+            engine,
+            self._driver,
+            lambda: self._network.mesh,
+            self._tunnel.name_of,
+            self._notices,
+        )
+        self._network.relayed_by = self._relays.relayed_by
         self._inside = InsideKeeper(
             self._node,
             engine,
@@ -387,6 +399,7 @@ class Agent:
             self._scrape,
             portmap,
             NatView(self._node),
+            self._relays,
         ]
         for part in self._parts:
             stack.push_async_callback(part.close)
@@ -405,6 +418,7 @@ class Agent:
             self._device,
             self._keeper,
             self._warnings.lines,
+            self._relays,
         )
         return engine
 
@@ -444,6 +458,7 @@ class Agent:
     def _on_event(self, event: Event) -> None:
         self._tunnel.on_event(event)
         self._network.on_event(event)
+        self._relays.on_event(event)
 
     def _on_fatal(self, reason: int) -> None:
         if self._failure is None:

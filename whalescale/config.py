@@ -39,6 +39,9 @@ MTU_MAX: Final = 9216
 WORKERS_MAX: Final = 16
 #: nobody needs a session with all
 NEIGHBOURS_MAX: Final = 32
+#: Mbit/s, and members that an anchor relays to
+RELAY_RATE_MAX: Final = 400_000
+RELAY_MEMBERS_MAX: Final = 4096
 #: polling longer than a millisecond costs a CPU and saves no more
 BUSY_POLL_US_MAX: Final = 1000
 #: packets that the reordering buffer of a peer can hold
@@ -198,6 +201,19 @@ class NatConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     portmap: bool = True
 
 
+class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[relay]: datagrams between members over an anchor (docs/nat.md)."""
+
+    #: what we make of anchors: while no direct path works, beside direct ones, nothing
+    use: Literal["auto", "also", "never"] = "auto"
+    #: as an anchor: relay for others
+    serve: bool = True
+    #: Mbit/s that each of them may send, 0: no limit
+    rate: Annotated[int, Meta(ge=0, le=RELAY_RATE_MAX)] = 0
+    #: how many of them may be sent to
+    members: Annotated[int, Meta(ge=1, le=RELAY_MEMBERS_MAX)] = 64
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A whole configuration; `path` is the file that it came from."""
 
@@ -209,6 +225,7 @@ class Config(Struct, frozen=True, kw_only=True):
     metrics: MetricsConfig = MetricsConfig()
     network: NetworkConfig = NetworkConfig()
     nat: NatConfig = NatConfig()
+    relay: RelayConfig = RelayConfig()
 
 
 class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -243,6 +260,7 @@ class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metrics: MetricsConfig = MetricsConfig()
     network: NetworkConfig = NetworkConfig()
     nat: NatConfig = NatConfig()
+    relay: RelayConfig = RelayConfig()
 
 
 #: what would be right, by key without indices
@@ -288,6 +306,11 @@ _RIGHT: Final = {
     'tunnel, "unix", or "" for off',
     "nat": "write a table [nat]",
     "nat.portmap": "write true or false",
+    "relay": "write a table [relay]",
+    "relay.use": 'write "auto", "also" or "never"',
+    "relay.serve": "write true or false",
+    "relay.rate": f"write Mbit/s from 0 (no limit) to {RELAY_RATE_MAX}, such as 50",
+    "relay.members": f"write a number from 1 to {RELAY_MEMBERS_MAX}, such as 64",
     "network": "write a table [network]",
     "network.role": 'write "member" or "leaf"',
     "network.anchor": 'write true, false or "auto"',
@@ -296,7 +319,7 @@ _RIGHT: Final = {
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
 _FIELDS: Final = {
-    "": ("interface", "peers", "dataplane", "multipath", "metrics", "network", "nat"),
+    "": ("interface", "peers", "dataplane", "multipath", "metrics", "network", "nat", "relay"),
     "interface": _RawInterface.__struct_fields__,
     "peers": _RawPeer.__struct_fields__,
     "dataplane": DataplaneConfig.__struct_fields__,
@@ -304,6 +327,7 @@ _FIELDS: Final = {
     "metrics": MetricsConfig.__struct_fields__,
     "network": NetworkConfig.__struct_fields__,
     "nat": NatConfig.__struct_fields__,
+    "relay": RelayConfig.__struct_fields__,
 }
 
 
@@ -397,6 +421,7 @@ class _Checker:
             metrics=self._metrics(raw.metrics),
             network=self._network(raw.network, raw.interface.anchor),
             nat=raw.nat,
+            relay=raw.relay,
         )
         self._duplicates(config.peers)
         return config

@@ -74,6 +74,9 @@ class Counters(Struct, frozen=True, kw_only=True):
     #: of these, came to another worker than the session's own
     foreign_rx: int = 0
     foreign_tx: int = 0
+    #: datagrams between others (as an anchor)
+    relayed: int = 0
+    relayed_bytes: int = 0
     drops: dict[str, int] = {}
     handshake_drops: dict[str, int] = {}
 
@@ -114,6 +117,8 @@ class Path(Struct, frozen=True, kw_only=True):
     tx_bytes: int = 0
     rx_bytes: int = 0
     pin: Pin = Pin()
+    #: over an anchor (docs/nat.md)
+    relayed: bool = False
 
 
 class Reordering(Struct, frozen=True, kw_only=True):
@@ -200,6 +205,10 @@ class Peer(Struct, frozen=True, kw_only=True):
     extended: bool = False
     #: None: the peer speaks of no paths
     multipath: Multipath | None = None
+    #: names of the anchors that relay to us what it sends
+    relays: tuple[str, ...] = ()
+    #: ... and of those that all we send it goes over now; empty: it is reached directly
+    relayed_by: str = ""
     #: why there is no session, as far as it is known: sentences
     trouble: tuple[str, ...] = ()
 
@@ -243,8 +252,8 @@ class Bpf(Struct, frozen=True, kw_only=True):
 class Member(Struct, frozen=True, kw_only=True):
     """One of the network; the peer with the same `id` has the rest. `here`: this machine.
 
-    `reached`, while there is a session: dialled (it answers where we called), seen (it came from
-    there) or told.
+    `reached`, while there is a session: relayed, dialled (it answers where we called), seen (it
+    came from there) or told.
     """
 
     name: str
@@ -335,6 +344,30 @@ class Nat(Struct, frozen=True, kw_only=True):
     carried: Carried = Carried()
 
 
+class RelayPair(Struct, frozen=True, kw_only=True):
+    """As an anchor: what a member sent another one over us. `bound`: it may go on."""
+
+    sender: str
+    receiver: str
+    bound: bool = False
+    datagrams: int = 0
+    bytes: int = 0
+    #: dropped: not from where the sender is; over its rate, or too long
+    elsewhere: int = 0
+    over: int = 0
+
+
+class Relay(Struct, frozen=True, kw_only=True):
+    use: Literal["auto", "also", "never"] = "auto"
+    serve: bool = False
+    #: what a member may send, 0: no limit
+    rate_bps: int = 0
+    #: receiver indices that are relayed to, and members that have them
+    bindings: int = 0
+    members: int = 0
+    pairs: tuple[RelayPair, ...] = ()
+
+
 class Status(Struct, frozen=True, kw_only=True):
     version: int
     agent: Agent
@@ -344,6 +377,7 @@ class Status(Struct, frozen=True, kw_only=True):
     bpf: Bpf = Bpf()
     portmap: Portmap = Portmap()
     nat: Nat = Nat()
+    relay: Relay = Relay()
     network: Network = Network()
     peers: tuple[Peer, ...] = ()
     events: tuple[PeerEvent, ...] = ()

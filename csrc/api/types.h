@@ -135,7 +135,9 @@ enum ws_drop {
 	WS_DROP_UNASKED = 28, /* in: an answer to no message of ours that is out */
 	WS_DROP_BOOTSTRAP = 29, /* in: a bootstrap request that is not for our fingerprint */
 	WS_DROP_DESTINATION = 30, /* in: sent to a broadcast or multicast address */
-	WS_DROP_COUNT = 31
+	WS_DROP_RELAY_SOURCE = 31, /* in: to be relayed, but not from where its sender is */
+	WS_DROP_RELAY_RATE = 32, /* in: to be relayed, but over its sender's rate */
+	WS_DROP_COUNT = 33
 };
 
 /* Counters of one worker; written by it alone, read by anyone at any time. */
@@ -151,7 +153,8 @@ struct ws_stats {
 	/* Came to this worker but belonged to another: 0 with steering (bpf/) */
 	uint64_t foreign_rx, foreign_tx;
 	uint64_t cookies_tx; /* cookie replies */
-	uint64_t drops[31]; /* WS_DROP_COUNT */
+	uint64_t relayed, relayed_bytes; /* datagrams between others, UDP payload */
+	uint64_t drops[33]; /* WS_DROP_COUNT */
 };
 
 /* What Python reads of one peer. Written by the owning worker alone. Times are CLOCK_BOOTTIME ns, 0: never. */

@@ -6,6 +6,7 @@
 #include "engine/steer.h"
 #include "engine/thread.h"
 #include "session/paths.h"
+#include "session/relay.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -44,6 +45,7 @@ static int add_socket(struct ws_worker *worker, void *arg)
 		if (peer)
 			ws_paths_socket_opened(worker, peer);
 	}
+	ws_relay_sockets(worker);
 	return 0;
 }
 
@@ -65,6 +67,7 @@ static int remove_socket(struct ws_worker *worker, void *arg)
 			peer->way.socket = -1;
 		ws_paths_socket_closed(peer, change->number);
 	}
+	ws_relay_sockets(worker);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 #include "io/io.h"
 #include "session/deliver.h"
 #include "session/paths.h"
+#include "session/relay.h"
 #include "worker/handoff.h"
 #include "worker/upcall.h"
 
@@ -38,6 +39,7 @@ static void worker_free(struct ws_worker *worker)
 	ws_allowedips_free(worker->allowedips);
 	ws_allowedips_free(worker->inside);
 	ws_index_free(&worker->indices);
+	ws_relay_table_free(worker->relay);
 	ws_stage_free(&worker->stage);
 	ws_upcall_ring_free(&worker->upcalls);
 	ws_upcall_ring_free(&worker->strangers);
@@ -250,6 +252,7 @@ void ws_engine_free(ws_engine *engine)
 		}
 	for (uint32_t i = 0; i < engine->workers; i++)
 		worker_free(engine->worker[i]);
+	free(engine->relay_shares);
 	ws_gate_free(engine->gate);
 	if (engine->upcall_fd >= 0)
 		close(engine->upcall_fd);

@@ -3,7 +3,7 @@
  * Inbound, in the order of a datagram's way:
  *  1. ws_receive: one receive, unless it is from inside a tunnel (inside.c), split into its datagrams
  *  2. datagram: type; what is no transport message goes to strangers.c
- *  3. transport: receiver index -> keypair, within its limits
+ *  3. transport: receiver index -> keypair, within its limits; of no session of ours: relay.c
  *  4. a look at the replay window, AEAD, then the window for good
  *  5. authenticated: roam, confirm a new keypair, timestamps
  *  6. control frames to Python or paths.c; data frames of several paths to paths.c, which gives back
@@ -19,6 +19,7 @@
 #include "session/deliver.h"
 #include "session/inside.h"
 #include "session/paths.h"
+#include "session/relay.h"
 #include "session/seal.h"
 #include "session/send.h"
 #include "session/strangers.h"
@@ -37,6 +38,7 @@ static const uint8_t control_most[16] = {
 	[WS_CONTROL_HEARTBEAT & 15] = 100,
 	[WS_CONTROL_GOSSIP_UPDATE & 15] = 50, /* as many as protocol/mesh/gossip.py looks at */
 	[WS_CONTROL_MESH & 15] = 50,
+	[WS_CONTROL_RELAY & 15] = 100, /* protocol/nat/relay.py looks at 20, after a burst */
 	[WS_CONTROL_POST_QUANTUM & 15] = 24, /* a key or a ciphertext is three */
 	[WS_CONTROL_RELAY_MESSAGE & 15] = 40, /* bounded by sender in protocol/nat */
 };
@@ -233,7 +235,8 @@ static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t 
 	if (!keys || keys->local_index != index) {
 		keys = ws_index_find(&worker->indices, index);
 		if (!keys) {
-			ws_drop(worker, WS_DROP_NO_KEY, 1);
+			if (!worker->relay || !ws_relay_forward(worker, rx, index, data, len))
+				ws_drop(worker, WS_DROP_NO_KEY, 1);
 			return;
 		}
 		worker->last_keys = keys;

@@ -2,6 +2,7 @@
 #include "session/rescue.h"
 
 #include "session/peer.h"
+#include "session/relay.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -51,6 +52,8 @@ void ws_rescue(struct ws_worker *worker, struct ws_tx *tx, int error)
 	/* Piece by piece it went, and from the same source: so it was the run that was refused. */
 	if (peer && refused && sent && had_local == (tx->local.family != 0))
 		ws_peer_way(peer, tx->path)->no_gso_until_ns = worker->now_ns + NO_GSO_NS;
+	if (tx->peer == WS_TX_RELAY && refused && sent)
+		ws_relay_refused_run(worker, tx->path, worker->now_ns + NO_GSO_NS);
 	if (peer && had_local && !tx->local.family) {
 		/* What comes next need not find out again. */
 		struct ws_addr none = {0};

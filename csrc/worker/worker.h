@@ -33,6 +33,8 @@
 struct ws_command;
 struct ws_paths;
 struct ws_peer;
+struct ws_relay_share;
+struct ws_relay_table;
 struct ws_worker;
 
 /* A backend moves bytes between the kernel and the pipelines. */
@@ -87,6 +89,7 @@ struct ws_worker {
 	uint16_t port; /* of the sockets, host order */
 	struct ws_index_table indices;
 	struct ws_keys *last_keys; /* of the last datagram: bulk comes in runs */
+	struct ws_relay_table *relay; /* NULL: nothing was ever bound */
 	struct ws_stage_pool stage;
 	struct ws_upcall_ring upcalls, strangers;
 	uint8_t *scratch; /* WS_BUFFER_BYTES, for staged packets */
@@ -118,6 +121,8 @@ struct ws_engine {
 	pthread_mutex_t control; /* one controlling call at a time; never taken by a worker */
 	int32_t next_peer;
 	struct ws_peer *peer_by_number[WS_MAX_PEERS];
+	struct ws_relay_share *relay_shares; /* by number of the sender; NULL: no relay */
+	_Atomic uint64_t relay_bps; /* of one member; 0: no limit */
 	/* steering, with several workers */
 	ws_bpf *bpf; /* not ours to free */
 	int steer_group[WS_MAX_SOCKETS]; /* by socket number, -1: none */

@@ -17,7 +17,10 @@ import atheris
 with atheris.instrument_imports(include=["whalescale"]):
     from whalescale.identity import Identity
     from whalescale.protocol import control
+    from whalescale.protocol.nat import relay_frames
+    from whalescale.protocol.nat.relay import Relay, RelaySettings
     from whalescale.protocol.node import Node, PeerConfig
+    from whalescale.protocol.parts import PARTS
     from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import SendControl
 
@@ -36,7 +39,9 @@ rand.count = 0  # type: ignore[attr-defined]
 
 def session() -> tuple[Node, int]:
     """A node with one peer and a session with it, made by a real handshake."""
-    a = Node(ALICE, random=rand, wall_clock=lambda: NOW)
+    a = Node(ALICE, random=rand, wall_clock=lambda: NOW, parts=(*PARTS, Relay))
+    a.guest(Relay).set_settings(RelaySettings(), NOW)
+    a.guest(Relay).set_network(ALICE.node_id, lambda _: True, (), NOW)
     b = Node(BOB, random=rand, wall_clock=lambda: NOW)
     peer = a.add_peer(PeerConfig(node_id=BOB.node_id, endpoints=(AT,)), NOW)
     b.add_peer(PeerConfig(node_id=ALICE.node_id), NOW)
@@ -64,6 +69,16 @@ def check_codec(frame: bytes) -> None:
     assert again[8:] == frame[8 : control.OFFER_BYTES]
 
 
+def check_relay(frame: bytes) -> None:
+    try:
+        told = relay_frames.decode(frame)
+    except control.ControlError:
+        return
+    again = relay_frames.encode(told)
+    assert relay_frames.decode(again) == told
+    assert len(again) <= len(frame)
+
+
 def one_input(data: bytes) -> None:
     node, peer = session()
     now = NOW
@@ -72,6 +87,7 @@ def one_input(data: bytes) -> None:
         data = data[2 + size :]
         if op % 3 == 0:
             check_codec(piece)
+            check_relay(piece)
             before = sum(node.drops.values())
             node.receive_control(peer, piece, now)
             answers = 0

@@ -10,12 +10,15 @@
  *           3: the bytes are what the TUN device gave; the high bits choose data frames
  *  op >> 2 chooses the TOS byte, and how often GRO cuts the datagram.
  *
+ * Datagrams for RELAYED_INDEX go on to another host.
+ *
  * Invariants: every datagram ends in exactly one counter; what reaches the
  * TUN device is whole IP packets from the peer's own addresses; what leaves
- * is transport messages that open under the key, each counter once.
+ * is transport messages that open under the key, each counter once, or byte for byte what came.
  */
 #include "session/paths.h"
 #include "session/receive.h"
+#include "session/relay.h"
 #include "session/seal.h"
 #include "session/send.h"
 #include "session/turn.h"
@@ -27,6 +30,7 @@
 
 #define LOCAL_INDEX 0x11223344
 #define REMOTE_INDEX 0x55667788
+#define RELAYED_INDEX 0x99aabbcc
 
 static struct ws_tx tx;
 static uint8_t tx_data[WS_BUFFER_BYTES];
@@ -69,11 +73,38 @@ static void bundled(const uint8_t *plain, size_t len)
 		MUST(!plain[at++]);
 }
 
+/* What the receive under way is of. */
+static const uint8_t *came;
+static size_t came_bytes;
+
+/* Somewhere in what came, in one piece. */
+static void unchanged(const struct ws_tx *sent)
+{
+	size_t at = 0;
+
+	while (at + sent->len <= came_bytes && memcmp(came + at, sent->data, sent->len))
+		at++;
+	MUST(at + sent->len <= came_bytes);
+	for (uint32_t i = 0; i < sent->len; i += sent->stride) {
+		uint32_t index;
+
+		memcpy(&index, sent->data + i + 4, sizeof(index));
+		MUST(sent->data[i] == WS_MSG_TRANSPORT && le32toh(index) == RELAYED_INDEX);
+	}
+	MUST(sent->remote.sa.sa_family == AF_INET6);
+}
+
 static void tx_submit(struct ws_worker *worker, struct ws_tx *sent)
 {
 	static uint8_t plain[WS_BUFFER_BYTES];
 
 	(void)worker;
+	if (sent->peer == WS_TX_RELAY) {
+		MUST(sent->len && sent->len <= WS_TX_MAX_BYTES &&
+		     sent->count <= WS_TX_MAX_SEGMENTS);
+		unchanged(sent);
+		return;
+	}
 	if (sent->peer < 0) { /* a cookie reply */
 		MUST(sent->len == WS_COOKIE_REPLY_BYTES && sent->data[0] == WS_MSG_COOKIE_REPLY);
 		return;
@@ -153,12 +184,19 @@ static void set_up(void)
 	const struct ws_config config = {.workers = 1, .mtu = 1420, .cipher = WS_CIPHER_OPENSSL};
 	const struct ws_prefix prefixes[] = {{.family = 4, .cidr = 8, .ip = {10}},
 					     {.family = 6, .cidr = 8, .ip = {0xfd}}};
+	const struct ws_relay relay = {
+		.index = RELAYED_INDEX,
+		.place_count = 1,
+		.places = {{.family = 4, .port = 1}}, /* where arrive() has them from */
+		.remote = {.family = 6, .port = 7, .ip = {0x20, 1}},
+	};
 
 	other = ws_aead_new(WS_CIPHER_OPENSSL);
 	engine = ws_engine_new(&config, NULL, 0);
 	MUST(other && engine && ws_peer_add(engine) == 0);
 	engine->worker[0]->io = &ops;
 	MUST(!ws_peer_set_allowed_ips(engine, 0, prefixes, 2));
+	MUST(!ws_relay_set(engine, &relay));
 	atexit(tell);
 }
 
@@ -195,7 +233,8 @@ static uint64_t accounted(const struct ws_stats *stats)
 		sum += stats->drops[i];
 	sum += stats->drops[WS_DROP_FRAME] + stats->drops[WS_DROP_CONTROL_RATE] +
 	       stats->drops[WS_DROP_PATH] + stats->drops[WS_DROP_TUNNEL] +
-	       stats->drops[WS_DROP_INSIDE];
+	       stats->drops[WS_DROP_INSIDE] + stats->drops[WS_DROP_RELAY_SOURCE] +
+	       stats->drops[WS_DROP_RELAY_RATE] + stats->relayed;
 	return sum + stats->keepalives_rx + stats->handshake_rx + stats->control_rx + tun_packets;
 }
 
@@ -220,8 +259,11 @@ static void arrive(struct ws_worker *worker, uint8_t op, uint8_t *data, size_t l
 		rx.stride = 1 + len / 3;
 	datagrams = rx.stride && len ? (len + rx.stride - 1) / rx.stride : 1;
 	arrived += datagrams;
+	came = data;
+	came_bytes = len;
 	ws_receive(worker, &rx);
 	ws_receive_flush(worker);
+	ws_seal_flush(worker);
 	MUST(accounted(stats) - before >= datagrams);
 	MUST(accounted(stats) - before <= datagrams * most);
 }

@@ -78,6 +78,8 @@ def members(
         anchor = "anchor*" if m.get("proved") else "anchor"
         role = " ".join(r for r, on in (("admin", m["admin"]), (anchor, m["anchor"])) if on) or "-"
         reached = "this machine" if m["self"] else m["endpoint"] if m["session"] else "-"
+        if m.get("relayed_by"):
+            reached = f"relayed by {plain(m['relayed_by'])}"
         rows.append((plain(m["name"]), m["address"] or m["overlay"], role, reached or "yes"))
     widths = [max(len(row[at]) for row in rows) for at in range(3)]
     for row in rows:

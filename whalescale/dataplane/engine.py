@@ -80,6 +80,8 @@ class Drop(IntEnum):
     UNASKED = 28
     BOOTSTRAP = 29
     DESTINATION = 30
+    RELAY_SOURCE = 31
+    RELAY_RATE = 32
 
 
 class UpcallType(IntEnum):
@@ -136,6 +138,8 @@ class WorkerStats:
     foreign_rx: int
     foreign_tx: int
     cookies_tx: int
+    relayed: int
+    relayed_bytes: int
     drops: tuple[int, ...]
 
 

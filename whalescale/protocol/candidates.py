@@ -42,7 +42,7 @@ class Remote:
     endpoint: Endpoint
     source: Source
     link: int = NO_LINK
-    #: OBSERVED: the local address that it was seen from, see `key_of`
+    #: the one local address that it was seen from, or is good for, see `key_of`
     local_ip: str | None = None
 
 
@@ -101,6 +101,11 @@ def reachable(endpoint: Endpoint) -> bool:
     if isinstance(address, ipaddress.IPv4Address) and address.packed[0] in (0, *range(240, 256)):
         return False  # "this network", class E, broadcast
     return not (address.is_multicast or address.is_loopback or address.is_unspecified)
+
+
+def direct(_: Endpoint) -> bool:
+    """No anchor is there, as far as known."""
+    return False
 
 
 def nowhere(_: str) -> bool:

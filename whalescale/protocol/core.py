@@ -43,6 +43,17 @@ class Core:
         self.drops: Counter[str] = Counter()
         #: in the order in which they are asked; complete before the first peer is added
         self.guests: list[Guest] = []
+        #: where anchors are that relay to us (docs/nat.md)
+        self.anchors: dict[Endpoint, PeerHandle] = {}
+
+    def relayed(self, peer: PeerHandle, remote: Endpoint) -> bool:
+        """An anchor is there, and not the peer: what the peer sends comes over it."""
+        return self.anchors.get(remote, peer) != peer
+
+    def seen(self, peer: Peer, remote: Endpoint, now: int) -> None:
+        """An authentic message of the peer came from there; over an anchor it says nothing."""
+        if not self.relayed(peer.handle, remote):
+            peer.contacts.seen(remote, now)
 
     def rearm(self, peer: Peer) -> None:
         """Some timer of the peer may have moved."""
@@ -84,7 +95,7 @@ class Core:
         self, peer: Peer, remote: Endpoint, local: Endpoint | None, now: int, ifindex: int = 0
     ) -> None:
         """An authentic message came from `remote`: that is where the peer is."""
-        peer.contacts.seen(remote, now)
+        self.seen(peer, remote, now)
         if any(guest.knows(peer.handle, remote, local) for guest in self.guests):
             return  # another of its paths; path 0 stays where it is
         if (peer.endpoint, peer.local, peer.contacts.ifindex) != (remote, local, ifindex):

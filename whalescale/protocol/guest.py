@@ -14,7 +14,7 @@ with `Host.rearm` where a peer's deadline may have moved. Times are ns of CLOCK_
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from whalescale.protocol.control import Feature, Offer
@@ -185,6 +185,33 @@ class Host(Protocol):
     def drop(self, reason: str) -> None:
         """Count a refusal."""
 
+    # relays (docs/nat.md): what one guest tells the others
+
+    def holder(self, index: int) -> PeerHandle | None:
+        """Whose session, or handshake under way, has this receiver index of ours."""
+
+    def indices(self, peer: PeerHandle) -> Collection[int]:
+        """Our receiver indices that the peer may write to."""
+
+    def ways(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
+        """(remote, local) by which its session goes, best first; none over relays. Empty: there
+        is no session."""
+
+    def narrow(self, peer: PeerHandle) -> int:
+        """The longest datagram that the first of `ways` carries, if that was found to be less than
+        we need; else 0."""
+
+    def ways_changed(self, peer: PeerHandle, now: int) -> None:
+        """`ways`, or `narrow`, may be others now."""
+
+    def relays(
+        self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int
+    ) -> None:
+        """(remote, local) by which the peer can be reached over anchors; replaces the last list."""
+
+    def anchors_are(self, places: Mapping[Endpoint, PeerHandle]) -> None:
+        """Where anchors are: what comes from there for another peer is relayed."""
+
 
 class Guest:
     """Every method does nothing here: a machine has those that it needs.
@@ -214,6 +241,9 @@ class Guest:
 
     def peer_identified(self, peer: PeerHandle, now: int) -> None:
         """A key that it was configured without is known."""
+
+    def peer_removing(self, peer: PeerHandle, now: int) -> None:
+        """It is about to be removed, and its session with it; `Host.peer` knows it still."""
 
     def peer_removed(self, peer: PeerHandle) -> None:
         """`Host.peer` does not know it any more."""
@@ -252,6 +282,9 @@ class Guest:
 
     def gave_up(self, peer: PeerHandle, now: int) -> None:
         """REKEY_ATTEMPT_TIME is over; the next is sent when a packet or a guest wants it."""
+
+    def indexed(self, peer: PeerHandle, index: int, now: int) -> None:
+        """A message that names this receiver index of ours to the peer is about to be sent."""
 
     def session_started(self, peer: PeerHandle, now: int) -> None:
         """A keypair is in use: the first, or a newer one. The peer may be a plain WireGuard."""
@@ -322,6 +355,14 @@ class Guest:
     def endpoint_changed(self, peer: PeerHandle, now: int) -> None:
         """Path 0 goes elsewhere."""
 
+    def ways_changed(self, peer: PeerHandle, now: int) -> None:
+        """`Host.ways` of the peer may be others now."""
+
+    def relays_changed(
+        self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int
+    ) -> None:
+        """The ways to the peer that lead over anchors are these now."""
+
     def steers(self, peer: PeerHandle) -> bool:
         """It looks after path 0 itself where a local address goes away."""
         return False
@@ -329,6 +370,14 @@ class Guest:
     def knows(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> bool:
         """What comes from there came by another path of the peer's: it has not roamed."""
         return False
+
+    def proven(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
+        """(remote, local) of the peer's paths that answer, best first."""
+        return ()
+
+    def narrow(self, peer: PeerHandle) -> int:
+        """See Host.narrow."""
+        return 0
 
     def routes(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
         """(remote, local) that a handshake should try before the endpoint in use, best first."""

@@ -220,6 +220,7 @@ class Handshakes:
         self.drop_pending(peer)
         index = core.indices.new(peer)
         state.pending = Pending(handshake, index, now, tag)
+        self._indexed(peer, index, now)
         message = messages.encode_initiation(index, handshake.message)
         return peer.generator.add_macs(message, now, core.limits)
 
@@ -365,6 +366,7 @@ class Handshakes:
             core.roam(peer, *at, now, ifindex)
         session = Session(core.indices.new(peer), now, False, tag)
         core.indices.free(peer.keypairs.install_as_responder(session))
+        self._indexed(peer, session.local_index, now)
         self._derived(peer, session, initiation.sender, keys, now)
         message = messages.encode_response(session.local_index, initiation.sender, noise)
         message = peer.generator.add_macs(message, now, core.limits)
@@ -397,6 +399,10 @@ class Handshakes:
         if carried is not None:
             for guest in self._core.guests:
                 guest.session_carried(peer.handle, carried.carrier, session.local_index, now)
+
+    def _indexed(self, peer: Peer, index: int, now: int) -> None:
+        for guest in self._core.guests:
+            guest.indexed(peer.handle, index, now)
 
     def _derived(
         self, peer: Peer, session: Session, remote_index: int, keys: TransportKeys, now: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from whalescale.protocol.core import Core
 from whalescale.protocol.guest import Observation, PeerView
@@ -49,6 +49,39 @@ class NodeHost:
         p = self._core.peers.get(peer)
         if p is not None:
             self._core.rearm(p)
+
+    # relays
+
+    def holder(self, index: int) -> PeerHandle | None:
+        peer = self._core.indices.get(index)
+        return peer.handle if peer is not None else None
+
+    def indices(self, peer: PeerHandle) -> list[int]:
+        return self._core.indices.of(peer)
+
+    def ways(self, peer: PeerHandle) -> list[tuple[Endpoint, Endpoint | None]]:
+        p = self._core.peers.get(peer)
+        if p is None or p.endpoint is None or not self.speaks(peer):
+            return []
+        found = [way for guest in self._core.guests for way in guest.proven(peer)]
+        found = [*found, (p.endpoint, p.local)]
+        return [w for w in dict.fromkeys(found) if not self._core.relayed(peer, w[0])]
+
+    def narrow(self, peer: PeerHandle) -> int:
+        return max(guest.narrow(peer) for guest in self._core.guests)
+
+    def ways_changed(self, peer: PeerHandle, now: int) -> None:
+        for guest in self._core.guests:
+            guest.ways_changed(peer, now)
+
+    def relays(
+        self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int
+    ) -> None:
+        for guest in self._core.guests:
+            guest.relays_changed(peer, ways, now)
+
+    def anchors_are(self, places: Mapping[Endpoint, PeerHandle]) -> None:
+        self._core.anchors = dict(places)
 
     # frames
 

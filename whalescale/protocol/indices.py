@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from whalescale.protocol.peer import Peer
+from whalescale.protocol.places import PeerHandle
 
 
 class IndexTable:
@@ -21,6 +22,9 @@ class IndexTable:
 
     def get(self, index: int) -> Peer | None:
         return self._peers.get(index)
+
+    def of(self, handle: PeerHandle) -> list[int]:
+        return [index for index, peer in self._peers.items() if peer.handle == handle]
 
     def new(self, peer: Peer) -> int:
         """Not zero, and congruent to what the peer's worker needs."""

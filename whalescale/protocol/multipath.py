@@ -6,6 +6,7 @@ Its public inputs are like the node's own: one that names a removed peer is igno
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from whalescale.protocol.control import ControlError, Feature, FrameType, Offer
@@ -19,6 +20,7 @@ from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
     Control,
     MultipathSettings,
+    PacketLimit,
     PathSample,
     PathStatus,
     Pin,
@@ -39,13 +41,15 @@ def _tuner(settings: MultipathSettings) -> Tuner:
 class _State:
     """Of one peer. Pins and buckets outlive its managers."""
 
-    __slots__ = ("buckets", "paths", "pins")
+    __slots__ = ("buckets", "paths", "pins", "relays")
 
     def __init__(self) -> None:
         #: None until the peer says that it speaks multipath
         self.paths: PathManager | None = None
         self.pins = Pins()
         self.buckets = Buckets()
+        #: (remote, local) of the ways that lead over anchors
+        self.relays: tuple[tuple[Endpoint, Endpoint | None], ...] = ()
 
 
 class Multipath(Guest):
@@ -89,7 +93,7 @@ class Multipath(Guest):
         paths = self._paths(peer)
         if paths is not None:
             paths.set_remotes(self._host.peer(peer).config.endpoints, now)
-            self._drain(peer, paths)
+            self._drain(peer, paths, now)
 
     def peer_removed(self, peer: PeerHandle) -> None:
         self._states.pop(peer, None)
@@ -98,7 +102,7 @@ class Multipath(Guest):
         paths = self._paths(peer)
         if paths is not None and self._host.speaks(peer):
             paths.session_started(now)
-            self._drain(peer, paths)
+            self._drain(peer, paths, now)
 
     def check_offer(self, peer: PeerHandle, offer: Offer, before: int | None, now: int) -> None:
         begins = self._paths(peer) is None or offer.epoch != before
@@ -122,7 +126,7 @@ class Multipath(Guest):
         if paths is not None:
             if fresh:
                 paths.session_started(now)
-            self._drain(peer, paths)
+            self._drain(peer, paths, now)
 
     def _spoken(self, peer: PeerHandle, offer: Offer) -> bool:
         return bool(offer.features & self.features(peer) & Feature.MULTIPATH)
@@ -144,11 +148,13 @@ class Multipath(Guest):
             drops=self._host.drops,
             buckets=state.buckets,
             inside=self._is_inside,
+            relayed=partial(self._host.is_relay, peer),
         )
         self._host.event(MultipathStarted(peer, reset))
         state.paths.set_locals(self._links, now)
         state.paths.set_mapped(self._mapped, now)
         state.paths.set_remotes(view.config.endpoints, now)
+        state.paths.set_relays(state.relays, now)
         state.paths.primary(view.endpoint, view.local, now)
         return state.paths
 
@@ -174,7 +180,7 @@ class Multipath(Guest):
         if not paths.first_works and (routes := paths.routes()):
             self._host.move(peer, *routes[0])
         paths.session_ended(now)
-        self._drain(peer, paths)
+        self._drain(peer, paths, now)
 
     # what arrives
 
@@ -185,7 +191,7 @@ class Multipath(Guest):
         paths.receive(
             frame, arrival.path, arrival.remote, arrival.local, arrival.datagram_bytes, now
         )
-        self._drain(peer, paths)
+        self._drain(peer, paths, now)
 
     # time
 
@@ -198,7 +204,7 @@ class Multipath(Guest):
         at = paths.deadline() if paths is not None else None
         if paths is not None and at is not None and at <= now:
             paths.handle_timeout(now)
-            self._drain(peer, paths)
+            self._drain(peer, paths, now)
 
     # places
 
@@ -212,7 +218,7 @@ class Multipath(Guest):
             paths = self._paths(peer)
             if paths is not None:
                 paths.set_mapped(self._mapped, now)
-                self._changed(peer, paths)
+                self._changed(peer, paths, now)
 
     def inside_changed(self, inside: Inside, now: int) -> None:
         """Paths to where no peer can be are left."""
@@ -224,7 +230,7 @@ class Multipath(Guest):
             paths = self._paths(peer)
             if paths is not None:
                 paths.set_locals(self._links, now, port=self._port)
-                self._changed(peer, paths)
+                self._changed(peer, paths, now)
 
     def _is_inside(self, ip: str) -> bool:
         return self._inside.holds(ip)
@@ -233,7 +239,7 @@ class Multipath(Guest):
         paths, view = self._paths(peer), self._host.peer(peer)
         if paths is not None and view.endpoint is not None:
             paths.primary(view.endpoint, view.local, now)
-            self._drain(peer, paths)
+            self._drain(peer, paths, now)
 
     def steers(self, peer: PeerHandle) -> bool:
         return self._paths(peer) is not None
@@ -242,10 +248,29 @@ class Multipath(Guest):
         paths = self._paths(peer)
         return paths is not None and paths.knows(remote, local)
 
-    def routes(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
-        """If path 0 has failed, the paths that work."""
+    def relays_changed(
+        self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int
+    ) -> None:
+        state = self._state(peer)
+        state.relays = tuple(ways)
+        if state.paths is not None:
+            state.paths.set_relays(state.relays, now)
+            self._changed(peer, state.paths, now)
+
+    def proven(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
         paths = self._paths(peer)
-        return paths.routes() if paths is not None and not paths.first_works else ()
+        return paths.routes() if paths is not None else ()
+
+    def narrow(self, peer: PeerHandle) -> int:
+        paths = self._paths(peer)
+        return paths.narrow if paths is not None else 0
+
+    def routes(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
+        """If path 0 has failed, the paths that work: no relays, for they know no handshakes."""
+        paths = self._paths(peer)
+        if paths is None or paths.first_works:
+            return ()
+        return [way for way in paths.routes() if not self._host.is_relay(peer, way[0])]
 
     # through NATs
 
@@ -256,7 +281,7 @@ class Multipath(Guest):
         if paths is None or not self._host.speaks(peer):
             return False
         paths.punch([remote for remote, vouched in remotes if vouched], now)
-        self._drain(peer, paths)
+        self._drain(peer, paths, now)
         return True
 
     def is_direct(self, peer: PeerHandle, now: int) -> bool | None:
@@ -293,7 +318,7 @@ class Multipath(Guest):
             paths = self._paths(peer)
             if paths is not None and settings is not None:
                 paths.set_settings(settings, now, mtu=mtu)
-                self._drain(peer, paths)
+                self._drain(peer, paths, now)
             self._host.rearm(peer)
 
     def path_samples(self, peer: PeerHandle, samples: dict[int, PathSample], now: int) -> None:
@@ -301,7 +326,7 @@ class Multipath(Guest):
         paths = self._paths(peer)
         if paths is not None:
             paths.sample(samples, now)
-            self._changed(peer, paths)
+            self._changed(peer, paths, now)
 
     def path_moved(
         self, peer: PeerHandle, path: int, remote: Endpoint, local: Endpoint | None, now: int
@@ -311,14 +336,14 @@ class Multipath(Guest):
         if paths is not None:
             self._host.event(PeerSeen(peer, remote))
             paths.path_moved(path, remote, local, now)
-            self._changed(peer, paths)
+            self._changed(peer, paths, now)
 
     def path_silent(self, peer: PeerHandle, path: int, now: int) -> None:
         """Data on our path was out for its rescue_us without a word."""
         paths = self._paths(peer)
         if paths is not None:
             paths.path_silent(path, now)
-            self._changed(peer, paths)
+            self._changed(peer, paths, now)
 
     def pin_path(
         self,
@@ -339,7 +364,7 @@ class Multipath(Guest):
         paths = self._paths(peer)
         if paths is not None:
             paths.pinned(now)
-            self._changed(peer, paths)
+            self._changed(peer, paths, now)
 
     def path_status(self, peer: PeerHandle) -> list[PathStatus]:
         """Empty while the peer speaks of no paths. KeyError: no such peer."""
@@ -349,14 +374,18 @@ class Multipath(Guest):
 
     # outputs
 
-    def _changed(self, peer: PeerHandle, paths: PathManager) -> None:
-        self._drain(peer, paths)
+    def _changed(self, peer: PeerHandle, paths: PathManager, now: int) -> None:
+        self._drain(peer, paths, now)
         self._host.rearm(peer)
 
-    def _drain(self, peer: PeerHandle, paths: PathManager) -> None:
+    def _drain(self, peer: PeerHandle, paths: PathManager, now: int) -> None:
+        moved = False
         while (action := paths.poll_action()) is not None:
+            moved = moved or isinstance(action, SetPaths | PacketLimit)
             if isinstance(action, SetPaths):
                 for spec in action.paths:
                     if spec.usable:
                         self._host.event(PeerSeen(peer, spec.remote))
             self._host.event(PathAction(peer, action))
+        if moved:
+            self._host.ways_changed(peer, now)

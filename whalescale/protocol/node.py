@@ -108,6 +108,8 @@ class Node:
 
     def remove_peer(self, peer: PeerHandle, now: int) -> None:
         """KeyError: no such peer."""
+        for guest in self._core.guests:
+            guest.peer_removing(self._peers[peer].handle, now)
         self._roster.remove(peer)
 
     def set_endpoint(self, peer: PeerHandle, endpoint: Endpoint, now: int) -> None:
@@ -251,7 +253,7 @@ class Node:
         """The data plane followed an authenticated packet there by itself."""
         p = self._peers.get(peer)
         if p is not None and not self._inside.holds(remote.ip):
-            p.contacts.seen(remote, now)
+            self._core.seen(p, remote, now)
             self._core.events.append(PeerSeen(peer, remote))
             self._core.pointed(p, remote, local, now)
             self._core.rearm(p)

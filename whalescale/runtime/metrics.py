@@ -73,6 +73,8 @@ TOTALS: Final = {
     "keepalives_rx": counter("keepalives_received", "Empty packets received."),
     "foreign_rx": counter("handed_over_received", "Datagrams that came to another worker."),
     "foreign_tx": counter("handed_over_sent", "Packets that came to another worker."),
+    "relayed": counter("relayed_datagrams", "Datagrams between others, sent on."),
+    "relayed_bytes": counter("relayed_bytes", "UDP payload between others, sent on."),
 }
 DROPPED: Final = counter("dropped_packets", "Packets and datagrams dropped by the data plane.")
 REFUSED: Final = counter("refused_messages", "Handshake and control messages refused.")

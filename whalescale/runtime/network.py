@@ -48,14 +48,14 @@ from whalescale.protocol.mesh.network import (
 )
 from whalescale.protocol.mesh.records import MemberRecord, RecordError
 from whalescale.protocol.nat.guest import Membership, Signalling
-from whalescale.protocol.places import Endpoint
+from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import Event, HandshakeCompleted, RequestCame, Stranger
 from whalescale.runtime.control_socket import private_directory
 from whalescale.runtime.dialling import PlaceDialler
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
-from whalescale.runtime.notices import NetworksChanged, Notices, PeersChanged
+from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Part
 from whalescale.runtime.store import KeptTicket, MetPlace, Store, StoreError, Timestamps
 from whalescale.runtime.tunnel import (
@@ -144,6 +144,8 @@ class NetworkKeeper(Part):
         self._mark: Callable[[], int] = lambda: 0
         #: which run of this machine a time of its boot clock is of
         self._boot = ""
+        #: names of the anchors that a peer is reached over, "": directly
+        self.relayed_by: Callable[[PeerHandle, Endpoint | None], str] = lambda *_: ""
         #: what the routes were made of
         self._networks: set[Network] = set()
 
@@ -298,7 +300,13 @@ class NetworkKeeper(Part):
         self._loop = asyncio.get_running_loop()
         self._dialler = PlaceDialler(self._mark, self._place_dialled)
         self._shown = Shown(
-            mesh, guest, tunnel, self.driver.now, lambda: self._holders(mesh), self._trouble
+            mesh,
+            guest,
+            tunnel,
+            self.driver.now,
+            lambda: self._holders(mesh),
+            self._trouble,
+            self.relayed_by,
         )
         self._networks = tunnel.networks()
         guest.on_events = self._soon
@@ -430,6 +438,7 @@ class NetworkKeeper(Part):
             event = mesh.poll_event()
             if event is None:
                 self._follow_networks(tunnel)
+                self._notices.tell(MembersChanged())
                 break
             try:
                 self._event(mesh, tunnel, event)

@@ -12,6 +12,7 @@ from whalescale.protocol.mesh.dialback import Proof
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.network import Anchoring, Mesh
 from whalescale.protocol.mesh.records import MemberRecord
+from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
 
 BELONGS_NO_MORE: Final = "this machine was revoked: `ws network leave` forgets the network"
@@ -42,10 +43,13 @@ class Shown:
         now: Callable[[], int],
         holders: Callable[[], dict[ipaddress.IPv4Address, bytes]],
         trouble: Callable[[], str | None],
+        relayed_by: Callable[[PeerHandle, Endpoint | None], str] = lambda *_: "",
     ) -> None:
-        """`holders`: who has which address. `trouble`: why nothing is kept on the disk."""
+        """`holders`: who has which address. `trouble`: why nothing is kept on the disk.
+        `relayed_by`: names of the anchors that a peer is reached over, "": directly."""
         self._mesh, self._guest, self._tunnel = mesh, guest, tunnel
         self._now, self._holders, self._trouble = now, holders, trouble
+        self._relayed_by = relayed_by
 
     def _peer(self, node_id: bytes) -> Peer | None:
         handle = self._guest.handle_of(node_id)
@@ -107,6 +111,8 @@ class Shown:
     def _reached(self, node_id: bytes) -> str:
         """How we know the place that a member is reached at."""
         peer = self._peer(node_id)
+        if peer is not None and self._relayed_by(peer.handle, self._tunnel.endpoint_of(peer)):
+            return "relayed"
         at = format_endpoint(self._tunnel.endpoint_of(peer)) if peer is not None else None
         for place, how in self._mesh.directory.places(node_id, self._now()):
             if format_endpoint(place) == at:
@@ -175,8 +181,10 @@ class Shown:
         address = mesh.membership.address_of(record, holders)
         session = node_id in mesh.sessions
         endpoint: str | None = None
+        relayed = ""
         if peer is not None and session:
-            endpoint = format_endpoint(self._tunnel.endpoint_of(peer))
+            at = self._tunnel.endpoint_of(peer)
+            endpoint, relayed = format_endpoint(at), self._relayed_by(peer.handle, at)
         return {
             "name": record.name,
             "node_id": encode_node_id(node_id),
@@ -190,6 +198,7 @@ class Shown:
             "routes": [str(r) for r in record.routes],
             "session": session,
             "endpoint": endpoint,
+            "relayed_by": relayed,
             "last_handshake": peer.last_handshake_wall_ns / 1e9 if peer else None,
             "places": [
                 {"endpoint": format_endpoint(e), "how": how.name.lower()}

@@ -22,6 +22,11 @@ class NetworksChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """Who belongs to the network, or who is an anchor, may be another."""
+
+
+@dataclass(frozen=True, slots=True)
 class AddressesHeard:
     """Numeric addresses that a name has now, or that a peer has moved to."""
 

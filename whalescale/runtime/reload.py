@@ -59,6 +59,7 @@ def multipath(config: Config) -> MultipathSettings:
         repair=None if c.repair == "auto" else c.repair,
         align=c.align,
         control=Control(c.control),
+        relay_also=config.relay.use == "also",
     )
 
 
@@ -161,6 +162,7 @@ def changes(old: Config, new: Config, change: Change) -> list[str]:
     ]
     words += ["metrics changed"] * (old.metrics != new.metrics)
     words += ["nat.portmap changed"] * (old.nat != new.nat)
+    words += ["relay changed"] * (old.relay != new.relay)
     words += [f"peer {s.name} added" for s in change.add]
     words += [f"peer {s.name} changed" for _, s in change.update]
     words += [f"peer {p.spec.name} removed" for p in change.remove]

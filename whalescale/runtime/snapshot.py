@@ -20,11 +20,13 @@ from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import NS_PER_S, Limits
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathStatus
+from whalescale.protocol.places import Endpoint
 from whalescale.protocol.postquantum import PostQuantumKeys
 from whalescale.runtime import trouble
 from whalescale.runtime.driver import Driver, to_endpoint
 from whalescale.runtime.hoststate import Keeper
 from whalescale.runtime.part import Part
+from whalescale.runtime.relay import Relays
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
 from whalescale.runtime.wg_device import WgDevice
@@ -51,6 +53,7 @@ class Subject:
     device: WgDevice
     keeper: Keeper
     warnings: list[str] = field(default_factory=list)
+    relays: Relays | None = None
 
 
 def take(s: Subject) -> dict[str, Any]:
@@ -127,6 +130,8 @@ def _counters(s: Subject) -> dict[str, Any]:
         "tun_reads",
         "foreign_rx",
         "foreign_tx",
+        "relayed",
+        "relayed_bytes",
     )
     return {
         **{name: _sum(workers, name) for name in names},
@@ -195,6 +200,7 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "post_quantum": keys,
         "extended": core.extended,
         "multipath": _multipath(s, peer),
+        **_relayed(s, peer, core.endpoint),
         "trouble": trouble.held(peer, mode, keys) if state == "up" else trouble.of(peer, core, now),
     }
 
@@ -206,23 +212,37 @@ def _post_quantum(s: Subject, peer: Peer) -> str:
         return ""
 
 
+def _relayed(s: Subject, peer: Peer, endpoint: Endpoint | None) -> dict[str, Any]:
+    """By which anchors the peer may reach us, and over which our data goes to it now."""
+    if s.relays is None:
+        return {}
+    return {
+        "relays": s.relays.anchors_of(peer.handle),
+        "relayed_by": s.relays.relayed_by(peer.handle, endpoint),
+    }
+
+
 def _multipath(s: Subject, peer: Peer) -> dict[str, Any] | None:
     paths = s.driver.path_status(peer.handle)
     counters = s.driver.multipath_counters(peer.handle)
     if counters is None and not paths:
         return None
     c: dict[str, int] = counters or dict.fromkeys(PEER_FIELDS, 0)
+
+    def over(remote: Endpoint) -> bool:
+        return s.relays is not None and s.relays.is_relayed(peer.handle, remote)
+
     return {
         "scheduling": bool(c["scheduling"]),
         "scheduler": str(s.driver.multipath.scheduler),
-        "paths": [path(p) for p in paths],
+        "paths": [path(p, relayed=over(p.remote)) for p in paths],
         "reordering": {name: c[name] for name in status.Reordering.__struct_fields__},
         "queue": {name: c[f"queue_{name}"] for name in status.Queue.__struct_fields__},
         **{name: c[name] for name in ("urgent", "again", "acks_tx", "acks_rx", "ack_refused")},
     }
 
 
-def path(p: PathStatus) -> dict[str, Any]:
+def path(p: PathStatus, *, relayed: bool = False) -> dict[str, Any]:
     """The shape of `whalescale.status.Path`."""
     return {
         "id": p.id,
@@ -245,6 +265,7 @@ def path(p: PathStatus) -> dict[str, Any]:
         "tx_bytes": p.tx_bytes,
         "rx_bytes": p.rx_bytes,
         "pin": p.pin._asdict(),
+        "relayed": relayed,
     }
 
 

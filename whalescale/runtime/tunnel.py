@@ -172,6 +172,11 @@ class Tunnel(Part):
         handle = self._node.find_peer(static_public)
         return None if handle is None else self.peers.get(handle)
 
+    def name_of(self, handle: PeerHandle) -> str:
+        """Empty: there is no such peer."""
+        peer = self.peers.get(handle)
+        return peer.spec.name if peer is not None else ""
+
     def index(self) -> dict[tuple[str, bytes], Peer]:
         """Every peer under every form of its key."""
         found: dict[tuple[str, bytes], Peer] = {}

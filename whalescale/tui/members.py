@@ -50,12 +50,13 @@ def role(member: Member) -> str:
 
 
 def reached(member: Member) -> Text:
-    """By a path of our own that we dialled, or one that the member came by."""
+    """By a path of our own that we dialled, or one that the member came by, or over an anchor."""
     if member.here:
         return Text("this machine", style="cyan")
     if not member.session:
         return Text("not now", style="dim")
-    return Text(text.plain(member.reached or "direct"), style="green")
+    style = "yellow" if member.reached == "relayed" else "green"
+    return Text(text.plain(member.reached or "direct"), style=style)
 
 
 def table(status: Status, width: int, lines: int | None = None) -> RenderableType:

@@ -94,11 +94,12 @@ def percent(share: float) -> str:
 
 
 def state_words(path: Path) -> str:
-    """ "healthy", "healthy, spare", "failed", "disabled" """
+    """ "healthy", "healthy, spare", "healthy, relay", "failed", "disabled" """
     if path.pin.disabled:
         return "disabled"
     spare = path.state in ("healthy", "degraded") and not path.usable
-    return f"{path.state}, spare" if spare else path.state
+    words = f"{path.state}, spare" if spare else path.state
+    return f"{words}, relay" if path.relayed else words
 
 
 def both(path: Path) -> str:

@@ -213,7 +213,9 @@ class FakeEngine:
         return Chosen(Backend.MMSG, Cipher.OPENSSL, Offload.TUN_USO, 1)
 
     def worker_stats(self, _: int) -> WorkerStats:
-        return WorkerStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 0, 0, 0, tuple(range(21)))
+        return WorkerStats(
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 0, 0, 0, 0, 0, tuple(range(21))
+        )
 
 
 def path_status(number: int, **fields: Any) -> PathStatus:

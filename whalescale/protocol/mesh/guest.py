@@ -112,7 +112,9 @@ class MeshGuest(Guest):
 
     def _met(self, peer: PeerHandle, node_id: bytes, how: How, now: int) -> None:
         endpoint = self._host.peer(peer).endpoint
-        if self.mesh is not None and endpoint is not None and not endpoint.scope_id:
+        if endpoint is None or endpoint.scope_id or self._host.is_relay(peer, endpoint):
+            return
+        if self.mesh is not None:
             self.mesh.met(node_id, endpoint, how, now)
 
     # what arrives

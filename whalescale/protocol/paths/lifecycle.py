@@ -74,12 +74,13 @@ class Lifecycle:
         pins: Pins,
         buckets: Buckets,
         inside: Callable[[str], bool],
+        relayed: Callable[[Endpoint], bool],
     ) -> None:
         self.settings = settings
         self.random = random
         self.mtu = mtu
         self.actions: deque[Action] = deque()
-        self.table = Table(min(highest, MAX_PATHS - 1))
+        self.table = Table(min(highest, MAX_PATHS - 1), relayed)
         self.book = Book(port=port, in_use=self.table.pairs, inside=inside)
         self.announcer = Announcer(inside)
         self.pins = pins
@@ -115,7 +116,12 @@ class Lifecycle:
         if not path.used or path.answered_at is None or now - path.answered_at > OVERLOADED:
             return False
         return not any(
-            other is not path and other.alive and other.interface != path.interface
+            other is not path
+            and other.alive
+            and (
+                other.interface != path.interface
+                or self.table.relayed(other) != self.table.relayed(path)
+            )
             for other in self.table
         )
 
@@ -154,10 +160,17 @@ class Lifecycle:
         """Nothing is outstanding on it: when to look again."""
         if self.busy:
             path.heartbeat(HEARTBEAT_BUSY if path.used else HEARTBEAT_IDLE, now)
-        elif len(self.table.paths) > 1:
+        elif self._kept(path):
             path.heartbeat(HEARTBEAT_IDLE, now)
         elif path.alive and not path.awaiting:
             path.next_at = NEVER  # an idle session with one path stays silent, as WireGuard's
+
+    def _kept(self, path: Path) -> bool:
+        """Whether it is to be heard of though no data flows. What leads over an anchor is kept
+        by the session with that."""
+        if self.table.relayed(path) and not path.used:
+            return False
+        return sum(p is path or not self.table.relayed(p) for p in self.table) > 1
 
     def fill(self, now: int) -> None:
         """Give numbers to candidates."""
@@ -284,7 +297,8 @@ class Lifecycle:
         return memory is not None and memory.spend(size)
 
     def choose(self, now: int) -> None:
-        for path in self.selection.choose(self.active and self.settings.enabled, now):
+        active = self.active and self.settings.enabled
+        for path in self.selection.choose(active, now, also=self.settings.relay_also):
             self.rest(path, now)
 
     def target(self, path: Path) -> int:

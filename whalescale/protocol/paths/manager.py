@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from whalescale.protocol.candidates import NO_LINK, key_of, nowhere, reachable, same_local
+from whalescale.protocol.candidates import NO_LINK, direct, key_of, nowhere, reachable, same_local
 from whalescale.protocol.control import ControlError, FrameType, frame_type
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames
@@ -61,17 +61,19 @@ class PathManager:
         drops: Counter[str] | None = None,
         buckets: Buckets | None = None,
         inside: Callable[[str], bool] = nowhere,
+        relayed: Callable[[Endpoint], bool] = direct,
     ) -> None:
         """`port`: our UDP port. `mtu`: the tunnel's, as configured: longest inner packet.
         `highest`: path number that the peer takes. `pins`: what the user said before.
         `buckets`: the peer's; they outlive this. `inside`: of IPs, whether no peer can be there.
+        `relayed`: of the far ends of paths, whether an anchor is there (docs/nat.md).
         """
         #: every refused frame, by reason
         self.drops: Counter[str] = Counter() if drops is None else drops
         pins = Pins() if pins is None else pins
         self._buckets = Buckets() if buckets is None else buckets
         self._life = Lifecycle(
-            settings, random, port, tuner, mtu, highest, pins, self._buckets, inside
+            settings, random, port, tuner, mtu, highest, pins, self._buckets, inside, relayed
         )
         self._actions = self._life.actions
         self._table = self._life.table
@@ -178,6 +180,13 @@ class PathManager:
             if path.remote in remotes and path.state is PathState.FAILED:
                 path.urge(now)
         self._update(now)
+
+    def set_relays(self, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int) -> None:
+        """(remote, local) by which anchors relay to the peer; replaces the last list."""
+        if tuple(ways) != self._book.relays:
+            self._book.relays = tuple(ways)
+            self._life.refresh(now)
+            self._update(now)
 
     def primary(self, remote: Endpoint, local: Endpoint | None, now: int) -> None:
         """Where path 0 goes, as the engine and WireGuard's rules have it."""
@@ -353,6 +362,14 @@ class PathManager:
         return list(self._table)
 
     @property
+    def narrow(self) -> int:
+        """The longest datagram of the path that `routes` names first, if less than the tunnel
+        needs; 0: that, or not known."""
+        routes = self.routes()
+        path = self._table.find(*routes[0]) if routes else None
+        return path.mtu.narrow if path is not None else 0
+
+    @property
     def first_works(self) -> bool:
         """Path 0 has not failed, as far as we know."""
         path = self._table.get(0)
@@ -512,7 +529,9 @@ class PathManager:
                 path.mtu.answered(out.size, now)
         else:
             path.measured((elapsed - hold if hold < elapsed else elapsed) // 1000, now)
-            if reply.observed is not None and reachable(reply.observed):
+            if self._life.table.relayed(path):
+                path.observed = None  # the anchor's
+            elif reply.observed is not None and reachable(reply.observed):
                 ours = path.local.ip if path.local is not None else ""
                 path.seen = reply.observed
                 path.observed = reply.observed if reply.observed.ip != ours else None

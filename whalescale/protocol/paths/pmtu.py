@@ -74,6 +74,13 @@ class PmtuSearch:
     def max_packet(self) -> int:
         return self.confirmed - OVERHEAD
 
+    @property
+    def narrow(self) -> int:
+        """The longest datagram that the path carries, where a search found it below what the tunnel
+        needs; else 0."""
+        found = not self.searching and self._ended is not None
+        return self.confirmed if found and self.confirmed < self.target else 0
+
     def start(self, now: int) -> None:
         """Search (again) from the top; what is confirmed stays until it is found wrong."""
         self._low, self._high, self._tries = min(BASE, self.target), self.target, 0

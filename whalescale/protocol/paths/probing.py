@@ -19,6 +19,7 @@ from whalescale.protocol.candidates import (
     Remote,
     Source,
     candidates,
+    key_of,
     nowhere,
     reachable,
 )
@@ -127,6 +128,8 @@ class Book:
     links: tuple[LocalLink, ...] = ()
     port: int = 0
     configured: tuple[Endpoint, ...] = ()
+    #: (remote, local) by which anchors relay to the peer
+    relays: tuple[tuple[Endpoint, Endpoint | None], ...] = ()
     announced: tuple[Entry, ...] = ()
     observed: dict[Pair, Observed] = field(default_factory=dict)
     entries: dict[Pair, Memory] = field(default_factory=dict)
@@ -168,6 +171,10 @@ class Book:
                 for o in sorted(self.observed.values(), key=lambda o: -o.at)
             ),
             *(Remote(e, Source.CONFIGURED, self.remote_link(e)) for e in self.configured),
+            *(
+                Remote(e, Source.CONFIGURED, local_ip=key_of(local) if local else None)
+                for e, local in self.relays
+            ),
             *(Remote(e.endpoint, Source.ANNOUNCED, e.link) for e in self.announced),
             *(Remote(e, Source.CONFIGURED, self.remote_link(e)) for e in self.punched),
         ]

@@ -27,9 +27,16 @@ class Selection:
         #: scheduled until this time
         self._lingers = 0
 
-    def choose(self, active: bool, now: int) -> list[Path]:
-        """Among the working ones; if none works the one that answered last. Returns the changed."""
-        chosen = choose(self._table) if active else set()
+    def choose(self, active: bool, now: int, *, also: bool = False) -> list[Path]:
+        """Among the working ones; if none works the one that answered last. Returns the changed.
+
+        What leads over an anchor is used where nothing else works, or `also`.
+        """
+        chosen: set[int] = set()
+        if active:
+            chosen = choose(p for p in self._table if not self._table.relayed(p))
+            if also or not chosen:
+                chosen |= choose(p for p in self._table if self._table.relayed(p))
         if not chosen and active:
             last = [p for p in self._table if p.validated and not p.pin.disabled]
             best = max(last, key=lambda p: p.answered_at or 0, default=None)

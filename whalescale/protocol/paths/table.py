@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from whalescale.protocol.candidates import Pair, same_local
+from whalescale.protocol.candidates import Pair, direct, same_local
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.types import PathSpec, PathState
@@ -21,15 +21,21 @@ FAILED_LONG: Final = 60 * NS_PER_S
 class Table:
     """At most `highest` + 1; number 0 is the first path and stays."""
 
-    __slots__ = ("_highest", "_rested", "paths")
+    __slots__ = ("_anchored", "_highest", "_rested", "paths")
 
-    def __init__(self, highest: int) -> None:
+    def __init__(self, highest: int, anchored: Callable[[Endpoint], bool] = direct) -> None:
+        """`anchored`: of the far ends of paths, whether an anchor is there and not the peer."""
+        self._anchored = anchored
         self._highest = highest
         self.paths: dict[int, Path] = {}
         self._rested: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[Path]:
         return iter(tuple(self.paths.values()))
+
+    def relayed(self, path: Path) -> bool:
+        """It leads over an anchor (docs/nat.md)."""
+        return self._anchored(path.remote)
 
     def get(self, number: int) -> Path | None:
         return self.paths.get(number)

@@ -41,6 +41,8 @@ class MultipathSettings:
     #: in a lull hold what quick paths bring back to the slow ones' delay
     align: bool = True
     control: Control = Control.RATE
+    #: data also goes over anchors while direct paths work
+    relay_also: bool = False
 
 
 class PathState(StrEnum):

@@ -1,0 +1,209 @@
+"""Members behind walls, and anchors that relay, under the fake clock of world.py.
+
+The data plane here has paths (frames and data by the usable one), and relay.c in a page.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+
+from eventqueue import MS, SECOND
+from world import Host, World
+
+from whalescale.protocol.mesh import records
+from whalescale.protocol.multipath import Multipath
+from whalescale.protocol.nat.guest import Membership, Signalling
+from whalescale.protocol.nat.relay import Relay, RelayEnded, RelaySet, RelaySettings, Use
+from whalescale.protocol.parts import PARTS
+from whalescale.protocol.paths.types import MultipathSettings, PathSample, SetPaths
+from whalescale.protocol.places import LocalLink
+from whalescale.protocol.types import SendControl
+
+
+class Member(Host):
+    """A node of the network; `anchors` say so of themselves."""
+
+    def __init__(self, world, at, identity, parts):
+        self.acted = 0
+        super().__init__(world, at, identity, parts)
+        self.table = {}
+        self.specs = {}
+        self.explicit = False  # the frame's path is given
+        self.sent = Counter()  # by peer and path, packets
+        self.relayed = Counter()  # by index, datagrams
+        self.refused = Counter()
+        self.by = []  # (when, peer, far end, data)
+
+    @property
+    def relay(self):
+        return self.node.guest(Relay)
+
+    # data plane
+
+    def _transmit(self, handle, keys, data, path=0):
+        known = self.specs.get(handle)
+        if not self.explicit and known is not None and known.schedule:
+            path = next((s.id for s in known.paths if s.usable), path)
+        if data[:1] and data[0] >> 4 != 1:
+            self.sent[handle, path] += 1
+        super()._transmit(handle, keys, data, path)
+
+    def receive(self, data, remote, local=None):
+        if data[:4] == b"\x04\0\0\0" and len(data) >= 32:
+            (index,) = struct.unpack_from("<I", data, 4)
+            if index in self.table and index not in self.indices:
+                self.forward(index, data, remote)
+                return
+        super().receive(data, remote, local)
+
+    def forward(self, index, data, remote):
+        told = self.table[index]
+        if remote not in told.places:
+            self.refused[index] += 1
+            return
+        self.relayed[index] += 1
+        self.world.carry(self.at, told.remote, data)
+
+    def _accepted(self, handle, keys, plain, remote, path):
+        p, known = self.peers[handle], self.specs.get(handle)
+        if plain and plain[0] >> 4 != 1:
+            self.by.append((self.world.now, handle, remote, plain))
+        before, stays = p.endpoint, known is not None and known.schedule
+        if stays:
+            p.endpoint = remote
+        super()._accepted(handle, keys, plain, remote, path)
+        if stays:
+            p.endpoint = before
+
+    # driver
+
+    def sample(self):
+        """What csrc/multipath counted: that data flows."""
+        for handle, known in self.specs.items():
+            if any(peer == handle for peer, _ in self.sent):
+                samples = {
+                    s.id: PathSample(tx_packets=self.sent[handle, s.id]) for s in known.paths
+                }
+                self.node.guest(Multipath).path_samples(handle, samples, self.world.now)
+        self.drain()
+
+    def drain(self):
+        super().drain()
+        while self.acted < len(self.events):
+            _, event = self.events[self.acted]
+            self.acted += 1
+            if isinstance(event, RelaySet):
+                self.table[event.index] = event
+            elif isinstance(event, RelayEnded):
+                self.table.pop(event.index, None)
+
+    def _path_action(self, event):
+        if isinstance(event.action, SetPaths):
+            self.specs[event.peer] = event.action
+        self.explicit = True
+        super()._path_action(event)
+        self.explicit = False
+
+    def frames(self, kind):
+        return [(when, e.peer, e.frame) for when, e in self.of(SendControl) if e.frame[0] == kind]
+
+
+class Network:
+    """Everybody is a member. `walls`: pairs of numbers that no datagram goes between."""
+
+    def __init__(self, seed=1, *, members=2, anchors=1, link=None, walled=(), **settings):
+        self.world = World(seed, link)
+        self.world.control = True
+        self.walls = {frozenset(pair) for pair in walled}
+        self.world.passes = self.passes
+        self.hosts = {}
+        for number in range(1, members + anchors + 1):
+            self.start(number)
+        self.anchors = set(range(members + 1, members + anchors + 1))
+        self.handles = {n: {} for n in self.hosts}
+        for one in self.hosts:
+            for other in self.hosts:
+                if one != other:
+                    self.meet(one, other)
+        for number in self.hosts:
+            self.settle(number, **settings)
+
+    def start(self, number, identity=None):
+        parts = (*PARTS, Relay)
+        made = self.world.host
+        world, hosts = self.world, self.world.hosts
+        plain = made(number, identity, parts)
+        host = Member(world, plain.at, plain.identity, parts)
+        hosts[plain.at] = host
+        self.hosts[number] = host
+        host.node.guest(Multipath).set_settings(MultipathSettings(), 1420, world.now)
+        host.node.set_locals([LocalLink(host.at.ip, 2, "eth0", 1500)], host.at.port, world.now)
+
+    def meet(self, one, other):
+        host, there = self.hosts[one], self.hosts[other]
+        self.handles[one][other] = host.add(there, endpoints=(there.at,), persistent_keepalive=25)
+
+    def settle(self, number, *, use=Use.AUTO, serve=True, members=64):
+        host = self.hosts[number]
+        ids = {h.identity.node_id for h in self.hosts.values()}
+        anchors = [self.hosts[n].identity.node_id for n in self.anchors]
+        host.relay.set_settings(RelaySettings(use, serve, members), self.world.now)
+        host.relay.set_network(host.identity.node_id, ids.__contains__, anchors, self.world.now)
+        signalling, wall = host.node.guest(Signalling), host.wall_offset
+        signalling.handshakes = use is not Use.NEVER
+        signalling.give(
+            Membership(
+                node_id=host.identity.node_id,
+                belongs=ids.__contains__,
+                anchors=lambda: anchors,
+                sign=lambda label, data: records.sign(host.identity.seed, label, data),
+                verify=records.verify,
+                wall_clock=lambda: self.world.now + wall,
+            )
+        )
+        host.drain()
+
+    def number_of(self, at):
+        return next((n for n, h in self.hosts.items() if h.at == at), None)
+
+    def passes(self, source, to, data):
+        return frozenset((self.number_of(source), self.number_of(to))) not in self.walls
+
+    def wall(self, one, other):
+        self.walls.add(frozenset((one, other)))
+
+    def send(self, one, other, data=b"\x45hello"):
+        self.hosts[one].send(self.handles[one][other], data)
+
+    def status(self, one, other):
+        managers = self.hosts[one].node.guest(Multipath)
+        return managers.path_status(self.handles[one][other])
+
+    def used(self, one, other):
+        """Whom the usable paths of one to the other lead to."""
+        return {self.number_of(s.remote) for s in self.status(one, other) if s.usable}
+
+    def heard(self, one, other):
+        """What came to one from the other: (data, over whom)."""
+        host, handle = self.hosts[one], self.handles[one][other]
+        return [(d, self.number_of(at)) for _, peer, at, d in host.by if peer == handle]
+
+    def flow(self, one, other, every, seconds):
+        """Packets, one each so many ms. Returns what was sent, as it grows."""
+        sent = []
+
+        def say():
+            sent.append(b"\x45%d" % len(sent))
+            self.send(one, other, sent[-1])
+
+        self.world.every(every * MS, self.world.now + int(seconds * SECOND), say)
+        return sent
+
+    def run(self, seconds):
+        self.world.every(250 * MS, self.world.now + int(seconds * SECOND), self.sample)
+        self.world.run(seconds)
+
+    def sample(self):
+        for host in self.hosts.values():
+            host.sample()
