@@ -77,17 +77,16 @@ static void bundled(const uint8_t *plain, size_t len)
 static const uint8_t *came;
 static size_t came_bytes;
 
-/* Somewhere in what came, in one piece. */
+/* Each of its datagrams stands somewhere in what came. */
 static void unchanged(const struct ws_tx *sent)
 {
-	size_t at = 0;
-
-	while (at + sent->len <= came_bytes && memcmp(came + at, sent->data, sent->len))
-		at++;
-	MUST(at + sent->len <= came_bytes);
 	for (uint32_t i = 0; i < sent->len; i += sent->stride) {
+		size_t len = sent->len - i < sent->stride ? sent->len - i : sent->stride, at = 0;
 		uint32_t index;
 
+		while (at + len <= came_bytes && memcmp(came + at, sent->data + i, len))
+			at++;
+		MUST(at + len <= came_bytes);
 		memcpy(&index, sent->data + i + 4, sizeof(index));
 		MUST(sent->data[i] == WS_MSG_TRANSPORT && le32toh(index) == RELAYED_INDEX);
 	}
