@@ -247,10 +247,19 @@ def _tolerant_output() -> None:
             stream.reconfigure(errors="whalescale")
 
 
-def _no_more_output() -> None:
-    """Standard output is broken: nothing waits in it for the interpreter's end to stumble over."""
+def _no_more_output(stream: int = 1) -> None:
+    """It is broken: nothing waits in it for the interpreter's end to stumble over."""
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _flush_what_can_be() -> None:
+    """The exit code has been chosen; Python's own, 120, would take its place."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            _no_more_output(number)
 
 
 def _failed(error: Exception) -> int:
@@ -320,9 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
         return FAILED
     except Exception as error:
         code = _failed(error)
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _no_more_output()
+        _flush_what_can_be()
         return code
+    _flush_what_can_be()
     return code if isinstance(code, int) else 0
