@@ -38,7 +38,7 @@ help:
 	@echo "make setup      system packages (as root), Python environment, build"
 	@echo "make build      (re)build the data plane in place"
 	@echo "make asan       the data plane under ASan and UBSan, in build/asan"
-	@echo "make tsan       ... under ThreadSanitizer, in build/tsan"
+	@echo "make tsan       the data plane under ThreadSanitizer, in build/tsan"
 	@echo "make demo       one download over a 5G and a WiFi link, one of them cut (root)"
 	@echo "make demo-network  five machines become a network; one dies, moves, is revoked (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
