@@ -48,6 +48,7 @@ from whalescale.runtime.bpf import Bpf
 from whalescale.runtime.control_socket import ControlServer
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import EXIT_FAILED, EXIT_PERMISSION, AgentError
+from whalescale.runtime.forwarding import Forwarding
 from whalescale.runtime.generation import Generation
 from whalescale.runtime.hoststate import Keeper, Wanted
 from whalescale.runtime.inside import InsideKeeper, OtherTunnels
@@ -199,6 +200,7 @@ class Agent:
         self._warnings.follow(here)
         # What later needs more than CAP_NET_ADMIN (a file of /proc/sys) is opened now.
         await self._marks.open()
+        self._forwarding.open()
         # Sockets, device and programs are open. Before the peers: looking their names up starts
         # a thread, and every thread would have to drop its capabilities by itself.
         # What the sandbox opens is opened now.
@@ -381,6 +383,8 @@ class Agent:
             self._background,
             self._notices,
         )
+        self._forwarding = Forwarding(config, lambda: self._routes.table, self._background)
+        self._network.use_exit(config.exit.use)
         # The list of parts. What is inside tunnels is known before paths are looked for.
         self._parts += [
             self._warnings,
@@ -400,6 +404,7 @@ class Agent:
             portmap,
             NatView(self._node),
             self._relays,
+            self._forwarding,
         ]
         for part in self._parts:
             stack.push_async_callback(part.close)

@@ -214,6 +214,30 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     members: Annotated[int, Meta(ge=1, le=RELAY_MEMBERS_MAX)] = 64
 
 
+class ForwardConfig(Struct, frozen=True, kw_only=True):
+    """[forward]: where this host forwards its peers' packets to."""
+
+    #: behind this host
+    networks: tuple[Network, ...] = ()
+    #: anywhere: it is an exit
+    exit: bool = False
+    #: in this host's name, so that nobody there needs a route back
+    masquerade: bool = True
+
+
+class ExitConfig(Struct, frozen=True, kw_only=True):
+    """[exit]: all traffic of this host through one peer."""
+
+    #: its name; "": none
+    use: str = ""
+    #: private and link-local destinations are reached as before
+    lan: bool = True
+    #: nothing leaves past the tunnel, while the agent is down too
+    kill_switch: bool = True
+    #: where this host's DNS questions go, whatever its resolvers are; None: as they are
+    dns: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A whole configuration; `path` is the file that it came from."""
 
@@ -226,6 +250,8 @@ class Config(Struct, frozen=True, kw_only=True):
     network: NetworkConfig = NetworkConfig()
     nat: NatConfig = NatConfig()
     relay: RelayConfig = RelayConfig()
+    forward: ForwardConfig = ForwardConfig()
+    exit: ExitConfig = ExitConfig()
 
 
 class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -252,6 +278,19 @@ class _RawPeer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pq: PostQuantumMode | None = None
 
 
+class _RawForward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    networks: list[str] = []
+    exit: bool = False
+    masquerade: bool = True
+
+
+class _RawExit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    use: str = ""
+    lan: bool = True
+    kill_switch: bool = True
+    dns: str = ""
+
+
 class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     interface: _RawInterface
     peers: list[_RawPeer] = []
@@ -261,6 +300,8 @@ class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     network: NetworkConfig = NetworkConfig()
     nat: NatConfig = NatConfig()
     relay: RelayConfig = RelayConfig()
+    forward: _RawForward = _RawForward()
+    exit: _RawExit = _RawExit()
 
 
 #: what would be right, by key without indices
@@ -304,6 +345,15 @@ _RIGHT: Final = {
     "metrics": "write a table [metrics]",
     "metrics.listen": 'write "127.0.0.1:9586", the same with an address of this host inside the '
     'tunnel, "unix", or "" for off',
+    "forward": "write a table [forward]",
+    "forward.networks": 'write a list of networks, such as ["192.168.7.0/24"]',
+    "forward.exit": "write true or false",
+    "forward.masquerade": "write true or false",
+    "exit": "write a table [exit]",
+    "exit.use": "write the name of a peer or member, or leave it out",
+    "exit.lan": "write true or false",
+    "exit.kill_switch": "write true or false",
+    "exit.dns": 'write an IP address, such as "9.9.9.9", or leave it out',
     "nat": "write a table [nat]",
     "nat.portmap": "write true or false",
     "relay": "write a table [relay]",
@@ -319,7 +369,7 @@ _RIGHT: Final = {
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
 _FIELDS: Final = {
-    "": ("interface", "peers", "dataplane", "multipath", "metrics", "network", "nat", "relay"),
+    "": _Raw.__struct_fields__,
     "interface": _RawInterface.__struct_fields__,
     "peers": _RawPeer.__struct_fields__,
     "dataplane": DataplaneConfig.__struct_fields__,
@@ -328,6 +378,8 @@ _FIELDS: Final = {
     "network": NetworkConfig.__struct_fields__,
     "nat": NatConfig.__struct_fields__,
     "relay": RelayConfig.__struct_fields__,
+    "forward": _RawForward.__struct_fields__,
+    "exit": _RawExit.__struct_fields__,
 }
 
 
@@ -422,8 +474,15 @@ class _Checker:
             network=self._network(raw.network, raw.interface.anchor),
             nat=raw.nat,
             relay=raw.relay,
+            forward=ForwardConfig(
+                networks=self._each("forward.networks", raw.forward.networks, parse_network),
+                exit=raw.forward.exit,
+                masquerade=raw.forward.masquerade,
+            ),
+            exit=self._exit(raw.exit),
         )
         self._duplicates(config.peers)
+        self._exit_fits(config)
         return config
 
     def _fail(self, key: str, problem: str, fix: str | None = None) -> ConfigError:
@@ -493,6 +552,22 @@ class _Checker:
             problem = "a leaf is no anchor"
             raise self._fail("network.role", problem, 'write "member", or anchor = false')
         return msgspec.structs.replace(raw, anchor=chosen)
+
+    def _exit(self, raw: _RawExit) -> ExitConfig:
+        if raw.use and not is_peer_name(raw.use):
+            raise self._fail("exit.use", f"{raw.use!r} cannot be a peer's name")
+        dns = None
+        if raw.dns:
+            try:
+                dns = ipaddress.ip_address(raw.dns)
+            except ValueError:
+                raise self._fail("exit.dns", f"{raw.dns!r} is no IP address") from None
+        return ExitConfig(use=raw.use, lan=raw.lan, kill_switch=raw.kill_switch, dns=dns)
+
+    def _exit_fits(self, config: Config) -> None:
+        if config.exit.use and config.interface.table != "auto":
+            problem = f"an exit needs routes of ours, and table is {config.interface.table!r}"
+            raise self._fail("exit.use", problem, 'write table = "auto" under [interface]')
 
     def _metrics(self, raw: MetricsConfig) -> MetricsConfig:
         """Whether an address is one inside the tunnel, the agent sees when it has them all."""

@@ -39,3 +39,8 @@ def log_file(interface: str) -> Path:
 def config_file(interface: str) -> Path:
     """/etc/whalescale/<interface>.toml"""
     return CONFIG_DIR / f"{interface}.toml"
+
+
+def exit_table(interface: str) -> str:
+    """The nftables table (family inet) that keeps traffic from going past the exit."""
+    return f"whalescale-{interface}-exit"

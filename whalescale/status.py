@@ -368,6 +368,19 @@ class Relay(Struct, frozen=True, kw_only=True):
     pairs: tuple[RelayPair, ...] = ()
 
 
+class Forwarding(Struct, frozen=True, kw_only=True):
+    """What is forwarded for peers, and whom this host's own traffic goes by."""
+
+    networks: tuple[str, ...] = ()
+    #: it is an exit
+    serves: bool = False
+    #: the name of the peer that is ours
+    exit: str = ""
+    kill_switch: bool = False
+    #: why a part of it does not stand
+    problem: str = ""
+
+
 class Status(Struct, frozen=True, kw_only=True):
     version: int
     agent: Agent
@@ -378,6 +391,7 @@ class Status(Struct, frozen=True, kw_only=True):
     portmap: Portmap = Portmap()
     nat: Nat = Nat()
     relay: Relay = Relay()
+    forwarding: Forwarding = Forwarding()
     network: Network = Network()
     peers: tuple[Peer, ...] = ()
     events: tuple[PeerEvent, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,6 +126,20 @@ class Document:
         if not tomlkit.dumps(self._document).endswith("\n\n"):
             self._document.add(tomlkit.nl())
         self._document.add("peers", array)
+
+    def set_table(self, name: str, values: Mapping[str, object]) -> None:
+        """Keys of a top-level table; None and [] take one away, and so a table that is empty."""
+        table = self._document.get(name)
+        if table is None:
+            table = tomlkit.table()
+            self._document.add(name, table)
+        for key, value in values.items():
+            if value is None or value == []:
+                table.pop(key, None)
+            else:
+                table[key] = text_list(value) if isinstance(value, list) else value
+        if not table:
+            del self._document[name]
 
     def remove_peer(self, peer: PeerConfig) -> None:
         del self._peers()[self.config.peers.index(peer)]

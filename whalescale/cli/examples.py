@@ -38,6 +38,17 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "join": (("ws join TICKET", "then: sudo ws up"),),
     "revoke": (("ws revoke laptop", "cut it off everywhere, for ever"),),
     "rename": (("ws rename laptop old-laptop", "what all call it"),),
+    "route": (
+        ("ws route advertise 192.168.7.0/24", "forward to the LAN behind this machine"),
+        ("ws route withdraw 192.168.7.0/24", "no more"),
+        ("ws route sign router --add 192.168.7.0/24", "as an admin, of another member"),
+        ("ws route show", "which networks are behind whom"),
+    ),
+    "exit-node": (
+        ("ws exit-node serve", "be one: peers reach everything through this machine"),
+        ("ws exit-node use home --dns 9.9.9.9", "all traffic, and DNS, by home"),
+        ("ws exit-node off", "the usual way again"),
+    ),
     "import": (
         ("ws import /etc/wireguard/wg0.conf", "as ws0, with its key"),
         ("ws import provider.conf -i vpn", "beside what there is"),

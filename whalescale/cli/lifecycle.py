@@ -205,7 +205,8 @@ def down(interface: Interface = None) -> None:
     socket = locations.control_socket(name)
     deadline = time.monotonic() + STOP_S
     with client.Connection(name) as connection:
-        pid = connection.status()[0].agent.pid
+        before = connection.status()[0]
+        pid = before.agent.pid
         # An agent that hangs up instead of answering is stopping just the same.
         try:
             connection.call("stop")
@@ -219,6 +220,8 @@ def down(interface: Interface = None) -> None:
             raise CliError(f"the agent of {name} has not ended in {STOP_S:g} s", fix)
         time.sleep(0.02)
     print(f"{name} is down")
+    if before.forwarding.kill_switch:
+        note("the kill switch stays: `ws up`, or `ws exit-node off` to go the usual way")
 
 
 def _alive(pid: int) -> bool:

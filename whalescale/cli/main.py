@@ -56,6 +56,8 @@ COMMANDS: Final = {
     "join": Entry("Set up", "network", "join", "Join a network with a ticket."),
     "revoke": Entry("Set up", "network", "revoke", "Cut a member off."),
     "rename": Entry("Set up", "network", "rename", "Give a member another name."),
+    "route": Entry("Set up", "route", "app", "Say which networks are behind this machine."),
+    "exit-node": Entry("Set up", "route", "exit_app", "Use an exit, or be one."),
     "import": Entry("Set up", "wg_import", "import_", "Take over a wg-quick file."),
     "export": Entry("Set up", "export", "export", "Write a wg-quick file for a peer."),
     "up": Entry("Run", "lifecycle", "up", "Start the tunnel."),

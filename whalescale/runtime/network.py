@@ -57,6 +57,7 @@ from whalescale.runtime.errors import AgentError
 from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
 from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Part
+from whalescale.runtime.reload import EVERYWHERE
 from whalescale.runtime.store import KeptTicket, MetPlace, Store, StoreError, Timestamps
 from whalescale.runtime.tunnel import (
     Change,
@@ -122,6 +123,8 @@ class NetworkKeeper(Part):
         self._interface = interface
         self._identity = identity
         self._config = config
+        #: the name of the member that all traffic goes to
+        self._exit = ""
         self._store: Store | None = None
         self.network_id: bytes | None = None
         self._wall_clock: Callable[[], int] = time.time_ns
@@ -324,8 +327,22 @@ class NetworkKeeper(Part):
             self.mesh.place_dialled(job, answered, self.driver.now())
             self._soon()
 
+    def use_exit(self, name: str) -> None:
+        """All traffic goes to the member of this name; "": to none."""
+        if name == self._exit:
+            return
+        changed, self._exit = {name, self._exit}, name
+        mesh, tunnel = self.mesh, self._tunnel
+        if mesh is None or tunnel is None:
+            return
+        for record in mesh.membership.actives():
+            if record.name in changed:
+                self._follow(mesh, tunnel, record.node_id)
+        self._follow_networks(tunnel)
+
     async def apply(self, config: Config) -> None:
         self._config = config.network
+        self.use_exit(config.exit.use)
         if self.mesh is not None and self._driver is not None:
             self.mesh.configure(settings_of(config.network), self.driver.now())
             self._soon()
@@ -549,7 +566,10 @@ class NetworkKeeper(Part):
 
     def _spec(self, mesh: Mesh, record: MemberRecord, now: int) -> PeerSpec:
         address = mesh.membership.address_of(record, self._holders(mesh))
-        networks: list[Network] = list(record.routes)
+        # Everywhere is taken from the one that is used as exit alone.
+        networks: list[Network] = [n for n in record.routes if n.prefixlen]
+        if record.name == self._exit:
+            networks += [*EVERYWHERE]
         if address is not None:
             networks.insert(0, ipaddress.IPv4Network(address))
         places = mesh.places(record.node_id, now)
@@ -610,6 +630,8 @@ class NetworkKeeper(Part):
                 return {"records": [entry.raw.hex() for entry in kept if entry is not None]}
             if op == "record":
                 return self._record(mesh, params, now)
+            if op == "routes":
+                return self._routes(mesh, name, params, now)
             if op == "rename":
                 return {"name": mesh.rename(name, str(params.get("new", "")), now).name}
         except MeshError as e:
@@ -631,6 +653,19 @@ class NetworkKeeper(Part):
                 f"the record is refused: {e}", "see that the key is this network's"
             ) from None
         return {"taken": len(raws)}
+
+    @staticmethod
+    def _routes(mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
+        """What is behind a member, signed anew."""
+        try:
+            add, remove = (
+                [ipaddress.ip_network(str(r)) for r in params.get(key, ())]
+                for key in ("add", "remove")
+            )
+        except ValueError as e:
+            raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
+        record = mesh.set_routes(name, add, remove, now)
+        return {"name": record.name, "routes": [str(r) for r in record.routes]}
 
     def _invite(self, mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
         try:

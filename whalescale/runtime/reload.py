@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from whalescale import config_keys
 from whalescale.config import IPV6_MTU_MIN, Config, ConfigError
@@ -22,9 +23,19 @@ from whalescale.runtime.wg_device import WgDevice
 
 log = logging.getLogger(__name__)
 
+EVERYWHERE: Final = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
+
 
 def as_agent_error(error: ConfigError) -> AgentError:
     return AgentError(error.message, error.fix, error.exit_code)
+
+
+def tunnel_networks(config: Config, peer: str, allowed: tuple[Network, ...]) -> tuple[Network, ...]:
+    """What goes to a peer: all there is, if it is the exit; else nothing of the kind that comes
+    from a record alone, see runtime/network.py."""
+    if peer != config.exit.use:
+        return allowed
+    return (*allowed, *(n for n in EVERYWHERE if n not in allowed))
 
 
 def specs(config: Config) -> list[PeerSpec]:
@@ -38,7 +49,7 @@ def specs(config: Config) -> list[PeerSpec]:
                 fingerprint=p.fingerprint,
                 preshared_key=config_keys.read_preshared_key(config, p),
                 endpoints=p.endpoints,
-                allowed_ips=p.allowed_ips,
+                allowed_ips=tunnel_networks(config, p.name, p.allowed_ips),
                 persistent_keepalive=p.persistent_keepalive,
                 post_quantum=PostQuantum(p.pq) if p.pq is not None else None,
             )
@@ -163,6 +174,8 @@ def changes(old: Config, new: Config, change: Change) -> list[str]:
     words += ["metrics changed"] * (old.metrics != new.metrics)
     words += ["nat.portmap changed"] * (old.nat != new.nat)
     words += ["relay changed"] * (old.relay != new.relay)
+    words += ["forward changed"] * (old.forward != new.forward)
+    words += ["exit changed"] * (old.exit != new.exit)
     words += [f"peer {s.name} added" for s in change.add]
     words += [f"peer {s.name} changed" for _, s in change.update]
     words += [f"peer {p.spec.name} removed" for p in change.remove]

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from whalescale.status import Agent, Counters, Peer, Sandbox, Status
+from whalescale.status import Agent, Counters, Forwarding, Peer, Sandbox, Status
 from whalescale.tui import members, multipath, paths, text
 from whalescale.tui.paths import Row
 from whalescale.tui.snapshot import UNKNOWN, View
@@ -146,6 +146,17 @@ def relayed(status: Status) -> str:
     return done + (now if relay.bindings else "")
 
 
+def forwarding(f: Forwarding) -> str:
+    """ "192.168.7.0/24; an exit; all traffic by home, kill switch on"; "": none of it."""
+    parts = [", ".join(f.networks), "an exit" if f.serves else ""]
+    if f.exit:
+        switch = "on" if f.kill_switch else "off"
+        parts.append(f"all traffic by {f.exit}, kill switch {switch}")
+    if f.problem:
+        parts.append(f"trouble: {f.problem}")
+    return "; ".join(p for p in parts if p)
+
+
 def summary(status: Status) -> Table:
     """The agent, as `ws status` shows it."""
     a, c = status.agent, status.counters
@@ -160,6 +171,7 @@ def summary(status: Status) -> Table:
         "network": members.summary(status.network) if status.network.members else "",
         "keys": post_quantum(status.peers),
         "relayed": relayed(status),
+        "forwarding": forwarding(status.forwarding),
         "bpf": paths.shield(status.bpf),
         "confined": confined(status.sandbox),
         "sent": f"{text.human_bytes(c.tx_bytes)}, {text.human_count(c.tx_packets)} packets",

@@ -30,7 +30,8 @@ def test_the_issue_commands_are_all_there() -> None:
     wanted = "keygen pubkey init up down status peers peer ping import export reload doctor top"
     more = {"logs", "version", "bench", "paths", "trace", "report"}
     network = {"network", "invite", "join", "revoke", "rename", "members", "address", "hosts"}
-    assert set(wanted.split()) | more | network == set(COMMANDS)
+    forward = {"route", "exit-node"}
+    assert set(wanted.split()) | more | network | forward == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

@@ -497,6 +497,20 @@ class Mesh:
         self._check_name(new)
         return self._reissue(record, now, name=new)
 
+    def set_routes(
+        self, name: str, add: Iterable[Network], remove: Iterable[Network], now: int
+    ) -> MemberRecord:
+        """Networks behind a member; 0.0.0.0/0 and ::/0: it may be an exit. MeshError: too many, or
+        we are no admin."""
+        self._need_admin()
+        record = self._member_named(name)
+        gone = set(remove)
+        routes = tuple(dict.fromkeys(n for n in (*record.routes, *add) if n not in gone))
+        try:
+            return self._reissue(record, now, routes=routes)
+        except ValueError as e:
+            raise MeshError(str(e)) from None
+
     def _reissue(self, record: MemberRecord, now: int, **changes: object) -> MemberRecord:
         new: MemberRecord = replace(
             record,

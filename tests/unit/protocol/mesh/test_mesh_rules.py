@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 
 import pytest
 
@@ -338,6 +338,22 @@ def test_who_is_no_admin_is_told_what_to_do():
             home.invite(name, NOW)
     with pytest.raises(MeshError, match="already"):
         home.invite("home", NOW)
+
+
+def test_what_is_behind_a_member_is_signed_anew():
+    home = mesh_of(ADMIN, [*BEGIN, member(LAPTOP, "laptop")])
+    lan, other, everywhere = (ip_network(n) for n in ("10.9.0.0/24", "fd01::/64", "0.0.0.0/0"))
+    home.set_routes("laptop", (lan, other, lan), (), NOW)
+    record = home.set_routes("laptop", (everywhere,), (other,), NOW)
+    assert record.routes == (lan, everywhere)
+    assert home.membership.active(LAPTOP.node_id) == record
+    many = [ip_network(f"10.9.{n}.0/24") for n in range(9)]
+    with pytest.raises(MeshError):
+        home.set_routes("laptop", many, (), NOW)
+    assert home.membership.active(LAPTOP.node_id) == record
+    laptop = mesh_of(LAPTOP, [*BEGIN, member(LAPTOP, "laptop")])
+    with pytest.raises(MeshError, match="no admin"):
+        laptop.set_routes("laptop", (lan,), (), NOW)
 
 
 def test_a_revocation_ends_the_session_and_is_the_last_word():

@@ -1,0 +1,74 @@
+"""`ws route` and `ws exit-node` write the file, and keep the rest of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_ws import Ws
+
+from whalescale import config
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "ws0.toml"
+    peers = "".join(
+        f'\n[[peers]]\nname = "{name}"\nwireguard_public_key = "{key}"\n'
+        for name, key in (("home", "A" * 42 + "E="), ("office", "A" * 42 + "I="))
+    )
+    head = '# mine\n[interface]\nname = "ws0"\nprivate_key_file = "ws0.key"\n'
+    path.write_text(head + peers)
+    return path
+
+
+def test_networks_come_and_go(ws: Ws, file: Path) -> None:
+    before = file.read_text()
+    assert ws("route", "advertise", "192.168.7.0/24", "fd01::/64", "-c", file).code == 0
+    assert ws("route", "advertise", "192.168.7.0/24", "-c", file).code == 0
+    assert [str(n) for n in config.load(file).forward.networks] == ["192.168.7.0/24", "fd01::/64"]
+    assert ws("route", "withdraw", "fd01::/64", "-c", file).code == 0
+    assert [str(n) for n in config.load(file).forward.networks] == ["192.168.7.0/24"]
+    assert ws("route", "withdraw", "192.168.7.0/24", "-c", file).code == 0
+    assert file.read_text().strip() == before.strip()
+
+
+def test_a_network_is_checked_before_anything_is_written(ws: Ws, file: Path) -> None:
+    before = file.read_text()
+    for wrong in ("192.168.7.1/24", "hearth", "0.0.0.0/0"):
+        done = ws("route", "advertise", wrong, "-c", file)
+        assert done.code == 2
+        assert wrong.partition("/")[0] in done.err
+    assert file.read_text() == before
+
+
+def test_an_exit_is_used_and_left(ws: Ws, file: Path) -> None:
+    before = file.read_text()
+    words = ("--dns", "9.9.9.9", "--no-lan")
+    assert ws("exit-node", "use", "home", *words, "-c", file).code == 0
+    used = config.load(file).exit
+    assert (used.use, str(used.dns), used.lan, used.kill_switch) == ("home", "9.9.9.9", False, True)
+    assert ws("exit-node", "use", "office", "-c", file).code == 0
+    used = config.load(file).exit
+    assert (used.use, used.dns, used.lan) == ("office", None, True)
+    assert ws("exit-node", "off", "-c", file).code == 0
+    assert file.read_text().strip() == before.strip()
+
+
+def test_an_exit_is_served_and_no_more(ws: Ws, file: Path) -> None:
+    assert ws("exit-node", "serve", "-c", file).code == 0
+    assert config.load(file).forward.exit
+    assert ws("exit-node", "serve", "--off", "-c", file).code == 0
+    assert not config.load(file).forward.exit
+
+
+def test_an_exit_that_nobody_knows_is_refused(ws: Ws, file: Path) -> None:
+    done = ws("exit-node", "use", "hose", "-c", file)
+    assert done.code == 1
+    assert "there is: home, office" in done.err
+
+
+def test_a_wrong_server_is_refused(ws: Ws, file: Path) -> None:
+    before = file.read_text()
+    assert ws("exit-node", "use", "home", "--dns", "nine", "-c", file).code == 1
+    assert file.read_text() == before

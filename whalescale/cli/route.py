@@ -1,0 +1,217 @@
+"""`ws route` and `ws exit-node`: what this host forwards, and whom its own traffic goes by."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from ipaddress import ip_network
+from typing import Annotated, Any
+
+import typer
+
+from whalescale.cli.common import (
+    USAGE,
+    CliError,
+    ConfigPath,
+    Interface,
+    Json,
+    load_config,
+    note,
+    plain,
+    print_json,
+)
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Say which networks behind this machine others reach through it.",
+)
+exit_app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Send all traffic through a peer, or be the one that others use.",
+)
+
+VERSION = 1
+EVERYWHERE = ("0.0.0.0/0", "::/0")
+Networks = Annotated[
+    list[str], typer.Argument(metavar="NETWORK...", help="Such as 192.168.7.0/24.")
+]
+
+
+def _networks(texts: list[str]) -> list[str]:
+    found = []
+    for text in texts:
+        try:
+            network = ip_network(text)
+        except ValueError as e:
+            raise CliError(str(e), "write a network as 192.168.7.0/24", USAGE) from None
+        if network.prefixlen == 0:
+            raise CliError(f"{text} is everywhere", "`ws exit-node serve` is for that", USAGE)
+        found.append(str(network))
+    return found
+
+
+def _change(interface: str | None, config: Any, table: str, **values: object) -> str:
+    """Write keys of a table, tell the agent; None or () takes a key away. Returns the interface."""
+    from whalescale.cli import edit
+
+    loaded = load_config(interface, config)
+    document = edit.Document(loaded.path)
+    document.set_table(table, values)
+    document.save()
+    edit.reload_running(loaded.interface.name)
+    return loaded.interface.name
+
+
+def _sign(name: str, add: list[str], remove: list[str]) -> str:
+    """In the network's records, where this machine is in one. What came of it, in words."""
+    from whalescale.cli import client
+
+    try:
+        view = client.call(name, "network", {"op": "view"})
+    except CliError:
+        return ""
+    own = next((m for m in view["members"] if m["self"]), None)
+    if own is None:
+        return ""
+    if not view["network"]["admin"]:
+        words = [*(f"--add {n}" for n in add), *(f"--remove {n}" for n in remove)]
+        return f"an admin has to sign it: `ws route sign {plain(own['name'])} {' '.join(words)}`"
+    client.call(
+        name, "network", {"op": "routes", "name": own["name"], "add": add, "remove": remove}
+    )
+    return "every member of the network hears of it"
+
+
+def _refuse_unknown(name: str, interface: str | None, config: Any) -> None:
+    """CliError: neither a peer of the file nor a member has this name."""
+    from whalescale.cli import client
+
+    loaded = load_config(interface, config)
+    known = {p.name for p in loaded.peers}
+    if name in known:
+        return
+    with contextlib.suppress(CliError):
+        view = client.call(loaded.interface.name, "network", {"op": "view"})
+        known |= {str(m["name"]) for m in view["members"] if not m["self"]}
+    if name not in known:
+        some = ", ".join(plain(n) for n in sorted(known)[:8]) or "none yet"
+        raise CliError(f"no peer or member is called {plain(name)}", f"there is: {some}")
+
+
+@app.command()
+def advertise(networks: Networks, interface: Interface = None, config: ConfigPath = None) -> None:
+    """Forward to networks behind this machine, and tell the members: ws route advertise NETWORK"""
+    wanted = _networks(networks)
+    before = [str(n) for n in load_config(interface, config).forward.networks]
+    name = _change(interface, config, "forward", networks=list(dict.fromkeys([*before, *wanted])))
+    told = _sign(name, wanted, [])
+    print(f"{', '.join(wanted)}: forwarded for peers" + (f"; {told}" if told else ""))
+
+
+@app.command()
+def withdraw(networks: Networks, interface: Interface = None, config: ConfigPath = None) -> None:
+    """Forward to these networks no more: ws route withdraw NETWORK"""
+    gone = _networks(networks)
+    before = [str(n) for n in load_config(interface, config).forward.networks]
+    name = _change(interface, config, "forward", networks=[n for n in before if n not in gone])
+    told = _sign(name, [], gone)
+    print(f"{', '.join(gone)}: forwarded no more" + (f"; {told}" if told else ""))
+
+
+@app.command()
+def sign(
+    member: Annotated[str, typer.Argument(metavar="NAME", help="A member.")],
+    add: Annotated[list[str] | None, typer.Option("--add", metavar="NETWORK")] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", metavar="NETWORK")] = None,
+    interface: Interface = None,
+    json: Json = False,
+) -> None:
+    """As an admin: say in a member's record what is behind it."""
+    from whalescale.cli.network import ask
+
+    told = ask(interface, op="routes", name=member, add=add or [], remove=remove or [])
+    if json:
+        print_json({"version": VERSION, **told})
+        return
+    print(f"{plain(told['name'])}: {', '.join(told['routes']) or 'nothing behind it'}")
+
+
+@app.command()
+def show(interface: Interface = None, json: Json = False) -> None:
+    """Show which networks are behind whom."""
+    from whalescale.cli import client
+    from whalescale.cli.common import interface_name
+
+    status = client.status(interface_name(interface))[0]
+    rows = {p.name: list(p.allowed_ips) for p in status.peers}
+    if json:
+        own = list(status.forwarding.networks)
+        print_json({"version": VERSION, "own": own, "peers": rows})
+        return
+    for network in status.forwarding.networks:
+        print(f"{network:24} this machine")
+    for name, allowed in rows.items():
+        for network in allowed:
+            print(f"{network:24} {plain(name)}")
+
+
+@exit_app.command()
+def serve(
+    off: Annotated[bool, typer.Option("--off", help="No more.")] = False,
+    interface: Interface = None,
+    config: ConfigPath = None,
+) -> None:
+    """Be an exit: forward peers' packets to anywhere, in this host's name."""
+    name = _change(interface, config, "forward", exit=None if off else True)
+    some, none = list(EVERYWHERE), list[str]()
+    told = _sign(name, none if off else some, some if off else none)
+    print(("no exit any more" if off else "this is an exit") + (f"; {told}" if told else ""))
+
+
+@exit_app.command()
+def use(
+    peer: Annotated[str, typer.Argument(metavar="NAME", help="A peer or member that serves.")],
+    no_lan: Annotated[bool, typer.Option("--no-lan", help="Not even the LAN past it.")] = False,
+    no_kill_switch: Annotated[
+        bool, typer.Option("--no-kill-switch", help="Without the tunnel, go the usual way.")
+    ] = False,
+    dns: Annotated[
+        str | None, typer.Option("--dns", metavar="IP", help="Ask there, through the exit.")
+    ] = None,
+    interface: Interface = None,
+    config: ConfigPath = None,
+) -> None:
+    """Send all traffic of this host through a peer: ws exit-node use home --dns 9.9.9.9"""
+    _refuse_unknown(peer, interface, config)
+    _change(
+        interface,
+        config,
+        "exit",
+        use=peer,
+        lan=False if no_lan else None,
+        kill_switch=False if no_kill_switch else None,
+        dns=dns,
+    )
+    print(f"all traffic goes through {plain(peer)}")
+    if not no_kill_switch:
+        note("nothing leaves past it, while the tunnel is down too; `ws exit-node off` ends that")
+
+
+@exit_app.command("off")
+def off_(interface: Interface = None, config: ConfigPath = None) -> None:
+    """Go the usual way again."""
+    from whalescale.locations import exit_table
+
+    name = _change(interface, config, "exit", use=None, lan=None, kill_switch=None, dns=None)
+    # Where no agent runs that would take it away; without nft(8) there is none to take.
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(
+            ["nft", "delete", "table", "inet", exit_table(name)],
+            check=False,
+            stderr=subprocess.DEVNULL,
+        )
+    print("traffic goes the usual way")
