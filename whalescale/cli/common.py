@@ -65,6 +65,23 @@ def peer_names(context: typer.Context, incomplete: str) -> list[str]:
     return [n for n in names if n.startswith(incomplete)]
 
 
+def member_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For completion: the network's members, this machine apart."""
+    from whalescale.cli import client
+
+    names: list[str] = []
+    with contextlib.suppress(CliError):  # no agent, or not for us
+        status = client.status(interface_name(context.params.get("interface")))[0]
+        names = [plain(m.name) for m in status.network.members if not m.here]
+    return [n for n in names if n.startswith(incomplete)]
+
+
+def exit_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For completion: who may be an exit by its name."""
+    both = [*peer_names(context, incomplete), *member_names(context, incomplete)]
+    return list(dict.fromkeys(both))
+
+
 Interface = Annotated[
     str | None,
     typer.Option(

@@ -19,6 +19,7 @@ from whalescale.cli.common import (
     config_path,
     interface_name,
     load_config,
+    member_names,
     note,
     note_loose_output,
     plain,
@@ -50,7 +51,9 @@ app.add_typer(admin_app, name="admin")
 VERSION = 1
 #: records in one request to the agent
 RECORDS_A_REQUEST = 50
-MemberName = Annotated[str, typer.Argument(metavar="NAME", help="A member's name.")]
+MemberName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A member's name.", autocompletion=member_names)
+]
 
 
 def _identity(config: Config) -> Identity:

@@ -15,7 +15,9 @@ from whalescale.cli.common import (
     ConfigPath,
     Interface,
     Json,
+    exit_names,
     load_config,
+    member_names,
     note,
     plain,
     print_json,
@@ -124,7 +126,9 @@ def withdraw(networks: Networks, interface: Interface = None, config: ConfigPath
 
 @app.command()
 def sign(
-    member: Annotated[str, typer.Argument(metavar="NAME", help="A member.")],
+    member: Annotated[
+        str, typer.Argument(metavar="NAME", help="A member.", autocompletion=member_names)
+    ],
     add: Annotated[list[str] | None, typer.Option("--add", metavar="NETWORK")] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", metavar="NETWORK")] = None,
     interface: Interface = None,
@@ -174,7 +178,12 @@ def serve(
 
 @exit_app.command()
 def use(
-    peer: Annotated[str, typer.Argument(metavar="NAME", help="A peer or member that serves.")],
+    peer: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A peer or member that serves.", autocompletion=exit_names
+        ),
+    ],
     no_lan: Annotated[bool, typer.Option("--no-lan", help="Not even the LAN past it.")] = False,
     no_kill_switch: Annotated[
         bool, typer.Option("--no-kill-switch", help="Without the tunnel, go the usual way.")

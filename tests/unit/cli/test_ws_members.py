@@ -78,3 +78,28 @@ def test_watch_without_a_terminal_goes_on(agent: FakeAgent, json_too: bool) -> N
         watch([*words, "--json"], lambda line: json.loads(line)["version"] == 1)
     else:
         watch(words, lambda line: line.startswith("hearth: 2 members"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("revoke ", {"laptop"}),
+        ("rename la", {"laptop"}),
+        ("exit-node use l", {"laptop"}),
+        ("route sign ", {"laptop"}),
+    ],
+)
+def test_members_are_completed(
+    ws_process: Ws, agent: FakeAgent, words: str, expected: set[str]
+) -> None:
+    rows = [
+        {"name": "home", "id": "h" * 56, "here": True},
+        {"name": "laptop", "id": "l" * 56, "here": False},
+    ]
+    agent.answers["status"] = sample() | {"network": {"name": "hearth", "members": rows}}
+    env = {
+        "_WS_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"ws {words}",
+        "COMP_CWORD": str(words.count(" ") + 1),
+    }
+    assert set(ws_process(env=env).out.split()) == expected
