@@ -106,7 +106,7 @@ static __always_inline void add(struct __sk_buff *skb, struct ws_path_count *cou
 	if (!load(skb, offset, &type, sizeof(type)))
 		type = 0;
 	type = __le32_to_cpu(type);
-	if (type == WS_MSG_BOOTSTRAP_REQUEST || type == WS_MSG_BOOTSTRAP_REPLY)
+	if (type >= WS_MSG_BOOTSTRAP_REQUEST && type <= WS_MSG_PRESENT)
 		type = WS_PATH_BOOTSTRAP;
 	else if (type > WS_MSG_TRANSPORT)
 		type = WS_PATH_OTHER;

@@ -339,7 +339,8 @@ static __always_inline __u32 initiation(void *ctx, bool xdp, const struct datagr
 static __always_inline bool is_handshake_size(__u32 bytes)
 {
 	return bytes == WS_INITIATION_BYTES || bytes == WS_RESPONSE_BYTES ||
-	       bytes == WS_COOKIE_REPLY_BYTES || bytes == WS_BOOTSTRAP_BYTES;
+	       bytes == WS_COOKIE_REPLY_BYTES || bytes == WS_BOOTSTRAP_BYTES ||
+	       bytes == WS_PRESENT_BYTES;
 }
 
 struct look {
@@ -418,7 +419,7 @@ static __always_inline bool refuse(void *ctx, bool xdp, const struct datagram *d
 		verdict = initiation(ctx, xdp, d, n);
 	else if (type == WS_MSG_RESPONSE)
 		verdict = answer(ctx, xdp, d, 8, WS_KIND_INITIATION, n);
-	else if (type == WS_MSG_BOOTSTRAP_REQUEST)
+	else if (type == WS_MSG_BOOTSTRAP_REQUEST || type == WS_MSG_PRESENT)
 		verdict = limit(d, WS_KIND_OTHER, n);
 	else
 		verdict = answer(ctx, xdp, d, 4, WS_KIND_OTHER, n);

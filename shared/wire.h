@@ -18,11 +18,13 @@ enum {
 	/* Pre-session bootstrap (docs/wire.md): a WireGuard peer drops these unharmed. */
 	WS_MSG_BOOTSTRAP_REQUEST = 0x57,
 	WS_MSG_BOOTSTRAP_REPLY = 0x58,
+	WS_MSG_PRESENT = 0x59, /* "this member record is mine": docs/mesh.md section 8.1 */
 
 	WS_INITIATION_BYTES = 148,
 	WS_RESPONSE_BYTES = 92,
 	WS_COOKIE_REPLY_BYTES = 64,
 	WS_BOOTSTRAP_BYTES = 128, /* both: a reply is never longer than its request */
+	WS_PRESENT_BYTES = 580, /* never answered */
 
 	WS_TRANSPORT_HEADER_BYTES = 16, /* type, 3 reserved, receiver u32, counter u64 */
 	WS_TAG_BYTES = 16,
@@ -76,6 +78,8 @@ static inline unsigned int ws_exact_bytes(unsigned int type)
 	case WS_MSG_BOOTSTRAP_REQUEST:
 	case WS_MSG_BOOTSTRAP_REPLY:
 		return WS_BOOTSTRAP_BYTES;
+	case WS_MSG_PRESENT:
+		return WS_PRESENT_BYTES;
 	default:
 		return 0;
 	}

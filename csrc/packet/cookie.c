@@ -143,11 +143,12 @@ bool ws_cookie_reply(struct ws_cookie *cookie, const struct ws_addr *source, con
 	return done;
 }
 
-bool ws_cookie_bootstrap(struct ws_cookie *cookie, const uint8_t *message)
+bool ws_cookie_bootstrap(struct ws_cookie *cookie, const uint8_t *message, size_t len)
 {
-	const size_t covered = WS_BOOTSTRAP_BYTES - WS_MAC_BYTES;
+	const size_t covered = len - WS_MAC_BYTES;
 	uint8_t right[WS_MAC_BYTES];
 
-	return keyed(cookie, cookie->bootstrap_key, KEY_BYTES, message, covered, right) &&
+	return len > WS_MAC_BYTES &&
+	       keyed(cookie, cookie->bootstrap_key, KEY_BYTES, message, covered, right) &&
 	       !CRYPTO_memcmp(right, message + covered, WS_MAC_BYTES);
 }

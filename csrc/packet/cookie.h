@@ -30,7 +30,7 @@ bool ws_cookie_check(struct ws_cookie *cookie, const struct ws_addr *source, con
 /* The 64 bytes of message 3, an answer to a message whose mac1 is right. */
 bool ws_cookie_reply(struct ws_cookie *cookie, const struct ws_addr *source, const uint8_t *message,
 		     size_t len, uint8_t reply[64]);
-/* Whether a bootstrap request (128 bytes) was made by who knows our fingerprint. */
-bool ws_cookie_bootstrap(struct ws_cookie *cookie, const uint8_t *message);
+/* Whether a bootstrap request or a PRESENT, `len` bytes, was made by who knows our fingerprint. */
+bool ws_cookie_bootstrap(struct ws_cookie *cookie, const uint8_t *message, size_t len);
 
 #endif

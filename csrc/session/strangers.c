@@ -97,12 +97,13 @@ static bool awaited(struct ws_worker *worker, const uint8_t *data, size_t at)
 	return false;
 }
 
+/* A bootstrap request, or a PRESENT. */
 static void bootstrap_request(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t *data,
 			      size_t len)
 {
 	struct ws_addr from;
 
-	if (!ws_cookie_bootstrap(worker->cookie, data)) {
+	if (!ws_cookie_bootstrap(worker->cookie, data, len)) {
 		ws_drop(worker, WS_DROP_BOOTSTRAP, 1);
 		return;
 	}
@@ -140,6 +141,7 @@ void ws_stranger(struct ws_worker *worker, const struct ws_rx *rx, const uint8_t
 			ws_drop(worker, WS_DROP_MAC1, 1);
 		break;
 	case WS_MSG_BOOTSTRAP_REQUEST:
+	case WS_MSG_PRESENT:
 		bootstrap_request(worker, rx, data, len);
 		break;
 	default: /* cookie and bootstrap replies */

@@ -73,12 +73,14 @@ static int vectors(void)
 			ws_cookie_free(cookie);
 		} else if (words == 3 && !strcmp(word[0], "bootstrap")) {
 			struct ws_cookie *cookie;
+			size_t len;
 
 			read_hex(word[1], key, 32);
 			cookie = ws_cookie_new(zero, key);
-			if (read_hex(word[2], message, sizeof(message)) != 128)
+			len = read_hex(word[2], message, sizeof(message));
+			if (len != 128)
 				return 1;
-			printf("%d\n", ws_cookie_bootstrap(cookie, message));
+			printf("%d\n", ws_cookie_bootstrap(cookie, message, len));
 			ws_cookie_free(cookie);
 		} else {
 			return 1;

@@ -1,11 +1,12 @@
 """libFuzzer (atheris) on every decoder of a network, and the member behind them.
 
 Input: records of an operation byte, a length byte and that many bytes.
-  op % 5 = 0: a record as it stands (a hostile member's; also signed anew by it)
+  op % 6 = 0: a record as it stands (a hostile member's; also signed anew by it)
          = 1: a frame from a member
          = 2: a frame from the key of a ticket
          = 3: a ticket's text
          = 4: the clock goes on by that many bytes' value in ms
+         = 5: a member record before a session, sealed and with a right MAC
 Invariants: nothing but the decoder's own error is raised; what is taken has one encoding and
 verifies; what is refused is counted; the fuzzer's member makes nobody a member and revokes nobody;
 what is sent in answer, and what is kept, is bounded.
@@ -13,18 +14,24 @@ what is sent in answer, and what is kept, is bounded.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import sys
 
 import atheris
+from nacl.public import Box, PrivateKey, PublicKey
 
 with atheris.instrument_imports(include=["whalescale"]):
     from whalescale.identity import Identity
+    from whalescale.protocol import bootstrap
     from whalescale.protocol.control import ControlError
-    from whalescale.protocol.mesh import frames, invite, records
+    from whalescale.protocol.mesh import frames, invite, present, records
     from whalescale.protocol.mesh.network import Mesh, SendFrame
     from whalescale.protocol.mesh.records import AdminRecord, MemberRecord, NetworkRecord, Status
+    from whalescale.protocol.messages import MessageError
 
 NOW = 10**12
+ONCE = PrivateKey(b"\4" * 32)
 ROOT, ADMIN, HOSTILE, OTHER = (Identity(bytes([n]) * 32) for n in (5, 6, 7, 8))
 NETWORK = records.network_id(ROOT.node_id)
 
@@ -78,6 +85,17 @@ def check_frame(piece: bytes) -> None:
         assert frames.decode(frames.encode(frame)) == frame
 
 
+def sealed(piece: bytes) -> bytes:
+    """Of any content, for the fuzzer's member."""
+    to = ADMIN.static_public
+    own = bytes(ONCE.public_key)
+    nonce = hashlib.blake2b(own + to, digest_size=24).digest()
+    box = Box(ONCE, PublicKey(to)).encrypt(piece.ljust(present.PLAIN_BYTES, b"\0"), nonce)
+    body = bytes((0x59, 0, 0, 0)) + own + box.ciphertext
+    key = bootstrap.mac_key(ADMIN.fingerprint)
+    return body + hashlib.blake2s(body, key=key, digest_size=16).digest()
+
+
 def check_ticket(piece: bytes) -> None:
     for text in (piece.decode("latin-1"), invite.PREFIX + piece.decode("latin-1")):
         try:
@@ -96,7 +114,7 @@ def one_input(data: bytes) -> None:
     guest = mesh.invite("guest", now)[0].one_time
     budget = 2 * 65_536
     while len(data) >= 2:
-        op, size, piece = data[0] % 5, data[1], data[2 : 2 + data[1]]
+        op, size, piece = data[0] % 6, data[1], data[2 : 2 + data[1]]
         data = data[2 + size :]
         if op == 0:
             for update in frames.update_frames(check_record(piece)):
@@ -108,6 +126,9 @@ def one_input(data: bytes) -> None:
             mesh.receive(guest, piece, now)
         elif op == 3:
             check_ticket(piece)
+        elif op == 5:
+            with contextlib.suppress(MessageError):
+                mesh.presented(sealed(piece), now)
         else:
             passed = int.from_bytes(piece[:3], "little") * 1_000_000
             now += passed

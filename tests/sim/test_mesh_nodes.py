@@ -8,7 +8,7 @@ from eventqueue import MS
 from world import Link, World
 
 from whalescale.identity import Identity
-from whalescale.protocol.mesh import invite, records
+from whalescale.protocol.mesh import invite, present, records
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.network import (
     GuestAdmitted,
@@ -18,9 +18,16 @@ from whalescale.protocol.mesh.network import (
     SendFrame,
     WantSession,
 )
-from whalescale.protocol.mesh.records import AdminRecord, MemberRecord, NetworkRecord, Status
+from whalescale.protocol.mesh.records import (
+    AdminRecord,
+    Kind,
+    MemberRecord,
+    NetworkRecord,
+    Status,
+)
+from whalescale.protocol.mesh.table import key_of
 from whalescale.protocol.parts import PARTS
-from whalescale.protocol.places import LocalLink
+from whalescale.protocol.places import Endpoint, LocalLink
 from whalescale.protocol.types import PeerConfig
 
 ROOT = Identity(b"R" * 32)
@@ -218,3 +225,71 @@ def test_frames_before_a_network_are_counted():
     other.host.drain()
     world.run(1)
     assert home.mesh.drops["mesh_member"] == 1
+
+
+def test_a_member_that_nobody_told_of_presents_itself():
+    """Home has let the phone in and is gone: the laptop has not heard of it."""
+    world = World(seed=6)
+    home = begin(world)
+    laptop = let_in(home, world, 2, "laptop")
+    world.run(10)
+    for end in (home, laptop):
+        for node_id in list(end.mesh.sessions):
+            end.mesh.session_down(node_id, world.now)
+    world.passes = lambda *_: False
+    phone = let_in(home, world, 3, "phone")
+    assert laptop.mesh.membership.active(phone.identity.node_id) is None
+    # It knows of the laptop, from its invitation.
+    entry = home.mesh.table.get(key_of(Kind.MEMBER, laptop.identity.node_id))
+    where = home.mesh.table.get(key_of(Kind.ENDPOINTS, laptop.identity.node_id))
+    phone.mesh.restore([entry.raw, where.raw], world.now)
+    phone.pump()
+    away = home.host.at
+    world.passes = lambda source, target, *_: away not in (source, target)
+    sent = []
+    carry = world.carry
+    world.carry = lambda a, b, data: (sent.append((a, data)), carry(a, b, data))[-1]
+    world.run(8)
+    assert laptop.mesh.membership.active(phone.identity.node_id).name == "phone"
+    assert phone.identity.node_id in laptop.mesh.sessions
+    brought = [len(data) for at, data in sent if at == phone.host.at and data[0] == 0x59]
+    assert brought.count(580) == len(brought) >= 1
+    assert not any(data[0] == 0x59 for at, data in sent if at == laptop.host.at)
+    # Who was met is not presented to again.
+    before = len(brought)
+    phone.host.node.begin_anew(world.now)
+    phone.host.drain()
+    world.arm(phone.host)
+    world.run(5)
+    assert sum(d[0] == 0x59 and at == phone.host.at for at, d in sent) == before
+
+
+def test_what_is_presented_makes_nobody_a_member_that_no_admin_let_in():
+    """Forged, revoked, of another kind; and more of them than are opened."""
+    world = World(seed=7)
+    home = begin(world)
+    target = home.identity
+    stranger = Identity(b"s" * 32)
+
+    def show(*raws):
+        return present.encode(raws, target.fingerprint, target.static_public, world.rng.randbytes)
+
+    own = MemberRecord(NET, stranger.node_id, stranger.node_id, 1, Status.ACTIVE, "evil")
+    forged = records.encode(own, stranger.seed)
+    admin = AdminRecord(NET, stranger.node_id, 1, Status.ACTIVE)
+    claimed = records._HEAD.pack(2, 1, NET) + records._body(admin) + bytes(64)
+    network = home.mesh.table.get(key_of(Kind.NETWORK, b"")).raw
+    count, remote = home.mesh.table.count, Endpoint("198.51.100.9", 9)
+    for raws in ((forged,), (claimed, forged), (network[:-1] + b"x",)):
+        home.host.node.receive_datagram(show(*raws), remote, home.host.at, world.now)
+    assert home.mesh.table.count == count
+    assert home.mesh.membership.active(stranger.node_id) is None
+    assert home.mesh.drops["record_signature"] == 1
+    assert home.mesh.drops["record_kind"] == 1
+    drops = home.host.node.drops
+    for _ in range(100):
+        home.host.node.receive_datagram(show(forged), remote, home.host.at, world.now)
+    assert drops["present_rate"] >= 70
+    home.host.node.receive_datagram(bytes((0x59, 0, 0, 0)) + bytes(576), remote, None, world.now)
+    assert drops["present_mac"] == 1
+    assert home.host.node.poll_transmit() is None

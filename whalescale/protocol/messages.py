@@ -18,11 +18,14 @@ TRANSPORT: Final = 4
 #: Ours, before any session; a WireGuard peer drops unknown types unharmed.
 BOOTSTRAP_REQUEST: Final = 0x57
 BOOTSTRAP_REPLY: Final = 0x58
+#: of a member of a network (docs/mesh.md section 8.1)
+PRESENT: Final = 0x59
 
 INITIATION_BYTES: Final = 148
 RESPONSE_BYTES: Final = 92
 COOKIE_REPLY_BYTES: Final = 64
 BOOTSTRAP_BYTES: Final = 128
+PRESENT_BYTES: Final = 580
 
 MAC_BYTES: Final = 16
 MACS_BYTES: Final = 2 * MAC_BYTES
@@ -43,6 +46,7 @@ LENGTHS: Final[Mapping[int, tuple[int, int]]] = {
     **OWN,
     BOOTSTRAP_REQUEST: (BOOTSTRAP_BYTES, BOOTSTRAP_BYTES),
     BOOTSTRAP_REPLY: (BOOTSTRAP_BYTES, BOOTSTRAP_BYTES),
+    PRESENT: (PRESENT_BYTES, PRESENT_BYTES),
 }
 
 

@@ -229,6 +229,13 @@ class RequestCame:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberCame:
+    """Somebody presented a member record that was new here: an initiation of its follows."""
+
+    peer: PeerHandle = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GuestEvent:
     """Of a machine beside the handshake (guest.py): it has subclasses of its own.
 
@@ -254,5 +261,6 @@ Event = (
     | PathAction
     | Stranger
     | RequestCame
+    | MemberCame
     | GuestEvent
 )

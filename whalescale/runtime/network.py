@@ -49,7 +49,13 @@ from whalescale.protocol.mesh.network import (
 from whalescale.protocol.mesh.records import MemberRecord, RecordError
 from whalescale.protocol.nat.guest import Membership, Signalling
 from whalescale.protocol.places import Endpoint, PeerHandle
-from whalescale.protocol.types import Event, HandshakeCompleted, RequestCame, Stranger
+from whalescale.protocol.types import (
+    Event,
+    HandshakeCompleted,
+    MemberCame,
+    RequestCame,
+    Stranger,
+)
 from whalescale.runtime.control_socket import private_directory
 from whalescale.runtime.dialling import PlaceDialler
 from whalescale.runtime.driver import Driver
@@ -391,6 +397,8 @@ class NetworkKeeper(Part):
                 self.mesh.stranger(now)  # another member may have let it in
             case HandshakeCompleted(initiator=True):
                 self._guest.answered(event.peer, now)
+            case MemberCame():
+                self._carry_out()  # at once: its initiation may be the next message
             case RequestCame():
                 self.mesh.request_came(event.nonce, event.remote, now)
                 self._soon()
@@ -447,6 +455,8 @@ class NetworkKeeper(Part):
             self._turn = self._loop.call_soon(self._carry_out)
 
     def _carry_out(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
         self._turn = None
         mesh, tunnel = self.mesh, self._tunnel
         if self._loop is None or mesh is None or tunnel is None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from whalescale.protocol import messages as m
 
 u32 = st.integers(0, 2**32 - 1)
-LENGTHS = {1: 148, 2: 92, 3: 64, 0x57: 128, 0x58: 128}
+LENGTHS = {1: 148, 2: 92, 3: 64, 0x57: 128, 0x58: 128, 0x59: 580}
 
 
 @pytest.mark.parametrize(("kind", "length"), LENGTHS.items())

@@ -26,6 +26,8 @@ from whalescale.protocol.mesh.records import (
 from whalescale.protocol.mesh.table import Table, entry_of, key_of
 from whalescale.protocol.places import Endpoint
 
+#: of our own words; there is none above it
+SEQ_MAX: Final = (1 << 63) - 1
 #: of one member, by others
 HINTS_MAX: Final = 2
 HINT_AGE: Final = 600 * NS_PER_S
@@ -114,8 +116,10 @@ class Directory:
         return Merged(Outcome.TAKEN, entry, [entry], [], {record.node_id})
 
     def is_cloned(self, now: int) -> bool:
-        """Another agent signs with our key, again and again."""
-        return sum(now - at < CLONE_WINDOW for at in self._jumps) > CLONE_JUMPS
+        """Another agent signs with our key, again and again, or used up all that can be said."""
+        return (
+            self.seq >= SEQ_MAX or sum(now - at < CLONE_WINDOW for at in self._jumps) > CLONE_JUMPS
+        )
 
     def _merge_hint(self, raw: bytes, record: ObservedRecord, now: int) -> Merged:
         if self._membership.active(record.author) is None:
@@ -148,6 +152,8 @@ class Directory:
             and standing.seq == self.seq
         ):
             return None
+        if self.seq >= SEQ_MAX:
+            return None  # a clone of our key said the last word; only another key helps
         self.seq = max(self.seq, standing.seq if standing else 0) + 1
         record = EndpointRecord(
             self._membership.network_id, self._node_id, self.seq, chosen, anchor, proved

@@ -7,13 +7,18 @@ from ipaddress import ip_address
 from typing import Final
 
 from whalescale.protocol.control import FrameType, Offer
-from whalescale.protocol.guest import Arrival, Guest, Host
+from whalescale.protocol.guest import Arrival, Guest, Host, Shape
+from whalescale.protocol.mesh import present
 from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.frames import MESH
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.mesh.records import Place, PlaceKind
+from whalescale.protocol.messages import PRESENT, PRESENT_BYTES, MessageError
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle, Standing
+from whalescale.protocol.types import MemberCame, Transmit
 
+#: of so many initiations to a member that we never had a session with, one brings our record
+PRESENT_EVERY: Final = 4
 #: initiations without an answer, 5 s apart
 TRIES_LOST: Final = 3
 
@@ -24,6 +29,7 @@ class MeshGuest(Guest):
     """
 
     frames = (FrameType.GOSSIP_UPDATE, MESH)
+    messages = (Shape(PRESENT, PRESENT_BYTES, PRESENT_BYTES),)
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -79,10 +85,32 @@ class MeshGuest(Guest):
         node_id = self._nodes.get(peer)
         if self.mesh is not None and node_id is not None:
             self.mesh.called(node_id, self._host.peer(peer).endpoint, now)
+            if tries % PRESENT_EVERY == 1:
+                self._present(peer, node_id)
         if tries < TRIES_LOST:
             return
         if self.mesh is not None and node_id is not None and node_id in self.mesh.sessions:
             self.mesh.session_down(node_id, now)
+            self.on_events()
+
+    def _present(self, peer: PeerHandle, node_id: bytes) -> None:
+        """Who never had a session with us may not know yet that we belong."""
+        view = self._host.peer(peer)
+        assert self.mesh is not None
+        raws = self.mesh.presentation(node_id)
+        if raws and view.endpoint and view.fingerprint and view.static_public:
+            data = present.encode(raws, view.fingerprint, view.static_public, self._host.random)
+            self._host.transmit(Transmit(data, view.endpoint, view.local))
+
+    def receive_message(
+        self, data: bytes, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """Never answered. What it may cost is bounded, whoever sends it: the data plane's limit for
+        bootstrap requests, then `Mesh.presented`."""
+        if self.mesh is None:
+            raise MessageError("present_none")
+        if self.mesh.presented(data, now):
+            self._host.event(MemberCame())
             self.on_events()
 
     def offered(

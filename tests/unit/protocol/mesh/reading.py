@@ -10,6 +10,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nacl import bindings
 
 
 def number(data: bytes) -> int:
@@ -186,3 +187,21 @@ def ticket(text: str) -> dict[str, Any]:
         "places": places,
         "one_time": public_of(blake(b"whalescale ticket key" + secret, 32)).hex(),
     }
+
+
+def present(data: bytes, private: bytes, fingerprint: bytes) -> list[bytes]:
+    """Section 8.1."""
+    assert len(data) == 580
+    assert data[:4] == bytes((0x59, 0, 0, 0))
+    key = hashlib.blake2s(b"whalescale bootstrap v1" + fingerprint).digest()
+    assert hashlib.blake2s(data[:564], key=key, digest_size=16).digest() == data[564:]
+    plain = bindings.crypto_box_seal_open(
+        data[4:564], bindings.crypto_scalarmult_base(bytes(private)), bytes(private)
+    )
+    at, found = 1, []
+    for _ in range(plain[0]):
+        size = number(plain[at : at + 2])
+        found.append(plain[at + 2 : at + 2 + size])
+        at += 2 + size
+    assert not any(plain[at:])
+    return found

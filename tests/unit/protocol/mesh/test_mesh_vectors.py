@@ -1,16 +1,19 @@
 """docs/mesh.md by example: tests/vectors/mesh.json, for the code and for a second reading."""
 
+import hashlib
 import json
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 import reading
+from nacl.public import Box, PrivateKey, PublicKey
 
 from whalescale.identity import Identity
 from whalescale.protocol.control import ControlError
-from whalescale.protocol.mesh import frames, invite, records
+from whalescale.protocol.mesh import frames, invite, present, records
 from whalescale.protocol.mesh.table import Table, entry_of
+from whalescale.protocol.messages import MessageError
 
 VECTORS = json.loads((Path(__file__).parents[3] / "vectors" / "mesh.json").read_text())
 
@@ -189,3 +192,38 @@ def test_a_network_without_room_is_none():
         record = records.NetworkRecord(net, root.node_id, 1, "x", IPv4Network(prefix))
         with pytest.raises(records.RecordError):
             records.encode(record, root.seed)
+
+
+def test_a_member_record_before_a_session():
+    case = VECTORS["present"]
+    data, raws = bytes.fromhex(case["message"]), [bytes.fromhex(r) for r in case["records"]]
+    to = Identity(bytes.fromhex(case["seed"]))
+    assert reading.present(data, to.static_private, to.fingerprint) == raws
+    present.check(data, to.fingerprint)
+    assert present.decode(data, to.static_private) == raws
+    once = bytes.fromhex(case["ephemeral"])
+    assert present.encode(raws, to.fingerprint, to.static_public, lambda _: once) == data
+    other = Identity(b"\3" * 32)
+    with pytest.raises(MessageError, match="present_mac"):
+        present.check(data, other.fingerprint)
+    with pytest.raises(MessageError, match="present_mac"):
+        present.check(data[:100] + bytes((data[100] ^ 1,)) + data[101:], to.fingerprint)
+    with pytest.raises(MessageError, match="present_seal"):
+        present.decode(data, other.static_private)
+    with pytest.raises(ValueError, match="fit"):
+        present.encode([bytes(365)] * 2, to.fingerprint, to.static_public, lambda _: once)
+
+
+@pytest.mark.parametrize(
+    "plain", [b"", b"\3", b"\1\0\0", b"\1\xff\xff", b"\2\1\0x", b"\1\1\0xy"], ids=repr
+)
+def test_what_no_member_presents_is_refused(plain):
+    to = Identity(b"\1" * 32)
+    once = PrivateKey(b"\2" * 32)
+    own = bytes(once.public_key)
+    nonce = hashlib.blake2b(own + to.static_public, digest_size=24).digest()
+    box = Box(once, PublicKey(to.static_public)).encrypt(plain.ljust(512, b"\0"), nonce)
+    data = bytes((0x59, 0, 0, 0)) + own + box.ciphertext + bytes(16)
+    assert len(data) == 580
+    with pytest.raises(MessageError, match="present_claim"):
+        present.decode(data, to.static_private)

@@ -1,0 +1,168 @@
+"""Rows of `make bench-network` that take agents: hosts in network namespaces of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from tools.netlab import Host, Lab, LabError, Shape, wait_until
+from tools.peers import Peer, Whalescale, outside
+from whalescale import identity
+from whalescale.identity import Identity
+from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.records import (
+    AdminRecord,
+    EndpointRecord,
+    MemberRecord,
+    NetworkRecord,
+    Place,
+    Record,
+    Status,
+)
+from whalescale.protocol.mesh.table import entry_of
+from whalescale.protocol.places import Endpoint
+from whalescale.runtime.network import NETWORK
+from whalescale.runtime.store import Store
+
+#: of a network that is on
+MEMBERS = 1_000
+ROUNDS, FLOW_S, IDLE_S = 5, 4, 20.0
+LONGEST_S = 60.0
+#: asks the responder of that address for a name, and pings what it says
+PING = """
+import subprocess, sys, dns.message, dns.query
+reply = dns.query.udp(dns.message.make_query(sys.argv[1], "A"), sys.argv[2], timeout=1)
+found = [r.address for rrset in reply.answer for r in rrset]
+sys.exit(subprocess.run(["ping", "-c1", "-W1", *found[:1]], capture_output=True).returncode)
+"""
+
+
+def end_of(host: Host, number: int, addresses: tuple[str, ...] = ()) -> Whalescale:
+    end = Whalescale(host, f"wsb{number}n{os.getpid()}"[:15], addresses, 51819 + number)
+    end.env["WHALESCALE_STATE_DIR"] = str(end.runtime.with_name(f"state{number}"))
+    return end
+
+
+def join_to_ping() -> float:
+    """Seconds from `ws join` to a ping by name, less the service's own start."""
+    with Lab() as lab:
+        home, laptop = lab.host("home"), lab.host("laptop")
+        lab.link(home, laptop, Shape(100, 10))
+        a, b = end_of(home, 1), end_of(laptop, 2)
+        for end in (a, b):
+            end.write_config()
+        where = ("-i", a.interface, "--config", str(a.config))
+        a.ws("network", "create", "hearth", "--name", "home", *where)
+        a.launch()
+        a.wait_for_uapi()
+        ticket = a.ws("invite", "laptop", "-i", a.interface).stdout.strip()
+        began = time.monotonic()
+        where = ("-i", b.interface, "--config", str(b.config))
+        told = json.loads(b.ws("join", ticket, "--json", *where).stdout)
+        joined = time.monotonic()
+        b.launch()
+        b.wait_for_uapi()
+        up = time.monotonic()
+        words = (sys.executable, "-c", PING, "home.hearth.internal", told["address"])
+        wait_until("a ping by name", lambda: not laptop.run(*words, check=False).returncode, 30)
+        return (joined - began) + (time.monotonic() - up)
+
+
+def _network(ends: list[Whalescale], places: list[Endpoint]) -> None:
+    """Both are members of one network of MEMBERS; the other members are nowhere."""
+    root = Identity(os.urandom(32))
+    net = records.network_id(root.node_id)
+    prefix = IPv4Network("10.66.0.0/16")
+    own = [Identity.from_seed(identity.decode_seed(e.key_file.read_text().strip())) for e in ends]
+    admin = own[0]
+    signed: list[tuple[Record, Identity]] = [
+        (NetworkRecord(net, root.node_id, 1, "bench", prefix), root),
+        (AdminRecord(net, admin.node_id, 1, Status.ACTIVE), root),
+    ]
+    others = [Identity(n.to_bytes(4, "big") * 8) for n in range(1, MEMBERS - 1)]
+    for n, who in enumerate([*own, *others]):
+        address = IPv4Address(int(prefix.network_address) + n + 1)
+        member = MemberRecord(
+            net, who.node_id, admin.node_id, 1, Status.ACTIVE, f"m{n}", True, address
+        )
+        signed.append((member, admin))
+    for who, place in zip(own, places, strict=True):
+        signed.append((EndpointRecord(net, who.node_id, 1, (Place(place),)), who))
+    raws = [records.encode(record, by.seed) for record, by in signed]
+    for end in ends:
+        folder = Path(end.env["WHALESCALE_STATE_DIR"])
+        folder.mkdir(mode=0o700, exist_ok=True)
+        store = Store(folder / f"{end.interface}.db")
+        for raw in raws:
+            entry = entry_of(raw, records.decode(raw))
+            store.put(entry.key, raw)
+        store.set_meta(NETWORK, net, durable=True)
+        store.close()
+
+
+class _Pair:
+    """Two agents on a link: `on`, members of a network; else peers by hand."""
+
+    def __init__(self, lab: Lab, on: bool, first: int) -> None:
+        one, other = (lab.host(f"{'on' if on else 'off'}{n}") for n in (1, 2))
+        link, hosts = lab.link(one, other), (one, other)
+        inside = ("10.66.0.1/16", "10.66.0.2/16")
+        self.ends = [end_of(h, first + n, () if on else (inside[n],)) for n, h in enumerate(hosts)]
+        self.hosts = hosts
+        if on:
+            for end in self.ends:
+                end.write_config()
+            places = [
+                Endpoint(link.address(h), e.port) for h, e in zip(hosts, self.ends, strict=True)
+            ]
+            _network(self.ends, places)
+        else:
+            for n, end in enumerate(self.ends):
+                far = self.ends[1 - n]
+                at = outside(link.address(hosts[1 - n]), far.port)
+                end.write_config(
+                    Peer(far.public_key, (f"10.66.0.{2 - n}/32",), at, node_id=far.node_id)
+                )
+        for end in self.ends:
+            end.launch()
+            end.wait_for_uapi()
+        ping = ("ping", "-c1", "-W1", "10.66.0.2")
+        wait_until("a ping", lambda: not hosts[0].run(*ping, check=False).returncode, LONGEST_S)
+
+    def flow(self) -> float:
+        """Mbit/s of one TCP flow."""
+        server = self.hosts[1].spawn("iperf3", "-s", "-1", "-B", "10.66.0.2")
+        self.hosts[1].wait_listening(5201)
+        words = ("iperf3", "-c", "10.66.0.2", "-J", "-t", str(FLOW_S), "-O", "1")
+        said = json.loads(self.hosts[0].run(*words, timeout=LONGEST_S).stdout)
+        with suppress(LabError):
+            server.finish(10)
+        return float(said["end"]["sum_received"]["bits_per_second"]) / 1e6
+
+    def cpu(self) -> float:
+        status = json.loads(
+            self.ends[0].ws("status", "-i", self.ends[0].interface, "--json").stdout
+        )
+        return float(status["agent"]["cpu_seconds"])
+
+
+def on_against_off() -> tuple[float, float, str]:
+    """(throughput as a ratio, idle CPU in % of a core more, what was measured)."""
+    with Lab() as lab:
+        off, on = _Pair(lab, on=False, first=1), _Pair(lab, on=True, first=3)
+        ratios = []
+        for number in range(ROUNDS):
+            both = (off, on) if number % 2 else (on, off)
+            found = {id(pair): pair.flow() for pair in both}
+            ratios.append(found[id(on)] / found[id(off)])
+        before = [pair.cpu() for pair in (off, on)]
+        time.sleep(IDLE_S)
+        idle = [(p.cpu() - b) / IDLE_S * 100 for p, b in zip((off, on), before, strict=True)]
+    note = f"rounds {', '.join(f'{r:.3f}' for r in ratios)}; idle off {idle[0]:.2f} %"
+    return statistics.median(ratios), idle[1] - idle[0], note
