@@ -16,7 +16,6 @@ from whalescale.protocol.paths.types import (
     PathSample,
     PathState,
     Scheduler,
-    SendPathControl,
     SetPaths,
 )
 from whalescale.protocol.places import Endpoint, LocalLink
@@ -50,22 +49,6 @@ class Couple:
         self.a.send(self.at_a, b"hello")
         self.world.run(2)
 
-    def carry(self):
-        """The path frames that wait at either side; the world carries none of them."""
-        for host, peer, other, at in (
-            (self.a, self.at_a, self.b, self.at_b),
-            (self.b, self.at_b, self.a, self.at_a),
-        ):
-            for n, (_, event) in enumerate(host.events):
-                if isinstance(event, PathAction) and isinstance(event.action, SendPathControl):
-                    frame, size = event.action.frame, max(80, event.action.datagram_bytes)
-                    ends = {"remote": host.at, "local": other.at, "datagram_bytes": size}
-                    other.node.receive_control(at, frame, self.world.now, **ends)
-                    host.events[n] = (0, None)
-            assert host.peers[peer] is not None
-        self.a.drain()
-        self.b.drain()
-
 
 def actions(host, kind):
     return [e.action for _, e in host.of(PathAction) if isinstance(e.action, kind)]
@@ -91,8 +74,6 @@ def test_both_offer_and_both_start_before_frames_flow():
 def test_probes_cross_and_the_path_is_known():
     couple = Couple()
     couple.start()
-    for _ in range(4):
-        couple.carry()
     for host, peer in ((couple.a, couple.at_a), (couple.b, couple.at_b)):
         (status,) = host.node.guest(Multipath).path_status(peer)
         assert status.state is PathState.HEALTHY
@@ -134,8 +115,6 @@ def test_it_ends_at_the_peer_too_and_begins_again():
         couple.speak(couple.a, True)
         couple.a.drain()
         couple.world.run(1)
-        for _ in range(4):
-            couple.carry()
         for host, peer in both:
             (status,) = host.node.guest(Multipath).path_status(peer)
             assert status.state is PathState.HEALTHY
@@ -232,8 +211,6 @@ def test_a_handshake_goes_where_a_path_works():
     other = Endpoint("10.9.0.2", 51820), Endpoint("10.9.0.1", 51820)
     links = [LocalLink("10.0.0.1", 2, "eth0", 1500), LocalLink("10.9.0.1", 3, "wlan0", 1500)]
     node.set_locals(links, 51820, world.now)
-    for _ in range(4):
-        couple.carry()
     # A second path: the peer's probe comes from there, and our own is answered.
     paths = node.guest(Multipath)._states[peer].paths
     path = paths._life.table.paths
