@@ -1,0 +1,90 @@
+"""Two machines behind home routers that let in whom they sent to, and an anchor outside.
+
+a ── router ─┐
+             core ── anchor        (the kernel's own NAT, tools/homes.py)
+b ── router ─┘
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.netns.conftest import make_end
+from tools.homes import Home, Internet, has_nft
+from tools.netlab import Host, Lab, wait_until
+from tools.peers import Whalescale
+
+pytestmark = pytest.mark.netns
+
+
+def end_of(host: Host, number: int) -> Whalescale:
+    end = make_end(host, number)
+    end.addresses = ()
+    end.env["WHALESCALE_STATE_DIR"] = str(end.runtime.with_name("state"))
+    end.write_config()
+    return end
+
+
+def members(end: Whalescale) -> dict[str, dict[str, Any]]:
+    view = json.loads(end.ws("members", "-i", end.interface, "--json").stdout)
+    return {m["name"]: m for m in view["members"]}
+
+
+def up(end: Whalescale) -> None:
+    end.launch()
+    end.wait_for_uapi()
+
+
+def join(end: Whalescale, inviter: Whalescale, name: str) -> None:
+    ticket = inviter.ws("invite", name, "-i", inviter.interface).stdout.strip()
+    end.ws("join", ticket, "-i", end.interface, "--config", end.config)
+    up(end)
+
+
+def pings(end: Whalescale, address: str) -> str:
+    return end.host.run("ping", "-c1", "-W20", address, check=False).stdout
+
+
+def endpoint_of(end: Whalescale, name: str) -> str | None:
+    found: Any = [p for p in end.status()["peers"] if p["name"] == name]  # type: ignore[attr-defined]
+    return found[0]["endpoint"] if found else None
+
+
+@pytest.mark.long
+def test_a_hole_is_punched(lab: Lab) -> None:
+    if not has_nft():
+        pytest.skip("needs nft: apt-get install nftables")
+    world = Internet(lab)
+    hub, _ = world.public("anchor")
+    homes: list[Home] = [world.home("a"), world.home("b")]
+    anchor = end_of(hub, 1)
+    with anchor.config.open("a") as config:
+        config.write("anchor = true\n")
+    a, b = (end_of(h.host, n) for n, h in enumerate(homes, start=2))
+    anchor.ws(
+        *("network", "create", "hearth", "--name", "anchor", "--prefix", "10.99.0.0/24"),
+        *("-i", anchor.interface, "--config", anchor.config),
+    )
+    up(anchor)
+    join(a, anchor, "a")
+    join(b, anchor, "b")
+    wait_until("b knows a", lambda: "a" in members(b), 30, 0.3)
+    wait_until("a knows b", lambda: "b" in members(a), 30, 0.3)
+    wait_until("sessions", lambda: members(b)["anchor"]["session"], 30, 0.3)
+
+    # Nobody outside gets in by himself: this comes through only where both ends sent.
+    assert "1 received" in pings(a, members(b)["b"]["address"]), a.process.log()[-3000:]
+
+    def direct(end: Whalescale, name: str, home: Home) -> bool:
+        return str(endpoint_of(end, name)).startswith(home.wan)
+
+    wait_until("a reaches b's router", lambda: direct(a, "b", homes[1]), 30, 0.3)
+    wait_until("b reaches a's router", lambda: direct(b, "a", homes[0]), 30, 0.3)
+    # By the port that the router gave it: nobody told them that one.
+    assert endpoint_of(a, "b") != f"{homes[1].wan}:{b.port}"
+    status: Any = a.status()
+    assert status["nat"]["mappings"][0]["seen"][0].startswith(homes[0].wan)
+    assert status["nat"]["rounds"] <= 2
