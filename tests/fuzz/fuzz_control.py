@@ -10,6 +10,7 @@ from, but for flags and features of a later day; no reply is longer than what as
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import atheris
@@ -28,13 +29,11 @@ NOW = 10**12
 ALICE, BOB = (Identity(bytes([n]) * 32) for n in (1, 2))
 AT = Endpoint("192.0.2.1", 51820)
 
+_counts = itertools.count(1)
+
 
 def rand(size: int) -> bytes:
-    rand.count += 1  # type: ignore[attr-defined]
-    return rand.count.to_bytes(8, "little").ljust(size, b"\1")[:size]  # type: ignore[attr-defined]
-
-
-rand.count = 0  # type: ignore[attr-defined]
+    return next(_counts).to_bytes(8, "little").ljust(size, b"\1")[:size]
 
 
 def session() -> tuple[Node, int]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import sys
 
 import atheris
@@ -48,13 +49,11 @@ RAWS = [
 ]
 MEMBERS = {who.node_id for who in (ADMIN, HOSTILE, OTHER)}
 
+_counts = itertools.count(1)
+
 
 def rand(size: int) -> bytes:
-    rand.count += 1  # type: ignore[attr-defined]
-    return rand.count.to_bytes(8, "little").ljust(size, b"\1")[:size]  # type: ignore[attr-defined]
-
-
-rand.count = 0  # type: ignore[attr-defined]
+    return next(_counts).to_bytes(8, "little").ljust(size, b"\1")[:size]
 
 
 def check_record(piece: bytes) -> list[bytes]:

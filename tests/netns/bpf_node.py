@@ -27,7 +27,12 @@ def main() -> None:
     confine.keep_net_admin_only()
     programs.check()
     expected = setup.get("expected")
-    programs.set_rates(Rates(*setup["rates"], setup.get("ladder", False), expected is not None))
+    source, source_burst, strangers, strangers_burst = setup["rates"]
+    ladder = setup.get("ladder", False)
+    asked = expected is not None
+    programs.set_rates(
+        Rates(source, source_burst, strangers, strangers_burst, ladder, awaited=asked)
+    )
     for index in expected or ():
         programs.expect_answer(index)
     programs.set_ports([9, setup["port"]])

@@ -129,9 +129,9 @@ def tun(programs: Programs, result: dict[str, object]) -> None:
                 packet = os.read(fd, 2048)
             except BlockingIOError:
                 break
-            _, mark, target = packet.partition(b"to ")
+            _, mark, named = packet.partition(b"to ")
             if mark:
-                got[target.decode(), number] += 1
+                got[named.decode(), number] += 1
     for target, queue in wanted.items():
         found[target] = [got[target, queue], got[target, 1 - queue]]
     result["tun"] = found

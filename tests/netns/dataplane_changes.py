@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from tests.netns.dataplane_node import (
     Addr,
@@ -46,6 +47,14 @@ MIB = 1 << 20
 # changes while traffic runs
 
 
+def _all_came(sender: Node, receiver: Node, what: str) -> bool:
+    return sender.total(f"tx_{what}") == receiver.total(f"rx_{what}")
+
+
+def _no_tunnel(netns: Netns) -> bool:
+    return not netns.run("ip link show ws0", False)
+
+
 def while_streaming(tunnels: Iterable[Tunnel], change: Callable[[], None]) -> None:
     """`change` runs beside datagrams in both directions of each tunnel; none may be lost."""
     streams = [Stream(t, 4, end) for t in tunnels for end in (t.a, t.b)]
@@ -53,7 +62,7 @@ def while_streaming(tunnels: Iterable[Tunnel], change: Callable[[], None]) -> No
     def changing() -> None:
         try:
             for stream in streams:
-                wait_for("the streams to begin", lambda s=stream: len(s.got) > 5)
+                wait_for("the streams to begin", partial(stream.has, 5))
             change()
         finally:
             for stream in streams:
@@ -247,14 +256,8 @@ def statistics(hosts: Hosts, options: Options) -> None:
         peer = node.engine.peer_stats(0)
         if (peer.tx_packets, peer.tx_bytes) != (node.total("tx_packets"), node.total("tx_bytes")):
             raise AssertionError("the peer's and the worker's figures of what was sent differ")
-        wait_for(
-            "all that was sent to be received",
-            lambda n=node, o=other: n.total("tx_packets") == o.total("rx_packets"),
-        )
-        wait_for(
-            "all bytes that were sent to be received",
-            lambda n=node, o=other: n.total("tx_bytes") == o.total("rx_bytes"),
-        )
+        for what in ("packets", "bytes"):
+            wait_for(f"all {what} to be received", partial(_all_came, node, other, what))
         if node.total("keepalives_tx") != other.total("keepalives_rx"):
             raise AssertionError("keepalives were lost")
     check_clean(a, b)
@@ -346,7 +349,7 @@ def cycles(hosts: Hosts, options: Options, rounds: int) -> None:
             node.close()
         # A ring's last references go after its descriptor is closed.
         for netns in hosts:
-            wait_for("the interface to go", lambda n=netns: not n.run("ip link show ws0", False))
+            wait_for("the interface to go", partial(_no_tunnel, netns))
     after = descriptors()
     if len(after) != len(before):
         raise AssertionError(f"descriptors leaked: {sorted(set(after.values()))}")
@@ -469,7 +472,7 @@ def close_under_load(hosts: Hosts, options: Options, rounds: int) -> None:
 
         in_threads([change, _endless(tunnel, stop)])
         for netns in hosts:
-            wait_for("the interface to go", lambda n=netns: not n.run("ip link show ws0", False))
+            wait_for("the interface to go", partial(_no_tunnel, netns))
 
 
 def commands(hosts: Hosts, options: Options) -> None:

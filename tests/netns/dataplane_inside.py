@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import struct
+from functools import partial
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -39,7 +40,7 @@ SOURCE_PORTS: Final = range(4800, 4812)
 
 def checksum(data: bytes) -> int:
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -128,6 +129,10 @@ def _dropped(node: Node, reason: str) -> int:
     return node.drops().get(reason, 0)
 
 
+def _has_dropped(node: Node, reason: str, least: int) -> bool:
+    return _dropped(node, reason) >= least
+
+
 def inside(hosts: Hosts, options: Options, outer: int = 4) -> None:
     """Whatever comes in by the tunnel's own device is dropped, and the honest notice nothing."""
     a, b = two_nodes(hosts, options)
@@ -155,7 +160,7 @@ def inside(hosts: Hosts, options: Options, outer: int = 4) -> None:
                 for message in MESSAGES.values():
                     hostile.send_inside(message, to, port)
                 expected = want = expected + 2 + len(MESSAGES)
-                wait_for("the drops", lambda n=want: _dropped(a, "TUNNEL") >= n)
+                wait_for("the drops", partial(_has_dropped, a, "TUNNEL", want))
 
     attack()
     if hostile.endpoint() != hostile.at:

@@ -53,6 +53,8 @@ MTU: Final = 1420
 _libc = ctypes.CDLL(None, use_errno=True)
 _indices = itertools.count(1)
 
+__all__ = ["Addr", "UpcallType", "now"]  # of the engine that is under test
+
 
 def _setns(fd: int) -> None:
     if _libc.setns(fd, CLONE_NEWNET):

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from tests.netns import dataplane_changes as changes
@@ -290,8 +291,8 @@ def check_handed_over(sender: Node, receiver: Node) -> None:
 def workers(hosts: Hosts, options: Options, size: int) -> None:
     """Four peers at once: TCP both ways, datagrams of all sizes, then paced ones, none lost."""
     a, b, c, tunnels = hub(hosts, options)
-    in_threads([lambda t=t: transfer(t, size) for t in tunnels])
-    in_threads([lambda t=t: transfer(t, size // 4, 6) for t in tunnels])
+    in_threads([partial(transfer, t, size) for t in tunnels])
+    in_threads([partial(transfer, t, size // 4, 6) for t in tunnels])
     streams = [
         Stream(tunnel, family, end)
         for tunnel in tunnels
@@ -299,9 +300,14 @@ def workers(hosts: Hosts, options: Options, size: int) -> None:
         for end in (tunnel.a, tunnel.b)
     ]
     before = [node.drops() for node in (a, b, c)]
-    stopper = threading.Timer(2.0, lambda: [stream.stop() for stream in streams])
+
+    def stop() -> None:
+        for stream in streams:
+            stream.stop()
+
+    stopper = threading.Timer(2.0, stop)
     stopper.start()
-    in_threads([lambda s=s: s.run(0.004) for s in streams])
+    in_threads([partial(s.run, 0.004) for s in streams])
     for stream in streams:
         stream.check()
     if [node.drops() for node in (a, b, c)] != before:

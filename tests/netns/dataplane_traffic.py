@@ -319,6 +319,10 @@ class Stream:
     def stop(self) -> None:
         self._stop.set()
 
+    def has(self, most: int) -> bool:
+        """More than so many came."""
+        return len(self.got) > most
+
     def check(self) -> None:
         """Nothing lost, nothing twice."""
         missing = sorted(set(range(self.sent)) - set(self.got))

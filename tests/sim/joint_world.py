@@ -69,7 +69,7 @@ class JointWorld(World):
             )
             side = self.sides[name] = Side(name, core, manager, out)
             core.lib.ws_multipath_set_paths(core.mp, 0, 0, False, self.now)
-            core.sample = self._sampler(side)  # type: ignore[method-assign]
+            core.sample = self._sampler(side)  # type: ignore[assignment,method-assign]
         a, b = self.sides["a"], self.sides["b"]
         for side, other in ((a, b), (b, a)):
             side.manager.set_locals(side.links, self.now)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from whalescale.identity import Identity
 from whalescale.protocol.mesh import network, records
@@ -42,8 +42,9 @@ class Overlay(MutableMapping[K, V], Generic[K, V]):
     _GONE = object()
 
     def __init__(self, base: dict[K, V]) -> None:
-        self.base, self.own = base, {}
-        self.own: dict[K, object]
+        self.base = base
+        #: what was written, or _GONE
+        self.own: dict[K, Any] = {}
 
     def __getitem__(self, key: K) -> V:
         found = self.own.get(key, self)
@@ -51,12 +52,12 @@ class Overlay(MutableMapping[K, V], Generic[K, V]):
             return self.base[key]
         if found is self._GONE:
             raise KeyError(key)
-        return found  # type: ignore[return-value]
+        return cast(V, found)
 
-    def get(self, key: K, default: object = None) -> object:  # type: ignore[override]
+    def get(self, key: K, default: Any = None) -> Any:
         found = self.own.get(key, self)
         if found is self:
-            return self.base.get(key, default)  # type: ignore[arg-type]
+            return self.base.get(key, default)
         return default if found is self._GONE else found
 
     def __setitem__(self, key: K, value: V) -> None:

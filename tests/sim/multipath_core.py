@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cffi
 
@@ -29,6 +29,7 @@ from whalescale.protocol.paths.types import (
 from whalescale.protocol.paths.windowed import WindowTuner
 
 MS = 1_000_000
+F = TypeVar("F", bound=Callable[..., Any])
 #: the C sources; another folder's can be tried by the environment
 CSRC = Path(os.environ.get("WS_CSRC") or Path(__file__).parents[2] / "csrc")
 CFLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-shared", "-fPIC")
@@ -88,33 +89,32 @@ class Core:
         self.peer: PeerParams
         self.now = 0
         self._unflushed = False
+        callback: Callable[[str], Callable[[F], F]] = ffi.callback
 
-        @ffi.callback(
-            "uint32_t(void*,uint32_t,uint64_t,const uint8_t*,uint8_t,const uint8_t*,size_t)"
-        )
+        @callback("uint32_t(void*,uint32_t,uint64_t,const uint8_t*,uint8_t,const uint8_t*,size_t)")
         def send(_: Any, path: int, number: int, head: Any, _ecn: int, packet: Any, n: int) -> int:
             size = 32 + (FRAME_HEAD_BYTES + n + 15) // 16 * 16
             frame = (ffi.buffer(head, FRAME_HEAD_BYTES)[:], ffi.buffer(packet, n)[:])
             transmit(path, number, size, frame)
             return size
 
-        @ffi.callback("uint32_t(void*,uint32_t,uint64_t,const uint8_t*,size_t)")
+        @callback("uint32_t(void*,uint32_t,uint64_t,const uint8_t*,size_t)")
         def control(_: Any, path: int, number: int, frame: Any, n: int) -> int:
             size = int(32 + (n + 15) // 16 * 16)
             transmit(path, number, size, ffi.buffer(frame, n)[:])
             return size
 
-        @ffi.callback("void(void*,uint8_t*,size_t,uint32_t)")
+        @callback("void(void*,uint8_t*,size_t,uint32_t)")
         def delivered(_: Any, packet: Any, n: int, _flags: int) -> None:
             self._unflushed = True
             deliver(ffi.buffer(packet, n)[:])
 
-        @ffi.callback("void(void*)")
+        @callback("void(void*)")
         def flush(_: Any) -> None:
             self._unflushed = False
             self.lib.ws_multipath_released(self.mp)
 
-        @ffi.callback("void(void*,uint32_t)")
+        @callback("void(void*,uint32_t)")
         def silence(_: Any, path: int) -> None:
             silent(path)
 

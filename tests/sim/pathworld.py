@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from eventqueue import MS, EventQueue
 
@@ -15,6 +17,7 @@ from whalescale.protocol.paths.types import (
     PathEvent,
     PathParams,
     PathSample,
+    PathSpec,
     PeerParams,
     RescuePath,
     SendPathControl,
@@ -31,28 +34,33 @@ MTU = 1420
 class FlatTuner:
     """Every path the same rate."""
 
-    def __init__(self, settings=None):
+    def __init__(self, settings: MultipathSettings | None = None) -> None:
         self.settings = settings or MultipathSettings()
-        self.limits = {}
-        self.restarts = Counter()
-        self.losses = {}
+        #: degraded, tier, cap, max_packet
+        self.limits: dict[int, tuple[bool, int, float, int] | None] = {}
+        self.restarts = Counter[int]()
+        self.losses: dict[int, float] = {}
 
-    def add(self, path_id, rtt_us, now):
+    def add(self, path_id: int, rtt_us: int, now: int) -> None:
         assert path_id not in self.limits, "added twice"
         self.limits[path_id] = None
 
-    def remove(self, path_id):
+    def remove(self, path_id: int) -> None:
         del self.limits[path_id]
 
-    def restart(self, path_id, now):
+    def restart(self, path_id: int, now: int) -> None:
         assert path_id in self.limits
         self.restarts[path_id] += 1
 
-    def set_limits(self, path_id, degraded, tier, cap, max_packet, *, usable):
+    def set_limits(
+        self, path_id: int, degraded: bool, tier: int, cap: float, max_packet: int, *, usable: bool
+    ) -> None:
         assert path_id in self.limits
         self.limits[path_id] = (degraded, tier, cap, max_packet)
 
-    def sample(self, samples, rtts, now):
+    def sample(
+        self, samples: Mapping[int, PathSample], rtts: Mapping[int, int], now: int
+    ) -> tuple[dict[int, PathParams], PeerParams]:
         params = {
             n: PathParams(1_000_000, 100_000, 0, 1, limit[1], limit[0], 0, limit[3], 100_000)
             for n, limit in self.limits.items()
@@ -64,19 +72,19 @@ class FlatTuner:
         )
         return params, peer
 
-    def loss(self, path_id):
+    def loss(self, path_id: int) -> float:
         return self.losses.get(path_id, 0.0)
 
-    def rate_bps(self, path_id):
+    def rate_bps(self, path_id: int) -> int:
         return 1_000_000
 
-    def acked_bps(self, path_id):
+    def acked_bps(self, path_id: int) -> int:
         return 0
 
-    def queue_us(self, path_id):
+    def queue_us(self, path_id: int) -> int:
         return 0
 
-    def share(self, path_id):
+    def share(self, path_id: int) -> float:
         return 1 / max(1, len(self.limits))
 
 
@@ -100,7 +108,9 @@ class Flow:
 class Side:
     """One host: its manager and a stand-in of its data plane."""
 
-    def __init__(self, world: PathWorld, name: str, addresses: list[LocalLink], **settings) -> None:
+    def __init__(
+        self, world: PathWorld, name: str, addresses: list[LocalLink], **settings: Any
+    ) -> None:
         self.world = world
         self.name = name
         self.links = addresses
@@ -110,7 +120,7 @@ class Side:
             MultipathSettings(**settings), world.rng.randbytes, PORT, tuner=tuner
         )
         self.set: SetPaths | None = None
-        self.specs = {}
+        self.specs: dict[int, PathSpec] = {}
         self.events: list[tuple[int, PathEvent]] = []
         self.rescued: list[tuple[int, int]] = []
         self.limit = MTU
@@ -118,18 +128,16 @@ class Side:
         self.busy = False
         self.actions = 0
 
-    def _tuner(self, settings):
+    def _tuner(self, settings: MultipathSettings) -> FlatTuner:
         self.tuners.append(FlatTuner(settings))
         return self.tuners[-1]
 
     @property
-    def used(self):
+    def used(self) -> set[tuple[str | None, str]]:
         """(local ip, remote ip) of the paths that take data."""
-        if self.set is None or not self.set.schedule:
-            return {
-                (p.local.ip if p.local else None, p.remote.ip) for p in self.set.paths if not p.id
-            }
-        return {(p.local.ip, p.remote.ip) for p in self.set.paths if p.usable}
+        assert self.set is not None
+        taking = (p for p in self.set.paths if (p.usable if self.set.schedule else not p.id))
+        return {(p.local.ip if p.local else None, p.remote.ip) for p in taking}
 
     def drain(self) -> None:
         while (action := self.manager.poll_action()) is not None:
@@ -157,9 +165,10 @@ class Side:
         """Data on every path in use; the flow's ACKs come back by any that works."""
         now = self.world.now
         samples = {}
+        schedule = self.set is not None and self.set.schedule
         for number, spec in self.specs.items():
             flow = self.flows[number]
-            takes = self.busy and (spec.usable if self.set.schedule else number == 0)
+            takes = self.busy and (spec.usable if schedule else number == 0)
             way = self.world.way(self, spec)
             if takes:
                 flow.sent += 10
@@ -172,7 +181,7 @@ class Side:
             samples[number] = PathSample(tx_packets=flow.sent, last_ack_ns=flow.acked_at)
             if flow.silent_since is not None and now - flow.silent_since >= 200 * MS:
                 flow.silent_since = now
-                if self.set.schedule:
+                if schedule:
                     self.manager.path_silent(number, now)
                     self.drain()
         self.manager.sample({n: s for n, s in samples.items() if n in self.specs}, now)
@@ -180,20 +189,20 @@ class Side:
 
 
 class PathWorld(EventQueue):
-    def __init__(self, seed: int = 1, near: int = 2, far: int = 2, **settings) -> None:
+    def __init__(self, seed: int = 1, near: int = 2, far: int = 2, **settings: Any) -> None:
         self.rng = random.Random(seed)  # noqa: S311
         super().__init__()
         self._armed: dict[str, int] = {}
         self.ways: dict[tuple[str, str], Way] = {}
         #: bytes by (from, to) and direction, until the receiver of them answered a probe
-        self.sent: Counter = Counter()
+        self.sent = Counter[tuple[str, Endpoint]]()
         self.datagrams = 0
         self.a = Side(
             self, "a", [link(f"10.{k}.0.1", k, f"eth{k}") for k in range(near)], **settings
         )
         self.b = Side(self, "b", [link(f"10.{k}.0.2", k, f"if{k}") for k in range(far)], **settings)
 
-    def join(self, at_a: str, at_b: str, **way) -> Way:
+    def join(self, at_a: str, at_b: str, **way: Any) -> Way:
         made = self.ways[at_a, at_b] = Way(**way)
         return made
 
@@ -207,13 +216,10 @@ class PathWorld(EventQueue):
             side.drain()
             self.every(TICK, side.tick)
 
-    def way(self, side: Side, spec) -> Way | None:
-        if spec.local is None:
-            local = next((k.ip for k in side.links if self.find(k.ip, spec.remote.ip)), None)
-        else:
-            local = spec.local.ip
+    def way(self, side: Side, spec: PathSpec) -> Way | None:
+        local = self.local_of(side, spec)
         other = self.b if side is self.a else self.a
-        if local not in {k.ip for k in side.links}:
+        if local is None or local not in {k.ip for k in side.links}:
             return None
         if spec.remote.ip not in {k.ip for k in other.links}:
             return None
@@ -222,7 +228,12 @@ class PathWorld(EventQueue):
     def find(self, one: str, other: str) -> Way | None:
         return self.ways.get((one, other)) or self.ways.get((other, one))
 
-    def carry(self, side: Side, spec, action) -> None:
+    def local_of(self, side: Side, spec: PathSpec) -> str | None:
+        if spec.local is not None:
+            return spec.local.ip
+        return next((k.ip for k in side.links if self.find(k.ip, spec.remote.ip)), None)
+
+    def carry(self, side: Side, spec: PathSpec, action: SendPathControl) -> None:
         size = max(action.datagram_bytes, 32 + (len(action.frame) + 15) // 16 * 16)
         self.datagrams += 1
         self.sent[side.name, spec.remote] += size
@@ -230,11 +241,8 @@ class PathWorld(EventQueue):
         way = self.way(side, spec)
         if way is None or not way.up or self.rng.random() < way.loss or size + 28 > way.mtu:
             return
-        local = (
-            spec.local.ip
-            if spec.local
-            else next(k.ip for k in side.links if self.find(k.ip, spec.remote.ip))
-        )
+        local = self.local_of(side, spec)
+        assert local is not None
 
         def deliver() -> None:
             if not way.up or spec.remote.ip not in {k.ip for k in other.links}:
@@ -245,7 +253,7 @@ class PathWorld(EventQueue):
 
         self.later(way.delay, deliver)
 
-    def every(self, interval: int, call) -> None:
+    def every(self, interval: int, call: Callable[[], None]) -> None:
         def tick() -> None:
             call()
             self.later(interval, tick)

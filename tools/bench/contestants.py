@@ -9,24 +9,21 @@ with the keys of [dataplane].
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from tools.bench.model import SkipError
 from tools.bench.targets import BARE, FROM_WS, NEW, OLD, TO_WS, WS
-from tools.netlab import Host, Lab, LabError, Link
+from tools.benchkit.contestants import PORT, Stage, interface_name, introduce, toml_lines
+from tools.benchkit.model import SkipError
+from tools.netlab import Host, Link
 from tools.peers import (
     HostEnd,
-    Peer,
     Whalescale,
     WireGuardGo,
     debian_wireguard_go,
     newest_wireguard_go,
-    outside,
 )
 from whalescale.config import DataplaneConfig
 
@@ -68,9 +65,6 @@ LABELS = {
     "merge": "merging alone",
     SUM: "no tunnel and every part: the limit",
 }
-PORT = 51820
-
-_numbers = itertools.count()
 
 
 def label(name: str) -> str:
@@ -85,15 +79,6 @@ def settings(name: str) -> dict[str, str]:
     """The [dataplane] keys of a variant."""
     text = name.partition(":")[2]
     return dict(pair.split("=", 1) for pair in text.split(",")) if text else {}
-
-
-def toml_lines(keys: Mapping[str, str]) -> list[str]:
-    """Of a table with these keys: what is neither true nor false nor a number is a string."""
-
-    def value(text: str) -> str:
-        return text if text in {"true", "false"} or text.isdigit() else f'"{text}"'
-
-    return [f"{k} = {value(v)}" for k, v in keys.items()]
 
 
 def dataplane_toml(name: str) -> str:
@@ -112,34 +97,25 @@ def check(name: str) -> None:
             raise SkipError(f"this version has no [dataplane] {key}")
 
 
-class Pair:
-    """A running contestant. Close it: a context manager that leaves nothing behind."""
+class Pair(Stage):
+    """A running contestant."""
 
     def __init__(self, name: str, family: int = 4) -> None:
         """Bring it up; returns once packets come through. LabError, SkipError."""
         check(name)
         self.name = name
-        self.lab = Lab()
-        try:
-            self.a: Host = self.lab.host("a")
-            self.b: Host = self.lab.host("b")
-            self.link: Link = self.lab.link(self.a, self.b)
-            self.ends: tuple[HostEnd, ...] = self._start(family)
-            self.target = self.ends[1].inside() if self.ends else self._outside(self.b, family)
-            self.source = self.ends[0].inside() if self.ends else self._outside(self.a, family)
-            self.warm_up()
-        except BaseException:
-            self.close()
-            raise
+        self._family = family
+        super().__init__()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.lab.close()
+    def _bring_up(self) -> None:
+        self.a: Host = self.lab.host("a")
+        self.b: Host = self.lab.host("b")
+        self.link: Link = self.lab.link(self.a, self.b)
+        self._start()
+        ends = self.ends
+        self.target = ends[1].inside() if ends else self._outside(self.b)
+        self.source = ends[0].inside() if ends else self._outside(self.a)
+        self.warm_up()
 
     @property
     def agents(self) -> dict[str, int]:
@@ -148,17 +124,15 @@ class Pair:
 
     def warm_up(self) -> None:
         """A session stands and packets pass. LabError: none do."""
-        done = self.a.run("ping", "-n", "-c2", "-i0.2", "-w12", self.target, check=False)
-        if done.returncode != 0:
-            raise LabError(f"no ping through {label(self.name)}{last_words(self.ends)}")
+        self.reach(self.a, self.target, 2, f"through {label(self.name)}")
 
     def alive(self) -> bool:
         return all(e.process is not None and e.process.poll() is None for e in self.ends)
 
-    def _outside(self, host: Host, family: int) -> str:
-        return self.link.address(host, family)
+    def _outside(self, host: Host) -> str:
+        return self.link.address(host, self._family)
 
-    def _start(self, family: int) -> tuple[HostEnd, ...]:
+    def _start(self) -> None:
         base = self.name.partition(":")[0]
         kinds = {
             BARE: (),
@@ -169,17 +143,17 @@ class Pair:
             TO_WS: (self._newest, self._whalescale),
         }[base]
         if not kinds:
-            return ()
+            return
         one, two = make_end(self.a, 1, kinds[0]), make_end(self.b, 2, kinds[1])
-        for end, other in ((one, two), (two, one)):
-            at = outside(self._outside(other.host, family), other.port)
-            # Between Whalescale and WireGuard there is the X25519 key only.
-            node_id = other.node_id if isinstance(end, Whalescale) else None
-            end.start(Peer(other.public_key, (f"{other.inside()}/32",), at, node_id=node_id))
-        for end in (one, two):
+        self.ends = (one, two)
+        # Between Whalescale and WireGuard there is the X25519 key only.
+        introduce(
+            *(one, two, self._outside),
+            lambda end, other: other.node_id if isinstance(end, Whalescale) else None,
+        )
+        for end in self.ends:
             if isinstance(end, Whalescale):
                 confirm(end, settings(self.name))
-        return (one, two)
 
     def _whalescale(self, host: Host, name: str, addresses: tuple[str, ...]) -> HostEnd:
         return Whalescale(host, name, addresses, PORT, dataplane=dataplane_toml(self.name))
@@ -194,10 +168,8 @@ class Pair:
 def make_end(
     host: Host, number: int, kind: Callable[[Host, str, tuple[str, ...]], HostEnd]
 ) -> HostEnd:
-    """An end with the address 10.77.0.N. Its interface's name is unique on the machine, since
-    the UAPI sockets of all namespaces share a folder."""
-    name = f"wsb{os.getpid() % 100000}-{next(_numbers)}"
-    return kind(host, name, (f"10.77.0.{number}/24",))
+    """An end with the address 10.77.0.N."""
+    return kind(host, interface_name("wsb"), (f"10.77.0.{number}/24",))
 
 
 def _wireguard_go(
@@ -231,13 +203,3 @@ def disagreement(status: dict[str, Any], wanted: dict[str, str]) -> str:
             why = f": {bpf['reason']}" if key == "bpf" and bpf.get("reason") else ""
             return f"asked for {key} {value}, the agent runs {str(got).lower()}{why}"
     return ""
-
-
-def last_words(ends: Iterable[HostEnd]) -> str:
-    """What the tunnels said last, for an error; "" where they said nothing."""
-    return "".join(f"; {e.interface} said: {_tail(e)}" for e in ends if _tail(e))
-
-
-def _tail(end: HostEnd) -> str:
-    lines = end.process.log().strip().splitlines() if end.process is not None else []
-    return lines[-1][-200:] if lines else ""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tools.bench import load
 from tools.bench.contestants import Pair
-from tools.bench.model import Options, SkipError, Values
+from tools.bench.model import Options
+from tools.benchkit.model import SkipError, Values
 from tools.netlab import LabError, Process, wait_until
 from tools.peers import ROOT, HostEnd
 from whalescale.bench import measure

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tools.bench import load
 from tools.bench.contestants import SUM, Pair
-from tools.bench.model import Options, SkipError, Values
+from tools.bench.model import Options
 from tools.bench.targets import BARE, WS
+from tools.benchkit.model import SkipError, Values
 from tools.netlab import run
 from tools.peers import ROOT
 from whalescale.bench.measure import Load, MeasureError

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.bench.contestants import Pair
-from tools.bench.model import Options, SkipError, Values
+from tools.bench.model import Options
+from tools.benchkit.model import SkipError, Values
 from tools.netlab import Host, LabError, Process, run, wait_until
 from tools.peers import ROOT
 from whalescale.bench import measure

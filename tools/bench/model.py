@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from tools.benchkit.model import Bounds, Rounds, Sample, Values
 from whalescale.bench.measure import median, ratio_of_rounds
 
 if TYPE_CHECKING:
     from tools.bench.contestants import Pair
 
 SCHEMA = 1
-#: running: then a contestant is out of its scenario
-FAILURES_MAX = 2
-
-#: what one measurement gave, by metric
-Values = dict[str, float]
-
-
-class SkipError(Exception):
-    """This machine (or this version) cannot run it; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +43,6 @@ class Options:
         return quick if self.quick else full
 
 
-class Titled(Protocol):
-    """A scenario of any bench."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def title(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One thing to measure on each contestant in turn, round by round.
@@ -84,63 +66,6 @@ class Scenario:
     plotted: str = ""
     #: a row for each metric and a column for each contestant, instead of the other way round
     by_metric: bool = False
-
-
-Named = TypeVar("Named", bound=Titled)
-
-
-def by_name(scenarios: Sequence[Named], name: str, known: Iterable[str]) -> list[Named]:
-    """The scenario of this name, or all whose name begins with it. ValueError: none does."""
-    exact = [s for s in scenarios if s.name == name]
-    found = exact or [s for s in scenarios if s.name.startswith(name)]
-    if not found:
-        raise ValueError(f"there is no scenario {name!r}; there are {', '.join(known)}")
-    return found
-
-
-@dataclass(slots=True)
-class Sample:
-    """One contestant in one round of one scenario. `values` is empty where `error` says why."""
-
-    round: int
-    values: Values = field(default_factory=dict)
-    error: str = ""
-    #: load average just before it: a figure of a busy machine is worth less
-    load: float = 0.0
-
-
-S = TypeVar("S", bound=Sample)
-
-
-@dataclass(slots=True)
-class Rounds(Generic[S]):
-    """All rounds of one contestant in one scenario, whatever a sample is."""
-
-    samples: list[S] = field(default_factory=list)
-    skipped: str = ""
-
-    def of(self, metric: str) -> list[float | None]:
-        return [s.values.get(metric) for s in self.samples]
-
-    def median(self, metric: str) -> float | None:
-        return median(self.of(metric))
-
-    @property
-    def error(self) -> str:
-        """The last one; "" if a round at least worked."""
-        if any(s.values for s in self.samples):
-            return ""
-        return next((s.error for s in reversed(self.samples) if s.error), "")
-
-    @property
-    def failures(self) -> int:
-        return sum(bool(s.error) for s in self.samples)
-
-    @property
-    def is_out(self) -> bool:
-        """Skipped, or failed too often running: it gets no more turns."""
-        last = self.samples[-FAILURES_MAX:]
-        return bool(self.skipped) or (len(last) == FAILURES_MAX and all(s.error for s in last))
 
 
 class Series(Rounds[Sample]):
@@ -216,7 +141,7 @@ def _series_of(table: dict[str, Any]) -> Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(Bounds):
     """A figure that has to be reached. `under` None: the value itself, else a ratio to it."""
 
     name: str
@@ -225,15 +150,12 @@ class Target:
     metric: str
     over: str
     under: str | None
-    must: float
+    must: float | None
     aim: float | None
     better: Literal["more", "less"]
     unit: str = "x"
     #: a metric and what its median has to be at least, else the figure is of something else
     needs: tuple[str, float] | None = None
-
-    def reached(self, value: float, bound: float) -> bool:
-        return value >= bound if self.better == "more" else value <= bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +169,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        if self.value is None:
-            return "not measured"
-        t = self.target
-        if t.aim is not None and t.reached(self.value, t.aim):
-            return "aim reached"
-        if t.reached(self.value, t.must):
-            return "must reached"
-        return "BELOW"
+        return self.target.verdict(self.value)
 
     def as_json(self) -> dict[str, Any]:
         t = self.target
@@ -262,10 +177,7 @@ class Figure:
             "name": t.name,
             "title": t.title,
             "value": self.value,
-            "unit": t.unit,
-            "better": t.better,
-            "must": t.must,
-            "aim": t.aim,
+            **t.as_json(),
             "verdict": self.verdict,
             "reason": self.reason,
             "rounds": self.rounds,

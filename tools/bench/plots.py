@@ -155,6 +155,7 @@ def _figures(run: Run, path: Path) -> Path | None:
     for y, figure in enumerate(there):
         target, value = figure.target, figure.value
         assert value is not None
+        assert target.must is not None
         more = target.better == "more"
         # A bar longer than that (or a cost of nothing) would only make the others short.
         share = value / target.must if more else target.must / max(value, target.must / SHARE_MAX)

@@ -14,7 +14,8 @@ from pathlib import Path
 from tools.bench import load
 from tools.bench.contestants import Pair
 from tools.bench.groups import EVERY, KERNEL, UNKNOWN, nameless, parse, shares, sources, top
-from tools.bench.model import Options, SkipError, Values
+from tools.bench.model import Options
+from tools.benchkit.model import SkipError, Values
 from tools.netlab import LabError, run
 from tools.peers import ROOT
 from whalescale.bench import measure

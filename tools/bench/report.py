@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.table import Table
 from rich.text import Text
 
 from tools.bench.contestants import label
-from tools.bench.model import Figure, Run, Scenario, Series, Target, figures
-from tools.bench.page import Section, table_row
-from tools.bench.progress import Turning
+from tools.bench.model import Figure, Run, Scenario, Series, figures
 from tools.bench.scenarios import SCENARIOS
 from tools.bench.targets import METRICS, NEW, WS
+from tools.benchkit.page import Section, table_row
+from tools.benchkit.progress import Turning
+from tools.benchkit.report import (
+    Judged,
+    machine_line,
+    number,
+    verdict,
+    verdict_markdown,
+    verdict_table,
+)
 from whalescale.bench.measure import ratio_of_rounds
 
 SECTION = Section("bench")
-STYLES = {"aim reached": "green", "must reached": "yellow", "BELOW": "bold red"}
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
-
-
-def bound(target: Target, value: float | None) -> str:
-    """ ">= 2x": what a figure has to be."""
-    if value is None:
-        return "-"
-    sign = ">=" if target.better == "more" else "<="
-    return f"{sign} {value:,g} {target.unit}".replace(" x", "x").rstrip()
+HEADS = ("figure", "measured", "must", "aim")
 
 
 def measured(figure: Figure) -> str:
@@ -38,13 +31,6 @@ def measured(figure: Figure) -> str:
     unit = figure.target.unit
     text = number(figure.value, 0 if unit == "" else 1 if unit != "x" else 2)
     return f"{text}x" if unit == "x" else f"{text} {unit}".rstrip()
-
-
-def verdict(figure: Figure, counts: bool) -> str:
-    """A run that is too short has no verdict, whatever its figures say."""
-    if figure.value is not None and not counts:
-        return f"({figure.verdict.lower()})"
-    return figure.verdict
 
 
 def cell(series: Series, metric: str) -> str:
@@ -133,31 +119,23 @@ def scenario_table(scenario: Scenario, results: dict[str, Series]) -> Table:
     return table
 
 
-def figures_table(run: Run) -> Table:
-    table = Table(title="What has to be reached", title_justify="left")
-    for column, justify in (("figure", "left"), ("measured", "right"), ("must", "right"),
-                            ("aim", "right"), ("verdict", "left")):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for f in figures(run):
-        said = verdict(f, run.options.counts)
-        style = STYLES.get(f.verdict, "dim") if run.options.counts else "dim"
-        table.add_row(
-            *(f.target.title, measured(f), bound(f.target, f.target.must)),
-            *(bound(f.target, f.target.aim), Text(said, style=style)),
+def judged(run: Run) -> list[Judged]:
+    """Each figure that has to be reached."""
+    return [
+        (
+            verdict(f.verdict, measured=f.value is not None, counts=run.options.counts),
+            (
+                f.target.title,
+                measured(f),
+                *f.target.said(),
+            ),
         )
-    return table
+        for f in figures(run)
+    ]
 
 
-def machine_line(machine: Mapping[str, Any]) -> str:
-    """What the figures were measured on."""
-    m = machine
-    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items() if v)
-    kind = "virtual machine, " if m.get("virtual") else ""
-    return (
-        f"{m['time']}, revision {m['revision'] or 'unknown'}; {kind}{m['cpus']} CPUs "
-        f"({m['cpu'] or m['architecture']}), Linux {m['kernel']}, TCP "
-        f"{m['congestion_control']}; {versions}."
-    )
+def figures_table(run: Run) -> Table:
+    return verdict_table(HEADS, 3, judged(run), run.options.counts)
 
 
 def summary(run: Run) -> str:
@@ -179,12 +157,7 @@ def summary(run: Run) -> str:
 
 def markdown(run: Run) -> str:
     """The generated part of docs/performance.md."""
-    lines = [summary(run), "", "| figure | measured | must | aim | verdict |"]
-    lines.append("|---|--:|--:|--:|---|")
-    for f in figures(run):
-        bounds = (bound(f.target, f.target.must), bound(f.target, f.target.aim))
-        said = verdict(f, run.options.counts)
-        lines.append(table_row((f.target.title, measured(f), *bounds, said)))
+    lines = [summary(run), "", *verdict_markdown(HEADS, 3, judged(run))]
     for scenario in SCENARIOS:
         if scenario.name in run.results:
             lines += ["", f"### {scenario.title[0].upper()}{scenario.title[1:]}", ""]

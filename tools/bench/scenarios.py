@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tools.bench import crowds, limit, load, profiles, steer
 from tools.bench.contestants import MAIN, VARIANTS, Pair
-from tools.bench.model import Options, Scenario, Values, by_name
+from tools.bench.model import Options, Scenario
 from tools.bench.targets import BARE, NEW, OLD, WS
+from tools.benchkit.model import Values, by_name
 from whalescale.bench.measure import Load
 
 _TCP = ("gbps", "cpu_s_per_gb", "retransmits")

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.bench.contestants import (
-    PORT,
     check,
     confirm,
     dataplane_toml,
-    last_words,
     make_end,
     settings,
 )
-from tools.bench.model import Options, Values
+from tools.bench.model import Options
 from tools.bench.targets import WS
+from tools.benchkit.contestants import PORT, last_words
+from tools.benchkit.model import Values
 from tools.netlab import Host, Lab, LabError, Process, wait_until
 from tools.peers import HostEnd, Peer, Whalescale, outside
 from whalescale.bench import measure

@@ -13,23 +13,18 @@ No rate of any link is told to any of them but `other`.
 
 from __future__ import annotations
 
-import itertools
-import os
 from pathlib import Path
-from typing import Self
 
-from tools.bench.contestants import last_words, toml_lines
-from tools.bench.model import SkipError
+from tools.benchkit import contestants as kit
+from tools.benchkit.contestants import INSIDE, PORT, interface_name, introduce, toml_lines
+from tools.benchkit.model import SkipError
 from tools.mpbench.model import ALONE, BARE, MPTCP, PLAIN, WS, Scenario
-from tools.netlab import Lab, LabError, Link, wait_until
-from tools.peers import Peer, Whalescale, outside
+from tools.netlab import LabError, Link, wait_until
+from tools.peers import Peer, Whalescale
 from tools.twohosts import TwoHosts, two_hosts
 from whalescale.config import Config
 
-PORT = 51820
-INSIDE = ("10.77.0.1", "10.77.0.2")
 OTHER = "other"
-_numbers = itertools.count()
 
 
 def label(name: str, shapes: tuple[object, ...] = ()) -> str:
@@ -85,42 +80,30 @@ class _Node(Whalescale):
             file.write(self.multipath)
 
 
-class Stage:
-    """A lab with its contestant running in it. A context manager that leaves nothing behind."""
+class Stage(kit.Stage):
+    """A lab with its contestant running in it."""
 
     def __init__(self, name: str, scenario: Scenario, seed: int, scripts: dict[str, Path]) -> None:
         """Bring it up; returns once packets come through. LabError, SkipError, ValueError."""
-        keys = settings(name)
-        if keys and "multipath" not in Config.__struct_fields__:
+        self._keys = settings(name)
+        if self._keys and "multipath" not in Config.__struct_fields__:
             raise SkipError("this version has no [multipath] in its configuration")
-        self.lab = Lab(seed)
-        self._script: Path | None = None
-        try:
-            self.numbers = links_of(name, scenario)
-            shapes = [scenario.shapes[n - 1] for n in self.numbers]
-            self.two: TwoHosts = two_hosts(self.lab, shapes)
-            base, _, rest = name.partition(":")
-            self.ends: tuple[_Node, ...] = ()
-            if base in (WS, ALONE, PLAIN):
-                self.ends = self._whalescale(base != PLAIN, multipath_toml(keys))
-            elif base == OTHER:
-                self._other(scripts, rest)
-            else:
-                self._mptcp()
-            if base not in (BARE, MPTCP):
-                self.warm_up(INSIDE[1])
-        except BaseException:
-            self.close()
-            raise
+        self._name, self._scripts = name, scripts
+        self.numbers = links_of(name, scenario)
+        self._shapes = [scenario.shapes[n - 1] for n in self.numbers]
+        super().__init__(seed)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.lab.close()
+    def _bring_up(self) -> None:
+        self.two: TwoHosts = two_hosts(self.lab, self._shapes)
+        base, _, rest = self._name.partition(":")
+        if base in (WS, ALONE, PLAIN):
+            self._whalescale(base != PLAIN, multipath_toml(self._keys))
+        elif base == OTHER:
+            self._other(self._scripts, rest)
+        else:
+            self._mptcp()
+        if base not in (BARE, MPTCP):
+            self.warm_up(INSIDE[1])
 
     @property
     def devices(self) -> list[str]:
@@ -147,9 +130,7 @@ class Stage:
 
     def warm_up(self, target: str) -> None:
         """Packets pass. LabError: none do."""
-        done = self.two.a.run("ping", "-n", "-c3", "-i0.2", "-w12", target, check=False)
-        if done.returncode != 0:
-            raise LabError(f"no ping to {target}{last_words(self.ends)}")
+        self.reach(self.two.a, target, 3, f"to {target}")
 
     def _mptcp(self) -> None:
         """Each further address of the receiver is announced; the sender opens a subflow to it."""
@@ -162,20 +143,17 @@ class Stage:
             at = (link.address(self.two.b), "dev", link.device(self.two.b))
             self.two.b.run("ip", "mptcp", "endpoint", "add", *at, "signal")
 
-    def _whalescale(self, extended: bool, multipath: str) -> tuple[_Node, ...]:
-        ends = []
-        for host, address in zip((self.two.a, self.two.b), INSIDE, strict=True):
-            # The UAPI sockets of all namespaces share a folder.
-            interface = f"wsm{os.getpid() % 100000}-{next(_numbers)}"
-            end = _Node(host, interface, (f"{address}/24",), PORT)
-            end.multipath = multipath
-            ends.append(end)
-        one, two = ends
-        for end, other in ((one, two), (two, one)):
-            at = outside(self.two.links[0].address(other.host), PORT)
-            node_id = other.node_id if extended else None
-            end.start(Peer(other.public_key, (f"{other.inside()}/32",), at, node_id=node_id))
-        return one, two
+    def _whalescale(self, extended: bool, multipath: str) -> None:
+        one, two = (
+            _Node(host, interface_name("wsm"), (f"{address}/24",), PORT)
+            for host, address in zip((self.two.a, self.two.b), INSIDE, strict=True)
+        )
+        one.multipath = two.multipath = multipath
+        self.ends = (one, two)
+        introduce(
+            *(one, two, self.two.links[0].address),
+            lambda _, other: other.node_id if extended else None,
+        )
 
     def _other(self, scripts: dict[str, Path], name: str) -> None:
         """Run `SCRIPT NETNS_A NETNS_B RATE,DELAY,ADDRESS_A,ADDRESS_B...` (Mbit/s, ms): it starts a

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from tools.bench import model as bench_model
+from tools.benchkit import model as kit
 from tools.netlab import Shape
 
 SCHEMA = 1
@@ -104,13 +103,13 @@ class Flow:
 
 
 @dataclass(slots=True)
-class Sample(bench_model.Sample):
+class Sample(kit.Sample):
     """One flow of one contestant."""
 
     flow: Flow | None = None
 
 
-class Series(bench_model.Rounds[Sample]):
+class Series(kit.Rounds[Sample]):
     """Of one contestant with one congestion control."""
 
     __slots__ = ()
@@ -195,6 +194,3 @@ class Watcher:
     def sampled(self, scenario: Scenario, contestant: str, series: Series) -> None: ...
 
     def finished(self, scenario: Scenario) -> None: ...
-
-
-Start = Callable[[Scenario, str], Any]

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from tools.bench import report as bench_report
-from tools.bench.page import Section, table_row
-from tools.bench.progress import Turning
+from tools.benchkit.page import Section, table_row
+from tools.benchkit.progress import Turning
+from tools.benchkit.report import (
+    Judged,
+    machine_line,
+    number,
+    verdict,
+    verdict_markdown,
+    verdict_table,
+)
 from tools.mpbench import targets
 from tools.mpbench.contestants import label
 from tools.mpbench.model import WS, Run, Scenario, Series, Watcher
 from tools.mpbench.scenarios import LAN_ROUNDS, LAN_S, LAN_WARM_S, SCENARIOS
-from tools.mpbench.targets import Target, Verdict
+from tools.mpbench.targets import Verdict
 
 HEADING = """# Multipath, measured
 
 What [multipath.md](multipath.md) reaches, by `make bench-multipath`.
 """
 SECTION = Section("mpbench", HEADING)
+HEADS = ("links", "figure", "inner TCP", "measured", "must", "aim")
 
 #: (metric, heading, digits) of a scenario's table
 Column = tuple[str, str, int]
@@ -89,20 +96,10 @@ def table_of(run: Run, scenario: Scenario) -> tuple[list[str], list[list[str]], 
             if series.failures:
                 last = next(s.error for s in reversed(series.samples) if s.error)
                 remarks.append(f"{shown}, {cc}: {series.failures} rounds failed: {last}")
-            plain = [bench_report.number(series.median(m), d) for m, _, d in metrics]
-            made = [
-                bench_report.number(targets.value(run, scenario, cc, name, figure))
-                for _, figure in ratios
-            ]
+            plain = [number(series.median(m), d) for m, _, d in metrics]
+            made = [number(targets.value(run, scenario, cc, name, figure)) for _, figure in ratios]
             rows.append([shown, cc, plain[0], *made, *plain[1:]])
     return heads, rows, remarks
-
-
-def bound(target: Target, value: float | None) -> str:
-    if value is None:
-        return "-"
-    sign = ">=" if target.better == "more" else "<="
-    return f"{sign} {value:g}{'x' if target.unit == 'x' else ' ' + target.unit}".rstrip()
 
 
 def measured(v: Verdict) -> str:
@@ -113,14 +110,25 @@ def measured(v: Verdict) -> str:
     return f"{v.value:.{0 if v.target.unit in ('', 'ms') else 2}f} {v.target.unit}".rstrip()
 
 
-def said(run: Run, v: Verdict) -> str:
-    """A run that is too short has no verdict, whatever its figures say."""
-    return v.text if run.options.counts or v.value is None else f"({v.text.lower()})"
-
-
 def _titles(v: Verdict) -> tuple[str, str]:
     scenario = targets.BY_NAME.get(v.target.scenario)
     return (scenario.title if scenario else f"grid: {v.reason}"), v.target.title
+
+
+def judged(run: Run) -> list[Judged]:
+    """Each figure that has to be reached."""
+    return [
+        (
+            verdict(v.text, measured=v.value is not None, counts=run.options.counts),
+            (
+                *_titles(v),
+                v.congestion,
+                measured(v),
+                *v.target.said(),
+            ),
+        )
+        for v in targets.verdicts(run)
+    ]
 
 
 class Screen(Turning, Watcher):
@@ -141,9 +149,9 @@ class Screen(Turning, Watcher):
     def finished(self, scenario: Scenario) -> None:
         heads, rows, remarks = table_of(self.run, scenario)
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for number, head in enumerate(heads):
-            side = "left" if number < 2 else "right"
-            table.add_column(head, justify=side, no_wrap=number < 2)  # type: ignore[arg-type]
+        for at, head in enumerate(heads):
+            side = "left" if at < 2 else "right"
+            table.add_column(head, justify=side, no_wrap=at < 2)  # type: ignore[arg-type]
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
@@ -164,24 +172,14 @@ def _last(scenario: Scenario, series: Series) -> str:
     return ", ".join([rate, *rest]) + broken
 
 
-def verdict_table(run: Run) -> Table:
-    table = Table(title="What has to be reached", title_justify="left")
-    for head in ("links", "figure", "inner TCP", "measured", "must", "aim", "verdict"):
-        table.add_column(head, justify="right" if head in ("measured", "must", "aim") else "left")
-    for v in targets.verdicts(run):
-        style = bench_report.STYLES.get(v.text, "dim") if run.options.counts else "dim"
-        table.add_row(
-            *(*_titles(v), v.congestion, measured(v)),
-            *(bound(v.target, v.target.must), bound(v.target, v.target.aim)),
-            Text(said(run, v), style=style),
-        )
-    return table
+def figures_table(run: Run) -> Table:
+    return verdict_table(HEADS, 3, judged(run), run.options.counts)
 
 
 def summary(run: Run) -> str:
     o = run.options
     text = (
-        f"{bench_report.machine_line(run.machine)} Links by {run.emulator}; "
+        f"{machine_line(run.machine)} Links by {run.emulator}; "
         f"medians of {o.rounds} interleaved rounds of {o.seconds:g} s "
         f"after {o.warm_s:g} s of warm-up (grid: 1 round, lan: {LAN_ROUNDS} of {LAN_S:g} s "
         f"after {LAN_WARM_S:g} s); seed {o.seed}. Each link holds its delay line and a queue of "
@@ -196,11 +194,7 @@ def summary(run: Run) -> str:
 
 def markdown(run: Run, images: dict[str, str]) -> str:
     """The generated part of docs/multipath-results.md. `images`: what each plot is, by its path."""
-    heads = ("links", "figure", "inner TCP", "measured", "must", "aim", "verdict")
-    lines = [summary(run), "", table_row(heads), "|---|---|---|--:|--:|--:|---|"]
-    for v in targets.verdicts(run):
-        bounds = (bound(v.target, v.target.must), bound(v.target, v.target.aim))
-        lines.append(table_row((*_titles(v), v.congestion, measured(v), *bounds, said(run, v))))
+    lines = [summary(run), "", *verdict_markdown(HEADS, 3, judged(run))]
     lines += ["", *(f"![{what}]({path})" for path, what in images.items())]
     for scenario in SCENARIOS:
         if scenario.name in run.results and scenario.kind != "grid":
@@ -220,7 +214,7 @@ def _grid_markdown(run: Run) -> list[str]:
     lines = ["", "### The grid: goodput over both / the better link alone", ""]
     lines += [table_row(("80 Mbit/s 20 ms beside", *cells)), "|---|" + "--:|" * len(cells)]
     for scenario in SCENARIOS:
-        found = [bench_report.number(c.get(scenario.name), 3) for c in cells.values()]
+        found = [number(c.get(scenario.name), 3) for c in cells.values()]
         if scenario.kind == "grid" and any(f != "-" for f in found):
             lines.append(table_row((scenario.title.partition("beside ")[2], *found)))
     return lines

@@ -1,5 +1,4 @@
-"""Runs scenarios: a round has every contestant in turn with each congestion control, then comes the
-next round, so that what drifts in the machine hits all of them alike."""
+"""Runs scenarios: a round has every contestant in turn, with each congestion control."""
 
 from __future__ import annotations
 
@@ -7,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tools.bench.runner import Turns
+from tools.benchkit.runner import Turns
 from tools.mpbench import load
 from tools.mpbench.contestants import Stage, lab_of
-from tools.mpbench.model import ALONE, BARE, Options, Run, Sample, Scenario, Series, Watcher
+from tools.mpbench.model import ALONE, BARE, Run, Sample, Scenario, Series, Watcher
 
 #: labs kept for their next turn; each with Whalescale is two agents of some 50 MB
 STAGES_MAX = 8
@@ -20,7 +19,7 @@ DISCOVERY_S = 2.0
 START_S = 3.0
 
 
-class Runner(Turns[str, Stage]):
+class Runner(Turns[str, Stage, Scenario]):
     """Round by round; labs are kept for their next turn."""
 
     def __init__(
@@ -37,20 +36,14 @@ class Runner(Turns[str, Stage]):
         discovery_s: float = DISCOVERY_S,
     ) -> None:
         """`contestants`: only these (all when empty), and the links alone that ratios need."""
-        super().__init__()
+        super().__init__(run, scenarios, after_each)
         self._run = run
-        self._scenarios = scenarios
         self._watcher = watcher
         self._only = tuple(contestants)
         self._scripts = dict(scripts or {})
         self._start = start
         self._carry = carry
-        self._after_each = after_each
         self._discovery_s = discovery_s
-
-    @property
-    def options(self) -> Options:
-        return self._run.options
 
     def contestants(self, scenario: Scenario) -> list[str]:
         """Those of the scenario that were asked for; a variant or a script may be asked for too."""
@@ -71,19 +64,14 @@ class Runner(Turns[str, Stage]):
         return wanted if self.options.counts else min(wanted, self.options.rounds)
 
     def estimate_s(self, scenario: Scenario) -> float:
-        """Seconds for the whole scenario, roughly."""
         names = self.contestants(scenario)
         turns = len(names) * self.rounds(scenario) * len(self.options.congestion)
         labs = len({lab_of(n) for n in names})
         return turns * scenario.estimate_s(self.options) + labs * START_S
 
-    def run(self) -> None:
-        for scenario in self._scenarios:
-            if self.contestants(scenario):
-                self._scenario(scenario)
-            self.close()
-            self._after_each()
-        self._run.complete = True
+    def _close_unneeded(self, later: Sequence[Scenario]) -> None:
+        """Every scenario has links of its own."""
+        self.close()
 
     def _scenario(self, scenario: Scenario) -> None:
         names = self.contestants(scenario)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from tools.bench.model import by_name
+from tools.benchkit.model import by_name
 from tools.mpbench.model import ALONE, BARE, MPTCP, PLAIN, WS, Scenario
 from tools.netlab import Shape
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tools.benchkit.model import Bounds
 from tools.mpbench import judge
 from tools.mpbench.model import ALONE, BARE, CONGESTION, MPTCP, PLAIN, WS, Run, Sample, Scenario
 from tools.mpbench.scenarios import SCENARIOS, each
@@ -116,7 +117,7 @@ def added(metric: str) -> Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(Bounds):
     """One figure of `whalescale`; `must` or `aim` may be missing, not both."""
 
     scenario: str
@@ -130,9 +131,6 @@ class Target:
     #: the worst round counts, not the median of all
     worst: bool = False
 
-    def reached(self, value: float, bound: float) -> bool:
-        return value >= bound if self.better == "more" else value <= bound
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -145,14 +143,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        t = self.target
-        if self.value is None:
-            return "not measured"
-        if t.must is not None and not t.reached(self.value, t.must):
-            return "BELOW"
-        if t.aim is not None and t.reached(self.value, t.aim):
-            return "aim reached"
-        return "must reached" if t.must is not None else "below the aim"
+        return self.target.verdict(self.value)
 
     def as_json(self) -> dict[str, Any]:
         t = self.target
@@ -161,10 +152,7 @@ class Verdict:
             "title": t.title,
             "congestion": self.congestion,
             "value": self.value,
-            "unit": t.unit,
-            "better": t.better,
-            "must": t.must,
-            "aim": t.aim,
+            **t.as_json(),
             "verdict": self.text,
             "reason": self.reason,
         }

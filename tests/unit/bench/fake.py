@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tools.bench.model import Options, Run, Sample, Series
+from tools.bench.model import Options, Run, Series
+from tools.benchkit.model import Sample
 
 MACHINE: dict[str, Any] = {
     "time": "2026-01-01 00:00:00 UTC",

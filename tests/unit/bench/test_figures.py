@@ -12,11 +12,11 @@ from fake import make_run, series, tcp
 from tools.bench import __main__ as bench_main
 from tools.bench import plots, report
 from tools.bench.__main__ import load, main, save
-from tools.bench.command import joined
 from tools.bench.compare import compare, ratios
 from tools.bench.model import Options, Run, Series, figures
 from tools.bench.scenarios import SCENARIOS, named
 from tools.bench.targets import METRICS, TARGETS
+from tools.benchkit.command import joined
 from tools.mpbench import __main__ as mpbench_main
 
 KEY = ("tcp1", "whalescale", "gbps")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tools.bench import contestants, limit
-from tools.bench.model import Options, SkipError
+from tools.bench.model import Options
 from tools.bench.steer import Came
 from tools.bench.targets import BARE, WS
+from tools.benchkit.model import SkipError
 from whalescale.bench.measure import MeasureError
 
 AEAD = """\

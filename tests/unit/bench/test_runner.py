@@ -9,8 +9,9 @@ import pytest
 
 from tools.bench import contestants, crowds, runner
 from tools.bench.contestants import OFFLOADS, VARIANTS
-from tools.bench.model import Options, Run, Scenario, Series, SkipError, Values
+from tools.bench.model import Options, Run, Scenario, Series
 from tools.bench.runner import Runner
+from tools.benchkit.model import SkipError, Values
 from tools.netlab import LabError
 from tools.peers import ROOT
 from whalescale.bench.measure import MeasureError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools.bench.model import SkipError
+from tools.benchkit.model import SkipError
 from tools.mpbench.__main__ import _arguments, chosen_scenarios
 from tools.mpbench.model import MPTCP, WS, Options, Run, Scenario, Watcher
 from tools.mpbench.runner import STAGES_MAX, Runner

@@ -31,6 +31,8 @@ def trace(
         buffers = {} if reordering is None else {"berlin": multipath(**reordering)}
         at = number / 10
         records.append(
-            joiner.step(50.0 + at, 1000.0 + at, [(sample(**info), "berlin")], buffers, None, {})
+            joiner.step(
+                50.0 + at, 1000.0 + at, [(sample(1, FLOW, **info), "berlin")], buffers, None, {}
+            )
         )
     return records

@@ -96,7 +96,7 @@ def leaf(raw: bytes) -> tuple[int, int, int]:
     says = record(raw)
     subject = bytes.fromhex(says.get("node_id", ""))
     key = int.from_bytes(blake(subject, 7) + raw[:1], "big")
-    version = says.get("generation", says.get("seq"))
+    version = int(says["generation"] if "generation" in says else says["seq"])
     return key, version, int.from_bytes(blake(raw, 8), "big")
 
 

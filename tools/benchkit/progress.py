@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tools.bench.model import Titled
+from tools.benchkit.model import Titled
 
 
 class Turning:
