@@ -108,7 +108,7 @@ def check(piece: bytes) -> None:
 
 def signed(piece: bytes, now: int) -> bytes:
     """A call of the hostile member's, as far as the piece is one."""
-    places = []
+    places: list[signalling.Place] = []
     for n in range(min(len(piece) // 6, 8)):
         at = piece[6 * n : 6 * n + 6]
         endpoint = Endpoint(".".join(map(str, at[:4])), int.from_bytes(at[4:], "little"))

@@ -20,10 +20,7 @@ from tests.netns.dataplane_node import Addr, End, Hosts, Node, Options, Tunnel, 
 from tests.netns.dataplane_traffic import in_threads, transfer, udp_pair
 from whalescale.dataplane.multipath import Path, Paths, Scheduler
 
-SPARE: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
-    ipaddress.IPv4Network("10.99.0.0/16"),
-    ipaddress.IPv6Network("fd99::/32"),
-]
+SPARE = [ipaddress.ip_network(text) for text in ("10.99.0.0/16", "fd99::/32")]
 CONTROL = bytes((0x1A, 1, 0, 0)) + bytes(60)
 
 

@@ -39,7 +39,7 @@ ROOT_SEED = b"R" * 32
 class Overlay(MutableMapping[K, V], Generic[K, V]):
     """A mapping over a shared one that is never written."""
 
-    _GONE = object()
+    _GONE, _UNTOUCHED = object(), object()
 
     def __init__(self, base: dict[K, V]) -> None:
         self.base = base
@@ -47,16 +47,16 @@ class Overlay(MutableMapping[K, V], Generic[K, V]):
         self.own: dict[K, Any] = {}
 
     def __getitem__(self, key: K) -> V:
-        found = self.own.get(key, self)
-        if found is self:
+        found = self.own.get(key, self._UNTOUCHED)
+        if found is self._UNTOUCHED:
             return self.base[key]
         if found is self._GONE:
             raise KeyError(key)
         return cast(V, found)
 
     def get(self, key: K, default: Any = None) -> Any:
-        found = self.own.get(key, self)
-        if found is self:
+        found = self.own.get(key, self._UNTOUCHED)
+        if found is self._UNTOUCHED:
             return self.base.get(key, default)
         return default if found is self._GONE else found
 

@@ -7,41 +7,48 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 from eventqueue import MS, SECOND
-from world import Host, World
+from world import Host, Keys, Link, World
 
+from whalescale.identity import Identity
+from whalescale.protocol.guest import Part
 from whalescale.protocol.mesh import records
 from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat.guest import Membership, Signalling
 from whalescale.protocol.nat.relay import Relay, RelayEnded, RelaySet, RelaySettings, Use
 from whalescale.protocol.parts import PARTS
-from whalescale.protocol.paths.types import MultipathSettings, PathSample, SetPaths
-from whalescale.protocol.places import LocalLink
-from whalescale.protocol.types import SendControl
+from whalescale.protocol.paths.types import MultipathSettings, PathSample, PathStatus, SetPaths
+from whalescale.protocol.places import Endpoint, LocalLink
+from whalescale.protocol.types import PathAction, SendControl
 
 
 class Member(Host):
     """A node of the network; `anchors` say so of themselves."""
 
-    def __init__(self, world, at, identity, parts):
+    def __init__(
+        self, world: World, at: Endpoint, identity: Identity, parts: Iterable[Part]
+    ) -> None:
         self.acted = 0
         super().__init__(world, at, identity, parts)
-        self.table = {}
-        self.specs = {}
+        self.table: dict[int, RelaySet] = {}
+        self.specs: dict[int, SetPaths] = {}
         self.explicit = False  # the frame's path is given
-        self.sent = Counter()  # by peer and path, packets
-        self.relayed = Counter()  # by index, datagrams
-        self.refused = Counter()
-        self.by = []  # (when, peer, far end, data)
+        self.sent = Counter[tuple[int, int]]()  # by peer and path, packets
+        self.relayed = Counter[int]()  # by index, datagrams
+        self.refused = Counter[int]()
+        #: (when, peer, far end, data)
+        self.by: list[tuple[int, int, Endpoint, bytes]] = []
 
     @property
-    def relay(self):
+    def relay(self) -> Relay:
         return self.node.guest(Relay)
 
     # data plane
 
-    def _transmit(self, handle, keys, data, path=0):
+    def _transmit(self, handle: int, keys: Keys, data: bytes, path: int = 0) -> None:
         known = self.specs.get(handle)
         if not self.explicit and known is not None and known.schedule:
             path = next((s.id for s in known.paths if s.usable), path)
@@ -49,7 +56,7 @@ class Member(Host):
             self.sent[handle, path] += 1
         super()._transmit(handle, keys, data, path)
 
-    def receive(self, data, remote, local=None):
+    def receive(self, data: bytes, remote: Endpoint, local: Endpoint | None = None) -> None:
         if data[:4] == b"\x04\0\0\0" and len(data) >= 32:
             (index,) = struct.unpack_from("<I", data, 4)
             if index in self.table and index not in self.indices:
@@ -57,7 +64,7 @@ class Member(Host):
                 return
         super().receive(data, remote, local)
 
-    def forward(self, index, data, remote):
+    def forward(self, index: int, data: bytes, remote: Endpoint) -> None:
         told = self.table[index]
         if remote not in told.places:
             self.refused[index] += 1
@@ -65,7 +72,7 @@ class Member(Host):
         self.relayed[index] += 1
         self.world.carry(self.at, told.remote, data)
 
-    def _accepted(self, handle, keys, plain, remote, path):
+    def _accepted(self, handle: int, keys: Keys, plain: bytes, remote: Endpoint, path: int) -> None:
         p, known = self.peers[handle], self.specs.get(handle)
         if plain and plain[0] >> 4 != 1:
             self.by.append((self.world.now, handle, remote, plain))
@@ -78,7 +85,7 @@ class Member(Host):
 
     # driver
 
-    def sample(self):
+    def sample(self) -> None:
         """What csrc/multipath counted: that data flows."""
         for handle, known in self.specs.items():
             if any(peer == handle for peer, _ in self.sent):
@@ -88,7 +95,7 @@ class Member(Host):
                 self.node.guest(Multipath).path_samples(handle, samples, self.world.now)
         self.drain()
 
-    def drain(self):
+    def drain(self) -> None:
         super().drain()
         while self.acted < len(self.events):
             _, event = self.events[self.acted]
@@ -98,30 +105,39 @@ class Member(Host):
             elif isinstance(event, RelayEnded):
                 self.table.pop(event.index, None)
 
-    def _path_action(self, event):
+    def _path_action(self, event: PathAction) -> None:
         if isinstance(event.action, SetPaths):
             self.specs[event.peer] = event.action
         self.explicit = True
         super()._path_action(event)
         self.explicit = False
 
-    def frames(self, kind):
+    def frames(self, kind: int) -> list[tuple[int, int, bytes]]:
         return [(when, e.peer, e.frame) for when, e in self.of(SendControl) if e.frame[0] == kind]
 
 
 class Network:
     """Everybody is a member. `walls`: pairs of numbers that no datagram goes between."""
 
-    def __init__(self, seed=1, *, members=2, anchors=1, link=None, walled=(), **settings):
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        members: int = 2,
+        anchors: int = 1,
+        link: Link | None = None,
+        walled: Iterable[Iterable[int]] = (),
+        **settings: Any,
+    ) -> None:
         self.world = World(seed, link)
         self.world.control = True
-        self.walls = {frozenset(pair) for pair in walled}
+        self.walls: set[frozenset[int | None]] = {frozenset(pair) for pair in walled}
         self.world.passes = self.passes
-        self.hosts = {}
+        self.hosts: dict[int, Member] = {}
         for number in range(1, members + anchors + 1):
             self.start(number)
         self.anchors = set(range(members + 1, members + anchors + 1))
-        self.handles = {n: {} for n in self.hosts}
+        self.handles: dict[int, dict[int, int]] = {n: {} for n in self.hosts}
         for one in self.hosts:
             for other in self.hosts:
                 if one != other:
@@ -129,7 +145,7 @@ class Network:
         for number in self.hosts:
             self.settle(number, **settings)
 
-    def start(self, number, identity=None):
+    def start(self, number: int, identity: Identity | None = None) -> None:
         parts = (*PARTS, Relay)
         made = self.world.host
         world, hosts = self.world, self.world.hosts
@@ -140,11 +156,13 @@ class Network:
         host.node.guest(Multipath).set_settings(MultipathSettings(), 1420, world.now)
         host.node.set_locals([LocalLink(host.at.ip, 2, "eth0", 1500)], host.at.port, world.now)
 
-    def meet(self, one, other):
+    def meet(self, one: int, other: int) -> None:
         host, there = self.hosts[one], self.hosts[other]
         self.handles[one][other] = host.add(there, endpoints=(there.at,), persistent_keepalive=25)
 
-    def settle(self, number, *, use=Use.AUTO, serve=True, members=64):
+    def settle(
+        self, number: int, *, use: Use = Use.AUTO, serve: bool = True, members: int = 64
+    ) -> None:
         host = self.hosts[number]
         ids = {h.identity.node_id for h in self.hosts.values()}
         anchors = [self.hosts[n].identity.node_id for n in self.anchors]
@@ -164,46 +182,46 @@ class Network:
         )
         host.drain()
 
-    def number_of(self, at):
+    def number_of(self, at: Endpoint) -> int | None:
         return next((n for n, h in self.hosts.items() if h.at == at), None)
 
-    def passes(self, source, to, data):
+    def passes(self, source: Endpoint, to: Endpoint, data: bytes) -> bool:
         return frozenset((self.number_of(source), self.number_of(to))) not in self.walls
 
-    def wall(self, one, other):
+    def wall(self, one: int, other: int) -> None:
         self.walls.add(frozenset((one, other)))
 
-    def send(self, one, other, data=b"\x45hello"):
+    def send(self, one: int, other: int, data: bytes = b"\x45hello") -> None:
         self.hosts[one].send(self.handles[one][other], data)
 
-    def status(self, one, other):
+    def status(self, one: int, other: int) -> list[PathStatus]:
         managers = self.hosts[one].node.guest(Multipath)
         return managers.path_status(self.handles[one][other])
 
-    def used(self, one, other):
+    def used(self, one: int, other: int) -> set[int | None]:
         """Whom the usable paths of one to the other lead to."""
         return {self.number_of(s.remote) for s in self.status(one, other) if s.usable}
 
-    def heard(self, one, other):
+    def heard(self, one: int, other: int) -> list[tuple[bytes, int | None]]:
         """What came to one from the other: (data, over whom)."""
         host, handle = self.hosts[one], self.handles[one][other]
         return [(d, self.number_of(at)) for _, peer, at, d in host.by if peer == handle]
 
-    def flow(self, one, other, every, seconds):
+    def flow(self, one: int, other: int, every: int, seconds: float) -> list[bytes]:
         """Packets, one each so many ms. Returns what was sent, as it grows."""
-        sent = []
+        sent: list[bytes] = []
 
-        def say():
+        def say() -> None:
             sent.append(b"\x45%d" % len(sent))
             self.send(one, other, sent[-1])
 
         self.world.every(every * MS, self.world.now + int(seconds * SECOND), say)
         return sent
 
-    def run(self, seconds):
+    def run(self, seconds: float) -> None:
         self.world.every(250 * MS, self.world.now + int(seconds * SECOND), self.sample)
         self.world.run(seconds)
 
-    def sample(self):
+    def sample(self) -> None:
         for host in self.hosts.values():
             host.sample()

@@ -30,9 +30,6 @@ def trace(
     for number, (info, reordering) in enumerate(steps):
         buffers = {} if reordering is None else {"berlin": multipath(**reordering)}
         at = number / 10
-        records.append(
-            joiner.step(
-                50.0 + at, 1000.0 + at, [(sample(1, FLOW, **info), "berlin")], buffers, None, {}
-            )
-        )
+        samples = [(sample(1, FLOW, **info), "berlin")]
+        records.append(joiner.step(50.0 + at, 1000.0 + at, samples, buffers, None, {}))
     return records
