@@ -2,7 +2,7 @@
 """The README's commands on a clean, minimal Debian: `make test-clean DEBIAN=13`.
 
 debootstrap makes the system once (build/clean/debian13); each run takes a copy of it, clones the
-last commit into it and runs the steps there by chroot, with an empty environment (`env -i`) and
+last commit into it and runs the steps there as its root, with an empty environment (`env -i`) and
 mount and process namespaces of its own. The network is this machine's, for the package registries:
 apt's mirror, pip's index, proxies and certificates are taken over where this machine has any.
 Needs root and debootstrap. Exit status 1: a step failed or took too much room.
@@ -41,7 +41,8 @@ PIP_OPTIONS = (
 )
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
-# The root is made a mount point, which `ip netns exec` and `unshare -m` ask for.
+# The root is made a mount point, which `ip netns exec` and `unshare -m` ask for, and the only one
+# that there is: by chroot alone, `nsenter -m` would lead out, to this machine's own files.
 ENTER = """
 set -e
 root=$1; shift
@@ -51,7 +52,10 @@ mount -t proc proc proc
 mount --rbind /sys sys
 mount --rbind /dev dev
 mount -t tmpfs -o mode=0755 tmpfs run
-exec chroot "$root" /usr/bin/env -i "$@"
+pivot_root . mnt
+cd /
+umount -l /mnt
+exec /usr/bin/env -i "$@"
 """
 
 

@@ -126,9 +126,11 @@ def test_names_resolve_after_their_files_were_replaced(lab: Lab) -> None:
     )
     two.a.wait_for_uapi()
     at = two.link.address(two.b.host)
-    inside = ("nsenter", "-t", str(process.pid), "-m", "sh", "-c")
-    change = f"echo {at} there.test > /etc/hosts.new && mv /etc/hosts.new /etc/hosts"
-    two.a.run(*inside, change + "; echo hosts: files > /etc/n && mv /etc/n /etc/nsswitch.conf")
+    # As the agent sees it, by the mount that is its own: never this machine's.
+    own = Path(f"/proc/{process.pid}/root/etc")
+    assert own.stat().st_dev != Path("/etc").stat().st_dev
+    replace(own / "hosts", f"{at} there.test\n")
+    replace(own / "nsswitch.conf", "hosts: files\n")
     text = two.a.config.read_text()
     line = f'[[peers]]\nendpoints = ["there.test:{two.b.port}"]'
     replace(two.a.config, text.replace("[[peers]]", line))

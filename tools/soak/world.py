@@ -128,19 +128,22 @@ class World:
         for _ in range(2):
             self.links["a"].append(lab.link(a, r))
             self.links["b"].append(lab.link(r, b))
-        r.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        r.sysctl("net.ipv4.ip_forward", 1)
+        r.sysctl("net.ipv6.conf.all.forwarding", 1)
         r.run("nft", "-f", "-", stdin=NAT)
         self.hosts = {"a": a, "b": b}
         #: TCP's longest wait between two tries, seconds; 0: the kernel's two minutes
         self.tcp_rto_s = 1.0
         for host in self.hosts.values():
             # It would double its wait with each try that a cut swallows, and sleep on afterwards.
-            words = ("net.ipv4.tcp_rto_max_ms=1000", "net.ipv4.tcp_retries2=255")
-            if host.run("sysctl", "-qw", *words, check=False).returncode:
+            if host.sysctl("net.ipv4.tcp_rto_max_ms", 1000, check=False):
+                host.sysctl("net.ipv4.tcp_retries2", 255)
+            else:
                 self.tcp_rto_s = 0.0
             # With so short a wait five tries of a handshake end within a cut, too.
             names = ("tcp_syn_retries", "tcp_synack_retries", "tcp_orphan_retries")
-            host.run("sysctl", "-qw", *(f"net.ipv4.{name}=120" for name in names))
+            for name in names:
+                host.sysctl(f"net.ipv4.{name}", 120)
         self.parts = {
             (side, link, family): 1 if side == "a" else 2
             for side in "ab"
