@@ -36,7 +36,13 @@ INITIATION = message(1, 148)
 #: what passes
 GOOD = {
     "transport": [message(4, 32), message(4, 33), message(4, 1452)],
-    "handshake": [INITIATION, message(2, 92), message(3, 64), message(0x57, 128)],
+    "handshake": [
+        INITIATION,
+        message(2, 92),
+        message(3, 64),
+        message(0x57, 128),
+        message(0x59, 580),
+    ],
 }
 #: what does not, by the counter that it goes to
 BAD = {
@@ -44,7 +50,7 @@ BAD = {
     "type": [
         message(0, 40),
         message(5, 148),
-        message(0x59, 128),
+        message(0x5A, 128),
         "04000100" + "00" * 40,
         "00" * 1400,
         "01010000" + "00" * 144,
@@ -56,6 +62,7 @@ BAD = {
         message(3, 65),
         message(0x57, 127),
         message(0x58, 129),
+        message(0x59, 579),
     ],
 }
 
