@@ -127,7 +127,10 @@ def test_full_packets_go_round_a_link_that_is_too_narrow(lab: Lab) -> None:
     wait_until("the narrow path's MTU at both ends", lambda: net.found(most), timeout=25)
     cut = [fragments(router) for router in (net.r1, net.r2)]
     fetch_both_ways(net)
-    # On a busy machine the wide path may be silent for a moment, and the narrow one alone count.
-    wait_until("whole MTUs", lambda: [tunnel_mtu(e) for e in (net.a, net.b)] == [1420, 1420])
+    # On a busy machine the wide path may be silent for a moment, and the narrow one alone count
+    # until probes find it again, half a minute later at worst.
+    wait_until(
+        "whole MTUs", lambda: [tunnel_mtu(e) for e in (net.a, net.b)] == [1420, 1420], timeout=60
+    )
     assert [fragments(router) for router in (net.r1, net.r2)] == cut
     assert net.found(most)
