@@ -174,7 +174,7 @@ lint: setup $(STAMP)/lint
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@clang-format --dry-run -Werror $(C_STYLE)
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_STYLE)
 	@$(PY) tools/check_imports.py
 	@if command -v shellcheck >/dev/null; then shellcheck tools/*.sh .ci/run; \
 		else echo "shellcheck is not installed: shell scripts not checked"; fi
@@ -182,7 +182,7 @@ lint: setup $(STAMP)/lint
 format: setup $(STAMP)/lint
 	@$(VENV)/bin/ruff check --fix --quiet . || :
 	@$(VENV)/bin/ruff format .
-	@clang-format -i $(C_STYLE)
+	@$(VENV)/bin/clang-format -i $(C_STYLE)
 
 fuzz: setup $(STAMP)/test
 	@WS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest --timeout=0 tests/fuzz $(PYTEST_ARGS)
