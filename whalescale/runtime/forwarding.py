@@ -132,6 +132,11 @@ class Forwarding(Part):
         self.problem = ""
 
     @property
+    def _wanted(self) -> bool:
+        forward = self._config.forward
+        return bool(forward.networks or forward.exit or self._config.exit.use)
+
+    @property
     def _interface(self) -> str:
         return self._config.interface.name
 
@@ -175,7 +180,8 @@ class Forwarding(Part):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            self._look()
+            if self._wanted or self._forward or self._exit or self.problem:
+                self._look()
 
     def _look(self) -> None:
         problem = ""
@@ -190,13 +196,12 @@ class Forwarding(Part):
     def _put(self) -> None:
         """OSError: what could not be done, and is tried again."""
         forward, exit, mark = self._config.forward, self._config.exit, self._mark()
-        wanted = bool(forward.networks or forward.exit or exit.use)
         if self._nft is None:
-            if wanted:
+            if self._wanted:
                 raise OSError(0, self._missing)
             return
         self._guard(self._nft, exit, mark)
-        text = forward_commands(self._interface, forward, exit, mark) if wanted else ""
+        text = forward_commands(self._interface, forward, exit, mark) if self._wanted else ""
         if text != self._forward:
             table = forward_table(self._interface)
             self._nft.run(text or f"add table inet {table}\ndelete table inet {table}\n")
