@@ -121,6 +121,8 @@ def test_both_ways_carry_what_fits_both(lab: Lab, begin_narrow: bool) -> None:
     wait_until("two paths at both ends", lambda: len(used(net.a)) == len(used(net.b)) == 2)
 
 
+# Beside others: three probes in a row that a busy machine loses end a search too low, for minutes.
+@pytest.mark.alone
 def test_full_packets_go_round_a_link_that_is_too_narrow(lab: Lab) -> None:
     """1,280 bytes, the least MTU of a tunnel with IPv6, do not fit: that path does not set it."""
     net, most = Narrow(lab, 1300, begin_narrow=False), 1300 - HEADERS
