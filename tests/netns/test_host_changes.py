@@ -415,7 +415,7 @@ def test_an_uplink_whose_addresses_routes_and_name_change(lab: Lab) -> None:
     ip("link set wan9 up")
     default(5, "wan9")
     carries(line, "another name")
-    assert "wan9" in str(line.a.status()["peers"])
+    wait_until("the path's other name", lambda: "wan9" in str(line.a.status()["peers"]), HEALED_S)
     nft = "add table ip t; add chain ip t o { type filter hook output priority 0; }; "
     host.run("nft", nft + f"add rule ip t o udp dport {line.b.port} drop")
     lost = ("ping", "-c1", "-W0.5", "-q", line.b.inside(4))

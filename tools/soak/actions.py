@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -281,10 +283,9 @@ class Sleeper(Actor):
             seat.up = False
             seat.generation += 1
             began = time.monotonic()
-            stopped = run("kill", "-STOP", str(agent_pid(seat))).returncode == 0
+            os.kill(agent_pid(seat), signal.SIGSTOP)
             self.stop.wait(SUSPEND_S)
-            if stopped:
-                run("kill", "-CONT", str(agent_pid(seat)))
+            os.kill(agent_pid(seat), signal.SIGCONT)
             seat.generation += 1
             seat.up = True
         self.ledger.did("suspends", Window("suspend", began, time.monotonic()))
