@@ -207,7 +207,7 @@ class Peer(Struct, frozen=True, kw_only=True):
     multipath: Multipath | None = None
     #: names of the anchors that relay to us what it sends
     relays: tuple[str, ...] = ()
-    #: ... and of those that all we send it goes over now; empty: it is reached directly
+    #: names of the anchors that all we send to it goes over now; empty: it is reached directly
     relayed_by: str = ""
     #: why there is no session, as far as it is known: sentences
     trouble: tuple[str, ...] = ()

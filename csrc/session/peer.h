@@ -68,7 +68,7 @@ static inline struct ws_keys *ws_peer_keys(const struct ws_worker *worker,
 	return keys;
 }
 
-/* ... that packets may be sent with, not control frames alone. */
+/* The keypair that packets may be sent with: NULL while the one there is carries control alone. */
 static inline struct ws_keys *ws_peer_data_keys(const struct ws_worker *worker,
 						const struct ws_peer *peer)
 {

@@ -7,41 +7,16 @@ b ── router ─┘
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from tests.netns.conftest import make_end
+from tests.netns.test_network import end_of, join, members, up
 from tools.homes import Home, Internet, has_nft
-from tools.netlab import Host, Lab, wait_until
+from tools.netlab import Lab, wait_until
 from tools.peers import Whalescale
 
 pytestmark = pytest.mark.netns
-
-
-def end_of(host: Host, number: int) -> Whalescale:
-    end = make_end(host, number)
-    end.addresses = ()
-    end.env["WHALESCALE_STATE_DIR"] = str(end.runtime.with_name("state"))
-    end.write_config()
-    return end
-
-
-def members(end: Whalescale) -> dict[str, dict[str, Any]]:
-    view = json.loads(end.ws("members", "-i", end.interface, "--json").stdout)
-    return {m["name"]: m for m in view["members"]}
-
-
-def up(end: Whalescale) -> None:
-    end.launch()
-    end.wait_for_uapi()
-
-
-def join(end: Whalescale, inviter: Whalescale, name: str) -> None:
-    ticket = inviter.ws("invite", name, "-i", inviter.interface).stdout.strip()
-    end.ws("join", ticket, "-i", end.interface, "--config", end.config)
-    up(end)
 
 
 def pings(end: Whalescale, address: str) -> str:

@@ -290,7 +290,7 @@ def test_another_members_index_is_taken_and_stays_its_own():
     index = next(b.index for b in anchor.relay.bindings if b.owner == net.handles[4][2])
     before = anchor.table[index]
     assert ask(net, 3, 4, Bind(index, node_id(net, 1), 60)) == [Refused(index, Refusal.TAKEN)]
-    # ... and nobody else ends it.
+    # Nobody but its owner ends a binding.
     assert ask(net, 3, 4, Bind(index, node_id(net, 1), 0)) == [Bound(index, 0)]
     assert anchor.table[index] == before
 

@@ -22,7 +22,7 @@ GAP: Final = 250 * NS_PER_MS
 GAP_MOST: Final = NS_PER_S
 #: places for one message: at most these many datagrams in REKEY_TIMEOUT, and two seconds
 MOST: Final = 8
-#: ... with those that are named beside them
+#: places for one message, those included that are named beside our own
 ALSO_MOST: Final = 16
 #: a new message, 5 s after the last, goes where a hole was punched as well
 PUNCHED_FOR: Final = 2 * NS_PER_S

@@ -107,7 +107,7 @@ class Handshake:
         self.pending: Pending | None = None
         #: when an initiation, or what opens the way for one, is sent again
         self.at: int | None = None
-        #: ... then, however lately the last one was
+        #: it is sent at `at`, however lately the last one was
         self.hurried = False
         self.attempts = 0
         #: initiations since the last session; `attempts` begins anew with packets

@@ -47,7 +47,7 @@ FROM_SENDER: Final = (5, 15)
 CALLS: Final = (1 / 30, 3)
 #: carriers that are tried for one peer
 CARRIERS_MOST: Final = 4
-#: ... and for one handshake message, at once
+#: carriers that one handshake message goes by at once
 HANDSHAKE_CARRIERS: Final = 2
 #: a carrier without a session with the peer is asked again so late
 NO_WAY_FOR: Final = 10 * NS_PER_S
