@@ -155,7 +155,7 @@ class Bench:
     def revocation(self) -> None:
         world = self.world(1_000)
         victim = world[5].node_id
-        world[0].revoke("m5", world.now)
+        world[0].admission.revoke("m5", world.now)
         world.drain(world.members[0])
         members = [m.mesh for m in world.members if m.mesh.node_id != victim]
 

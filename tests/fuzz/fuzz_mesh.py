@@ -110,7 +110,7 @@ def one_input(data: bytes) -> None:
     mesh.restore(RAWS, now)
     for node_id in (HOSTILE.node_id, OTHER.node_id):
         mesh.session_up(node_id, now)
-    guest = mesh.invite("guest", now)[0].one_time
+    guest = mesh.admission.invite("guest", now)[0].one_time
     budget = 2 * 65_536
     while len(data) >= 2:
         op, size, piece = data[0] % 6, data[1], data[2 : 2 + data[1]]

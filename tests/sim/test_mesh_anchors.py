@@ -200,7 +200,7 @@ def test_a_leaf_does_nothing_for_others():
     world.move(0, 7)
     world.run(3)
     assert world.members[4].bytes - sent < 200
-    world[0].revoke("m3", world.now)
+    world[0].admission.revoke("m3", world.now)
     world.drain(world.members[0])
     world.run(1)
     assert world[2].membership.is_revoked(world[3].node_id)

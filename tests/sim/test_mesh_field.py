@@ -101,7 +101,7 @@ def test_clocks_that_jump_decide_nothing():
     world.move(1, 1)
     world.jump(1, 1)
     world.move(2, 1)
-    world[0].rename("m3", "moved", world.now)
+    world[0].admission.rename("m3", "moved", world.now)
     world.drain(world.members[0])
     world.run(10)
     assert world.alike()
@@ -337,7 +337,7 @@ def test_replayed_frames_change_nothing_and_cost_little():
 def test_a_revoked_member_that_stays_up_is_heard_by_nobody():
     """nebula#724: its tunnels lived on after its certificate was blocked."""
     world = made(4)
-    world[0].revoke("m3", world.now)
+    world[0].admission.revoke("m3", world.now)
     world.drain(world.members[0])
     world.run(2)
     for n in range(3):

@@ -71,7 +71,7 @@ def test_nothing_changes(world):
 def test_a_revocation_reaches_all(world):
     before = world.sent()
     victim = world[5].node_id
-    world[0].revoke("m5", world.now)
+    world[0].admission.revoke("m5", world.now)
     world.drain(world.members[0])
     members = [m.mesh for m in world.members if m.mesh.node_id != victim]
 

@@ -95,12 +95,12 @@ class History:
                     mesh.network_id, node_id, mesh.node_id, 1, Status.ACTIVE, f"n{other}",
                     True, address,
                 )  # fmt: skip
-                mesh.issue(new, mesh.identity.seed, now)
+                mesh.admission.issue(new, mesh.identity.seed, now)
             elif op == "revoke" and record is not None and other >= ADMINS:
-                mesh.revoke(record.name, now)
+                mesh.admission.revoke(record.name, now)
                 self.revoked.add(node_id)
             elif op == "rename" and record is not None:
-                mesh.rename(record.name, f"r{one}{other}-{now // MS}", now)
+                mesh.admission.rename(record.name, f"r{one}{other}-{now // MS}", now)
         except MeshError:
             pass
         self.world.drain(self.world.members[one])

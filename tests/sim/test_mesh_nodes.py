@@ -113,13 +113,13 @@ def begin(world):
 
 def let_in(home, world, number, name):
     """As `ws join` does it: the ticket's key asks, the records become the new machine's."""
-    made, secret = home.mesh.invite(name, world.now)
+    made, secret = home.mesh.admission.invite(name, world.now)
     home.pump()
     new = End(world, number)
     ticket = invite.Ticket(NET, home.identity.node_id, secret, 0, (home.host.at,))
     join = invite.encode_join(new.identity.seed, new.identity.node_id, ticket)
     home.mesh.receive(made.one_time, join, world.now)
-    keys = home.mesh._welcome(new.identity.node_id)
+    keys = home.mesh.admission.welcome(new.identity.node_id)
     home.pump()
     new.become(keys)
     return new
@@ -154,7 +154,7 @@ def test_members_find_each_other_over_lossy_links():
         assert [p.endpoint.port for p in record.places] == [40_000]
 
     # One is revoked: nobody has it as a peer, and it is told.
-    home.mesh.revoke("phone", world.now)
+    home.mesh.admission.revoke("phone", world.now)
     home.pump()
     world.run(5)
     for end in (home, others[0], others[2]):

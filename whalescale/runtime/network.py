@@ -199,7 +199,7 @@ class NetworkKeeper(Part):
             if self.mesh.membership.active(met.node_id) is not None:
                 how = How(met.how) if met.how in How.__members__.values() else How.SEEN
                 self.mesh.directory.met(met.node_id, Endpoint(met.ip, met.port), how, 0)
-        self.mesh.restore_tickets(self._invites(now))
+        self.mesh.admission.restore_tickets(self._invites(now))
         self._guest = guest
         if self._signalling is not None:
             self.signal(self._signalling)
@@ -627,10 +627,10 @@ class NetworkKeeper(Part):
             if op == "invite":
                 return self._invite(mesh, name, params, now)
             if op == "withdraw":
-                mesh.withdraw(name)
+                mesh.admission.withdraw(name)
                 return {"withdrawn": name}
             if op == "revoke":
-                record = mesh.revoke(name, now)
+                record = mesh.admission.revoke(name, now)
                 return {"revoked": record.name, "node_id": encode_node_id(record.node_id)}
             if op == "issued":
                 issuer = bytes.fromhex(str(params.get("node_id", "")))
@@ -643,7 +643,7 @@ class NetworkKeeper(Part):
             if op == "routes":
                 return self._routes(mesh, name, params, now)
             if op == "rename":
-                return {"name": mesh.rename(name, str(params.get("new", "")), now).name}
+                return {"name": mesh.admission.rename(name, str(params.get("new", "")), now).name}
         except MeshError as e:
             message, _, fix = str(e).partition("; ")
             raise AgentError(message, fix) from None
@@ -674,7 +674,7 @@ class NetworkKeeper(Part):
             )
         except ValueError as e:
             raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
-        record = mesh.set_routes(name, add, remove, now)
+        record = mesh.admission.set_routes(name, add, remove, now)
         return {"name": record.name, "routes": [str(r) for r in record.routes]}
 
     def _invite(self, mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
@@ -690,7 +690,7 @@ class NetworkKeeper(Part):
                 "no address of this machine is known where others could reach it",
                 "connect it to a network first",
             )
-        _, secret = mesh.invite(
+        _, secret = mesh.admission.invite(
             name,
             now,
             may_anchor=bool(params.get("may_anchor", True)),

@@ -142,7 +142,7 @@ class Shown:
                 "anchor": self._own_anchor(),
                 "tickets": [
                     {"name": t.name, "left_s": max(0, t.until - self._now()) // 1_000_000_000}
-                    for t in mesh.invites.by_key.values()
+                    for t in mesh.admission.invites.by_key.values()
                     if t.used_by is None
                 ],
                 "records": mesh.table.count,

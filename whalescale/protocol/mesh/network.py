@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import Final
 
 from whalescale.identity import Identity
 from whalescale.protocol.control import ControlError
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.mesh import frames, invite, present, reconcile, records
+from whalescale.protocol.mesh import frames, present, reconcile, records
+from whalescale.protocol.mesh.admission import Admission
 from whalescale.protocol.mesh.anchors import Anchors, Tenure, known_anchors
 from whalescale.protocol.mesh.directory import Directory, How
 from whalescale.protocol.mesh.duties import Duties
@@ -39,18 +38,15 @@ from whalescale.protocol.mesh.events import (
     Word,
 )
 from whalescale.protocol.mesh.frames import (
-    MESH,
     AnchorState,
     DialBack,
     Dialled,
     Leaves,
-    Sub,
     Summary,
     Tree,
     Update,
 )
 from whalescale.protocol.mesh.gossip import FORGED_COST, Bucket, Gossip, is_urgent
-from whalescale.protocol.mesh.invite import Invite, Invites, Refusal
 from whalescale.protocol.mesh.membership import Membership, Merged, Outcome
 from whalescale.protocol.mesh.reconcile import Answer
 from whalescale.protocol.mesh.records import (
@@ -59,7 +55,6 @@ from whalescale.protocol.mesh.records import (
     EndpointRecord,
     Kind,
     MemberRecord,
-    Network,
     ObservedRecord,
     Place,
     PlaceKind,
@@ -134,7 +129,6 @@ class Mesh:
         self.membership = Membership(network_id, self.table, verifier)
         self.directory = Directory(self.node_id, self.table, self.membership, verifier, seq)
         self.gossip = Gossip(self.table, random, now)
-        self.invites = Invites(random)
         self.recovery = Recovery(random)
         #: members that we have a session with, and since when
         self.sessions: dict[bytes, int] = {}
@@ -144,6 +138,16 @@ class Mesh:
         self.drops: Counter[str] = Counter()
         self._places: tuple[Place, ...] | None = None
         self._events: deque[MeshEvent] = deque()
+        #: what an admin says, and who comes with a ticket
+        self.admission = Admission(
+            identity,
+            self.membership,
+            self.table,
+            random,
+            self._events.append,
+            self.publish,
+            self.drops,
+        )
         #: what we do about anchors, and for who wants to be one
         self.duties = Duties(
             self.node_id,
@@ -326,8 +330,8 @@ class Mesh:
         `remote`: where it came from, as far as that is known.
         """
         try:
-            if node_id in self.invites.by_key:
-                self._receive_guest(node_id, frame, now)
+            if node_id in self.admission.invites.by_key:
+                self.admission.receive(node_id, frame, now)
                 return
             neighbour = self.gossip.neighbours.get(node_id)
             if neighbour is None:
@@ -500,188 +504,12 @@ class Mesh:
             return  # a link-local address or one of our own kind: of no use to others
         self.gossip.spread([entry_of(raw, record)], None, now)
 
-    # an admin's word
-
-    def issue(self, record: MemberRecord | AdminRecord, seed: bytes | bytearray, now: int) -> None:
-        """Sign a record and tell the others. MeshError: it would not hold."""
-        try:
-            self.publish(records.encode(record, seed), now)
-        except ValueError as e:
-            raise MeshError(f"the record does not hold: {e}") from None
-
     def publish(self, raw: bytes, now: int) -> None:
         """Tell the others what was signed here. RecordError, MeshError: it does not hold."""
         merged = self._merge(raw, records.decode(raw), now)
         if merged.outcome is not Outcome.TAKEN:
             raise MeshError("what is known already outranks this")
         self._taken(merged, None, now)
-
-    def _need_admin(self) -> None:
-        if not self.is_admin:
-            raise MeshError(
-                "this machine is no admin of the network; ask one, or make it one with "
-                "`ws network admin add` where the network key is"
-            )
-
-    def _member_named(self, name: str) -> MemberRecord:
-        record = self.membership.named(name)
-        if record is None:
-            raise MeshError(f"no member is called {name}; see `ws members`")
-        return record
-
-    def revoke(self, name: str, now: int) -> MemberRecord:
-        """Cut a member off, for ever. MeshError: unknown, or we are no admin."""
-        self._need_admin()
-        record = self._member_named(name)
-        return self._reissue(record, now, status=Status.REVOKED)
-
-    def rename(self, name: str, new: str, now: int) -> MemberRecord:
-        self._need_admin()
-        record = self._member_named(name)
-        self._check_name(new)
-        return self._reissue(record, now, name=new)
-
-    def set_routes(
-        self, name: str, add: Iterable[Network], remove: Iterable[Network], now: int
-    ) -> MemberRecord:
-        """Networks behind a member; 0.0.0.0/0 and ::/0: it may be an exit. MeshError: too many, or
-        we are no admin."""
-        self._need_admin()
-        record = self._member_named(name)
-        gone = set(remove)
-        routes = tuple(dict.fromkeys(n for n in (*record.routes, *add) if n not in gone))
-        try:
-            return self._reissue(record, now, routes=routes)
-        except ValueError as e:
-            raise MeshError(str(e)) from None
-
-    def _reissue(self, record: MemberRecord, now: int, **changes: object) -> MemberRecord:
-        new: MemberRecord = replace(
-            record,
-            issuer=self.node_id,
-            generation=self.membership.next_generation(record.node_id),
-            **changes,  # type: ignore[arg-type]
-        )
-        self.issue(new, self.identity.seed, now)
-        return new
-
-    def _check_name(self, name: str) -> None:
-        if not records.is_name(name):
-            raise MeshError(
-                f"{name!r} is no name: lower-case letters, digits and inner hyphens, 63 at most"
-            )
-        if self.membership.named(name) is not None:
-            raise MeshError(f"a member is called {name} already; choose another name")
-
-    def invite(
-        self,
-        name: str,
-        now: int,
-        *,
-        may_anchor: bool = True,
-        routes: tuple[Network, ...] = (),
-        lifetime: int = invite.LIFETIME,
-    ) -> tuple[Invite, bytes]:
-        """Let one machine in that comes with the ticket's key. Returns it and its secret."""
-        self._need_admin()
-        self._check_name(name)
-        if any(i.name == name and i.used_by is None for i in self.invites.by_key.values()):
-            raise MeshError(
-                f"a ticket for {name} is out already; `ws invite {name} --withdraw` calls it back"
-            )
-        try:
-            made, secret = self.invites.make(name, may_anchor, routes, now, lifetime)
-        except ValueError as e:
-            raise MeshError(str(e)) from None
-        self._events.append(TicketKept(replace(made)))
-        self._events.append(GuestAdmitted(made.one_time))
-        return made, secret
-
-    def withdraw(self, name: str) -> None:
-        """No ticket with this name lets anybody in any more. MeshError: none is out."""
-        gone = self.invites.withdraw(name)
-        if not gone:
-            raise MeshError(f"no ticket for {name} is out; see `ws members` who came with it")
-        self._events.extend(GuestGone(i.one_time) for i in gone)
-
-    def restore_tickets(self, kept: Iterable[Invite]) -> None:
-        """Those from before this start. One whose time is over goes at the next timeout."""
-        self.invites.restore(kept)
-        self._events.extend(GuestAdmitted(n) for n in self.invites.by_key)
-
-    # who comes with a ticket
-
-    def _receive_guest(self, one_time: bytes, frame: bytes, now: int) -> None:
-        if len(frame) < 3 or frame[0] != MESH or frame[2] != Sub.JOIN:
-            raise ControlError("mesh_guest")
-        node_id = invite.decode_join(frame, self.network_id, self.node_id, one_time)
-        reason = self._admit(one_time, node_id, now)
-        if reason is not None:
-            self._events.append(SendFrame(one_time, invite.encode_refused(reason)))
-            return
-        assert node_id is not None
-        for update in frames.update_frames(self._welcome(node_id)):
-            self._events.append(SendFrame(one_time, update))
-
-    def _admit(self, one_time: bytes, node_id: bytes | None, now: int) -> Refusal | None:
-        """Make the machine a member. None: it is one now."""
-        if node_id is None:
-            self.drops["join_proof"] += 1
-            return Refusal.PROOF
-        found = self.invites.by_key.get(one_time)
-        if found is None or found.used_by not in (None, node_id):
-            return Refusal.UNKNOWN
-        if found.used_by == node_id and self.membership.active(node_id) is not None:
-            return None
-        if now >= found.until:
-            return Refusal.EXPIRED
-        if not self.is_admin:
-            return Refusal.NOT_ADMIN
-        if self.membership.is_revoked(node_id):
-            return Refusal.REVOKED
-        record = MemberRecord(
-            self.network_id,
-            node_id,
-            self.node_id,
-            self.membership.next_generation(node_id),
-            Status.ACTIVE,
-            found.name,
-            found.may_anchor,
-            self._address_for(node_id),
-            found.routes,
-        )
-        # Used before it is of use: whoever is killed in between lets nobody else in with it.
-        found.used_by, before = node_id, found.until
-        found.until = now + invite.LINGER
-        self._events.append(TicketKept(replace(found)))
-        try:
-            self.issue(record, self.identity.seed, now)
-        except (MeshError, RecordError):
-            found.used_by, found.until = None, before
-            self._events.append(TicketKept(replace(found)))
-            return Refusal.FULL
-        self._events.append(Notice(Word.TICKET_USED, node_id, found.name))
-        return None
-
-    def _address_for(self, node_id: bytes) -> IPv4Address | None:
-        known = self.membership.active(node_id)
-        return known.address if known and known.address else self.membership.free_address()
-
-    def _welcome(self, node_id: bytes) -> list[bytes]:
-        """What a new machine needs to find the network and to check the rest."""
-        keys = [
-            key_of(Kind.NETWORK, b""),
-            *(key_of(Kind.ADMIN, m.issuer) for m in self._issuers(node_id)),
-            key_of(Kind.MEMBER, node_id),
-            key_of(Kind.MEMBER, self.node_id),
-            key_of(Kind.ENDPOINTS, self.node_id),
-        ]
-        found = (self.table.get(key) for key in dict.fromkeys(keys))
-        return [entry.raw for entry in found if entry is not None]
-
-    def _issuers(self, node_id: bytes) -> list[MemberRecord]:
-        both = (self.membership.active(node_id), self.membership.active(self.node_id))
-        return [m for m in both if m is not None and m.issuer != ROOT]
 
     # time
 
@@ -693,7 +521,7 @@ class Mesh:
         found = [self.gossip.deadline()]
         for at in (
             self._choose_at,
-            self.invites.deadline(),
+            self.admission.invites.deadline(),
             self.recovery.deadline(),
             self.duties.deadline(),
         ):
@@ -705,7 +533,7 @@ class Mesh:
         """Call when `deadline` is up; too early or too late does no harm."""
         for node_id, frame in self.gossip.handle_timeout(now):
             self._events.append(SendFrame(node_id, frame))
-        for over in self.invites.expire(now):
+        for over in self.admission.invites.expire(now):
             self._events.append(GuestGone(over.one_time))
         due = self.duties.deadline()
         if due is not None and due <= now:

@@ -209,7 +209,7 @@ def test_invite_and_join():
     home = mesh_of(ADMIN, BEGIN)
     home.set_places([place("192.0.2.1")], NOW)
     drain(home)
-    made, secret = home.invite("laptop", NOW)
+    made, secret = home.admission.invite("laptop", NOW)
     assert drain(home) == [TicketKept(made), GuestAdmitted(made.one_time)]
     join = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket_for(home, secret))
     home.receive(made.one_time, join, NOW)
@@ -241,10 +241,10 @@ def refusal(mesh, one_time, frame, now=NOW):
 
 def test_a_ticket_lets_one_machine_in_once():
     home = mesh_of(ADMIN, BEGIN)
-    made, secret = home.invite("laptop", NOW)
+    made, secret = home.admission.invite("laptop", NOW)
     ticket = ticket_for(home, secret)
     with pytest.raises(MeshError, match="out already"):
-        home.invite("laptop", NOW)
+        home.admission.invite("laptop", NOW)
     wrong = invite.encode_join(PHONE.seed, LAPTOP.node_id, ticket)
     assert refusal(home, made.one_time, wrong) is invite.Refusal.PROOF
     late = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket)
@@ -265,7 +265,7 @@ def test_a_ticket_lets_one_machine_in_once():
 def test_a_ticket_outlives_the_agent_and_a_kill_at_any_moment():
     """What is on the disk after each event: the same machine is let in, or nobody, never two."""
     home = mesh_of(ADMIN, BEGIN)
-    made, secret = home.invite("laptop", NOW)
+    made, secret = home.admission.invite("laptop", NOW)
     ticket = ticket_for(home, secret)
     laptop = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket)
     phone = invite.encode_join(PHONE.seed, PHONE.node_id, ticket)
@@ -281,7 +281,7 @@ def test_a_ticket_outlives_the_agent_and_a_kill_at_any_moment():
             elif isinstance(event, RecordStored):
                 raws[event.key] = event.raw
         again = mesh_of(ADMIN, [*BEGIN, *raws.values()])
-        again.restore_tickets(tickets.values())
+        again.admission.restore_tickets(tickets.values())
         assert GuestAdmitted(made.one_time) in drain(again)
         again.receive(made.one_time, laptop, NOW)
         assert again.membership.active(LAPTOP.node_id) is not None
@@ -292,31 +292,31 @@ def test_a_ticket_outlives_the_agent_and_a_kill_at_any_moment():
 
 def test_a_ticket_whose_time_was_over_while_the_agent_was_down_is_gone():
     home = mesh_of(ADMIN, BEGIN)
-    made, _ = home.invite("laptop", NOW, lifetime=60 * S)
+    made, _ = home.admission.invite("laptop", NOW, lifetime=60 * S)
     again = mesh_of(ADMIN, BEGIN)
-    again.restore_tickets([made])
+    again.admission.restore_tickets([made])
     assert again.deadline() <= made.until
     again.handle_timeout(NOW + 60 * S)
     assert drain(again, GuestGone) == [GuestGone(made.one_time)]
-    assert not again.invites.by_key
+    assert not again.admission.invites.by_key
 
 
 def test_a_ticket_is_called_back():
     home = mesh_of(ADMIN, BEGIN)
-    made, secret = home.invite("laptop", NOW)
-    home.withdraw("laptop")
+    made, secret = home.admission.invite("laptop", NOW)
+    home.admission.withdraw("laptop")
     assert drain(home, GuestGone) == [GuestGone(made.one_time)]
     join = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket_for(home, secret))
     home.receive(made.one_time, join, NOW)
     assert home.membership.active(LAPTOP.node_id) is None
     with pytest.raises(MeshError, match="no ticket"):
-        home.withdraw("laptop")
-    home.invite("laptop", NOW)
+        home.admission.withdraw("laptop")
+    home.admission.invite("laptop", NOW)
 
 
 def test_a_revoked_key_does_not_join_again():
     home = mesh_of(ADMIN, [*BEGIN, member(LAPTOP, "laptop", status=Status.REVOKED)])
-    made, secret = home.invite("laptop", NOW)
+    made, secret = home.admission.invite("laptop", NOW)
     join = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket_for(home, secret))
     assert refusal(home, made.one_time, join) is invite.Refusal.REVOKED
 
@@ -324,36 +324,36 @@ def test_a_revoked_key_does_not_join_again():
 def test_who_is_no_admin_is_told_what_to_do():
     laptop = mesh_of(LAPTOP, [*BEGIN, member(LAPTOP, "laptop")])
     for act in (
-        lambda: laptop.invite("phone", NOW),
-        lambda: laptop.revoke("home", NOW),
-        lambda: laptop.rename("home", "house", NOW),
+        lambda: laptop.admission.invite("phone", NOW),
+        lambda: laptop.admission.revoke("home", NOW),
+        lambda: laptop.admission.rename("home", "house", NOW),
     ):
         with pytest.raises(MeshError, match="no admin"):
             act()
     home = mesh_of(ADMIN, BEGIN)
     with pytest.raises(MeshError, match="no member is called"):
-        home.revoke("laptop", NOW)
+        home.admission.revoke("laptop", NOW)
     for name in ("Laptop", "-", "", "a.b", "x" * 64):
         with pytest.raises(MeshError, match="no name"):
-            home.invite(name, NOW)
+            home.admission.invite(name, NOW)
     with pytest.raises(MeshError, match="already"):
-        home.invite("home", NOW)
+        home.admission.invite("home", NOW)
 
 
 def test_what_is_behind_a_member_is_signed_anew():
     home = mesh_of(ADMIN, [*BEGIN, member(LAPTOP, "laptop")])
     lan, other, everywhere = (ip_network(n) for n in ("10.9.0.0/24", "fd01::/64", "0.0.0.0/0"))
-    home.set_routes("laptop", (lan, other, lan), (), NOW)
-    record = home.set_routes("laptop", (everywhere,), (other,), NOW)
+    home.admission.set_routes("laptop", (lan, other, lan), (), NOW)
+    record = home.admission.set_routes("laptop", (everywhere,), (other,), NOW)
     assert record.routes == (lan, everywhere)
     assert home.membership.active(LAPTOP.node_id) == record
     many = [ip_network(f"10.9.{n}.0/24") for n in range(9)]
     with pytest.raises(MeshError):
-        home.set_routes("laptop", many, (), NOW)
+        home.admission.set_routes("laptop", many, (), NOW)
     assert home.membership.active(LAPTOP.node_id) == record
     laptop = mesh_of(LAPTOP, [*BEGIN, member(LAPTOP, "laptop")])
     with pytest.raises(MeshError, match="no admin"):
-        laptop.set_routes("laptop", (lan,), (), NOW)
+        laptop.admission.set_routes("laptop", (lan,), (), NOW)
 
 
 def test_a_revocation_ends_the_session_and_is_the_last_word():
@@ -361,7 +361,7 @@ def test_a_revocation_ends_the_session_and_is_the_last_word():
     for who in (LAPTOP, PHONE):
         home.session_up(who.node_id, NOW)
     drain(home)
-    home.revoke("laptop", NOW)
+    home.admission.revoke("laptop", NOW)
     assert LAPTOP.node_id not in home.sessions
     events = drain(home)
     last = [n for n, e in enumerate(events) if isinstance(e, SendFrame)]
