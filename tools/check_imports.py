@@ -145,7 +145,8 @@ def refusal(module: str, what: Import) -> str | None:
         return None  # `ws up` becomes the agent
     if module in (f"{PACKAGE}.cli.checks", f"{PACKAGE}.cli.parts") and target == "dataplane":
         return None  # `ws doctor` runs the data plane's own probes, there may be no agent
-    if module == f"{PACKAGE}.cli.network" and target in ("runtime", "protocol"):
+    makers = (f"{PACKAGE}.cli.network", f"{PACKAGE}.cli.joining")
+    if module in makers and target in ("runtime", "protocol"):
         return None  # a network is made and joined before an agent runs
     return f"{part} may import {', '.join(sorted(allowed)) or 'nothing of ours'}"
 

@@ -27,7 +27,7 @@ from whalescale.protocol.mesh.records import (
 )
 from whalescale.protocol.mesh.table import entry_of
 from whalescale.protocol.places import Endpoint
-from whalescale.runtime.network import NETWORK
+from whalescale.runtime.network_store import NETWORK
 from whalescale.runtime.store import Store
 
 #: of a network that is on

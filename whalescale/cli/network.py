@@ -16,7 +16,6 @@ from whalescale.cli.common import (
     ConfigPath,
     Interface,
     Json,
-    config_path,
     interface_name,
     load_config,
     member_names,
@@ -56,7 +55,7 @@ MemberName = Annotated[
 ]
 
 
-def _identity(config: Config) -> Identity:
+def own_identity(config: Config) -> Identity:
     from whalescale import config_keys
     from whalescale.identity import Identity
 
@@ -77,9 +76,9 @@ def ask(interface: str | None, **params: object) -> dict[str, Any]:
     return client.call(interface_name(interface), "network", params)
 
 
-def _no_network_yet(name: str) -> None:
+def no_network_yet(name: str) -> None:
     """CliError: this interface is in one already."""
-    from whalescale.runtime.network import has_network
+    from whalescale.runtime.network_store import has_network
 
     if has_network(name):
         fix = (
@@ -89,7 +88,7 @@ def _no_network_yet(name: str) -> None:
         raise CliError(f"{name} is in a network already", fix)
 
 
-def _enter(name: str) -> bool:
+def enter(name: str) -> bool:
     """Tell the agent, if it runs, that it is in a network now. False: it does not run.
 
     CliError: it runs, and cannot take it up without a restart.
@@ -106,16 +105,16 @@ def _enter(name: str) -> bool:
     return True
 
 
-def _next_step(entered: bool) -> str:
+def next_step(entered: bool) -> str:
     if entered:
         return "the running agent has taken it up; it answers for names after its next start"
     return "next: `sudo ws up`"
 
 
-def _keep(name: str, mesh: Mesh) -> None:
+def keep(name: str, mesh: Mesh) -> None:
     """The network is this machine's from now on."""
     from whalescale.runtime.errors import AgentError
-    from whalescale.runtime.network import NETWORK, open_store, store_file
+    from whalescale.runtime.network_store import NETWORK, open_store, store_file
 
     try:
         store = open_store(name)
@@ -208,11 +207,11 @@ def create(
         raise CliError(f"{plain(name)!r} cannot be a network's name", fix, USAGE)
     own_name = _own_name(member)
     key_file = _key_file(loaded)
-    _no_network_yet(loaded.interface.name)
+    no_network_yet(loaded.interface.name)
     if key_file.exists():
         raise CliError(f"{key_file} is there already", "move it away, it may be of use still")
     root = identity.Identity.generate(os.urandom)
-    own = _identity(loaded)
+    own = own_identity(loaded)
     network_id = records.network_id(root.node_id)
     inside = _prefix(prefix, network_id)
     mesh = Mesh(own, network_id, random=os.urandom, now=0)
@@ -237,8 +236,8 @@ def create(
     mesh.restore(raws, 0)
     assert mesh.is_admin
     keyfiles.write(key_file, identity.encode_seed(root.seed) + "\n", replace=False)
-    _keep(loaded.interface.name, mesh)
-    entered = _enter(loaded.interface.name)
+    keep(loaded.interface.name, mesh)
+    entered = enter(loaded.interface.name)
     root.zero()
     own.zero()
     if json:
@@ -258,7 +257,7 @@ def create(
     print(f"this machine   {own_name}, {first or own.overlay_address}")
     print(f"network key    {key_file}")
     print("\nThe network key names admins, nothing else: keep a copy away from this machine")
-    print(f"(`ws network export-key`). {_next_step(entered)}, then `ws invite NAME`")
+    print(f"(`ws network export-key`). {next_step(entered)}, then `ws invite NAME`")
 
 
 @app.command()
@@ -454,7 +453,7 @@ def leave(
 ) -> None:
     """Forget the network on this machine. An admin revokes it elsewhere."""
     from whalescale.runtime.errors import AgentError
-    from whalescale.runtime.network import has_network, open_store, store_file
+    from whalescale.runtime.network_store import has_network, open_store, store_file
 
     name = load_config(interface, config).interface.name
     if not has_network(name):
@@ -470,130 +469,6 @@ def leave(
         print_json({"version": VERSION, "left": name})
         return
     print("left; an admin should say `ws revoke` with this machine's name, so that all forget it")
-
-
-def invite(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the new machine is called.")],
-    route: Annotated[
-        list[str] | None,
-        typer.Option("--route", metavar="NETWORK", help="A network behind it; repeatable."),
-    ] = None,
-    hours: Annotated[
-        float, typer.Option("--hours", min=0.02, max=168, help="How long the ticket is good.")
-    ] = 1.0,
-    no_anchor: Annotated[
-        bool, typer.Option("--no-anchor", help="Others shall not count on it.")
-    ] = False,
-    qr_code: Annotated[bool, typer.Option("--qr", help="Show it as a QR code as well.")] = False,
-    withdraw: Annotated[
-        bool, typer.Option("--withdraw", help="Call back the ticket that is out for NAME.")
-    ] = False,
-    interface: Interface = None,
-    json: Json = False,
-) -> None:
-    """Print a ticket that lets one machine into the network."""
-    from whalescale.cli import qr
-
-    if withdraw:
-        told = ask(interface, op="withdraw", name=name)
-        if json:
-            print_json({"version": VERSION, **told})
-        else:
-            print(f"the ticket for {plain(name)} lets nobody in any more")
-        return
-    if qr_code:
-        qr.load()
-    made = ask(
-        interface,
-        op="invite",
-        name=name,
-        routes=route or [],
-        may_anchor=not no_anchor,
-        lifetime_s=int(hours * 3600),
-    )
-    if json:
-        print_json({"version": VERSION, **made})
-        return
-    print(made["ticket"])
-    if qr_code:
-        qr.show(made["ticket"].upper())  # capitals take fewer modules
-    note(f"on {plain(name)}, within {hours:g} h: `sudo ws join` and this; it lets in one machine")
-
-
-def join(
-    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="What `ws invite` printed.")],
-    interface: Interface = None,
-    config: ConfigPath = None,
-    json: Json = False,
-) -> None:
-    """Join a network with a ticket; makes a configuration where there is none."""
-    from whalescale import config as configuration
-    from whalescale.protocol.mesh.invite import TicketError, decode_ticket
-    from whalescale.runtime import joining
-
-    try:
-        read = decode_ticket(ticket)
-    except TicketError as e:
-        raise CliError(str(e), "", USAGE) from None
-    path = config_path(interface, config)
-    if not path.exists():
-        _configure(path, interface_name(interface))
-    loaded = load_config(interface, config) if config is not None else configuration.load(path)
-    name = loaded.interface.name
-    _no_network_yet(name)
-    own = _identity(loaded)
-    try:
-        mesh = joining.join(read, own)
-    except joining.JoinError as e:
-        raise CliError(e.message, e.fix) from None
-    _keep(name, mesh)
-    entered = _enter(name)
-    record, network = mesh.membership.active(own.node_id), mesh.membership.network
-    own.zero()
-    assert record is not None
-    assert network is not None
-    if json:
-        address = str(record.address) if record.address else None
-        print_json(
-            {
-                "version": VERSION,
-                "network": network.name,
-                "name": record.name,
-                "address": address,
-                "running": entered,
-            }
-        )
-        return
-    print(f"you are {record.name}.{network.name}, {record.address or own.overlay_address}")
-    print(_next_step(entered))
-
-
-def _configure(path: Path, name: str) -> None:
-    from whalescale import identity, keyfiles
-    from whalescale.cli import edit, init
-
-    key_path = path.absolute().with_suffix(".key")
-    init.claim(path, key_path, force=False)
-    own = identity.Identity.generate(os.urandom)
-    text = edit.new_document(
-        name=name, key_file=key_path.name, listen_port=_free_port(), addresses=[]
-    )
-    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
-    keyfiles.write(path, text, replace=False)
-    own.zero()
-    note(f"made {path}")
-
-
-def _free_port(first: int = 51820) -> int:
-    """The usual UDP port, or the next one that no other tunnel of this host has."""
-    for port in range(first, first + 100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        return port
-    return 0
 
 
 def revoke(name: MemberName, interface: Interface = None, json: Json = False) -> None:

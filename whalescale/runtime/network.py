@@ -10,23 +10,18 @@ import contextlib
 import ipaddress
 import logging
 import os
-import struct
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from whalescale import locations
 from whalescale.config import Config, NetworkConfig
 from whalescale.endpoints import HostPort
-from whalescale.identity import Identity, PlainIdentity, encode_node_id, overlay_address
-from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.mesh import invite, records
-from whalescale.protocol.mesh.anchors import Tenure, known_anchors
+from whalescale.identity import Identity, PlainIdentity, overlay_address
+from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.anchors import known_anchors
 from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.guest import MeshGuest
-from whalescale.protocol.mesh.invite import Invite
-from whalescale.protocol.mesh.membership import member_key
 from whalescale.protocol.mesh.network import (
     Anchoring,
     DialPlace,
@@ -35,7 +30,6 @@ from whalescale.protocol.mesh.network import (
     HeldStored,
     MemberChanged,
     Mesh,
-    MeshError,
     MeshEvent,
     MeshSettings,
     Notice,
@@ -46,7 +40,7 @@ from whalescale.protocol.mesh.network import (
     WantSession,
     Word,
 )
-from whalescale.protocol.mesh.records import MemberRecord, RecordError
+from whalescale.protocol.mesh.records import MemberRecord
 from whalescale.protocol.nat.guest import Membership, Signalling
 from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import (
@@ -56,15 +50,17 @@ from whalescale.protocol.types import (
     RequestCame,
     Stranger,
 )
+from whalescale.runtime import network_requests, network_store
 from whalescale.runtime.control_socket import private_directory
 from whalescale.runtime.dialling import PlaceDialler
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import AgentError
+from whalescale.runtime.network_store import NETWORK, has_network, open_store
 from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
 from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Part
 from whalescale.runtime.reload import EVERYWHERE
-from whalescale.runtime.store import KeptTicket, MetPlace, Store, StoreError, Timestamps
+from whalescale.runtime.store import Store, Timestamps
 from whalescale.runtime.tunnel import (
     Change,
     Network,
@@ -85,30 +81,6 @@ FLUSH_S: Final = 1.0
 EVENTS_PER_TURN: Final = 64
 #: below the time-out of nearly every NAT
 KEEPALIVE_S: Final = 25
-NETWORK: Final = "network"
-#: in the store's small things: at which place we were reached, and how long
-HELD: Final = "held"
-_HELD: Final = struct.Struct(">QHB")
-
-
-def store_file(interface: str) -> Path:
-    return locations.state_dir() / f"{interface}.db"
-
-
-def open_store(interface: str, *, made: bool = False) -> Store:
-    """AgentError: another agent has it, or it cannot be written. `made`: its folder is there and
-    ours, which the sandbox does not let us try again."""
-    path = store_file(interface)
-    if not made:
-        private_directory(path.parent)
-    try:
-        return Store(path)
-    except StoreError as e:
-        raise AgentError(str(e), "") from None
-
-
-def has_network(interface: str) -> bool:
-    return store_file(interface).exists()
 
 
 def settings_of(config: NetworkConfig) -> MeshSettings:
@@ -164,7 +136,7 @@ class NetworkKeeper(Part):
         """AgentError: the store is another agent's, or cannot be written."""
         if not isinstance(self._identity, Identity):
             return
-        self._boot = _boot_id()
+        self._boot = network_store.boot_id()
         with contextlib.suppress(OSError, AgentError):
             # The sandbox lets only folders in that are there: a network may be joined later.
             private_directory(locations.state_dir())
@@ -192,62 +164,19 @@ class NetworkKeeper(Part):
             now=now,
             settings=settings_of(self._config),
             seq=self._store.seq,
-            tenure=self._tenure(now),
+            tenure=network_store.tenure(self._store, now),
         )
         taken = self.mesh.restore(self._store.records(), now)
         for met in self._store.met_places():
             if self.mesh.membership.active(met.node_id) is not None:
                 how = How(met.how) if met.how in How.__members__.values() else How.SEEN
                 self.mesh.directory.met(met.node_id, Endpoint(met.ip, met.port), how, 0)
-        self.mesh.admission.restore_tickets(self._invites(now))
+        self.mesh.admission.restore_tickets(network_store.invites(self._store, self._boot, now))
         self._guest = guest
         if self._signalling is not None:
             self.signal(self._signalling)
         log.info("network: %d records kept", taken)
         self._tell_notes()
-
-    def _tenure(self, now: int) -> Tenure | None:
-        kept = self._store.meta(HELD) if self._store is not None else None
-        if kept is None or len(kept) <= _HELD.size:
-            return None
-        seconds, port, version = _HELD.unpack_from(kept)
-        try:
-            ip = ipaddress.ip_address(kept[_HELD.size :])
-        except ValueError:
-            return None
-        return Tenure(Endpoint(str(ip), port), seconds, now) if ip.version == version else None
-
-    def _invites(self, now: int) -> list[Invite]:
-        """Tickets from before. After another boot the wall clock can make them shorter, and never
-        longer than they were."""
-        found = []
-        for kept in self._store.tickets() if self._store is not None else ():
-            until = kept.until
-            if kept.boot != self._boot:
-                passed = max(0, int(time.time()) - kept.at)
-                until = now + max(0, kept.left_s - passed) * NS_PER_S
-            routes = tuple(ipaddress.ip_network(r) for r in kept.routes.split(",") if r)
-            found.append(
-                Invite(kept.one_time, kept.name, bool(kept.may_anchor), routes, until, kept.used_by)
-            )
-        return found
-
-    def _keep_ticket(self, store: Store, invite: Invite) -> None:
-        left_s = max(0, invite.until - self.driver.now()) // NS_PER_S
-        routes = ",".join(map(str, invite.routes))
-        store.put_ticket(
-            KeptTicket(
-                invite.one_time,
-                invite.name,
-                int(invite.may_anchor),
-                routes,
-                invite.until,
-                self._boot,
-                left_s,
-                int(time.time()),
-                invite.used_by,
-            )
-        )
 
     def signal(self, signalling: Signalling) -> None:
         """Members carry each other's messages, from when there is a network on."""
@@ -365,21 +294,10 @@ class NetworkKeeper(Part):
         if self._guest is not None:
             self._guest.on_events = lambda: None
         if self._store is not None:
-            self._keep_met()
+            if self.mesh is not None:
+                network_store.keep_met(self._store, self.mesh)
             self._store.close()
             self._store = None
-
-    def _keep_met(self) -> None:
-        if self.mesh is None or self._store is None:
-            return
-        wall = int(time.time())
-        for member in self.mesh.membership.actives():
-            places = self.mesh.directory.met_places(member.node_id)
-            self._store.met(
-                MetPlace(member.node_id, m.endpoint.ip, m.endpoint.port, m.how, wall)
-                for m in places
-                if m.when
-            )
 
     def _tell_notes(self) -> None:
         if self._store is not None:
@@ -513,14 +431,12 @@ class NetworkKeeper(Part):
                 spec = PeerSpec("ticket", node_id=event.node_id, origin=Origin.GUEST)
                 tunnel.commit(Change(add=[spec]))
             case TicketKept():
-                self._keep_ticket(store, event.invite)
+                network_store.keep_ticket(store, self._boot, event.invite, self.driver.now())
             case DialPlace():
                 if self._dialler is not None:
                     self._dialler.begin(event)
             case HeldStored():
-                ip = ipaddress.ip_address(event.place.ip)
-                head = _HELD.pack(event.seconds, event.place.port, ip.version)
-                store.set_meta(HELD, head + ip.packed)
+                network_store.keep_held(store, event)
             case GuestGone():
                 store.remove_ticket(event.node_id)
                 peer = self._peer(tunnel, event.node_id)
@@ -614,97 +530,13 @@ class NetworkKeeper(Part):
         return self._shown.view()
 
     def ask(self, params: dict[str, Any]) -> dict[str, Any]:
-        """`op`: view, invite, withdraw, revoke, rename. AgentError: it cannot be done, and why."""
+        """`op`: view, or one of network_requests.py. AgentError: it cannot be done, and why."""
         mesh = self._mesh_or_error()
-        tunnel = self._tunnel
-        if tunnel is None:
+        if self._tunnel is None:
             raise AgentError("the agent is starting", "try again")
-        now = self.driver.now()
-        op, name = params.get("op"), str(params.get("name", ""))
+        if params.get("op") == "view":
+            return self.view()
         try:
-            if op == "view":
-                return self.view()
-            if op == "invite":
-                return self._invite(mesh, name, params, now)
-            if op == "withdraw":
-                mesh.admission.withdraw(name)
-                return {"withdrawn": name}
-            if op == "revoke":
-                record = mesh.admission.revoke(name, now)
-                return {"revoked": record.name, "node_id": encode_node_id(record.node_id)}
-            if op == "issued":
-                issuer = bytes.fromhex(str(params.get("node_id", "")))
-                kept = (
-                    mesh.table.get(member_key(r.node_id)) for r in mesh.membership.issued_by(issuer)
-                )
-                return {"records": [entry.raw.hex() for entry in kept if entry is not None]}
-            if op == "record":
-                return self._record(mesh, params, now)
-            if op == "routes":
-                return self._routes(mesh, name, params, now)
-            if op == "rename":
-                return {"name": mesh.admission.rename(name, str(params.get("new", "")), now).name}
-        except MeshError as e:
-            message, _, fix = str(e).partition("; ")
-            raise AgentError(message, fix) from None
+            return network_requests.ask(mesh, params, self.driver.now())
         finally:
             self._soon()
-        raise AgentError(f"the agent knows no {op!r} of networks", "update it: ws down, ws up")
-
-    @staticmethod
-    def _record(mesh: Mesh, params: dict[str, Any], now: int) -> dict[str, Any]:
-        """Take records that the network key signed, as if we had."""
-        try:
-            raws = [bytes.fromhex(str(raw)) for raw in params.get("records", ())]
-            for raw in raws:
-                mesh.publish(raw, now)
-        except (RecordError, ValueError) as e:
-            raise AgentError(
-                f"the record is refused: {e}", "see that the key is this network's"
-            ) from None
-        return {"taken": len(raws)}
-
-    @staticmethod
-    def _routes(mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
-        """What is behind a member, signed anew."""
-        try:
-            add, remove = (
-                [ipaddress.ip_network(str(r)) for r in params.get(key, ())]
-                for key in ("add", "remove")
-            )
-        except ValueError as e:
-            raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
-        record = mesh.admission.set_routes(name, add, remove, now)
-        return {"name": record.name, "routes": [str(r) for r in record.routes]}
-
-    def _invite(self, mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
-        try:
-            routes = tuple(ipaddress.ip_network(r) for r in params.get("routes", ()))
-        except ValueError as e:
-            raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
-        lifetime = int(params.get("lifetime_s", invite.LIFETIME // NS_PER_S))
-        own = mesh.table.endpoints(mesh.node_id)
-        places = tuple(p.endpoint for p in own.places) if own else ()
-        if not places:
-            raise AgentError(
-                "no address of this machine is known where others could reach it",
-                "connect it to a network first",
-            )
-        _, secret = mesh.admission.invite(
-            name,
-            now,
-            may_anchor=bool(params.get("may_anchor", True)),
-            routes=routes,
-            lifetime=max(60, min(lifetime, 7 * 86_400)) * NS_PER_S,
-        )
-        expires = int(time.time()) + lifetime
-        ticket = invite.Ticket(mesh.network_id, mesh.node_id, secret, expires, places)
-        return {"name": name, "ticket": invite.encode_ticket(ticket), "expires": expires}
-
-
-def _boot_id() -> str:
-    """Another one after each boot; nothing where the kernel does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

@@ -14,7 +14,7 @@ from whalescale.identity import Identity
 from whalescale.protocol import bootstrap
 from whalescale.protocol.mesh.network import Anchoring
 from whalescale.protocol.places import Endpoint
-from whalescale.runtime import network as module
+from whalescale.runtime import network_store
 from whalescale.runtime.dialling import dial
 from whalescale.runtime.network import NetworkKeeper, settings_of
 from whalescale.runtime.notices import Notices
@@ -28,7 +28,6 @@ TICKET = KeptTicket(b"k" * 32, "laptop", 1, "10.0.0.0/8", 5_000 * S, "boot", 3_6
 def keeper(tmp_path):
     found = NetworkKeeper("ws0", Identity(b"i" * 32), NetworkConfig(), Notices())
     found._store = Store(tmp_path / "ws0.db")
-    found._boot = "boot"
     yield found
     found._store.close()
 
@@ -44,9 +43,8 @@ def keeper(tmp_path):
 )
 def test_how_long_a_ticket_is_good_yet(keeper, monkeypatch, boot, clock, left):
     keeper._store.put_ticket(TICKET)
-    keeper._boot = boot
-    monkeypatch.setattr(module.time, "time", lambda: float(clock))
-    (found,) = keeper._invites(1_000 * S)
+    monkeypatch.setattr(network_store.time, "time", lambda: float(clock))
+    (found,) = network_store.invites(keeper._store, boot, 1_000 * S)
     assert found.until == 1_000 * S + left * S
     assert found.routes == (ipaddress.ip_network("10.0.0.0/8"),)
     assert (found.name, found.may_anchor, found.used_by) == ("laptop", True, None)
@@ -55,13 +53,13 @@ def test_how_long_a_ticket_is_good_yet(keeper, monkeypatch, boot, clock, left):
 @pytest.mark.parametrize("ip", ["192.0.2.7", "2001:db8::7"])
 def test_the_place_that_it_was_reached_at_is_read_back(keeper, ip):
     packed = ipaddress.ip_address(ip)
-    head = module._HELD.pack(7_200, 51_820, packed.version)
-    keeper._store.set_meta(module.HELD, head + packed.packed)
-    tenure = keeper._tenure(0)
+    head = network_store._HELD.pack(7_200, 51_820, packed.version)
+    keeper._store.set_meta(network_store.HELD, head + packed.packed)
+    tenure = network_store.tenure(keeper._store, 0)
     assert (tenure.place, tenure.seconds) == (Endpoint(ip, 51_820), 7_200)
     for junk in (b"", head, head + b"123", b"x" * 300):
-        keeper._store.set_meta(module.HELD, junk)
-        assert keeper._tenure(0) is None
+        keeper._store.set_meta(network_store.HELD, junk)
+        assert network_store.tenure(keeper._store, 0) is None
 
 
 def test_settings():

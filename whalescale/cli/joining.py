@@ -1,0 +1,157 @@
+"""The way into a network: `ws invite` prints a ticket, `ws join` takes it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whalescale.cli.common import (
+    USAGE,
+    CliError,
+    ConfigPath,
+    Interface,
+    Json,
+    config_path,
+    interface_name,
+    load_config,
+    note,
+    plain,
+    print_json,
+)
+from whalescale.cli.network import (
+    VERSION,
+    ask,
+    enter,
+    keep,
+    next_step,
+    no_network_yet,
+    own_identity,
+)
+
+
+def invite(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the new machine is called.")],
+    route: Annotated[
+        list[str] | None,
+        typer.Option("--route", metavar="NETWORK", help="A network behind it; repeatable."),
+    ] = None,
+    hours: Annotated[
+        float, typer.Option("--hours", min=0.02, max=168, help="How long the ticket is good.")
+    ] = 1.0,
+    no_anchor: Annotated[
+        bool, typer.Option("--no-anchor", help="Others shall not count on it.")
+    ] = False,
+    qr_code: Annotated[bool, typer.Option("--qr", help="Show it as a QR code as well.")] = False,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Call back the ticket that is out for NAME.")
+    ] = False,
+    interface: Interface = None,
+    json: Json = False,
+) -> None:
+    """Print a ticket that lets one machine into the network."""
+    from whalescale.cli import qr
+
+    if withdraw:
+        told = ask(interface, op="withdraw", name=name)
+        if json:
+            print_json({"version": VERSION, **told})
+        else:
+            print(f"the ticket for {plain(name)} lets nobody in any more")
+        return
+    if qr_code:
+        qr.load()
+    made = ask(
+        interface,
+        op="invite",
+        name=name,
+        routes=route or [],
+        may_anchor=not no_anchor,
+        lifetime_s=int(hours * 3600),
+    )
+    if json:
+        print_json({"version": VERSION, **made})
+        return
+    print(made["ticket"])
+    if qr_code:
+        qr.show(made["ticket"].upper())  # capitals take fewer modules
+    note(f"on {plain(name)}, within {hours:g} h: `sudo ws join` and this; it lets in one machine")
+
+
+def join(
+    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="What `ws invite` printed.")],
+    interface: Interface = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Join a network with a ticket; makes a configuration where there is none."""
+    from whalescale import config as configuration
+    from whalescale.protocol.mesh.invite import TicketError, decode_ticket
+    from whalescale.runtime import joining
+
+    try:
+        read = decode_ticket(ticket)
+    except TicketError as e:
+        raise CliError(str(e), "", USAGE) from None
+    path = config_path(interface, config)
+    if not path.exists():
+        _configure(path, interface_name(interface))
+    loaded = load_config(interface, config) if config is not None else configuration.load(path)
+    name = loaded.interface.name
+    no_network_yet(name)
+    own = own_identity(loaded)
+    try:
+        mesh = joining.join(read, own)
+    except joining.JoinError as e:
+        raise CliError(e.message, e.fix) from None
+    keep(name, mesh)
+    entered = enter(name)
+    record, network = mesh.membership.active(own.node_id), mesh.membership.network
+    own.zero()
+    assert record is not None
+    assert network is not None
+    if json:
+        address = str(record.address) if record.address else None
+        print_json(
+            {
+                "version": VERSION,
+                "network": network.name,
+                "name": record.name,
+                "address": address,
+                "running": entered,
+            }
+        )
+        return
+    print(f"you are {record.name}.{network.name}, {record.address or own.overlay_address}")
+    print(next_step(entered))
+
+
+def _configure(path: Path, name: str) -> None:
+    from whalescale import identity, keyfiles
+    from whalescale.cli import edit, init
+
+    key_path = path.absolute().with_suffix(".key")
+    init.claim(path, key_path, force=False)
+    own = identity.Identity.generate(os.urandom)
+    text = edit.new_document(
+        name=name, key_file=key_path.name, listen_port=_free_port(), addresses=[]
+    )
+    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
+    keyfiles.write(path, text, replace=False)
+    own.zero()
+    note(f"made {path}")
+
+
+def _free_port(first: int = 51820) -> int:
+    """The usual UDP port, or the next one that no other tunnel of this host has."""
+    for port in range(first, first + 100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
+    return 0

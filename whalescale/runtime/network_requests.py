@@ -1,0 +1,96 @@
+"""What a person asks of the agent's network: `ws invite`, `ws revoke` and the others."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from typing import Any
+
+from whalescale.identity import encode_node_id
+from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.mesh import invite
+from whalescale.protocol.mesh.events import MeshError
+from whalescale.protocol.mesh.membership import member_key
+from whalescale.protocol.mesh.network import Mesh
+from whalescale.protocol.mesh.records import RecordError
+from whalescale.runtime.errors import AgentError
+
+
+def ask(mesh: Mesh, params: dict[str, Any], now: int) -> dict[str, Any]:
+    """`op`: invite, withdraw, revoke, rename. AgentError: it cannot be done, and why."""
+    op, name = params.get("op"), str(params.get("name", ""))
+    try:
+        if op == "invite":
+            return _invite(mesh, name, params, now)
+        if op == "withdraw":
+            mesh.admission.withdraw(name)
+            return {"withdrawn": name}
+        if op == "revoke":
+            record = mesh.admission.revoke(name, now)
+            return {"revoked": record.name, "node_id": encode_node_id(record.node_id)}
+        if op == "issued":
+            issuer = bytes.fromhex(str(params.get("node_id", "")))
+            kept = (
+                mesh.table.get(member_key(r.node_id)) for r in mesh.membership.issued_by(issuer)
+            )
+            return {"records": [entry.raw.hex() for entry in kept if entry is not None]}
+        if op == "record":
+            return _record(mesh, params, now)
+        if op == "routes":
+            return _routes(mesh, name, params, now)
+        if op == "rename":
+            return {"name": mesh.admission.rename(name, str(params.get("new", "")), now).name}
+    except MeshError as e:
+        message, _, fix = str(e).partition("; ")
+        raise AgentError(message, fix) from None
+    raise AgentError(f"the agent knows no {op!r} of networks", "update it: ws down, ws up")
+
+
+def _record(mesh: Mesh, params: dict[str, Any], now: int) -> dict[str, Any]:
+    """Take records that the network key signed, as if we had."""
+    try:
+        raws = [bytes.fromhex(str(raw)) for raw in params.get("records", ())]
+        for raw in raws:
+            mesh.publish(raw, now)
+    except (RecordError, ValueError) as e:
+        raise AgentError(
+            f"the record is refused: {e}", "see that the key is this network's"
+        ) from None
+    return {"taken": len(raws)}
+
+
+def _routes(mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
+    """What is behind a member, signed anew."""
+    try:
+        add, remove = (
+            [ipaddress.ip_network(str(r)) for r in params.get(key, ())] for key in ("add", "remove")
+        )
+    except ValueError as e:
+        raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
+    record = mesh.admission.set_routes(name, add, remove, now)
+    return {"name": record.name, "routes": [str(r) for r in record.routes]}
+
+
+def _invite(mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
+    try:
+        routes = tuple(ipaddress.ip_network(r) for r in params.get("routes", ()))
+    except ValueError as e:
+        raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
+    lifetime = int(params.get("lifetime_s", invite.LIFETIME // NS_PER_S))
+    own = mesh.table.endpoints(mesh.node_id)
+    places = tuple(p.endpoint for p in own.places) if own else ()
+    if not places:
+        raise AgentError(
+            "no address of this machine is known where others could reach it",
+            "connect it to a network first",
+        )
+    _, secret = mesh.admission.invite(
+        name,
+        now,
+        may_anchor=bool(params.get("may_anchor", True)),
+        routes=routes,
+        lifetime=max(60, min(lifetime, 7 * 86_400)) * NS_PER_S,
+    )
+    expires = int(time.time()) + lifetime
+    ticket = invite.Ticket(mesh.network_id, mesh.node_id, secret, expires, places)
+    return {"name": name, "ticket": invite.encode_ticket(ticket), "expires": expires}
