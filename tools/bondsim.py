@@ -27,7 +27,7 @@ from multipath_sources import Cubic, Ping
 from multipath_world import HEADERS, PACKET, Link, LinkSpec, World
 from recorded_links import RecordedLink
 
-from tools.recordings import fading, handovers, lumps, read, steps
+from tools.recordings import made, read
 from whalescale.protocol.paths.types import Control, MultipathSettings
 
 #: UDP payload of a full packet in a data frame, and what is around it
@@ -54,32 +54,16 @@ class Result:
     dropped: tuple[int, ...]
 
 
-def made(kind: str, values: str, seed: int, seconds: int) -> tuple[int, ...]:
-    """The recording of a link that is made. ValueError, IndexError: not as it is written above."""
-    values, _, each = values.partition("@")
-    numbers = [float(one) for one in values.split("/")]
-    if kind == "fading":
-        return fading(numbers[0], seconds, seed, lump_ms=5)
-    if kind == "lumps":
-        return lumps(numbers[0], int(numbers[1]))
-    if kind == "steps":
-        return steps(numbers, float(each))
-    if kind == "handovers":
-        return handovers(numbers[0], numbers[1], numbers[2])
-    raise ValueError(kind)
-
-
 def link(text: str, folder: Path | None, world: World, seed: int, seconds: int) -> Link:
     name, *rest = text.split(":")
     numbers = [float(one) for one in rest]
     delay, queue, loss, jitter = (*numbers, *(20.0, 400.0, 0.0, 0.0)[len(numbers) :])
-    kind, equals, values = name.partition("=")
-    if not equals and name.replace(".", "").isdigit():
+    if "=" not in name and name.replace(".", "").isdigit():
         rate = float(name)
         spec = LinkSpec(rate, delay, jitter, loss / 100, buffer_ms=queue * 8 / rate)
         return Link(spec, world.rng)
-    if equals:
-        recording = made(kind, values, seed, seconds)
+    if "=" in name:
+        recording = made(name, seed, seconds)
     elif folder is None:
         raise ValueError(f"{name}: name the folder of recordings: --links")
     else:

@@ -364,6 +364,13 @@ class Link:
         self._silent = silent
         self.apply()
 
+    @property
+    def linkemu(self) -> LinkEmu:
+        """For what a shape does not say: recordings, a policer. LabError: of another backend."""
+        if self._linkemu is None:
+            raise LabError(f'{self.backend} has no recordings: make it with backend="linkemu"')
+        return self._linkemu
+
     def apply(self) -> None:
         s = replace(self.shape, loss_percent=100.0) if self._silent else self.shape
         if self._linkemu is not None:

@@ -56,10 +56,40 @@ def steps(rates_mbps: Sequence[float], each_s: float) -> tuple[int, ...]:
     return tuple(int(rate * 125) for rate in rates_mbps for _ in range(int(each_s * 1000)))
 
 
-def handovers(mbps: float, each_s: float, silent_s: float) -> tuple[int, ...]:
-    """A satellite link: silent for a while, at the end of each so long."""
+def handovers(mbps: float, each_s: float, silent_s: float, from_s: float = 0.0) -> tuple[int, ...]:
+    """A satellite link: silent for a while, at the end of each so long; it begins `from_s` in."""
     talking, silent = int((each_s - silent_s) * 1000), int(silent_s * 1000)
-    return (int(mbps * 125),) * talking + (0,) * silent
+    whole = (int(mbps * 125),) * talking + (0,) * silent
+    begin = int(from_s * 1000)
+    return whole[begin:] + whole[:begin]
+
+
+def made(text: str, seed: int, seconds: float) -> tuple[int, ...]:
+    """By its description: fading=MBPS, lumps=MBPS/EACH_MS, steps=MBPS/MBPS/...@EACH_S or
+    handovers=MBPS/EACH_S/SILENT_S[@FROM_S]. `seed` and `seconds` are of a fading one.
+
+    ValueError, IndexError: it is not written so.
+    """
+    kind, _, values = text.partition("=")
+    values, _, extra = values.partition("@")
+    numbers = [float(one) for one in values.split("/")]
+    match kind:
+        case "fading":
+            return fading(numbers[0], seconds, seed, lump_ms=5)
+        case "lumps":
+            return lumps(numbers[0], int(numbers[1]))
+        case "steps":
+            return steps(numbers, float(extra))
+        case "handovers":
+            return handovers(numbers[0], numbers[1], numbers[2], float(extra or 0))
+    raise ValueError(f"{kind}: no such recording can be made")
+
+
+def capacity_mbps(recording: Sequence[int], seconds: float, from_s: float = 0.0) -> float:
+    """What may leave in that part of it, on average; at its end it begins again."""
+    first, last = round(from_s * 1000), round((from_s + seconds) * 1000)
+    size = len(recording)
+    return sum(recording[ms % size] for ms in range(first, last)) / 125 / max(1, last - first)
 
 
 def write(path: Path, recording: Sequence[int]) -> Path:

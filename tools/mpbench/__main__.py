@@ -2,6 +2,7 @@
 """`make bench-multipath`: one TCP flow over several emulated links.
 
     python -m tools.mpbench [run] [--quick] [--only NAME]... [--contestant NAME]...
+    python -m tools.mpbench run --only real --links FOLDER [--cc bbr --rounds 1 --seconds 12]
     python -m tools.mpbench docs RUN.json...   the table into docs/multipath-results.md
     python -m tools.mpbench list
 
@@ -30,6 +31,7 @@ from tools.benchkit.progress import Turning
 from tools.mpbench import report, targets
 from tools.mpbench.contestants import settings
 from tools.mpbench.model import CONGESTION, MPTCP, PLAIN, WS, Options, Run, Scenario, Watcher
+from tools.mpbench.real import VARIABLE, folder
 from tools.mpbench.runner import Runner
 from tools.mpbench.scenarios import SCENARIOS, VARIANTS, named
 from tools.netlab import emulator
@@ -52,6 +54,8 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--seed", type=int, default=1, help="of losses and jitter [1]")
     run.add_argument("--cc", action="append", default=[], choices=CONGESTION,
                      help="inner congestion control; repeatable [both]")  # fmt: skip
+    run.add_argument("--links", type=Path, metavar="FOLDER",
+                     help=f"recordings NAME.ms.gz, for real-radio [{VARIABLE}]")  # fmt: skip
     run.add_argument("--contestant", action="append", default=[], metavar="NAME", type=_contestant,
                      help="only these: bare, alone, mptcp, whalescale, whalescale:KEY=VALUE,... "
                           "with keys of [multipath]; repeatable")  # fmt: skip
@@ -109,6 +113,7 @@ class SeveralPaths(command.Bench[Run, Scenario]):
             quick=quick,
             seed=arguments.seed,
             congestion=tuple(dict.fromkeys(arguments.cc)) or CONGESTION,
+            first_s=arguments.seconds or (3.0 if quick else Options().first_s),
         )
         scenarios = chosen_scenarios(arguments.only)
         return Run(options, machine.describe(), emulator()), scenarios
@@ -134,6 +139,7 @@ class SeveralPaths(command.Bench[Run, Scenario]):
             contestants=arguments.contestant,
             scripts=dict(arguments.other),
             after_each=after_each,
+            links=folder(arguments.links),
         )
 
     def screen(self, console: Console, run: Run, total_s: float) -> report.Screen:
@@ -143,7 +149,8 @@ class SeveralPaths(command.Bench[Run, Scenario]):
         return command.load(path, Run.from_json)
 
     def save(self, run: Run, stem: Path) -> Path:
-        table = run.as_json([v.as_json() for v in targets.verdicts(run)])
+        said = (*targets.verdicts(run), *targets.summary(run))
+        table = run.as_json([v.as_json() for v in said])
         text = json.dumps(table, separators=(",", ":"))
         return command.write(stem, text, report.markdown(run, {}))
 

@@ -13,12 +13,16 @@ No rate of any link is told to any of them but `other`.
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 
+from tools import recordings
 from tools.benchkit import contestants as kit
 from tools.benchkit.contestants import INSIDE, PORT, interface_name, introduce, toml_lines
 from tools.benchkit.model import SkipError
 from tools.mpbench.model import ALONE, BARE, MPTCP, PLAIN, WS, Scenario
+from tools.mpbench.real import Recorded
 from tools.netlab import LabError, Link, wait_until
 from tools.peers import Peer, Whalescale
 from tools.twohosts import TwoHosts, two_hosts
@@ -69,6 +73,14 @@ def lab_of(name: str) -> str:
     return BARE if base in (BARE, MPTCP) else name
 
 
+def _available(backend: str) -> None:
+    """SkipError: links cannot be emulated so here."""
+    needs = {"wirefilter": ("wirefilter", "vde_switch"), "linkemu": ("gcc",)}
+    for program in needs.get(backend, ()):
+        if shutil.which(program) is None:
+            raise SkipError(f"{program} is not installed")
+
+
 class _Node(Whalescale):
     """Whalescale with a [multipath] table."""
 
@@ -83,8 +95,21 @@ class _Node(Whalescale):
 class Stage(kit.Stage):
     """A lab with its contestant running in it."""
 
-    def __init__(self, name: str, scenario: Scenario, seed: int, scripts: dict[str, Path]) -> None:
-        """Bring it up; returns once packets come through. LabError, SkipError, ValueError."""
+    def __init__(
+        self,
+        name: str,
+        scenario: Scenario,
+        seed: int,
+        scripts: dict[str, Path],
+        links: Path | None = None,
+    ) -> None:
+        """Bring it up; returns once packets come through. LabError, SkipError, ValueError.
+
+        `links`: the folder of recordings.
+        """
+        _available(scenario.backend)
+        self._recorded = Recorded(scenario, links, seed)
+        self._scenario = scenario
         self._keys = settings(name)
         if self._keys and "multipath" not in Config.__struct_fields__:
             raise SkipError("this version has no [multipath] in its configuration")
@@ -94,7 +119,10 @@ class Stage(kit.Stage):
         super().__init__(seed)
 
     def _bring_up(self) -> None:
-        self.two: TwoHosts = two_hosts(self.lab, self._shapes)
+        self.two: TwoHosts = two_hosts(self.lab, self._shapes, backend=self._scenario.backend)
+        if self._scenario.policed_mbit:
+            for number, link in zip(self.numbers, self.two.links, strict=True):
+                link.linkemu.police(self._scenario.policed_mbit[number - 1])
         base, _, rest = self._name.partition(":")
         if base in (WS, ALONE, PLAIN):
             self._whalescale(base != PLAIN, multipath_toml(self._keys))
@@ -113,6 +141,23 @@ class Stage(kit.Stage):
     def link(self, number: int) -> Link | None:
         """The scenario's link of this number, if it is here."""
         return self.two.links[self.numbers.index(number)] if number in self.numbers else None
+
+    def play(self) -> float:
+        """The recordings begin now, at their beginning. Returns CLOCK_MONOTONIC seconds."""
+        began = time.monotonic()
+        for number, link in zip(self.numbers, self.two.links, strict=True):
+            both = (self._recorded.there[number - 1], self._recorded.back[number - 1])
+            for back, recording in enumerate(both):
+                if recording is not None:
+                    path = self.lab.folder / f"link{number}-{back}.ms"
+                    if not path.exists():
+                        recordings.write(path, recording)
+                    link.linkemu.record(path, back=bool(back))
+        return began
+
+    def capacity_mbps(self, from_s: float, seconds: float) -> float:
+        """What the links that are here may carry in that time after `play`."""
+        return sum(self._recorded.capacity_mbps(n, seconds, from_s) for n in self.numbers)
 
     def target(self, name: str) -> str:
         """Where the contestant's flows go."""

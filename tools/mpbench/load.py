@@ -12,13 +12,16 @@ from typing import Any
 
 from tools.mpbench import judge
 from tools.mpbench.contestants import Stage
-from tools.mpbench.model import MPTCP, Flow, Options, Scenario
+from tools.mpbench.model import MPTCP, WS, Flow, Options, Scenario
 from tools.netlab import LabError, Process, wait_until
 from whalescale.bench import measure
 from whalescale.bench.measure import MeasureError
 
 PROGRAM = Path(__file__).with_name("flow.py")
 PING_INTERVAL_S = 0.02
+IDLE_S = 1.0
+#: steps of the capacity that is kept with a flow
+CAPACITY_S = 0.1
 #: how far the rate falls in the scenario "tenth"
 TENTH = 0.1
 #: what is still in the queues of the last flow drains in that time
@@ -32,8 +35,8 @@ def carry(
 ) -> tuple[Flow, dict[str, float]]:
     """One flow and its figures. MeasureError: nothing came; LabError: it could not be run."""
     idle: list[float] = []
-    if scenario.kind == "ping":
-        idle = ping(stage, stage.ping_target(name, scenario), 1.0)
+    if scenario.pings:
+        idle = ping(stage, stage.ping_target(name, scenario), IDLE_S)
     began, busy = time.monotonic(), measure.busy_seconds()
     flow = _flow(stage, name, scenario, options, congestion)
     spent = measure.busy_seconds() - busy
@@ -42,6 +45,9 @@ def carry(
     if idle:
         values["idle_ms"] = measure.percentile(idle, 0.5)
     time.sleep(SETTLE_S)
+    if scenario.kind == "first" and options.counts and name.partition(":")[0] == WS:
+        second = _flow(stage, name, scenario, options, congestion)
+        values["second_mbps"] = figures(second, scenario, options)["mbps"]
     return flow, values
 
 
@@ -66,15 +72,18 @@ def _flow(stage: Stage, name: str, scenario: Scenario, options: Options, congest
     running = [receiver]
     pinger: Process | None = None
     events: dict[str, float] = {}
+    played = 0.0
     try:
         wait_until(
             "the receiver",
             lambda: "ready\n" in receiver.log() or receiver.poll() is not None,
             interval=0.01,
         )
+        if scenario.kind == "first":
+            played = stage.play()
         sender = two.a.spawn(*python, "send", "--to", target, "--congestion", congestion, *common)
         running.append(sender)
-        if scenario.kind == "ping":
+        if scenario.pings:
             # Started with the flow; the warm-up is cut off below.
             at = stage.ping_target(name, scenario)
             count = round(length / PING_INTERVAL_S)
@@ -108,7 +117,15 @@ def _flow(stage: Stage, name: str, scenario: Scenario, options: Options, congest
         error=got["error"] or sent.get("error", ""),
         events=events,
         pings=pings,
+        capacity=_capacity(stage, got["began"] - played, length) if played else [],
     )
+
+
+def _capacity(stage: Stage, from_s: float, length: float) -> list[float]:
+    steps = round(length / CAPACITY_S)
+    return [
+        round(stage.capacity_mbps(from_s + i * CAPACITY_S, CAPACITY_S), 3) for i in range(steps)
+    ]
 
 
 def _change(
@@ -161,6 +178,8 @@ def figures(flow: Flow, scenario: Scenario, options: Options) -> dict[str, float
         values[name] = float(flow.sender.get(name, 0))
     values["out_of_order"] = float(flow.receiver.get("out_of_order", 0))
     values["rtt_ms"] = flow.sender.get("rtt_us", 0) / 1000
+    if flow.capacity:
+        values["capacity_mbps"] = sum(flow.capacity) / len(flow.capacity)
     if flow.pings:
         for key, share in (("ping_p50_ms", 0.5), ("ping_p95_ms", 0.95), ("ping_max_ms", 1.0)):
             values[key] = measure.percentile(flow.pings, share)

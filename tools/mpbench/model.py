@@ -13,7 +13,7 @@ CONGESTION = ("bbr", "cubic")
 #: the contestants that are not of one link; of one link: "bare:1", "alone:2"
 WS, MPTCP, PLAIN = "whalescale", "mptcp", "plain"
 BARE, ALONE = "bare", "alone"
-Kind = Literal["goodput", "silent", "tenth", "ping", "lan", "grid"]
+Kind = Literal["goodput", "silent", "tenth", "ping", "lan", "grid", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Options:
     quick: bool = False
     seed: int = 1
     congestion: tuple[str, ...] = CONGESTION
+    #: of a first flow, at most
+    first_s: float = 36.0
 
     @property
     def counts(self) -> bool:
@@ -52,6 +54,12 @@ class Scenario:
     own_warm_s: float = 0.0
     #: seconds that count, of a goodput or lan flow; 0: the run's
     own_s: float = 0.0
+    #: first: of each link a recording's name or description (recordings.made); "": its rate
+    recordings: tuple[str, ...] = ()
+    #: first: of each link, Mbit/s of UDP that it lets through; 0: all
+    policed_mbit: tuple[float, ...] = ()
+    #: how the links are emulated; "": as all are
+    backend: str = ""
 
     def length_s(self, options: Options) -> float:
         """Seconds of one flow, from its first byte."""
@@ -59,6 +67,8 @@ class Scenario:
 
     def warm_s(self, options: Options) -> float:
         """Seconds that do not count, from the flow's first byte."""
+        if self.kind == "first":
+            return 0.0
         return self.own_warm_s or options.warm_s
 
     def phases(self, options: Options) -> list[tuple[str, float]]:
@@ -68,7 +78,14 @@ class Scenario:
             return [("before", before), ("silent", 5.0), ("after", 4.0)]
         if self.kind == "tenth":
             return [("before", before), ("tenth", 6.0)]
+        if self.kind == "first":
+            return [("flow", min(self.own_s or options.first_s, options.first_s))]
         return [("flow", min(self.own_s or options.seconds, options.seconds))]
+
+    @property
+    def pings(self) -> bool:
+        """Whether there are pings beside its flows."""
+        return self.kind in ("ping", "first")
 
     def estimate_s(self, options: Options) -> float:
         """Seconds for one contestant's turn, roughly."""
@@ -96,6 +113,8 @@ class Flow:
     events: dict[str, float] = field(default_factory=dict)
     #: round trips in ms of the pings beside it
     pings: list[float] = field(default_factory=list)
+    #: Mbit/s that all its links might carry, each 0.1 s from its first byte; of recordings
+    capacity: list[float] = field(default_factory=list)
 
     def since(self, event: str) -> float:
         """The event's time on the flow's own clock."""

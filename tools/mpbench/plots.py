@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.bench.plots import AIM, MUST, OTHERS, OURS, plain, save, use
-from tools.mpbench import judge, targets
+from tools.mpbench import judge, real, targets
 from tools.mpbench.contestants import label
-from tools.mpbench.model import ALONE, Run, Sample, Scenario
+from tools.mpbench.load import CAPACITY_S
+from tools.mpbench.model import ALONE, Flow, Run, Sample, Scenario
 from tools.mpbench.report import is_ours
 from tools.mpbench.scenarios import (
     GRID_DELAYS,
@@ -29,6 +30,8 @@ EVENT = "#b8860b"
 LINKS = ("#e07b39", "#3a9d8f", "#8e5ea2")
 #: of a time line: the device counters of 20 ms are too restless to look at
 SMOOTH_S = 0.1
+#: of a recording: what a fade of half a second does is to be seen
+CAPACITY_SMOOTH_S = 0.5
 
 
 def draw(run: Run, stem: Path) -> dict[Path, str]:
@@ -39,7 +42,8 @@ def draw(run: Run, stem: Path) -> dict[Path, str]:
             continue
         path = stem.with_name(f"{stem.name}-{scenario.name}.png")
         timed = scenario.kind in ("silent", "tenth")
-        if (_time_lines if timed else _bars)(run, scenario, path):
+        drawn = _time_lines if timed else _capacity if any(scenario.recordings) else _bars
+        if drawn(run, scenario, path):
             made[path] = scenario.title
     path = stem.with_name(f"{stem.name}-grid.png")
     if _heat(run, path):
@@ -118,6 +122,38 @@ def _time_lines(run: Run, scenario: Scenario, path: Path) -> Path | None:
     for axes in ordered[len(shown) :]:
         axes.set_visible(False)
     ordered[0].legend(loc="lower right", framealpha=0.8, fontsize="small")
+    figure.suptitle(scenario.title)
+    return save(figure, path)
+
+
+def _capacity(run: Run, scenario: Scenario, path: Path) -> Path | None:
+    """What the links might carry over time and what each carried over all of them, first round."""
+    by_cc: dict[str, list[tuple[str, Flow]]] = {}
+    for cc, by_name in run.results[scenario.name].items():
+        for name, series in by_name.items():
+            flow = next((s.flow for s in series.samples if s.flow is not None), None)
+            if flow is not None and not name.startswith(ALONE):
+                by_cc.setdefault(cc, []).append((name, flow))
+    if not by_cc:
+        return None
+    figure, panels = _figure(len(by_cc), 1, 11.0, 3.2 * len(by_cc) + 0.4)
+    for axes, (cc, flows) in zip(panels, by_cc.items(), strict=True):
+        capacity = [real.PAYLOAD * c for c in flows[0][1].capacity]
+        times = [i * CAPACITY_S for i in range(len(capacity))]
+        width = round(CAPACITY_SMOOTH_S / CAPACITY_S)
+        axes.fill_between(times, smooth(capacity, width), color="#dddddd", label="capacity")
+        for (name, flow), color in zip(flows, itertools.cycle((*LINKS, OURS)), strict=False):
+            rates = [size * 8 / flow.bin_s / 1e6 for size in flow.bins]
+            width = round(CAPACITY_SMOOTH_S / flow.bin_s)
+            lengths = [i * flow.bin_s for i in range(len(rates))]
+            axes.plot(lengths, smooth(rates, width), color=color, lw=1.1,
+                      label=label(name, scenario.shapes))  # fmt: skip
+        axes.set_ylim(0, None)
+        axes.set_xlabel("s")
+        axes.set_ylabel("Mbit/s")
+        axes.set_title(f"inner TCP: {cc}", loc="left", fontsize="medium")
+        plain(axes)
+    panels[0].legend(loc="upper right", framealpha=0.8, fontsize="small", ncols=4)
     figure.suptitle(scenario.title)
     return save(figure, path)
 

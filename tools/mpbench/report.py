@@ -15,7 +15,7 @@ from tools.benchkit.report import (
     verdict_markdown,
     verdict_table,
 )
-from tools.mpbench import targets
+from tools.mpbench import real, targets
 from tools.mpbench.contestants import label
 from tools.mpbench.model import WS, Run, Scenario, Series, Watcher
 from tools.mpbench.scenarios import LAN_ROUNDS, LAN_S, LAN_WARM_S, SCENARIOS
@@ -42,6 +42,15 @@ _RATIOS = (
     ("/ sum alone", targets.over_sum),
     ("/ best alone", targets.over_best),
     ("/ MPTCP", targets.over_mptcp),
+)
+_FIRST = (
+    *_RATIOS[1:],
+    ("/ capacity", targets.over_capacity),
+    ("/ its second flow", targets.over_second),
+)
+_FIRST_PINGS = (
+    ("ping more than idle, ms", targets.more_than_idle("ping_p50_ms")),
+    ("p95", targets.more_than_idle("ping_p95_ms")),
 )
 
 
@@ -75,6 +84,9 @@ def columns(
             return (*tenth, *_TCP), ratios
         case "ping":
             return (*_GOODPUT, *pings), (("p95 added, ms", targets.added("ping_p95_ms")),)
+        case "first":
+            stall = (_TCP[-1],)
+            return (*_GOODPUT, *stall, *_TCP[:1], *pings[-1:], *cpu), (*_FIRST, *_FIRST_PINGS)
         case "lan":
             return (*_GOODPUT, *_TCP, *cpu), (("/ plain mode", targets.over_plain),)
         case _:
@@ -111,6 +123,9 @@ def measured(v: Verdict) -> str:
 
 
 def _titles(v: Verdict) -> tuple[str, str]:
+    if v.target.scenario in real.GROUPS or v.target is targets.NEVER:
+        links = real.GROUPS.get(v.target.scenario, "all links")
+        return f"{links}, {label(v.contestant)}: {v.reason}", v.target.title
     scenario = targets.BY_NAME.get(v.target.scenario)
     return (scenario.title if scenario else f"grid: {v.reason}"), v.target.title
 
@@ -127,7 +142,7 @@ def judged(run: Run) -> list[Judged]:
                 *v.target.said(),
             ),
         )
-        for v in targets.verdicts(run)
+        for v in (*targets.verdicts(run), *targets.summary(run))
     ]
 
 
@@ -197,14 +212,32 @@ def markdown(run: Run, images: dict[str, str]) -> str:
     lines = [summary(run), "", *verdict_markdown(HEADS, 3, judged(run))]
     lines += ["", *(f"![{what}]({path})" for path, what in images.items())]
     for scenario in SCENARIOS:
-        if scenario.name in run.results and scenario.kind != "grid":
+        if scenario.name in run.results and scenario.kind not in ("grid", "first"):
             head, rows, remarks = table_of(run, scenario)
             lines += ["", f"### {scenario.title[0].upper()}{scenario.title[1:]}", ""]
             lines += [table_row(head), "|---|---|" + "--:|" * (len(head) - 2)]
             lines += [table_row(r) for r in rows]
             lines += ["", *(f"- {r}" for r in remarks)] if remarks else []
+    lines += _real_markdown(run)
     lines += _grid_markdown(run)
     return "\n".join(lines) + "\n"
+
+
+def _real_markdown(run: Run) -> list[str]:
+    """First flows, all rows in one table."""
+    body, remarks = [], []
+    for scenario in real.ROWS:
+        if scenario.name in run.results:
+            heads, rows, said = table_of(run, scenario)
+            body += [[scenario.title, *r] for r in rows if not r[0].startswith("link ")]
+            remarks += [f"{scenario.title}: {one}" for one in said]
+    if not body and not remarks:
+        return []
+    lines = ["", "### First flows over links as they are", ""]
+    if body:
+        lines += [table_row(["links", *heads]), "|---|---|---|" + "--:|" * (len(heads) - 2)]
+        lines += [table_row(row) for row in body]
+    return [*lines, "", *(f"- {one}" for one in remarks)]
 
 
 def _grid_markdown(run: Run) -> list[str]:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tools.benchkit.model import SkipError
 from tools.benchkit.runner import Turns
 from tools.mpbench import load
 from tools.mpbench.contestants import Stage, lab_of
-from tools.mpbench.model import ALONE, BARE, Run, Sample, Scenario, Series, Watcher
+from tools.mpbench.model import ALONE, BARE, WS, Run, Sample, Scenario, Series, Watcher
+from tools.mpbench.real import Recorded
 
 #: labs kept for their next turn; each with Whalescale is two agents of some 50 MB
 STAGES_MAX = 8
@@ -34,8 +36,11 @@ class Runner(Turns[str, Stage, Scenario]):
         carry: Callable[..., tuple[object, dict[str, float]]] = load.carry,
         after_each: Callable[[], None] = lambda: None,
         discovery_s: float = DISCOVERY_S,
+        links: Path | None = None,
     ) -> None:
-        """`contestants`: only these (all when empty), and the links alone that ratios need."""
+        """`contestants`: only these (all when empty), and the links alone that ratios need.
+        `links`: the folder of recordings.
+        """
         super().__init__(run, scenarios, after_each)
         self._run = run
         self._watcher = watcher
@@ -44,20 +49,32 @@ class Runner(Turns[str, Stage, Scenario]):
         self._start = start
         self._carry = carry
         self._discovery_s = discovery_s
+        self._links = links
 
     def contestants(self, scenario: Scenario) -> list[str]:
         """Those of the scenario that were asked for; a variant or a script may be asked for too."""
         if not self._only:
             others = [f"other:{name}" for name in self._scripts]
-            return [*scenario.contestants, *(others if scenario.kind != "lan" else [])]
+            return [*self._needed(scenario), *(others if scenario.kind != "lan" else [])]
         kinds = {c.partition(":")[0] for c in self._only if ":" not in c}
         chosen = [
             c
-            for c in scenario.contestants
+            for c in self._needed(scenario)
             if c in self._only or (c.partition(":")[0] in kinds & {ALONE, BARE})
         ]
         return [*chosen, *(c for c in self._only if ":" in c and c not in chosen
                            and c.partition(":")[0] not in (ALONE, BARE))]  # fmt: skip
+
+    def _needed(self, scenario: Scenario) -> tuple[str, ...]:
+        """All of the scenario's, but in a short run of first flows the best link alone only."""
+        if scenario.kind != "first" or self.options.counts:
+            return scenario.contestants
+        try:
+            recorded = Recorded(scenario, self._links, self.options.seed)
+        except SkipError:
+            return scenario.contestants
+        best = f"{ALONE}:{recorded.best(scenario.length_s(self.options))}"
+        return tuple(c for c in scenario.contestants if c == best or not c.startswith(ALONE))
 
     def rounds(self, scenario: Scenario) -> int:
         wanted = scenario.rounds or self.options.rounds
@@ -65,9 +82,14 @@ class Runner(Turns[str, Stage, Scenario]):
 
     def estimate_s(self, scenario: Scenario) -> float:
         names = self.contestants(scenario)
-        turns = len(names) * self.rounds(scenario) * len(self.options.congestion)
-        labs = len({lab_of(n) for n in names})
-        return turns * scenario.estimate_s(self.options) + labs * START_S
+        times = self.rounds(scenario) * len(self.options.congestion)
+        flows, labs = len(names) * times, len({lab_of(n) for n in names})
+        if scenario.kind == "first":
+            # A lab for each turn, and a second flow of Whalescale's.
+            labs = len(names) * times
+            if self.options.counts:
+                flows += sum(n.partition(":")[0] == WS for n in names) * times
+        return flows * scenario.estimate_s(self.options) + labs * START_S
 
     def _close_unneeded(self, later: Sequence[Scenario]) -> None:
         """Every scenario has links of its own."""
@@ -95,6 +117,8 @@ class Runner(Turns[str, Stage, Scenario]):
             stage = self._stage(scenario, name)
             flow, values = self._carry(stage, name, scenario, self.options, cc)
             sample.flow, sample.values = flow, values  # type: ignore[assignment]
+            if scenario.kind == "first":
+                self._drop(lab_of(name))
 
         self._take(series, Sample(number), lab_of(name), measure)
 
@@ -104,7 +128,7 @@ class Runner(Turns[str, Stage, Scenario]):
         if stage is None:
             while len(self._up) >= STAGES_MAX:
                 self._drop(next(iter(self._up)))
-            stage = self._start(name, scenario, self.options.seed, self._scripts)
+            stage = self._start(name, scenario, self.options.seed, self._scripts, self._links)
             time.sleep(self._discovery_s if key != BARE else 0)
         # The one used last goes to the end: the one at the front is closed first.
         self._up[key] = stage

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tools.benchkit.model import by_name
 from tools.mpbench.model import ALONE, BARE, MPTCP, PLAIN, WS, Scenario
+from tools.mpbench.real import ROWS as REAL
 from tools.netlab import Shape
 
 CLEAN = (Shape(100, 20), Shape(50, 5))
@@ -100,6 +101,7 @@ def _grid() -> tuple[Scenario, ...]:
 
 SCENARIOS = (
     *_ROWS,
+    *REAL,
     *_grid(),
     *(_variants(s) for s in _ROWS if s.name not in ("lossy-later", "silent-1", "lan")),
 )

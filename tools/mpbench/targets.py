@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tools.benchkit.model import Bounds
-from tools.mpbench import judge
+from tools.mpbench import judge, real
 from tools.mpbench.model import ALONE, BARE, CONGESTION, MPTCP, PLAIN, WS, Run, Sample, Scenario
 from tools.mpbench.scenarios import SCENARIOS, each
 from whalescale.bench.measure import median
@@ -40,6 +40,10 @@ def over_sum(samples: Round, name: str, scenario: Scenario, _: Run) -> float | N
 
 
 def over_best(samples: Round, name: str, scenario: Scenario, _: Run) -> float | None:
+    if scenario.kind == "first":
+        # A short run has the best one only.
+        found = [_mbps(samples, alone) for alone in each(ALONE, scenario.shapes)]
+        return _over(_mbps(samples, name), max((v for v in found if v is not None), default=None))
     return _over(_mbps(samples, name), max(_all(samples, ALONE, scenario), default=None))
 
 
@@ -53,6 +57,40 @@ def over_mptcp(samples: Round, name: str, _: Scenario, __: Run) -> float | None:
 
 def over_plain(samples: Round, name: str, _: Scenario, __: Run) -> float | None:
     return _over(_mbps(samples, name), _mbps(samples, PLAIN))
+
+
+def over_capacity(samples: Round, name: str, _: Scenario, __: Run) -> float | None:
+    """Of what its links might carry in that time, a tunnel's headers taken off."""
+    share = _over(_mbps(samples, name), _mbps(samples, name, "capacity_mbps"))
+    return share / real.PAYLOAD if share is not None else None
+
+
+def over_second(samples: Round, name: str, _: Scenario, __: Run) -> float | None:
+    """Of its own second flow."""
+    return _over(_mbps(samples, name), _mbps(samples, name, "second_mbps"))
+
+
+def over_mptcp_bound(samples: Round, name: str, scenario: Scenario, run: Run) -> float | None:
+    """Of what is asked for beside MPTCP: 0.95 of it, 1.3 where it has less than 0.8 of the sum."""
+    share, theirs = over_mptcp(samples, name, scenario, run), samples.get(MPTCP)
+    total = theirs.values.get("capacity_mbps", 0.0) if theirs is not None else 0.0
+    if share is None or theirs is None or not total:
+        return None
+    return share / (1.3 if theirs.values["mbps"] < 0.8 * total * MPTCP_PAYLOAD else 0.95)
+
+
+def longest_stall_ms(samples: Round, name: str, _: Scenario, __: Run) -> float | None:
+    return _mbps(samples, name, "stall_ms")
+
+
+def more_than_idle(metric: str) -> Figure:
+    """A ping's round trip beside the flow over those before it."""
+
+    def figure(samples: Round, name: str, _: Scenario, __: Run) -> float | None:
+        found, idle = _mbps(samples, name, metric), _mbps(samples, name, "idle_ms")
+        return found - idle if found is not None and idle is not None else None
+
+    return figure
 
 
 def _was_used(samples: Round, name: str) -> bool:
@@ -140,6 +178,7 @@ class Verdict:
     congestion: str
     value: float | None
     reason: str = ""
+    contestant: str = WS
 
     @property
     def text(self) -> str:
@@ -151,6 +190,7 @@ class Verdict:
             "scenario": t.scenario,
             "title": t.title,
             "congestion": self.congestion,
+            "contestant": self.contestant,
             "value": self.value,
             **t.as_json(),
             "verdict": self.text,
@@ -182,6 +222,29 @@ TARGETS = (
     Target("ping", "added delay, 95 of 100", added("ping_p95_ms"), 20, 8, "less", "ms"),
     Target("lan", "goodput / plain mode", over_plain, 0.97, 1.0),
 )
+
+#: a bare flow's payload in what its links carry
+MPTCP_PAYLOAD = 0.95
+#: by real.GROUPS; the row that is worst counts, each by the median of its rounds
+GROUP_TARGETS = (
+    Target("radio", "worst pair's goodput / best link alone", over_best, 0.98, None),
+    Target("radio", "worst pair's goodput / MPTCP", over_mptcp, 0.95, 1.05),
+    Target("radio", "worst pair's longest stall", longest_stall_ms, 500, 200, "less", "ms"),
+    Target("radio", "worst pair's ping more than idle, median", more_than_idle("ping_p50_ms"),
+           40, 15, "less", "ms"),
+    Target("radio", "worst pair's ping more than idle, 95 of 100", more_than_idle("ping_p95_ms"),
+           120, 60, "less", "ms"),
+    Target("lumps", "worst goodput / what both carry", over_capacity, 0.90, 0.96),
+    Target("handover", "goodput / what both carry", over_capacity, 0.90, 0.95),
+    Target("steps", "worst goodput / what both carry", over_capacity, 0.85, 0.93),
+    Target("policed", "goodput / what both carry", over_capacity, None, 0.90),
+    Target("wirefilter", "worst goodput / what is asked for beside MPTCP", over_mptcp_bound,
+           1.0, None),
+    Target("wirefilter", "worst goodput / its own second flow", over_second, 0.95, 0.98),
+)  # fmt: skip
+#: over all rows and rounds
+NEVER_WORSE = 0.97
+NEVER = Target("all", f"rounds with {NEVER_WORSE:g} of the best link alone", over_best, 0.98, 1.0)
 #: "never worse than the best single link", less what measuring it may be wrong by
 GRID = Target("grid", "worst pair's goodput / best link alone", over_best, 0.97, 1.0, worst=True)
 
@@ -246,4 +309,48 @@ def verdicts(run: Run) -> list[Verdict]:
         cells = grid_cells(run, cc)
         if cells:
             made.append(Verdict(GRID, cc, min(cells.values()), f"{len(cells)} pairs"))
+    return made
+
+
+def group_verdict(run: Run, target: Target, congestion: str, name: str) -> Verdict | None:
+    """None: no row of the group was run."""
+    rows = [s for s in real.ROWS if real.group(s) == target.scenario and s.name in run.results]
+    if not rows:
+        return None
+    found = [
+        middle
+        for row in rows
+        if (middle := value(run, row, congestion, name, target.figure)) is not None
+    ]
+    bound = target.must if target.must is not None else target.aim
+    assert bound is not None
+    below = sum(not target.reached(v, bound) for v in found)
+    told = f"{below} of {len(found)} rows below"
+    worst = _worst(found, target)
+    return Verdict(target, congestion, worst, told, name)
+
+
+def never_worse(run: Run, congestion: str, name: str) -> Verdict | None:
+    """In how many rounds of all rows it had less than the best link alone. None: in none at all."""
+    found = [
+        v
+        for s in SCENARIOS
+        if s.kind in ("goodput", "grid", "first") and not s.name.startswith("variants")
+        for v in values(run, s, congestion, name, over_best)
+    ]
+    if not found:
+        return None
+    below = sum(v < NEVER_WORSE for v in found)
+    told = f"{below} of {len(found)} rounds of all rows below"
+    return Verdict(NEVER, congestion, 1 - below / len(found), told, name)
+
+
+def summary(run: Run) -> list[Verdict]:
+    """Of first flows by their groups, and of all rows together; for each control that was run."""
+    made = []
+    for cc in run.options.congestion:
+        for name in real.BOTH_CONTROLS:
+            those = [group_verdict(run, t, cc, name) for t in GROUP_TARGETS]
+            those.append(never_worse(run, cc, name))
+            made += [v for v in those if v is not None and v.value is not None]
     return made
