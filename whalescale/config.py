@@ -180,6 +180,18 @@ class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return ipaddress.ip_address(found.host), found.port
 
 
+class Accept(Struct, frozen=True):
+    """What is taken of the networks that an admin signed for other members.
+
+    "private": of private address space alone, so that a record by itself never draws this host's
+    traffic to public addresses into the tunnel.
+    """
+
+    kind: Literal["private", "all", "none"] = "private"
+    #: these and what is within them in any case
+    networks: tuple[Network, ...] = ()
+
+
 class NetworkConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[network]: our part in a network of one's own machines (docs/mesh.md)."""
 
@@ -192,6 +204,8 @@ class NetworkConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
     #: answer for NAME.NETWORK.internal
     names: bool = True
+    #: which of the networks that others advertise lead through the tunnel here
+    accept: Accept = Accept()
 
 
 class NatConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,6 +292,14 @@ class _RawPeer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pq: PostQuantumMode | None = None
 
 
+class _RawNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    role: Literal["member", "leaf"] = "member"
+    anchor: bool | Literal["auto"] | None = None
+    neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
+    names: bool = True
+    accept: tuple[str, ...] = ("private",)
+
+
 class _RawForward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     networks: list[str] = []
     exit: bool = False
@@ -297,7 +319,7 @@ class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataplane: DataplaneConfig = DataplaneConfig()
     multipath: MultipathConfig = MultipathConfig()
     metrics: MetricsConfig = MetricsConfig()
-    network: NetworkConfig = NetworkConfig()
+    network: _RawNetwork = _RawNetwork()
     nat: NatConfig = NatConfig()
     relay: RelayConfig = RelayConfig()
     forward: _RawForward = _RawForward()
@@ -365,6 +387,8 @@ _RIGHT: Final = {
     "network.role": 'write "member" or "leaf"',
     "network.anchor": 'write true, false or "auto"',
     "network.names": "write true or false",
+    "network.accept": 'write a list of "private", "all" or "none" and networks, such as '
+    '["private", "203.0.113.0/24"]',
     "network.neighbours": f"write a number from 1 to {NEIGHBOURS_MAX}, such as 4",
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
@@ -375,7 +399,7 @@ _FIELDS: Final = {
     "dataplane": DataplaneConfig.__struct_fields__,
     "multipath": MultipathConfig.__struct_fields__,
     "metrics": MetricsConfig.__struct_fields__,
-    "network": NetworkConfig.__struct_fields__,
+    "network": _RawNetwork.__struct_fields__,
     "nat": NatConfig.__struct_fields__,
     "relay": RelayConfig.__struct_fields__,
     "forward": _RawForward.__struct_fields__,
@@ -542,7 +566,7 @@ class _Checker:
             pq=raw.pq,
         )
 
-    def _network(self, raw: NetworkConfig, anchor: bool) -> NetworkConfig:
+    def _network(self, raw: _RawNetwork, anchor: bool) -> NetworkConfig:
         """With `anchor` as it is: [interface] had it before there was a [network]."""
         if raw.anchor is False and anchor:
             problem = "is false, and interface.anchor is true"
@@ -551,7 +575,28 @@ class _Checker:
         if raw.role == "leaf" and chosen:
             problem = "a leaf is no anchor"
             raise self._fail("network.role", problem, 'write "member", or anchor = false')
-        return msgspec.structs.replace(raw, anchor=chosen)
+        return NetworkConfig(
+            role=raw.role,
+            anchor=chosen,
+            neighbours=raw.neighbours,
+            names=raw.names,
+            accept=self._accept(raw.accept),
+        )
+
+    def _accept(self, raw: tuple[str, ...]) -> Accept:
+        words = {w for w in raw if w in ("private", "all", "none")}
+        if len(words) > 1:
+            problem = f"{' and '.join(sorted(words))} say different things"
+            raise self._fail("network.accept", problem)
+        kind: Literal["private", "all", "none"] = "none"
+        if "all" in words:
+            kind = "all"
+        elif "private" in words:
+            kind = "private"
+        networks = self._each(
+            "network.accept", [w for w in raw if w not in words], parse_network
+        )
+        return Accept(kind, networks)
 
     def _exit(self, raw: _RawExit) -> ExitConfig:
         if raw.use and not is_peer_name(raw.use):

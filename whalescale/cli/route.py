@@ -145,22 +145,56 @@ def sign(
 
 
 @app.command()
+def accept(
+    what: Annotated[
+        list[str], typer.Argument(metavar="private|all|none|NETWORK...", help="What to take.")
+    ],
+    interface: Interface = None,
+    config: ConfigPath = None,
+) -> None:
+    """Take what other members advertise: ws route accept 203.0.113.0/24
+
+    private (as it is from the start): all networks of private address space that this host is not
+    in itself. A NETWORK is taken in any case, beside what was accepted before.
+    """
+    words = [w for w in what if w in ("private", "all", "none")]
+    if len(words) > 1:
+        raise CliError(f"{' and '.join(words)} say different things", "give one of them", USAGE)
+    networks = _networks([w for w in what if w not in words])
+    before = load_config(interface, config).network.accept
+    # A word begins anew, networks are added.
+    kept = words or [before.kind, *(str(n) for n in before.networks)]
+    taken = list(dict.fromkeys([*kept, *networks]))
+    _change(interface, config, "network", accept=None if taken == ["private"] else taken)
+    print(f"accepted: {', '.join(taken)}")
+
+
+@app.command()
 def show(interface: Interface = None, json: Json = False) -> None:
     """Show which networks are behind whom."""
     from whalescale.cli import client
     from whalescale.cli.common import interface_name
 
-    status = client.status(interface_name(interface))[0]
+    name = interface_name(interface)
+    status = client.status(name)[0]
     rows = {p.name: list(p.allowed_ips) for p in status.peers}
+    left: list[tuple[str, str, str]] = []
+    with contextlib.suppress(CliError):
+        view = client.call(name, "network", {"op": "view"})
+        for m in view["members"]:
+            left += [(n, str(m["name"]), why) for n, why in m.get("routes_left", {}).items()]
     if json:
         own = list(status.forwarding.networks)
-        print_json({"version": VERSION, "own": own, "peers": rows})
+        refused = [{"network": n, "member": m, "why": why} for n, m, why in left]
+        print_json({"version": VERSION, "own": own, "peers": rows, "left": refused})
         return
     for network in status.forwarding.networks:
         print(f"{network:24} this machine")
-    for name, allowed in rows.items():
+    for peer, allowed in rows.items():
         for network in allowed:
-            print(f"{network:24} {plain(name)}")
+            print(f"{network:24} {plain(peer)}")
+    for network, member, why in left:
+        print(f"{network:24} {plain(member)}, not taken: {why}")
 
 
 @exit_app.command()

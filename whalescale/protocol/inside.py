@@ -92,7 +92,8 @@ class Inside:
         return False
 
 
-def _private(network: Network) -> bool:
+def is_private(network: Network) -> bool:
+    """All of it is of RFC 1918, RFC 6598 or RFC 4193."""
     # Not is_private: 0.0.0.0/1 begins and ends within networks that nobody routes.
     return any(
         network.version == n.version and network.subnet_of(n)  # type: ignore[arg-type]
@@ -106,7 +107,7 @@ def _routed(networks: Sequence[Network]) -> Iterable[Network]:
         own = [n for n in networks if n.version == version and n.prefixlen]
         in_pieces = sum(n.num_addresses for n in own) >= _WORLD[version]
         for network in own:
-            if not in_pieces or _private(network):
+            if not in_pieces or is_private(network):
                 yield network
 
 

@@ -42,6 +42,28 @@ def test_a_network_is_checked_before_anything_is_written(ws: Ws, file: Path) -> 
     assert file.read_text() == before
 
 
+def test_what_others_advertise_is_accepted_and_refused(ws: Ws, file: Path) -> None:
+    before = file.read_text()
+
+    def accepted() -> tuple[str, list[str]]:
+        accept = config.load(file).network.accept
+        return accept.kind, [str(n) for n in accept.networks]
+
+    assert accepted() == ("private", [])
+    assert ws("route", "accept", "203.0.113.0/24", "-c", file).code == 0
+    assert accepted() == ("private", ["203.0.113.0/24"])
+    assert ws("route", "accept", "none", "-c", file).code == 0
+    assert accepted() == ("none", [])
+    assert ws("route", "accept", "10.1.0.0/16", "-c", file).code == 0
+    assert accepted() == ("none", ["10.1.0.0/16"])
+    assert ws("route", "accept", "all", "-c", file).code == 0
+    assert accepted() == ("all", [])
+    assert ws("route", "accept", "all", "none", "-c", file).code == 2
+    assert ws("route", "accept", "0.0.0.0/0", "-c", file).code == 2
+    assert ws("route", "accept", "private", "-c", file).code == 0
+    assert file.read_text().strip() == before.strip()
+
+
 def test_an_exit_is_used_and_left(ws: Ws, file: Path) -> None:
     before = file.read_text()
     words = ("--dns", "9.9.9.9", "--no-lan")
