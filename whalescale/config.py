@@ -593,9 +593,7 @@ class _Checker:
             kind = "all"
         elif "private" in words:
             kind = "private"
-        networks = self._each(
-            "network.accept", [w for w in raw if w not in words], parse_network
-        )
+        networks = self._each("network.accept", [w for w in raw if w not in words], parse_network)
         return Accept(kind, networks)
 
     def _exit(self, raw: _RawExit) -> ExitConfig:

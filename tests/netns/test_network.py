@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from ipaddress import ip_interface
 from typing import Any
 
 import pytest
@@ -55,6 +56,12 @@ def join(end: Whalescale, inviter: Whalescale, name: str, *, running: bool = Fal
 def reaches(end: Whalescale, address: str) -> bool:
     done = end.host.run("ping", "-c1", "-W1", address, check=False)
     return done.returncode == 0
+
+
+def taken(end: Whalescale, member: str) -> set[str]:
+    """Networks that lead to it, its own addresses apart."""
+    shown = json.loads(end.ws("route", "show", "--json", "-i", end.interface).stdout)
+    return {n for n in shown["peers"][member] if not n.endswith(("/32", "/128"))}
 
 
 QUERY = """
@@ -126,6 +133,19 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
     refused = ws(laptop, "revoke", "home", check=False)
     assert refused.returncode == 1
     assert "no admin" in refused.stderr
+
+    # What is behind the laptop: private at once, public when accepted, the phone's own LAN never.
+    lan = ip_interface(f"{links[1].address(others[1])}/24").network
+    signed = [
+        word for n in ("192.168.77.0/24", "203.0.113.0/24", lan) for word in ("--add", str(n))
+    ]
+    ws(home, "route", "sign", "laptop", *signed)
+    wait_until("a route", lambda: taken(phone, "laptop") == {"192.168.77.0/24"}, 10)
+    assert phone.host.ip_json("route get 192.168.77.5")[0]["dev"] == phone.interface
+    shown = json.loads(phone.ws("route", "show", "--json", "-i", phone.interface).stdout)
+    assert {left["network"] for left in shown["left"]} == {"203.0.113.0/24", str(lan)}
+    phone.ws("route", "accept", "203.0.113.0/24", "--config", str(phone.config))
+    wait_until("both", lambda: taken(phone, "laptop") == {"192.168.77.0/24", "203.0.113.0/24"}, 10)
 
     lines = laptop.ws("hosts", "-i", laptop.interface).stdout.split("\n")
     assert "10.99.0.3\tmobile.hearth.internal mobile.internal" in lines

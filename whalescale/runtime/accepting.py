@@ -16,7 +16,7 @@ from whalescale.protocol.inside import Network, is_private
 from whalescale.runtime.netlink import LocalAddress
 
 #: why one is left out, for `ws route show`
-EXIT: Final = "everywhere is for who says `ws exit-node use`"
+EXIT: Final = "an exit is used by `ws exit-node use`"
 NOT_ACCEPTED: Final = "not accepted here: `ws route accept {}`"
 CONNECTED: Final = "this host is in it itself, by another interface"
 
@@ -25,7 +25,7 @@ CONNECTED: Final = "this host is in it itself, by another interface"
 class Accepting:
     """The rule in force: the file's word, and the networks that this host is in."""
 
-    accept: Accept = Accept()
+    accept: Accept
     connected: tuple[Network, ...] = ()
 
     def refusal(self, network: Network) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from whalescale import locations
-from whalescale.config import Config, NetworkConfig
+from whalescale.config import Accept, Config, NetworkConfig
 from whalescale.endpoints import HostPort
 from whalescale.identity import Identity, PlainIdentity, overlay_address
 from whalescale.protocol.mesh import records
@@ -51,6 +51,7 @@ from whalescale.protocol.types import (
     Stranger,
 )
 from whalescale.runtime import network_requests, network_store
+from whalescale.runtime.accepting import Accepting, connected
 from whalescale.runtime.control_socket import private_directory
 from whalescale.runtime.dialling import PlaceDialler
 from whalescale.runtime.driver import Driver
@@ -58,7 +59,7 @@ from whalescale.runtime.errors import AgentError
 from whalescale.runtime.network_store import NETWORK, has_network, open_store
 from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
 from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
-from whalescale.runtime.part import Part
+from whalescale.runtime.part import Here, Part
 from whalescale.runtime.reload import EVERYWHERE
 from whalescale.runtime.store import Store, Timestamps
 from whalescale.runtime.tunnel import (
@@ -103,6 +104,8 @@ class NetworkKeeper(Part):
         self._config = config
         #: the name of the member that all traffic goes to
         self._exit = ""
+        #: what is taken of the networks behind members; nothing until it is known where we are
+        self._accepting = Accepting(Accept("none"))
         self._store: Store | None = None
         self.network_id: bytes | None = None
         self._wall_clock: Callable[[], int] = time.time_ns
@@ -245,6 +248,7 @@ class NetworkKeeper(Part):
             lambda: self._holders(mesh),
             self._trouble,
             self.relayed_by,
+            self._refusal,
         )
         self._networks = tunnel.networks()
         guest.on_events = self._soon
@@ -267,16 +271,31 @@ class NetworkKeeper(Part):
         if name == self._exit:
             return
         changed, self._exit = {name, self._exit}, name
+        self._follow_again(lambda record: record.name in changed)
+
+    def _accept(self, accepting: Accepting) -> None:
+        if accepting != self._accepting:
+            self._accepting = accepting
+            self._follow_again(lambda record: bool(record.routes))
+
+    def _follow_again(self, those: Callable[[MemberRecord], bool]) -> None:
         mesh, tunnel = self.mesh, self._tunnel
         if mesh is None or tunnel is None:
             return
         for record in mesh.membership.actives():
-            if record.name in changed:
+            if those(record):
                 self._follow(mesh, tunnel, record.node_id)
         self._follow_networks(tunnel)
 
+    def _refusal(self, network: Network) -> str:
+        return self._accepting.refusal(network)
+
+    def follow(self, here: Here) -> None:
+        self._accept(Accepting(self._config.accept, connected(here.addresses)))
+
     async def apply(self, config: Config) -> None:
         self._config = config.network
+        self._accept(Accepting(config.network.accept, self._accepting.connected))
         self.use_exit(config.exit.use)
         if self.mesh is not None and self._driver is not None:
             self.mesh.configure(settings_of(config.network), self.driver.now())
@@ -492,8 +511,7 @@ class NetworkKeeper(Part):
 
     def _spec(self, mesh: Mesh, record: MemberRecord, now: int) -> PeerSpec:
         address = mesh.membership.address_of(record, self._holders(mesh))
-        # Everywhere is taken from the one that is used as exit alone.
-        networks: list[Network] = [n for n in record.routes if n.prefixlen]
+        networks: list[Network] = self._accepting.taken(record.routes)
         if record.name == self._exit:
             networks += [*EVERYWHERE]
         if address is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from whalescale.identity import encode_node_id, overlay_address
+from whalescale.protocol.inside import Network
 from whalescale.protocol.mesh.anchors import STABLE, Advice
 from whalescale.protocol.mesh.dialback import Proof
 from whalescale.protocol.mesh.guest import MeshGuest
@@ -44,12 +45,14 @@ class Shown:
         holders: Callable[[], dict[ipaddress.IPv4Address, bytes]],
         trouble: Callable[[], str | None],
         relayed_by: Callable[[PeerHandle, Endpoint | None], str] = lambda *_: "",
+        left_out: Callable[[Network], str] = lambda _: "",
     ) -> None:
         """`holders`: who has which address. `trouble`: why nothing is kept on the disk.
-        `relayed_by`: names of the anchors that a peer is reached over, "": directly."""
+        `relayed_by`: names of the anchors that a peer is reached over, "": directly.
+        `left_out`: why a network behind a member does not lead there from here, "": it does."""
         self._mesh, self._guest, self._tunnel = mesh, guest, tunnel
         self._now, self._holders, self._trouble = now, holders, trouble
-        self._relayed_by = relayed_by
+        self._relayed_by, self._left_out = relayed_by, left_out
 
     def _peer(self, node_id: bytes) -> Peer | None:
         handle = self._guest.handle_of(node_id)
@@ -196,6 +199,9 @@ class Shown:
             "address": str(address) if address else None,
             "overlay": str(overlay_address(node_id)),
             "routes": [str(r) for r in record.routes],
+            "routes_left": {
+                str(r): why for r in record.routes if r.prefixlen and (why := self._left_out(r))
+            },
             "session": session,
             "endpoint": endpoint,
             "relayed_by": relayed,
