@@ -101,10 +101,12 @@ int ws_peer_multipath(ws_engine *engine, int peer, uint32_t packet_bytes, int re
 /*
  * Replaces the peer's paths (ids 0..WS_MAX_PATHS-1, each once). None, or path 0 alone and not
  * scheduled: packets go to the endpoint as ws_peer_set_endpoint or the peer's moves say.
- * schedule: spread data over the usable paths, with the parameters given. -EINVAL.
+ * WS_PATHS_SCHEDULE: spread data over the usable paths, with the parameters given. WS_PATHS_STAY: path
+ * 0 goes to the endpoint as ws_peer_set_endpoint says, wherever the peer's packets come from. -EINVAL.
  */
+enum { WS_PATHS_SCHEDULE = 1, WS_PATHS_STAY = 2 };
 int ws_peer_set_paths(ws_engine *engine, int peer, const struct ws_path *paths, size_t count,
-		      int schedule);
+		      uint32_t flags);
 /* New parameters of one path; taken at once, without the worker's help. */
 int ws_peer_tune_path(ws_engine *engine, int peer, uint32_t path,
 		      const struct ws_path_params *params);

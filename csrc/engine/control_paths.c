@@ -43,7 +43,7 @@ static int set_multipath(struct ws_worker *worker, void *arg)
 	}
 	ws_multipath_start(ws_paths_core(change->paths), number, peer->stats.tx_bytes);
 	peer->paths = change->paths;
-	ws_paths_set(worker, peer, NULL, 0, false);
+	ws_paths_set(worker, peer, NULL, 0, 0);
 	return 0;
 }
 
@@ -85,7 +85,7 @@ struct paths_change {
 	int peer;
 	const struct ws_path *paths;
 	size_t count;
-	bool schedule;
+	uint32_t flags;
 };
 
 static int set_paths(struct ws_worker *worker, void *arg)
@@ -95,14 +95,14 @@ static int set_paths(struct ws_worker *worker, void *arg)
 
 	if (!peer->paths)
 		return -EINVAL;
-	ws_paths_set(worker, peer, change->paths, change->count, change->schedule);
+	ws_paths_set(worker, peer, change->paths, change->count, change->flags);
 	return 0;
 }
 
 int ws_peer_set_paths(ws_engine *engine, int peer, const struct ws_path *paths, size_t count,
-		      int schedule)
+		      uint32_t flags)
 {
-	struct paths_change change = {peer, paths, count, schedule != 0};
+	struct paths_change change = {peer, paths, count, flags};
 	uint32_t seen = 0;
 
 	for (size_t i = 0; i < count; i++) {

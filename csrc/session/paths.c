@@ -168,7 +168,7 @@ void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer)
 }
 
 void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct ws_path *list,
-		  size_t count, bool schedule)
+		  size_t count, uint32_t flags)
 {
 	struct paths *paths = whole(peer->paths);
 	struct ws_addr none = {0};
@@ -185,7 +185,8 @@ void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct w
 			usable |= bit;
 	}
 	paths->worker = worker;
-	paths->shared.scheduled = schedule && usable;
+	paths->shared.scheduled = flags & WS_PATHS_SCHEDULE && usable;
+	paths->shared.stay = flags & WS_PATHS_STAY;
 	/* The core may still send by the ways that go. */
 	ws_multipath_set_paths(paths->shared.core, present, usable, paths->shared.scheduled,
 			       worker->now_ns);

@@ -12,7 +12,7 @@ void ws_paths_leave(struct ws_worker *worker, struct ws_peer *peer);
 /* Its keys are gone. */
 void ws_paths_forget(struct ws_worker *worker, struct ws_peer *peer);
 void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct ws_path *list,
-		  size_t count, bool schedule);
+		  size_t count, uint32_t flags);
 void ws_paths_socket_opened(struct ws_worker *worker, struct ws_peer *peer);
 void ws_paths_socket_closed(struct ws_peer *peer, int number);
 

@@ -15,6 +15,7 @@ struct ws_paths {
 	struct ws_multipath *core;
 	struct ws_way way[WS_PATH_COUNT]; /* remote_bytes 0: not there */
 	bool scheduled; /* data goes over the paths, and not to the peer's endpoint */
+	bool stay; /* the endpoint does not follow the peer */
 	struct ws_paths *next; /* of the worker's active ones */
 };
 
@@ -43,6 +44,11 @@ struct ws_peer {
 static inline struct ws_multipath *ws_paths_core(const struct ws_paths *paths)
 {
 	return paths->core;
+}
+
+static inline bool ws_paths_stay(const struct ws_paths *paths)
+{
+	return paths && (paths->scheduled || paths->stay);
 }
 
 static inline bool ws_paths_scheduled(const struct ws_paths *paths)

@@ -102,7 +102,7 @@ static void authenticated(struct ws_worker *worker, struct ws_keys *keys, const 
 {
 	struct ws_peer *peer = keys->peer;
 
-	if (path == 0 && !ws_paths_scheduled(peer->paths))
+	if (path == 0 && !ws_paths_stay(peer->paths))
 		roam(worker, peer, rx);
 	ws_peer_received(worker, peer, data);
 	if (keys == peer->next) {

@@ -30,7 +30,6 @@ def ways(end: Whalescale, name: str) -> list[str]:
     return [p["remote"] for p in paths if p["usable"]] or [found[0]["endpoint"] or ""]
 
 
-@pytest.mark.long
 def test_a_hole_is_punched(lab: Lab) -> None:
     if not has_nft():
         pytest.skip("needs nft: apt-get install nftables")

@@ -199,7 +199,7 @@ class NatWorld(World):
                 f"10.0.{number >> 8}.{number & 255}" if nat else f"5.6.{number >> 8}.{number & 255}"
             )
         at = Endpoint(ip, 51820)
-        host = Host(self, at, Identity.generate(self.rng.randbytes), parts)
+        host = self.make(at, Identity.generate(self.rng.randbytes), parts)
         self.hosts[at] = host
         self.homes[at] = nat
         self.members[host.identity.node_id] = host
@@ -209,6 +209,9 @@ class NatWorld(World):
         host.node.set_locals([self.link_of(host)], at.port, self.now)
         self.join(host)
         return host
+
+    def make(self, at: Endpoint, identity: Identity, parts: Iterable[Part]) -> Host:
+        return Host(self, at, identity, parts)
 
     def link_of(self, host: Host) -> LocalLink:
         return LocalLink(host.at.ip, 2, "eth0", 1500, prefix_length=24)

@@ -76,7 +76,7 @@ class Member(Host):
         p, known = self.peers[handle], self.specs.get(handle)
         if plain and plain[0] >> 4 != 1:
             self.by.append((self.world.now, handle, remote, plain))
-        before, stays = p.endpoint, known is not None and known.schedule
+        before, stays = p.endpoint, known is not None and (known.schedule or known.stay)
         if stays:
             p.endpoint = remote
         super()._accepted(handle, keys, plain, remote, path)

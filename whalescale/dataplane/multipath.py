@@ -76,15 +76,21 @@ class Paths:
             "paths of a peer",
         )
 
-    def set_paths(self, peer: int, paths: Sequence[Path], *, schedule: bool) -> None:
-        """OSError EINVAL: an id twice, or families that differ."""
+    def set_paths(
+        self, peer: int, paths: Sequence[Path], *, schedule: bool, stay: bool = False
+    ) -> None:
+        """`stay`: path 0 does not follow the peer.
+
+        OSError EINVAL: an id twice, or families that differ.
+        """
         array = ffi.new("struct ws_path[]", max(len(paths), 1))
         for c, path in zip(array, paths, strict=False):
             c.id, c.ifindex, c.usable = path.id, path.ifindex, int(path.usable)
             fill_addr(c.local, path.local)
             fill_addr(c.remote, path.remote)
+        flags = lib.WS_PATHS_SCHEDULE * schedule | lib.WS_PATHS_STAY * stay
         check(
-            lib.ws_peer_set_paths(self._engine.handle, peer, array, len(paths), int(schedule)),
+            lib.ws_peer_set_paths(self._engine.handle, peer, array, len(paths), flags),
             "paths",
         )
 

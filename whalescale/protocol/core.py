@@ -97,6 +97,8 @@ class Core:
         """An authentic message came from `remote`: that is where the peer is."""
         self.seen(peer, remote, now)
         if any(guest.knows(peer.handle, remote, local) for guest in self.guests):
+            for guest in self.guests:
+                guest.heard_at(peer.handle, remote, local, now)
             return  # another of its paths; path 0 stays where it is
         if (peer.endpoint, peer.local, peer.contacts.ifindex) != (remote, local, ifindex):
             self.point(peer, remote, local, now, ifindex)

@@ -371,6 +371,11 @@ class Guest:
         """What comes from there came by another path of the peer's: it has not roamed."""
         return False
 
+    def heard_at(
+        self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        """A handshake message came from there, and a guest that `knows` kept path 0 where it is."""
+
     def proven(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
         """(remote, local) of the peer's paths that answer, best first."""
         return ()

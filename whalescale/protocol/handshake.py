@@ -22,7 +22,7 @@ from whalescale.protocol.noise import (
     ResponderHandshake,
     TransportKeys,
 )
-from whalescale.protocol.peer import Peer, Pending
+from whalescale.protocol.peer import Answer, Peer, Pending
 from whalescale.protocol.places import Endpoint, PeerHandle, Way
 from whalescale.protocol.types import (
     HandshakeCompleted,
@@ -280,8 +280,8 @@ class Handshakes:
         peer.contacts.hang_up()
         session = Session(pending.local_index, now, True, tag)
         self._core.indices.free(peer.keypairs.install_as_initiator(session))
-        self._derived(peer, session, response.sender, keys, now)
         self._tell_carried(peer, carried, session, now)
+        self._derived(peer, session, response.sender, keys, now)
         self._complete(peer, now - sent, now)
         # Shows the responder that we hold the key; what was staged does it as well.
         self._core.events.append(SendKeepalive(peer.handle))
@@ -341,6 +341,8 @@ class Handshakes:
             raise MessageError("relay_source")
         state = peer.handshake
         if handshake.timestamp <= state.timestamp_received:
+            if self._answered_again(peer, handshake.timestamp, at, carried, now):
+                return
             raise MessageError("replay")
         consumed = state.consumed
         if consumed is not None and 0 <= now - consumed < core.limits.handshake_initiation_rate:
@@ -367,15 +369,44 @@ class Handshakes:
         session = Session(core.indices.new(peer), now, False, tag)
         core.indices.free(peer.keypairs.install_as_responder(session))
         self._indexed(peer, session.local_index, now)
+        self._tell_carried(peer, carried, session, now)
         self._derived(peer, session, initiation.sender, keys, now)
         message = messages.encode_response(session.local_index, initiation.sender, noise)
         message = peer.generator.add_macs(message, now, core.limits)
         if at is not None:
             core.transmits.append(Transmit(message, *at, ifindex))
-        self._tell_carried(peer, carried, session, now)
+        state.answer = None
         if carried is not None:
+            state.answer = Answer(handshake.timestamp, session.local_index, message)
             carried.reply(message)
         core.rearm(peer)
+
+    def _answered_again(
+        self,
+        peer: Peer,
+        timestamp: bytes,
+        at: tuple[Endpoint, Endpoint | None] | None,
+        carried: Carried | None,
+        now: int,
+    ) -> bool:
+        """A copy of a carried initiation came, by the carrier or as a punch: the answer may be
+        lost, and is sent once more, the same bytes. Nobody roams by it, and it is shorter than what
+        it answers."""
+        state, following = peer.handshake, peer.keypairs.next
+        answer = state.answer
+        if answer is None or answer.timestamp != timestamp:
+            return False
+        if following is None or following.local_index != answer.local_index:
+            return False
+        sent, rate = state.sent or 0, self._core.limits.handshake_initiation_rate
+        if 0 <= now - sent < rate or now - (state.consumed or 0) > self._core.limits.response_late:
+            return False
+        state.sent = now
+        if carried is not None:
+            carried.reply(answer.message)
+        elif at is not None:
+            self._core.transmits.append(Transmit(answer.message, *at))
+        return True
 
     def _named(self, peer: Peer, tag: int) -> Secret | None:
         if not tag:
@@ -387,6 +418,7 @@ class Handshakes:
         """The initiator has used the keypair that our response made."""
         following = peer.keypairs.next
         if following is not None and following.local_index == local_index:
+            peer.handshake.answer = None
             self._core.indices.free(peer.keypairs.confirm())
             self._complete(peer, None, now)
             self._core.rearm(peer)
@@ -396,6 +428,8 @@ class Handshakes:
     def _tell_carried(
         self, peer: Peer, carried: Carried | None, session: Session, now: int
     ) -> None:
+        """Before the keys are handed out: what waits for them leaves at once, and where to is said
+        here."""
         if carried is not None:
             for guest in self._core.guests:
                 guest.session_carried(peer.handle, carried.carrier, session.local_index, now)

@@ -30,6 +30,8 @@ from whalescale.protocol.paths.windowed import WindowTuner
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
 from whalescale.protocol.types import MultipathStarted, PathAction, PeerSeen
 
+#: said of what names none
+NO_PATH: Final = -1
 FEATURES: Final = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
 
 
@@ -247,6 +249,14 @@ class Multipath(Guest):
     def knows(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> bool:
         paths = self._paths(peer)
         return paths is not None and paths.knows(remote, local)
+
+    def heard_at(
+        self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None, now: int
+    ) -> None:
+        paths = self._paths(peer)
+        if paths is not None:
+            paths.path_moved(NO_PATH, remote, local, now)
+            self._drain(peer, paths, now)
 
     def relays_changed(
         self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int

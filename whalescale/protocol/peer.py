@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from whalescale.identity import (
     FINGERPRINT_BYTES,
@@ -84,10 +84,19 @@ class Pending:
         self.sent = sent
 
 
+class Answer(NamedTuple):
+    """Our response to an initiation that another member passed on."""
+
+    timestamp: bytes
+    local_index: int
+    message: bytes
+
+
 class Handshake:
     """Of one peer: attempts, and what was said last. Times are ns; None: never, or not armed."""
 
     __slots__ = (
+        "answer",
         "at",
         "attempts",
         "completed_wall_ns",
@@ -119,6 +128,8 @@ class Handshake:
         self.received: int | None = None
         #: an initiation of theirs that was answered
         self.consumed: int | None = None
+        #: until its keypair is in use
+        self.answer: Answer | None = None
         self.timestamp_received = b""
         self.timestamp_sent = b""
         self.completed_wall_ns = 0

@@ -278,7 +278,7 @@ class Multipath:
             )
             for p in action.paths
         ]
-        self._paths.set_paths(number, paths, schedule=action.schedule)
+        self._paths.set_paths(number, paths, schedule=action.schedule, stay=action.stay)
         watched = self._watched.setdefault(handle, Watched())
         watched.ids = frozenset(p.id for p in action.paths)
         watched.scheduled = action.schedule

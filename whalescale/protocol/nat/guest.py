@@ -170,6 +170,7 @@ class Signalling(Guest):
             for carrier in self._carriers_of(peer, now)[:HANDSHAKE_CARRIERS]:
                 self._send(carrier, peer, Kind.HANDSHAKE, message, now)
         meeting = self._meetings.setdefault(peer, Meeting())
+        meeting.carry(message if self.handshakes else b"", now)
         meeting.wanted_at = now
         if meeting.may_call(now):
             self._call(peer, meeting, now)
@@ -191,6 +192,8 @@ class Signalling(Guest):
 
     def session_started(self, peer: PeerHandle, now: int) -> None:
         """The first, or a newer one: where a relay is all that it has, look for more."""
+        if peer in self._meetings:
+            self._meetings[peer].carried = b""
         if self._look(peer, now) or not self._is_member(peer):
             return
         if self._host.is_direct(peer, now):
@@ -445,6 +448,9 @@ class Signalling(Guest):
         meeting.at = None
         if self._look(peer, now):
             return
+        again = meeting.carry_again(now)
+        for carrier in self._carriers_of(peer, now)[:1] if again else ():
+            self._send(carrier, peer, Kind.HANDSHAKE, again, now)
         if meeting.phase is Phase.CALLING:
             self._call_again(peer, meeting, now)
         elif meeting.phase is Phase.CALLED:

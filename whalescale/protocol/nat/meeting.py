@@ -17,6 +17,8 @@ from whalescale.protocol.places import Endpoint, PeerHandle
 
 #: until a CALL without an answer is sent again, each time by the next carrier
 CALL_AGAIN: Final = tuple(ms * NS_PER_MS for ms in (500, 500, 1000, 2000))
+#: after an initiation without an answer was carried first, each time the same bytes
+CARRY_AGAIN: Final = tuple(ms * NS_PER_MS for ms in (500, 1500, 3000))
 #: who answered begins so long after its answer if no GO comes
 GO_LATE: Final = 500 * NS_PER_MS
 #: a peer that nobody reaches is called again so late
@@ -46,7 +48,10 @@ class Meeting:
         "answer",
         "at",
         "called",
+        "carried",
+        "carried_at",
         "carriers",
+        "copies",
         "missed",
         "phase",
         "places",
@@ -82,6 +87,9 @@ class Meeting:
         self.missed = 0
         #: latest of the peer's calls
         self.stamp = b""
+        #: the initiation that carriers were given last, when, and how often since; b"": none
+        self.carried = b""
+        self.carried_at = self.copies = 0
         #: somebody wanted a session
         self.wanted_at: int | None = None
 
@@ -90,6 +98,16 @@ class Meeting:
         self.rounds = self.missed = 0
         if self.phase in (Phase.RESTING, Phase.SPENT):
             self.phase, self.at = Phase.IDLE, None
+
+    def carry(self, message: bytes, now: int) -> None:
+        self.carried, self.carried_at, self.copies = message, now, 0
+
+    def carry_again(self, now: int) -> bytes:
+        """What carriers are to be given once more now, for the answer may be lost; b"": nothing."""
+        if self.copies >= len(CARRY_AGAIN) or now - self.carried_at < CARRY_AGAIN[self.copies]:
+            return b""
+        self.copies += 1
+        return self.carried
 
     def may_call(self, now: int) -> bool:
         if self.phase in (Phase.RESTING, Phase.SPENT):

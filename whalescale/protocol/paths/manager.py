@@ -180,6 +180,7 @@ class PathManager:
             if path.remote in remotes and path.state is PathState.FAILED:
                 path.urge(now)
         self._update(now)
+        self.handle_timeout(now)  # the probes leave now, as the peer's do
 
     def set_relays(self, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int) -> None:
         """(remote, local) by which anchors relay to the peer; replaces the last list."""
@@ -376,9 +377,14 @@ class PathManager:
         return path is not None and path.state is not PathState.FAILED
 
     def knows(self, remote: Endpoint, local: Endpoint | None) -> bool:
-        """A path other than 0 that was validated has this 4-tuple."""
+        """Path 0 stays where it is though an authentic message came from there: a path other than 0
+        that was validated has this 4-tuple, or path 0 leads over an anchor and works, and whether
+        this one does is for probes to say."""
         path = self._table.find(remote, local)
-        return path is not None and path.id != 0 and path.validated
+        if path is not None and path.id != 0 and path.validated:
+            return True
+        first = self._table.get(0)
+        return first is not None and first.validated and first.alive and self._table.relayed(first)
 
     def status(self) -> list[PathStatus]:
         return [self._supply.status(p) for _, p in sorted(self._table.paths.items())]

@@ -9,7 +9,7 @@ from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.matching import choose
 from whalescale.protocol.paths.supply import Supply
 from whalescale.protocol.paths.table import Table
-from whalescale.protocol.paths.types import Action, RescuePath, SetPaths
+from whalescale.protocol.paths.types import Action, PathSpec, RescuePath, SetPaths
 
 #: after several paths were used data goes on as over several, though only path 0 is left: the queue
 #: leaves at its pace, order is kept, and an inner BBR forgets the other's round trip (10 s)
@@ -69,24 +69,28 @@ class Selection:
     def leave(self, path: Path) -> None:
         """Before a path is dropped: what is in flight on it goes elsewhere."""
         if path.used:
-            self._actions.append(SetPaths(self._table.specs(path), self._scheduling(path)))
+            self._actions.append(self._paths(self._table.specs(path), path))
             self._actions.append(RescuePath(path.id))
 
     def renew(self, path: Path) -> None:
         """Before another path takes the number: for the data plane it is gone in between, so that
         nothing that was counted, and nothing that is in flight, goes to the new one."""
         paths = tuple(spec for spec in self._table.specs() if spec.id != path.id)
-        self._said = SetPaths(paths, self._scheduling(path))
+        self._said = self._paths(paths, path)
         self._actions.append(self._said)
 
     def tell(self) -> None:
         """To the data plane, if there is anything new."""
         if not self._table.paths:
             return
-        wanted = SetPaths(self._table.specs(), self._scheduling())
+        wanted = self._paths(self._table.specs())
         if wanted != self._said:
             self._said = wanted
             self._actions.append(wanted)
+
+    def _paths(self, specs: tuple[PathSpec, ...], without: Path | None = None) -> SetPaths:
+        stay = any(self._table.relayed(p) for p in self._table)
+        return SetPaths(specs, self._scheduling(without), stay)
 
     def _scheduling(self, without: Path | None = None) -> bool:
         if self._lingers:

@@ -156,6 +156,9 @@ class SetPaths:
     paths: tuple[PathSpec, ...]
     #: data goes over the usable ones; False: path 0 alone, as WireGuard does
     schedule: bool
+    #: path 0 goes where we say alone, and not where the peer's packets come from: some come over
+    #: anchors, some do not, and both ends would follow each other to and fro
+    stay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

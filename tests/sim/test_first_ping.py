@@ -1,0 +1,123 @@
+"""Two homes with everything that an agent has: the first ping over the anchor, then directly."""
+
+from __future__ import annotations
+
+import pytest
+from eventqueue import MS, SECOND
+from homeworld import HomeWorld
+from test_punching import home
+
+from whalescale.protocol.nat import signalling
+from whalescale.protocol.nat.guest import Signalling
+from whalescale.protocol.nat.relay import Use
+from whalescale.protocol.nat.signalling import RELAY_MESSAGE, Kind
+from whalescale.protocol.postquantum import PostQuantumKeys
+
+
+def homes(one="port-restricted", two="port-restricted", **more):
+    return home(one, 1, **more), home(two, 2, **more)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_first_ping_is_answered_and_the_way_is_direct_at_once(seed):
+    """Packets that waited for the session leave over the anchor. Then some of path 0's come over
+    it, some directly: neither end follows the other to and fro."""
+    world = HomeWorld(seed)
+    a, b, _ = world.meet(*homes())
+    met = world.ping(a, b)
+    assert met.first is not None
+    assert met.direct is not None
+    # Eight times the way to the anchor and on: a handshake, a ping.
+    assert met.first == 160 * MS
+    assert met.direct < 500 * MS
+    world.run(5)
+    for one, other in ((a, b), (b, a)):
+        assert world.used(one, other) == {"direct"}
+        assert one.node.drops["probe_token"] <= 2
+        assert one.node.guest(PostQuantumKeys).state(world.handle(one, other)) == "yes"
+
+
+@pytest.mark.parametrize("kinds", [("symmetric", "symmetric"), ("port-restricted", "symmetric")])
+def test_where_no_hole_can_be_the_anchor_carries(kinds):
+    world = HomeWorld()
+    a, b, _ = world.meet(*homes(*kinds))
+    met = world.ping(a, b, 3)
+    assert met.first == 160 * MS
+    assert met.direct is None
+    assert world.used(a, b) == world.used(b, a) == {"relay"}
+
+
+def test_behind_a_carrier_too():
+    world = HomeWorld(4)
+    a, b, _ = world.meet(home("carrier", 1), home("port-restricted", 2))
+    met = world.ping(a, b)
+    assert met.first == 160 * MS
+    assert met.direct is not None
+    assert met.direct < SECOND
+
+
+def test_the_move_to_the_direct_way_loses_nothing():
+    world = HomeWorld(2)
+    a, b, _ = world.meet(*homes())
+    handle, sent = world.handle(a, b), []
+
+    def say():
+        sent.append(b"\x45%d" % len(sent))
+        a.send(handle, sent[-1])
+
+    world.every(5 * MS, world.now + 3 * SECOND, say)
+    world.run(4)
+    got = [data for _, _, data in b.received]
+    assert set(got) == set(sent)
+    assert len(got) == len(sent)
+    over = [world.homes.get(at) is None and at.ip.startswith("5.6.") for *_, at, _ in b.by]
+    assert True in over
+    assert not over[-1]
+    # The direct way is shorter, so that some overtake here; the data plane puts them in order.
+    assert sorted(got, key=lambda data: int(data[1:])) == sent
+
+
+@pytest.mark.parametrize("lost", ["initiation", "response"])
+def test_a_carried_handshake_message_that_is_lost_is_carried_again(lost):
+    """WireGuard would try again after 5 s."""
+    world = HomeWorld(3)
+    one, two = homes("symmetric", "symmetric")
+    a, b, hub = world.meet(one, two)
+    carrier = hub.node.guest(Signalling).carrier
+    told, dropped = carrier._host.frame, []
+
+    def frame(peer, data):
+        if data[0] == RELAY_MESSAGE and not dropped:
+            message = signalling.decode(data)
+            kind = 1 if lost == "initiation" else 2
+            if message.kind == Kind.HANDSHAKE and message.payload[0] == kind:
+                dropped.append(peer)
+                return
+        told(peer, data)
+
+    carrier._host.frame = frame
+    met = world.ping(a, b, 3)
+    assert dropped
+    assert met.first is not None
+    assert met.first < SECOND
+
+
+def test_relay_also_uses_both():
+    world = HomeWorld(2, use=Use.ALSO)
+    a, b, _ = world.meet(*homes())
+    handle, sent = world.handle(a, b), 0
+    for _ in range(100):
+        a.send(handle, b"\x45%d" % sent)
+        sent += 1
+        world.run(0.05)
+    assert world.used(a, b) == world.used(b, a) == {"relay", "direct"}
+    assert len({data for _, _, data in b.received}) == sent
+    # The anchor goes: nothing of it is missed.
+    b.received.clear()
+    world.hosts = {at: host for at, host in world.hosts.items() if host in (a, b)}
+    for _ in range(200):
+        a.send(handle, b"\x45%d" % sent)
+        b.send(world.handle(b, a), b"\x45")
+        sent += 1
+        world.run(0.05)
+    assert world.used(a, b) == world.used(b, a) == {"direct"}
