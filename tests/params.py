@@ -7,6 +7,11 @@ from collections.abc import Iterable
 import pytest
 
 
+def long(*values: object) -> object:
+    """A set of parameters that only `-m long` runs."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def first(count: int, values: Iterable[object]) -> list[object]:
     """The first `count` values stay in `make test`, the others are long."""
     return [

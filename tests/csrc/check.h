@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define CHECK_MAX_PRINTED 20
 
@@ -40,6 +41,12 @@ static inline uint64_t check_random(void)
 	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
 	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
 	return z ^ (z >> 31);
+}
+
+/* How often something random is tried: `few` times, `many` where the long tests ask for it. */
+static inline unsigned check_rounds(unsigned few, unsigned many)
+{
+	return getenv("WS_TEST_WHOLE") ? many : few;
 }
 
 static inline int check_done(void)

@@ -476,7 +476,7 @@ static void test_garbage(void)
 	uint8_t packet[400];
 	unsigned long given = 0;
 
-	for (int round = 0; round < 3000; round++) {
+	for (unsigned round = 0; round < check_rounds(1000, 3000); round++) {
 		for (int i = 0; i < 60; i++) {
 			struct stream s;
 			struct sent *record;
@@ -521,10 +521,10 @@ int main(void)
 	test_switched_off();
 	test_garbage();
 	merged_packets = merged_writes = 0;
-	test_random(coalesce, 2000);
-	CHECK(merged_packets > 100000 && merged_packets > 4 * merged_writes);
+	test_random(coalesce, (int)check_rounds(700, 2000));
+	CHECK(merged_packets > check_rounds(35000, 100000) && merged_packets > 4 * merged_writes);
 	trusted_run = true;
-	test_random(coalesce, 1000);
+	test_random(coalesce, (int)check_rounds(350, 1000));
 	ws_coalesce_free(coalesce);
 	return check_done();
 }

@@ -41,8 +41,10 @@ def test_leaf(name: str) -> None:
 
 
 @pytest.mark.long
-def test_segments_of_every_size() -> None:
-    build_and_run("test_segment", OUT, WS_TEST_WHOLE="1")
+@pytest.mark.parametrize("leaf", ["segment", "coalesce", "multipath", "scheduler"])
+def test_leaf_at_length(leaf: str) -> None:
+    """Every size of a segment, and several times as many rounds of what is random."""
+    build_and_run(f"test_{leaf}", OUT, WS_TEST_WHOLE="1")
 
 
 def test_aead_without_ipsec_mb() -> None:

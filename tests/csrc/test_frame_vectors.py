@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from frame_model import FLAGS, HEADER_BYTES, decode, encode
-from test_csrc import HERE, OUT, build_and_run
+from test_csrc import HERE, build
 
 from whalescale.dataplane.engine import Drop
 
@@ -40,8 +40,7 @@ def hexed(text: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def binary() -> Path:
-    build_and_run("test_receive", OUT)
-    return OUT / "test_receive"
+    return build("test_receive")
 
 
 def answer(binary: Path, line: str) -> str:

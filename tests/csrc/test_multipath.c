@@ -353,7 +353,7 @@ static void hostile(void)
 	ws_multipath_set_paths(a->mp, 3, 3, true, now_ns);
 	tune(a, 2, true, 0);
 	offer(a, 20);
-	for (uint32_t i = 0; i < 200000; i++) {
+	for (uint32_t i = 0; i < check_rounds(50000, 200000); i++) {
 		uint8_t frame[WS_ACK_MAX_BYTES];
 		struct ws_ack ack = {.next_seq = (uint32_t)check_random()};
 		size_t len;
@@ -391,7 +391,7 @@ static void hostile(void)
 			CHECK(stats->srtt_us <= 10000000);
 		}
 	}
-	CHECK(refused > 100000);
+	CHECK(refused > check_rounds(25000, 100000));
 	/* Nothing is sent again without end: a share of what was sent at all. */
 	CHECK(ws_multipath_stats(a->mp)->again <= 64 + a->made);
 	node_free(a);
@@ -400,7 +400,7 @@ static void hostile(void)
 
 int main(int argc, char **argv)
 {
-	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 60;
+	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : check_rounds(20, 60);
 
 	for (uint64_t seed = 1; seed <= count; seed++) {
 		unsigned long before = check_failures;

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_csrc import OUT, build_and_run
+from test_csrc import build
 
 VECTORS = json.loads(
     (Path(__file__).parents[1] / "vectors" / "scheduler.json").read_text(encoding="utf-8")
@@ -66,8 +66,7 @@ def numbers(vector: dict[str, Any]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def binary() -> Path:
-    build_and_run("test_scheduler", OUT)
-    return OUT / "test_scheduler"
+    return build("test_scheduler")
 
 
 @pytest.mark.parametrize("vector", VECTORS["vectors"], ids=lambda vector: vector["name"])

@@ -266,7 +266,7 @@ static void never_worse(void)
 {
 	unsigned spread = 0;
 
-	for (unsigned round = 0; round < 4000; round++) {
+	for (unsigned round = 0; round < check_rounds(1000, 4000); round++) {
 		struct ws_sched sched, start;
 		uint64_t free_ns[WS_SCHED_PATHS], alone_ns = UINT64_MAX, together_ns;
 		uint32_t used = 0;
@@ -301,7 +301,7 @@ static void never_worse(void)
 		/* The pace rounds each packet to the nearest ns. */
 		CHECK(together_ns <= alone_ns + source.packets);
 	}
-	CHECK(spread > 500); /* else nothing was compared */
+	CHECK(spread > check_rounds(125, 500)); /* else nothing was compared */
 }
 
 /* Nobody gets more than a packet ahead of its share, or behind. */
@@ -469,7 +469,7 @@ static uint64_t hostile(void)
 /* What a lying peer or a wrong caller could bring about; the sanitizers watch. */
 static void survives(void)
 {
-	for (unsigned round = 0; round < 40000; round++) {
+	for (unsigned round = 0; round < check_rounds(10000, 40000); round++) {
 		struct ws_sched sched = {0};
 		uint64_t now_ns = hostile();
 

@@ -1,7 +1,7 @@
 """Every libFuzzer target runs for a bounded time on its corpus; a crash fails and leaves its input.
 
-WS_FUZZ_SECONDS (default 5) is the time per target. Inputs that crashed stay in build/fuzz; the
-message names the file and how to run it again.
+WS_FUZZ_SECONDS (default 2, and 20 with `-m long`) is the time per target. Inputs that crashed stay
+in build/fuzz; the message names the file and how to run it again.
 """
 
 from __future__ import annotations
@@ -16,34 +16,38 @@ from pathlib import Path
 import pytest
 
 from tests.making import make
+from tests.params import first
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "build" / "fuzz"
-SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "5"))
+SECONDS = int(os.environ.get("WS_FUZZ_SECONDS", "2"))
+LONGER = 20
 PYTHON_TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
 TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c"))
 # A start of an instrumented process on a loaded machine, and libFuzzer's last input.
 GRACE_SECONDS = 180
 
 
-@pytest.mark.timeout(SECONDS + 4 * GRACE_SECONDS)
+@pytest.mark.timeout(SECONDS + LONGER + 4 * GRACE_SECONDS)
 @pytest.mark.parametrize("name", TARGETS)
-def test_target(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", first(1, [SECONDS, LONGER]))
+def test_target(name: str, seconds: int, tmp_path: Path) -> None:
     assert shutil.which("clang"), "the fuzz targets need clang with its run-time (apt: clang)"
     binary = make(HERE, OUT, f"fuzz_{name}", seconds=3 * GRACE_SECONDS)
-    fuzz(name, [binary], tmp_path)
+    fuzz(name, [binary], seconds, tmp_path)
 
 
-@pytest.mark.timeout(SECONDS + 4 * GRACE_SECONDS)
+@pytest.mark.timeout(SECONDS + LONGER + 4 * GRACE_SECONDS)
 @pytest.mark.parametrize("name", PYTHON_TARGETS)
-def test_python_target(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", first(1, [SECONDS, LONGER]))
+def test_python_target(name: str, seconds: int, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris has no build for this machine")
     OUT.mkdir(parents=True, exist_ok=True)
-    fuzz(name, [sys.executable, HERE / f"fuzz_{name}.py"], tmp_path)
+    fuzz(name, [sys.executable, HERE / f"fuzz_{name}.py"], seconds, tmp_path)
 
 
-def fuzz(name: str, command: list[str | Path], tmp_path: Path) -> None:
-    """Run a target on its corpus for its time."""
+def fuzz(name: str, command: list[str | Path], seconds: int, tmp_path: Path) -> None:
+    """Run a target on its corpus for `seconds`."""
     corpus = HERE / "corpus" / name
     seeds = list(corpus.iterdir()) if corpus.is_dir() else []
     assert seeds, f"{corpus} has no input: a target starts from what its format looks like"
@@ -51,7 +55,7 @@ def fuzz(name: str, command: list[str | Path], tmp_path: Path) -> None:
     run = subprocess.run(
         [
             *command,
-            f"-max_total_time={SECONDS}",
+            f"-max_total_time={seconds}",
             "-timeout=30",
             "-rss_limit_mb=2048",
             "-print_final_stats=1",
@@ -62,7 +66,7 @@ def fuzz(name: str, command: list[str | Path], tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=SECONDS + GRACE_SECONDS,
+        timeout=seconds + GRACE_SECONDS,
         check=False,
         cwd=HERE.parents[1],
         env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},

@@ -12,7 +12,7 @@ from multipath_bbr import Bbr
 from multipath_sources import Cubic, Greedy, Ping, Steady, Tcp
 from multipath_world import LinkSpec, Source, World
 
-from tests.params import first
+from tests.params import first, long
 from whalescale.protocol.paths.types import MultipathSettings, Scheduler
 
 MBIT = 1e6
@@ -60,13 +60,13 @@ def total(links: tuple[LinkSpec, ...]) -> float:
         (CLEAN, "greedy", 0.99),
         (CLEAN, "cubic", 0.97),
         # 70 ms slower and a tenth of the rate: left alone unless the queue is as long.
-        (SKEWED, "greedy", 0.9),
+        long(SKEWED, "greedy", 0.9),
         (SKEWED, "cubic", 0.88),
-        pytest.param(FAST, "greedy", 0.98, marks=pytest.mark.long),
-        pytest.param(FAST, "cubic", 0.96, marks=pytest.mark.long),
-        pytest.param(FAST, "bbr", 0.96, marks=pytest.mark.long),
-        (THREE, "greedy", 0.97),
-        (THREE, "cubic", 0.96),
+        long(FAST, "greedy", 0.98),
+        long(FAST, "cubic", 0.96),
+        long(FAST, "bbr", 0.96),
+        long(THREE, "greedy", 0.97),
+        long(THREE, "cubic", 0.96),
         (THREE, "bbr", 0.93),
         (LOSSY, "greedy", 0.96),
     ],
@@ -77,26 +77,32 @@ def test_links_add_up(links: tuple[LinkSpec, ...], kind: str, share: float) -> N
         assert both.run(2000) > share * total(links)
 
 
-@pytest.mark.parametrize("kind", ["greedy", "cubic"])
+@pytest.mark.parametrize("kind", first(1, ["cubic", "greedy"]))
 def test_a_very_slow_second_link_does_no_harm(kind: str) -> None:
     with world(SKEWED, source(kind)) as both:
         both.run(RAMP_MS)
         assert both.run(2500) > 0.97 * alone(SKEWED[0])
 
 
-@pytest.mark.parametrize("seed", first(1, [1, 2]))
-def test_bbr_gets_a_window_for_the_slow_path_soon(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "long_enough"), [(1, False), long(1, True), long(2, True)])
+def test_bbr_gets_a_window_for_the_slow_path_soon(seed: int, long_enough: bool) -> None:
     """Its own would be twice the quick path's round trip: bunches of ACKs make up for it."""
     with world(CLEAN, Bbr(seed=seed), seed=seed) as both:
         both.run(2000)
         assert both.run(4000) > 0.97 * total(CLEAN)
-        both.run(5000)  # it looks for its least round trip again
-        assert both.run(2000) > 0.97 * total(CLEAN)
+        if long_enough:
+            both.run(5000)  # it looks for its least round trip again
+            assert both.run(2000) > 0.97 * total(CLEAN)
 
 
 @pytest.mark.parametrize(
     ("kind", "loss", "share"),
-    [("bbr", 0.0, 0.97), ("bbr", 0.01, 0.93), ("cubic", 0.0, 0.97), ("cubic", 0.01, 0.93)],
+    [
+        ("bbr", 0.0, 0.97),
+        long("bbr", 0.01, 0.93),
+        long("cubic", 0.0, 0.97),
+        ("cubic", 0.01, 0.93),
+    ],
 )
 @pytest.mark.parametrize("seed", first(1, [1, 2, 3]))
 def test_a_thin_quick_link_holds_no_tcp_back(
@@ -110,7 +116,7 @@ def test_a_thin_quick_link_holds_no_tcp_back(
         assert both.run(8000) > share * alone(links[0])
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", first(1, [3, 2]))
 def test_chance_losses_beside_a_short_queue_do_not_reach_a_cubic(seed: int) -> None:
     """Six packets of the thin link's queue are 13 ms: no reason to let what it loses by chance
     through, each of which costs the whole flow a third of its window (seed 3)."""
@@ -147,7 +153,7 @@ def test_bbr_climbs_also_where_links_jitter_and_lose(seed: int) -> None:
         assert both.run(3000) > 0.8 * 114 * MBIT
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4])
+@pytest.mark.parametrize("seed", first(1, [1, 2, 4]))
 def test_jitter_is_not_taken_for_a_queue(seed: int) -> None:
     """Where frames keep their order each waits for the slowest before it: delay grows with load."""
     with world(LOSSY[:1], Greedy(), seed=seed) as one:
@@ -155,7 +161,7 @@ def test_jitter_is_not_taken_for_a_queue(seed: int) -> None:
         assert one.run(3000) > 0.9 * 80 * MBIT
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", first(1, [1, 2]))
 def test_an_inner_tcp_sees_no_loss(seed: int) -> None:
     with world(LOSSY, Greedy(), seed=seed) as both:
         both.run(RAMP_MS + 2000)
@@ -174,7 +180,7 @@ def test_links_that_lose_carry_more_together_than_cubic_would_alone() -> None:
         assert both.run(2500) > 2 * single
 
 
-@pytest.mark.parametrize("links", [CLEAN, SKEWED, THREE])
+@pytest.mark.parametrize("links", first(2, [CLEAN, SKEWED, THREE]))
 def test_the_links_queues_stay_short_and_pings_quick(links: tuple[LinkSpec, ...]) -> None:
     ping = Ping()
     with world(links, Greedy(), ping) as both:
@@ -218,7 +224,7 @@ def test_a_link_that_goes_silent_is_left_and_taken_up_again(silent: int, kind: s
         assert flow.timeouts == 0
 
 
-@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize("slow", first(1, [0, 1]))
 def test_a_rate_that_falls_to_a_tenth_is_followed_in_a_second(slow: int) -> None:
     after = tuple(
         LinkSpec(link.rate_mbps / (10 if i == slow else 1), link.delay_ms)
@@ -263,7 +269,7 @@ def test_redundant_sends_everything_twice_while_both_have_room() -> None:
 
 
 @pytest.mark.parametrize(
-    "slow", [LinkSpec(5, 2, 0.2), LinkSpec(20, 100, 10), LinkSpec(100, 60, 6)], ids=str
+    "slow", first(2, [LinkSpec(5, 2, 0.2), LinkSpec(20, 100, 10), LinkSpec(100, 60, 6)]), ids=str
 )
 def test_never_worse_than_the_best_of_three_pairs(slow: LinkSpec) -> None:
     with world((LinkSpec(100, 10), slow), Greedy()) as both:
