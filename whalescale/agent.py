@@ -53,6 +53,7 @@ from whalescale.runtime.generation import Generation
 from whalescale.runtime.hoststate import Keeper, Wanted
 from whalescale.runtime.inside import InsideKeeper, OtherTunnels
 from whalescale.runtime.interface import TunnelInterface
+from whalescale.runtime.lan import Lan
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.names import Names, NameUplinks
 from whalescale.runtime.nat import NatView
@@ -383,6 +384,14 @@ class Agent:
             self._background,
             self._notices,
         )
+        lan = Lan(
+            config,
+            lambda: self._network.mesh,
+            self._network.set_near,
+            self._driver.now,
+            self._background,
+            self._notices,
+        )
         self._forwarding = Forwarding(config, lambda: self._routes.table, self._background)
         self._network.use_exit(config.exit.use)
         # The list of parts. What is inside tunnels is known before paths are looked for.
@@ -402,6 +411,7 @@ class Agent:
             self._network,
             self._scrape,
             portmap,
+            lan,
             NatView(self._node),
             self._relays,
             self._forwarding,

@@ -206,6 +206,8 @@ class NetworkConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     names: bool = True
     #: which of the networks that others advertise lead through the tunnel here
     accept: Accept = Accept()
+    #: find members on the same link, by multicast DNS
+    lan: bool = True
 
 
 class NatConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -297,6 +299,7 @@ class _RawNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     anchor: bool | Literal["auto"] | None = None
     neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
     names: bool = True
+    lan: bool = True
     accept: tuple[str, ...] = ("private",)
 
 
@@ -389,6 +392,7 @@ _RIGHT: Final = {
     "network.names": "write true or false",
     "network.accept": 'write a list of "private", "all" or "none" and networks, such as '
     '["private", "203.0.113.0/24"]',
+    "network.lan": "write true or false",
     "network.neighbours": f"write a number from 1 to {NEIGHBOURS_MAX}, such as 4",
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
@@ -580,6 +584,7 @@ class _Checker:
             anchor=chosen,
             neighbours=raw.neighbours,
             names=raw.names,
+            lan=raw.lan,
             accept=self._accept(raw.accept),
         )
 

@@ -252,8 +252,8 @@ class Bpf(Struct, frozen=True, kw_only=True):
 class Member(Struct, frozen=True, kw_only=True):
     """One of the network; the peer with the same `id` has the rest. `here`: this machine.
 
-    `reached`, while there is a session: relayed, dialled (it answers where we called), seen (it
-    came from there) or told.
+    `reached`, while there is a session: relayed, near (on a link of ours), dialled (it answers
+    where we called), seen (it came from there) or told.
     """
 
     name: str
@@ -344,6 +344,19 @@ class Nat(Struct, frozen=True, kw_only=True):
     carried: Carried = Carried()
 
 
+class Lan(Struct, frozen=True, kw_only=True):
+    """Members on the same link. `interfaces`: where we say that we are there."""
+
+    enabled: bool = False
+    interfaces: tuple[str, ...] = ()
+    #: by interface: why nothing is said there
+    problems: dict[str, str] = {}
+    #: members that say that they are there
+    near: int = 0
+    #: what was said and not taken, by reason
+    drops: dict[str, int] = {}
+
+
 class RelayPair(Struct, frozen=True, kw_only=True):
     """As an anchor: what a member sent another one over us. `bound`: it may go on."""
 
@@ -390,6 +403,7 @@ class Status(Struct, frozen=True, kw_only=True):
     bpf: Bpf = Bpf()
     portmap: Portmap = Portmap()
     nat: Nat = Nat()
+    lan: Lan = Lan()
     relay: Relay = Relay()
     forwarding: Forwarding = Forwarding()
     network: Network = Network()

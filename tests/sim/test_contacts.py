@@ -12,7 +12,7 @@ from whalescale.protocol import messages
 from whalescale.protocol.contacts import GAP, MOST, Contacts
 from whalescale.protocol.messages import INITIATION
 from whalescale.protocol.places import Endpoint, LocalLink, Way
-from whalescale.protocol.types import EndpointChanged, HandshakeCompleted
+from whalescale.protocol.types import EndpointChanged, HandshakeCompleted, PeerConfig
 
 SIX = Endpoint("2001:db8::2", 51820)
 DEAD = Endpoint("192.0.2.99", 51820)
@@ -108,6 +108,33 @@ def test_the_first_of_two_addresses_is_dead() -> None:
     pa = a.add(b, endpoints=(DEAD, b.at))
     b.add(a)
     assert first_session(world, a, pa, 2) < 0.4
+
+
+def test_a_place_heard_of_meanwhile_is_tried_at_once() -> None:
+    """A record or the LAN names it while the first message is out: no wait for the next one, 5 s
+    later."""
+    world = World()
+    a, b = world.host(1), world.host(2)
+    pa = a.add(b, endpoints=(DEAD,))
+    b.add(a)
+    a.send(pa, b"hello")
+    world.run(1)
+    config = PeerConfig(node_id=b.identity.node_id, endpoints=(b.at, DEAD))
+    a.node.update_peer(pa, config, world.now)
+    a.drain()
+    world.run(0.2)
+    assert payloads(b) == [b"hello"]
+    assert len({data for _, data in world.messages(messages.INITIATION)}) == 1
+
+
+def test_places_without_end_do_not_get_a_message_without_end() -> None:
+    contacts = Contacts([Endpoint("192.0.2.1", 1)])
+    contacts.dial(b"message", 0)
+    sent = 0
+    for n in range(1, 1000):
+        contacts.configure([Endpoint(f"10.0.{n >> 8}.{n & 255}", 1)], n)
+        sent += contacts.next(contacts.ways([], 1), n, None) is not None
+    assert sent == MOST
 
 
 def test_both_families_by_turns_ipv6_first() -> None:

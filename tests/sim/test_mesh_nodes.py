@@ -9,6 +9,7 @@ from world import Link, World
 
 from whalescale.identity import Identity
 from whalescale.protocol.mesh import invite, present, records
+from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.network import (
     GuestAdmitted,
@@ -183,6 +184,42 @@ def test_a_neighbour_that_is_silent_is_called_again_and_found():
     laptop.pump()
     world.run(7)
     assert home.identity.node_id in laptop.mesh.sessions
+
+
+def test_two_on_one_link_whose_known_places_are_dead_meet_there():
+    """Both came to another place, no anchor lives, nobody tells: what is heard there is enough."""
+    world = World(seed=6)
+    home = begin(world)
+    world.passes = lambda *_: False
+    laptop = let_in(home, world, 2, "laptop")
+    ends = (home, laptop)
+    for number, end in enumerate(ends, start=1):
+        at = Endpoint(f"192.168.77.{number}", 51820)
+        world.move(end.host, at)
+        link = LocalLink(at.ip, 2, "eth0", 1500, prefix_length=24)
+        end.host.node.set_locals([link], at.port, world.now)
+        end.pump()
+    world.run(8)
+    world.passes = lambda *_: True
+    world.run(4)
+    for end, other in (ends, ends[::-1]):
+        assert other.host.at not in end.mesh.places(other.identity.node_id, world.now)
+        assert not end.mesh.sessions
+    dead = Endpoint("192.168.77.9", 51820)
+    begun = world.now
+    for end, other in (ends, ends[::-1]):
+        # One word is right, one is a stranger's or a liar's: a place to try, no more.
+        end.mesh.set_near({other.identity.node_id: (dead, other.host.at)}, world.now)
+        end.pump()
+    while home.identity.node_id not in laptop.mesh.sessions:
+        world.run(0.05)
+        assert world.now - begun < 2000 * MS
+    assert laptop.mesh.directory.places(home.identity.node_id, world.now)[0][1] is How.NEAR
+    # A revoked one is near no more.
+    home.mesh.admission.revoke("laptop", world.now)
+    assert laptop.identity.node_id not in home.mesh.directory.near
+    home.mesh.set_near({laptop.identity.node_id: (dead,)}, world.now)
+    assert not home.mesh.directory.near
 
 
 def test_after_a_suspend_the_neighbours_are_called_at_once():

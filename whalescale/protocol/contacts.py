@@ -64,9 +64,12 @@ class Contacts:
 
     # what is known
 
-    def configure(self, endpoints: Iterable[Endpoint]) -> None:
-        self._configured = tuple(endpoints)
+    def configure(self, endpoints: Iterable[Endpoint], now: int) -> None:
+        """A message under way goes to those that are new, as far as it may go to more places."""
+        before, self._configured = self._configured, tuple(endpoints)
         self._turn = 0
+        if self._data is not None and not set(before).issuperset(self._configured):
+            self.due_at = now
 
     def seen(self, remote: Endpoint, now: int) -> None:
         """An authentic message came from there."""

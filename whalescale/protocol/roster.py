@@ -62,7 +62,7 @@ class Roster:
         self._learn_keys(p, checked_keys(config), now)
         old, p.config = p.config, config
         if config.endpoints != old.endpoints and config.endpoints:
-            p.contacts.configure(config.endpoints)
+            p.contacts.configure(config.endpoints, now)
             for guest in self._core.guests:
                 guest.peer_changed(peer, now)
             # An endpoint that carries a session is worth more than a newly written one.

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from whalescale import locations
@@ -264,6 +264,12 @@ class NetworkKeeper(Part):
     def _place_dialled(self, job: int, answered: bool) -> None:
         if self.mesh is not None and self._loop is not None:
             self.mesh.place_dialled(job, answered, self.driver.now())
+            self._soon()
+
+    def set_near(self, near: Mapping[bytes, tuple[Endpoint, ...]]) -> None:
+        """Who is on a link of ours, and where (lan.py)."""
+        if self.mesh is not None and self._loop is not None:
+            self.mesh.set_near(near, self.driver.now())
             self._soon()
 
     def use_exit(self, name: str) -> None:

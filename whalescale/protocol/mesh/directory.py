@@ -6,11 +6,12 @@ saw is a hint for dialling, kept for a while, not part of what members agree on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from whalescale.protocol.candidates import on_link, parse
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import records
 from whalescale.protocol.mesh.membership import Membership, Merged, Outcome, outranks
@@ -24,7 +25,7 @@ from whalescale.protocol.mesh.records import (
     Verify,
 )
 from whalescale.protocol.mesh.table import Table, entry_of, key_of
-from whalescale.protocol.places import Endpoint
+from whalescale.protocol.places import Endpoint, LocalLink
 
 #: of our own words; there is none above it
 SEQ_MAX: Final = (1 << 63) - 1
@@ -45,6 +46,7 @@ class How(IntEnum):
     DIALLED = 1  # we reached it there
     SEEN = 2  # it came from there: a NAT's port, perhaps
     TOLD = 3
+    NEAR = 4  # it says so on a link of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,19 @@ class _Hint:
 class Directory:
     """The endpoint records of a table, hints, and where we met whom. Times are ns."""
 
-    __slots__ = ("_hints", "_jumps", "_membership", "_met", "_node_id", "_table", "_verify", "seq")
+    __slots__ = (
+        "_hints",
+        "_jumps",
+        "_links",
+        "_membership",
+        "_met",
+        "_near",
+        "_node_id",
+        "_public",
+        "_table",
+        "_verify",
+        "seq",
+    )
 
     def __init__(
         self,
@@ -86,6 +100,10 @@ class Directory:
         self._hints: dict[bytes, list[_Hint]] = {}
         self._met: dict[bytes, list[Met]] = {}
         self._jumps: list[int] = []
+        #: who is on a link of ours, and where (lan.py)
+        self._near: dict[bytes, tuple[Endpoint, ...]] = {}
+        self._links: tuple[LocalLink, ...] = ()
+        self._public: Callable[[], Collection[str]] = tuple
 
     # merging
 
@@ -178,6 +196,7 @@ class Directory:
         """The node belongs no longer: its places go. Returns the key of its record that went."""
         self._met.pop(node_id, None)
         self._hints.pop(node_id, None)
+        self._near.pop(node_id, None)
         key = key_of(Kind.ENDPOINTS, node_id)
         if self._table.get(key) is None:
             return None
@@ -191,18 +210,55 @@ class Directory:
     def is_dialable(self, node_id: bytes) -> bool:
         """Whether any place of it is known that it told or that we met it at."""
         record = self._table.endpoints(node_id)
-        return bool(self._met.get(node_id)) or (record is not None and bool(record.places))
+        if node_id in self._near or self._met.get(node_id):
+            return True
+        return record is not None and bool(record.places)
+
+    # where we are
+
+    def set_here(self, links: Iterable[LocalLink], public: Callable[[], Collection[str]]) -> None:
+        """Our links, and at which addresses others see us."""
+        self._links, self._public = tuple(links), public
+
+    def set_near(self, near: Mapping[bytes, tuple[Endpoint, ...]]) -> set[bytes]:
+        """Members that are on a link of ours, all of them. Returns whose places are others now."""
+        known = {n: p for n, p in near.items() if self._membership.active(n) is not None}
+        nodes = known.keys() | self._near.keys()
+        changed = {n for n in nodes if known.get(n) != self._near.get(n)}
+        self._near = known
+        return changed
+
+    @property
+    def near(self) -> Collection[bytes]:
+        return self._near.keys()
+
+    def _is_close(self, endpoint: Endpoint) -> bool:
+        """Of one of our own subnets."""
+        return any(on_link(n.ip, n.prefix_length, endpoint.ip) for n in self._links)
+
+    def _told(self, node_id: bytes, hints: Iterable[Endpoint]) -> list[Endpoint]:
+        """Its own word. First what is in a subnet of ours, and its private places where its router
+        is ours too: the way there needs no router, or none that sends back what comes from
+        inside."""
+        record = self._table.endpoints(node_id)
+        if record is None:
+            return []
+        told = [p.endpoint for p in record.places]
+        public = self._public()
+        same = any(e.ip in public for e in (*told, *hints))
+        close = {e for e in told if self._is_close(e) or (same and _is_private(e.ip))}
+        return sorted(told, key=lambda e: e not in close)
 
     def places(self, node_id: bytes, now: int) -> list[tuple[Endpoint, How]]:
-        """Where to dial, best first: reached last, its own word, seen, others' word."""
+        """Where to dial, best first: on our link, reached, its own word, seen, others' word."""
         met = sorted(self._met.get(node_id, ()), key=lambda m: -m.when)
-        record = self._table.endpoints(node_id)
-        told = [p.endpoint for p in record.places] if record else []
         hints = [h.place.endpoint for h in self._hints.get(node_id, ()) if h.until > now]
+        told = self._told(node_id, hints)
         found: dict[Endpoint, How] = {}
         # The list that it signed replaces the last one whole: what it named and names no more is
         # a place that it left. A place that only we know is not one of those.
         for endpoint, how in (
+            *((e, How.NEAR) for e in self._near.get(node_id, ())),
             *((m.endpoint, m.how) for m in met if m.how is How.DIALLED),
             *((e, How.TOLD) for e in told),
             *((m.endpoint, m.how) for m in met if m.how is How.SEEN),
@@ -210,3 +266,8 @@ class Directory:
         ):
             found.setdefault(endpoint, how)
         return list(found.items())
+
+
+def _is_private(ip: str) -> bool:
+    address = parse(ip)
+    return address is not None and address.is_private

@@ -173,8 +173,14 @@ class MeshGuest(Guest):
     def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
         self._links = (links, port)
         if self.mesh is not None:
+            self.mesh.directory.set_here(links, self._public)
             self.mesh.set_places(_places(links, port, self._mapped), now)
             self.on_events()
+
+    def _public(self) -> frozenset[str]:
+        """The addresses that we are seen at: by peers, or by the word of our routers."""
+        mapped = (endpoint.ip for _, endpoint in self._mapped)
+        return frozenset((*mapped, *(o.seen.ip for o in self._host.observations())))
 
     def mapped_changed(self, mapped: Sequence[tuple[str, Endpoint]], now: int) -> None:
         self._mapped = tuple(mapped)

@@ -8,7 +8,7 @@ record of ours is stored before the frame that tells of it is sent.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from whalescale.identity import Identity
@@ -63,7 +63,7 @@ from whalescale.protocol.mesh.records import (
     Status,
     Verify,
 )
-from whalescale.protocol.mesh.recovery import Recovery, wanted
+from whalescale.protocol.mesh.recovery import Recovery, closeness, wanted
 from whalescale.protocol.mesh.table import Table, entry_of, key_of
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.places import Endpoint
@@ -99,6 +99,8 @@ PRESENTS_PER_SECOND: Final = 10
 PRESENTS_BURST: Final = 30
 #: what one that does not verify costs all who come
 PRESENT_FORGED: Final = 5
+#: members on a link of ours that we want to have sessions with beside the others
+NEAR_MOST: Final = 4
 #: between two comparisons because of a stranger
 STRANGER_GAP: Final = 2 * NS_PER_S
 
@@ -273,6 +275,13 @@ class Mesh:
         self._attest(now)
         self.recovery.anew(now)
         self._choose_soon(now)
+
+    def set_near(self, near: Mapping[bytes, tuple[Endpoint, ...]], now: int) -> None:
+        """Who says on a link of ours that it is there, and where: places to try, no more."""
+        for node_id in self.directory.set_near(near):
+            self._events.append(MemberChanged(node_id))
+            self.recovery.anew_for(node_id, now)
+            self._choose_at = now
 
     def host_changed(self, now: int) -> None:
         """An address, a route, or the host woke up: calls begin anew."""
@@ -565,6 +574,10 @@ class Mesh:
         self.duties.follow(anchors, now)
         count = 0 if self.settings.leaf and anchors else self.settings.neighbours
         chosen = wanted(self.node_id, dialable, anchors, count)
+        if not self.settings.leaf:
+            # Without an uplink they are all there is, and few of them may be among the others.
+            close = sorted(self.directory.near, key=lambda n: closeness(self.node_id, n))
+            chosen += [n for n in close[:NEAR_MOST] if n not in chosen and n != self.node_id]
         for node_id in self.chosen.symmetric_difference(chosen):
             self._events.append(MemberChanged(node_id))
         self.chosen = frozenset(chosen)
