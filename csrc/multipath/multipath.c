@@ -127,7 +127,9 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 	mp->ack_repeats = 0;
 	mp->gap_known = false;
 	mp->ack_seen = false;
-	/* What was in flight went to one who is no more. */
+	/* What was in flight went to one who is no more, or came before its reader keeps order. */
+	mp->seq_base = mp->arrived_seq = mp->seq_head;
+	mp->resend_head = mp->resend_tail;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		struct ws_path_stats *stats = &mp->stats.paths[i];
 

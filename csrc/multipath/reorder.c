@@ -60,6 +60,8 @@ struct ws_reorder {
 	uint32_t slot_bytes;
 	bool started;
 	uint64_t next; /* the seq awaited */
+	uint64_t
+		first; /* where it began: of copies of what is before nobody knows whether it came */
 	uint64_t top; /* one past the highest held seq, if any is held */
 	uint32_t held;
 	uint64_t deadline_ns, loose_ns; /* of the oldest gap, of the first loose one */
@@ -244,7 +246,7 @@ static void start_at(struct ws_reorder *r, uint64_t seq)
 {
 	memset(r->words, 0, sizeof(r->words));
 	r->started = true;
-	r->next = seq;
+	r->next = r->first = seq;
 }
 
 /* The 64-bit seq; false: refused. */
@@ -395,8 +397,14 @@ void ws_reorder_insert(struct ws_reorder *r, uint32_t path, uint32_t low, bool a
 {
 	uint64_t seq;
 
+	if (again && !r->started) {
+		ws_add(r->stats.duplicates, 1);
+		return;
+	}
 	if (locate(r, low, now_ns, &seq)) {
-		if (!place(r, seq, packet, len, flags, now_ns))
+		if (again && seq < r->first)
+			ws_add(r->stats.duplicates, 1);
+		else if (!place(r, seq, packet, len, flags, now_ns))
 			ws_add(r->stats.refused, 1);
 		else if (!again)
 			brought(r, path, seq, now_ns);

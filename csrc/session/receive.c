@@ -125,6 +125,11 @@ static void data_packet(struct ws_worker *worker, struct ws_peer *peer, const st
 
 	if (!total)
 		return;
+	if (!peer->paths && frame[0] & WS_FRAME_AGAIN) {
+		/* Who began anew may have had the original, and has nothing to tell a copy by. */
+		ws_drop(worker, WS_DROP_PATH, 1);
+		return;
+	}
 	if (!peer->paths || (!(frame[0] & WS_FRAME_FEEDBACK) &&
 			     ws_multipath_pass(ws_paths_core(peer->paths), path, seq))) {
 		ws_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);

@@ -55,6 +55,7 @@ class Reorder:
         if getattr(self, "held", None):
             self.give_up(max(self.held) + 1, None)
         self.next: int | None = None
+        self.first = 0
         self.held: dict[int, Packet] = {}  # in the order of arrival
         self.done: set[int] = set()
         self.last_ns: dict[int, int] = {}
@@ -111,7 +112,7 @@ class Reorder:
 
     def locate(self, low: int, now_ns: int) -> int | None:
         if self.next is None:
-            self.next = 2**32 + low
+            self.next = self.first = 2**32 + low
         ahead = (low - self.next) % 2**32
         seq = self.next + ahead - (2**32 if ahead >= 2**31 else 0)
         if abs(seq - self.next) <= RANGE:
@@ -152,8 +153,14 @@ class Reorder:
     def insert(self, path: int, low: int, again: int, size: int, now_ns: int) -> None:
         number = self.number
         self.number += 1
+        if again and self.next is None:
+            self.stats["duplicates"] += 1
+            return
         seq = self.locate(low, now_ns)
         if seq is None:
+            return
+        if again and seq < self.first:
+            self.stats["duplicates"] += 1
             return
         if seq != self.next and size > self.slot_bytes:
             self.stats["refused"] += 1

@@ -235,8 +235,35 @@ static void copies_of_what_passed(uint32_t gone)
 	ws_multipath_free(mp);
 }
 
+/* Who began anew after a restart: its memory begins with what came first, copies are older. */
+static void copies_of_what_came_before(void)
+{
+	struct ws_multipath *mp = two_paths();
+	struct ws_multipath_params tune = {.reorder_depth = 128,
+					   .hold_us = 250000,
+					   .loss_wait_us = 50000,
+					   .path_idle_us = 500000,
+					   .deliver_late = 1};
+	const uint32_t again = WS_FRAME_FEEDBACK | WS_FRAME_AGAIN;
+
+	ws_multipath_tune(mp, &tune);
+	CHECK(brought(mp, 0, 1, 5, WS_FRAME_FEEDBACK));
+	ws_multipath_reset(mp, now_ns);
+	/* The first that comes is a copy: it had no memory when the original came, perhaps to it. */
+	CHECK(!brought(mp, 1, 2, 40, again));
+	CHECK(brought(mp, 0, 3, 50, WS_FRAME_FEEDBACK));
+	CHECK(!brought(mp, 1, 4, 45, again));
+	/* An original that comes late is none. */
+	CHECK(brought(mp, 1, 5, 44, WS_FRAME_FEEDBACK));
+	CHECK(!brought(mp, 1, 6, 44, again));
+	/* What is lost from here on is made up for as ever. */
+	CHECK(brought(mp, 1, 7, 51, again));
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
+	copies_of_what_came_before();
 	loss_is_told_at_once();
 	copies_of_what_passed(8);
 	copies_of_what_passed(15000);

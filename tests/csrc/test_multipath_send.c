@@ -309,8 +309,36 @@ static void rescue(void)
 	CHECK_EQ(rescued(500 * MS, 0, false), 0);
 }
 
+/* The peer began anew: what the old one had under way is nothing that the new one asked for. */
+static uint32_t rescued_and_reset(bool reset)
+{
+	struct ws_multipath_ops count = ops;
+	uint8_t bulk[1000] = {0x45, [9] = 47};
+	struct ws_multipath *mp;
+
+	count.send = count_copies;
+	mp = ws_multipath_new(1500, &count, NULL);
+	now_ns = 9000 * MS;
+	copies = 0;
+	ws_multipath_set_paths(mp, 3, 3, true, now_ns);
+	tune_both(mp, 100000000);
+	for (int i = 0; i < 20; i++)
+		ws_multipath_send(mp, bulk, 20, bulk + 20, sizeof(bulk) - 20, 0, 0, true, now_ns);
+	for (uint64_t at = now_ns + 20 * MS; now_ns < at; now_ns += MS)
+		ws_multipath_pump(mp, now_ns);
+	CHECK(ws_multipath_rescue(mp, 1, now_ns) > 0);
+	if (reset)
+		ws_multipath_reset(mp, now_ns);
+	for (int i = 0; i < 50; i++, now_ns += MS)
+		ws_multipath_pump(mp, now_ns);
+	ws_multipath_free(mp);
+	return copies;
+}
+
 int main(void)
 {
+	CHECK_EQ(rescued_and_reset(false), 10);
+	CHECK_EQ(rescued_and_reset(true), 0);
 	rescue();
 	further_back();
 	debt_by_the_present_clock();
