@@ -118,6 +118,10 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
     wait_until("laptop hears of phone", lambda: "phone" in members(laptop), 10)
     wait_until("phone hears of laptop", lambda: "laptop" in members(phone), 10)
     wait_until("they talk", lambda: reaches(laptop, members(phone)["phone"]["address"]), 15)
+    # It joined beside its running agent, which answers for names all the same.
+    assert resolved(phone, "home.hearth.internal", members(phone)["phone"]["overlay"]) == (
+        "10.99.0.1"
+    )
 
     # What the live view shows of them.
     network: Any = laptop.status()["network"]

@@ -310,20 +310,21 @@ class World:
         self.later(60 * MS if gets_in else 3 * S, end)
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> float:
-        """Seconds that went by. `until` is asked 20 times a second."""
+        """Seconds that went by. `until` is asked after what happened, 20 times a second at most."""
         start, end = self.now, self.now + int(seconds * S)
         ask_at = self.now
         while self._queue and self._queue[0][0] <= end:
+            # Between two events all stays as it is: asked before a next one that is late, too.
+            if until is not None and (next_at := self._queue[0][0]) > ask_at:
+                self.now = max(self.now, ask_at)
+                if until():
+                    return (self.now - start) / S
+                ask_at = max(ask_at + 50 * MS, next_at)
             at, count, number, source, frame = heapq.heappop(self._queue)
             self.now = max(self.now, at)
             if number < 0:
                 self._calls.pop(count)()
                 continue
-            if until is not None and self.now >= ask_at:
-                if until():
-                    self._push(at, number, source, frame)
-                    return (self.now - start) / S
-                ask_at = self.now + 50 * MS
             member = self.members[number]
             if source is not None:
                 if source in member.mesh.sessions:
@@ -334,6 +335,9 @@ class World:
             else:
                 continue
             self.drain(member)
+        if until is not None and until():
+            self.now = min(end, max(self.now, ask_at))
+            return (self.now - start) / S
         self.now = end
         return seconds
 

@@ -6,7 +6,7 @@ import pytest
 from mesh_world import S, World, make_base, place_of, seed_of
 
 from whalescale.identity import Identity
-from whalescale.protocol.mesh import anchors, dialback, frames
+from whalescale.protocol.mesh import anchors, dialback, duties, frames
 from whalescale.protocol.mesh.anchors import Advice, Tenure
 from whalescale.protocol.mesh.dialback import Proof
 from whalescale.protocol.mesh.frames import By, DialBack, Dialled, Outcome
@@ -324,3 +324,33 @@ def test_no_anchor_at_all_is_said_once():
     world.run(300)
     said = [e.name for e in events(world, 0, Notice) if e.word is Word.ANCHORS]
     assert said == [Advice.NONE.value]
+
+
+def test_the_only_anchor_that_dies_is_missed_and_said_within_ten_seconds():
+    """No other anchor watches it, so its members do; a leaf, which may be a telephone, does not."""
+    world = begin(6, None, m0=YES, m5=MeshSettings(leaf=True))
+    world.run(40)
+
+    def said(number: int) -> str:
+        found = [e.name for e in events(world, number, Notice) if e.word is Word.ANCHORS]
+        return found[-1] if found else ""
+
+    assert said(1) == Advice.LAST.value
+    world.group[0] = 1  # sessions are not told
+    seconds = world.run(30, lambda: all(said(n) == Advice.NONE.value for n in range(1, 5)))
+    assert seconds < 10.1
+    assert world[0].node_id in world[5].sessions  # its own timers say so later
+    # It is back, and missed no more.
+    world.group[0] = 0
+    for n in range(1, 5):
+        world.connect(n, 0)
+    world.run(10)
+    assert all(said(n) == Advice.LAST.value for n in range(1, 5))
+
+
+def test_the_only_anchor_of_many_is_watched_by_some_of_them(monkeypatch):
+    monkeypatch.setattr(duties, "LONE_WATCHERS", 8)
+    world = begin(60, [(0, n) for n in range(1, 60)], m0=YES)
+    world.run(10)
+    watchers = [n for n in range(1, 60) if world[n].duties.watch.deadline() is not None]
+    assert 2 <= len(watchers) <= 20

@@ -27,7 +27,6 @@ from whalescale.cli.network import (
     ask,
     enter,
     keep,
-    next_step,
     no_network_yet,
     own_identity,
 )
@@ -121,12 +120,12 @@ def join(
                 "network": network.name,
                 "name": record.name,
                 "address": address,
-                "running": entered,
+                "running": entered.running,
             }
         )
         return
     print(f"you are {record.name}.{network.name}, {record.address or own.overlay_address}")
-    print(next_step(entered))
+    print(entered.next_step)
 
 
 def _configure(path: Path, name: str) -> None:

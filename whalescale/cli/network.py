@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,27 +89,45 @@ def no_network_yet(name: str) -> None:
         raise CliError(f"{name} is in a network already", fix)
 
 
-def enter(name: str) -> bool:
-    """Tell the agent, if it runs, that it is in a network now. False: it does not run.
+@dataclass(frozen=True)
+class Entered:
+    """Whether the agent runs and took the network up, and whether it answers for names."""
+
+    running: bool
+    names: bool = False
+
+    @property
+    def next_step(self) -> str:
+        if not self.running:
+            return "next: `sudo ws up`"
+        if self.names:
+            return "the running agent has taken it up"
+        return "the running agent has taken it up, but for names: `ws hosts` prints them"
+
+
+def enter(name: str) -> Entered:
+    """Tell the agent, if it runs, that it is in a network now, and systemd-resolved, which the
+    agent may not call any more.
 
     CliError: it runs, and cannot take it up without a restart.
     """
     from whalescale.cli import client
 
     try:
-        client.call(name, "network", {"op": "begin"})
+        told = client.call(name, "network", {"op": "begin"})
     except CliError as e:
         if e.exit_code == UNREACHABLE:
-            return False
+            return Entered(False)
         fix = "restart the agent: `sudo ws down`, `sudo ws up`"
         raise CliError(f"joined, but the running agent says: {e.message}", fix) from None
-    return True
+    servers = [str(address) for address in told.get("names_at", ())]
+    if servers:
+        from whalescale.runtime import zone
 
-
-def next_step(entered: bool) -> str:
-    if entered:
-        return "the running agent has taken it up; it answers for names after its next start"
-    return "next: `sudo ws up`"
+        trouble = zone.tell_resolved(name, str(told["network"]), servers)
+        if trouble is not None:
+            note(trouble)
+    return Entered(True, bool(servers))
 
 
 def keep(name: str, mesh: Mesh) -> None:
@@ -244,7 +263,7 @@ def create(
         print_json(
             {
                 "version": VERSION,
-                "running": entered,
+                "running": entered.running,
                 "network": name,
                 "id": network_id.hex(),
                 "name": own_name,
@@ -257,7 +276,7 @@ def create(
     print(f"this machine   {own_name}, {first or own.overlay_address}")
     print(f"network key    {key_file}")
     print("\nThe network key names admins, nothing else: keep a copy away from this machine")
-    print(f"(`ws network export-key`). {next_step(entered)}, then `ws invite NAME`")
+    print(f"(`ws network export-key`). {entered.next_step}, then `ws invite NAME`")
 
 
 @app.command()

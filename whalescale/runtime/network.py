@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -50,7 +51,7 @@ from whalescale.protocol.types import (
     RequestCame,
     Stranger,
 )
-from whalescale.runtime import network_requests, network_store
+from whalescale.runtime import network_requests, network_store, zone
 from whalescale.runtime.accepting import Accepting, connected
 from whalescale.runtime.control_socket import private_directory
 from whalescale.runtime.dialling import PlaceDialler
@@ -122,6 +123,8 @@ class NetworkKeeper(Part):
         self._names: tuple[int, dict[str, list[str]]] = (-1, {})
         self._anchors: tuple[int, frozenset[bytes]] = (-1, frozenset())
         self._signalling: Signalling | None = None
+        #: bound to port 53, by address
+        self._sockets: dict[str, socket.socket] = {}
         self._responder: Responder | None = None
         self._dialler: PlaceDialler | None = None
         self._shown: Shown | None = None
@@ -235,7 +238,12 @@ class NetworkKeeper(Part):
             raise AgentError("there is no network in the state folder", "`ws join` makes it")
         await self._begin(self.mesh, guest, tunnel)
         self._notices.tell(PeersChanged())
-        return {"entered": self.mesh.network_id.hex()}
+        network = self.mesh.membership.network
+        return {
+            "entered": self.mesh.network_id.hex(),
+            "network": network.name if network is not None else "",
+            "names_at": sorted(self._sockets) if self._responder is not None else [],
+        }
 
     async def _begin(self, mesh: Mesh, guest: MeshGuest, tunnel: Tunnel) -> None:
         self._loop = asyncio.get_running_loop()
@@ -254,8 +262,7 @@ class NetworkKeeper(Part):
         guest.on_events = self._soon
         guest.give(mesh, self.driver.now())
         self._soon()
-        if self._responder is not None:
-            await self._responder.start()
+        await self._answer_names(mesh)
 
     def _trouble(self) -> str | None:
         """Why nothing is kept; None: it is."""
@@ -316,6 +323,8 @@ class NetworkKeeper(Part):
                 handle.cancel()
         if self._responder is not None:
             self._responder.close()
+        for sock in self._sockets.values():
+            sock.close()
         if self._guest is not None:
             self._guest.on_events = lambda: None
         if self._store is not None:
@@ -365,16 +374,27 @@ class NetworkKeeper(Part):
     # names
 
     def bind_names(self, interface: str, addresses: Iterable[str]) -> None:
-        """While the rights for it are there: port 53, and a program of systemd's."""
+        """While the rights for it are there: port 53, and a program of systemd's. In no network
+        yet, for one that is joined while the agent runs: then `ws join` tells systemd-resolved.
+        """
+        if not self._config.names:
+            return
         network = self.mesh.membership.network if self.mesh is not None else None
-        if network is None or not self._config.names:
+        self._sockets = zone.open_sockets(addresses, quiet=network is None)
+        if network is not None:
+            trouble = zone.tell_resolved(interface, network.name, self._sockets)
+            if trouble is not None:
+                log.info("%s", trouble)
+
+    async def _answer_names(self, mesh: Mesh) -> None:
+        network = mesh.membership.network
+        if network is None or not self._sockets:
             return
         # dnspython is a tenth of an agent's start; most have no network.
         from whalescale.runtime.responder import Responder
 
-        self._responder = Responder(network.name, self._members)
-        self._responder.bind(addresses)
-        self._responder.tell_resolved(interface)
+        self._responder = Responder(network.name, self._sockets, self._members)
+        await self._responder.start()
 
     def _members(self) -> dict[str, list[str]]:
         """Addresses inside, by name; once for each state of the records."""
@@ -545,6 +565,14 @@ class NetworkKeeper(Part):
     def status(self) -> dict[str, Any]:
         """The members for the live view: whalescale/status.py, Network."""
         return {} if self._shown is None else self._shown.status()
+
+    def warnings(self) -> list[str]:
+        found = []
+        if isinstance(self._wall_clock, Timestamps) and (late := self._wall_clock.late):
+            found.append(late)
+        if trouble := self._trouble():
+            found.append(f"what is new of the network is not kept on the disk: {trouble}")
+        return found
 
     def view(self) -> dict[str, Any]:
         """The network and its members, for `ws members` and `ws network show`. AgentError: none."""

@@ -47,5 +47,9 @@ class Part:
     def status(self) -> dict[str, Any]:
         return {}
 
+    def warnings(self) -> list[str]:
+        """What is wrong now and a person should see to; for `ws status`."""
+        return []
+
     async def close(self) -> None:
         """The agent ends, or did not get started: let go of everything."""

@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import socket
-import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import dns.exception
@@ -25,15 +22,13 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from whalescale.runtime.zone import SUFFIX
+
 log = logging.getLogger(__name__)
 
-PORT: Final = 53
-SUFFIX: Final = "internal"
 #: members move and go
 TTL_S: Final = 10
 QUERY_BYTES_MAX: Final = 512
-RESOLVED: Final = Path("/run/systemd/resolve")
-RESOLVECTL_S: Final = 3.0
 
 #: addresses by member's name
 Members = Mapping[str, Sequence[str]]
@@ -102,48 +97,17 @@ class _Protocol(asyncio.DatagramProtocol):
 
 
 class Responder:
-    """`members`: asked for at each query."""
+    """`sockets`: by the address of ours that each is bound to (zone.py), the responder's from now
+    on. `members`: asked for at each query.
+    """
 
-    def __init__(self, network: str, members: Callable[[], Members]) -> None:
+    def __init__(
+        self, network: str, sockets: Mapping[str, socket.socket], members: Callable[[], Members]
+    ) -> None:
         self._network, self._members = network, members
-        self._sockets: list[socket.socket] = []
-        self._own: set[str] = set()
+        self._sockets = list(sockets.values())
+        self._own = set(sockets)
         self._transports: list[asyncio.BaseTransport] = []
-
-    def bind(self, addresses: Iterable[str]) -> None:
-        """While the right to use port 53 is there. What cannot be bound is left out, and said."""
-        for address in addresses:
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            try:
-                sock.bind((address, PORT))
-            except OSError as e:
-                sock.close()
-                log.info("no names at %s port %d: %s; `ws hosts` prints them", address, PORT, e)
-                continue
-            self._own.add(address)
-            self._sockets.append(sock)
-
-    def tell_resolved(self, interface: str) -> None:
-        """For this link alone; it forgets when the link goes. Blocks for some milliseconds."""
-        program = shutil.which("resolvectl")
-        if not self._sockets or program is None or not RESOLVED.exists():
-            return
-        for words in (
-            ("dns", interface, *sorted(self._own)),
-            ("domain", interface, f"~{self._network}.{SUFFIX}", f"~{SUFFIX}"),
-            ("default-route", interface, "no"),
-        ):
-            try:
-                done = subprocess.run(
-                    [program, *words], capture_output=True, timeout=RESOLVECTL_S, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as e:
-                log.info("systemd-resolved was not told of names: %s", e)
-                return
-            if done.returncode:
-                log.info("resolvectl %s: %s", words[0], done.stderr.decode(errors="replace")[:200])
-                return
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()

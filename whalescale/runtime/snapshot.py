@@ -106,7 +106,11 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
         "rss_bytes": resident_bytes(),
         # of all threads, the C workers too
         "cpu_seconds": round(time.process_time(), 3),
-        "warnings": [*s.warnings, *s.keeper.problems],
+        "warnings": [
+            *s.warnings,
+            *s.keeper.problems,
+            *(warning for part in s.parts for warning in part.warnings()),
+        ],
     }
 
 

@@ -324,21 +324,32 @@ class Timestamps:
         kept = store.meta("timestamps") or bytes(16)
         self._floor = self._mark = int.from_bytes(kept[:8], "big")
         self._seen = int.from_bytes(kept[8:], "big")
-        #: how far the clock is behind where it was before, ns; 0: it is not
-        self.behind_ns = max(0, self._seen - clock())
-        if self.behind_ns > BEHIND_NS:
-            store.notes.append(
-                f"the clock is {self.behind_ns // NS_PER_S} s behind what it was at the last "
-                "start; handshakes go on from there, but set it"
-            )
+        if self.late:
+            store.notes.append(self.late)
+
+    @property
+    def behind_ns(self) -> int:
+        """How far the clock is behind where it was before, ns; 0: it is not."""
+        return max(0, self._seen - self._clock())
+
+    @property
+    def late(self) -> str:
+        """What a person should know of the clock; empty: it is as it should be, or nearly."""
+        behind_s = self.behind_ns // NS_PER_S
+        if self.behind_ns <= BEHIND_NS:
+            return ""
+        return (
+            f"the clock is {behind_s} s behind what it was before: set it; until then handshakes "
+            "go on from there by themselves"
+        )
 
     def __call__(self) -> int:
         """ns since 1970; later than that where the clock is behind."""
         clock = self._clock()
+        self._seen = max(self._seen, clock)
         now = max(clock, self._floor)
         if now + MARK_AHEAD_NS // 2 > self._mark:
             self._mark = now + MARK_AHEAD_NS
-            self._seen = max(self._seen, clock)
             value = self._mark.to_bytes(8, "big") + self._seen.to_bytes(8, "big")
             self._store.set_meta("timestamps", value, durable=True)
         return now

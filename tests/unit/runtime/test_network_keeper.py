@@ -18,7 +18,7 @@ from whalescale.runtime import network_store
 from whalescale.runtime.dialling import dial
 from whalescale.runtime.network import NetworkKeeper, settings_of
 from whalescale.runtime.notices import Notices
-from whalescale.runtime.store import KeptTicket, Store
+from whalescale.runtime.store import KeptTicket, Store, Timestamps
 
 S = 1_000_000_000
 TICKET = KeptTicket(b"k" * 32, "laptop", 1, "10.0.0.0/8", 5_000 * S, "boot", 3_600, 1_000, None)
@@ -60,6 +60,20 @@ def test_the_place_that_it_was_reached_at_is_read_back(keeper, ip):
     for junk in (b"", head, head + b"123", b"x" * 300):
         keeper._store.set_meta(network_store.HELD, junk)
         assert network_store.tenure(keeper._store, 0) is None
+
+
+def test_what_a_person_is_warned_of(keeper, monkeypatch):
+    """A board without a clock begins in 1970, and a disk is full."""
+    assert keeper.warnings() == []
+    clock = [1_700_000_000 * S]
+    Timestamps(keeper._store, lambda: clock[0])()
+    clock[0] = 0
+    keeper._wall_clock = Timestamps(keeper._store, lambda: clock[0])
+    assert keeper.wall_clock() >= 1_700_000_000 * S
+    monkeypatch.setattr(keeper._store, "trouble", "disk full")
+    clock_said, disk_said = keeper.warnings()
+    assert "behind what it was before: set it" in clock_said
+    assert disk_said.endswith("disk full")
 
 
 def test_settings():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+
 import dns.message
 import dns.rcode
 import pytest
 
+from whalescale.runtime import zone
 from whalescale.runtime.responder import Responder, answer, member_of
 
 MEMBERS = {"home": ["10.9.0.1", "fd77::1"], "board": ["fd77::2"]}
@@ -59,8 +63,8 @@ def test_what_is_no_query_gets_no_answer():
 
 
 def test_peers_get_no_answer():
-    responder = Responder("hearth", lambda: MEMBERS)
-    responder._own = {"10.9.0.2"}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        responder = Responder("hearth", {"10.9.0.2": sock}, lambda: MEMBERS)
     query = dns.message.make_query("home.internal", "A").to_wire()
     assert responder.reply(query, "10.9.0.1") is None
     assert responder.reply(query, "10.9.0.2") is not None
@@ -69,3 +73,31 @@ def test_peers_get_no_answer():
 def test_a_network_named_like_a_member():
     assert member_of("hearth.internal", "hearth") == ""
     assert member_of("hearth.hearth.internal", "hearth") == "hearth"
+
+
+def test_a_port_that_cannot_be_had_is_left_out(monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(zone, "PORT", other.getsockname()[1])
+        assert zone.open_sockets(["127.0.0.1", "192.0.2.1"]) == {}
+
+
+def test_resolved_is_told_of_this_link_alone(monkeypatch, tmp_path):
+    said = []
+
+    def run(words, **_):
+        said.append(words[1:])
+        return subprocess.CompletedProcess(words, int(words[1] == "default-route"), b"", b"no\n")
+
+    monkeypatch.setattr(zone, "RESOLVED", tmp_path)
+    monkeypatch.setattr(zone.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(zone.subprocess, "run", run)
+    assert zone.tell_resolved("ws0", "hearth", []) is None
+    assert not said
+    trouble = zone.tell_resolved("ws0", "hearth", ["fd77::1", "10.9.0.1"])
+    assert trouble == "resolvectl default-route: no"
+    assert said == [
+        ["dns", "ws0", "10.9.0.1", "fd77::1"],
+        ["domain", "ws0", "~hearth.internal", "~internal"],
+        ["default-route", "ws0", "no"],
+    ]

@@ -207,6 +207,20 @@ def test_timestamps_go_on_whatever_the_clock_says(tmp_path):
     assert not store.notes
 
 
+def test_a_clock_that_is_set_back_is_said_until_it_is_set_right(tmp_path):
+    store = Store(tmp_path / "ws0.db")
+    clock = [1_700_000_000 * S]
+    stamps = Timestamps(store, lambda: clock[0])
+    sent = stamps()
+    assert stamps.late == ""
+    clock[0] -= 7_200 * S
+    assert stamps.late.startswith("the clock is 7200 s behind")
+    assert stamps() <= sent  # the core counts on from what it sent last
+    clock[0] += 7_201 * S
+    assert stamps.late == ""
+    store.close()
+
+
 def test_timestamps_are_written_seldom(tmp_path):
     store = Store(tmp_path / "ws0.db")
     clock = [1_700_000_000 * S]

@@ -24,6 +24,8 @@ WATCH_EVERY: Final = 4 * NS_PER_S
 WATCH_AGAIN: Final = (NS_PER_S, NS_PER_S, 2 * NS_PER_S)
 #: anchors that one watches
 WATCH_MAX: Final = 4
+#: members, about, that watch an anchor which is the only one: 16 questions a second
+LONE_WATCHERS: Final = 64
 #: an anchor that another one gave up is asked for no more often
 SUSPECT_GAP: Final = 5 * NS_PER_S
 

@@ -12,6 +12,7 @@ from typing import Final
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import frames
 from whalescale.protocol.mesh.anchors import (
+    LONE_WATCHERS,
     Advice,
     Anchors,
     Tenure,
@@ -49,6 +50,8 @@ from whalescale.protocol.places import Endpoint
 CONTACTS_MAX: Final = 1024
 #: what is said of the anchors is said once it has been so for this long; later after the start
 ADVICE_AFTER: Final = 5 * NS_PER_S
+#: that none is alive
+ADVICE_AFTER_NONE: Final = NS_PER_S
 ADVICE_FIRST: Final = 30 * NS_PER_S
 
 
@@ -158,17 +161,28 @@ class Duties:
         known = known_anchors(self._table, self._membership)
         return judge(self._node_id, known, self._sessions, self._table)
 
-    def follow(self, anchors: Iterable[bytes], now: int) -> None:
-        """Anchors or sessions may be others than before."""
+    def follow(self, anchors: Iterable[bytes], now: int, members: int = 0) -> None:
+        """Anchors, sessions, or how many members there are may be others than before."""
         known = list(anchors)
+        others = [a for a in known if a in self._sessions and a != self._node_id]
         watched: list[bytes] = []
         if self.is_one:
-            watched = [a for a in known if a in self._sessions and a != self._node_id]
-            watched.sort(key=lambda a: closeness(self._node_id, a))
+            watched = sorted(others, key=lambda a: closeness(self._node_id, a))
+        elif (
+            len(others) == 1 and not self.settings.leaf and self._watches_alone(others[0], members)
+        ):
+            watched = others
         self.watch.follow(watched, now)
         advice = judge(self._node_id, known, self._sessions, self._table).advice
         if advice is not self._advice[0]:
             self._advice = advice, now
+
+    def _watches_alone(self, anchor: bytes, members: int) -> bool:
+        """No other anchor watches it, so some members do: as many as it can answer."""
+        if self.settings.leaf:
+            return False
+        share = int.from_bytes(closeness(self._node_id, anchor), "big") / 2**64
+        return share * members < LONE_WATCHERS
 
     def _say_advice(self, now: int) -> None:
         advice = self._advice[0]
@@ -178,7 +192,9 @@ class Duties:
         self._emit(Notice(Word.ANCHORS, self._node_id, advice.value if advice else ""))
 
     def _advice_at(self) -> int:
-        return max(self._advice[1] + ADVICE_AFTER, self._advice_from)
+        advice, since = self._advice
+        after = ADVICE_AFTER_NONE if advice is Advice.NONE else ADVICE_AFTER
+        return max(since + after, self._advice_from)
 
     def heard(self, node_id: bytes, now: int) -> None:
         self.watch.heard(node_id, now)

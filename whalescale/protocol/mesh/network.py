@@ -549,6 +549,7 @@ class Mesh:
             lost, changed = self.duties.handle_timeout(now)
             for node_id in lost:
                 self.session_down(node_id, now)
+                self._choose_at = now
             if changed:
                 self._attest(now)
         if self._choose_at is not None and self._choose_at <= now:
@@ -565,13 +566,14 @@ class Mesh:
         if not self.settings.neighbours or not self.belongs:
             self.recovery.want((), now)
             return
+        members = list(self.membership.actives())
         dialable = [
             m.node_id
-            for m in self.membership.actives()
+            for m in members
             if m.node_id != self.node_id and self.directory.is_dialable(m.node_id)
         ]
         anchors = known_anchors(self.table, self.membership)
-        self.duties.follow(anchors, now)
+        self.duties.follow(anchors, now, len(members))
         count = 0 if self.settings.leaf and anchors else self.settings.neighbours
         chosen = wanted(self.node_id, dialable, anchors, count)
         if not self.settings.leaf:
