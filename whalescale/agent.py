@@ -412,7 +412,7 @@ class Agent:
             self._scrape,
             portmap,
             lan,
-            NatView(self._node),
+            NatView(self._node, lambda: self._network.mesh),
             self._relays,
             self._forwarding,
         ]

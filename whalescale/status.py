@@ -333,6 +333,11 @@ class Nat(Struct, frozen=True, kw_only=True):
     """What is known of the NAT before us, and direct ways that were looked for since the start."""
 
     mappings: tuple[NatMapping, ...] = ()
+    #: whose datagrams were seen to get in: of who was never sent to; of other ports of addresses
+    #: that were sent to; of none of these. Asked by who is to be an anchor
+    filtering: Literal["unknown", "anybody", "ports", "strict"] = "unknown"
+    #: the router was seen to send back what came from inside
+    hairpin: bool = False
     #: peers that a direct way is being looked for to, now
     looking_for: int = 0
     #: direct ways found after a call, rounds of trying, places tried that were new

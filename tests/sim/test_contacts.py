@@ -110,6 +110,21 @@ def test_the_first_of_two_addresses_is_dead() -> None:
     assert first_session(world, a, pa, 2) < 0.4
 
 
+def test_dead_ipv6_adds_a_quarter_of_a_second() -> None:
+    """The name has AAAA and A, this host has both families, nothing of IPv6 comes through."""
+    took = {}
+    for alive in (True, False):
+        world = World(link=Link(delay=(20 * MS, 20 * MS)))
+        a, b = world.host(1), world.host(2)
+        links = [LocalLink(ip, 1, "eth0", 1500) for ip in (a.at.ip, "2001:db8::1")]
+        a.node.set_locals(links, a.at.port, world.now)
+        a.drain()
+        pa = a.add(b, endpoints=(b.at,) if alive else (SIX, b.at))
+        b.add(a)
+        took[alive] = first_session(world, a, pa, 2)
+    assert 0.2 < took[False] - took[True] <= 0.3
+
+
 def test_a_place_heard_of_meanwhile_is_tried_at_once() -> None:
     """A record or the LAN names it while the first message is out: no wait for the next one, 5 s
     later."""

@@ -34,6 +34,11 @@ def address(name: MemberName, interface: Interface = None, json: Json = False) -
         print(f"now      {member['endpoint']}")
     for place in member["places"]:
         print(f"{place['how']:8} {place['endpoint']}")
+    if member["self"]:
+        from whalescale.cli import client, troubles
+
+        for text in troubles.nat(client.status(interface_name(interface))[0]):
+            print(f"NAT      {plain(text)}")
 
 
 def hosts(interface: Interface = None, json: Json = False) -> None:

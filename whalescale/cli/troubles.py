@@ -71,9 +71,19 @@ def nat(status: Status) -> list[str]:
         "unknown": "one other sees {local} as {seen}: it takes two on different networks to tell "
         "more",
     }
-    return [
+    let_in = {
+        "anybody": "datagrams get in of who was never sent to",
+        "ports": "datagrams get in from other ports of who was sent to, not of strangers",
+        "strict": "no datagram got in but answers",
+    }
+    found = [
         said[m.kind].format(local=m.local, seen=", ".join(m.seen[:3])) for m in status.nat.mappings
     ]
+    if text := let_in.get(status.nat.filtering):
+        found.append(text)
+    if status.nat.hairpin:
+        found.append("the router sends back what comes from inside (hairpin)")
+    return found
 
 
 def portmap(status: Status) -> list[str]:

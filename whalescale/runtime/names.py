@@ -34,6 +34,8 @@ HOSTS: Final = Path("/etc/hosts")
 FILE_BYTES_MAX: Final = 1 << 20
 #: for an answer of one server by one way
 ANSWER_S: Final = 1.5
+#: for IPv6 addresses once those of IPv4 are there (RFC 8305 section 3, "Resolution Delay")
+RESOLUTION_S: Final = 0.05
 #: for a look-up as a whole
 LOOKUP_S: Final = 20.0
 MAX_SERVERS: Final = 4
@@ -137,11 +139,21 @@ class Names:
 
     async def _both(self, name: str, server: str, ifindex: int) -> list[str]:
         """Addresses of both kinds, IPv6 first. NoSuchName: neither."""
-        answers = await asyncio.gather(
-            self._query(name, "AAAA", server, ifindex),
-            self._query(name, "A", server, ifindex),
-            return_exceptions=True,
+        six, four = (
+            asyncio.ensure_future(self._query(name, kind, server, ifindex))
+            for kind in ("AAAA", "A")
         )
+        try:
+            await asyncio.wait((six, four), return_when=asyncio.FIRST_COMPLETED)
+            if not six.done() and four.exception() is None and four.result():
+                # IPv4 is there; a question for the other kind that was lost holds nothing up. The
+                # next look-up has it.
+                await asyncio.wait((six,), timeout=RESOLUTION_S)
+                six.cancel()
+            answers = await asyncio.gather(six, four, return_exceptions=True)
+        finally:
+            six.cancel()
+            four.cancel()
         found = [ip for answer in answers if isinstance(answer, list) for ip in answer]
         if found:
             return found

@@ -146,6 +146,36 @@ def relayed(status: Status) -> str:
     return done + (now if relay.bindings else "")
 
 
+def nat(status: Status) -> str:
+    """ "192.168.1.2 seen as 5.6.7.8:40001 (endpoint-independent), port mapped"; "": nobody says
+    anything. A hint."""
+    filters = {
+        "anybody": "anybody gets in",
+        "ports": "other ports get in",
+        "strict": "only answers get in",
+    }
+    parts = [
+        f"{m.local} seen as itself"
+        if m.kind == "none"
+        else f"{m.local} seen as {', '.join(m.seen[:2])} ({m.kind})"
+        for m in status.nat.mappings
+    ]
+    mapped = [g.external for g in status.portmap.gateways if g.external is not None]
+    parts += [f"port mapped at {external}" for external in mapped]
+    parts += [filters[status.nat.filtering]] if status.nat.filtering in filters else []
+    parts += ["hairpin"] if status.nat.hairpin else []
+    return "; ".join(parts)
+
+
+def lan(status: Status) -> str:
+    """ "2 members near, by eth0, wlan0"; "": not looked for, or in no network."""
+    found = status.lan
+    if not found.interfaces:
+        return ""
+    near = f"{found.near} member{'' if found.near == 1 else 's'} near"
+    return f"{near}, by {', '.join(found.interfaces)}"
+
+
 def forwarding(f: Forwarding) -> str:
     """ "192.168.7.0/24; an exit; all traffic by home, kill switch on"; "": none of it."""
     parts = [", ".join(f.networks), "an exit" if f.serves else ""]
@@ -169,6 +199,8 @@ def summary(status: Status) -> Table:
         "listening": f"UDP port {a.listen_port}, MTU {a.mtu}{', anchor' if a.anchor else ''}",
         "data plane": f"{a.backend}, {a.cipher}, {workers(a)}, {offloads(a)}",
         "network": members.summary(status.network) if status.network.members else "",
+        "NAT": nat(status),
+        "LAN": lan(status),
         "keys": post_quantum(status.peers),
         "relayed": relayed(status),
         "forwarding": forwarding(status.forwarding),

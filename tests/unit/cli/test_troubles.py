@@ -12,6 +12,7 @@ from run_ws import Ws
 
 from whalescale import status
 from whalescale.cli import troubles
+from whalescale.tui import render
 
 TROUBLE = "no answer at all from 192.0.2.7:51820 to 1 request in 2 s: is the address right"
 
@@ -100,3 +101,26 @@ def test_doctor_says_what_gateways_map(ws: Ws, agent: FakeAgent) -> None:
     told = [c["detail"] for c in json.loads(ws("doctor", "--json").out)["checks"]]
     assert "192.168.1.1 (eth0) sends 5.6.7.8:51820 on to us (PCP)" in told
     assert "none at 192.168.2.1 (eth0): it has no room" in told
+
+
+def test_what_is_known_of_the_nat_is_said_in_words() -> None:
+    found = sample()
+    seen = {"local": "192.168.1.2", "observers": 2, "seen": ["5.6.7.8:40001"]}
+    found["nat"] = {
+        "mappings": [{**seen, "kind": "endpoint-independent"}],
+        "filtering": "ports",
+        "hairpin": True,
+    }
+    found["lan"] = {"enabled": True, "interfaces": ["eth0"], "near": 1}
+    told = status.parse(found)
+    assert troubles.nat(told) == [
+        "others see 192.168.1.2 as 5.6.7.8:40001, all of them: holes can be punched",
+        "datagrams get in from other ports of who was sent to, not of strangers",
+        "the router sends back what comes from inside (hairpin)",
+    ]
+    assert render.nat(told) == (
+        "192.168.1.2 seen as 5.6.7.8:40001 (endpoint-independent); other ports get in; hairpin"
+    )
+    assert render.lan(told) == "1 member near, by eth0"
+    nothing = status.parse(sample())
+    assert (troubles.nat(nothing), render.nat(nothing), render.lan(nothing)) == ([], "", "")

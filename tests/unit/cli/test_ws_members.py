@@ -103,3 +103,13 @@ def test_members_are_completed(
         "COMP_CWORD": str(words.count(" ") + 1),
     }
     assert set(ws_process(env=env).out.split()) == expected
+
+
+def test_address_of_this_machine_says_how_others_see_it(ws: Ws, agent: FakeAgent) -> None:
+    agent.answers["network"]["members"][0]["places"] = []
+    seen = {"local": "192.168.1.2", "kind": "unknown", "observers": 1, "seen": ["5.6.7.8:1"]}
+    agent.answers["status"]["nat"] = {"mappings": [seen], "filtering": "anybody"}
+    lines = ws("address", "home").out.splitlines()
+    assert lines[0] == "inside   10.9.0.1, fd77::1"
+    assert lines[1].startswith("NAT      one other sees 192.168.1.2 as 5.6.7.8:1")
+    assert lines[2] == "NAT      datagrams get in of who was never sent to"

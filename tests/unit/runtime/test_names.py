@@ -115,6 +115,24 @@ def test_both_families_ipv6_first(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_lost_answer_for_ipv6_holds_nothing_up(tmp_path: Path) -> None:
+    """1.5 s are a question's own limit: for the first packet to a name they are five too many."""
+
+    def lose(wire: bytes) -> bytes | None:
+        (question,) = dns.message.from_wire(wire).question
+        return None if question.rdtype == dns.rdatatype.AAAA else wire
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(lose) as (_, port):
+            begun = loop.time()
+            found = await names(tmp_path, port).lookup("vpn.example", 51820)
+            assert found == [Endpoint("192.0.2.7", 51820)]
+            assert loop.time() - begun < 1.2
+
+    asyncio.run(run())
+
+
 def test_hosts_go_before_servers(tmp_path: Path) -> None:
     hosts = "# VPN\n192.0.2.9 other VPN.example # here\n2001:db8::9\tvpn.example\nbad vpn.example\n"
 

@@ -104,9 +104,11 @@ class _Out:
 class Prover:
     """Our places. What is told to it: where we send, what arrives, who answers."""
 
-    __slots__ = ("_next_at", "_node_id", "_out", "_random", "_sent", "standings")
+    __slots__ = ("_next_at", "_node_id", "_out", "_random", "_sent", "hairpin", "standings")
 
     def __init__(self, node_id: bytes, random: Callable[[int], bytes]) -> None:
+        #: our router was seen to send back what came from inside
+        self.hairpin = False
         self._node_id = node_id
         self._random = random
         self.standings: dict[Endpoint, Standing] = {}
@@ -245,6 +247,8 @@ class Prover:
         self, place: Endpoint, remote: Endpoint, near: Iterable[Endpoint], now: int
     ) -> Proof:
         ours, theirs = ip_address(place.ip), ip_address(remote.ip)
+        if ours == theirs:
+            self.hairpin = True
         if ours == theirs or (ours.is_global and not theirs.is_global):
             return Proof.NONE  # out of our own site, and back into it by the router's hairpin
         at, ports = self._sent.get(remote.ip, (-FORGOTTEN, set()))

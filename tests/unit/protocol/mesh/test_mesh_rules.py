@@ -12,6 +12,7 @@ from whalescale.identity import Identity
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import frames, gossip, invite, records, recovery
 from whalescale.protocol.mesh.anchors import Advice
+from whalescale.protocol.mesh.dialback import Proof, Prover
 from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.membership import Membership, Outcome
 from whalescale.protocol.mesh.network import (
@@ -518,3 +519,12 @@ def test_anchors_and_what_they_lack():
     assert advice(home, sessions=[ADMIN]) is Advice.LAST
     assert advice(home, near, sessions=[ADMIN, PHONE]) is Advice.ONE_NETWORK
     assert advice(home, far, sessions=[ADMIN, PHONE]) is None
+
+
+def test_a_request_from_our_own_public_address_shows_a_hairpin() -> None:
+    prover = Prover(b"n" * 32, bytes)
+    own, other = Endpoint("5.6.7.8", 1), Endpoint("5.6.7.9", 9)
+    assert prover._worth(own, other, (), 1) is Proof.ANYBODY
+    assert not prover.hairpin
+    assert prover._worth(own, Endpoint("5.6.7.8", 9), (), 1) is Proof.NONE
+    assert prover.hairpin
