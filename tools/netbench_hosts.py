@@ -74,8 +74,8 @@ def join_to_ping() -> float:
         return (joined - began) + (time.monotonic() - up)
 
 
-def _network(ends: list[Whalescale], places: list[Endpoint]) -> None:
-    """Both are members of one network of MEMBERS; the other members are nowhere."""
+def _network(ends: list[Whalescale], places: list[Endpoint], count: int = MEMBERS) -> None:
+    """They are members of one network of `count`; the other members are nowhere."""
     root = Identity(os.urandom(32))
     net = records.network_id(root.node_id)
     prefix = IPv4Network("10.66.0.0/16")
@@ -85,7 +85,7 @@ def _network(ends: list[Whalescale], places: list[Endpoint]) -> None:
         (NetworkRecord(net, root.node_id, 1, "bench", prefix), root),
         (AdminRecord(net, admin.node_id, 1, Status.ACTIVE), root),
     ]
-    others = [Identity(n.to_bytes(4, "big") * 8) for n in range(1, MEMBERS - 1)]
+    others = [Identity(n.to_bytes(4, "big") * 8) for n in range(1, count - len(ends) + 1)]
     for n, who in enumerate([*own, *others]):
         address = IPv4Address(int(prefix.network_address) + n + 1)
         member = MemberRecord(
@@ -104,6 +104,34 @@ def _network(ends: list[Whalescale], places: list[Endpoint]) -> None:
             store.put(entry.key, raw)
         store.set_meta(NETWORK, net, durable=True)
         store.close()
+
+
+def agent_start(members: int) -> tuple[float, float]:
+    """Seconds until an agent that has so many members stored has called one of them; and those
+    until one without a network answers."""
+    with Lab() as lab:
+        one, other = lab.host("start1"), lab.host("start2")
+        link = lab.link(one, other)
+        plain = end_of(lab.host("start3"), 5, ("10.66.0.3/32",))
+        plain.write_config()
+        began = time.monotonic()
+        plain.launch()
+        plain.wait_for_uapi()
+        without = time.monotonic() - began
+        ends = [end_of(one, 6), end_of(other, 7)]
+        for end in ends:
+            end.write_config()
+        places = [
+            Endpoint(link.address(h), e.port) for h, e in zip((one, other), ends, strict=True)
+        ]
+        _network(ends, places, members)
+        ends[1].launch()
+        ends[1].wait_for_uapi()
+        began = time.monotonic()
+        ends[0].launch()
+        ping = ("ping", "-c1", "-W1", "10.66.0.2")
+        wait_until("a ping", lambda: not one.run(*ping, check=False).returncode, LONGEST_S)
+        return time.monotonic() - began, without
 
 
 class _Pair:
