@@ -459,7 +459,7 @@ class Keeper(Part):
 
     async def _notices(self) -> None:
         """Look soon after what the kernel tells of our interface, and of rules."""
-        from pyroute2 import AsyncIPRoute
+        from pyroute2.iproute import AsyncIPRoute
         from pyroute2.netlink import rtnl
 
         names = ("LINK", "IPV4_IFADDR", "IPV6_IFADDR", "IPV4_ROUTE", "IPV6_ROUTE",

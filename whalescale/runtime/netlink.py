@@ -1,6 +1,6 @@
 """Interfaces, addresses, routes and rules: thin typed functions over pyroute2 (rtnetlink(7)).
 
-pyroute2 takes a quarter of a second to import, so only `Netlink.open` does it.
+pyroute2 takes a tenth of a second to import, so only `Netlink.open` does it (`lean.py`).
 Failures raise OSError with the kernel's errno.
 """
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from whalescale.protocol.places import LocalLink, Standing
+from whalescale.runtime import lean
 from whalescale.runtime.uplinks import Device, Uplinks, link
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,8 @@ class Netlink:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls) -> AsyncIterator[Netlink]:
-        from pyroute2 import AsyncIPRoute
+        lean.prepare()
+        from pyroute2.iproute import AsyncIPRoute
 
         # strict_check: the kernel does the filtering of dumps (Linux 4.20).
         async with AsyncIPRoute(strict_check=True) as ipr:
@@ -434,7 +436,7 @@ class Netlink:
     async def tunnel_networks(self, except_ifindex: int) -> list[tuple[Network, ...]]:
         """What leads into each other tunnel of this host: its addresses' networks and its routes
         (of the main table). A tunnel is a WireGuard interface or a TUN device without Ethernet."""
-        from pyroute2 import AsyncIPRoute
+        from pyroute2.iproute import AsyncIPRoute
 
         tunnels: dict[int, set[Network]] = {}
         async with self._request("tunnels"):
@@ -528,7 +530,7 @@ async def watch_addresses(
     The second list is of those whose interface is an uplink and has a carrier. Routes count, but
     for those that the kernel makes of addresses: what could not be reached may be reached by them.
     """
-    from pyroute2 import AsyncIPRoute
+    from pyroute2.iproute import AsyncIPRoute
     from pyroute2.netlink.rtnl import (
         RTMGRP_IPV4_IFADDR,
         RTMGRP_IPV4_ROUTE,

@@ -92,6 +92,8 @@ def test_help_is_fast(ws_process: Ws) -> None:
         assert ws_process("--help").code == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if best < 0.2:
+            break
     assert best < 0.2  # on a quiet machine it is 0.13
 
 

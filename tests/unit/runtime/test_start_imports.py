@@ -1,0 +1,44 @@
+"""What a start of the agent imports: a hundred modules more are a tenth of a second of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+START = """
+import sys
+from whalescale.runtime import lean
+import whalescale.cli.main, whalescale.cli.lifecycle, whalescale.agent
+lean.prepare()
+import pyroute2.iproute
+"""
+#: 616 when this was written
+MODULES = 660
+#: for commands, for what few files ask for, or for nothing at all
+OTHERS = (
+    *("rich", "tomlkit", "segno", "prometheus_client", "dns", "pydantic", "bcc"),
+    *("pyroute2.ndb", "pyroute2.ipdb", "pyroute2.dhcp", "pyroute2.netlink.generic"),
+    *("whalescale.tui", "whalescale.trace", "whalescale.bench"),
+)
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_start_imports_what_it_needs() -> None:
+    modules = run(START + "print('\\n'.join(sys.modules))").split()
+    assert "pyroute2.iproute" in modules
+    assert not [m for m in modules if any(m == n or m.startswith(f"{n}.") for n in OTHERS)]
+    assert len(modules) < MODULES, len(modules)
+
+
+def test_what_pyroute2_itself_is_asked_for_is_there() -> None:
+    code = START + (
+        "from pyroute2 import netns, IPRoute, NetlinkError\n"
+        "assert IPRoute is pyroute2.iproute.IPRoute and 'pyroute2.ndb.main' in sys.modules\n"
+        "assert pyroute2.netns is netns and not hasattr(pyroute2, 'nonsense')\n"
+    )
+    run(code)
