@@ -9,6 +9,8 @@ from collections.abc import Hashable, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.costs import Costs
+
 # Every agent and `ws` that is started would compile a hundred modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -17,9 +19,18 @@ settings.register_profile("whalescale", deadline=None)
 settings.load_profile("whalescale")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Costs(), "costs")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m takes tests away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What mostly waits begins first: the others fill the time."""
+    for item in items:
+        if item.get_closest_marker("alone") and "/netns/" not in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: `make test` looks for `alone` in tests/netns")
+        if "standing" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     sample(items)
     items.sort(key=lambda item: item.get_closest_marker("waits") is None)
 

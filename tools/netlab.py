@@ -38,6 +38,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from tools.linkemu import LinkEmu
+    from tools.nursery import Child, Nursery
 
 #: links from this rate on pass super-packets whole, as network cards would (linkemu.c)
 WHOLE_MBIT = 300
@@ -169,10 +170,23 @@ def emulator() -> str:
 class Process:
     """A process in a host, ended with the lab. Its output goes to a file of the lab's folder."""
 
-    def __init__(self, host: Host, command: Sequence[str], log: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        command: Sequence[str],
+        log: Path,
+        env: dict[str, str],
+        nursery: Nursery | None = None,
+    ) -> None:
         self.log_path = log
         self.command = command
+        self._popen: subprocess.Popen[bytes] | Child
         with log.open("wb") as out:
+            if nursery is not None:
+                self._popen = nursery.begin(
+                    command, host.netns, out.fileno(), {**os.environ, **env}
+                )
+                return
             # The pipe stays open: some of these programs take the end of stdin as an order to stop.
             self._popen = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *host.prefix, *command],
@@ -268,11 +282,22 @@ class Host:
             env={**self.env, **(env or {})},
         )
 
-    def spawn(self, *command: str | Path, env: dict[str, str] | None = None) -> Process:
-        """Start a command in the host; the lab ends it at the latest."""
+    def spawn(
+        self,
+        *command: str | Path,
+        env: dict[str, str] | None = None,
+        nursery: Nursery | None = None,
+    ) -> Process:
+        """Start a command in the host; the lab ends it at the latest.
+
+        `nursery`: by that one, unless the host has a prefix or files in /etc of its own.
+        """
+        usual = ["ip", "netns", "exec", self.netns]
+        if self.prefix != usual or Path("/etc/netns", self.netns).exists():
+            nursery = None
         words = [str(w) for w in command]
         log = self.lab.folder / f"{self.name}-{next(self._logs)}-{Path(words[0]).name}.log"
-        process = Process(self, words, log, {**self.env, **(env or {})})
+        process = Process(self, words, log, {**self.env, **(env or {})}, nursery)
         self.lab.processes.append(process)
         return process
 

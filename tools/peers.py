@@ -23,6 +23,7 @@ if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.netlab import UAPI_FOLDER, Host, LabError, Process, lock, run, wait_until
+from tools.nursery import Nursery
 from whalescale.cli.client import Connection
 from whalescale.cli.common import CliError
 from whalescale.identity import Identity, encode_node_id, encode_seed
@@ -313,6 +314,9 @@ class WireGuardGo(HostEnd):
 class Whalescale(HostEnd):
     """`ws up --foreground` with a configuration made by `ws keygen` and this class."""
 
+    #: what starts agents, for all of a process; None: `ws` is executed
+    nursery: Nursery | None = None
+
     def __init__(
         self,
         host: Host,
@@ -389,9 +393,8 @@ class Whalescale(HostEnd):
 
     def launch(self) -> Process:
         """Start the agent on the configuration as it is, without waiting for anything."""
-        self.process = self.host.spawn(
-            WS, "up", "--foreground", "--config", self.config, env=self.env
-        )
+        words = (WS, "up", "--foreground", "--config", self.config)
+        self.process = self.host.spawn(*words, env=self.env, nursery=self.nursery)
         return self.process
 
     def start(self, peer: Peer) -> None:

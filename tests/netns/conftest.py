@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tools.netlab import Host, Lab, Link, Shape, terminate_as_exception
+from tools.nursery import Nursery
 from tools.peers import Peer, Whalescale, outside
 
 PORTS = {"a": 51820, "b": 51821}
@@ -28,6 +29,23 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session", autouse=True)
 def _unwind_on_sigterm() -> None:
     terminate_as_exception()
+
+
+@pytest.fixture(scope="session")
+def _nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture(autouse=True)
+def _agents_by_nursery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`whole_start`: agents of the test are executed and import everything, as a user's do.
+
+    WS_WHOLE_START=1: those of every test.
+    """
+    whole = request.node.get_closest_marker("whole_start") or os.environ.get("WS_WHOLE_START")
+    if os.geteuid() == 0 and not whole:
+        monkeypatch.setattr(Whalescale, "nursery", request.getfixturevalue("_nursery"))
 
 
 @pytest.fixture
@@ -67,10 +85,14 @@ class Two:
 
 
 def make_two(lab: Lab, shape: Shape | None = None, **options: object) -> Two:
-    """Two agents on a link, not started."""
+    """Two agents on a link, not started.
+
+    One has eBPF, as is usual: with the other one's programs the kernel would only be busy longer.
+    """
     hosts = lab.host("a"), lab.host("b")
     link = lab.link(*hosts, shape)
     a, b = (make_end(host, n, **options) for n, host in enumerate(hosts, start=1))
+    b.dataplane = b.dataplane or "bpf = false"
     return Two(lab, link, a, b)
 
 
@@ -80,6 +102,18 @@ def two(lab: Lab) -> Two:
     pair = make_two(lab)
     pair.start()
     return pair
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Two]:
+    """Both agents up, with a session: for all tests of a file that leave them as they are."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces")
+    with Lab() as lab:
+        pair = make_two(lab)
+        pair.start()
+        pair.a.ping(pair.b, count=1)
+        yield pair
 
 
 def multipath(end: Whalescale) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.netns.conftest import Two, make_two
+from tests.params import long
 from tools.netlab import UAPI_FOLDER, Lab, Shape, wait_until
 from tools.peers import Whalescale, http_url
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.whole_start]
 
 MIB = 1 << 20
 
@@ -38,15 +39,15 @@ def test_packets_and_a_file(lab: Lab, outer: int) -> None:
         return fits.returncode == 0 and too_long.returncode != 0
 
     wait_until("a packet of exactly the MTU", exactly_the_mtu, 10)
-    name, digest = two.b.serve(32 * MIB)
+    name, digest = two.b.serve(12 * MIB)
     for inner in (4, 6):
         assert two.a.fetch(http_url(two.b, name, inner)) == digest
 
 
-def test_the_address_derived_from_the_key_works(two: Two) -> None:
-    status = two.b.status()
+def test_the_address_derived_from_the_key_works(standing: Two) -> None:
+    status = standing.b.status()
     address = status["agent"]["overlay_address"]
-    two.a.run("ping", "-c2", "-w5", address)
+    standing.a.run("ping", "-c2", "-w5", address)
 
 
 def test_status_tells_what_happened(two: Two) -> None:
@@ -68,10 +69,11 @@ OFFLOADS = ("tun_tso", "tun_gro", "udp_gso", "tun_uso")
 
 @pytest.mark.parametrize(
     "dataplane",
-    ['backend = "mmsg"', 'backend = "io_uring"', 'cipher = "openssl"', 'cipher = "ipsec-mb"']
-    + ["pin_cpus = true", "busy_poll_us = 200", "udp_gro = false"]
-    # test_offloads.py has each of them without an agent
-    + [pytest.param(f"{name} = false", marks=pytest.mark.long) for name in OFFLOADS],
+    ['cipher = "openssl"', 'cipher = "ipsec-mb"', "busy_poll_us = 200", "udp_gro = false"]
+    # test_multipath.py has agents of either backend, and test_offloads.py each of the others
+    # without an agent
+    + [long(text) for text in ('backend = "mmsg"', 'backend = "io_uring"', "pin_cpus = true")]
+    + [long(f"{name} = false") for name in OFFLOADS],
 )
 def test_each_part_of_the_data_plane(lab: Lab, dataplane: str) -> None:
     """The choice on one side; the other side stays with what it takes by itself."""
@@ -83,9 +85,9 @@ def test_each_part_of_the_data_plane(lab: Lab, dataplane: str) -> None:
     agent = two.a.status()["agent"]
     told = {**agent, **agent["offloads"]}
     assert told[key] == json.loads(value)
-    name, digest = two.b.serve(16 * MIB)
+    name, digest = two.b.serve(6 * MIB)
     assert two.a.fetch(http_url(two.b, name)) == digest
-    name, digest = two.a.serve(16 * MIB)
+    name, digest = two.a.serve(6 * MIB)
     assert two.b.fetch(http_url(two.a, name, 6)) == digest
 
 
@@ -164,23 +166,21 @@ def test_a_host_that_moves_in_silence_is_followed(lab: Lab, outer: int) -> None:
     assert any(two.link.address(two.a.host, outer, 11) in to for to in [peer["endpoint"], *used])
 
 
-def test_two_nodes_speak_frames(two: Two) -> None:
-    two.a.ping(two.b, count=1)
-    for end in (two.a, two.b):
+def test_two_nodes_speak_frames(standing: Two) -> None:
+    for end in (standing.a, standing.b):
         status = end.status()
         assert status["peers"][0]["extended"] is True
 
 
-def test_two_nodes_have_post_quantum_keys(two: Two) -> None:
-    two.a.ping(two.b, count=1)
-    for end in (two.a, two.b):
+def test_two_nodes_have_post_quantum_keys(standing: Two) -> None:
+    for end in (standing.a, standing.b):
 
         def they_do(end: Whalescale = end) -> bool:
             status = json.loads(end.ws("status", "-i", end.interface, "--json").stdout)
             return bool(status["peers"][0]["post_quantum"] == "yes")
 
         wait_until("an exchanged secret in the keys", they_do, 10)
-    two.a.ping(two.b, count=3)
+    standing.a.ping(standing.b, count=3)
 
 
 def test_an_endpoint_by_a_name_that_nobody_knows(lab: Lab) -> None:

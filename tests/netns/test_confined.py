@@ -16,7 +16,7 @@ from tools.netlab import Lab
 from tools.peers import WS, Whalescale
 from whalescale.dataplane import confine
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.whole_start]
 
 #: /etc as a copy of its own, in which files can be replaced
 OWN_ETC = 'mount -t tmpfs none /mnt && cp -a /etc/. /mnt && mount --move /mnt /etc && exec "$@"'

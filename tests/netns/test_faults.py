@@ -13,7 +13,7 @@ from tests.netns.conftest import Two, make_two
 from tools.netlab import UAPI_FOLDER, Lab, Process, wait_until
 from tools.peers import WS, Whalescale
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.whole_start]
 
 RESUME_SECONDS = 6.0
 
@@ -69,7 +69,7 @@ def test_kill_9_and_restart_resume_traffic(two: Two, speaker: str) -> None:
 def test_kill_9_in_mid_transfer(two: Two) -> None:
     """A TCP connection lives through the restart: the same addresses come back."""
     two.a.ping(two.b, count=1)
-    name, digest = two.b.serve(24 << 20)
+    name, digest = two.b.serve(12 << 20)
     url = f"http://{two.b.inside(4)}:8080/{name}"
     transfer = two.a.curl(url, rate_bytes=4 << 20, timeout=60)
     time.sleep(1)

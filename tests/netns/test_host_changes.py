@@ -16,6 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.netns.conftest import known, make_end, make_router, multipath, route, used
+from tests.params import first
 from tools.netlab import Host, Lab, LabError, wait_until
 from tools.peers import Peer, Whalescale, outside
 
@@ -105,8 +106,8 @@ def healed(end: Whalescale, before: str) -> None:
 
 @pytest.mark.parametrize(
     "networks",
-    [("0.0.0.0/1", "128.0.0.0/1"), ("10.201.0.0/16",), ("0.0.0.0/0", "10.201.2.0/24")],
-    ids=["halves", "near", "default-and-near"],
+    first(2, [("0.0.0.0/1", "128.0.0.0/1"), ("0.0.0.0/0", "10.201.2.0/24"), ("10.201.0.0/16",)]),
+    ids=["halves", "default-and-near", "near"],
 )
 def test_a_network_that_holds_the_endpoint_ipv4(lab: Lab, networks: tuple[str, ...]) -> None:
     line = Line(lab)
@@ -198,7 +199,7 @@ def test_a_default_route_where_reverse_paths_are_filtered(lab: Lab, family: int)
     assert "whalescale" not in line.client.run("nft", "list", "tables").stdout
 
 
-@pytest.mark.parametrize("which", ["all", "default"])
+@pytest.mark.parametrize("which", first(1, ["all", "default"]))
 def test_a_host_without_ipv6(lab: Lab, which: str) -> None:
     off = tuple(f"net.ipv6.conf.{x}.disable_ipv6=1" for x in {which, "default"})
     line = Line(lab, off)
@@ -288,6 +289,7 @@ def test_an_interface_set_down_and_up(lab: Lab, backend: str) -> None:
     line = Line(lab)
     line.a.dataplane = f'backend = "{backend}"'
     line.start("10.88.0.0/24", "0.0.0.0/0")
+    wait_until("a path over IPv6", lambda: "MTU 1412" in log(line.a), HEALED_S)
     before = state(line.a)
     line.client.ip(f"link set {line.a.interface} down")
     wait_until("its word", lambda: "was set down" in log(line.a), HEALED_S)
