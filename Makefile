@@ -27,7 +27,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help wheel deb setup build asan tsan test test-clean lint format fuzz demo demo-network bench bench-multipath bench-network soak install uninstall clean
+.PHONY: help wheel deb setup build asan tsan programs test test-clean lint format fuzz demo demo-network bench bench-multipath bench-network soak install uninstall clean
 .DEFAULT_GOAL := help
 # Where it is set each agent that a test starts compiles a hundred modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -144,14 +144,20 @@ $(STAMP)/tsan: $(EXT_SOURCES) | $(STAMP)/venv
 		$(PY) setup.py --quiet build_ext --build-lib build/tsan --build-temp build/tsan/temp
 	@touch $@
 
+# What tests would compile for themselves, one at a time. .ci/run has it done beside `make lint`,
+# where mypy takes one processor.
+programs: $(STAMP)/test $(STAMP)/asan
+	@$(STEP) "test programs (C)" $(LOG)/csrc.log $(MAKE) -s -j2 -C tests/csrc all
+	@$(STEP) "fuzz targets (C)" $(LOG)/fuzz.log $(MAKE) -s -j2 -C tests/fuzz all
+
 # Those that measure a time or a rate have the machine to themselves, after the others. Of these
 # three run at a time, for those in namespaces mostly wait; they come first.
 test: setup $(STAMP)/test $(if $(strip $(PYTEST_ARGS)),,$(STAMP)/asan)
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@failed=0; \
-	$(PY) -m pytest -n 3 --dist loadgroup --durations=15 -m "not long and not alone" \
+	$(PY) -m pytest -n 3 --dist loadgroup -m "not long and not alone" \
 		tests/interop tests/netns tests/fuzz tests/sim tests/csrc tests/unit || failed=1; \
-	$(PY) -m pytest --durations=15 -m "not long and alone" || failed=1; \
+	$(PY) -m pytest -m "not long and alone" tests/netns || failed=1; \
 	exit $$failed
 else
 	@$(PY) -m pytest $(PYTEST_ARGS)

@@ -109,7 +109,7 @@ def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None
         pytest.skip("only Whalescale's limits can be set")
     pair.start(initiator="ours", psk=psk)
     pair.ours.ping(pair.theirs, count=1)
-    name, digest = pair.theirs.serve(8 * MIB)
+    name, digest = pair.theirs.serve(5 * MIB)
     seen = {pair.ours.latest_handshake()}
     transfer = pair.ours.curl(http_url(pair.theirs, name), rate_bytes=MIB * 4 // 5)
     while transfer.poll() is None:
@@ -123,10 +123,13 @@ def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None
 
 
 @in_vm
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.waits
 def test_rekey_by_the_other_side(make_pair: MakePair) -> None:
-    """wireguard-go and the kernel rekey after their own 120 s; all pairs wait at the same time."""
+    """wireguard-go and the kernel rekey after their own 120 s; all pairs wait at the same time.
+
+    In short, for every run: `test_the_other_side_starts_anew`.
+    """
     pairs = [make_pair("go-debian"), make_pair("kernel")]
     began = {}
     transfers = []
@@ -151,6 +154,7 @@ def test_rekey_by_the_other_side(make_pair: MakePair) -> None:
         assert pair.theirs.fetch(url) == digest
 
 
+@pytest.mark.sampled(1)
 @of_each_kind
 @pytest.mark.parametrize(("mover", "family"), ROAMS)
 def test_roam_in_mid_transfer(make_pair: MakePair, kind: str, mover: str, family: int) -> None:

@@ -16,7 +16,7 @@ from tests.params import first
 pytestmark = [pytest.mark.netns, pytest.mark.alone]
 
 
-@pytest.mark.parametrize("names", first(1, [("ping", "udp64"), ("ping", "tcp16", "udp64")]))
+@pytest.mark.parametrize("names", first(1, [("ping",), ("ping", "tcp16", "udp64")]))
 def test_a_short_run(names: tuple[str, ...]) -> None:
     if os.geteuid() != 0 or shutil.which("iperf3") is None:
         pytest.skip("needs root and iperf3")
@@ -31,7 +31,8 @@ def test_a_short_run(names: tuple[str, ...]) -> None:
         raise
     assert process.returncode == 0, err
     found = {figure["name"]: figure for figure in json.loads(out)["figures"]}
-    assert list(found) == [*names, "ping-ipv6", "udp64-ipv6"]
+    of_both = [f"{name}-ipv6" for name in names if name != "tcp16"]
+    assert list(found) == [*names, *of_both]
     for figure in found.values():
         if not figure["skipped"]:
             assert figure["tunnel"]["median"] > 0

@@ -311,6 +311,7 @@ def bpf_of(end: Any) -> dict[str, Any]:
     return dict(status["bpf"])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("dataplane", ["", "xdp = true"])
 def test_a_tunnel_behind_the_shield(lab: Lab, outer: int, dataplane: str) -> None:

@@ -71,6 +71,7 @@ def wait_for_ping(end: HostEnd, other: HostEnd, seconds: float) -> float:
 
 
 @pytest.mark.alone
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dataplane", ["bpf = false", ""], ids=["no-bpf", "bpf"])
 @pytest.mark.parametrize("kind", ["whalescale", "wireguard-go"])
 def test_a_new_peer_gets_in(lab: Lab, dataplane: str, kind: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.netns.conftest import Two, make_end, multipath, used
-from tests.params import first
+from tests.params import first, long
 from tools.linkemu import LinkEmu
 from tools.netlab import Lab, Shape, wait_until
 from tools.peers import Whalescale, http_url
@@ -64,7 +64,14 @@ def carried(end: Whalescale) -> dict[str, int]:
     return sums
 
 
-@pytest.fixture(params=["mmsg", "io_uring"])
+def backends(*names: object) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("pair", names, indirect=True)
+
+
+MMSG_LONG, URING_LONG = long("mmsg"), long("io_uring")
+
+
+@pytest.fixture
 def pair(lab: Lab, request: pytest.FixtureRequest) -> Any:
     pair = Pair(lab, f'backend = "{request.param}"')
     yield pair
@@ -82,6 +89,7 @@ def fetch(pair: Pair, meanwhile: Callable[[], None] = lambda: None) -> float:
 
 
 @pytest.mark.alone
+@backends("mmsg", URING_LONG)
 def test_both_paths_carry_one_flow_in_order(pair: Pair) -> None:
     took = fetch(pair)
     assert min(carried(pair.a).values()) > SIZE * 0.15
@@ -116,6 +124,7 @@ def test_links_that_fade(lab: Lab, tmp_path: Path, control: str) -> None:
         pair.close()
 
 
+@backends(MMSG_LONG, "io_uring")
 def test_a_link_goes_silent_and_comes_back(pair: Pair) -> None:
     def cut() -> None:
         time.sleep(0.5)
@@ -131,6 +140,7 @@ def test_a_link_goes_silent_and_comes_back(pair: Pair) -> None:
     assert min(after[name] - before.get(name, 0) for name in after) > SIZE * 0.05
 
 
+@backends("mmsg", URING_LONG)
 def test_an_interface_goes_away_and_another_comes(pair: Pair) -> None:
     """First the one that the session began on."""
 
@@ -146,6 +156,7 @@ def test_an_interface_goes_away_and_another_comes(pair: Pair) -> None:
     fetch(pair)
 
 
+@backends(MMSG_LONG, "io_uring")
 def test_a_pinned_path_takes_no_data(pair: Pair) -> None:
     device = pair.links[1].device(pair.hosts.a)
     pair.a.ws("paths", "peer0", "-i", pair.a.interface, "--set", device, "--disable")

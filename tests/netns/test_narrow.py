@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.netns.conftest import known, make_end, make_router, route, sent_bytes, used
+from tests.params import first
 from tools.netlab import Host, Lab, Shape, emulator, wait_until
 from tools.peers import Whalescale, http_url, outside
 
@@ -98,7 +99,9 @@ def fetch_both_ways(net: Narrow) -> None:
         assert client.fetch(http_url(server, name)) == digest
 
 
-@pytest.mark.parametrize("begin_narrow", [False, True], ids=["wide-first", "narrow-first"])
+@pytest.mark.parametrize(
+    "begin_narrow", first(1, [True, False]), ids=["narrow-first", "wide-first"]
+)
 def test_both_ways_carry_what_fits_both(lab: Lab, begin_narrow: bool) -> None:
     net, most = Narrow(lab, 1400, begin_narrow), 1400 - HEADERS
     wait_until("the narrow path's MTU at both ends", lambda: net.found(most), timeout=25)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.params import first
+
 pytestmark = pytest.mark.netns
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,10 +21,11 @@ WORKERS = ["", pytest.param('backend = "mmsg"\\nworkers = 2', marks=pytest.mark.
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("seconds", first(1, [16, 30]))
 @pytest.mark.parametrize("dataplane", WORKERS, ids=["", "workers"])
-def test_half_a_minute(dataplane: str) -> None:
+def test_half_a_minute(dataplane: str, seconds: int) -> None:
     seed = random.randrange(1 << 32)  # noqa: S311
-    words = ["--seconds", "30", "--seed", str(seed), "--dataplane", dataplane, "--json"]
+    words = ["--seconds", str(seconds), "--seed", str(seed), "--dataplane", dataplane, "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "tools.soak", *words],
         cwd=ROOT,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.netns.dataplane_run import run_scenario
+from tests.params import long
 from tools.netlab import Lab
 from whalescale.dataplane.selftest import uring_parts
 
@@ -102,6 +103,7 @@ def test_close_under_load(lab: Lab, backend: str, sanitize: bool, workers: int) 
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sanitize", [False, True], ids=["", "sanitized"])
 def test_nothing_is_left_open(lab: Lab, backend: str, sanitize: bool) -> None:
     """50 engines made, started and freed, on the same port and interface name."""
@@ -113,6 +115,7 @@ def test_freed_without_a_start(lab: Lab, backend: str) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("busy_poll_us", [0, 1_000_000], ids=["off", "on"])
 def test_busy_polling(lab: Lab, backend: str, busy_poll_us: int, workers: int) -> None:
@@ -140,7 +143,7 @@ def test_keys_that_hold_packets_back(lab: Lab, backend: str, several: bool) -> N
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("sanitize", [False, True, "tsan"], ids=["", "asan", "tsan"])
+@pytest.mark.parametrize("sanitize", [False, True, long("tsan")], ids=["", "asan", "tsan"])
 def test_everything_at_once(lab: Lab, backend: str, sanitize: bool | str) -> None:
     """Traffic, hostile datagrams and every call of the controlling thread, by three workers."""
     run_scenario(

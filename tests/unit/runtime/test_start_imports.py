@@ -16,7 +16,7 @@ import pyroute2.iproute
 MODULES = 660
 #: for commands, for what few files ask for, or for nothing at all
 OTHERS = (
-    *("rich", "tomlkit", "segno", "prometheus_client", "dns", "pydantic", "bcc"),
+    *("rich", "tomlkit", "segno", "prometheus_client", "dns", "zeroconf", "pydantic", "bcc"),
     *("pyroute2.ndb", "pyroute2.ipdb", "pyroute2.dhcp", "pyroute2.netlink.generic"),
     *("whalescale.tui", "whalescale.trace", "whalescale.bench"),
 )
