@@ -82,6 +82,10 @@ class HomeWorld(NatWorld):
             self.every(250 * MS, self.now + int(seconds * SECOND), host.sample)
         super().run(seconds)
 
+    def doze(self, seconds: float) -> None:
+        """As `run`, but who wants samples takes them."""
+        super().run(seconds)
+
     def used(self, one: Member, other: Member) -> set[str]:
         """ "relay", "direct": what carries packets of one to the other; by the paths in use."""
         handle = self.handle(one, other)

@@ -121,3 +121,30 @@ def test_relay_also_uses_both():
         sent += 1
         world.run(0.05)
     assert world.used(a, b) == world.used(b, a) == {"direct"}
+
+
+def test_a_direct_way_that_is_gone_is_looked_for_at_once_and_again():
+    """Both call each other when the last one fails, and each two minutes while they speak: routers
+    let in only those who are sent to at the same time, so each by itself never gets through."""
+    world = HomeWorld(2)
+    a, b, hub = world.meet(*homes())
+    assert world.ping(a, b).direct is not None
+    to, back = world.handle(a, b), world.handle(b, a)
+
+    def talk():
+        a.send(to, b"\x45x")
+        b.send(back, b"\x45y")
+        for host in (a, b, hub):
+            host.sample()
+
+    world.every(2 * SECOND, world.now + 500 * SECOND, talk)
+    world.doze(2)
+    rounds = a.node.guest(Signalling).counts["rounds"]
+    world.passes = lambda source, to, _: hub.at in (source, to)
+    world.doze(12)
+    assert world.used(a, b) == world.used(b, a) == {"relay"}
+    assert a.node.guest(Signalling).counts["rounds"] == rounds + 1
+    world.doze(320)
+    world.passes = lambda *_: True
+    world.doze(130)
+    assert world.used(a, b) == world.used(b, a) == {"direct"}

@@ -93,6 +93,8 @@ class Signalling(Guest):
         self._speaking: set[PeerHandle] = set()
         #: whose session was made by carried messages, and that were heard from nowhere since
         self._carried: set[PeerHandle] = set()
+        #: members that there is a direct way to
+        self._direct: set[PeerHandle] = set()
         self._meetings: dict[PeerHandle, Meeting] = {}
         self._from_carrier: dict[PeerHandle, Bucket] = {}
         self._from_sender: dict[PeerHandle, Bucket] = {}
@@ -141,6 +143,7 @@ class Signalling(Guest):
         self.carrier.forget(peer)
         self._speaking.discard(peer)
         self._carried.discard(peer)
+        self._direct.discard(peer)
         for of in (self._meetings, self._from_carrier, self._from_sender, self._calls):
             of.pop(peer, None)
         for pairs in (self._asked, self._no_way):
@@ -202,8 +205,26 @@ class Signalling(Guest):
         if meeting.wanted_at is not None and meeting.may_call(now):
             self._call(peer, meeting, now)
 
+    def ways_changed(self, peer: PeerHandle, now: int) -> None:
+        """The last direct way may be gone: both look for another at once, and go on for as long as
+        there is a session."""
+        if self._host.is_direct(peer, now):
+            self._direct.add(peer)
+            return
+        if peer not in self._direct or not self._host.peer(peer).has_usable_session(now):
+            return
+        self._direct.discard(peer)
+        if not self._is_member(peer):
+            return
+        meeting = self._meetings.setdefault(peer, Meeting())
+        meeting.worked = True
+        if meeting.phase is Phase.IDLE:
+            self._call(peer, meeting, now)
+            self._host.rearm(peer)
+
     def session_ended(self, peer: PeerHandle, now: int) -> None:
         self._carried.discard(peer)
+        self._direct.discard(peer)
 
     def offered(
         self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int

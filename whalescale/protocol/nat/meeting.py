@@ -63,6 +63,7 @@ class Meeting:
         "token",
         "tries",
         "wanted_at",
+        "worked",
     )
 
     def __init__(self) -> None:
@@ -92,6 +93,8 @@ class Meeting:
         self.carried_at = self.copies = 0
         #: somebody wanted a session
         self.wanted_at: int | None = None
+        #: there was a direct way once
+        self.worked = False
 
     def anew(self) -> None:
         """Something changed: what failed may work now."""
@@ -159,6 +162,8 @@ class Meeting:
         if self.rounds <= len(AGAIN_AFTER):
             rest = AGAIN_AFTER[self.rounds - 1] + (CALLED_REST if self.called else 0)
             self.phase, self.at = Phase.RESTING, now + rest
+        elif self.worked:
+            self.phase, self.at = Phase.RESTING, now + AGAIN_AFTER[-1]
         else:
             self.phase, self.at = Phase.SPENT, now + SPENT_FOR
 
@@ -166,3 +171,4 @@ class Meeting:
         """There is a direct way."""
         self.phase, self.at, self.round = Phase.IDLE, None, None
         self.rounds = self.missed = 0
+        self.worked = True
