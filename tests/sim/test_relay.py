@@ -370,3 +370,21 @@ def test_members_of_the_anchor_are_bounded():
     net.settle(5, members=2)
     net.run(20)
     assert len({b.owner for b in net.hosts[5].relay.bindings}) == 2
+
+
+def test_an_anchor_that_was_out_of_reach_is_asked_again_at_once():
+    """What it did not answer made it silent for a minute; a new session shows that it is not."""
+    net = Network()
+    net.run(5)
+    net.flow(1, 2, 1000, 200)
+    net.run(100)
+    net.wall(1, 3)
+    host = net.hosts[1]
+    for _ in range(60):
+        net.run(1)
+        if host.relay._shut:
+            break
+    assert host.relay._shut
+    net.walls.clear()
+    net.run(12)
+    assert host.relay.anchors_of(net.handles[1][2]) == [net.handles[1][3]]

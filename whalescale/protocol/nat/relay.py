@@ -169,6 +169,8 @@ class Relay(Guest):
         self._places: dict[Endpoint, PeerHandle] = {}
         #: anchors that are asked nothing for a while
         self._shut: dict[PeerHandle, int] = {}
+        #: those of them that answered nothing
+        self._mute: set[PeerHandle] = set()
         #: peers that speak of paths
         self._spoken: set[PeerHandle] = set()
         self._peers: dict[PeerHandle, _Peer] = {}
@@ -228,6 +230,7 @@ class Relay(Guest):
         self._gone(peer, now)
         self._buckets.pop(peer, None)
         self._shut.pop(peer, None)
+        self._mute.discard(peer)
 
     def offered(
         self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int
@@ -236,6 +239,10 @@ class Relay(Guest):
         if node_id is None:
             return
         self._here[node_id] = peer
+        if fresh and peer in self._mute:
+            # It was out of reach, or we were: it is asked again at once.
+            self._mute.discard(peer)
+            self._shut.pop(peer, None)
         if before is not None and before != offer.epoch:
             self._began_anew(peer, now)
         if offer.features & Feature.MULTIPATH:
@@ -408,6 +415,8 @@ class Relay(Guest):
     def _silent(self, anchor: PeerHandle, now: int, span: int = SILENT_FOR) -> None:
         """It is asked nothing for a while, by any peer's indices."""
         self._shut[anchor] = now + span
+        if span == SILENT_FOR:
+            self._mute.add(anchor)
         for peer, state in tuple(self._peers.items()):
             at = state.at.get(anchor)
             if at is not None:
