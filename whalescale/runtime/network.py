@@ -424,8 +424,14 @@ class NetworkKeeper(Part):
         mesh, tunnel = self.mesh, self._tunnel
         if self._loop is None or mesh is None or tunnel is None:
             return
+        changed: list[bytes] = []
         for _ in range(EVENTS_PER_TURN):
             event = mesh.poll_event()
+            if isinstance(event, MemberChanged):
+                changed.append(event.node_id)
+                continue
+            self._follow_all(mesh, tunnel, changed)
+            changed.clear()
             if event is None:
                 self._follow_networks(tunnel)
                 self._notices.tell(MembersChanged())
@@ -435,6 +441,7 @@ class NetworkKeeper(Part):
             except (ValueError, OSError) as e:
                 log.error("network: %s: %s", type(event).__name__, e)
         else:
+            self._follow_all(mesh, tunnel, changed)
             self._soon()
         self.driver.drain()
         if self._flush is None:
@@ -465,8 +472,6 @@ class NetworkKeeper(Part):
                 store.remove(event.key)
             case SendFrame():
                 guest.send(event.node_id, event.frame)
-            case MemberChanged():
-                self._follow(mesh, tunnel, event.node_id)
             case WantSession():
                 peer = self._peer(tunnel, event.node_id)
                 if peer is not None:
@@ -514,26 +519,49 @@ class NetworkKeeper(Part):
             self._addresses = mesh.table.changes, mesh.membership.addresses()
         return self._addresses[1]
 
+    def _follow_all(self, mesh: Mesh, tunnel: Tunnel, changed: Iterable[bytes]) -> None:
+        """Together: each change of the peers has all that hear of it look at all peers."""
+        nodes = list(dict.fromkeys(changed))
+        try:
+            each = [self._change(mesh, tunnel, n) for n in nodes if n != mesh.node_id]
+            whole = Change(
+                add=tuple(spec for c in each for spec in c.add),
+                update=tuple(pair for c in each for pair in c.update),
+                remove=tuple(peer for c in each for peer in c.remove),
+            )
+            if mesh.belongs:
+                if whole != Change():
+                    tunnel.commit(whole)
+                return
+        except (ValueError, OSError):
+            pass  # one of them cannot be, the others can
+        for node_id in nodes:
+            try:
+                self._follow(mesh, tunnel, node_id)
+            except (ValueError, OSError) as e:
+                log.error("network: a member: %s", e)
+
     def _follow(self, mesh: Mesh, tunnel: Tunnel, node_id: bytes) -> None:
-        """The peer is what the records say. One of the file's is left as it is."""
-        if node_id == mesh.node_id:
-            if not mesh.belongs:
-                members = [p for p in tunnel.peers.values() if p.spec.origin is Origin.MESH]
-                tunnel.commit(Change(remove=members))
-            return
+        if node_id != mesh.node_id:
+            change = self._change(mesh, tunnel, node_id)
+            if change != Change():
+                tunnel.commit(change)
+        elif not mesh.belongs:
+            members = [p for p in tunnel.peers.values() if p.spec.origin is Origin.MESH]
+            tunnel.commit(Change(remove=members))
+
+    def _change(self, mesh: Mesh, tunnel: Tunnel, node_id: bytes) -> Change:
+        """What makes the peer what the records say. One of the file's is left as it is."""
         peer = self._peer(tunnel, node_id)
         if peer is not None and peer.spec.origin not in (Origin.MESH, Origin.GUEST):
-            return
+            return Change()
         record = mesh.membership.active(node_id) if mesh.belongs else None
         if record is None:
-            if peer is not None:
-                tunnel.commit(Change(remove=[peer]))
-            return
+            return Change(remove=[peer]) if peer is not None else Change()
         spec = self._spec(mesh, record, self.driver.now())
         if peer is None:
-            tunnel.commit(Change(add=[spec]))
-        elif peer.spec != spec:
-            tunnel.commit(Change(update=[(peer, spec)]))
+            return Change(add=[spec])
+        return Change(update=[(peer, spec)]) if peer.spec != spec else Change()
 
     def _spec(self, mesh: Mesh, record: MemberRecord, now: int) -> PeerSpec:
         address = mesh.membership.address_of(record, self._holders(mesh))

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from whalescale.runtime.dialling import dial
 from whalescale.runtime.network import NetworkKeeper, settings_of
 from whalescale.runtime.notices import Notices
 from whalescale.runtime.store import KeptTicket, Store, Timestamps
+from whalescale.runtime.tunnel import Change, PeerSpec
 
 S = 1_000_000_000
 TICKET = KeptTicket(b"k" * 32, "laptop", 1, "10.0.0.0/8", 5_000 * S, "boot", 3_600, 1_000, None)
@@ -74,6 +76,36 @@ def test_what_a_person_is_warned_of(keeper, monkeypatch):
     clock_said, disk_said = keeper.warnings()
     assert "behind what it was before: set it" in clock_said
     assert disk_said.endswith("disk full")
+
+
+class Commits:
+    """A tunnel that takes no peer called bad."""
+
+    def __init__(self):
+        self.peers = {}
+        self.taken: list[list[str]] = []
+
+    def commit(self, change):
+        names = [spec.name for spec in change.add]
+        if "bad" in names:
+            raise ValueError("that cannot be")
+        self.taken.append(names)
+
+
+def test_members_that_changed_together_are_committed_together(keeper, monkeypatch):
+    """A start with ten thousand would else look at all peers for each of them."""
+    mesh = SimpleNamespace(node_id=b"self", belongs=True)
+    known = {b"a": Change(add=[PeerSpec("a")]), b"b": Change(add=[PeerSpec("b")])}
+    known |= {b"old": Change(), b"bad": Change(add=[PeerSpec("bad")])}
+    monkeypatch.setattr(keeper, "_change", lambda mesh, tunnel, node_id: known[node_id])
+    tunnel = Commits()
+    keeper._follow_all(mesh, tunnel, [b"a", b"self", b"old", b"b", b"a"])
+    assert tunnel.taken == [["a", "b"]]
+    keeper._follow_all(mesh, tunnel, [b"old"])
+    keeper._follow_all(mesh, tunnel, [])
+    assert len(tunnel.taken) == 1
+    keeper._follow_all(mesh, tunnel, [b"a", b"bad", b"b"])
+    assert tunnel.taken[1:] == [["a"], ["b"]]
 
 
 def test_settings():
