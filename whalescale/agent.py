@@ -57,6 +57,7 @@ from whalescale.runtime.lan import Lan
 from whalescale.runtime.marks import Marks
 from whalescale.runtime.names import Names, NameUplinks
 from whalescale.runtime.nat import NatView
+from whalescale.runtime.nat64 import Nat64
 from whalescale.runtime.netlink import LocalAddress, Netlink, watch_addresses
 from whalescale.runtime.network import NetworkKeeper
 from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
@@ -282,6 +283,7 @@ class Agent:
             uplinks=lambda: uplinks.indices,
             own=lambda: frozenset(str(a.ip) for a in self._interface.addresses(self._config)),
             fallback=lookup,
+            patient=lambda: uplinks.six_alone,
         )
         self._driver = Driver(
             self._node,
@@ -411,6 +413,7 @@ class Agent:
             self._network,
             self._scrape,
             portmap,
+            Nat64(names.lookup, self._tunnel.set_nat64),
             lan,
             NatView(self._node, lambda: self._network.mesh),
             self._relays,

@@ -362,6 +362,12 @@ class Lan(Struct, frozen=True, kw_only=True):
     drops: dict[str, int] = {}
 
 
+class Nat64(Struct, frozen=True, kw_only=True):
+    """On a host with IPv6 alone: by which prefixes IPv4 endpoints are reached."""
+
+    prefixes: tuple[str, ...] = ()
+
+
 class RelayPair(Struct, frozen=True, kw_only=True):
     """As an anchor: what a member sent another one over us. `bound`: it may go on."""
 
@@ -409,6 +415,7 @@ class Status(Struct, frozen=True, kw_only=True):
     portmap: Portmap = Portmap()
     nat: Nat = Nat()
     lan: Lan = Lan()
+    nat64: Nat64 = Nat64()
     relay: Relay = Relay()
     forwarding: Forwarding = Forwarding()
     network: Network = Network()

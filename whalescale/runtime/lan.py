@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes.util
 import importlib
 import logging
 import os
@@ -381,6 +380,8 @@ def _load() -> ModuleType:
 def _no_programs() -> Iterator[None]:
     """ifaddr has ctypes look for the C library, by programs (ldconfig, a compiler) that the sandbox
     refuses. None names what is loaded already, which has it."""
+    import ctypes.util
+
     before = ctypes.util.find_library
     ctypes.util.find_library = lambda name: None
     try:

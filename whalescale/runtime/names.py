@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from whalescale.protocol.nat.nat64 import is_needed
 from whalescale.protocol.places import Endpoint
 from whalescale.runtime import outside
 from whalescale.runtime.part import Here, Part
@@ -69,10 +70,12 @@ class Names:
         resolv_conf: Path = RESOLV_CONF,
         hosts: Path = HOSTS,
         port: int = DNS_PORT,
+        patient: Callable[[], bool] = lambda: False,
     ) -> None:
         """`mark`: of the tunnel's datagrams, 0: none. `uplinks`: interface indices, best first.
 
-        `own`: the tunnel's addresses. `fallback`: for names that are no business of DNS.
+        `own`: the tunnel's addresses. `fallback`: for names that are no business of DNS. `patient`:
+        IPv6 is all that this host has, and a DNS64 takes its time.
         """
         self._mark = mark
         self._uplinks = uplinks
@@ -81,6 +84,7 @@ class Names:
         self._resolv_conf = resolv_conf
         self._hosts = hosts
         self._port = port
+        self._patient = patient
 
     async def lookup(self, host: str, port: int) -> list[Endpoint]:
         """All addresses of a name, IPv6 first. OSError: it does not resolve."""
@@ -145,7 +149,8 @@ class Names:
         )
         try:
             await asyncio.wait((six, four), return_when=asyncio.FIRST_COMPLETED)
-            if not six.done() and four.exception() is None and four.result():
+            answered = four.done() and four.exception() is None and four.result()
+            if answered and not six.done() and not self._patient():
                 # IPv4 is there; a question for the other kind that was lost holds nothing up. The
                 # next look-up has it.
                 await asyncio.wait((six,), timeout=RESOLUTION_S)
@@ -229,10 +234,12 @@ class NameUplinks(Part):
     def __init__(self) -> None:
         #: best first
         self.indices: tuple[int, ...] = ()
+        self.six_alone = False
 
     def follow(self, here: Here) -> None:
         best = sorted(here.links, key=lambda link: link.spare)
         self.indices = tuple(dict.fromkeys(link.ifindex for link in best))
+        self.six_alone = is_needed(here.links)
 
 
 class Conf:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from whalescale import identity
 from whalescale.dataplane.engine import Engine
 from whalescale.endpoints import HostPort
+from whalescale.protocol.nat.nat64 import with_synthesized
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import MultipathSettings, PathEvent, PathState, Reason
 from whalescale.protocol.places import Endpoint, PeerHandle
@@ -158,6 +159,8 @@ class Tunnel(Part):
         self._notices = notices
         self._names = names
         self._wall = wall
+        #: where a NAT64 takes IPv4 (protocol/nat/nat64.py); nothing: there is none, or no need
+        self._nat64: Sequence[ipaddress.IPv6Network] = ()
         #: [interface] pq
         self.post_quantum = PostQuantum.AUTO
         self.peers: dict[PeerHandle, Peer] = {}
@@ -204,7 +207,7 @@ class Tunnel(Part):
         """Where peers are said to be or are, without zones."""
         found: set[str] = set()
         for peer in self.peers.values():
-            found |= {e.ip for e in peer.resolver.current()}
+            found |= {e.ip for e in self._reached(peer.resolver.current())}
             in_use = self._node.peer_status(peer.handle).endpoint
             if in_use is not None:
                 found.add(in_use.ip)
@@ -265,6 +268,16 @@ class Tunnel(Part):
             config = self._config(peer.spec, peer.resolver.current())
             self.driver.update_peer(peer.handle, config)
 
+    def set_nat64(self, prefixes: Sequence[ipaddress.IPv6Network]) -> None:
+        """Every peer's IPv4 endpoints are reached by these too, from now on."""
+        self._nat64 = tuple(prefixes)
+        for peer in list(self.peers.values()):
+            if endpoints := peer.resolver.current():
+                self._resolved(peer, endpoints)
+
+    def _reached(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        return with_synthesized(endpoints, self._nat64) if self._nat64 else endpoints
+
     def follow(self, here: Here) -> None:
         """Names may resolve that did not."""
         for peer in self.peers.values():
@@ -276,7 +289,7 @@ class Tunnel(Part):
             node_id=spec.node_id,
             fingerprint=spec.fingerprint,
             preshared_key=spec.preshared_key,
-            endpoints=endpoints,
+            endpoints=self._reached(endpoints),
             persistent_keepalive=spec.persistent_keepalive,
             post_quantum=spec.post_quantum or self.post_quantum,
         )
@@ -297,7 +310,7 @@ class Tunnel(Part):
 
     def _resolved(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """A name has (other) addresses: candidates, tried when the endpoint in use is silent."""
-        self._notices.tell(AddressesHeard(tuple(e.ip for e in endpoints)))
+        self._notices.tell(AddressesHeard(tuple(e.ip for e in self._reached(endpoints))))
         try:
             self.driver.update_peer(peer.handle, self._config(peer.spec, endpoints))
         except ValueError as e:
@@ -323,6 +336,7 @@ class Tunnel(Part):
         if resolver is not peer.resolver:
             peer.resolver.close()
             self._watch(peer, resolver)
+        endpoints = self._reached(endpoints)
         if spec.endpoints != old.endpoints and endpoints:
             # Someone said where the peer is now; a roam since then may say otherwise again.
             in_use = self._node.peer_status(peer.handle).endpoint
