@@ -27,7 +27,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help wheel deb setup build asan tsan programs test test-clean lint format fuzz demo demo-network bench bench-multipath bench-network soak install uninstall clean
+.PHONY: help wheel deb setup build asan tsan programs test test-clean lint format fuzz demo demo-network bench bench-multipath bench-nat bench-network soak install uninstall clean
 .DEFAULT_GOAL := help
 # Where it is set each agent that a test starts compiles a hundred modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,6 +43,7 @@ help:
 	@echo "make demo-network  five machines become a network; one dies, moves, is revoked (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make bench-network    what the network reaches: virtual time, the store, agents (root)"
+	@echo "make bench-nat   who reaches whom through which routers: virtual time, agents (root)"
 	@echo "make bench-multipath  one flow over several links, against MPTCP (root); BENCH_ARGS as above"
 	@echo "make test       every test; PYTEST_ARGS='-k name' narrows it"
 	@echo "make test-clean  demo and tests on a new minimal Debian, DEBIAN=12 or 13 (root, network)"
@@ -208,6 +209,10 @@ bench-multipath: setup
 # As root, for two rows are of agents in namespaces; BENCH_ARGS="--members 1000 --docs" and so on.
 bench-network: setup
 	@$(PY) -m tools.netbench $(BENCH_ARGS)
+
+# As root, for one part is of agents behind NATs; BENCH_ARGS="--only table first" and so on.
+bench-nat: setup
+	@$(PY) -m tools.natbench $(BENCH_ARGS)
 
 # What it keeps in build/soak, `python -m tools.soak --join` puts into one table.
 soak: setup $(STAMP)/test

@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""`make bench-nat`: who reaches whom through which routers, and how soon (docs/nat.md).
+
+    python -m tools.natbench [--seed 1] [--meetings 10000] [--only NAME ...] [--json FILE]
+    python -m tools.natbench --join RUN.json RUN.json... [--docs]
+
+Parts that need no root are in virtual time: nodes with all their machines, routers and anchors as
+models (tests/sim/homeworld.py), 20 ms from anybody to anybody one way, and no data plane: what that
+rescues is not in the pauses. `homes` starts agents behind the kernel's own NAT (tools/homes.py), as
+root. --join puts parts of several runs into one table; the latest of a name counts. --docs writes
+both tables into docs/nat.md, between its marks. Everything but `homes` runs from the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sim"))
+
+from eventqueue import MS, SECOND
+from homeworld import HomeWorld
+from natworld import Depends, Nat, both_move, must_be_direct
+
+from tools.netbench import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = ("<!-- bench-nat -->", "<!-- end of bench-nat -->")
+
+KINDS: dict[str, dict[str, Any] | None] = {
+    "public": None,
+    "full cone": {"filters": Depends.NOTHING},
+    "restricted": {"filters": Depends.ADDRESS},
+    "port-restricted": {},
+    "symmetric": {"maps": Depends.PORT},
+    "carrier's behind home's": {},
+    "UDP blocked": {"blocked": True},
+}
+#: how often a packet is sent where a pause is looked for
+EACH = 10 * MS
+
+
+@dataclass
+class Cell:
+    """A pair of the table. Seconds; None: never."""
+
+    where: str
+    pair: tuple[str, str]
+    first: float | None
+    direct: float | None
+    theory: bool
+
+    def __str__(self) -> str:
+        if self.first is None:
+            return "nothing"
+        first = f"{self.first * 1000:.0f} ms"
+        if self.direct is None:
+            return f"**relay**, {first}"
+        return f"{first}, direct {self.direct * 1000:.0f} ms"
+
+
+@dataclass
+class Bench:
+    """One run. What comes out is told at once."""
+
+    seed: int
+    meetings: int
+    rows: list[Row] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+
+    def say(self, *values: object, **more: object) -> None:
+        row = Row(*values, **more)  # type: ignore[arg-type]
+        self.rows.append(row)
+        print(f"{row.what}: {row.value:.4g} {row.unit} ({row.verdict}) {row.note}", flush=True)
+
+    def cell(self, cell: Cell) -> None:
+        self.cells.append(cell)
+        print(f"{cell.where}: {' - '.join(cell.pair)}: {cell}", flush=True)
+
+
+def behind(kind: str, number: int) -> Nat | None:
+    """The routers of one home."""
+    known = KINDS[kind]
+    if known is None:
+        return None
+    if kind.startswith("carrier"):
+        return Nat(f"100.64.{number}.2", outside=Nat(f"5.8.{number}.1"))
+    return Nat(f"5.7.{number}.1", **known)
+
+
+def seconds(ns: int | None) -> float | None:
+    return None if ns is None else ns / SECOND
+
+
+def table(bench: Bench) -> None:
+    for pair in itertools.combinations_with_replacement(KINDS, 2):
+        world = HomeWorld(bench.seed)
+        one, two = (behind(kind, n + 1) for n, kind in enumerate(pair))
+        a, b, _ = world.meet(one, two)
+        met = world.ping(a, b, 6)
+        theory = must_be_direct(one, two)
+        bench.cell(Cell("model", pair, seconds(met.first), seconds(met.direct), theory))
+
+
+def first(bench: Bench) -> None:
+    world = HomeWorld(bench.seed)
+    a, b, _ = world.meet(behind("port-restricted", 1), behind("port-restricted", 2))
+    met = world.ping(a, b)
+    note = "20 ms from anybody to anybody"
+    for what, value, must, aim in (
+        ("first ping answered", met.first, 250, 120),
+        ("direct", met.direct, 1500, 700),
+    ):
+        found = float("inf") if value is None else value / MS
+        bench.say(f"port-restricted at both ends, {what}", found, "ms", must, aim, note=note)
+
+
+def meetings(bench: Bench) -> None:
+    """As tests/sim/test_punching.py, with everything that an agent has."""
+    rng = random.Random(bench.seed)  # noqa: S311
+
+    def one_of(number: int) -> Nat | None:
+        kind = rng.choice(["public", *(["one"] * 8), "carrier"])
+
+        def made(ip: str, outside: Nat | None = None) -> Nat:
+            return Nat(
+                ip,
+                rng.choice([*([Depends.NOTHING] * 3), Depends.ADDRESS, Depends.PORT]),
+                rng.choice([*Depends, Depends.PORT]),
+                timeout=rng.choice([30, 60, 120]) * SECOND,
+                hairpin=rng.random() < 0.3,
+                inbound_refresh=rng.random() < 0.8,
+                preserve=rng.random() < 0.5,
+                outside=outside,
+            )
+
+        if kind == "public":
+            return None
+        if kind == "one":
+            return made(f"5.7.{number}.1")
+        return made(f"100.64.{number}.2", made(f"5.8.{number}.1"))
+
+    must = did = answered = 0
+    took: list[int] = []
+    for n in range(bench.meetings):
+        one, two = one_of(1), one_of(2)
+        world = HomeWorld(bench.seed * 100_000 + n, loss=0.02, delay=rng.randrange(5, 60) * MS)
+        a, b, _ = world.meet(one, two)
+        due = must_be_direct(one, two)
+        met = world.ping(a, b, 12 if due else 3)
+        if met.direct is not None and not due and not both_move(one, two):
+            print(f"meeting {n}: direct where theory has none")
+        answered += met.first is not None
+        must += due
+        if due and met.direct is not None:
+            did += 1
+            took.append(met.direct)
+        if n % 500 == 499:
+            print(f"{n + 1} meetings: {did} of {must} direct", flush=True)
+    took.sort()
+    note = f"{did} of {must}; median {took[len(took) // 2] / SECOND:.2f} s, "
+    note += f"99 %: {took[len(took) * 99 // 100] / SECOND:.2f} s"
+    share = 100 * did / must
+    what = f"direct where theory allows it, {bench.meetings} meetings, 2 % loss"
+    bench.say(what, share, "%", 99, 99.9, least=True, note=note)
+    note = "one packet and its answer, neither sent twice"
+    bench.say("first packet answered there", 100 * answered / bench.meetings, "%", note=note)
+
+
+def pause(bench: Bench, what: str, change: Callable[..., None]) -> None:
+    """The longest time without a packet at the other end, after `change`."""
+    longest = 0.0
+    for seed in range(bench.seed, bench.seed + 5):
+        world = HomeWorld(seed)
+        a, b, hub = world.meet(behind("port-restricted", 1), behind("port-restricted", 2))
+        world.ping(a, b)
+        to, back = world.handle(a, b), world.handle(b, a)
+
+        def say() -> None:
+            a.send(to, b"\x45x")  # noqa: B023
+            b.send(back, b"\x45y")  # noqa: B023
+
+        world.every(EACH, world.now + 20 * SECOND, say)
+        world.run(5)
+        begin = world.now
+        a.received.clear()
+        b.received.clear()
+        change(world, a, b, hub)
+        world.run(10)
+        for host in (a, b):
+            times = [begin, *(when for when, *_ in host.received), world.now]
+            longest = max(longest, *(y - x for x, y in itertools.pairwise(times)))
+    note = "either way, 5 seeds; path managers alone, without the data plane's rescue"
+    bench.say(what, longest / MS, "ms", note=note)
+
+
+def moves(bench: Bench) -> None:
+    def rebind(world: HomeWorld, a: Any, *_: Any) -> None:
+        nat = world.homes[a.at]
+        assert nat is not None
+        nat.forget()
+
+    def readdress(world: HomeWorld, a: Any, *_: Any) -> None:
+        world.rehome(a, behind("port-restricted", 7), "10.9.0.2")
+
+    def direct_gone(world: HomeWorld, _a: Any, _b: Any, hub: Any) -> None:
+        world.passes = lambda source, to, _: hub.at in (source, to)
+
+    pause(bench, "router rebinds, longest pause", rebind)
+    pause(bench, "new address, longest pause", readdress)
+    pause(bench, "direct way gone, longest pause until the relay carries", direct_gone)
+
+
+def idle(bench: Bench) -> None:
+    world = HomeWorld(bench.seed)
+    a, *_ = world.meet(behind("port-restricted", 1), None, anchors=2)
+    world.doze(60)
+    before = len(world.wire)
+    world.doze(3600)
+    sent = [data for _, source, _, data in world.wire[before:] if source == a.at]
+    note = "without gossip"
+    bench.say("idle, 2 anchors warm: datagrams sent an hour", len(sent), "", 320, 240, note=note)
+    size = sum(map(len, sent)) / 1000
+    bench.say("idle, 2 anchors warm: bytes sent an hour", size, "kB", 45, 30, note=note)
+
+
+def homes(bench: Bench) -> None:
+    from tools.natbench_hosts import KERNEL, meet
+
+    for pair in itertools.combinations_with_replacement(KERNEL, 2):
+        answered, direct = meet(*pair)
+        theory = pair.count("symmetric") == 0 or "public" in pair
+        bench.cell(Cell("kernel", pair, answered, direct, theory))
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "table": table,
+    "first": first,
+    "meetings": meetings,
+    "moves": moves,
+    "idle": idle,
+    "homes": homes,
+}
+#: those that make agents
+HOSTS = ("homes",)
+
+
+def grid(cells: Sequence[Cell]) -> list[str]:
+    kinds = list(dict.fromkeys(kind for cell in cells for kind in cell.pair))
+    by = {frozenset(cell.pair): cell for cell in cells}
+    lines = ["| | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
+    for n, one in enumerate(kinds):
+        found = [by.get(frozenset((one, other))) for other in kinds[n:]]
+        lines.append(f"| {one} | {' | '.join([''] * n + [str(c or '') for c in found])} |")
+    return lines
+
+
+def markdown(bench: Bench) -> str:
+    lines = [f"`make bench-nat`, seed {bench.seed}: the first packet's answer, and direct since:"]
+    for where, words in (("model", "In the model"), ("kernel", "Behind the kernel's own NAT")):
+        cells = [c for c in bench.cells if c.where == where]
+        if cells:
+            lines += ["", f"{words}:", "", *grid(cells)]
+    if bench.rows:
+        lines += ["", "| what | measured | must | aim | |", "|---|---|---|---|---|"]
+    for r in bench.rows:
+        bars = ["" if bar is None else f"{bar:g}" for bar in (r.must, r.aim)]
+        note = f" ({r.note})" if r.note else ""
+        lines.append(
+            f"| {r.what} | {r.value:.4g} {r.unit}{note} | {' | '.join(bars)} | {r.verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def into_docs(text: str) -> None:
+    file = ROOT / "docs" / "nat.md"
+    whole = file.read_text()
+    head, found, rest = whole.partition(MARKS[0])
+    _, ended, tail = rest.partition(MARKS[1])
+    if not found or not ended:
+        raise SystemExit(f"{file}: no {' ... '.join(MARKS)}")
+    file.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{tail}")
+
+
+def save(bench: Bench, file: Path) -> None:
+    file.write_text(json.dumps(asdict(bench), indent=1) + "\n")
+
+
+def joined(files: Sequence[Path]) -> Bench:
+    """Of each row and cell the latest. SystemExit: no run's file."""
+    whole = Bench(0, 0)
+    rows: dict[str, Row] = {}
+    cells: dict[tuple[str, frozenset[str]], Cell] = {}
+    for file in files:
+        try:
+            said = json.loads(file.read_text())
+            whole.seed, whole.meetings = said["seed"], said["meetings"]
+            rows |= {r["what"]: Row(**r) for r in said["rows"]}
+            for c in said["cells"]:
+                c["pair"] = tuple(c["pair"])
+                cells[c["where"], frozenset(c["pair"])] = Cell(**c)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise SystemExit(f"{file}: no run of this bench ({e})") from None
+    whole.rows, whole.cells = list(rows.values()), list(cells.values())
+    return whole
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Who reaches whom through which routers.")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--meetings", type=int, default=10_000)
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--join", nargs="+", type=Path, metavar="RUN.json")
+    parser.add_argument("--docs", action="store_true")
+    args = parser.parse_args(words)
+    if not 1 <= args.meetings <= 100_000:
+        parser.error("--meetings: from 1 to 100000")
+    if args.join:
+        bench = joined(args.join)
+        print(markdown(bench))
+    else:
+        bench = Bench(args.seed, args.meetings)
+        for name in args.only or PARTS:
+            if name in HOSTS and os.geteuid() != 0:
+                print(f"{name}: left out, it needs root (network namespaces)")
+                continue
+            PARTS[name](bench)
+    if args.json:
+        save(bench, args.json)
+    if args.docs:
+        into_docs(markdown(bench))
+    wrong = [c for c in bench.cells if c.theory != (c.direct is not None)]
+    for c in wrong:
+        print(f"not as theory says: {' - '.join(c.pair)} ({c.where})")
+    return int(bool(wrong) or any(r.verdict == "MISSED" for r in bench.rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
