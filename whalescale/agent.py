@@ -437,6 +437,7 @@ class Agent:
             self._keeper,
             self._warnings.lines,
             self._relays,
+            self._network.addresses,
         )
         return engine
 

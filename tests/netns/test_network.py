@@ -103,6 +103,7 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
     wait_until("a ping", lambda: reaches(laptop, "10.99.0.1"), 10)
     assert reaches(home, "10.99.0.2")
 
+    assert "10.99.0.2/24" in laptop.status()["agent"]["addresses"]  # type: ignore[index]
     assert resolved(laptop, "home.hearth.internal", "10.99.0.2") == "10.99.0.1"
     assert resolved(laptop, "laptop.internal", "10.99.0.2") == "10.99.0.2"
 

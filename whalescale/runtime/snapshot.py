@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,8 @@ class Subject:
     keeper: Keeper
     warnings: list[str] = field(default_factory=list)
     relays: Relays | None = None
+    #: ours in the network of one's own machines
+    network_addresses: Callable[[], Iterable[object]] = tuple
 
 
 def take(s: Subject) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def _agent(s: Subject, now: int) -> dict[str, Any]:
         "wireguard_public_key": encode_wireguard_key(own.static_public),
         "overlay_address": str(own.overlay_address or ""),
         "listen_port": s.sockets.port,
-        "addresses": [str(a) for a in interface.addresses],
+        "addresses": [str(a) for a in (*interface.addresses, *s.network_addresses())],
         "mtu": interface.mtu,
         "fwmark": s.device.fwmark,
         "table": s.device.mark_held(),
