@@ -127,6 +127,8 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 	mp->ack_repeats = 0;
 	mp->gap_known = false;
 	mp->ack_seen = false;
+	mp->urgent_highest = 0;
+	memset(mp->urgent_seen, 0, sizeof(mp->urgent_seen));
 	/* What was in flight went to one who is no more, or came before its reader keeps order. */
 	mp->seq_base = mp->arrived_seq = mp->seq_head;
 	mp->resend_head = mp->resend_tail;

@@ -30,6 +30,7 @@
 #define NO_SEQ UINT64_MAX
 #define MS_NS 1000000ULL
 #define URGENT_MAX_BYTES 256
+#define URGENT_SEEN 1024 /* a second of 100 calls */
 #define ACK_SOONEST_NS (2 * MS_NS)
 /* With windows: so many datagrams are worth an ACK, or what they free leaves as one burst. */
 #define ACK_PACKETS 16
@@ -139,10 +140,15 @@ struct ws_multipath {
 	uint64_t again_credit; /* 1/100 packets */
 	uint64_t urgent_window_ns;
 	uint32_t urgent_bytes;
+	uint32_t urgent_number; /* of the last urgent packet that left twice */
 	struct tx_path tx[WS_PATH_COUNT];
 
 	struct rx_path rx[WS_PATH_COUNT];
 	struct ws_inner inner;
+	/* Numbers of urgent packets that came twice, or will: the highest, and who came, at number %
+	 * URGENT_SEEN. */
+	uint32_t urgent_highest;
+	uint64_t urgent_seen[URGENT_SEEN / 64];
 	struct ws_reorder *reorder;
 	bool passed; /* the last data came over one path, and went by the buffer */
 	uint32_t pass_first,

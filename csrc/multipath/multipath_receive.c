@@ -102,6 +102,32 @@ bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 	return true;
 }
 
+/* Whether an urgent packet with this number is the first that came of its two. What is behind the window
+ * came so late that the other did; a number far off is of a peer that counts anew. */
+static bool first_of_two(struct ws_multipath *mp, uint32_t number)
+{
+	int32_t ahead = (int32_t)(number - mp->urgent_highest);
+	uint64_t *word = &mp->urgent_seen[number % URGENT_SEEN / 64];
+	uint64_t bit = UINT64_C(1) << number % 64;
+
+	if (!number)
+		return true;
+	if (ahead > URGENT_SEEN || ahead < -64 * URGENT_SEEN) {
+		memset(mp->urgent_seen, 0, sizeof(mp->urgent_seen));
+		mp->urgent_highest = number;
+	} else if (ahead > 0) {
+		while (mp->urgent_highest != number) {
+			uint32_t next = ++mp->urgent_highest % URGENT_SEEN;
+
+			mp->urgent_seen[next / 64] &= ~(UINT64_C(1) << next % 64);
+		}
+	} else if (ahead <= -URGENT_SEEN || *word & bit) {
+		return false;
+	}
+	*word |= bit;
+	return true;
+}
+
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
 {
@@ -127,7 +153,8 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		flags |= WS_REORDER_LOOSE;
 	if (flags & WS_FRAME_URGENT) {
 		/* What somebody waits for goes on at once. */
-		if (!mp_inner_hold_urgent(mp, path, packet, len, flags, now_ns))
+		if (first_of_two(mp, seq) &&
+		    !mp_inner_hold_urgent(mp, path, packet, len, flags, now_ns))
 			mp->ops.deliver(mp->arg, packet, len, flags);
 	} else if (!(flags & WS_FRAME_FEEDBACK)) {
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);

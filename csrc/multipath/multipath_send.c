@@ -97,8 +97,9 @@ uint32_t ws_multipath_seq(struct ws_multipath *mp)
 	return (uint32_t)mp->seq_tail++;
 }
 
-void mp_emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flags, uint8_t ecn,
-	     const uint8_t *packet, uint32_t len, uint64_t now_ns)
+/* told: what stands as the frame's seq. */
+static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t told,
+		 uint32_t flags, uint8_t ecn, const uint8_t *packet, uint32_t len, uint64_t now_ns)
 {
 	struct ws_path_stats *stats = &mp->stats.paths[path];
 	uint8_t head[WS_FRAME_HEADER_BYTES];
@@ -112,13 +113,19 @@ void mp_emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flag
 		if (!(flags & WS_FRAME_AGAIN))
 			slot->sent_ns = now_ns;
 	}
-	ws_frame_encode(head, WS_FRAME_FEEDBACK | flags, now_ns, seq == NO_SEQ ? 0 : (uint32_t)seq);
+	ws_frame_encode(head, WS_FRAME_FEEDBACK | flags, now_ns, told);
 	count_sent(mp, path, mp->ops.send(mp->arg, path, number, head, ecn, packet, len));
 	ws_add(stats->tx_packets, 1);
 	if (flags & WS_FRAME_AGAIN)
 		ws_add(mp->stats.again, 1);
 	ws_set(stats->in_flight_bytes, mp->sched.paths[path].in_flight_bytes);
 	ws_window_used(&mp->tx[path].window, mp->sched.paths[path].in_flight_bytes);
+}
+
+void mp_emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flags, uint8_t ecn,
+	     const uint8_t *packet, uint32_t len, uint64_t now_ns)
+{
+	emit(mp, path, seq, seq == NO_SEQ ? 0 : (uint32_t)seq, flags, ecn, packet, len, now_ns);
 }
 
 /* By size and kind (docs/multipath.md section 7): what somebody waits for. */
@@ -159,13 +166,41 @@ static bool in_debt(const struct ws_multipath *mp, uint32_t path, uint64_t now_n
 	return mp->sched.paths[path].pace.next_ns > now_ns + DEBT_NS;
 }
 
+static void emit_urgent(struct ws_multipath *mp, uint32_t path, uint32_t told,
+			const uint8_t *packet, uint32_t len, uint32_t flags, uint8_t ecn,
+			uint64_t now_ns)
+{
+	uint32_t bytes = mp_wire_bytes(len);
+
+	mp->urgent_bytes += bytes;
+	ws_sched_sent(&mp->sched, path, bytes, (uint32_t)mp->seq_head, now_ns);
+	emit(mp, path, NO_SEQ, told, flags | WS_FRAME_URGENT, ecn, packet, len, now_ns);
+}
+
+/* With windows, while others wait for a path: both have a queue, and whichever fades next is not known.
+ * Where a copy goes as well; -1: none. */
+static int second_path(const struct ws_multipath *mp, uint32_t len, uint32_t first, uint64_t now_ns)
+{
+	const struct ws_sched_path *other;
+	int path;
+
+	if (!mp_windowed(mp) || !mp_waiting(mp) || !(ws_sched_usable(&mp->sched) & ~(1u << first)))
+		return -1;
+	path = ws_sched_urgent(&mp->sched, len, 1u << first, now_ns);
+	if (path < 0 || path == (int)first)
+		return -1;
+	other = &mp->sched.paths[path];
+	/* A slow path would send nothing else. */
+	return other->in_flight_bytes > other->window_bytes + URGENT_FREE_BYTES ? -1 : path;
+}
+
 /* True: gone (or dropped, counted). False: no room among the urgent ones. */
 static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t len,
 			uint32_t flags, uint8_t ecn, uint64_t now_ns)
 {
 	uint64_t rate_bps = 0, share;
-	uint32_t bytes = mp_wire_bytes(len);
-	int path;
+	uint32_t bytes = mp_wire_bytes(len), told = 0;
+	int path, second;
 
 	if (now_ns - mp->urgent_window_ns >= URGENT_WINDOW_NS) {
 		mp->urgent_window_ns = now_ns;
@@ -183,9 +218,15 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	path = ws_sched_urgent(&mp->sched, len, 0, now_ns);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return false;
-	mp->urgent_bytes += bytes;
-	ws_sched_sent(&mp->sched, (uint32_t)path, bytes, (uint32_t)mp->seq_head, now_ns);
-	mp_emit(mp, (uint32_t)path, NO_SEQ, flags | WS_FRAME_URGENT, ecn, packet, len, now_ns);
+	second = second_path(mp, len, (uint32_t)path, now_ns);
+	if (second >= 0) {
+		/* Of two that share a number the peer delivers one; 0 is none. */
+		mp->urgent_number += mp->urgent_number == UINT32_MAX ? 2 : 1;
+		told = mp->urgent_number;
+	}
+	emit_urgent(mp, (uint32_t)path, told, packet, len, flags, ecn, now_ns);
+	if (second >= 0)
+		emit_urgent(mp, (uint32_t)second, told, packet, len, flags, ecn, now_ns);
 	ws_add(mp->stats.urgent, 1);
 	return true;
 }

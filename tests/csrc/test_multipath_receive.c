@@ -261,6 +261,45 @@ static void copies_of_what_came_before(void)
 	ws_multipath_free(mp);
 }
 
+/* So many of these go on: URGENT frames with this number, by turns over both paths. */
+static uint32_t go_on(struct ws_multipath *mp, uint32_t number, uint32_t frames)
+{
+	uint8_t packet[84] = {0x45, [9] = 1};
+
+	delivered = 0;
+	for (uint32_t i = 0; i < frames; i++)
+		ws_multipath_data(mp, i % 2, 0, number, WS_FRAME_FEEDBACK | WS_FRAME_URGENT, packet,
+				  sizeof(packet), now_ns);
+	return delivered;
+}
+
+static void of_two_one_goes_on(void)
+{
+	struct ws_multipath *mp = two_paths();
+
+	CHECK_EQ(go_on(mp, 0, 3), 3); /* none: each was sent once */
+	CHECK_EQ(go_on(mp, 1, 2), 1);
+	CHECK_EQ(go_on(mp, 5, 1), 1);
+	CHECK_EQ(go_on(mp, 3, 2), 1); /* overtaken */
+	CHECK_EQ(go_on(mp, 5, 1), 0);
+	CHECK_EQ(go_on(mp, 1000, 2), 1);
+	CHECK_EQ(go_on(mp, 1026, 1), 1);
+	CHECK_EQ(go_on(mp, 2, 1), 0); /* so late that the other one came */
+	CHECK_EQ(go_on(mp, 3, 1), 0);
+	CHECK_EQ(go_on(mp, 1025, 2), 1);
+	/* All numbers, and over their end: a place is free again when its turn comes. */
+	for (uint32_t number = 1027; number < 5000; number++)
+		CHECK_EQ(go_on(mp, number, 2), 1);
+	ws_multipath_reset(mp, now_ns);
+	CHECK_EQ(go_on(mp, UINT32_MAX - 2, 2), 1);
+	for (uint32_t number = UINT32_MAX - 1; number != 3; number += number == UINT32_MAX ? 2 : 1)
+		CHECK_EQ(go_on(mp, number, 2), 1);
+	/* A peer that begins anew. */
+	ws_multipath_reset(mp, now_ns);
+	CHECK_EQ(go_on(mp, 1, 2), 1);
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
 	copies_of_what_came_before();
@@ -270,5 +309,6 @@ int main(void)
 	copies_of_what_passed(60000);
 	early_packets_wait();
 	urgent_tcp_waits();
+	of_two_one_goes_on();
 	return check_done();
 }

@@ -335,6 +335,83 @@ static uint32_t rescued_and_reset(bool reset)
 	return copies;
 }
 
+static struct {
+	uint32_t count, urgent, paths, number;
+} left;
+
+static uint32_t note_left(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
+			  uint8_t ecn, const uint8_t *packet, size_t len)
+{
+	(void)arg, (void)number, (void)ecn, (void)packet;
+	left.count++;
+	if (head[0] & WS_FRAME_URGENT) {
+		left.urgent++;
+		left.paths |= 1u << path;
+		left.number = ws_frame_seq(head);
+	}
+	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
+}
+
+/* Two paths whose windows the data plane moves, and so many packets for them. */
+static struct ws_multipath *windowed(uint32_t packets)
+{
+	struct ws_multipath_ops note = ops;
+	struct ws_multipath_params tune = {
+		.queue_us = 1000000, .queue_bytes = 1 << 24, .control = 1};
+	struct ws_path_params path = {
+		.window_bytes = 1 << 24, .max_packet = 1500, .weight = 1, .rate_bps = 1000000000};
+	uint8_t packet[1400] = {0x45, [9] = 47};
+	struct ws_multipath *mp;
+
+	memset(&left, 0, sizeof(left));
+	note.send = note_left;
+	mp = ws_multipath_new(1500, &note, NULL);
+	now_ns = 9000 * MS;
+	CHECK(mp != NULL);
+	ws_multipath_set_paths(mp, 3, 3, true, now_ns);
+	ws_multipath_tune(mp, &tune);
+	for (uint32_t i = 0; i < 2; i++)
+		ws_multipath_tune_path(mp, i, &path);
+	ws_multipath_pump(mp, now_ns);
+	for (uint32_t i = 0; i < packets; i++)
+		ws_multipath_send(mp, packet, 20, packet + 20, 1380, 0, 0, true, now_ns);
+	return mp;
+}
+
+static void for_ms(struct ws_multipath *mp, uint32_t ms)
+{
+	for (uint32_t i = 0; i < 2 * ms; i++, now_ns += MS / 2)
+		ws_multipath_pump(mp, now_ns);
+}
+
+/* While others wait, what is urgent leaves over both paths, with one number; else over one. */
+static void urgent_leaves_twice(void)
+{
+	uint8_t ping[84] = {0x45, [9] = 1};
+	struct ws_multipath *mp = windowed(0);
+
+	ws_multipath_send(mp, ping, 20, ping + 20, 64, 0, 0, false, now_ns);
+	CHECK_EQ(left.urgent, 1);
+	CHECK_EQ(left.number, 0);
+	ws_multipath_free(mp);
+	mp = windowed(100);
+	for_ms(mp, 60);
+	for (uint32_t i = 1; i <= 3; i++) {
+		left.paths = 0;
+		ws_multipath_send(mp, ping, 20, ping + 20, 64, 0, 0, false, now_ns);
+		CHECK_EQ(left.urgent, 2 * i);
+		CHECK_EQ(left.paths, 3);
+		CHECK_EQ(left.number, i);
+	}
+	CHECK_EQ(ws_multipath_stats(mp)->urgent, 3);
+	/* Windows of 16 packets are full by then: a few more, and copies are no longer worth their room. */
+	for (uint32_t i = 0; i < 40; i++, now_ns += 10 * MS)
+		ws_multipath_send(mp, ping, 20, ping + 20, 64, 0, 0, false, now_ns);
+	CHECK(left.urgent > 46);
+	CHECK(left.urgent < 70);
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
 	CHECK_EQ(rescued_and_reset(false), 10);
@@ -344,5 +421,6 @@ int main(void)
 	debt_by_the_present_clock();
 	urgent();
 	urgent_share();
+	urgent_leaves_twice();
 	return check_done();
 }
