@@ -18,6 +18,10 @@ enum {
 	WS_BPF_GROUPS = 64, /* reuseport groups: one a local address */
 	WS_BPF_WORKERS = 16,
 	WS_BPF_PREFIXES = 262144, /* allowed IPs for the TUN device's queues */
+	WS_BPF_RELAYS = 1024, /* bindings that the kernel relays; others are the workers' */
+	WS_BPF_RELAY_SLOTS = 2048, /* of bindings: one that changes takes another slot */
+	WS_BPF_RELAY_SHARES = 4096, /* senders, by number of the peer */
+	WS_BPF_RELAY_PLACES = 8,
 };
 
 /* An IPv6 address, or IPv4 as ::ffff:a.b.c.d. */
@@ -112,6 +116,57 @@ enum ws_steer_count {
 struct ws_prefix_key {
 	__u32 bits; /* of the address as IPv6: IPv4 counts from 96 */
 	struct ws_ip ip;
+};
+
+/*
+ * The relay (bpf/relay.bpf.c). Slots, shares and state are mapped into the agent. A slot does not
+ * change while an index leads to it, but for until_ns, and is left alone for a while afterwards: a
+ * program that still reads it never sees another binding's.
+ */
+struct ws_relay_place {
+	struct ws_ip ip;
+	__u16 port;
+	__u16 pad;
+};
+
+struct ws_relay_slot {
+	__u64 until_ns; /* CLOCK_BOOTTIME */
+	__u32 index; /* receiver index */
+	__u32 counter; /* number of its counters */
+	__u32 share; /* the sender's number */
+	__u32 ifindex; /* leaves here, to next_hop */
+	__u32 mark;
+	__u32 mtu; /* bytes of an IP packet on the way there */
+	__u32 most_bytes; /* longer datagrams are the workers' to judge; 0: no limit */
+	__u32 place_count;
+	struct ws_ip local, remote, next_hop;
+	__u16 local_port, remote_port;
+	struct ws_relay_place places[WS_BPF_RELAY_PLACES];
+	__u32 pad;
+};
+
+struct ws_relay_state {
+	__u64 alive_until_ns; /* CLOCK_BOOTTIME: past it nothing is forwarded, the agent is gone */
+	__u64 rate_bps; /* of one sender; 0: no limit */
+};
+
+/* Of one binding. */
+struct ws_relay_tally {
+	__u64 datagrams, bytes; /* sent on; UDP payload */
+	__u64 elsewhere; /* dropped: not from the sender's places */
+	__u64 over; /* dropped: over the sender's rate */
+};
+
+/* Index into the relay's counters, of bound indices. */
+enum ws_relay_counts {
+	WS_RELAY_UP = 0, /* buffers left to the workers */
+	WS_RELAY_FAILED = 1, /* buffers lost: no memory to change them */
+	WS_RELAY_HOPS = 2, /* buffers dropped: over too many routers */
+	WS_RELAY_SENT = 3, /* datagrams sent on */
+	WS_RELAY_BYTES = 4, /* their UDP payload */
+	WS_RELAY_ELSEWHERE = 5, /* datagrams dropped: not from the sender's places */
+	WS_RELAY_OVER = 6, /* dropped: over the sender's rate */
+	WS_RELAY_COUNTS = 7
 };
 
 #endif

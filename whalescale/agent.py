@@ -304,6 +304,7 @@ class Agent:
             lambda: self._network.mesh,
             self._tunnel.name_of,
             self._notices,
+            self._background,
         )
         self._network.relayed_by = self._relays.relayed_by
         self._inside = InsideKeeper(
@@ -319,6 +320,7 @@ class Agent:
             wanted=plane.bpf,
             xdp=plane.xdp,
             workers=plane.workers,
+            relay=config.relay.serve and config.relay.kernel,
             notices=self._notices,
         )
         stack.push_async_callback(self._bpf.close)

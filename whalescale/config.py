@@ -224,6 +224,8 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     use: Literal["auto", "also", "never"] = "auto"
     #: as an anchor: relay for others
     serve: bool = True
+    #: where the kernel can (bpf/relay.bpf.c), it does
+    kernel: bool = True
     #: Mbit/s that each of them may send, 0: no limit
     rate: Annotated[int, Meta(ge=0, le=RELAY_RATE_MAX)] = 0
     #: how many of them may be sent to
@@ -384,6 +386,7 @@ _RIGHT: Final = {
     "relay": "write a table [relay]",
     "relay.use": 'write "auto", "also" or "never"',
     "relay.serve": "write true or false",
+    "relay.kernel": "write true or false",
     "relay.rate": f"write Mbit/s from 0 (no limit) to {RELAY_RATE_MAX}, such as 50",
     "relay.members": f"write a number from 1 to {RELAY_MEMBERS_MAX}, such as 64",
     "network": "write a table [network]",

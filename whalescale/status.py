@@ -77,6 +77,9 @@ class Counters(Struct, frozen=True, kw_only=True):
     #: datagrams between others (as an anchor)
     relayed: int = 0
     relayed_bytes: int = 0
+    #: of these: by the kernel
+    relayed_kernel: int = 0
+    relayed_kernel_bytes: int = 0
     drops: dict[str, int] = {}
     handshake_drops: dict[str, int] = {}
 
@@ -379,6 +382,25 @@ class RelayPair(Struct, frozen=True, kw_only=True):
     #: dropped: not from where the sender is; over its rate, or too long
     elsewhere: int = 0
     over: int = 0
+    #: of those sent on: by the kernel
+    kernel_datagrams: int = 0
+    kernel_bytes: int = 0
+
+
+class RelayKernel(Struct, frozen=True, kw_only=True):
+    """bpf/relay.bpf.c. What it does not have, the workers relay."""
+
+    state: Literal["on", "off"] = "off"
+    #: why it is off, or why a binding is not there
+    reason: str = ""
+    bindings: int = 0
+    datagrams: int = 0
+    bytes: int = 0
+    #: left to the workers: runs of several indices, long or odd datagrams
+    up: int = 0
+    #: without memory; over too many routers
+    lost: int = 0
+    hops: int = 0
 
 
 class Relay(Struct, frozen=True, kw_only=True):
@@ -390,6 +412,7 @@ class Relay(Struct, frozen=True, kw_only=True):
     bindings: int = 0
     members: int = 0
     pairs: tuple[RelayPair, ...] = ()
+    kernel: RelayKernel = RelayKernel()
 
 
 class Forwarding(Struct, frozen=True, kw_only=True):

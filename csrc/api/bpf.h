@@ -18,7 +18,8 @@ enum ws_bpf_program {
 	WS_BPF_SHIELD = 1, /* drops what cannot be ours, limits handshake messages */
 	WS_BPF_PATH_COUNTS = 2, /* counts datagrams per path */
 	WS_BPF_STEER = 4, /* datagrams to the worker that owns their receiver index */
-	WS_BPF_TUNSTEER = 8 /* packets to the queue of the peer's worker */
+	WS_BPF_TUNSTEER = 8, /* packets to the queue of the peer's worker */
+	WS_BPF_RELAY = 16 /* an anchor's relay (api/relay.h) */
 };
 
 enum ws_bpf_hook {

@@ -3,6 +3,7 @@
  * What the controlling thread changes of peers. Each change is a function that runs on the worker
  * concerned, between two turns.
  */
+#include "engine/kernel_relay.h"
 #include "engine/steer.h"
 #include "engine/thread.h"
 #include "session/paths.h"
@@ -187,6 +188,8 @@ int ws_peer_install_keypair(ws_engine *engine, int peer, const struct ws_keypair
 	error = ws_owner_call(engine, peer, install_keypair, &change);
 	if (error)
 		ws_keys_free(change.keys);
+	else
+		ws_kernel_relay_yield(engine, keypair->local_index);
 	return error;
 }
 

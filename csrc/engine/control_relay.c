@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the controlling thread says of the relay (session/relay.c). */
+#include "engine/kernel_relay.h"
 #include "engine/thread.h"
 #include "session/relay.h"
 
@@ -85,8 +86,13 @@ int ws_relay_set(ws_engine *engine, const struct ws_relay *relay)
 	if (!owner_of(engine, relay->index)->relay)
 		change.table = ws_relay_table_new();
 	if (have_shares(engine) && (owner_of(engine, relay->index)->relay || change.table)) {
-		entry->share = &engine->relay_shares[relay->sender];
+		/* Which of the two it is changes with the programs; entries keep theirs. */
+		entry->share = ws_kernel_relay_share(engine, (uint32_t)relay->sender);
+		if (!entry->share)
+			entry->share = &engine->relay_shares[relay->sender];
 		error = ws_worker_call(owner_of(engine, relay->index), set_relay, &change);
+		if (!error)
+			ws_kernel_relay_set(engine, relay);
 	}
 	pthread_mutex_unlock(&engine->control);
 	free(change.entry);
@@ -109,6 +115,8 @@ int ws_relay_remove(ws_engine *engine, uint32_t index, struct ws_relay_stats *la
 
 	pthread_mutex_lock(&engine->control);
 	error = ws_worker_call(owner_of(engine, index), remove_relay, &change);
+	if (change.entry)
+		ws_kernel_relay_remove(engine, index, &change.entry->stats);
 	pthread_mutex_unlock(&engine->control);
 	if (last && change.entry)
 		*last = change.entry->stats;
@@ -138,6 +146,8 @@ int ws_relay_list(ws_engine *engine, struct ws_relay_count *counts, size_t most)
 	pthread_mutex_lock(&engine->control);
 	for (uint32_t i = 0; i < engine->workers; i++)
 		(void)ws_worker_call(engine->worker[i], list_relays, &list);
+	for (size_t i = 0; i < list.count; i++)
+		ws_kernel_relay_add(engine, &counts[i]);
 	pthread_mutex_unlock(&engine->control);
 	return (int)list.count;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The engine: workers and their life. */
+#include "engine/kernel_relay.h"
 #include "engine/thread.h"
 #include "io/io.h"
 #include "session/deliver.h"
@@ -252,6 +253,7 @@ void ws_engine_free(ws_engine *engine)
 		}
 	for (uint32_t i = 0; i < engine->workers; i++)
 		worker_free(engine->worker[i]);
+	ws_kernel_relay_free(engine);
 	free(engine->relay_shares);
 	ws_gate_free(engine->gate);
 	if (engine->upcall_fd >= 0)

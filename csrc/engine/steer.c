@@ -2,12 +2,16 @@
 /* Steering (bpf/) is never required, so what fails here is left to the hand-off. */
 #include "engine/steer.h"
 
+#include "engine/kernel_relay.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 int ws_engine_use_bpf(ws_engine *engine, ws_bpf *bpf)
 {
 	pthread_mutex_lock(&engine->control);
+	if (engine->bpf != bpf)
+		ws_kernel_relay_reset(engine);
 	engine->bpf = bpf;
 	pthread_mutex_unlock(&engine->control);
 	return 0;

@@ -31,6 +31,7 @@
 /* Of our legacy filters; the shield comes first. */
 #define PRIORITY_SHIELD 0x5753
 #define PRIORITY_PATHS 0x5754
+#define PRIORITY_RELAY 0x5755
 
 static int link_create(int program, uint32_t ifindex, uint32_t type, uint32_t flags)
 {
@@ -140,6 +141,47 @@ static struct ws_hooks *find_interface(ws_bpf *bpf, uint32_t ifindex)
 	return NULL;
 }
 
+/* Behind the others. It needs an Ethernet header, as the kernel's redirection does. */
+static int hook_relay(const struct ws_bpf *bpf, struct ws_hooks *interface)
+{
+	if (interface->bare || interface->relay.link >= 0 || interface->relay.legacy)
+		return 0;
+	return hook_tc(bpf, interface->ifindex, &interface->relay, bpf->program.relay, false,
+		       PRIORITY_RELAY, interface->legacy);
+}
+
+int ws_bpf_relay_attach(struct ws_bpf *bpf, bool on)
+{
+	int error = 0;
+
+	if (!bpf->relay || on == bpf->relaying)
+		return 0;
+	for (int i = 0; i < WS_BPF_INTERFACES; i++) {
+		struct ws_hooks *interface = &bpf->hooks[i];
+		int result = 0;
+
+		if (!interface->ifindex)
+			continue;
+		if (on)
+			result = hook_relay(bpf, interface);
+		else
+			hook_remove(bpf, interface->ifindex, &interface->relay, false,
+				    PRIORITY_RELAY);
+		if (result < 0)
+			error = result;
+	}
+	bpf->relaying = on;
+	return error;
+}
+
+bool ws_bpf_attached(const struct ws_bpf *bpf, uint32_t ifindex)
+{
+	for (int i = 0; i < WS_BPF_INTERFACES; i++)
+		if (bpf->hooks[i].ifindex == ifindex)
+			return true;
+	return false;
+}
+
 int ws_bpf_attach(ws_bpf *bpf, uint32_t ifindex, uint32_t hook)
 {
 	const struct ws_hook none = {.link = -1};
@@ -157,7 +199,15 @@ int ws_bpf_attach(ws_bpf *bpf, uint32_t ifindex, uint32_t hook)
 	bare = link_header(ifindex);
 	if (bare < 0)
 		return bare;
-	*interface = (struct ws_hooks){ifindex, none, none, none};
+	*interface = (struct ws_hooks){
+		.ifindex = ifindex,
+		.shield = none,
+		.paths_in = none,
+		.paths_out = none,
+		.relay = none,
+		.bare = bare,
+		.legacy = legacy,
+	};
 	if (bpf->program.shield_tc[0] >= 0)
 		taken = hook_shield(bpf, interface, bare, hook);
 	if (taken >= 0 && bpf->program.paths_in[0] >= 0) {
@@ -171,6 +221,9 @@ int ws_bpf_attach(ws_bpf *bpf, uint32_t ifindex, uint32_t hook)
 		(void)ws_bpf_detach(bpf, ifindex);
 		return taken < 0 ? taken : error;
 	}
+	/* Where it cannot stand the workers relay. */
+	if (bpf->relaying)
+		(void)hook_relay(bpf, interface);
 	return bpf->program.shield_tc[0] >= 0 ? taken : error;
 }
 
@@ -183,6 +236,7 @@ int ws_bpf_detach(ws_bpf *bpf, uint32_t ifindex)
 	hook_remove(bpf, ifindex, &interface->shield, false, PRIORITY_SHIELD);
 	hook_remove(bpf, ifindex, &interface->paths_in, false, PRIORITY_PATHS);
 	hook_remove(bpf, ifindex, &interface->paths_out, true, PRIORITY_PATHS);
+	hook_remove(bpf, ifindex, &interface->relay, false, PRIORITY_RELAY);
 	interface->ifindex = 0;
 	return 0;
 }
@@ -193,6 +247,7 @@ void ws_bpf_free(ws_bpf *bpf)
 		if (bpf->hooks[i].ifindex)
 			(void)ws_bpf_detach(bpf, bpf->hooks[i].ifindex);
 	}
+	ws_bpf_relay_free(bpf->relay);
 	ws_bpf_objects_close(bpf);
 	free(bpf->per_cpu);
 	free(bpf);
@@ -211,7 +266,7 @@ uint32_t ws_bpf_loaded(const ws_bpf *bpf)
 int ws_bpf_check(ws_bpf *bpf)
 {
 	const int maps[PROGRAMS] = {bpf->map.counts, bpf->map.strangers, bpf->map.steer_counts,
-				    bpf->map.tunsteer_counts};
+				    bpf->map.tunsteer_counts, bpf->map.relay_counts};
 	uint32_t zero = 0;
 	int error = 0;
 
@@ -226,10 +281,10 @@ int ws_bpf_check(ws_bpf *bpf)
 
 static int port_update(const struct ws_bpf *bpf, uint16_t port, bool ours)
 {
-	const int maps[] = {bpf->map.ports, bpf->map.path_ports};
+	const int maps[] = {bpf->map.ports, bpf->map.path_ports, bpf->map.relay_ports};
 	uint8_t one = 1;
 
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++) {
 		int error = 0;
 
 		if (maps[i] >= 0)
@@ -258,39 +313,49 @@ int ws_bpf_set_ports(ws_bpf *bpf, const uint16_t *ports, size_t count)
 	return error;
 }
 
-int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count, size_t broadcasts)
+static int set_locals(int map, uint8_t generation, const struct ws_addr *addrs, size_t count,
+		      size_t broadcasts)
 {
 	struct ws_ip stale[WS_BPF_LOCALS], ip;
 	size_t stale_count = 0;
-	uint8_t generation;
 	int error;
 
-	if (bpf->map.locals < 0)
-		return 0;
-	if (count > WS_BPF_LOCALS / 2) /* old and new stand beside each other for a moment */
-		return -E2BIG;
-	generation = ++bpf->generation & (WS_LOCAL_BROADCAST - 1);
 	for (size_t i = 0; i < count; i++) {
 		uint8_t value = generation | (i + broadcasts >= count ? WS_LOCAL_BROADCAST : 0);
 
 		ws_ip_from_addr(&addrs[i], &ip);
-		error = ws_map_update(bpf->map.locals, &ip, &value);
+		error = ws_map_update(map, &ip, &value);
 		if (error)
 			return error;
 	}
-	for (error = ws_map_next(bpf->map.locals, NULL, &ip); !error && stale_count < WS_BPF_LOCALS;
-	     error = ws_map_next(bpf->map.locals, &ip, &ip)) {
+	for (error = ws_map_next(map, NULL, &ip); !error && stale_count < WS_BPF_LOCALS;
+	     error = ws_map_next(map, &ip, &ip)) {
 		uint8_t seen;
 
-		if (!ws_map_lookup(bpf->map.locals, &ip, &seen) &&
+		if (!ws_map_lookup(map, &ip, &seen) &&
 		    (seen & (WS_LOCAL_BROADCAST - 1)) != generation)
 			stale[stale_count++] = ip;
 	}
 	if (error && error != -ENOENT)
 		return error;
 	while (stale_count)
-		(void)ws_map_delete(bpf->map.locals, &stale[--stale_count]);
+		(void)ws_map_delete(map, &stale[--stale_count]);
 	return 0;
+}
+
+int ws_bpf_set_locals(ws_bpf *bpf, const struct ws_addr *addrs, size_t count, size_t broadcasts)
+{
+	const int maps[] = {bpf->map.locals, bpf->map.relay_locals};
+	uint8_t generation;
+	int error = 0;
+
+	if (count > WS_BPF_LOCALS / 2) /* old and new stand beside each other for a moment */
+		return -E2BIG;
+	generation = ++bpf->generation & (WS_LOCAL_BROADCAST - 1);
+	for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]) && !error; i++)
+		if (maps[i] >= 0)
+			error = set_locals(maps[i], generation, addrs, count, broadcasts);
+	return error;
 }
 
 static struct ws_bucket bucket(uint32_t rate, uint32_t burst)

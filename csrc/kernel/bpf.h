@@ -18,10 +18,14 @@ struct ws_hook {
 
 struct ws_hooks {
 	uint32_t ifindex; /* 0: free */
-	struct ws_hook shield, paths_in, paths_out;
+	struct ws_hook shield, paths_in, paths_out, relay;
+	bool bare; /* no link-layer header */
+	bool legacy;
 };
 
-enum { SHIELD, PATHS, STEER, TUNSTEER, PROGRAMS };
+enum { SHIELD, PATHS, STEER, TUNSTEER, RELAY, PROGRAMS };
+
+struct ws_bpf_relay;
 
 struct ws_bpf {
 	struct bpf_object *object[PROGRAMS]; /* NULL: not loaded */
@@ -29,7 +33,7 @@ struct ws_bpf {
 	int cpus;
 	/* Descriptors of programs and maps, -1: not loaded. They belong to the objects. */
 	struct {
-		int shield_xdp, steer, tunsteer;
+		int shield_xdp, steer, tunsteer, relay;
 		/* [1]: for devices without a link-layer header */
 		int shield_tc[2], paths_in[2], paths_out[2];
 	} program;
@@ -38,6 +42,8 @@ struct ws_bpf {
 		int path_ports, paths, strangers;
 		int groups, sockets, workers, steer_counts;
 		int owners, tunsteer_counts;
+		int relay_ports, relay_locals, relay_bound, relay_slots, relay_shares, relay_state,
+			relay_tallies, relay_counts;
 	} map;
 	uint16_t ports[WS_BPF_PORTS];
 	size_t port_count;
@@ -46,6 +52,8 @@ struct ws_bpf {
 	bool group_used[WS_BPF_GROUPS];
 	struct ws_group_key group[WS_BPF_GROUPS];
 	struct ws_hooks hooks[WS_BPF_INTERFACES];
+	struct ws_bpf_relay *relay; /* NULL: not loaded */
+	bool relaying; /* the relay stands on the interfaces */
 	void *per_cpu; /* room for one value of each CPU */
 };
 
@@ -54,6 +62,15 @@ void ws_bpf_objects_close(struct ws_bpf *bpf);
 /* A clsact filter; `program` -1 removes it. */
 int ws_bpf_legacy(const struct ws_bpf *bpf, int program, uint32_t ifindex, bool egress,
 		  uint32_t priority);
+
+/* bpf_relay.c. NULL: the program is not loaded, or no memory. */
+struct ws_bpf_relay *ws_bpf_relay_new(const struct ws_bpf *bpf);
+void ws_bpf_relay_free(struct ws_bpf_relay *relay);
+
+/* bpf.c: the relay stands on the interfaces that ws_bpf_attach knows, now and later, or on none. */
+int ws_bpf_relay_attach(struct ws_bpf *bpf, bool on);
+/* ws_bpf_attach knows the interface: it is one that datagrams of ours leave by. */
+bool ws_bpf_attached(const struct ws_bpf *bpf, uint32_t ifindex);
 
 /* bpf_maps.c: bpf(2). 0 or a negative errno; -ENOENT: no such key. */
 int ws_map_update(int map, const void *key, const void *value);

@@ -35,7 +35,7 @@ static struct {
 	int (*tc_detach)(const struct bpf_tc_hook *hook, const struct bpf_tc_opts *opts);
 } lib;
 
-static const char *const names[PROGRAMS] = {"shield", "paths", "steer", "tunsteer"};
+static const char *const names[PROGRAMS] = {"shield", "paths", "steer", "tunsteer", "relay"};
 
 /* The handle is kept for the life of the process. */
 static bool lib_load(void)
@@ -134,6 +134,7 @@ static void find_all(struct ws_bpf *bpf)
 	bpf->program.paths_out[1] = program_of(bpf, PATHS, "paths_out_bare");
 	bpf->program.steer = program_of(bpf, STEER, "steer");
 	bpf->program.tunsteer = program_of(bpf, TUNSTEER, "tunsteer");
+	bpf->program.relay = program_of(bpf, RELAY, "relay_tc");
 	bpf->map.ports = map_of(bpf, SHIELD, "ports");
 	bpf->map.locals = map_of(bpf, SHIELD, "locals");
 	bpf->map.known = map_of(bpf, SHIELD, "known");
@@ -149,6 +150,14 @@ static void find_all(struct ws_bpf *bpf)
 	bpf->map.steer_counts = map_of(bpf, STEER, "counts");
 	bpf->map.owners = map_of(bpf, TUNSTEER, "owners");
 	bpf->map.tunsteer_counts = map_of(bpf, TUNSTEER, "counts");
+	bpf->map.relay_ports = map_of(bpf, RELAY, "ports");
+	bpf->map.relay_locals = map_of(bpf, RELAY, "locals");
+	bpf->map.relay_bound = map_of(bpf, RELAY, "bound");
+	bpf->map.relay_slots = map_of(bpf, RELAY, "slots");
+	bpf->map.relay_shares = map_of(bpf, RELAY, "shares");
+	bpf->map.relay_state = map_of(bpf, RELAY, "state");
+	bpf->map.relay_tallies = map_of(bpf, RELAY, "tallies");
+	bpf->map.relay_counts = map_of(bpf, RELAY, "counts");
 }
 
 ws_bpf *ws_bpf_open(const char *folder, uint32_t programs, uint32_t tag, char *error,
@@ -180,6 +189,14 @@ ws_bpf *ws_bpf_open(const char *folder, uint32_t programs, uint32_t tag, char *e
 			snprintf(error, error_bytes, "%s", line);
 	}
 	find_all(bpf);
+	bpf->relay = bpf->object[RELAY] ? ws_bpf_relay_new(bpf) : NULL;
+	if (bpf->object[RELAY] && !bpf->relay) {
+		lib.close(bpf->object[RELAY]);
+		bpf->object[RELAY] = NULL;
+		find_all(bpf);
+		if (!error[0])
+			snprintf(error, error_bytes, "no memory for the maps of relay");
+	}
 	if (ws_bpf_loaded(bpf))
 		return bpf;
 	ws_bpf_free(bpf);

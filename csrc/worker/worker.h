@@ -123,6 +123,8 @@ struct ws_engine {
 	struct ws_peer *peer_by_number[WS_MAX_PEERS];
 	struct ws_relay_share *relay_shares; /* by number of the sender; NULL: no relay */
 	_Atomic uint64_t relay_bps; /* of one member; 0: no limit */
+	struct ws_kernel_relay *kernel_relay; /* engine/kernel_relay.c; NULL: not used yet */
+	bool no_kernel_relay;
 	/* steering, with several workers */
 	ws_bpf *bpf; /* not ours to free */
 	int steer_group[WS_MAX_SOCKETS]; /* by socket number, -1: none */

@@ -58,9 +58,10 @@ def pairs(anchor: Whalescale) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("back", [False, True])
-def test_what_no_path_joins_goes_over_the_anchor(lab: Lab, back: bool) -> None:
-    """`back`: to the direct path as well, before all ends."""
+@pytest.mark.parametrize(("kernel", "back"), [(False, False), (True, True)])
+def test_what_no_path_joins_goes_over_the_anchor(lab: Lab, kernel: bool, back: bool) -> None:
+    """`kernel`: bpf/relay.bpf.c relays, or the workers. `back`: to the direct path as well, before
+    all ends."""
     hub, *others = (lab.host(name) for name in ("home", "laptop", "phone"))
     links = [lab.link(hub, other) for other in others]
     hub.sysctl("net.ipv4.ip_forward", 1)
@@ -68,7 +69,9 @@ def test_what_no_path_joins_goes_over_the_anchor(lab: Lab, back: bool) -> None:
         other.ip(f"route add default via {link.address(hub)}")
     home, laptop, phone = (end_of(h, n) for n, h in enumerate((hub, *others), start=1))
     text = home.config.read_text(encoding="utf-8")
-    home.config.write_text(f"{text}\n[network]\nanchor = true\n")
+    home.config.write_text(
+        f"{text}\n[network]\nanchor = true\n[relay]\nkernel = {str(kernel).lower()}\n"
+    )
     ws(home, "network", "create", "hearth", "--name", "home", "--prefix", "10.99.0.0/24")
     up(home)
     join(laptop, home, "laptop")
@@ -91,6 +94,10 @@ def test_what_no_path_joins_goes_over_the_anchor(lab: Lab, back: bool) -> None:
     laptop.run("ping", "-c20", "-i0.05", "-w10", "-Q1", "10.99.0.3")
     told = pairs(home)["laptop", "phone"]
     assert told["datagrams"] - before >= 20
+    assert (told["kernel_datagrams"] >= 20) == kernel
+    status: Any = home.status()
+    assert status["relay"]["kernel"]["state"] == ("on" if kernel else "off")
+    assert (status["relay"]["kernel"]["bindings"] >= 2) == kernel
     assert told["elsewhere"] == told["over"] == 0
 
     def seen() -> list[tuple[str, str]]:
@@ -113,7 +120,11 @@ def test_what_no_path_joins_goes_over_the_anchor(lab: Lab, back: bool) -> None:
     name, digest = phone.serve(8 << 20)
     phone.addresses = ("10.99.0.3/32",)
     assert laptop.fetch(http_url(phone, name)) == digest
-    assert pairs(home)["phone", "laptop"]["bytes"] > 8 << 20
+    told = pairs(home)["phone", "laptop"]
+    assert told["bytes"] > 8 << 20
+    assert (told["kernel_bytes"] > 8 << 20) == kernel
+    counters: Any = home.status()["counters"]
+    assert counters["relayed_kernel"] == (counters["relayed"] if kernel else 0)
 
     if back:
         hub.sysctl("net.ipv4.ip_forward", 1)
@@ -122,7 +133,8 @@ def test_what_no_path_joins_goes_over_the_anchor(lab: Lab, back: bool) -> None:
         wait_until("over the anchor", lambda: reaches(laptop, "10.99.0.3"), 60)
     # A revocation while the relay is all there is.
     ws(home, "revoke", "phone")
-    status: Any = home.status()
+    status = home.status()
     assert status["relay"]["bindings"] == 0
+    assert status["relay"]["kernel"]["bindings"] == 0
     assert not reaches(laptop, "10.99.0.3")
     assert json.loads(laptop.ws("status", "-i", laptop.interface, "--json").stdout)["relay"]

@@ -3,11 +3,13 @@
  * UDP load for the bench that is not itself the limit.
  *
  *   udpblast send  --to ADDR --port P --size N --seconds S [--gso] [--threads T] [--rate PPS]
+ *                  [--index N] [--from-port P]
  *   udpblast sink  --listen ADDR --port P --seconds S [--gro]
  *   udpblast flood --to ADDR --port P --size N --seconds S --rate PPS --records FILE \
  *                  --device NAME --mac ADDRESS
  *
  * send:  datagrams of N bytes, 64 a system call; --gso: 64 (at most 64,000 bytes) a UDP_SEGMENT send.
+ *        --index: each begins as a transport message with this receiver index; no sink counts them.
  * sink:  prints "ready" when bound, counts what comes, ends when nothing came for half a second
  *        after the first datagram, or after S seconds. --gro: takes runs of equal datagrams whole.
  * flood: IPv4 datagrams with forged source addresses (198.18.0.0/15, RFC 2544's) whose payloads
@@ -126,6 +128,23 @@ bool hopeless(const struct result *r)
 	return r->errors >= 1000 && r->packets == 0;
 }
 
+static int bind_port(int fd, int family, uint64_t port)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} at;
+
+	memset(&at, 0, sizeof(at));
+	at.any.sa_family = (sa_family_t)family;
+	if (family == AF_INET)
+		at.v4.sin_port = htons((uint16_t)port);
+	else
+		at.v6.sin6_port = htons((uint16_t)port);
+	return bind(fd, &at.any, family == AF_INET ? sizeof(at.v4) : sizeof(at.v6));
+}
+
 static void *send_thread(void *argument)
 {
 	struct sender *s = argument;
@@ -146,6 +165,10 @@ static void *send_thread(void *argument)
 	}
 	memory = calloc((size_t)batch * segments, o->size);
 	fd = socket(s->to->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && o->from_port && bind_port(fd, s->to->ai_family, o->from_port)) {
+		s->fatal = errno;
+		goto out;
+	}
 	if (!memory || fd < 0 || connect(fd, s->to->ai_addr, s->to->ai_addrlen) < 0) {
 		s->fatal = errno ? errno : ENOMEM;
 		goto out;
@@ -170,7 +193,7 @@ static void *send_thread(void *argument)
 	start = now_ns();
 	end = start + (uint64_t)(o->seconds * (double)NS_PER_S);
 	for (now = start; now < end && !stopped && s->result.packets < COUNT_MAX;) {
-		const uint64_t magic = MAGIC;
+		const uint64_t magic = o->index ? 4 | o->index << 32 : MAGIC;
 
 		for (size_t i = 0; i < (size_t)batch * segments; i++, number++) {
 			memcpy(memory + i * o->size, &magic, sizeof(magic));
@@ -356,6 +379,8 @@ static struct options parse(int argc, char **argv)
 		{"seconds", required_argument, NULL, 't'},
 		{"threads", required_argument, NULL, 'n'},
 		{"rate", required_argument, NULL, 'r'},
+		{"index", required_argument, NULL, 'i'},
+		{"from-port", required_argument, NULL, 'b'},
 		{"records", required_argument, NULL, 'f'},
 		{"device", required_argument, NULL, 'd'},
 		{"mac", required_argument, NULL, 'm'},
@@ -389,6 +414,12 @@ static struct options parse(int argc, char **argv)
 			break;
 		case 'r':
 			o.rate = number_of("rate", optarg, 1, 100000000);
+			break;
+		case 'i':
+			o.index = number_of("index", optarg, 1, UINT32_MAX);
+			break;
+		case 'b':
+			o.from_port = number_of("from-port", optarg, 1, 65535);
 			break;
 		case 'f':
 			o.records = optarg;

@@ -40,6 +40,8 @@ struct options {
 	size_t size;
 	double seconds;
 	uint64_t rate;
+	uint64_t index; /* not 0: begin as a transport message for it */
+	uint64_t from_port;
 	int threads;
 	bool gso;
 	bool gro;

@@ -26,6 +26,7 @@ class Program(IntFlag):
     PATHS = 2
     STEER = 4
     TUNSTEER = 8
+    RELAY = 16
 
 
 class Hook(IntEnum):

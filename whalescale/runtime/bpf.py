@@ -71,25 +71,28 @@ class Bpf(Part):
         wanted: bool,
         xdp: bool,
         workers: int = 1,
+        relay: bool = False,
         rates: Rates = RATES,
         notices: Notices | None = None,
     ) -> Bpf:
-        """Never raises."""
-        loaded = cls._load(interface, wanted, xdp, workers, rates)
+        """`relay`: the kernel may relay for us. Never raises."""
+        kinds = Program.SHIELD | Program.PATHS
+        if workers > 1:
+            kinds |= Program.STEER | Program.TUNSTEER
+        if relay:
+            kinds |= Program.RELAY
+        loaded = cls._load(interface, wanted, xdp, kinds, rates)
         if notices is not None:
             notices.on(PortChanged, lambda changed: loaded.set_port(changed.port))
         return loaded
 
     @classmethod
-    def _load(cls, interface: str, wanted: bool, xdp: bool, workers: int, rates: Rates) -> Bpf:
+    def _load(cls, interface: str, wanted: bool, xdp: bool, kinds: Program, rates: Rates) -> Bpf:
         if not wanted:
             return cls("[dataplane] bpf = false")
         programs: Programs | None = None
         try:
             tag = zlib.crc32(interface.encode()) % 65535 + 1
-            kinds = Program.SHIELD | Program.PATHS
-            if workers > 1:
-                kinds |= Program.STEER | Program.TUNSTEER
             programs = Programs.load(kinds, tag)
             programs.set_rates(rates)
         except OSError as e:

@@ -75,6 +75,8 @@ TOTALS: Final = {
     "foreign_tx": counter("handed_over_sent", "Packets that came to another worker."),
     "relayed": counter("relayed_datagrams", "Datagrams between others, sent on."),
     "relayed_bytes": counter("relayed_bytes", "UDP payload between others, sent on."),
+    "relayed_kernel": counter("relayed_kernel_datagrams", "Of those, sent on by the kernel."),
+    "relayed_kernel_bytes": counter("relayed_kernel_bytes", "Their UDP payload."),
 }
 DROPPED: Final = counter("dropped_packets", "Packets and datagrams dropped by the data plane.")
 REFUSED: Final = counter("refused_messages", "Handshake and control messages refused.")

@@ -5,7 +5,9 @@ protocol/nat/relay.py decides. Here is kept what each pair of members was carrie
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
@@ -13,13 +15,14 @@ from typing import Any, ClassVar, Final
 from whalescale.config import Config
 from whalescale.dataplane import relay as dataplane
 from whalescale.dataplane.engine import Addr, Engine
-from whalescale.dataplane.relay import Carried
+from whalescale.dataplane.relay import Carried, InKernel
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.nat.guest import Signalling
 from whalescale.protocol.nat.relay import Relay, RelayEnded, RelaySet, RelaySettings, Use
 from whalescale.protocol.node import Node
 from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import Event
+from whalescale.runtime.background import Background
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.notices import MembersChanged, Notices
 from whalescale.runtime.part import Part
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: pairs of members whose figures are kept; of more the oldest are forgotten
 PAIRS_MOST: Final = 1024
+#: seconds between looks at what the kernel relays
+BEAT: Final = 1.0
 
 #: who sends, and to whom
 Pair = tuple[PeerHandle, PeerHandle]
@@ -50,6 +55,7 @@ class Relays(Part):
         mesh: Callable[[], Mesh | None],
         name_of: Callable[[PeerHandle], str],
         notices: Notices,
+        background: Background,
     ) -> None:
         """`mesh`: the network that we are in. `name_of`: a peer's, "" for one that is gone."""
         self._config = config
@@ -63,6 +69,8 @@ class Relays(Part):
         self._bound: dict[int, Pair] = {}
         #: what bindings that have ended have carried
         self._ended: OrderedDict[Pair, Carried] = OrderedDict()
+        self._in_kernel = InKernel()
+        self._background = background
         self._signalling = node.guest(Signalling)
         self._set_up(config)
         notices.on(MembersChanged, lambda _: self._members())
@@ -76,8 +84,25 @@ class Relays(Part):
     def _set_up(self, config: Config) -> None:
         self._core.set_settings(settings(config), self._driver.now())
         self._engine.rate(config.relay.rate * 1_000_000)
+        self._engine.use_kernel(config.relay.kernel)
         # What is made by carried messages has no way but a relay's.
         self._signalling.handshakes = config.relay.use != "never"
+
+    def started(self) -> None:
+        self._background.spawn(self._beat())
+
+    async def _beat(self) -> None:
+        """For as long as we live; where nothing is bound it costs nothing."""
+        while True:
+            await asyncio.sleep(BEAT)
+            if self._bound or self._in_kernel.bindings:
+                self._in_kernel = self._engine.beat()
+
+    @property
+    def in_kernel(self) -> InKernel:
+        """As it is now."""
+        self._in_kernel = self._engine.beat()
+        return self._in_kernel
 
     def _members(self) -> None:
         mesh = self._mesh()
@@ -115,6 +140,7 @@ class Relays(Part):
                 Addr(*event.remote),
                 local,
                 event.most_bytes,
+                event.until,
             )
         except (OSError, KeyError) as e:
             # Without it the one who bound finds that no probe comes through.
@@ -162,6 +188,7 @@ class Relays(Part):
             "rate_bps": self._config.relay.rate * 1_000_000,
             "bindings": len(self._bound),
             "members": len({owner for _, owner in bound}),
+            "kernel": self._kernel_status(),
             "pairs": [
                 {
                     "sender": self._name_of(pair[0]),
@@ -172,6 +199,27 @@ class Relays(Part):
                 for pair, carried in pairs.items()
                 if self._name_of(pair[0]) and self._name_of(pair[1])
             ],
+        }
+
+    def _kernel_status(self) -> dict[str, Any]:
+        told = self.in_kernel
+        if told.loaded:
+            reason = os.strerror(told.error) if told.error else ""
+        elif not self._config.relay.kernel:
+            reason = "[relay] kernel = false"
+        elif not self._config.relay.serve:
+            reason = "[relay] serve = false"
+        else:
+            reason = "the program is not loaded (bpf says why)"
+        return {
+            "state": "on" if told.loaded else "off",
+            "reason": reason,
+            "bindings": told.bindings,
+            "datagrams": told.datagrams,
+            "bytes": told.bytes,
+            "up": told.up,
+            "lost": told.lost,
+            "hops": told.hops,
         }
 
 

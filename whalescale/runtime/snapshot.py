@@ -15,6 +15,7 @@ from whalescale import status
 from whalescale.config import Config
 from whalescale.dataplane.engine import Backend, Cipher, Drop, Engine, Offload, WorkerStats
 from whalescale.dataplane.multipath import PEER_FIELDS
+from whalescale.dataplane.relay import InKernel
 from whalescale.identity import PlainIdentity
 from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import NS_PER_S, Limits
@@ -139,8 +140,16 @@ def _counters(s: Subject) -> dict[str, Any]:
         "relayed",
         "relayed_bytes",
     )
+    sums = {name: _sum(workers, name) for name in names}
+    kernel = s.relays.in_kernel if s.relays is not None else InKernel()
+    sums["relayed"] += kernel.datagrams
+    sums["relayed_bytes"] += kernel.bytes
+    drops["relay_source"] += kernel.elsewhere
+    drops["relay_rate"] += kernel.over
     return {
-        **{name: _sum(workers, name) for name in names},
+        **sums,
+        "relayed_kernel": kernel.datagrams,
+        "relayed_kernel_bytes": kernel.bytes,
         "drops": dict(drops),
         "handshake_drops": dict(s.node.drops),
     }

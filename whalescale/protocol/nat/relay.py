@@ -83,6 +83,8 @@ class RelaySet(GuestEvent):
     remote: Endpoint
     local: Endpoint | None
     most_bytes: int = 0
+    #: it ends then, unless it is said again
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,7 +491,16 @@ class Relay(Guest):
             remote, local = ways[0]
             most = self._host.narrow(binding.owner)
             self._host.event(
-                RelaySet(binding.owner, binding.index, binding.sender, places, remote, local, most)
+                RelaySet(
+                    binding.owner,
+                    binding.index,
+                    binding.sender,
+                    places,
+                    remote,
+                    local,
+                    most,
+                    binding.ends,
+                )
             )
 
     def _ended(self, bindings: Iterable[Binding], why: Refusal | None) -> None:
