@@ -210,7 +210,7 @@ class Relays(Part):
         elif not self._config.relay.serve:
             reason = "[relay] serve = false"
         else:
-            reason = "the program is not loaded (bpf says why)"
+            reason = "not loaded at the start (bpf says why)"
         return {
             "state": "on" if told.loaded else "off",
             "reason": reason,

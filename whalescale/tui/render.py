@@ -137,12 +137,17 @@ def post_quantum(peers: Sequence[Peer]) -> str:
 
 
 def relayed(status: Status) -> str:
-    """As an anchor: "12 MB, 9.1k datagrams, 2 members bound now"; "" where nothing was or is."""
+    """As an anchor: "12 MB, 9.1k datagrams, 100 % by the kernel, 2 members bound now"; "" where
+    nothing was or is."""
     relay, c = status.relay, status.counters
     if not relay.bindings and not c.relayed:
         return ""
     now = f", {relay.members} member{'' if relay.members == 1 else 's'} bound now"
     done = f"{text.human_bytes(c.relayed_bytes)}, {text.human_count(c.relayed)} datagrams"
+    if c.relayed_kernel:
+        done += f", {100 * c.relayed_kernel // max(c.relayed, 1)} % by the kernel"
+    elif relay.kernel.reason:
+        done += f", not by the kernel ({relay.kernel.reason})"
     return done + (now if relay.bindings else "")
 
 

@@ -267,3 +267,13 @@ def test_how_the_workers_run(agent: dict[str, Any], expected: str) -> None:
     out = io.StringIO()
     Console(file=out, width=200).print(render.summary(later(**agent)))
     assert expected in out.getvalue()
+
+
+def test_who_relays_what_is_said() -> None:
+    value = raw()
+    assert render.relayed(status.parse(value)) == ""
+    value["counters"] |= {"relayed": 200, "relayed_bytes": 4096, "relayed_kernel": 150}
+    assert "75 % by the kernel" in render.relayed(status.parse(value))
+    value["counters"]["relayed_kernel"] = 0
+    value["relay"] = {"kernel": {"state": "off", "reason": "[relay] kernel = false"}}
+    assert "not by the kernel ([relay] kernel = false)" in render.relayed(status.parse(value))
