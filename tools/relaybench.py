@@ -34,7 +34,7 @@ if __package__ is None or __package__ == "":
 from tools.bench import load
 from tools.bench.contestants import Pair
 from tools.bench.targets import WS
-from tools.netlab import Host, Lab, LabError, wait_until
+from tools.netlab import Host, Lab, LabError, Link, wait_until
 from tools.peers import ROOT, Whalescale
 from whalescale.bench import measure
 from whalescale.bench.measure import Load
@@ -47,6 +47,7 @@ INDEX, FROM_PORT = 0x5753, 51999
 MUST = {"tcp": {KERNEL: 0.80, WORKERS: 0.60}, "cpu": {KERNEL: 0.25, WORKERS: 0.60}, "small": 1.0}
 
 Figures = dict[str, dict[str, float]]
+Place = tuple[str, int]
 
 
 @dataclass
@@ -133,32 +134,32 @@ def tcp(seconds: float) -> Figures:
     return found
 
 
-def _hub(words: list[str]) -> int:
-    """In the anchor's namespace: an engine with one binding. A line of JSON for each line read."""
-    from whalescale.dataplane.engine import (
-        Addr,
-        Engine,
-        now,
-    )
+def _hub(setup: dict[str, Any]) -> int:
+    """In the anchor's namespace: an engine with bindings. A line of JSON for each line read.
+
+    {"devices", "locals", "bindings": [[index, the sender's [ip, port], the receiver's], ...]}
+    """
+    from whalescale.dataplane.engine import Addr, Engine, now
     from whalescale.dataplane.programs import Hook, Program, Programs
     from whalescale.dataplane.relay import Relay
     from whalescale.runtime.tun import open_tun
 
-    local, devices, source, target, sink = words[0], words[1:3], words[3], words[4], int(words[5])
     programs = Programs.load(Program.SHIELD | Program.PATHS | Program.RELAY, tag=78)
     engine = Engine(public_key=bytes(32), mtu=1420)
     tun = open_tun("wsr0", queues=1, tso=True, uso=True)
     engine.set_tun(0, tun.fds[0])
     engine.use_programs(programs.handle)
-    engine.open_socket(Addr("0.0.0.0", PORT))  # noqa: S104
+    for every in ("0.0.0.0", "::"):  # noqa: S104
+        engine.open_socket(Addr(every, PORT))
     engine.start()
     programs.set_ports([PORT])
-    programs.set_locals([local])
-    for device in devices:
+    programs.set_locals(setup["locals"])
+    for device in setup["devices"]:
         programs.attach(socket.if_nametoindex(device), Hook.TC)
     relay = Relay(engine)
     until = now() + 600 * 10**9
-    relay.set(INDEX, 1, [Addr(source, FROM_PORT)], Addr(target, sink), None, until=until)
+    for index, source, target in setup["bindings"]:
+        relay.set(index, 1, [Addr(*source)], Addr(*target), None, until=until)
     print(json.dumps(relay.beat()._asdict()), flush=True)
     for _ in sys.stdin:
         print(json.dumps(relay.beat()._asdict()), flush=True)
@@ -168,6 +169,42 @@ def _hub(words: list[str]) -> int:
     return 0
 
 
+class Anchor:
+    """An engine in the host that relays in the kernel between links, without agents. LabError."""
+
+    def __init__(
+        self, host: Host, links: list[Link], bindings: list[tuple[int, Place, Place]]
+    ) -> None:
+        setup = {
+            "devices": [link.device(host) for link in links],
+            "locals": [link.address(host, family) for link in links for family in (4, 6)],
+            "bindings": bindings,
+        }
+        self.process = host.spawn(
+            *(sys.executable, "-m", "tools.relaybench", "--hub", json.dumps(setup)),
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        self._answers = 0
+        if self._answer()["bindings"] != len(bindings):
+            raise LabError(f"the kernel does not relay: {self.process.log()}")
+
+    def _answer(self) -> dict[str, int]:
+        self._answers += 1
+        wait_until(
+            "the anchor",
+            lambda: self.process.log().count("\n") >= self._answers or self.process.poll(),
+            20,
+        )
+        found: dict[str, int] = json.loads(self.process.log().split("\n")[self._answers - 1])
+        return found
+
+    def ask(self) -> dict[str, int]:
+        """What the kernel has counted (whalescale.dataplane.relay.InKernel)."""
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+
 def _relay_rate(seconds: float, *, gso: bool) -> float:
     """Datagrams of 64 bytes a second that one sender gets through the kernel's relay."""
     program = load.udpblast()
@@ -175,19 +212,11 @@ def _relay_rate(seconds: float, *, gso: bool) -> float:
         hub, a, b = (lab.host(name) for name in ("hub", "a", "b"))
         one, two = lab.link(hub, a), lab.link(hub, b)
         hub.ip("link set lo up")
-        words = (one.address(hub), one.device(hub), two.device(hub), one.address(a), two.address(b))
-        process = hub.spawn(
-            sys.executable, "-m", "tools.relaybench", "--hub", *words, str(load.BLAST_PORT),
-            env={"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-
-        def ask(n: int) -> dict[str, int]:
-            wait_until("the anchor", lambda: process.log().count("\n") >= n or process.poll())
-            found: dict[str, int] = json.loads(process.log().split("\n")[n - 1])
-            return found
-
-        if not ask(1)["bindings"]:
-            raise LabError(f"the kernel does not relay: {process.log()}")
+        anchor = Anchor(
+            hub,
+            [one, two],
+            [(INDEX, (one.address(a), FROM_PORT), (two.address(b), load.BLAST_PORT))],
+        )
         sink = b.spawn(
             *(program, "sink", "--listen", two.address(b), "--port", str(load.BLAST_PORT)),
             *("--seconds", f"{seconds + 5:g}", *(["--gro"] if gso else [])),
@@ -201,11 +230,9 @@ def _relay_rate(seconds: float, *, gso: bool) -> float:
                 timeout=seconds + 20,
             ).stdout
         )
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        told = ask(2)
+        told = anchor.ask()
         sink.stop(timeout=2)
-        process.stop(timeout=5)
+        anchor.process.stop(timeout=5)
     return told["datagrams"] / sent["seconds"]
 
 
@@ -238,7 +265,7 @@ def _middle(rounds: list[Figures]) -> Figures:
 
 def main() -> int:
     if sys.argv[1:2] == ["--hub"]:
-        return _hub(sys.argv[2:])
+        return _hub(json.loads(sys.argv[2]))
     parser = argparse.ArgumentParser(description="What an anchor's relay costs.")
     parser.add_argument("row", nargs="*", choices=[*ROWS, []], help="without: all")
     parser.add_argument("--seconds", type=float, default=5, help="of each sample [5]")
