@@ -137,7 +137,7 @@ def tcp(seconds: float) -> Figures:
 def _hub(setup: dict[str, Any]) -> int:
     """In the anchor's namespace: an engine with bindings. A line of JSON for each line read.
 
-    {"devices", "locals", "bindings": [[index, the sender's [ip, port], the receiver's], ...]}
+    {"devices", "hook", "locals", "bindings": [[index, sender's [ip, port], receiver's], ...]}
     """
     from whalescale.dataplane.engine import Addr, Engine, now
     from whalescale.dataplane.programs import Hook, Program, Programs
@@ -155,7 +155,7 @@ def _hub(setup: dict[str, Any]) -> int:
     programs.set_ports([PORT])
     programs.set_locals(setup["locals"])
     for device in setup["devices"]:
-        programs.attach(socket.if_nametoindex(device), Hook.TC)
+        programs.attach(socket.if_nametoindex(device), Hook[setup["hook"]])
     relay = Relay(engine)
     until = now() + 600 * 10**9
     for index, source, target in setup["bindings"]:
@@ -173,10 +173,15 @@ class Anchor:
     """An engine in the host that relays in the kernel between links, without agents. LabError."""
 
     def __init__(
-        self, host: Host, links: list[Link], bindings: list[tuple[int, Place, Place]]
+        self,
+        host: Host,
+        links: list[Link],
+        bindings: list[tuple[int, Place, Place]],
+        hook: str = "TC",
     ) -> None:
         setup = {
             "devices": [link.device(host) for link in links],
+            "hook": hook,
             "locals": [link.address(host, family) for link in links for family in (4, 6)],
             "bindings": bindings,
         }
