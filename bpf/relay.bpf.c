@@ -286,14 +286,16 @@ static __always_inline bool for_us(const struct datagram *d)
 
 /* Judge */
 
-static __always_inline bool from_sender(const struct datagram *d, const struct ws_relay_slot *slot)
+static __always_inline bool from_sender(const struct datagram *d, __u32 ifindex,
+					const struct ws_relay_slot *slot)
 {
 	__u16 port = bpf_ntohs(d->udp.source);
 
 	for (__u32 i = 0; i < WS_BPF_RELAY_PLACES; i++) {
 		if (i >= slot->place_count)
 			break;
-		if (slot->places[i].port == port && same_ip(&slot->places[i].ip, &d->source))
+		if (slot->places[i].port == port && same_ip(&slot->places[i].ip, &d->source) &&
+		    (!slot->places[i].ifindex || slot->places[i].ifindex == ifindex))
 			return true;
 	}
 	return false;
@@ -464,7 +466,7 @@ int relay_tc(struct __sk_buff *skb)
 		count(WS_RELAY_UP, 1);
 		return TC_ACT_UNSPEC;
 	}
-	if (!from_sender(&d, slot)) {
+	if (!from_sender(&d, skb->ifindex, slot)) {
 		tally->elsewhere += d.count;
 		count(WS_RELAY_ELSEWHERE, d.count);
 		return TC_ACT_SHOT;

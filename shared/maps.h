@@ -127,6 +127,7 @@ struct ws_relay_place {
 	struct ws_ip ip;
 	__u16 port;
 	__u16 pad;
+	__u32 ifindex; /* of a link-local address: it comes in here; 0: anywhere */
 };
 
 struct ws_relay_slot {

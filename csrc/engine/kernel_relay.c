@@ -126,7 +126,7 @@ static int find_source(const ws_engine *engine, const struct ws_relay *relay,
 		return -EAFNOSUPPORT;
 	key->remote = relay->remote;
 	key->mark = engine->config.fwmark;
-	key->ifindex = socket->ifindex;
+	key->ifindex = link_local(&relay->remote) ? relay->remote.scope_id : socket->ifindex;
 	if (!socket->wildcard)
 		key->local = socket->local;
 	else if (relay->local.family == relay->remote.family && !ws_addr_any(&relay->local))
@@ -150,13 +150,15 @@ static int to_kernel(ws_engine *engine, const struct ws_relay *relay)
 	struct ws_route_key key;
 	int error;
 
-	/* An address that means something on one link only. */
-	if (link_local(&relay->remote))
+	/* An address that means something on one link only, and nobody says which. */
+	if (link_local(&relay->remote) && !relay->remote.scope_id)
 		return -EADDRNOTAVAIL;
 	for (uint32_t i = 0; i < relay->place_count; i++) {
-		if (link_local(&relay->places[i]))
-			return -EADDRNOTAVAIL;
 		entry.places[i] = relay->places[i];
+		if (!link_local(&relay->places[i]))
+			entry.places[i].scope_id = 0;
+		else if (!relay->places[i].scope_id)
+			return -EADDRNOTAVAIL;
 	}
 	error = find_source(engine, relay, &key);
 	if (error)

@@ -131,8 +131,10 @@ static void fill(struct ws_relay_slot *slot, const struct ws_bpf_relay_entry *en
 	put_place(&slot->local, &slot->local_port, &entry->local);
 	put_place(&slot->remote, &slot->remote_port, &entry->remote);
 	ws_ip_from_addr(&entry->next_hop, &slot->next_hop);
-	for (uint32_t i = 0; i < entry->place_count; i++)
+	for (uint32_t i = 0; i < entry->place_count; i++) {
 		put_place(&slot->places[i].ip, &slot->places[i].port, &entry->places[i]);
+		slot->places[i].ifindex = entry->places[i].scope_id;
+	}
 }
 
 /* One that nobody reads any more; -1: none yet. */

@@ -15,7 +15,8 @@ struct ws_bpf_relay_entry {
 	uint32_t sender; /* below WS_BPF_RELAY_SHARES */
 	uint32_t ifindex, mark, mtu, most_bytes, place_count;
 	struct ws_addr local, remote, next_hop;
-	struct ws_addr places[WS_BPF_RELAY_PLACES];
+	struct ws_addr
+		places[WS_BPF_RELAY_PLACES]; /* scope_id: from there by this interface only */
 };
 
 struct ws_bpf;

@@ -488,6 +488,26 @@ static void test_who_and_where(void)
 	}
 }
 
+/* A link-local address is a place on its link alone; frames come in by interface 1 here. */
+static void test_link_local(void)
+{
+	struct ws_bpf_relay_entry e = entry(1, 0);
+	struct ws_addr from = {.family = 6, .port = A_PORT, .ip = {0xfe, 0x80}};
+	struct spec s = usual(1, 0);
+
+	from.ip[15] = 10;
+	from.scope_id = 1;
+	e.places[1] = from;
+	s.from = &from;
+	set(&e);
+	CHECK_EQ(judge(&s), ON);
+	e.places[1].scope_id = 2;
+	set(&e);
+	CHECK_EQ(judge(&s), DROPPED);
+	e = entry(1, 0);
+	set(&e);
+}
+
 static void test_limits(void)
 {
 	struct ws_bpf_relay_entry e = entry(0, 0);
@@ -740,6 +760,7 @@ int main(void)
 	test_checksums();
 	test_what_is_not_plain_goes_up();
 	test_who_and_where();
+	test_link_local();
 	test_limits();
 	test_runs();
 	test_mutated();
