@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from eventqueue import SECOND
+from eventqueue import MS, SECOND
 from relay_world import Network
 from world import Link
 
@@ -348,6 +348,30 @@ def test_only_the_named_members_place_is_heard():
     net.run(1)
     assert anchor.relayed[index] == before + 1
     assert net.hosts[2].drops["auth"] == 1
+
+
+@pytest.mark.parametrize(("delay", "copies"), [((0, 80), 1), ((0, 80), 3)], ids=["order", "copies"])
+def test_an_anchor_that_delays_copies_and_reorders_loses_nothing(delay, copies):
+    """Each packet arrives once, the path stays, and the anchor stays an anchor."""
+    net = Network(walled=[(1, 2)])
+    net.run(8)
+    net.send(1, 2)
+    net.run(8)
+    anchor, world = net.hosts[3], net.world
+    honest = anchor.forward
+
+    def hostile(index, data, remote):
+        for _ in range(copies):
+            world.later(world.rng.randint(*delay) * MS, lambda: honest(index, data, remote))
+
+    anchor.forward = hostile
+    before = len(net.heard(2, 1))
+    sent = net.flow(1, 2, 100, 150)  # over a new keypair
+    net.run(152)
+    got = [d for d, by in net.heard(2, 1)[before:] if by == 3]
+    assert sorted(got) == sorted(sent)
+    assert net.used(1, 2) == net.used(2, 1) == {3}
+    assert (net.hosts[2].drops["replay"] > 0) == (copies > 1)
 
 
 @pytest.mark.parametrize("reason", list(Refusal))
