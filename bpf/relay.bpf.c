@@ -30,6 +30,7 @@
 #include "counts.h"
 
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define IP_WHOLE 0x4000 /* DF */
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
 #define RUN_MAX 256 /* datagrams of one buffer; the kernel's own limit is 128 */
@@ -119,6 +120,7 @@ struct datagram {
 	__u32 count;
 	__u8 tos, hops;
 	bool v4;
+	bool whole; /* may not be cut up */
 };
 
 static __always_inline void map_ipv4(struct ws_ip *ip, __u32 address)
@@ -169,6 +171,7 @@ static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct datagram *d
 	d->tos = in.ip.tos;
 	d->hops = in.ip.ttl;
 	d->v4 = true;
+	d->whole = in.ip.frag_off & bpf_htons(IP_WHOLE);
 	return true;
 }
 
@@ -472,6 +475,12 @@ int relay_tc(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	if (!fits(&d, slot)) {
+		/* A probe of the MTU: a worker would send it in pieces. */
+		if (d.whole && d.count == 1) {
+			tally->over++;
+			count(WS_RELAY_OVER, 1);
+			return TC_ACT_SHOT;
+		}
 		count(WS_RELAY_UP, 1);
 		return TC_ACT_UNSPEC;
 	}

@@ -155,7 +155,7 @@ struct ws_relay_state {
 struct ws_relay_tally {
 	__u64 datagrams, bytes; /* sent on; UDP payload */
 	__u64 elsewhere; /* dropped: not from the sender's places */
-	__u64 over; /* dropped: over the sender's rate */
+	__u64 over; /* dropped: over the sender's rate, or too long and not to be cut up */
 };
 
 /* Index into the relay's counters, of bound indices. */
@@ -166,7 +166,7 @@ enum ws_relay_counts {
 	WS_RELAY_SENT = 3, /* datagrams sent on */
 	WS_RELAY_BYTES = 4, /* their UDP payload */
 	WS_RELAY_ELSEWHERE = 5, /* datagrams dropped: not from the sender's places */
-	WS_RELAY_OVER = 6, /* dropped: over the sender's rate */
+	WS_RELAY_OVER = 6, /* the same, as in struct ws_relay_tally */
 	WS_RELAY_COUNTS = 7
 };
 

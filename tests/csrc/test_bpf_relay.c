@@ -520,6 +520,17 @@ static void test_limits(void)
 	CHECK_EQ(judge(&s), ON);
 	s.stride = s.last = 1473;
 	CHECK_EQ(judge(&s), UP);
+	{
+		/* One that may not be cut up: lost, so that who probes the MTU finds out. */
+		struct ws_relay_tally before = tally(s.index);
+		struct frame f;
+
+		build(&f, &s);
+		put16(f.data + ETHER + 6, 0x4000);
+		seal(&f, 0);
+		CHECK_EQ(judged(&f), DROPPED);
+		CHECK_EQ(tally(s.index).over - before.over, 1);
+	}
 	s = usual(0, 1);
 	s.stride = s.last = 1453;
 	CHECK_EQ(judge(&s), UP);
