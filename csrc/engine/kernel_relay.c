@@ -340,15 +340,15 @@ void ws_relay_beat(ws_engine *engine, struct ws_relay_program *told)
 		}
 		told->bindings = ws_bpf_relay_used(engine->bpf);
 		(void)ws_bpf_relay_attach(engine->bpf, told->bindings > 0);
-		if (!ws_bpf_relay_totals(engine->bpf, totals)) {
-			told->datagrams = totals[WS_RELAY_SENT];
-			told->bytes = totals[WS_RELAY_BYTES];
-			told->elsewhere = totals[WS_RELAY_ELSEWHERE];
-			told->over = totals[WS_RELAY_OVER];
-			told->up = totals[WS_RELAY_UP];
-			told->lost = totals[WS_RELAY_FAILED];
-			told->hops = totals[WS_RELAY_HOPS];
-		}
+	}
+	if (engine->bpf && !ws_bpf_relay_totals(engine->bpf, totals)) {
+		told->datagrams = totals[WS_RELAY_SENT];
+		told->bytes = totals[WS_RELAY_BYTES];
+		told->elsewhere = totals[WS_RELAY_ELSEWHERE];
+		told->over = totals[WS_RELAY_OVER];
+		told->up = totals[WS_RELAY_UP];
+		told->lost = totals[WS_RELAY_FAILED];
+		told->hops = totals[WS_RELAY_HOPS];
 	}
 	pthread_mutex_unlock(&engine->control);
 }
