@@ -61,7 +61,7 @@ int ws_relay_rate(ws_engine *engine, uint64_t bits_per_second);
  * (ws_engine_use_bpf), and by this, which looks their routes up again: to be called each second or
  * so. The program stops when it has not been for WS_RELAY_ALIVE_NS.
  */
-#define WS_RELAY_ALIVE_NS 5000000000
+#define WS_RELAY_ALIVE_NS 15000000000 /* a starved agent is not a dead one */
 void ws_relay_beat(ws_engine *engine, struct ws_relay_program *told);
 /* Off: the workers relay all, and the program is taken off the interfaces. On from the beginning. */
 void ws_relay_use_kernel(ws_engine *engine, int on);

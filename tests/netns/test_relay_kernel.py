@@ -116,4 +116,4 @@ def test_the_far_socket_takes_what_was_sent(lab: Lab, hook: str, offload: bool) 
     if hook == "TC":
         assert silent()
     else:
-        wait_until("its end", silent, 20, interval=0.5)
+        wait_until("its end", silent, 60, interval=0.5)

@@ -96,7 +96,7 @@ class Relay:
 
     def beat(self) -> InKernel:
         """Keep the kernel's relay going, and look the routes of its bindings up again: each second
-        or so. It stops after five without."""
+        or so. It stops after fifteen without."""
         c = ffi.new("struct ws_relay_program *")
         lib.ws_relay_beat(self._engine.handle, c)
         return InKernel(
