@@ -109,7 +109,7 @@ def _let(home: Whalescale, *, kernel: bool) -> None:
 
     def done() -> bool:
         told: Any = home.status()
-        return (told["relay"]["kernel"]["bindings"] > 0) == kernel
+        return bool(told["relay"]["kernel"]["bindings"]) == kernel
 
     wait_until("the kernel's relay", done, 20)
 
