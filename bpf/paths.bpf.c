@@ -20,14 +20,11 @@
 #include "shared/maps.h"
 #include "shared/wire.h"
 
+#include "bits.h"
+
 #define IP_OFFSET 0x1fff
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, WS_BPF_PORTS);
-	__type(key, __u16);
-	__type(value, __u8);
-} ports SEC(".maps");
+BITS(ports, 65536);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
@@ -89,7 +86,7 @@ static __always_inline __u32 parse(struct __sk_buff *skb, bool out, __u32 networ
 		return 0;
 	key->local_port = bpf_ntohs(out ? udp.source : udp.dest);
 	key->remote_port = bpf_ntohs(out ? udp.dest : udp.source);
-	if (!bpf_map_lookup_elem(&ports, &key->local_port))
+	if (!has_bit(&ports, key->local_port))
 		return 0;
 	*bytes = bpf_ntohs(udp.len);
 	if (*bytes < sizeof(udp))

@@ -30,6 +30,7 @@
 #include "shared/wire.h"
 
 #define COUNTS WS_SHIELD_COUNT
+#include "bits.h"
 #include "counts.h"
 
 #define IP_OFFSET 0x1fff /* of a fragment that is not the first */
@@ -37,14 +38,10 @@
 #define HEADERS_MAX 16 /* RFC 8504 5.3: a host may set a limit, by default 8 */
 #define TAGS_MAX 4
 #define VLAN_ID 0x0fff
+#define NEAR 2048 /* how far into a buffer we read by pointer */
 #define AGGREGATE_MAX 1024 /* of the shortest handshake message, in 65,535 bytes */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, WS_BPF_PORTS);
-	__type(key, __u16);
-	__type(value, __u8);
-} ports SEC(".maps");
+BITS(ports, 65536);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -59,6 +56,8 @@ struct {
 	__type(key, struct ws_ip);
 	__type(value, __u8);
 } known SEC(".maps");
+
+BITS(known_cells, WS_BPF_KNOWN_CELLS); /* asked first, see shared/maps.h */
 
 /* When the source's bucket is full again, CLOCK_MONOTONIC ns (the generic cell rate algorithm). */
 struct {
@@ -90,6 +89,14 @@ struct {
 	__type(value, __u64);
 } awaited SEC(".maps");
 
+/* Asked first too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WS_BPF_AWAITED_CELLS);
+	__type(key, __u32);
+	__type(value, __u64);
+} awaited_cells SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -119,6 +126,29 @@ static __always_inline bool load(void *ctx, bool xdp, __u32 offset, void *to, __
 	if (xdp)
 		return !bpf_xdp_load_bytes(ctx, offset, to, bytes);
 	return !bpf_skb_load_bytes(ctx, offset, to, bytes);
+}
+
+/*
+ * The same, by pointer where that can be: a helper's call for each field is most of what a refused
+ * datagram costs. `copy`: room for what is not linear.
+ */
+static __always_inline const void *peek(void *ctx, bool xdp, __u32 offset, void *copy, __u32 bytes)
+{
+	void *at, *end;
+
+	if (xdp) {
+		at = (void *)(long)((struct xdp_md *)ctx)->data;
+		end = (void *)(long)((struct xdp_md *)ctx)->data_end;
+	} else {
+		at = (void *)(long)((struct __sk_buff *)ctx)->data;
+		end = (void *)(long)((struct __sk_buff *)ctx)->data_end;
+	}
+	if (offset <= NEAR) {
+		at += offset;
+		if (at + bytes <= end)
+			return at;
+	}
+	return load(ctx, xdp, offset, copy, bytes) ? copy : NULL;
 }
 
 static __always_inline void map_ipv4(struct ws_ip *ip, __u32 address)
@@ -206,31 +236,33 @@ static __always_inline enum parsed parse(void *ctx, bool xdp, __u32 network, __u
 					 struct datagram *d)
 {
 	enum parsed found = untag(ctx, xdp, &network, &protocol);
-	struct udphdr udp;
-	__u16 port;
+	const struct udphdr *udp;
+	struct udphdr udp_copy;
 	__u8 *local;
 
 	if (found != PARSED_OURS)
 		return found;
 	if (protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr ip;
+		struct iphdr copy;
+		const struct iphdr *ip = peek(ctx, xdp, network, &copy, sizeof(copy));
 
-		if (!load(ctx, xdp, network, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
-		    ip.frag_off & bpf_htons(IP_OFFSET) || ip.ihl < 5)
+		if (!ip || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(IP_OFFSET) ||
+		    ip->ihl < 5)
 			return PARSED_OTHER;
-		map_ipv4(&d->source, ip.saddr);
-		map_ipv4(&d->destination, ip.daddr);
-		d->payload = network + ip.ihl * 4;
+		map_ipv4(&d->source, ip->saddr);
+		map_ipv4(&d->destination, ip->daddr);
+		d->payload = network + ip->ihl * 4;
 	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip;
+		struct ipv6hdr copy;
+		const struct ipv6hdr *ip = peek(ctx, xdp, network, &copy, sizeof(copy));
 		__u8 next;
 
-		if (!load(ctx, xdp, network, &ip, sizeof(ip)))
+		if (!ip)
 			return PARSED_OTHER;
-		__builtin_memcpy(&d->source, &ip.saddr, sizeof(d->source));
-		__builtin_memcpy(&d->destination, &ip.daddr, sizeof(d->destination));
-		d->payload = network + sizeof(ip);
-		next = ip.nexthdr;
+		__builtin_memcpy(&d->source, &ip->saddr, sizeof(d->source));
+		__builtin_memcpy(&d->destination, &ip->daddr, sizeof(d->destination));
+		d->payload = network + sizeof(*ip);
+		next = ip->nexthdr;
 		found = walk(ctx, xdp, &next, &d->payload);
 		if (found == PARSED_HEADERS && !bpf_map_lookup_elem(&locals, &d->destination))
 			return PARSED_OTHER;
@@ -239,11 +271,10 @@ static __always_inline enum parsed parse(void *ctx, bool xdp, __u32 network, __u
 	} else {
 		return PARSED_OTHER;
 	}
-	if (!load(ctx, xdp, d->payload, &udp, sizeof(udp)))
+	udp = peek(ctx, xdp, d->payload, &udp_copy, sizeof(udp_copy));
+	if (!udp || !has_bit(&ports, bpf_ntohs(udp->dest)))
 		return PARSED_OTHER;
-	port = bpf_ntohs(udp.dest);
-	if (!bpf_map_lookup_elem(&ports, &port))
-		return PARSED_OTHER;
+	d->bytes = bpf_ntohs(udp->len);
 	if (is_link_group(&d->destination))
 		return PARSED_DESTINATION;
 	/* A router forwards other hosts' datagrams to the same port: the address decides. */
@@ -252,16 +283,19 @@ static __always_inline enum parsed parse(void *ctx, bool xdp, __u32 network, __u
 		return PARSED_OTHER;
 	if (*local & WS_LOCAL_BROADCAST)
 		return PARSED_DESTINATION;
-	d->payload += sizeof(udp);
-	d->bytes = bpf_ntohs(udp.len);
+	d->payload += sizeof(*udp);
 	/* The stack refuses a length below the header's; aggregates may exceed 16 bits. */
-	if (d->bytes < sizeof(udp))
+	if (d->bytes < sizeof(*udp))
 		return PARSED_OTHER;
-	d->bytes -= sizeof(udp);
+	d->bytes -= sizeof(*udp);
 	return PARSED_OURS;
 }
 
-/* The type and three zero bytes, read as a number. */
+static __always_inline bool is_known(const struct ws_ip *ip, __u64 seed)
+{
+	return has_bit(&known_cells, ws_known_cell(ip, seed)) && bpf_map_lookup_elem(&known, ip);
+}
+
 /*
  * Handshake messages cost the worker a MAC or two. A source that is over its
  * limit is refused before it can use up the strangers' common bucket; a flood
@@ -273,7 +307,8 @@ static __always_inline __u32 limit(const struct datagram *d, __u32 kind, __u32 n
 {
 	const struct ws_shield_limits *limit;
 	struct ws_source_key source = {.ip = d->source, .kind = kind};
-	__u64 *full_at, *common = NULL, now = bpf_ktime_get_ns(), fresh = 0;
+	/* Some milliseconds late, and no clock is read for each of a flood. */
+	__u64 *full_at, *common = NULL, now = bpf_ktime_get_coarse_ns(), fresh = 0;
 	__u32 zero = 0;
 
 	limit = bpf_map_lookup_elem(&limits, &zero);
@@ -282,7 +317,7 @@ static __always_inline __u32 limit(const struct datagram *d, __u32 kind, __u32 n
 	if (source.ip.word[0] || source.ip.word[1])
 		source.ip.word[2] = source.ip.word[3] =
 			0; /* an IPv6 host has a whole /64 to choose from */
-	if (limit->global.interval_ns && !bpf_map_lookup_elem(&known, &d->source)) {
+	if (limit->global.interval_ns && !is_known(&d->source, limit->seed)) {
 		common = bpf_map_lookup_elem(&strangers, &kind);
 		/* In a flood from random sources this is all that a message costs. */
 		if (!common || ws_bucket_over(*common, &limit->global, now, n)) {
@@ -315,25 +350,32 @@ static __always_inline __u32 answer(void *ctx, bool xdp, const struct datagram *
 				    __u32 kind, __u32 n)
 {
 	const struct ws_shield_limits *limits_now;
-	__u64 *until;
-	__u32 zero = 0, id;
+	__u64 *until, now = bpf_ktime_get_coarse_ns();
+	__u32 zero = 0, copy, id, cell;
+	const __u32 *found;
 
 	limits_now = bpf_map_lookup_elem(&limits, &zero);
 	if (!limits_now || !limits_now->awaited)
 		return limit(d, kind, n);
-	if (!load(ctx, xdp, d->payload + at, &id, sizeof(id)))
+	found = peek(ctx, xdp, d->payload + at, &copy, sizeof(copy));
+	if (!found)
 		return WS_SHIELD_SHORT;
-	id = __le32_to_cpu(id);
+	id = __le32_to_cpu(*found);
+	cell = ws_awaited_cell(id, limits_now->seed);
+	until = bpf_map_lookup_elem(&awaited_cells, &cell);
+	if (!until || *until <= now)
+		return WS_SHIELD_UNASKED;
 	until = bpf_map_lookup_elem(&awaited, &id);
-	return until && *until > bpf_ktime_get_ns() ? WS_SHIELD_HANDSHAKE : WS_SHIELD_UNASKED;
+	return until && *until > now ? WS_SHIELD_HANDSHAKE : WS_SHIELD_UNASKED;
 }
 
 static __always_inline __u32 initiation(void *ctx, bool xdp, const struct datagram *d, __u32 n)
 {
-	__u64 mac2[WS_MAC_BYTES / 8] = {};
+	__u64 copy[WS_MAC_BYTES / 8];
+	const __u64 *mac2 =
+		peek(ctx, xdp, d->payload + WS_INITIATION_BYTES - WS_MAC_BYTES, copy, sizeof(copy));
 
-	(void)load(ctx, xdp, d->payload + WS_INITIATION_BYTES - WS_MAC_BYTES, mac2, sizeof(mac2));
-	return limit(d, mac2[0] | mac2[1] ? WS_KIND_COOKIE : WS_KIND_INITIATION, n);
+	return limit(d, mac2 && mac2[0] | mac2[1] ? WS_KIND_COOKIE : WS_KIND_INITIATION, n);
 }
 
 static __always_inline bool is_handshake_size(__u32 bytes)
@@ -381,17 +423,20 @@ static __always_inline __u32 hidden(struct __sk_buff *skb, const struct datagram
 /* Whether to drop it; counts what became of it. */
 static __always_inline bool refuse(void *ctx, bool xdp, const struct datagram *d)
 {
-	__u32 n = 1, bytes = d->bytes, type, expected, verdict;
+	__u32 n = 1, bytes = d->bytes, copy, type, expected, verdict;
+	const __u32 *head;
 
 	if (!xdp && d->stride) {
 		n = (bytes + d->stride - 1) / d->stride;
 		bytes = d->stride < bytes ? d->stride : bytes;
 	}
-	if (bytes < WS_TRANSPORT_MIN_BYTES || !load(ctx, xdp, d->payload, &type, sizeof(type))) {
+	head = peek(ctx, xdp, d->payload, &copy, sizeof(copy));
+	if (bytes < WS_TRANSPORT_MIN_BYTES || !head) {
 		count(WS_SHIELD_SHORT, n);
 		return true;
 	}
-	type = __le32_to_cpu(type);
+	/* The type and three zero bytes, read as a number. */
+	type = __le32_to_cpu(*head);
 	if (type == WS_MSG_TRANSPORT) {
 		__u32 disguised = !xdp && d->stride ? hidden(ctx, d) : 0;
 

@@ -82,33 +82,48 @@ WS_LADDER_INLINE __u32 ws_ladder_cell(const struct ws_ip *source, __u64 seed, __
 	return ws_ladder_mix(key, seed + rung);
 }
 
-WS_LADDER_INLINE bool ws_ladder_rung(__u64 *cell, __u64 *total, __u64 cell_interval_ns,
-				     __u32 cell_burst, __u32 rate, __u64 now, __u32 n)
-{
-	const struct ws_bucket own = {cell_interval_ns, cell_interval_ns * cell_burst};
-	const struct ws_bucket all = {WS_PER_SECOND(rate), 1000000000ULL};
+/* One rung: who asks, the network's width, and what it and all networks of that width get. */
+struct ws_rung {
+	__u32 number, shift4, shift6;
+	struct ws_bucket own, all;
+};
 
-	/* Most of a flood ends at these two looks, and writes nothing. */
-	if (ws_bucket_over(*total, &all, now, n) || ws_bucket_over(*cell, &own, now, n))
+#define WS_RUNG(number, shift4, shift6, cell_rate, cell_burst, rate)                               \
+	(struct ws_rung)                                                                           \
+	{                                                                                          \
+		number, shift4, shift6,                                                            \
+			{WS_PER_SECOND(cell_rate), WS_PER_SECOND(cell_rate) * (cell_burst)},       \
+		{                                                                                  \
+			WS_PER_SECOND(rate), 1000000000ULL                                         \
+		}                                                                                  \
+	}
+
+WS_LADDER_INLINE bool ws_ladder_rung(struct ws_ladder *l, const struct ws_ip *source, __u64 seed,
+				     const struct ws_rung rung, __u64 now, __u32 n)
+{
+	__u64 *total = &l->total[rung.number], *cell;
+
+	/* Most of a flood ends at one of these two looks, and writes nothing. */
+	if (ws_bucket_over(*total, &rung.all, now, n))
 		return false;
-	return ws_bucket_take(total, &all, now, n) && ws_bucket_take(cell, &own, now, n);
+	cell = &l->cell[rung.number]
+		       [ws_ladder_cell(source, seed, rung.number, rung.shift4, rung.shift6)];
+	if (ws_bucket_over(*cell, &rung.own, now, n))
+		return false;
+	return ws_bucket_take(total, &rung.all, now, n) && ws_bucket_take(cell, &rung.own, now, n);
 }
 
 /* The width that vouches for the source, 1 (the widest) to WS_LADDER_RUNGS; 0: none does. */
 WS_LADDER_INLINE int ws_ladder_climb(struct ws_ladder *l, const struct ws_ip *source, __u64 seed,
 				     __u64 now, __u32 n)
 {
-	if (ws_ladder_rung(&l->cell[0][ws_ladder_cell(source, seed, 0, 24, 52)], &l->total[0],
-			   WS_PER_SECOND(10), 10, 2500, now, n))
+	if (ws_ladder_rung(l, source, seed, WS_RUNG(0, 24, 52, 10, 10, 2500), now, n))
 		return 1;
-	if (ws_ladder_rung(&l->cell[1][ws_ladder_cell(source, seed, 1, 16, 32)], &l->total[1],
-			   WS_PER_SECOND(4), 8, 500, now, n))
+	if (ws_ladder_rung(l, source, seed, WS_RUNG(1, 16, 32, 4, 8, 500), now, n))
 		return 2;
-	if (ws_ladder_rung(&l->cell[2][ws_ladder_cell(source, seed, 2, 8, 16)], &l->total[2],
-			   WS_PER_SECOND(2), 4, 500, now, n))
+	if (ws_ladder_rung(l, source, seed, WS_RUNG(2, 8, 16, 2, 4, 500), now, n))
 		return 3;
-	if (ws_ladder_rung(&l->cell[3][ws_ladder_cell(source, seed, 3, 0, 0)], &l->total[3],
-			   WS_PER_SECOND(1), 2, 500, now, n))
+	if (ws_ladder_rung(l, source, seed, WS_RUNG(3, 0, 0, 1, 2, 500), now, n))
 		return 4;
 	return 0;
 }

@@ -12,8 +12,10 @@ enum {
 	WS_BPF_PORTS = 16, /* UDP ports of ours */
 	WS_BPF_LOCALS = 1024, /* local addresses; more are left alone */
 	WS_BPF_KNOWN = 65536, /* addresses of peers, the least recently used give way */
+	WS_BPF_KNOWN_CELLS = 16384, /* a bit each: whether any of them falls there */
 	WS_BPF_SOURCES = 65536, /* sources of handshake messages under the limit */
 	WS_BPF_AWAITED = 65536, /* messages of ours that are out */
+	WS_BPF_AWAITED_CELLS = 1024, /* the last of the times of those that fall there */
 	WS_BPF_PATHS = 16384,
 	WS_BPF_GROUPS = 64, /* reuseport groups: one a local address */
 	WS_BPF_WORKERS = 16,
@@ -28,6 +30,26 @@ enum {
 struct ws_ip {
 	__u32 word[4];
 };
+
+/*
+ * Cells are asked before the maps of known addresses and awaited answers, which a flood from
+ * everywhere meets in another place each time, so past every cache: these few KiB stay. The seed is
+ * secret, so that nobody can aim at a cell.
+ */
+static inline __attribute__((always_inline)) __u32 ws_known_cell(const struct ws_ip *ip, __u64 seed)
+{
+	__u64 high = (__u64)ip->word[0] << 32 | ip->word[1];
+	__u64 low = (__u64)ip->word[2] << 32 | ip->word[3];
+
+	high = (high ^ seed) * 0x9e3779b97f4a7c15ULL;
+	high = (high ^ high >> 32 ^ low) * 0xd6e8feb86659fd93ULL;
+	return high >> 50;
+}
+
+static inline __attribute__((always_inline)) __u32 ws_awaited_cell(__u32 id, __u64 seed)
+{
+	return (id ^ seed) * 0x9e3779b97f4a7c15ULL >> 54;
+}
 
 /* Index into the shield's counters. Datagrams to our ports and addresses only. */
 enum ws_shield_count {
@@ -69,7 +91,7 @@ struct ws_bucket {
 struct ws_shield_limits {
 	struct ws_bucket source; /* of each IPv4 address or IPv6 /64, and kind */
 	struct ws_bucket global; /* of all sources that are not known, together, of a kind */
-	__u64 seed; /* of the ladder's cells */
+	__u64 seed; /* of all cells */
 	__u32 ladder; /* 1: strangers past the global limit may climb it (shared/ladder.h) */
 	__u32 awaited; /* 1: responses and replies pass if they name a message of ours, and only then */
 };

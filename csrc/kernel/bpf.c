@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -279,21 +278,32 @@ int ws_bpf_check(ws_bpf *bpf)
 
 /* What the shield goes by */
 
+/* Of an array of 64-bit words, see bpf/bits.h. One thread writes. */
+static int set_bit(int map, uint32_t number, bool on)
+{
+	uint64_t bits, bit = 1ULL << number % 64;
+	uint32_t word = number / 64;
+	int error = ws_map_lookup(map, &word, &bits);
+
+	if (error)
+		return error;
+	bits = on ? bits | bit : bits & ~bit;
+	return ws_map_update(map, &word, &bits);
+}
+
 static int port_update(const struct ws_bpf *bpf, uint16_t port, bool ours)
 {
-	const int maps[] = {bpf->map.ports, bpf->map.path_ports, bpf->map.relay_ports};
+	const int bits[] = {bpf->map.ports, bpf->map.path_ports};
 	uint8_t one = 1;
+	int error = 0;
 
-	for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++) {
-		int error = 0;
-
-		if (maps[i] >= 0)
-			error = ours ? ws_map_update(maps[i], &port, &one)
-				     : ws_map_delete(maps[i], &port);
-		if (error && error != -ENOENT)
-			return error;
-	}
-	return 0;
+	for (size_t i = 0; i < 2 && !error; i++)
+		if (bits[i] >= 0)
+			error = set_bit(bits[i], port, ours);
+	if (!error && bpf->map.relay_ports >= 0)
+		error = ours ? ws_map_update(bpf->map.relay_ports, &port, &one)
+			     : ws_map_delete(bpf->map.relay_ports, &port);
+	return error == -ENOENT ? 0 : error;
 }
 
 int ws_bpf_set_ports(ws_bpf *bpf, const uint16_t *ports, size_t count)
@@ -374,35 +384,57 @@ int ws_bpf_set_rates(ws_bpf *bpf, const struct ws_shield_rates *rates)
 	struct ws_shield_limits limits = {
 		.source = bucket(rates->source_rate, rates->source_burst),
 		.global = bucket(rates->global_rate, rates->global_burst),
+		.seed = bpf->seed,
 		.ladder = rates->ladder,
 		.awaited = rates->awaited,
 	};
 	uint32_t zero = 0;
 
-	if (getrandom(&limits.seed, sizeof(limits.seed), 0) != sizeof(limits.seed))
-		return -EAGAIN;
 	return bpf->map.limits < 0 ? 0 : ws_map_update(bpf->map.limits, &zero, &limits);
+}
+
+/* One more or one less in an address's cell, and its bit. What gave way to others stays counted. */
+static int count_known(ws_bpf *bpf, const struct ws_ip *ip, bool more)
+{
+	uint32_t cell = ws_known_cell(ip, bpf->seed);
+	uint16_t *count = &bpf->known_in[cell];
+
+	if (*count == (more ? UINT16_MAX : 0))
+		return 0;
+	*count = (uint16_t)(more ? *count + 1 : *count - 1);
+	return *count == more ? set_bit(bpf->map.known_cells, cell, more) : 0;
 }
 
 int ws_bpf_add_known(ws_bpf *bpf, const struct ws_addr *addr)
 {
 	struct ws_ip ip;
-	uint8_t one = 1;
+	uint8_t one = 1, before;
+	int error;
 
 	ws_ip_from_addr(addr, &ip);
-	return bpf->map.known < 0 ? 0 : ws_map_update(bpf->map.known, &ip, &one);
+	if (bpf->map.known < 0)
+		return 0;
+	if (ws_map_lookup(bpf->map.known, &ip, &before)) {
+		error = count_known(bpf, &ip, true);
+		if (error)
+			return error;
+	}
+	return ws_map_update(bpf->map.known, &ip, &one);
 }
 
 int ws_bpf_await(ws_bpf *bpf, uint32_t id)
 {
+	uint32_t cell = ws_awaited_cell(id, bpf->seed);
 	struct timespec now;
 	uint64_t until;
+	int error;
 
 	if (bpf->map.awaited < 0)
 		return 0;
 	clock_gettime(CLOCK_MONOTONIC, &now); /* the programs' clock */
 	until = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec + WS_AWAIT_NS;
-	return ws_map_update(bpf->map.awaited, &id, &until);
+	error = ws_map_update(bpf->map.awaited, &id, &until);
+	return error ? error : ws_map_update(bpf->map.awaited_cells, &cell, &until);
 }
 
 int ws_bpf_remove_known(ws_bpf *bpf, const struct ws_addr *addr)
@@ -411,7 +443,11 @@ int ws_bpf_remove_known(ws_bpf *bpf, const struct ws_addr *addr)
 	int error;
 
 	ws_ip_from_addr(addr, &ip);
-	error = bpf->map.known < 0 ? 0 : ws_map_delete(bpf->map.known, &ip);
+	if (bpf->map.known < 0)
+		return 0;
+	error = ws_map_delete(bpf->map.known, &ip);
+	if (!error)
+		error = count_known(bpf, &ip, false);
 	return error == -ENOENT ? 0 : error; /* it gave way to others */
 }
 

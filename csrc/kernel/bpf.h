@@ -38,7 +38,8 @@ struct ws_bpf {
 		int shield_tc[2], paths_in[2], paths_out[2];
 	} program;
 	struct {
-		int ports, locals, known, limits, counts, awaited; /* the shield's */
+		/* the shield's */
+		int ports, locals, known, known_cells, limits, counts, awaited, awaited_cells;
 		int path_ports, paths, strangers;
 		int groups, sockets, workers, steer_counts;
 		int owners, tunsteer_counts;
@@ -48,6 +49,8 @@ struct ws_bpf {
 	uint16_t ports[WS_BPF_PORTS];
 	size_t port_count;
 	uint8_t generation; /* of the local addresses */
+	uint64_t seed; /* of the shield's cells */
+	uint16_t known_in[WS_BPF_KNOWN_CELLS]; /* known addresses in each */
 	uint32_t workers; /* of every reuseport group, 0: none yet */
 	bool group_used[WS_BPF_GROUPS];
 	struct ws_group_key group[WS_BPF_GROUPS];

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #if defined(__has_include) && !defined(WS_WITHOUT_LIBBPF)
@@ -138,9 +139,11 @@ static void find_all(struct ws_bpf *bpf)
 	bpf->map.ports = map_of(bpf, SHIELD, "ports");
 	bpf->map.locals = map_of(bpf, SHIELD, "locals");
 	bpf->map.known = map_of(bpf, SHIELD, "known");
+	bpf->map.known_cells = map_of(bpf, SHIELD, "known_cells");
 	bpf->map.limits = map_of(bpf, SHIELD, "limits");
 	bpf->map.counts = map_of(bpf, SHIELD, "counts");
 	bpf->map.awaited = map_of(bpf, SHIELD, "awaited");
+	bpf->map.awaited_cells = map_of(bpf, SHIELD, "awaited_cells");
 	bpf->map.path_ports = map_of(bpf, PATHS, "ports");
 	bpf->map.paths = map_of(bpf, PATHS, "paths");
 	bpf->map.strangers = map_of(bpf, PATHS, "strangers");
@@ -175,6 +178,11 @@ ws_bpf *ws_bpf_open(const char *folder, uint32_t programs, uint32_t tag, char *e
 	if (!bpf)
 		goto no_memory;
 	bpf->tag = tag;
+	if (getrandom(&bpf->seed, sizeof(bpf->seed), 0) != sizeof(bpf->seed)) {
+		snprintf(error, error_bytes, "no random numbers");
+		free(bpf);
+		return NULL;
+	}
 	bpf->cpus = lib.possible_cpus();
 	if (bpf->cpus < 1)
 		goto no_memory;

@@ -2,7 +2,8 @@
 
 SETUP: {"devices": [...], "hook": "TC", "locals": [...], "broadcasts": [...], "known": [...],
 "port": N, "rates": [source, burst, strangers, burst], "ladder": bool, "expected": [index, ...]
-or null}. Every line on stdin is answered with a line of JSON:
+or null}. Every line on stdin ("answer": send back what came, "forget IP": it is no peer's any more)
+is answered with a line of JSON:
 {"hooks", "shield", "paths", "strangers", "got"}; "got" counts what the sockets received, by length.
 """
 
@@ -57,7 +58,10 @@ def main() -> None:
     got: Counter[int] = Counter()
     print("ready", flush=True)
     for line in sys.stdin:
-        answer = line.strip() == "answer"
+        what, _, ip = line.strip().partition(" ")
+        answer = what == "answer"
+        if what == "forget":
+            programs.remove_known(ip)
         for s in sockets:
             while True:
                 try:

@@ -241,6 +241,22 @@ def test_limit_of_all_strangers_and_the_known_peer(lab: Lab) -> None:
     assert after["global_limit"] == flood["global_limit"]
 
 
+def test_a_peer_among_many_is_known_until_it_is_forgotten(lab: Lab) -> None:
+    """Known addresses are counted in cells that several share."""
+    node = Node(lab, rates=(1000, 1000, 1, 5))
+    others = tuple(f"192.0.{n >> 8}.{n & 255}" for n in range(1000))
+    ours = node.link.address(node.b)
+    node.known = (*others, ours, ours)
+    node.start()
+    for other in others[:3]:
+        node.ask(f"forget {other}")
+    node.send(INITIATION, count=200)
+    assert node.shield() == {"handshake": 200}
+    node.ask(f"forget {ours}")
+    node.send(INITIATION, count=200)
+    assert 5 <= node.shield()["handshake"] - 200 <= 50
+
+
 def test_a_quiet_network_is_heard_in_a_flood(lab: Lab) -> None:
     """20,000 initiations from all over 11/8 are refused but for some; one from elsewhere passes,
     with a mac2 as well, and so do bootstrap requests."""

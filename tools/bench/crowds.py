@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.bench import load
@@ -34,6 +34,12 @@ FLOW_GBPS_MIN = 0.05
 FORGED = "198.18.0.0/15"
 #: a device that drops everything, which the flood goes to when only the generator is to be seen
 NOWHERE = "nowhere"
+#: classic BPF at tc ingress: what comes from FORGED is dropped (2), the rest goes on
+DROP_FORGED = (
+    "5,32 0 0 26,84 0 0 4294836224,21 0 1 3323068416,6 0 0 2,6 0 0 4294967295"  # ld [26]; /15; jeq
+)
+#: where nobody of ours listens
+OTHER_PORT = 9
 
 
 def add_peers(end: HostEnd, identities: list[Identity]) -> None:
@@ -157,6 +163,25 @@ def flood_mac1(pair: Pair, options: Options) -> Values:
     return _flood(pair, options, forged_initiations)
 
 
+def floor(pair: Pair, options: Options) -> float:
+    """Percent of a flow that the same flood costs when b's kernel drops it as early as a program
+    may, by one compare: what no shield at tc can save. Goes with `flood_mac1`, before or after."""
+    records = pair.lab.folder / f"{forged_initiations.__name__}.bin"
+    if not records.exists():
+        records.write_bytes(forged_initiations(base64.b64decode(pair.ends[1].public_key)))
+    nowhere, agent = _aims(pair)
+    device = pair.link.device(pair.b)
+    pair.b.run("tc", "qdisc", "add", "dev", device, "clsact")
+    try:
+        words = ("filter", "add", "dev", device, "ingress", "bpf", "da", "bytecode", DROP_FORGED)
+        pair.b.run("tc", *words)
+        beside, _ = _beside(pair, options.seconds, records, nowhere)
+        under, _ = _beside(pair, options.seconds, records, replace(agent, port=OTHER_PORT))
+    finally:
+        pair.b.run("tc", "qdisc", "del", "dev", device, "clsact")
+    return 100 * (1 - under / beside)
+
+
 def _flood(pair: Pair, options: Options, make: Callable[[bytes], bytes]) -> Values:
     """A TCP flow by itself, beside a flood to nowhere, beside the same flood to the agent.
 
@@ -191,6 +216,7 @@ class Aim:
     device: str
     mac: str
     address: str
+    port: int
     to_agent: bool
 
 
@@ -210,17 +236,17 @@ def _aims(pair: Pair) -> tuple[Aim, Aim]:
             for key in ("ipv4.conf.all.rp_filter", "ipv4.ip_forward"):
                 host.sysctl(f"net.{key}", 0)
     mac, address = load.mac_of(pair.b, pair.link.device(pair.b)), pair.link.address(pair.b)
-    nowhere = Aim(NOWHERE, mac, address, to_agent=False)
-    return nowhere, Aim(pair.link.device(pair.a), mac, address, to_agent=True)
+    port = pair.ends[1].port
+    nowhere = Aim(NOWHERE, mac, address, port, to_agent=False)
+    return nowhere, Aim(pair.link.device(pair.a), mac, address, port, to_agent=True)
 
 
 def _beside(pair: Pair, seconds: float, records: Path, aim: Aim) -> tuple[float, float]:
     """(Gbit/s of a flow, datagrams/s of the flood beside it)."""
-    end = pair.ends[1]
     # Whoever floods has a machine of his own; here he comes first on the one that there is.
     flood: Process = pair.a.spawn(
         *("nice", "-n", "-15", load.udpblast(), "flood"),
-        *("--to", aim.address, "--port", str(end.port), "--device", aim.device, "--mac", aim.mac),
+        *("--to", aim.address, "--port", str(aim.port), "--device", aim.device, "--mac", aim.mac),
         *("--size", str(INITIATION_BYTES), "--rate", str(FLOOD_PPS)),
         *("--seconds", f"{seconds + 25:g}", "--records", records),
     )
