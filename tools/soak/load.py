@@ -43,6 +43,9 @@ UDP_INTERVAL_S = 0.02
 GAP_S = 0.3
 SHORT_BYTES = 1 << 16
 SHORT_INTERVAL_S = 0.5
+#: what the server's program says first, and how long it is waited for
+WELCOME = b"+"
+WELCOME_S = 30.0
 #: for what was under way when the end was asked for
 END_S = 120.0
 #: what a host without the tunnel's interface says, and a connection attempt that got no answer
@@ -187,6 +190,7 @@ class End:
 
     def answer_short(self, sock: socket.socket) -> None:
         with sock:
+            sock.sendall(WELCOME)
             sock.sendall(hashlib.sha256(read_exactly(sock, SHORT_BYTES)).digest())
             # Closed first, it would be an orphan, whose kernel gives up after eight tries: the
             # other end waits for ever.
@@ -204,12 +208,29 @@ class End:
                 self.sums.connections_unreachable += 1
                 continue
             with sock:
+                if not self.welcomed(sock, data[:1]):
+                    self.sums.connections_unreachable += 1
+                    continue
                 # A cut after the other may take it long; that it was reset is a fault.
                 sock.settimeout(600)
-                sock.sendall(data)
+                sock.sendall(data[1:])
                 if read_exactly(sock, 32) != hashlib.sha256(data).digest():
                     raise ConnectionError("a short connection brought other bytes")
             self.sums.connections += 1
+
+    def welcomed(self, sock: socket.socket, first: bytes) -> bool:
+        """Whether the server's program has the connection; until then no product can keep it.
+
+        Linux gives up an embryonic connection whose answer it cannot send again for want of a route
+        or address, as while an agent is dead (inet_connection_sock.c, reqsk_timer_handler), and
+        resets it when the client, which knows of nothing, sends its first bytes.
+        """
+        sock.settimeout(WELCOME_S)
+        try:
+            sock.sendall(first)
+            return sock.recv(1) == WELCOME
+        except (ConnectionResetError, TimeoutError):
+            return False
 
     # UDP
 
