@@ -3,6 +3,7 @@
 #include "engine/steer.h"
 
 #include "engine/kernel_relay.h"
+#include "packet/prefixes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,18 +36,37 @@ void ws_unsteer_socket(ws_engine *engine, int number)
 	engine->steer_group[number] = -1;
 }
 
-static bool same_prefix(const struct ws_prefix *a, const struct ws_prefix *b)
+/* Which of the sorted networks a peer holds now. */
+static void mark_held(const ws_engine *engine, const struct ws_prefix *sorted, size_t count,
+		      bool *held)
 {
-	return a->family == b->family && a->cidr == b->cidr &&
-	       !memcmp(a->ip, b->ip, a->family == 4 ? 4 : 16);
+	for (int p = 0; p < engine->next_peer; p++) {
+		const struct ws_peer *peer = engine->peer_by_number[p];
+
+		for (size_t i = 0; peer && i < peer->prefix_count; i++) {
+			ptrdiff_t at = ws_prefixes_find(sorted, count, &peer->prefixes[i]);
+
+			if (at >= 0)
+				held[at] = true;
+		}
+	}
 }
 
-static bool holds(const struct ws_peer *peer, const struct ws_prefix *prefix)
+/* Of the networks that a peer had, those that are nobody's now. */
+static void unsteer(ws_engine *engine, struct ws_prefix *old, size_t count)
 {
-	for (size_t i = 0; i < peer->prefix_count; i++)
-		if (same_prefix(&peer->prefixes[i], prefix))
-			return true;
-	return false;
+	bool *held;
+
+	count = ws_prefixes_sort(old, count);
+	held = count ? calloc(count, sizeof(*held)) : NULL;
+	if (!held) /* no memory: they stay steered to a worker that hands their packets on */
+		return;
+	/* One that moved over to another peer is that one's now. */
+	mark_held(engine, old, count, held);
+	for (size_t i = 0; i < count; i++)
+		if (!held[i])
+			(void)ws_bpf_tunsteer_remove(engine->bpf, &old[i]);
+	free(held);
 }
 
 void ws_steer_packets(ws_engine *engine, struct ws_peer *peer, const struct ws_prefix *prefixes,
@@ -63,16 +83,7 @@ void ws_steer_packets(ws_engine *engine, struct ws_peer *peer, const struct ws_p
 		memcpy(peer->prefixes, prefixes, count * sizeof(*prefixes));
 		peer->prefix_count = count;
 	}
-	for (size_t i = 0; i < old_count; i++) {
-		bool held = false;
-
-		/* One that moved over to another peer is that one's now. */
-		for (int p = 0; p < engine->next_peer && !held; p++)
-			held = engine->peer_by_number[p] &&
-			       holds(engine->peer_by_number[p], &old[i]);
-		if (!held)
-			(void)ws_bpf_tunsteer_remove(engine->bpf, &old[i]);
-	}
+	unsteer(engine, old, old_count);
 	for (size_t i = 0; i < count; i++)
 		(void)ws_bpf_tunsteer_set(engine->bpf, &prefixes[i],
 					  (uint32_t)peer->number % engine->workers);
