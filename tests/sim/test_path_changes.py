@@ -207,3 +207,15 @@ def test_probes_of_a_peer_begin_a_search_every_ten_seconds_at_most():
             search.timeout(now)
             search.sent(now, 0)
     assert begun <= 7
+
+
+def test_a_burst_of_losses_makes_a_path_narrow_for_seconds_only():
+    """Long probes are lost while a link is full; nobody waits ten minutes for the next search."""
+    world = subnets(1, mtu=1380)
+    ways = list(world.ways.values())
+    world.run(8)
+    assert world.a.limit < MTU
+    for way in ways:
+        way.mtu = 1500  # no end hears of it
+    world.run(25)
+    assert (world.a.limit, world.b.limit) == (MTU, MTU)

@@ -20,6 +20,9 @@ RAISE_INTERVAL: Final = 600 * NS_PER_S
 #: the same while there is traffic: datagrams go without DF, so that a path that takes less than it
 #: did loses nothing, and tells nothing but by its probes (RFC 8899 CONFIRMATION_TIMER)
 CONFIRM_INTERVAL: Final = 60 * NS_PER_S
+#: waits before one probe each of what the tunnel needs, after a search that found less than the one
+#: before it: probes that are lost by chance look like a size that is too long
+LOOKS: Final = (5 * NS_PER_S, 10 * NS_PER_S, 20 * NS_PER_S)
 #: between two searches that the peer's own probes begin
 HINT_INTERVAL: Final = 10 * NS_PER_S
 #: data header, transport header and tag around a packet (docs/multipath.md section 3)
@@ -40,7 +43,9 @@ class PmtuSearch:
 
     __slots__ = (
         "_ended",
+        "_found",
         "_high",
+        "_look",
         "_low",
         "_tries",
         "confirmed",
@@ -60,6 +65,8 @@ class PmtuSearch:
         self.due_at: int | None = None
         self._low, self._high, self._tries = min(BASE, target), target, 0
         self._ended: int | None = None
+        #: what the last search ended at; the look that comes next, an index of LOOKS or past it
+        self._found, self._look = target, len(LOOKS)
 
     def due(self, now: int, busy: bool) -> bool:
         """`timeout` is to be called. `busy`: the session carries data."""
@@ -111,13 +118,16 @@ class PmtuSearch:
     def retarget(self, target: int, now: int) -> None:
         if target == self.target:
             return
-        self.target = target
+        self.target = self._found = target
         self.confirmed = min(self.confirmed, target)
         self.start(now)
 
     def timeout(self, now: int) -> bool:
         """`due_at` is up. True: send a probe of `size` now (and `sent` it)."""
         if not self.searching:
+            if self._look < len(LOOKS) and self.due_at is not None and self.due_at <= now:
+                self.size = self.target
+                return True
             self.start(now)
             return self.searching
         if self._tries < TRIES:
@@ -129,6 +139,10 @@ class PmtuSearch:
         return self.searching
 
     def sent(self, now: int, wait: int) -> None:
+        if not self.searching:
+            self._look += 1
+            self._rest(now)
+            return
         self._tries += 1
         self.due_at = now + wait
 
@@ -136,6 +150,9 @@ class PmtuSearch:
         """A probe of this size arrived, whole."""
         if size > self.confirmed:
             self.confirmed = min(size, self.target)
+            if not self.searching and self.confirmed == self.target:
+                self._found, self._look = self.target, len(LOOKS)
+                self._rest(now)
         if not self.searching or size <= self._low:
             return
         self._low = size
@@ -145,9 +162,18 @@ class PmtuSearch:
         if self._high - self._low < GRAIN:
             self.searching = False
             self._ended = now
-            self.due_at = now + RAISE_INTERVAL
+            self._look = 0 if self.confirmed < min(self._found, self.target) else len(LOOKS)
+            self._found = self.confirmed
+            self._rest(now)
             return
         # Never the top again: that is where the search began.
         self.size = (self._low + self._high + 1) // 2
         self._tries = 0
         self.due_at = now
+
+    def _rest(self, now: int) -> None:
+        """Until the next look at the top, else until the next search."""
+        if self._look < len(LOOKS):
+            self.due_at = now + LOOKS[self._look]
+        else:
+            self.due_at = (self._ended or now) + RAISE_INTERVAL

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.pmtu import BASE, GRAIN, RAISE_INTERVAL, TRIES, PmtuSearch
+from whalescale.protocol.paths.pmtu import (
+    BASE,
+    GRAIN,
+    LOOKS,
+    RAISE_INTERVAL,
+    TRIES,
+    PmtuSearch,
+)
 
 S = 1_000_000_000
 
@@ -62,6 +69,8 @@ def test_it_looks_again_and_follows_both_ways():
     search = PmtuSearch(1460, assumed=False)
     search.start(0)
     now, _ = drive(search, 1300)
+    for _ in LOOKS:
+        now, _ = look(search, now, 1300)
     assert search.timeout(search.due_at)  # starts over
     now, _ = drive(search, 1500, search.due_at)
     assert search.confirmed == 1460
@@ -109,3 +118,55 @@ def test_with_traffic_the_size_is_confirmed_each_minute() -> None:
             else:
                 now += NS_PER_S
     assert 1400 - GRAIN < search.confirmed <= 1400
+
+
+def look(search, now, carries):
+    """When it asks next, and whether that was a look at the top alone."""
+    now = search.due_at
+    assert search.due(now, busy=False)
+    assert search.timeout(now)
+    alone = not search.searching
+    assert search.size == search.target
+    search.sent(now, S)
+    if search.size <= carries:
+        search.answered(search.size, now + S // 10)
+    return now, alone
+
+
+def test_what_was_lost_by_chance_is_found_within_seconds() -> None:
+    """Three probes of the right size got lost: it is looked at again after 5, 10 and 20 s."""
+    for late in range(len(LOOKS)):
+        search = PmtuSearch(1460, assumed=False)
+        search.start(0)
+        now, _ = drive(search, 1300)
+        assert search.narrow
+        ended = now
+        for n in range(late + 1):
+            before = now
+            now, alone = look(search, now, 1500 if n == late else 1300)
+            assert alone
+            assert now - before <= LOOKS[n] + S
+        assert (search.confirmed, search.narrow) == (1460, 0)
+        assert search.due_at >= ended + RAISE_INTERVAL
+        assert not search.due(now + 15 * S, busy=True)
+
+
+def test_a_narrow_path_is_looked_at_three_times_and_then_by_searches_alone() -> None:
+    search = PmtuSearch(1460, assumed=False)
+    search.start(0)
+    now, probes = drive(search, 1300)
+    looks = 0
+    while now < 3700 * S:  # an hour
+        now, alone = look(search, now, 1300)
+        if alone:
+            looks += 1
+        else:
+            now, more = drive(search, 1300, now)
+            probes += more + 1
+    assert looks == len(LOOKS)
+    assert probes <= TRIES * 6 * (3700 * S // RAISE_INTERVAL + 1)
+    # It became narrower: that may be chance again.
+    now, alone = look(search, now, 1250)
+    assert not alone
+    now, _ = drive(search, 1250, now)
+    assert look(search, now, 1250)[1]
