@@ -291,11 +291,13 @@ static void every_first_byte(void)
 		memcpy(text + (bundle ? 10 : 8), packet, sizeof(packet));
 		fresh(true);
 		drops = engine->worker[0]->stats.drops;
+		/* A copy that is the first to come: nobody knows whether its original came. */
+		bool copy = (first & 0x1c) == 0x14;
 		uint64_t frame = drops[WS_DROP_FRAME], malformed = drops[WS_DROP_MALFORMED];
 		uint64_t up = engine->worker[0]->stats.control_rx;
 
 		receive_text(0, text, sizeof(text));
-		CHECK_EQ(tun_count, taken);
+		CHECK_EQ(tun_count, taken && !copy);
 		CHECK_EQ(drops[WS_DROP_FRAME] - frame, first >= 0x80 && !taken);
 		/* As an IPv6 header it is whole, and its source is nobody's. */
 		CHECK_EQ(drops[WS_DROP_MALFORMED] - malformed,

@@ -159,11 +159,16 @@ def test_a_host_that_moves_in_silence_is_followed(lab: Lab, outer: int) -> None:
     two.link.remove_address(two.a.host, outer)
     two.link.add_address(two.a.host, outer, 11)
     two.b.ping(two.a, count=1, seconds=5)
-    status = two.b.status()
-    (peer,) = status["peers"]
-    # By path 0, or by a new one that was found before it moved.
-    used = [p["remote"] for p in (peer.get("multipath") or {}).get("paths", []) if p["usable"]]
-    assert any(two.link.address(two.a.host, outer, 11) in to for to in [peer["endpoint"], *used])
+
+    def followed() -> bool:
+        """By path 0, or by a new one that was found before it moved."""
+        (peer,) = two.b.status()["peers"]
+        paths = (peer.get("multipath") or {}).get("paths", [])
+        used = [p["remote"] for p in paths if p["usable"]]
+        new = two.link.address(two.a.host, outer, 11)
+        return any(new in to for to in [peer["endpoint"], *used])
+
+    wait_until("its new address", followed, 10)
 
 
 def test_two_nodes_speak_frames(standing: Two) -> None:

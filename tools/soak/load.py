@@ -203,7 +203,10 @@ class End:
             try:
                 sock = socket.create_connection((self.peer, SHORT_PORT), timeout=30)
             except OSError as e:
-                if e.errno not in UNREACHABLE and not isinstance(e, TimeoutError):
+                # A reset as well: before the server's program has it, see welcomed.
+                if e.errno not in UNREACHABLE and not isinstance(
+                    e, ConnectionResetError | TimeoutError
+                ):
                     raise
                 self.sums.connections_unreachable += 1
                 continue
@@ -229,7 +232,7 @@ class End:
         try:
             sock.sendall(first)
             return sock.recv(1) == WELCOME
-        except (ConnectionResetError, TimeoutError):
+        except (ConnectionError, TimeoutError):
             return False
 
     # UDP
