@@ -53,6 +53,9 @@ WHOLE_MARK: Final = 0xFFFFFFFF
 IFF_UP: Final = 0x1
 #: a burst of address changes (DHCP, VPNs, containers) is one change
 SETTLE_S: Final = 0.1
+#: Of a dump, before others have a turn: some milliseconds. What waits are probes, whose round trip
+#: would hold it.
+TURN_MESSAGES: Final = 32
 #: changes of routes alone are looked at so often at most
 ROUTES_S: Final = 10.0
 #: <linux/rtnetlink.h>: a route that the kernel made, for an address
@@ -370,12 +373,16 @@ class Netlink:
         """All unicast routes that leave by it, of every table. The kernel filters: a router's
         million others cost nothing here."""
         found: set[Route] = set()
+        seen = 0
         for family in (socket.AF_INET, socket.AF_INET6):
             everywhere = ipaddress.ip_network("::/0" if family == socket.AF_INET6 else "0.0.0.0/0")
             async with self._request("routes"):
                 async for message in await self._ipr.route(
                     "dump", dump_filter=None, family=int(family), oif=ifindex
                 ):
+                    seen += 1
+                    if seen % TURN_MESSAGES == 0:
+                        await asyncio.sleep(0)
                     if message.get("oif") != ifindex or message.get("type") != RTN_UNICAST:
                         continue
                     to = message.get("dst")
