@@ -17,6 +17,8 @@ ROUND: Final = 5
 ROUND_CROWDED: Final = 3
 HEARTBEAT_BUSY: Final = NS_PER_S
 HEARTBEAT_IDLE: Final = 25 * NS_PER_S
+#: a round trip is known after so many answers: one may have met a host that was busy just then
+KNOWN_AFTER: Final = 3
 #: probes in a row without an answer until a healthy path is failed
 MISSES: Final = 3
 #: of an idle spare's heartbeats one in so many asks for an answer
@@ -75,6 +77,7 @@ class Path:
         "kept",
         "link",
         "local",
+        "measurements",
         "misses",
         "mtu",
         "next_at",
@@ -136,6 +139,7 @@ class Path:
         self.srtt_us = 0
         self.rttvar_us = 0
         self._least: int | None = None  # ever
+        self.measurements = 0
         self._min: int | None = None
         self._min_before: int | None = None
         self._min_since = now
@@ -187,6 +191,11 @@ class Path:
         return max(self._least, least - QUEUE_US)
 
     @property
+    def known(self) -> bool:
+        """Whether its round trip is one to compare."""
+        return self.measurements >= KNOWN_AFTER
+
+    @property
     def wait(self) -> int:
         """How long an answer may take: RFC 6298's timeout, within bounds. ns."""
         if self.rtt_us is None:
@@ -229,6 +238,7 @@ class Path:
         self.rtt_us, self.srtt_us, self.rttvar_us = other.rtt_us, other.srtt_us, other.rttvar_us
         self._min, self._min_before = other._min, other._min_before
         self._least = other._least
+        self.measurements = other.measurements
         self.remote_link = other.remote_link
         self.probed_at = other.probed_at
         if other.validated:
@@ -263,7 +273,7 @@ class Path:
 
     def keep_alive(self, busy: bool, now: int) -> bool:
         """A spare of an idle session: True if a HEARTBEAT will do this time, for the NATs' sake."""
-        if busy or self.used or not self.alive or self.awaiting:
+        if busy or self.used or not self.alive or self.awaiting or not self.known:
             return False
         self.kept += 1
         if self.kept % PROBE_EVERY == 0:
@@ -293,6 +303,7 @@ class Path:
     def measured(self, rtt_us: int, now: int) -> None:
         """A round trip, RFC 6298 section 2."""
         rtt_us = max(rtt_us, 1)
+        self.measurements += 1
         if self.rtt_us is None:
             self.srtt_us, self.rttvar_us = rtt_us, rtt_us // 2
         else:

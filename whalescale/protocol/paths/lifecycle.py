@@ -158,7 +158,9 @@ class Lifecycle:
 
     def rest(self, path: Path, now: int) -> None:
         """Nothing is outstanding on it: when to look again."""
-        if self.busy:
+        if not path.known and sum(p.alive for p in self.table) > 1:
+            path.heartbeat(PROBE_INTERVAL, now)
+        elif self.busy:
             path.heartbeat(HEARTBEAT_BUSY if path.used else HEARTBEAT_IDLE, now)
         elif self._kept(path):
             path.heartbeat(HEARTBEAT_IDLE, now)

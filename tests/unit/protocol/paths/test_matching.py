@@ -60,3 +60,27 @@ def test_the_next_pair_of_a_link_that_failed_must_answer_first() -> None:
     spare.used = True
     first.fail(4 * NS_PER_S)
     assert choose([first, spare, other]) == {1, 2}
+
+
+def test_one_answer_is_no_reason_to_leave() -> None:
+    """Its first probe met a host that was busy just then."""
+    first, spare = path(0, "10.0.0.1", 74_000), path(1, "fd00::1", 1_300)
+    first.used = True
+    assert choose([first, spare]) == {0}
+    first.measured(70_000, NS_PER_S)
+    assert choose([first, spare]) == {0}
+    first.measured(72_000, NS_PER_S)
+    assert choose([first, spare]) == {1}
+
+
+def test_path_0_is_gone_back_to_once_it_is_as_good() -> None:
+    """Alone it needs no queue, no rate and no order."""
+    first, other = path(0, "10.0.0.1", 74_000), path(1, "fd00::1", 1_300)
+    loaded(other, 1_300)
+    assert choose([first, other]) == {1}
+    first.measured(1_000, 60 * NS_PER_S)
+    assert choose([first, other]) == {0}
+    # And is not left again for a hair.
+    first.used, other.used = True, False
+    loaded(first, 1_200)
+    assert choose([first, other]) == {0}
