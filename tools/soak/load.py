@@ -38,6 +38,10 @@ STREAM_BYTES_PER_S = 1 << 20
 #: tcp_rtx_probe0_timed_out), and that wait is a second here: a reader that gets no processor for
 #: a moment must not close it.
 STREAM_BUFFER_BYTES = 16 << 20
+#: Linux ends a connection after the time of 255 tries, a second each here, since the first packet
+#: of an episode was sent again (tcp_timer.c, retransmits_timed_out), and one kill after the other
+#: may be one episode; ms
+STREAM_USER_TIMEOUT_MS = 86_400_000
 UDP_INTERVAL_S = 0.02
 #: nothing for so long is worth a line
 GAP_S = 0.3
@@ -99,8 +103,10 @@ def read_exactly(sock: socket.socket, count: int) -> bytes:
 
 
 def widen(sock: socket.socket) -> None:
-    """Before it connects: the window's scale is told in the handshake."""
+    """Before it connects, for the window's scale is told in the handshake. What a listener accepts
+    has it too."""
     sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, STREAM_BUFFER_BYTES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_USER_TIMEOUT_MS)
 
 
 class Gaps:
