@@ -79,7 +79,9 @@ def state(end: Whalescale) -> str:
         host.run("nft", "list", "ruleset").stdout,
         host.run("cat", "/proc/sys/net/ipv4/conf/all/src_valid_mark").stdout,
     ]  # fmt: skip
-    return "\n".join("\n".join(sorted(p.splitlines())) for p in parts)
+    text = "\n".join("\n".join(sorted(p.splitlines())) for p in parts)
+    # A path over IPv6 may be found meanwhile, which takes 8 bytes less.
+    return re.sub(r"\b14(20|12)\b", "1412 or 1420", text)
 
 
 def log(end: Whalescale) -> str:
