@@ -273,9 +273,8 @@ static uint32_t count_copies(void *arg, uint32_t path, uint64_t number, const ui
 	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
 }
 
-/* A path is left so long after it fell silent: how many of its packets are sent again.
- * scheduled: as over several paths still, else by path 0 as it is. */
-static uint32_t rescued(uint64_t after_ns, uint32_t usable, bool scheduled)
+/* Twenty packets, half of them over each of two paths, and no answer. */
+static struct ws_multipath *under_way(void)
 {
 	struct ws_multipath_ops count = ops;
 	uint8_t bulk[1000] = {0x45, [9] = 47};
@@ -291,12 +290,27 @@ static uint32_t rescued(uint64_t after_ns, uint32_t usable, bool scheduled)
 		ws_multipath_send(mp, bulk, 20, bulk + 20, sizeof(bulk) - 20, 0, 0, true, now_ns);
 	for (uint64_t at = now_ns + 20 * MS; now_ns < at; now_ns += MS)
 		ws_multipath_pump(mp, now_ns);
-	now_ns += after_ns;
-	ws_multipath_set_paths(mp, 3, usable, scheduled, now_ns);
+	return mp;
+}
+
+/* How many packets are sent again in the next 50 ms. */
+static uint32_t copies_of(struct ws_multipath *mp)
+{
 	for (int i = 0; i < 50; i++, now_ns += MS)
 		ws_multipath_pump(mp, now_ns);
 	ws_multipath_free(mp);
 	return copies;
+}
+
+/* A path is left so long after it fell silent: how many of its packets are sent again.
+ * scheduled: as over several paths still, else by path 0 as it is. */
+static uint32_t rescued(uint64_t after_ns, uint32_t usable, bool scheduled)
+{
+	struct ws_multipath *mp = under_way();
+
+	now_ns += after_ns;
+	ws_multipath_set_paths(mp, 3, usable, scheduled, now_ns);
+	return copies_of(mp);
 }
 
 /* What a silent path left behind is worth longer than one lost packet: none of it has come. */
@@ -312,27 +326,12 @@ static void rescue(void)
 /* The peer began anew: what the old one had under way is nothing that the new one asked for. */
 static uint32_t rescued_and_reset(bool reset)
 {
-	struct ws_multipath_ops count = ops;
-	uint8_t bulk[1000] = {0x45, [9] = 47};
-	struct ws_multipath *mp;
+	struct ws_multipath *mp = under_way();
 
-	count.send = count_copies;
-	mp = ws_multipath_new(1500, &count, NULL);
-	now_ns = 9000 * MS;
-	copies = 0;
-	ws_multipath_set_paths(mp, 3, 3, true, now_ns);
-	tune_both(mp, 100000000);
-	for (int i = 0; i < 20; i++)
-		ws_multipath_send(mp, bulk, 20, bulk + 20, sizeof(bulk) - 20, 0, 0, true, now_ns);
-	for (uint64_t at = now_ns + 20 * MS; now_ns < at; now_ns += MS)
-		ws_multipath_pump(mp, now_ns);
 	CHECK(ws_multipath_rescue(mp, 1, now_ns) > 0);
 	if (reset)
 		ws_multipath_reset(mp, now_ns);
-	for (int i = 0; i < 50; i++, now_ns += MS)
-		ws_multipath_pump(mp, now_ns);
-	ws_multipath_free(mp);
-	return copies;
+	return copies_of(mp);
 }
 
 static struct {
