@@ -60,8 +60,7 @@ struct ws_reorder {
 	uint32_t slot_bytes;
 	bool started;
 	uint64_t next; /* the seq awaited */
-	uint64_t
-		first; /* where it began: of copies of what is before nobody knows whether it came */
+	uint64_t first; /* where it began: nobody knows whether what is before came */
 	uint64_t top; /* one past the highest held seq, if any is held */
 	uint32_t held;
 	uint64_t deadline_ns, loose_ns; /* of the oldest gap, of the first loose one */

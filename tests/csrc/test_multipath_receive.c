@@ -208,8 +208,8 @@ static bool brought(struct ws_multipath *mp, uint32_t path, uint64_t number, uin
 	return delivered > before;
 }
 
-/* A sender goes from several paths to one and back: what came meanwhile does not come again. */
-static void copies_of_what_passed(uint32_t gone)
+/* What comes behind the awaited seq for the first time is delivered. */
+static struct ws_multipath *two_paths_with_late_ones(void)
 {
 	struct ws_multipath *mp = two_paths();
 	struct ws_multipath_params tune = {.reorder_depth = 128,
@@ -217,9 +217,17 @@ static void copies_of_what_passed(uint32_t gone)
 					   .loss_wait_us = 50000,
 					   .path_idle_us = 500000,
 					   .deliver_late = 1};
-	uint32_t seq;
 
 	ws_multipath_tune(mp, &tune);
+	return mp;
+}
+
+/* A sender goes from several paths to one and back: what came meanwhile does not come again. */
+static void copies_of_what_passed(uint32_t gone)
+{
+	struct ws_multipath *mp = two_paths_with_late_ones();
+	uint32_t seq;
+
 	ws_multipath_pump(mp, now_ns);
 	come(mp, 1, 10);
 	for (seq = 12; seq < 12 + gone; seq++)
@@ -238,15 +246,9 @@ static void copies_of_what_passed(uint32_t gone)
 /* Who began anew after a restart: its memory begins with what came first, copies are older. */
 static void copies_of_what_came_before(void)
 {
-	struct ws_multipath *mp = two_paths();
-	struct ws_multipath_params tune = {.reorder_depth = 128,
-					   .hold_us = 250000,
-					   .loss_wait_us = 50000,
-					   .path_idle_us = 500000,
-					   .deliver_late = 1};
+	struct ws_multipath *mp = two_paths_with_late_ones();
 	const uint32_t again = WS_FRAME_FEEDBACK | WS_FRAME_AGAIN;
 
-	ws_multipath_tune(mp, &tune);
 	CHECK(brought(mp, 0, 1, 5, WS_FRAME_FEEDBACK));
 	ws_multipath_reset(mp, now_ns);
 	/* The first that comes is a copy: it had no memory when the original came, perhaps to it. */

@@ -27,10 +27,10 @@ Ends = tuple[str, int | str]
 
 def _order(path: Path) -> tuple[bool, float, list[str], int]:
     rtt = float(path.own_rtt_us + FLOOR_US)
-    if path.used:
-        rtt *= INCUMBENT if path.known else 0
-    elif not path.id:
-        # Alone it is sent over as it comes, without a queue, a rate and an order: go back to it.
+    if path.used and not path.known:
+        rtt = 0.0
+    elif path.used or not path.id:
+        # Path 0 alone needs no queue, no rate and no order: it is gone back to.
         rtt *= INCUMBENT
     local = path.local.ip if path.local is not None else ""
     if near(local, path.remote.ip):
