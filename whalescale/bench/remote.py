@@ -36,6 +36,9 @@ LINE_BYTES_MAX: Final = 4096
 #: One client may keep the server this long without a word; one iperf3 server lives as long.
 IDLE_S: Final = 90.0
 CONNECT_S: Final = 10.0
+#: of an iperf3 server, on a machine that has much else to do
+START_S: Final = 20.0
+IPERF_TRIES: Final = 8
 
 Table = dict[str, Any]
 
@@ -136,21 +139,27 @@ class Server:
         if shutil.which("iperf3") is None:
             return _refused("there is no `iperf3` on that machine")
         self._end_load()
-        port = self._next_port()
-        if not port:
-            return _refused("every port for iperf3 is taken")
+        for port in self._free_ports():
+            if self._iperf_listens(address, port):
+                return {"ok": True, "port": port}
+        return _refused("iperf3 does not start: no port was free for it")
+
+    def _iperf_listens(self, address: str, port: int) -> bool:
+        """Start it; False: it ended, for instance because somebody else has just taken the port."""
         self._iperf = subprocess.Popen(
-            ["timeout", f"{IDLE_S:g}", *measure.iperf_server(address, port)],
+            # A server that is killed leaves nobody behind who waits for ever.
+            ["setpriv", "--pdeathsig", "KILL", *measure.iperf_server(address, port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._iperf.poll() is None:
-            if is_listening(port):
-                return {"ok": True, "port": port}
+            if listeners(port) & _sockets_of(self._iperf.pid):
+                return True
             time.sleep(0.01)
-        return _refused("iperf3 does not start")
+        self._end_load()
+        return False
 
     def _start_sink(self, address: object, size: object) -> Table:
         if not isinstance(address, str) or address not in self._addresses:
@@ -178,10 +187,10 @@ class Server:
         counted, self._sink = self._sink.finish(), None
         return {"ok": True, **dataclasses.asdict(counted)}
 
-    def _next_port(self) -> int:
-        """The last one may have connections in TIME_WAIT."""
+    def _free_ports(self) -> Iterable[int]:
+        """A few that nobody listens on now; not the last one, which may have TIME_WAITs."""
         tried = itertools.islice(self._ports, len(IPERF_PORTS))
-        return next((port for port in tried if not is_listening(port)), 0)
+        return itertools.islice((port for port in tried if not listeners(port)), IPERF_TRIES)
 
     def _end_load(self) -> None:
         if self._sink is not None:
@@ -213,16 +222,29 @@ def _listen(address: str, port: int) -> socket.socket:
     return sock
 
 
-def is_listening(port: int, folder: Path = Path("/proc/self/net")) -> bool:
-    """Whether a TCP socket of this network namespace listens on the port (proc_net_tcp(5))."""
+def listeners(port: int, folder: Path = Path("/proc/self/net")) -> set[int]:
+    """Inodes of the TCP sockets of this network namespace that listen there (proc_net_tcp(5))."""
     listening = "0A"
+    found = set()
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for row in (folder / name).read_text().splitlines()[1:]:
                 words = row.split()
                 if words[1].endswith(f":{port:04X}") and words[3] == listening:
-                    return True
-    return False
+                    found.add(int(words[9]))
+    return found
+
+
+def _sockets_of(pid: int) -> set[int]:
+    """Inodes of the sockets that a process has open; none if it is gone (proc_pid_fd(5))."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                kind, _, inode = str(descriptor.readlink()).partition(":")
+                if kind == "socket":
+                    found.add(int(inode.strip("[]")))
+    return found
 
 
 class Remote:

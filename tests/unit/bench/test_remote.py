@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from whalescale.bench import blast, measure, remote
-from whalescale.bench.remote import BenchError, Remote, Server, is_listening
+from whalescale.bench.remote import IPERF_PORTS, BenchError, Remote, Server, listeners
 from whalescale.bench.session import FIGURES, Row, Session, make_row
 
 LOCAL = "127.0.0.1"
@@ -43,10 +43,11 @@ def test_cost_of_the_same_machine(server: Server) -> None:
 def test_iperf_is_started_and_ended(server: Server) -> None:
     with Remote(LOCAL, server.port) as near:
         first = near.iperf(LOCAL)
-        assert is_listening(first)
+        its_socket = listeners(first)
+        assert its_socket
         second = near.iperf(LOCAL)
         assert second != first
-        assert not is_listening(first), "one at a time"
+        assert not its_socket & listeners(first), "one at a time"
     # The server ends it when its client is gone; the fixture waits for that.
 
 
@@ -103,12 +104,24 @@ def test_an_address_of_another_host() -> None:
 
 
 def test_listening_ports_of_proc(tmp_path: Path) -> None:
-    head = "  sl  local_address rem_address   st tx_queue rx_queue\n"
-    (tmp_path / "tcp").write_text(head + "   0: 0100007F:1451 00000000:0000 0A 0:0\n")
-    (tmp_path / "tcp6").write_text(head + f"   0: {'0' * 32}:1452 {'0' * 32}:0000 01 0:0\n")
-    assert is_listening(5201, tmp_path)
-    assert not is_listening(5202, tmp_path), "connected, not listening"
-    assert not is_listening(5203, tmp_path)
+    head = "  sl  local_address rem_address   st queues tr tm->when retrnsmt uid timeout inode\n"
+    rest = "0:0 0:0 00000000 0 0"
+    (tmp_path / "tcp").write_text(head + f"   0: 0100007F:1451 00000000:0000 0A {rest} 77\n")
+    (tmp_path / "tcp6").write_text(head + f"   0: {'0' * 32}:1452 {'0' * 32}:0000 01 {rest} 78\n")
+    assert listeners(5201, tmp_path) == {77}
+    assert not listeners(5202, tmp_path), "connected, not listening"
+    assert not listeners(5203, tmp_path)
+
+
+def test_a_port_that_another_takes_in_between(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that measure on one host choose the same port: the later one takes the next."""
+    with socket.create_server((LOCAL, 0)) as quicker, Remote(LOCAL, server.port) as near:
+        taken = quicker.getsockname()[1]
+        free = [port for port in IPERF_PORTS if not listeners(port)]
+        monkeypatch.setattr(server, "_free_ports", lambda: [taken, *free])
+        assert near.iperf(LOCAL) in free
 
 
 def test_a_session_over_loopback(server: Server) -> None:
