@@ -1,9 +1,8 @@
-"""The configuration file: TOML -> frozen structs.
+"""The configuration file: TOML -> frozen structs (config_shapes.py).
 
 `load` and `parse` check everything that the text alone can tell; the key files that it names are
 config_keys.py's business, and what a single text means (an address, a node ID) config_values.py's.
-Every error is a ConfigError that names the file, the key and what would be right. The shapes of
-what TOML holds begin with `_Raw`; what callers get is fully typed and checked.
+Every error is a ConfigError that names the file, the key and what would be right.
 """
 
 from __future__ import annotations
@@ -14,14 +13,43 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from whalescale import identity, keyfiles
+from whalescale.config_shapes import (
+    BUSY_POLL_US_MAX,
+    IPV6_MTU_MIN,
+    MTU_MAX,
+    MTU_MIN,
+    NEIGHBOURS_MAX,
+    PEERS_TOLD_MAX,
+    RELAY_MEMBERS_MAX,
+    RELAY_RATE_MAX,
+    REORDER_DEPTH_MAX,
+    WORKERS_MAX,
+    Accept,
+    Config,
+    DataplaneConfig,
+    ExitConfig,
+    ForwardConfig,
+    InterfaceConfig,
+    MetricsConfig,
+    MultipathConfig,
+    NatConfig,
+    NetworkConfig,
+    PeerConfig,
+    Raw,
+    RawExit,
+    RawForward,
+    RawInterface,
+    RawNetwork,
+    RawPeer,
+    RelayConfig,
+)
 from whalescale.config_values import (
-    Address,
     Network,
     is_interface_name,
     is_peer_name,
@@ -29,36 +57,34 @@ from whalescale.config_values import (
     parse_id,
     parse_network,
 )
-from whalescale.endpoints import HostPort, parse_endpoint
+from whalescale.endpoints import parse_endpoint
 
-#: IPv4's least; 9216 is the largest frame that real links carry.
-MTU_MIN: Final = 576
-#: RFC 8200 section 5: where there is less the kernel takes IPv6 away
-IPV6_MTU_MIN: Final = 1280
-MTU_MAX: Final = 9216
-WORKERS_MAX: Final = 16
-#: nobody needs a session with all
-NEIGHBOURS_MAX: Final = 32
-#: Mbit/s, and members that an anchor relays to
-RELAY_RATE_MAX: Final = 400_000
-RELAY_MEMBERS_MAX: Final = 4096
-#: polling longer than a millisecond costs a CPU and saves no more
-BUSY_POLL_US_MAX: Final = 1000
-#: packets that the reordering buffer of a peer can hold
-REORDER_DEPTH_MAX: Final = 4096
-#: peers with metrics of their own: some fifty series each, if they speak of paths
-PEERS_TOLD_MAX: Final = 65536
+__all__ = [
+    "IPV6_MTU_MIN",
+    "MTU_MAX",
+    "MTU_MIN",
+    "Accept",
+    "Config",
+    "ConfigError",
+    "DataplaneConfig",
+    "ExitConfig",
+    "ForwardConfig",
+    "MetricsConfig",
+    "MultipathConfig",
+    "NetworkConfig",
+    "PeerConfig",
+    "load",
+    "parse",
+]
+
 #: a configuration of 65,536 peers stays well below
 FILE_BYTES_MAX: Final = 64 << 20
-
-#: keys that no quantum computer of a later day tells (docs/wire.md): where the peer can; data waits
-#: until they are there; never
-PostQuantumMode = Literal["auto", "require", "off"]
 
 #: rtnetlink(7)
 MAIN_TABLE: Final = 254
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
 
 
 class ConfigError(Exception):
@@ -73,262 +99,6 @@ class ConfigError(Exception):
         #: what is wrong and where, without the fix
         self.message = f"{file}: {key}: {problem}" if key else f"{file}: {problem}"
         super().__init__(f"{self.message}; {fix}" if fix else self.message)
-
-
-class InterfaceConfig(Struct, frozen=True, kw_only=True):
-    """[interface], checked. `private_key_file` is absolute or relative to the working directory."""
-
-    name: str
-    private_key_file: Path
-    #: it holds a WireGuard key (wireguard_private_key_file): this host has no node ID
-    plain: bool = False
-    listen_port: int = 51820
-    addresses: tuple[Address, ...] = ()
-    mtu: int = 1420
-    anchor: bool = False
-    #: SO_MARK of the UDP sockets, 0 for none
-    fwmark: int = 0
-    #: "auto": a route for each allowed IP, with rules where one is needed; "off": none; a number:
-    #: routes in that table, and no rules
-    table: int | Literal["auto", "off"] = "auto"
-    #: of every peer that says nothing else
-    pq: PostQuantumMode = "auto"
-
-
-class PeerConfig(Struct, frozen=True, kw_only=True):
-    """One of [[peers]], checked. Exactly one of the three keys is set (raw bytes)."""
-
-    name: str
-    node_id: bytes | None = None
-    fingerprint: bytes | None = None
-    wireguard_public_key: bytes | None = None
-    endpoints: tuple[HostPort, ...] = ()
-    allowed_ips: tuple[Network, ...] = ()
-    preshared_key_file: Path | None = None
-    #: seconds, 0 off
-    persistent_keepalive: int = 0
-    #: None: as [interface] says
-    pq: PostQuantumMode | None = None
-
-
-class DataplaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[dataplane]: which of the implementations to take, and switches for the offloads."""
-
-    backend: Literal["auto", "io_uring", "mmsg"] = "auto"
-    cipher: Literal["auto", "ipsec-mb", "openssl"] = "auto"
-    tun_tso: bool = True
-    tun_gro: bool = True
-    udp_gso: bool = True
-    udp_gro: bool = True
-    tun_uso: bool = True
-    workers: Annotated[int, Meta(ge=1, le=WORKERS_MAX)] = 1
-    #: each worker stays on a CPU of its own
-    pin_cpus: bool = False
-    #: how long a worker looks for more after the last packet before it sleeps, 0 not at all
-    busy_poll_us: Annotated[int, Meta(ge=0, le=BUSY_POLL_US_MAX)] = 0
-    #: the eBPF programs, where the kernel and the libraries allow them
-    bpf: bool = True
-    #: the shield in the card's driver (XDP) instead of at tc, where the driver takes it
-    xdp: bool = False
-
-
-#: at most IFNAMSIZ - 1 characters of a name, and brackets
-InterfacePattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s/]+$")]
-
-
-class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[multipath]: how a peer's traffic is spread over its paths (docs/multipath.md)."""
-
-    enabled: bool = True
-    scheduler: Literal["edf", "wrr", "minrtt", "redundant", "backup"] = "edf"
-    #: packets that wait for an earlier one at most; "adaptive": by rates and delays
-    reorder_depth: Literal["adaptive"] | Annotated[int, Meta(ge=1, le=REORDER_DEPTH_MAX)] = (
-        "adaptive"
-    )
-    #: what becomes of a packet that comes after its place was given up
-    late: Literal["deliver", "drop"] = "deliver"
-    #: send lost packets once more; "auto": where there is more than one path
-    repair: Literal["auto"] | bool = "auto"
-    align: bool = True
-    #: names of the interfaces where paths may begin, with * ? [a-z]; empty: all but tunnels
-    interfaces: tuple[InterfacePattern, ...] = ()
-    #: names of the interfaces where none may begin, with * ? [a-z]
-    exclude: tuple[InterfacePattern, ...] = ()
-    #: what says how much may be in flight on a path: a measured rate, or a window moved at each ACK
-    control: Literal["rate", "window"] = "rate"
-
-
-class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[metrics]: where Prometheus may ask, if anywhere."""
-
-    #: "IP:PORT" of a loopback address or one inside the tunnel, "unix", or "": off
-    listen: str = ""
-    #: of more peers only sums are told
-    peers_max: Annotated[int, Meta(ge=0, le=PEERS_TOLD_MAX)] = 1000
-
-    @property
-    def unix(self) -> bool:
-        """By the socket beside the control socket (locations.metrics_socket)."""
-        return self.listen == "unix"
-
-    @property
-    def address(self) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int] | None:
-        """None: off, or the socket."""
-        if not self.listen or self.unix:
-            return None
-        found = parse_endpoint(self.listen)
-        return ipaddress.ip_address(found.host), found.port
-
-
-class Accept(Struct, frozen=True):
-    """What is taken of the networks that an admin signed for other members.
-
-    "private": of private address space alone, so that a record by itself never draws this host's
-    traffic to public addresses into the tunnel.
-    """
-
-    kind: Literal["private", "all", "none"] = "private"
-    #: these and what is within them in any case
-    networks: tuple[Network, ...] = ()
-
-
-class NetworkConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[network]: our part in a network of one's own machines (docs/mesh.md)."""
-
-    #: "leaf": sessions with two anchors alone, and no work for others
-    role: Literal["member", "leaf"] = "member"
-    #: whether others may count on this machine; "auto": once it was proved, and stays where it is.
-    #: Not given: as [interface] has it
-    anchor: bool | Literal["auto"] | None = None
-    #: members that a session is kept with
-    neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
-    #: answer for NAME.NETWORK.internal
-    names: bool = True
-    #: which of the networks that others advertise lead through the tunnel here
-    accept: Accept = Accept()
-    #: find members on the same link, by multicast DNS
-    lan: bool = True
-
-
-class NatConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[nat]: what is done about routers between this host and the others (docs/nat.md)."""
-
-    #: ask the gateways of uplinks with a private address to map our port
-    portmap: bool = True
-
-
-class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[relay]: datagrams between members over an anchor (docs/nat.md)."""
-
-    #: what we make of anchors: while no direct path works, beside direct ones, nothing
-    use: Literal["auto", "also", "never"] = "auto"
-    #: as an anchor: relay for others
-    serve: bool = True
-    #: where the kernel can (bpf/relay.bpf.c), it does
-    kernel: bool = True
-    #: Mbit/s that each of them may send, 0: no limit
-    rate: Annotated[int, Meta(ge=0, le=RELAY_RATE_MAX)] = 0
-    #: how many of them may be sent to
-    members: Annotated[int, Meta(ge=1, le=RELAY_MEMBERS_MAX)] = 64
-
-
-class ForwardConfig(Struct, frozen=True, kw_only=True):
-    """[forward]: where this host forwards its peers' packets to."""
-
-    #: behind this host
-    networks: tuple[Network, ...] = ()
-    #: anywhere: it is an exit
-    exit: bool = False
-    #: in this host's name, so that nobody there needs a route back
-    masquerade: bool = True
-
-
-class ExitConfig(Struct, frozen=True, kw_only=True):
-    """[exit]: all traffic of this host through one peer."""
-
-    #: its name; "": none
-    use: str = ""
-    #: private and link-local destinations are reached as before
-    lan: bool = True
-    #: nothing leaves past the tunnel, while the agent is down too
-    kill_switch: bool = True
-    #: where this host's DNS questions go, whatever its resolvers are; None: as they are
-    dns: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
-
-
-class Config(Struct, frozen=True, kw_only=True):
-    """A whole configuration; `path` is the file that it came from."""
-
-    path: Path
-    interface: InterfaceConfig
-    peers: tuple[PeerConfig, ...] = ()
-    dataplane: DataplaneConfig = DataplaneConfig()
-    multipath: MultipathConfig = MultipathConfig()
-    metrics: MetricsConfig = MetricsConfig()
-    network: NetworkConfig = NetworkConfig()
-    nat: NatConfig = NatConfig()
-    relay: RelayConfig = RelayConfig()
-    forward: ForwardConfig = ForwardConfig()
-    exit: ExitConfig = ExitConfig()
-
-
-class _RawInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    private_key_file: str | None = None
-    wireguard_private_key_file: str | None = None
-    listen_port: Annotated[int, Meta(ge=0, le=65535)] = 51820
-    addresses: list[str] = []
-    mtu: Annotated[int, Meta(ge=MTU_MIN, le=MTU_MAX)] = 1420
-    anchor: bool = False
-    fwmark: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
-    table: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] | Literal["auto", "off"] = "auto"
-    pq: PostQuantumMode = "auto"
-
-
-class _RawPeer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    id: str | None = None
-    wireguard_public_key: str | None = None
-    endpoints: list[str] = []
-    allowed_ips: list[str] = []
-    preshared_key_file: str | None = None
-    persistent_keepalive: Annotated[int, Meta(ge=0, le=65535)] = 0
-    pq: PostQuantumMode | None = None
-
-
-class _RawNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    role: Literal["member", "leaf"] = "member"
-    anchor: bool | Literal["auto"] | None = None
-    neighbours: Annotated[int, Meta(ge=1, le=NEIGHBOURS_MAX)] = 4
-    names: bool = True
-    lan: bool = True
-    accept: tuple[str, ...] = ("private",)
-
-
-class _RawForward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    networks: list[str] = []
-    exit: bool = False
-    masquerade: bool = True
-
-
-class _RawExit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    use: str = ""
-    lan: bool = True
-    kill_switch: bool = True
-    dns: str = ""
-
-
-class _Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    interface: _RawInterface
-    peers: list[_RawPeer] = []
-    dataplane: DataplaneConfig = DataplaneConfig()
-    multipath: MultipathConfig = MultipathConfig()
-    metrics: MetricsConfig = MetricsConfig()
-    network: _RawNetwork = _RawNetwork()
-    nat: NatConfig = NatConfig()
-    relay: RelayConfig = RelayConfig()
-    forward: _RawForward = _RawForward()
-    exit: _RawExit = _RawExit()
 
 
 #: what would be right, by key without indices
@@ -400,17 +170,17 @@ _RIGHT: Final = {
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
 _FIELDS: Final = {
-    "": _Raw.__struct_fields__,
-    "interface": _RawInterface.__struct_fields__,
-    "peers": _RawPeer.__struct_fields__,
+    "": Raw.__struct_fields__,
+    "interface": RawInterface.__struct_fields__,
+    "peers": RawPeer.__struct_fields__,
     "dataplane": DataplaneConfig.__struct_fields__,
     "multipath": MultipathConfig.__struct_fields__,
     "metrics": MetricsConfig.__struct_fields__,
-    "network": _RawNetwork.__struct_fields__,
+    "network": RawNetwork.__struct_fields__,
     "nat": NatConfig.__struct_fields__,
     "relay": RelayConfig.__struct_fields__,
-    "forward": _RawForward.__struct_fields__,
-    "exit": _RawExit.__struct_fields__,
+    "forward": RawForward.__struct_fields__,
+    "exit": RawExit.__struct_fields__,
 }
 
 
@@ -447,7 +217,7 @@ def parse(text: str, path: Path) -> Config:
     except RecursionError:
         raise ConfigError(path, "", "nested too deeply", "mend the brackets") from None
     try:
-        raw = msgspec.convert(table, _Raw)
+        raw = msgspec.convert(table, Raw)
     except msgspec.ValidationError as e:
         raise _explained(e, path) from None
     except RecursionError:
@@ -488,28 +258,29 @@ def _in_words(types: str, kinds: dict[str, str]) -> str:
     return " or ".join(kinds.get(t, t) for t in types.split(" | ") if t != "null")
 
 
+def _checked(shape: type[S], raw: Struct, **checked: object) -> S:
+    """A `shape` of these fields, and of those of `raw` that are the same in both."""
+    same = {f: getattr(raw, f) for f in raw.__struct_fields__ if f in shape.__struct_fields__}
+    return shape(**{**same, **checked})
+
+
 class _Checker:
     """From the raw shapes to the checked ones; finds what the types alone cannot say."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def config(self, raw: _Raw) -> Config:
-        config = Config(
+    def config(self, raw: Raw) -> Config:
+        networks = self._each("forward.networks", raw.forward.networks, parse_network)
+        config = _checked(
+            Config,
+            raw,
             path=self._path,
             interface=self._interface(raw.interface),
             peers=tuple(self._peer(f"peers[{i}]", p) for i, p in enumerate(raw.peers)),
-            dataplane=raw.dataplane,
-            multipath=raw.multipath,
             metrics=self._metrics(raw.metrics),
             network=self._network(raw.network, raw.interface.anchor),
-            nat=raw.nat,
-            relay=raw.relay,
-            forward=ForwardConfig(
-                networks=self._each("forward.networks", raw.forward.networks, parse_network),
-                exit=raw.forward.exit,
-                masquerade=raw.forward.masquerade,
-            ),
+            forward=_checked(ForwardConfig, raw.forward, networks=networks),
             exit=self._exit(raw.exit),
         )
         self._duplicates(config.peers)
@@ -536,7 +307,7 @@ class _Checker:
             result[value] = None
         return tuple(result)
 
-    def _interface(self, raw: _RawInterface) -> InterfaceConfig:
+    def _interface(self, raw: RawInterface) -> InterfaceConfig:
         if not is_interface_name(raw.name):
             raise self._fail("interface.name", f"{raw.name!r} cannot be an interface's name")
         addresses = self._each("interface.addresses", raw.addresses, parse_address)
@@ -560,20 +331,16 @@ class _Checker:
         if plain and raw.pq == "require":
             problem = "a WireGuard key alone has no post-quantum keys: nothing would be sent"
             raise self._fail("interface.pq", problem, 'write "auto", or use private_key_file')
-        return InterfaceConfig(
-            name=raw.name,
+        return _checked(
+            InterfaceConfig,
+            raw,
             private_key_file=self._file(f"interface.{key}", key_file),
             plain=plain,
-            listen_port=raw.listen_port,
             addresses=addresses,
-            mtu=raw.mtu,
-            anchor=raw.anchor,
-            fwmark=raw.fwmark,
             table="auto" if raw.table == MAIN_TABLE else raw.table,
-            pq=raw.pq,
         )
 
-    def _network(self, raw: _RawNetwork, anchor: bool) -> NetworkConfig:
+    def _network(self, raw: RawNetwork, anchor: bool) -> NetworkConfig:
         """With `anchor` as it is: [interface] had it before there was a [network]."""
         if raw.anchor is False and anchor:
             problem = "is false, and interface.anchor is true"
@@ -582,14 +349,7 @@ class _Checker:
         if raw.role == "leaf" and chosen:
             problem = "a leaf is no anchor"
             raise self._fail("network.role", problem, 'write "member", or anchor = false')
-        return NetworkConfig(
-            role=raw.role,
-            anchor=chosen,
-            neighbours=raw.neighbours,
-            names=raw.names,
-            lan=raw.lan,
-            accept=self._accept(raw.accept),
-        )
+        return _checked(NetworkConfig, raw, anchor=chosen, accept=self._accept(raw.accept))
 
     def _accept(self, raw: tuple[str, ...]) -> Accept:
         words = {w for w in raw if w in ("private", "all", "none")}
@@ -604,7 +364,7 @@ class _Checker:
         networks = self._each("network.accept", [w for w in raw if w not in words], parse_network)
         return Accept(kind, networks)
 
-    def _exit(self, raw: _RawExit) -> ExitConfig:
+    def _exit(self, raw: RawExit) -> ExitConfig:
         if raw.use and not is_peer_name(raw.use):
             raise self._fail("exit.use", f"{raw.use!r} cannot be a peer's name")
         dns = None
@@ -613,7 +373,7 @@ class _Checker:
                 dns = ipaddress.ip_address(raw.dns)
             except ValueError:
                 raise self._fail("exit.dns", f"{raw.dns!r} is no IP address") from None
-        return ExitConfig(use=raw.use, lan=raw.lan, kill_switch=raw.kill_switch, dns=dns)
+        return _checked(ExitConfig, raw, dns=dns)
 
     def _exit_fits(self, config: Config) -> None:
         if config.exit.use and config.interface.table != "auto":
@@ -631,7 +391,7 @@ class _Checker:
             raise self._fail("metrics.listen", problem) from None
         return raw
 
-    def _peer(self, key: str, raw: _RawPeer) -> PeerConfig:
+    def _peer(self, key: str, raw: RawPeer) -> PeerConfig:
         if not is_peer_name(raw.name):
             raise self._fail(f"{key}.name", f"{raw.name!r} cannot be a peer's name")
         if raw.id is not None and raw.wireguard_public_key is not None:
@@ -654,8 +414,9 @@ class _Checker:
             problem = f"{raw.name} is a plain WireGuard peer: nothing would be sent to it"
             raise self._fail(f"{key}.pq", problem, 'write "off"')
         psk = raw.preshared_key_file
-        return PeerConfig(
-            name=raw.name,
+        return _checked(
+            PeerConfig,
+            raw,
             node_id=node_id,
             fingerprint=fingerprint,
             wireguard_public_key=public,
@@ -664,8 +425,6 @@ class _Checker:
             preshared_key_file=None
             if psk is None
             else self._file(f"{key}.preshared_key_file", psk),
-            persistent_keepalive=raw.persistent_keepalive,
-            pq=raw.pq,
         )
 
     def _id(self, key: str, text: str | None) -> tuple[bytes | None, bytes | None]:
