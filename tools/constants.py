@@ -26,8 +26,8 @@ PYTHON = (
 C_FILES = (
     "multipath.c", "multipath_send.c", "multipath_pump.c", "multipath_receive.c", "multipath_ack.c",
     "multipath_internal.h", "scheduler.c", "scheduler.h", "innertcp.c", "window.c", "window.h",
-    "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "align.c", "align.h", "bunch.c",
-    "bunch.h",
+    "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "reorder_internal.h",
+    "reorder_life.c", "align.c", "align.h", "bunch.c", "bunch.h",
 )  # fmt: skip
 
 _C_NUMBER = re.compile(

@@ -1,126 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What is known of each seq is one bit of a ring: behind the seq awaited it
- * says "delivered" (0: skipped), ahead of it "held". The packets themselves
- * lie in a pool of slots, taken last in first out, so that a buffer that holds
- * little touches little memory.
- */
-#include "multipath/reorder.h"
+/* Packets come, wait, are delivered in order or given up: docs/multipath.md section 10. */
+#include "multipath/reorder_internal.h"
 
 #include "packet/counters.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-#define SPAN WS_REORDER_SPAN /* twice the depth: half of what is ahead may be lost */
-#define BITS (4 * SPAN)
-#define WORD_BITS 64
-#define WORDS (BITS / WORD_BITS)
-#define MEMORY WS_REORDER_MEMORY
-/*
- * Delivered slots wait for their release besides the held ones. One insert
- * before ws_reorder_must_release says so takes at most one more.
- */
-#define MUST_RELEASE (WS_REORDER_MAX_DEPTH / 4)
-#define SLOTS (WS_REORDER_MAX_DEPTH + MUST_RELEASE)
-#define SLOT_ALIGN 64
-#define PAGE_MOST 65536 /* the largest page that a machine has */
 
 #define US_NS UINT64_C(1000)
-
-/* What comes into reach ahead is cleared in whole words. */
-_Static_assert(MEMORY <= BITS - SPAN - WORD_BITS, "what is remembered is not cleared");
-_Static_assert((SPAN & (SPAN - 1)) == 0, "seqs index the ring by their low bits");
-_Static_assert(SPAN >= 2 * WS_REORDER_MAX_DEPTH, "a full buffer, and as many lost");
-
-/*
- * When the seq awaited was first passed: the arrivals that raised the highest
- * seq, oldest first, those not behind the awaited one. At most SPAN, because
- * they rise. ANY is of all held packets, the others of one path.
- */
-struct passes {
-	uint32_t head, tail; /* free running */
-	struct {
-		uint64_t seq, ns;
-	} ring[SPAN];
-};
-
-enum { ANY = WS_REORDER_PATHS, PASSES };
-
-struct slot {
-	uint64_t arrived_ns;
-	uint32_t len, flags; /* WS_REORDER_LOOSE: delivered out of its turn */
-};
-
-struct ws_reorder {
-	struct ws_reorder_settings settings;
-	ws_reorder_deliver deliver;
-	void *arg;
-	uint32_t slot_bytes;
-	bool started;
-	uint64_t next; /* the seq awaited */
-	uint64_t first; /* where it began: nobody knows whether what is before came */
-	uint64_t top; /* one past the highest held seq, if any is held */
-	uint32_t held;
-	uint64_t deadline_ns, loose_ns; /* of the oldest gap, of the first loose one */
-	uint32_t seen; /* bits of paths that brought anything */
-	uint64_t last_ns[WS_REORDER_PATHS];
-	uint64_t highest[WS_REORDER_PATHS];
-	uint32_t refused_run;
-	uint64_t refused_seq;
-	uint32_t free_count, unreleased_count;
-	uint8_t *data;
-	size_t stride;
-	struct ws_reorder_stats stats;
-	uint64_t words[WORDS];
-	uint16_t free[SLOTS], unreleased[SLOTS];
-	uint16_t slot_of[SPAN];
-	struct slot slots[SLOTS];
-	/* Held packets with WS_REORDER_LOOSE, as they came; those behind the awaited seq are gone. */
-	uint32_t loose_head, loose_tail; /* free running */
-	uint64_t loose[SPAN];
-	struct passes passes[PASSES];
-};
-
-static bool known(const struct ws_reorder *r, uint64_t seq)
-{
-	return r->words[seq / WORD_BITS % WORDS] >> (seq % WORD_BITS) & 1;
-}
-
-static void mark(struct ws_reorder *r, uint64_t seq)
-{
-	r->words[seq / WORD_BITS % WORDS] |= UINT64_C(1) << (seq % WORD_BITS);
-}
-
-/* The first seq in [seq, end) that is held (or is missing); end if none. Whole words at a time. */
-static uint64_t find(const struct ws_reorder *r, uint64_t seq, uint64_t end, bool held)
-{
-	while (seq < end) {
-		uint64_t word = r->words[seq / WORD_BITS % WORDS];
-
-		word = (held ? word : ~word) >> (seq % WORD_BITS);
-		if (word) {
-			seq += (uint64_t)__builtin_ctzll(word);
-			return seq < end ? seq : end;
-		}
-		seq = (seq / WORD_BITS + 1) * WORD_BITS;
-	}
-	return end;
-}
-
-/* The bits that come into reach ahead are cleared: they tell of seqs BITS before. */
-static void await(struct ws_reorder *r, uint64_t seq)
-{
-	uint64_t from = (r->next + SPAN - 1) / WORD_BITS;
-	uint64_t words = (seq + SPAN - 1) / WORD_BITS - from;
-
-	if (words > WORDS)
-		words = WORDS;
-	for (uint64_t i = 1; i <= words; i++)
-		r->words[(from + i) % WORDS] = 0;
-	r->next = seq;
-}
 
 static void pass_push(struct ws_reorder *r, unsigned who, uint64_t seq, uint64_t now_ns)
 {
@@ -163,7 +49,7 @@ static uint64_t loose_due_ns(struct ws_reorder *r)
  * The deadline of the oldest gap. A path in use that has not passed it may do
  * so until it is idle, so the deadline is known without asking the clock.
  */
-static void settle(struct ws_reorder *r)
+void ws_reorder_settle(struct ws_reorder *r)
 {
 	uint64_t opened, passed, loss;
 
@@ -217,8 +103,7 @@ static void drain(struct ws_reorder *r, uint64_t now_ns)
 		deliver_held(r, now_ns);
 }
 
-/* Awaits `seq` or what is held from there on: delivers what is held before, skips what is missing. */
-static void give_up(struct ws_reorder *r, uint64_t seq, bool full, uint64_t now_ns)
+void ws_reorder_give_up(struct ws_reorder *r, uint64_t seq, bool full, uint64_t now_ns)
 {
 	while (r->next < seq) {
 		uint64_t to = seq;
@@ -239,13 +124,6 @@ static void give_up(struct ws_reorder *r, uint64_t seq, bool full, uint64_t now_
 static uint64_t oldest_held(const struct ws_reorder *r)
 {
 	return find(r, r->next, r->top, true);
-}
-
-static void start_at(struct ws_reorder *r, uint64_t seq)
-{
-	memset(r->words, 0, sizeof(r->words));
-	r->started = true;
-	r->next = r->first = seq;
 }
 
 /* The 64-bit seq; false: refused. */
@@ -273,7 +151,7 @@ static bool locate(struct ws_reorder *r, uint32_t low, uint64_t now_ns, uint64_t
 	}
 	/* The sender went on without us, long ago. */
 	r->refused_run = 0;
-	give_up(r, *seq, false, now_ns);
+	ws_reorder_give_up(r, *seq, false, now_ns);
 	return true;
 }
 
@@ -361,7 +239,7 @@ static bool place(struct ws_reorder *r, uint64_t seq, uint8_t *packet, size_t le
 		return true;
 	}
 	if (seq - r->next >= SPAN)
-		give_up(r, seq - SPAN + 1, true, now_ns);
+		ws_reorder_give_up(r, seq - SPAN + 1, true, now_ns);
 	if (seq > r->next && known(r, seq)) {
 		ws_add(r->stats.duplicates, 1);
 		return true;
@@ -369,7 +247,7 @@ static bool place(struct ws_reorder *r, uint64_t seq, uint8_t *packet, size_t le
 	while (r->held >= r->settings.depth && seq > r->next) {
 		uint64_t oldest = oldest_held(r);
 
-		give_up(r, oldest < seq ? oldest : seq, true, now_ns);
+		ws_reorder_give_up(r, oldest < seq ? oldest : seq, true, now_ns);
 	}
 	if (seq == r->next) {
 		straight(r, packet, len, flags, now_ns);
@@ -408,7 +286,7 @@ void ws_reorder_insert(struct ws_reorder *r, uint32_t path, uint32_t low, bool a
 		else if (!again)
 			brought(r, path, seq, now_ns);
 	}
-	settle(r);
+	ws_reorder_settle(r);
 }
 
 void ws_reorder_pass(struct ws_reorder *r, uint32_t path, uint32_t low, uint8_t *packet, size_t len,
@@ -425,7 +303,7 @@ void ws_reorder_pass(struct ws_reorder *r, uint32_t path, uint32_t low, uint8_t 
 	if (seq < r->next) {
 		behind(r, seq, packet, len, flags, true);
 	} else {
-		give_up(r, seq, false, now_ns);
+		ws_reorder_give_up(r, seq, false, now_ns);
 		straight(r, packet, len, flags, now_ns);
 	}
 	brought(r, path, seq, now_ns);
@@ -450,8 +328,8 @@ static void let_loose(struct ws_reorder *r, uint64_t now_ns)
 void ws_reorder_expire(struct ws_reorder *r, uint64_t now_ns)
 {
 	while (r->held && now_ns >= r->deadline_ns) {
-		give_up(r, oldest_held(r), false, now_ns);
-		settle(r);
+		ws_reorder_give_up(r, oldest_held(r), false, now_ns);
+		ws_reorder_settle(r);
 	}
 	if (r->held && now_ns >= r->loose_ns)
 		let_loose(r, now_ns);
@@ -518,110 +396,4 @@ uint32_t ws_reorder_gaps(const struct ws_reorder *r, struct ws_reorder_gap *gaps
 			end = r->highest[path];
 	}
 	return ranges(r, end, gaps, max);
-}
-
-const struct ws_reorder_stats *ws_reorder_stats(const struct ws_reorder *r)
-{
-	return &r->stats;
-}
-
-void ws_reorder_set(struct ws_reorder *r, const struct ws_reorder_settings *settings)
-{
-	r->settings = *settings;
-	if (r->settings.depth < 1)
-		r->settings.depth = 1;
-	if (r->settings.depth > WS_REORDER_MAX_DEPTH)
-		r->settings.depth = WS_REORDER_MAX_DEPTH;
-	settle(r);
-}
-
-void ws_reorder_reset(struct ws_reorder *r)
-{
-	if (r->held)
-		give_up(r, r->top, false, 0);
-	settle(r);
-	r->started = false;
-	r->next = 0;
-	r->seen = 0;
-	r->refused_run = 0;
-}
-
-_Static_assert(SLOTS *SLOT_ALIGN % PAGE_MOST == 0, "whole pages");
-
-void ws_reorder_forget(struct ws_reorder *r)
-{
-	if (r->free_count == SLOTS)
-		(void)madvise(r->data, r->stride * SLOTS, MADV_DONTNEED);
-}
-
-void ws_reorder_start(struct ws_reorder *r, uint32_t low)
-{
-	ws_reorder_reset(r);
-	start_at(r, (UINT64_C(1) << 32) | low);
-	r->top = r->next;
-}
-
-void ws_reorder_went_by(struct ws_reorder *r, uint32_t first, uint32_t next)
-{
-	int64_t ahead = (int32_t)(first - (uint32_t)r->next);
-	uint32_t count = next - first;
-	uint64_t seq;
-
-	if (!r->started || count >= MEMORY || ahead > WS_REORDER_RANGE ||
-	    ahead < -(int64_t)WS_REORDER_RANGE) {
-		ws_reorder_start(r, next);
-		if (count > MEMORY)
-			count = MEMORY;
-		for (seq = r->next - count; seq < r->next; seq++)
-			mark(r, seq);
-		return;
-	}
-	seq = r->next + (uint64_t)ahead;
-	/* What is missing before the first may still come: it is behind now, and unknown. */
-	if (seq > r->next)
-		await(r, seq);
-	for (; count; count--, seq++) {
-		if (seq + MEMORY >= r->next)
-			mark(r, seq);
-		if (seq >= r->next)
-			await(r, seq + 1);
-	}
-	r->top = r->next;
-	r->seen = 0;
-	r->refused_run = 0;
-}
-
-struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver deliver, void *arg)
-{
-	struct ws_reorder *r = calloc(1, sizeof(*r));
-	uint8_t *data;
-
-	if (!r)
-		return NULL;
-	r->stride = ((size_t)slot_bytes + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
-	/* So large that the allocator maps it afresh: no page is there before it is written. */
-	data = aligned_alloc(PAGE_MOST, r->stride * SLOTS);
-	if (!data) {
-		free(r);
-		return NULL;
-	}
-	r->data = data;
-	r->slot_bytes = slot_bytes;
-	r->deliver = deliver;
-	r->arg = arg;
-	r->deadline_ns = r->loose_ns = UINT64_MAX;
-	r->settings = (struct ws_reorder_settings){
-		.depth = 128, .hold_us = 50000, .loss_wait_us = 5000, .path_idle_us = 200000};
-	for (uint32_t i = 0; i < SLOTS; i++)
-		r->free[i] = (uint16_t)(SLOTS - 1 - i);
-	r->free_count = SLOTS;
-	return r;
-}
-
-void ws_reorder_free(struct ws_reorder *r)
-{
-	if (!r)
-		return;
-	free(r->data);
-	free(r);
 }

@@ -74,7 +74,6 @@ struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver delive
 void ws_reorder_free(struct ws_reorder *reorder);
 /* Forget everything (the peer restarted); the next seq starts anew. Held packets are delivered. */
 void ws_reorder_reset(struct ws_reorder *reorder);
-/* Before: depth 128, hold 50 ms, loss wait 5 ms, idle 200 ms, late ones dropped. */
 /* Begin at this seq; for a buffer that holds nothing. */
 void ws_reorder_start(struct ws_reorder *reorder, uint32_t seq);
 /*
@@ -82,6 +81,7 @@ void ws_reorder_start(struct ws_reorder *reorder, uint32_t seq);
  * them for copies from here on. For a buffer that holds nothing.
  */
 void ws_reorder_went_by(struct ws_reorder *reorder, uint32_t first, uint32_t next);
+/* Until it is called: depth 128, hold 50 ms, loss wait 5 ms, idle 200 ms, late ones dropped. */
 void ws_reorder_set(struct ws_reorder *reorder, const struct ws_reorder_settings *settings);
 
 /*
