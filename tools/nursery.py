@@ -76,6 +76,7 @@ class Nursery:
 
     #: of all children that have ended, which no `os.times()` of ours tells
     cpu_s = 0.0
+    _cpu_s = 0.0
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -105,6 +106,9 @@ class Nursery:
     def close(self) -> None:
         self._socket.close()
         self._process.wait(30)
+        # Whoever waits for a nursery has its children's CPU among his own children's.
+        Nursery.cpu_s -= self._cpu_s
+        self._cpu_s = 0.0
 
     def begin(self, command: Sequence[str], netns: str, out: int, env: Mapping[str, str]) -> Child:
         """Run `ws` (the command's first word) in a named network namespace; `out`: the file for
@@ -145,6 +149,7 @@ class Nursery:
 
     def _note(self, message: dict[str, int]) -> None:
         self._statuses[message["ended"]] = message["status"]
+        self._cpu_s += message["cpu_ms"] / 1000
         Nursery.cpu_s += message["cpu_ms"] / 1000
 
     def _receive(self) -> dict[str, int]:
