@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import functools
 import itertools
 import json
@@ -29,16 +28,47 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if __package__ is None or __package__ == "":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.processes import (
+    LabError,
+    Process,
+    lock,
+    run,
+    signals_held,
+    terminate_as_exception,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from tools.linkemu import LinkEmu
-    from tools.nursery import Child, Nursery
+    from tools.nursery import Nursery
+
+#: what a test of a lab needs, wherever it is from
+__all__ = [
+    "UAPI_FOLDER",
+    "WHOLE_MBIT",
+    "Host",
+    "Lab",
+    "LabError",
+    "Link",
+    "Process",
+    "Shape",
+    "emulator",
+    "has_netem",
+    "lock",
+    "run",
+    "signals_held",
+    "sweep",
+    "terminate_as_exception",
+    "wait_until",
+]
 
 #: links from this rate on pass super-packets whole, as network cards would (linkemu.c)
 WHOLE_MBIT = 300
@@ -46,10 +76,6 @@ WHOLE_MBIT = 300
 UAPI_FOLDER = Path("/var/run/wireguard")
 _NAME = re.compile(r"^ws(\d+)-\d+-")
 _lab_numbers = itertools.count()
-
-
-class LabError(RuntimeError):
-    """A command of the lab failed; the message holds the command and what it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,85 +98,6 @@ class Shape:
         return not (self.delay_ms or self.jitter_ms or self.loss_percent)
 
 
-def run(
-    *command: str | Path,
-    check: bool = True,
-    stdin: str | None = None,
-    timeout: float = 60.0,
-    env: dict[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run a command, output captured as text. LabError when it fails or takes too long."""
-    words = [str(w) for w in command]
-    try:
-        done = subprocess.run(
-            words,
-            check=False,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            env=None if env is None else {**os.environ, **env},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"`{' '.join(words)}` took more than {timeout:g} s") from error
-    except FileNotFoundError as error:
-        raise LabError(f"`{words[0]}` is not installed; `make setup` installs it") from error
-    if check and done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise LabError(f"`{' '.join(words)}` failed ({done.returncode}): {said}")
-    return done
-
-
-def wait_until(
-    what: str, true: Callable[[], object], timeout: float = 10.0, interval: float = 0.05
-) -> Any:
-    """Poll until `true()` gives something true, and return that. LabError after `timeout` s."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = true()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise LabError(f"waited {timeout:g} s in vain for {what}")
-        time.sleep(interval)
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """One process at a time: several test processes want the same thing built."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM wait while the block cleans up."""
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def terminate_as_exception() -> None:
-    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that `with` blocks clean up.
-
-    Ctrl-C too where it was ignored (background jobs of a shell).
-    """
-
-    def raise_exit(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, raise_exit)
-    signal.signal(signal.SIGHUP, raise_exit)
-
-
 @functools.cache
 def has_netem() -> bool:
     """Whether this kernel has the netem queueing discipline."""
@@ -165,89 +112,6 @@ def emulator() -> str:
     from tools.linkemu import program
 
     return "linkemu" if program() is not None else "wirefilter"
-
-
-class Process:
-    """A process in a host, ended with the lab. Its output goes to a file of the lab's folder."""
-
-    def __init__(
-        self,
-        host: Host,
-        command: Sequence[str],
-        log: Path,
-        env: dict[str, str],
-        nursery: Nursery | None = None,
-    ) -> None:
-        self.log_path = log
-        self.command = command
-        self._popen: subprocess.Popen[bytes] | Child
-        with log.open("wb") as out:
-            if nursery is not None:
-                self._popen = nursery.begin(
-                    command, host.netns, out.fileno(), {**os.environ, **env}
-                )
-                return
-            # The pipe stays open: some of these programs take the end of stdin as an order to stop.
-            self._popen = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *host.prefix, *command],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **env},
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    def poll(self) -> int | None:
-        return self._popen.poll()
-
-    @property
-    def stdin(self) -> IO[bytes]:
-        assert self._popen.stdin is not None
-        return self._popen.stdin
-
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def wait(self, timeout: float = 60.0) -> int:
-        """The exit status, negative for a signal. LabError: still running after `timeout` s."""
-        try:
-            return self._popen.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            raise LabError(f"`{' '.join(self.command)}` still runs after {timeout:g} s") from error
-
-    def finish(self, timeout: float = 60.0) -> str:
-        """Wait for it and return its output. LabError when it failed."""
-        status = self.wait(timeout)
-        if status != 0:
-            raise LabError(f"`{' '.join(self.command)}` failed ({status}): {self.log()[-2000:]}")
-        return self.log()
-
-    def kill(self) -> None:
-        """SIGKILL, and reap it."""
-        if self._popen.poll() is None:
-            self._popen.kill()
-        self._popen.wait()
-        self._close_pipe()
-
-    def stop(self, timeout: float = 5.0) -> int:
-        """SIGTERM, after `timeout` s SIGKILL. Returns the exit status."""
-        if self._popen.poll() is None:
-            self._popen.terminate()
-            try:
-                self._popen.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self._popen.kill()
-        status = self._popen.wait()
-        self._close_pipe()
-        return status
-
-    def _close_pipe(self) -> None:
-        with contextlib.suppress(OSError):
-            self.stdin.close()
 
 
 class Host:
@@ -530,7 +394,7 @@ class Lab:
         binary = program()
         if binary is None:
             raise LabError("linkemu needs a C compiler: apt-get install gcc")
-        taps = [f"wst{os.getpid()}{link.number}{side}"[-15:] for side in range(2)]
+        taps = [self._tap(link, side) for side in range(2)]
         seed = str(self.seed * 1000 + link.number)
         s = link.shape
         whole = s.rate_mbit >= WHOLE_MBIT and not (s.loss_percent or s.jitter_ms)
@@ -546,7 +410,7 @@ class Lab:
     def _wirefilter(self, link: Link) -> None:
         switches = []
         for side, (host, device) in enumerate(link.ends.items()):
-            tap = f"wst{os.getpid()}{link.number}{side}"[-15:]
+            tap = self._tap(link, side)
             switch = self.folder / f"switch{link.number}-{side}"
             switches.append(switch)
             self._spawn_outside("vde_switch", "-tap", tap, "-s", switch)
@@ -560,6 +424,12 @@ class Lab:
         )
         wait_until("wirefilter's management socket", management.exists)
         link._management.append(management)
+
+    @staticmethod
+    def _tap(link: Link, side: int) -> str:
+        """A name that no other process has, nor a link with other digits: here all are one host's,
+        until they are moved into their own. At most IFNAMSIZ - 1 characters."""
+        return f"wst{os.getpid():x}.{link.number % 256:x}.{side}"
 
     def _spawn_outside(self, *command: str | Path) -> Process:
         """A process in the namespace that we stand in ourselves."""
