@@ -19,7 +19,8 @@ with atheris.instrument_imports(include=["whalescale"]):
     from whalescale.identity import Identity
     from whalescale.protocol import control
     from whalescale.protocol.nat import relay_frames
-    from whalescale.protocol.nat.relay import Relay, RelaySettings
+    from whalescale.protocol.nat.relay import Relay
+    from whalescale.protocol.nat.relay_events import RelaySettings
     from whalescale.protocol.node import Node, PeerConfig
     from whalescale.protocol.parts import PARTS
     from whalescale.protocol.places import Endpoint

@@ -17,7 +17,8 @@ from whalescale.identity import Identity
 from whalescale.protocol.guest import Part
 from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat.guest import Signalling
-from whalescale.protocol.nat.relay import Relay, RelaySettings, Use
+from whalescale.protocol.nat.relay import Relay
+from whalescale.protocol.nat.relay_events import RelaySettings, Use
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.paths.types import MultipathSettings
 from whalescale.protocol.places import Endpoint

@@ -18,7 +18,8 @@ from whalescale.protocol.guest import Part
 from whalescale.protocol.mesh import records
 from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat.guest import Membership, Signalling
-from whalescale.protocol.nat.relay import Relay, RelayEnded, RelaySet, RelaySettings, Use
+from whalescale.protocol.nat.relay import Relay
+from whalescale.protocol.nat.relay_events import RelayEnded, RelaySet, RelaySettings, Use
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.paths.types import MultipathSettings, PathSample, PathStatus, SetPaths
 from whalescale.protocol.places import Endpoint, LocalLink

@@ -9,7 +9,8 @@ from world import Link
 
 from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat import bindings
-from whalescale.protocol.nat.relay import BINDS_BURST, RelaySet, Use
+from whalescale.protocol.nat.relay import BINDS_BURST
+from whalescale.protocol.nat.relay_events import RelaySet, Use
 from whalescale.protocol.nat.relay_frames import (
     RELAY,
     Bind,

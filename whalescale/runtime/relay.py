@@ -18,7 +18,8 @@ from whalescale.dataplane.engine import Addr, Engine
 from whalescale.dataplane.relay import Carried, InKernel
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.nat.guest import Signalling
-from whalescale.protocol.nat.relay import Relay, RelayEnded, RelaySet, RelaySettings, Use
+from whalescale.protocol.nat.relay import Relay
+from whalescale.protocol.nat.relay_events import RelayEnded, RelaySet, RelaySettings, Use
 from whalescale.protocol.node import Node
 from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import Event

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 from whalescale.protocol.control import ControlError, Feature, Offer
 from whalescale.protocol.guest import Arrival, Guest, Host
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.nat.bindings import Binding, Bindings
+from whalescale.protocol.nat.relay_events import RelayEnded, RelaySet, RelaySettings, Use
 from whalescale.protocol.nat.relay_frames import (
     LIFETIME_MOST,
     RELAY,
@@ -29,7 +29,6 @@ from whalescale.protocol.nat.relay_frames import (
     encode,
 )
 from whalescale.protocol.places import Endpoint, PeerHandle
-from whalescale.protocol.types import GuestEvent
 
 #: bound at so many anchors at a time
 ANCHORS: Final = 2
@@ -48,50 +47,6 @@ ROOM_FOR: Final = 60 * NS_PER_S
 UNKNOWN_FIRST: Final = 10 * NS_PER_S
 UNKNOWN_MOST: Final = 120 * NS_PER_S
 _CONTEXT: Final = b"whalescale relay"
-
-
-class Use(StrEnum):
-    """What a member makes of relays."""
-
-    AUTO = "auto"  # ready, and used while no direct path works
-    ALSO = "also"  # used together with direct paths
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True)
-class RelaySettings:
-    """The configuration's `[relay]`, as far as the core needs it."""
-
-    use: Use = Use.AUTO
-    serve: bool = True
-    #: that may have bindings here
-    members: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class RelaySet(GuestEvent):
-    """As an anchor: datagrams for `index` from `places`, where `sender` is, go to `remote`, where
-    `peer` is, from `local`. Replaces what was said of the index before.
-
-    `most_bytes`: longer ones would be cut up on the way there, so they are dropped: probes of the
-    MTU find out. 0: none are.
-    """
-
-    index: int
-    sender: PeerHandle
-    places: tuple[Endpoint, ...]
-    remote: Endpoint
-    local: Endpoint | None
-    most_bytes: int = 0
-    #: it ends then, unless it is said again
-    until: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RelayEnded(GuestEvent):
-    """As an anchor: no more of this."""
-
-    index: int
 
 
 class _Bucket:
