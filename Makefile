@@ -134,8 +134,9 @@ tsan: $(STAMP)/tsan
 	@:
 
 $(STAMP)/asan: $(EXT_SOURCES) | $(STAMP)/venv
+	@$(STEP) "objects under ASan and UBSan (C)" $(LOG)/csrc.log $(MAKE) -s -j2 -C tests/csrc objects
 	@$(STEP) "data plane (C) under ASan and UBSan" $(LOG)/asan.log \
-		env WS_CFLAGS="-Werror -O1 $(SANITIZE)" WS_LDFLAGS="$(SANITIZE)" \
+		env WS_OBJECTS=build/csrc/objects WS_CFLAGS="-Werror -O1 $(SANITIZE)" WS_LDFLAGS="$(SANITIZE)" \
 		$(PY) setup.py --quiet build_ext --build-lib build/asan --build-temp build/asan/temp
 	@touch $@
 

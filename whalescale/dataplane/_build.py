@@ -39,6 +39,14 @@ def sources() -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for p in CSRC.rglob("*.c"))
 
 
+def objects() -> list[str]:
+    """Those of all sources, where WS_OBJECTS names the folder of somebody who compiled them."""
+    folder = os.environ.get("WS_OBJECTS")
+    if not folder:
+        return []
+    return [str(Path(folder, Path(name).stem + ".o")) for name in sources()]
+
+
 def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 
@@ -71,13 +79,15 @@ def hardening() -> list[str]:
 
 
 LTO = whole_program()
+OBJECTS = objects()
 
 ffibuilder = cffi.FFI()
 ffibuilder.cdef(cdef_text())
 ffibuilder.set_source(
     "whalescale.dataplane._lib",
     '#include "whalescale.h"',
-    sources=sources(),
+    sources=[] if OBJECTS else sources(),
+    extra_objects=OBJECTS,
     depends=[
         str(p.relative_to(ROOT))
         for folder in ("csrc", "shared")
