@@ -5,10 +5,10 @@ No sockets, keys or clock: what the core sends goes to the world's links (multip
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import cffi
 
+from tools.netlab import lock
 from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
@@ -32,7 +33,8 @@ MS = 1_000_000
 F = TypeVar("F", bound=Callable[..., Any])
 #: the C sources; another folder's can be tried by the environment
 CSRC = Path(os.environ.get("WS_CSRC") or Path(__file__).parents[2] / "csrc")
-CFLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-shared", "-fPIC")
+BUILT = Path(__file__).parents[2] / "build" / "sim"
+CFLAGS = ("-std=c11", "-O2", "-D_GNU_SOURCE", "-shared", "-fPIC")
 
 SCHEDULERS = list(Scheduler)  # in the order of enum ws_scheduler
 NEVER = (1 << 64) - 1
@@ -54,15 +56,24 @@ def _declarations(text: str) -> str:
 
 @cache
 def load() -> tuple[Any, Any]:
-    """(ffi, lib); compiled once a process."""
+    """(ffi, lib); compiled once for these sources, whichever process asks first."""
     ffi = cffi.FFI()
     headers = ("api/types.h", "api/multipath.h", "multipath/multipath.h")
     ffi.cdef("".join(_declarations((CSRC / name).read_text()) for name in headers))
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "multipath.so"
-        sources = sorted(CSRC.glob("multipath/*.c"))
-        where = ("-iquote", CSRC, "-iquote", CSRC.parent)
-        subprocess.run(["cc", *CFLAGS, *where, "-o", library, *sources], check=True)
+    sources = sorted(CSRC.glob("multipath/*.c"))
+    read = [*sources, *sorted(CSRC.glob("*/*.h")), *sorted(CSRC.parent.glob("shared/*.h"))]
+    digest = hashlib.sha256(repr(CFLAGS).encode())
+    for path in read:
+        digest.update(path.read_bytes())
+    library = BUILT / f"multipath-{digest.hexdigest()[:16]}.so"
+    with lock(BUILT / "build.lock"):
+        if not library.exists():
+            for old in BUILT.glob("multipath-*.so"):
+                old.unlink()
+            where = ("-iquote", CSRC, "-iquote", CSRC.parent)
+            made = library.with_suffix(".new")
+            subprocess.run(["cc", *CFLAGS, *where, "-o", made, *sources], check=True)
+            made.rename(library)
         return ffi, ffi.dlopen(str(library))
 
 

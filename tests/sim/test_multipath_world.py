@@ -47,7 +47,7 @@ def alone(link: LinkSpec) -> float:
     """What one link carries through the tunnel by itself, inner bits a second."""
     with world((link,), Greedy()) as one:
         one.run(RAMP_MS)
-        return one.run(2000)
+        return one.run(1000)
 
 
 def total(links: tuple[LinkSpec, ...]) -> float:
@@ -57,11 +57,11 @@ def total(links: tuple[LinkSpec, ...]) -> float:
 @pytest.mark.parametrize(
     ("links", "kind", "share"),
     [
-        (CLEAN, "greedy", 0.99),
+        long(CLEAN, "greedy", 0.99),
         (CLEAN, "cubic", 0.97),
         # 70 ms slower and a tenth of the rate: left alone unless the queue is as long.
         long(SKEWED, "greedy", 0.9),
-        (SKEWED, "cubic", 0.88),
+        long(SKEWED, "cubic", 0.88),
         long(FAST, "greedy", 0.98),
         long(FAST, "cubic", 0.96),
         long(FAST, "bbr", 0.96),
@@ -104,16 +104,16 @@ def test_bbr_gets_a_window_for_the_slow_path_soon(seed: int, long_enough: bool) 
         ("cubic", 0.01, 0.93),
     ],
 )
-@pytest.mark.parametrize("seed", first(1, [1, 2, 3]))
+@pytest.mark.parametrize(("seed", "ms"), [(1, 4000), long(1, 8000), long(2, 8000), long(3, 8000)])
 def test_a_thin_quick_link_holds_no_tcp_back(
-    kind: str, loss: float, share: float, seed: int
+    kind: str, loss: float, share: float, seed: int, ms: int
 ) -> None:
     """A BBR's SYN takes the thin one, so its window is small for the wide one. And what the thin
     link loses stops the whole flow, so nothing may make its queue, and the repair, longer."""
     links = (LinkSpec(80, 20, buffer_ms=50), LinkSpec(5, 5, loss=loss, buffer_ms=50))
     with world(links, Bbr(seed=seed) if kind == "bbr" else source(kind), seed=seed) as both:
         both.run(2000)
-        assert both.run(8000) > share * alone(links[0])
+        assert both.run(ms) > share * alone(links[0])
 
 
 @pytest.mark.parametrize("seed", first(1, [3, 2]))
@@ -143,12 +143,14 @@ def test_bbr_goes_on_when_its_quickest_path_is_gone(seed: int) -> None:
         assert both.run(4000) > 0.94 * alone(CLEAN[0])
 
 
-@pytest.mark.parametrize("seed", first(1, [1, 2]))
-def test_bbr_climbs_also_where_links_jitter_and_lose(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "ms"), [(1, 3000), long(1, 8000), long(2, 8000)])
+def test_bbr_climbs_also_where_links_jitter_and_lose(seed: int, ms: int) -> None:
     """Three quarters of the sum in its first ten seconds, and more once it looked again."""
     with world(LOSSY, Ping(), Bbr(start_ms=1000, seed=seed), seed=seed) as both:
         both.run(3000)
-        assert both.run(8000) > 0.72 * 114 * MBIT
+        assert both.run(ms) > 0.72 * 114 * MBIT
+        if ms < 8000:
+            return
         both.run(2000)
         assert both.run(3000) > 0.8 * 114 * MBIT
 
@@ -161,13 +163,13 @@ def test_jitter_is_not_taken_for_a_queue(seed: int) -> None:
         assert one.run(3000) > 0.9 * 80 * MBIT
 
 
-@pytest.mark.parametrize("seed", first(1, [1, 2]))
-def test_an_inner_tcp_sees_no_loss(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "ms"), [(1, 2500), long(1, 5000), long(2, 5000)])
+def test_an_inner_tcp_sees_no_loss(seed: int, ms: int) -> None:
     with world(LOSSY, Greedy(), seed=seed) as both:
         both.run(RAMP_MS + 2000)
         before = both.b.stats.skipped
-        both.run(5000)
-        assert both.a.stats.again > 100
+        both.run(ms)
+        assert both.a.stats.again > ms / 50
         assert both.b.stats.skipped - before <= 2
 
 
@@ -180,7 +182,7 @@ def test_links_that_lose_carry_more_together_than_cubic_would_alone() -> None:
         assert both.run(2500) > 2 * single
 
 
-@pytest.mark.parametrize("links", first(2, [CLEAN, SKEWED, THREE]))
+@pytest.mark.parametrize("links", first(1, [CLEAN, SKEWED, THREE]))
 def test_the_links_queues_stay_short_and_pings_quick(links: tuple[LinkSpec, ...]) -> None:
     ping = Ping()
     with world(links, Greedy(), ping) as both:
@@ -269,7 +271,7 @@ def test_redundant_sends_everything_twice_while_both_have_room() -> None:
 
 
 @pytest.mark.parametrize(
-    "slow", first(2, [LinkSpec(5, 2, 0.2), LinkSpec(20, 100, 10), LinkSpec(100, 60, 6)]), ids=str
+    "slow", first(1, [LinkSpec(5, 2, 0.2), LinkSpec(20, 100, 10), LinkSpec(100, 60, 6)]), ids=str
 )
 def test_never_worse_than_the_best_of_three_pairs(slow: LinkSpec) -> None:
     with world((LinkSpec(100, 10), slow), Greedy()) as both:
