@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 
 from tests.costs import Costs
+from tools.nursery import Nursery
+from tools.peers import Whalescale
 
 # Every agent and `ws` that is started would compile a hundred modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -17,6 +19,24 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("whalescale", deadline=None)
 settings.load_profile("whalescale")
+
+
+@pytest.fixture(scope="session")
+def _nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def agents_by_nursery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents are forked from one that has its modules imported.
+
+    `whole_start`: those of the test are executed and import everything, as a user's do.
+    WS_WHOLE_START=1: those of every test.
+    """
+    whole = request.node.get_closest_marker("whole_start") or os.environ.get("WS_WHOLE_START")
+    if os.geteuid() == 0 and not whole:
+        monkeypatch.setattr(Whalescale, "nursery", request.getfixturevalue("_nursery"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -52,7 +52,7 @@ class Costs:
             self._cpu[report.nodeid] = spent if isinstance(spent, float) else 0.0
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if len(self._wall) < 2 * SHOWN:
+        if len(self._wall) < SHOWN:
             return
         write = terminalreporter.write_line
         terminalreporter.section(f"the {SHOWN} longest, wall and CPU seconds")

@@ -41,7 +41,7 @@ PR_SET_PDEATHSIG, PR_SET_NAME, SIGKILL = 1, 15, 9
 
 
 class Child:
-    """A process of a nursery, with the part of `subprocess.Popen` that `netlab.Process` uses."""
+    """A process of a nursery, with the part of `subprocess.Popen` that `processes.Process` uses."""
 
     def __init__(self, nursery: Nursery, pid: int, stdin: int) -> None:
         self._nursery = nursery

@@ -32,10 +32,15 @@ from tools.peers import (
 )
 from whalescale.identity import encode_node_id, x25519_to_node_ids
 
-KINDS = ["go-debian", "go-newest", "kernel"]
+GO_KINDS = ["go-debian", "go-newest"]
+KINDS = [*GO_KINDS, "kernel"]
 #: What boots the virtual machine runs in one of several test processes: there is one machine then.
 in_vm = pytest.mark.xdist_group("vm")
-of_each_kind = pytest.mark.parametrize("kind", [*KINDS[:-1], pytest.param("kernel", marks=in_vm)])
+of_each_kind = pytest.mark.parametrize("kind", [*GO_KINDS, pytest.param("kernel", marks=in_vm)])
+#: An emulated machine is ten times as dear: there only with -m long, what go's sessions tell too.
+of_each_go_kind = pytest.mark.parametrize(
+    "kind", [*GO_KINDS, pytest.param("kernel", marks=[in_vm, pytest.mark.long])]
+)
 #: Ours and theirs differ from pair to pair: the UAPI sockets of all namespaces share a folder.
 _numbers = itertools.count()
 
@@ -46,6 +51,11 @@ THEIR_ADDRESSES = ("10.77.0.2/24", "fd77::2/64")
 @pytest.fixture(scope="session", autouse=True)
 def _unwind_on_sigterm() -> None:
     terminate_as_exception()
+
+
+@pytest.fixture(autouse=True)
+def _forked(agents_by_nursery: None) -> None:
+    """Agents of all these tests are."""
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from nacl.public import PrivateKey
 
-from tests.interop.conftest import KINDS, MakePair, Pair, in_vm, of_each_kind
+from tests.interop.conftest import (
+    GO_KINDS,
+    KINDS,
+    MakePair,
+    Pair,
+    in_vm,
+    of_each_go_kind,
+    of_each_kind,
+)
 from tools.netlab import LabError, wait_until
 from tools.peers import (
     End,
@@ -92,7 +100,7 @@ def test_an_imported_key_is_what_its_peer_knows(make_pair: MakePair) -> None:
     assert "none: a plain WireGuard key" in ours.ws("status", "-i", ours.interface).stdout
 
 
-@of_each_kind
+@of_each_go_kind
 def test_another_psk_gets_no_session(make_pair: MakePair, psk: str, kind: str) -> None:
     pair = make_pair(kind)
     pair.start(initiator="ours", psk=psk, their_psk="A" * 43 + "=")
@@ -155,7 +163,7 @@ def test_rekey_by_the_other_side(make_pair: MakePair) -> None:
 
 
 @pytest.mark.sampled(1)
-@of_each_kind
+@of_each_go_kind
 @pytest.mark.parametrize(("mover", "family"), ROAMS)
 def test_roam_in_mid_transfer(make_pair: MakePair, kind: str, mover: str, family: int) -> None:
     pair = make_pair(kind)
@@ -174,7 +182,7 @@ def test_roam_in_mid_transfer(make_pair: MakePair, kind: str, mover: str, family
     assert new in still.show("endpoints")
 
 
-@of_each_kind
+@of_each_go_kind
 def test_the_other_side_starts_anew(make_pair: MakePair, kind: str) -> None:
     """Their interface goes and comes back with the same key: ours takes the new session."""
     pair = make_pair(kind)
@@ -199,13 +207,15 @@ def _offers_seen(end: End) -> int:
     return int(end.run("cat", errors).stdout)
 
 
-@in_vm
 @pytest.mark.slow
-def test_a_plain_peer_that_is_taken_for_a_whalescale_node(make_pair: MakePair) -> None:
+@pytest.mark.parametrize("kinds", [GO_KINDS, pytest.param(KINDS, marks=[in_vm, pytest.mark.long])])
+def test_a_plain_peer_that_is_taken_for_a_whalescale_node(
+    make_pair: MakePair, kinds: list[str]
+) -> None:
     """Configured by node ID: it is offered frames five times and is a plain peer all the same."""
-    kinds = [kind for kind in KINDS if kind != "go-newest" or newest_wireguard_go()]
+    kinds = [kind for kind in kinds if kind != "go-newest" or newest_wireguard_go()]
     pairs = {kind: make_pair(kind) for kind in kinds}
-    if not _is_whalescale(pairs["kernel"].ours):
+    if not _is_whalescale(pairs["go-debian"].ours):
         pytest.skip("only Whalescale makes offers")
     # The sessions began after the one and before the other.
     began, up, last_seen = {}, 0.0, {}

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from tools.netlab import Host, Lab, Link, Shape, terminate_as_exception
-from tools.nursery import Nursery
 from tools.peers import Peer, Whalescale, outside
 
 PORTS = {"a": 51820, "b": 51821}
@@ -31,21 +30,9 @@ def _unwind_on_sigterm() -> None:
     terminate_as_exception()
 
 
-@pytest.fixture(scope="session")
-def _nursery() -> Iterator[Nursery]:
-    with Nursery() as nursery:
-        yield nursery
-
-
 @pytest.fixture(autouse=True)
-def _agents_by_nursery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`whole_start`: agents of the test are executed and import everything, as a user's do.
-
-    WS_WHOLE_START=1: those of every test.
-    """
-    whole = request.node.get_closest_marker("whole_start") or os.environ.get("WS_WHOLE_START")
-    if os.geteuid() == 0 and not whole:
-        monkeypatch.setattr(Whalescale, "nursery", request.getfixturevalue("_nursery"))
+def _forked(agents_by_nursery: None) -> None:
+    """Agents of all these tests are."""
 
 
 @pytest.fixture
