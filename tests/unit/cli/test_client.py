@@ -105,6 +105,8 @@ def changed(**agent_fields: Any) -> bytes:
     return ok(status)
 
 
+#: far above the limits of these tests, and far below a minute: a busy machine
+LONG_S = 15
 GARBAGE = [
     [b""],
     [b"\n"],
@@ -179,7 +181,7 @@ def test_silence_ends_in_time(agent: FakeAgent) -> None:
     start = time.monotonic()
     with client.Connection("ws0", timeout_s=0.2) as c, pytest.raises(CliError) as e:
         c.call("status")
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < LONG_S
     assert e.value.exit_code == 3
     assert "gave no answer in 0.2 s" in e.value.message
 
@@ -197,7 +199,7 @@ def test_dripping_does_not_stretch_the_time(agent: FakeAgent) -> None:
     start = time.monotonic()
     with client.Connection("ws0", timeout_s=0.3) as c, pytest.raises(CliError) as e:
         c.call("status")
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < LONG_S
     assert e.value.exit_code == 3
 
 
