@@ -9,7 +9,7 @@ from itertools import pairwise
 #: a link counts as used again from the first such window in which it carries its share
 USED_WINDOW_S = 0.25
 USED_SHARE = 0.25
-#: and a flow as recovered from the first such window, if what follows keeps to it
+#: a flow counts as recovered from the first such window, if what follows keeps to it
 STEADY_WINDOW_S = 0.5
 
 
