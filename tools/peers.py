@@ -8,6 +8,7 @@ into build/peers). They are peers to test against; no part of them is in Whalesc
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,13 @@ GO_MODULE = "golang.zx2c4.com/wireguard@latest"
 GO_OLDEST = (1, 23)
 #: an agent on a busy machine answers within it
 CALL_S = 30.0
+_interfaces = itertools.count()
+
+
+def new_interface(prefix: str = "wsn") -> str:
+    """A name that no other end of this process has or had, in whichever namespace: their UAPI
+    sockets share a folder, and `wg show` would ask another one's agent."""
+    return f"{prefix}{os.getpid() % 100000}-{next(_interfaces)}"
 
 
 def debian_wireguard_go() -> Path | None:

@@ -27,6 +27,7 @@ from tools.peers import (
     Whalescale,
     WireGuardGo,
     debian_wireguard_go,
+    new_interface,
     newest_wireguard_go,
     outside,
 )
@@ -41,7 +42,6 @@ of_each_kind = pytest.mark.parametrize("kind", [*GO_KINDS, pytest.param("kernel"
 of_each_go_kind = pytest.mark.parametrize(
     "kind", [*GO_KINDS, pytest.param("kernel", marks=[in_vm, pytest.mark.long])]
 )
-#: Ours and theirs differ from pair to pair: the UAPI sockets of all namespaces share a folder.
 _numbers = itertools.count()
 
 OUR_ADDRESSES = ("10.77.0.1/24", "fd77::1/64")
@@ -137,7 +137,7 @@ def _single(address: str) -> str:
 
 
 def make_ours(host: Host, limits_ms: dict[str, int] | None, port: int = 51820) -> HostEnd:
-    name = f"wsi{os.getpid() % 100000}a{next(_numbers)}"
+    name = new_interface()
     if os.environ.get("WHALESCALE_INTEROP_SUBJECT") == "wireguard-go":
         binary = newest_wireguard_go() or debian_wireguard_go()
         assert binary is not None
@@ -156,7 +156,6 @@ def _host_pair(lab: Lab, kind: str, limits_ms: dict[str, int] | None) -> Pair:
     number = next(_numbers)
     ours_host, theirs_host = lab.host(f"ours{number}"), lab.host(f"theirs{number}")
     link: Link = lab.link(ours_host, theirs_host)
-    name = f"wsi{os.getpid() % 100000}b{number}"
     binary = _go_binary(kind)
 
     def move(host: Host, part: int) -> Callable[[int], str]:
@@ -169,7 +168,7 @@ def _host_pair(lab: Lab, kind: str, limits_ms: dict[str, int] | None) -> Pair:
 
     return Pair(
         make_ours(ours_host, limits_ms),
-        WireGuardGo(theirs_host, name, THEIR_ADDRESSES, 51821, binary),
+        WireGuardGo(theirs_host, new_interface(), THEIR_ADDRESSES, 51821, binary),
         lambda family: link.address(ours_host, family),
         lambda family: link.address(theirs_host, family),
         move(ours_host, 11),

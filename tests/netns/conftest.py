@@ -10,7 +10,6 @@ rate gets `@pytest.mark.alone` and then has the machine to itself; keep those fe
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +18,9 @@ from typing import Any
 import pytest
 
 from tools.netlab import Host, Lab, Link, Shape, terminate_as_exception
-from tools.peers import Peer, Whalescale, outside
+from tools.peers import Peer, Whalescale, new_interface, outside
 
 PORTS = {"a": 51820, "b": 51821}
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,12 +42,10 @@ def lab() -> Iterator[Lab]:
 
 
 def make_end(host: Host, number: int, **options: object) -> Whalescale:
-    """An agent with addresses 10.77.0.N and fd77::N, not started. Its interface name is unique:
-    the UAPI sockets of all namespaces share a folder."""
-    name = f"wsn{os.getpid() % 100000}-{next(_numbers)}"
+    """An agent with addresses 10.77.0.N and fd77::N, not started."""
     addresses = (f"10.77.0.{number}/24", f"fd77::{number}/64")
     port = 51819 + number
-    return Whalescale(host, name, addresses, port, **options)  # type: ignore[arg-type]
+    return Whalescale(host, new_interface(), addresses, port, **options)  # type: ignore[arg-type]
 
 
 @dataclass

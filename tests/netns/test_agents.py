@@ -61,7 +61,9 @@ def test_status_tells_what_happened(two: Two) -> None:
     assert peer["rx_packets"] >= 5
     assert peer["last_handshake_s"] < 10
     assert not any(status["counters"]["drops"].values())
-    assert not any(status["counters"]["handshake_drops"].values())
+    drops = status["counters"]["handshake_drops"]
+    # On a busy machine it asks whether the peer is there, and the session comes before the answer.
+    assert not {reason for reason, n in drops.items() if n} - {"bootstrap_nonce"}
 
 
 OFFLOADS = ("tun_tso", "tun_gro", "udp_gso", "tun_uso")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.netns.conftest import make_two
 from tools.netlab import Host, Lab, Link, Process, run, wait_until
-from tools.peers import ROOT, http_url
+from tools.peers import ROOT, WS, http_url
 
 pytestmark = pytest.mark.netns
 
@@ -348,7 +348,10 @@ def test_a_tunnel_behind_the_shield(lab: Lab, outer: int, dataplane: str) -> Non
     assert not any(n for k, n in shield.items() if k not in {"transport", "handshake"})
     # Others are probed; the file came over one, and went out over whichever it was asked for by.
     path = max(told["paths"], key=lambda p: p["rx"]["bytes"])
-    seen = two.a.ws("top", "--once", "-n", "0.1", "-i", two.a.interface).stdout
+    # Two link-local addresses are wider than a narrow terminal.
+    wide = {**two.a.env, "COLUMNS": "160"}
+    words = ("top", "--once", "-n", "0.1", "-i", two.a.interface)
+    seen = two.a.host.run(WS, *words, env=wide).stdout
     assert f"{path['local']} → {path['remote']}" in seen
     assert re.search(r"received +[\d,]+ datagrams, .*: transport [\d,]+", seen)
     assert f"shield on {two.link.device(two.a.host)} (" in seen

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench.targets import BARE, FROM_WS, NEW, OLD, TO_WS, WS
-from tools.benchkit.contestants import PORT, Stage, interface_name, introduce, toml_lines
+from tools.benchkit.contestants import PORT, Stage, introduce, toml_lines
 from tools.benchkit.model import SkipError
 from tools.netlab import Host, Link
 from tools.peers import (
@@ -23,6 +23,7 @@ from tools.peers import (
     Whalescale,
     WireGuardGo,
     debian_wireguard_go,
+    new_interface,
     newest_wireguard_go,
 )
 from whalescale.config import DataplaneConfig
@@ -169,7 +170,7 @@ def make_end(
     host: Host, number: int, kind: Callable[[Host, str, tuple[str, ...]], HostEnd]
 ) -> HostEnd:
     """An end with the address 10.77.0.N."""
-    return kind(host, interface_name("wsb"), (f"10.77.0.{number}/24",))
+    return kind(host, new_interface("wsb"), (f"10.77.0.{number}/24",))
 
 
 def _wireguard_go(

@@ -5,8 +5,6 @@ The tunnel has 10.77.0.1/24 and .2/24 inside.
 
 from __future__ import annotations
 
-import itertools
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Self
@@ -16,8 +14,6 @@ from tools.peers import HostEnd, Peer, outside
 
 PORT = 51820
 INSIDE = ("10.77.0.1", "10.77.0.2")
-
-_numbers = itertools.count()
 
 
 class Stage(ABC):
@@ -51,11 +47,6 @@ class Stage(ABC):
         words = ("ping", "-n", f"-c{count}", "-i0.2", "-w12", target)
         if host.run(*words, check=False).returncode != 0:
             raise LabError(f"no ping {through}{last_words(self.ends)}")
-
-
-def interface_name(prefix: str) -> str:
-    """Unique on the machine: the UAPI sockets of all namespaces share a folder."""
-    return f"{prefix}{os.getpid() % 100000}-{next(_numbers)}"
 
 
 def introduce(

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from tools import recordings
 from tools.benchkit import contestants as kit
-from tools.benchkit.contestants import INSIDE, PORT, interface_name, introduce, toml_lines
+from tools.benchkit.contestants import INSIDE, PORT, introduce, toml_lines
 from tools.benchkit.model import SkipError
 from tools.mpbench.model import ALONE, BARE, MPTCP, PLAIN, WS, Scenario
 from tools.mpbench.real import Recorded
 from tools.netlab import LabError, Link, wait_until
-from tools.peers import Peer, Whalescale
+from tools.peers import Peer, Whalescale, new_interface
 from tools.twohosts import TwoHosts, two_hosts
 from whalescale.config import Config
 
@@ -190,7 +190,7 @@ class Stage(kit.Stage):
 
     def _whalescale(self, extended: bool, multipath: str) -> None:
         one, two = (
-            _Node(host, interface_name("wsm"), (f"{address}/24",), PORT)
+            _Node(host, new_interface("wsm"), (f"{address}/24",), PORT)
             for host, address in zip((self.two.a, self.two.b), INSIDE, strict=True)
         )
         one.multipath = two.multipath = multipath
