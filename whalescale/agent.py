@@ -58,7 +58,7 @@ from whalescale.runtime.marks import Marks
 from whalescale.runtime.names import Names, NameUplinks
 from whalescale.runtime.nat import NatView
 from whalescale.runtime.nat64 import Nat64
-from whalescale.runtime.netlink import LocalAddress, Netlink, watch_addresses
+from whalescale.runtime.netlink import LocalAddress, Netlink
 from whalescale.runtime.network import NetworkKeeper
 from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
@@ -76,6 +76,7 @@ from whalescale.runtime.tunnel import PeerSpec, Tunnel
 from whalescale.runtime.tunnel_mtu import TunnelMtu
 from whalescale.runtime.uplinks import Uplinks
 from whalescale.runtime.warnings import Warnings
+from whalescale.runtime.watcher import watch_addresses
 from whalescale.runtime.wg_device import WgDevice
 from whalescale.runtime.wg_uapi import DIRECTORY as UAPI_DIRECTORY
 from whalescale.runtime.wg_uapi import UapiServer, make_directory

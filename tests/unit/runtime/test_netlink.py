@@ -16,10 +16,11 @@ pytestmark = [
 PREAMBLE = """
 import asyncio, errno, ipaddress, os, sys
 from whalescale.runtime.netlink import (
-    MAIN_TABLE, LinkState, LocalAddress, Netlink, Route, Rule, watch_addresses
+    MAIN_TABLE, LinkState, LocalAddress, Netlink, Route, Rule
 )
 from whalescale.runtime.tun import open_tun
 from whalescale.runtime.uplinks import Uplinks
+from whalescale.runtime.watcher import watch_addresses
 # What `print` and the commands of os.system write stays in order, also into a pipe.
 sys.stdout.reconfigure(line_buffering=True)
 net, face = ipaddress.ip_network, ipaddress.ip_interface
