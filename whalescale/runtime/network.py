@@ -10,15 +10,14 @@ import contextlib
 import ipaddress
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from whalescale import locations
 from whalescale.config import Accept, Config, NetworkConfig
 from whalescale.endpoints import HostPort
-from whalescale.identity import Identity, PlainIdentity, overlay_address
+from whalescale.identity import Identity, PlainIdentity
 from whalescale.protocol.mesh import records
 from whalescale.protocol.mesh.anchors import known_anchors
 from whalescale.protocol.mesh.directory import How
@@ -51,12 +50,13 @@ from whalescale.protocol.types import (
     RequestCame,
     Stranger,
 )
-from whalescale.runtime import network_requests, network_store, zone
+from whalescale.runtime import network_requests, network_store
 from whalescale.runtime.accepting import Accepting, connected
 from whalescale.runtime.control_socket import private_directory
 from whalescale.runtime.dialling import PlaceDialler
 from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import AgentError
+from whalescale.runtime.network_names import MemberNames
 from whalescale.runtime.network_store import NETWORK, has_network, open_store
 from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
 from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
@@ -71,9 +71,6 @@ from whalescale.runtime.tunnel import (
     PeerSpec,
     Tunnel,
 )
-
-if TYPE_CHECKING:
-    from whalescale.runtime.responder import Responder
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +117,9 @@ class NetworkKeeper(Part):
         self._flush: asyncio.TimerHandle | None = None
         self._noted = 0
         self._addresses: tuple[int, dict[ipaddress.IPv4Address, bytes]] = (-1, {})
-        self._names: tuple[int, dict[str, list[str]]] = (-1, {})
+        self._names = MemberNames(self._holders)
         self._anchors: tuple[int, frozenset[bytes]] = (-1, frozenset())
         self._signalling: Signalling | None = None
-        #: bound to port 53, by address
-        self._sockets: dict[str, socket.socket] = {}
-        self._responder: Responder | None = None
         self._dialler: PlaceDialler | None = None
         self._shown: Shown | None = None
         self._mark: Callable[[], int] = lambda: 0
@@ -242,7 +236,7 @@ class NetworkKeeper(Part):
         return {
             "entered": self.mesh.network_id.hex(),
             "network": network.name if network is not None else "",
-            "names_at": sorted(self._sockets) if self._responder is not None else [],
+            "names_at": self._names.served_at(),
         }
 
     async def _begin(self, mesh: Mesh, guest: MeshGuest, tunnel: Tunnel) -> None:
@@ -262,7 +256,7 @@ class NetworkKeeper(Part):
         guest.on_events = self._soon
         guest.give(mesh, self.driver.now())
         self._soon()
-        await self._answer_names(mesh)
+        await self._names.answer(mesh)
 
     def _trouble(self) -> str | None:
         """Why nothing is kept; None: it is."""
@@ -321,10 +315,7 @@ class NetworkKeeper(Part):
         for handle in (self._turn, self._flush):
             if handle is not None:
                 handle.cancel()
-        if self._responder is not None:
-            self._responder.close()
-        for sock in self._sockets.values():
-            sock.close()
+        self._names.close()
         if self._guest is not None:
             self._guest.on_events = lambda: None
         if self._store is not None:
@@ -377,39 +368,9 @@ class NetworkKeeper(Part):
         """While the rights for it are there: port 53, and a program of systemd's. In no network
         yet, for one that is joined while the agent runs: then `ws join` tells systemd-resolved.
         """
-        if not self._config.names:
-            return
-        network = self.mesh.membership.network if self.mesh is not None else None
-        self._sockets = zone.open_sockets(addresses, quiet=network is None)
-        if network is not None:
-            trouble = zone.tell_resolved(interface, network.name, self._sockets)
-            if trouble is not None:
-                log.info("%s", trouble)
-
-    async def _answer_names(self, mesh: Mesh) -> None:
-        network = mesh.membership.network
-        if network is None or not self._sockets:
-            return
-        # dnspython is a tenth of an agent's start; most have no network.
-        from whalescale.runtime.responder import Responder
-
-        self._responder = Responder(network.name, self._sockets, self._members)
-        await self._responder.start()
-
-    def _members(self) -> dict[str, list[str]]:
-        """Addresses inside, by name; once for each state of the records."""
-        mesh = self.mesh
-        if mesh is None:
-            return {}
-        if self._names[0] != mesh.table.changes:
-            holders = self._holders(mesh)
-            found: dict[str, list[str]] = {}
-            for record in sorted(mesh.membership.actives(), key=lambda r: r.node_id):
-                address = mesh.membership.address_of(record, holders)
-                inside = [str(address)] if address is not None else []
-                found.setdefault(record.name, [*inside, str(overlay_address(record.node_id))])
-            self._names = mesh.table.changes, found
-        return self._names[1]
+        if self._config.names:
+            network = self.mesh.membership.network if self.mesh is not None else None
+            self._names.bind(interface, addresses, network.name if network is not None else None)
 
     # carrying out
 
