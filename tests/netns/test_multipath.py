@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.netns.conftest import Two, make_end, multipath, used
-from tests.params import first, long
+from tests.params import long
 from tools.linkemu import LinkEmu
 from tools.netlab import Lab, Shape, wait_until
 from tools.peers import Whalescale, http_url
@@ -102,8 +102,9 @@ def test_both_paths_carry_one_flow_in_order(pair: Pair) -> None:
     assert multipath(pair.a)["ack_refused"] == 0
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("control", first(1, ["rate", "window"]))
+@pytest.mark.parametrize(
+    "control", ["rate", pytest.param("window", marks=[pytest.mark.alone, pytest.mark.long])]
+)
 def test_links_that_fade(lab: Lab, tmp_path: Path, control: str) -> None:
     """10 and 6 Mbit/s in the mean, from nothing to twice that, as a cell's: one flow in order."""
     pair = Pair(lab, f'backend = "mmsg"\n[multipath]\ncontrol = "{control}"')
