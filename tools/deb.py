@@ -34,7 +34,7 @@ LIB = Path("usr/lib/whalescale")
 DOC = Path("usr/share/doc/whalescale")
 MAINTAINER = "Whalescale maintainers <maintainers@whalescale.invalid>"
 #: bound at run time where they are there (dlopen)
-RECOMMENDS = ("libipsec-mb1", "libbpf1", "iproute2", "iputils-ping")
+RECOMMENDS = ("libipsec-mb1", "libbpf1", "libnftables1", "iproute2", "iputils-ping")
 SUGGESTS = ("nftables", "wireguard-tools", "python3-bpfcc")
 #: of the tree, what an administrator reads
 DOCS = ("README.md", "SECURITY.md", "docs/deploy.md", "docs/troubleshooting.md",
