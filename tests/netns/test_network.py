@@ -64,6 +64,12 @@ def taken(end: Whalescale, member: str) -> set[str]:
     return {n for n in shown["peers"][member] if not n.endswith(("/32", "/128"))}
 
 
+def advertised(end: Whalescale, member: str) -> set[str]:
+    """What the record says is behind it, taken or not."""
+    view = json.loads(end.ws("members", "-i", end.interface, "--json").stdout)
+    return next(set(m["routes"]) for m in view["members"] if m["name"] == member)
+
+
 QUERY = """
 import sys, dns.message, dns.query
 reply = dns.query.udp(dns.message.make_query(sys.argv[1], "A"), sys.argv[2], timeout=5)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -39,10 +39,20 @@ def forward_table(name: str) -> str:
     return f"whalescale-{name}-forward"
 
 
+#: of a table that goes with its owner
+OWNED: Final = "flags owner;"
+
+
+def _gone(table: str, flags: str = "") -> str:
+    """Whether there is one of this name or not. A table whose flags `add` would change is refused
+    by the kernel, and `destroy` needs Linux 6.3."""
+    return f"add table inet {table} {{ {flags} }}\ndelete table inet {table}\n"
+
+
 def _anew(table: str, body: Iterable[str], flags: str = "") -> str:
-    """In place of a table of this name, whether there is one or not."""
-    lines = [f"add table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
-    return "\n".join([*lines, *([flags] if flags else []), *body, "}", ""])
+    """In place of a table of this name."""
+    lines = [f"table inet {table} {{", *([flags] if flags else []), *body, "}", ""]
+    return _gone(table, flags) + "\n".join(lines)
 
 
 def _chain(name: str, hook: str, rules: Iterable[str]) -> list[str]:
@@ -76,7 +86,11 @@ def forward_commands(name: str, forward: ForwardConfig, exit: ExitConfig, mark: 
         body += _chain("source", hook, [f"{ours} {others} masquerade"])
     if exit.use and exit.dns is not None:
         body += _chain("dns", "type nat hook output priority -100;", _dns(exit, mark))
-    return _anew(forward_table(name), body, "flags owner")
+        # A question to a resolver of the LAN bears the LAN's address, which no exit takes.
+        hook = "type nat hook postrouting priority 100;"
+        asked = (f'oifname "{name}" {q} masquerade' for q in _redirected(exit))
+        body += _chain("asking", hook, asked)
+    return _anew(forward_table(name), body, OWNED)
 
 
 def _dns(exit: ExitConfig, mark: int) -> list[str]:
@@ -92,6 +106,14 @@ def _dns(exit: ExitConfig, mark: int) -> list[str]:
     ]
 
 
+def _redirected(exit: ExitConfig) -> Iterator[str]:
+    """What matches the questions that `_dns` has sent elsewhere."""
+    if exit.dns is not None:
+        word = "ip" if exit.dns.version == 4 else "ip6"
+        for protocol in ("udp", "tcp"):
+            yield f"{word} daddr {exit.dns} {protocol} dport 53 ct status dnat"
+
+
 def exit_commands(name: str, exit: ExitConfig, mark: int) -> str:
     """Nothing leaves but by the tunnel, our own datagrams, and what finds addresses."""
     rules = [
@@ -100,13 +122,20 @@ def exit_commands(name: str, exit: ExitConfig, mark: int) -> str:
         "udp dport { 67, 547 } accept",
         f"icmpv6 type {NEIGHBOURS} accept",
     ]
+    asked = list(_redirected(exit))
     if exit.dns is not None:
+        # Here they still have the device of the route to where they were sent first; where they
+        # really leave is known behind.
+        rules += [f"{question} accept" for question in asked]
         rules.append("udp dport 53 reject with icmpx admin-prohibited")
         rules.append("tcp dport 53 reject with tcp reset")
     if exit.lan:
         rules += [f"ip daddr {LAN4} accept", f"ip6 daddr {LAN6} accept"]
     rules.append("reject with icmpx admin-prohibited")
     body = _chain("output", "type filter hook output priority 0;", rules)
+    if asked:
+        hook = "type filter hook postrouting priority 0;"
+        body += _chain("behind", hook, (f'oifname != "{name}" {q} drop' for q in asked))
     passing = [f'iifname "{name}" accept', *rules]
     return _anew(
         exit_table(name), body + _chain("forward", "type filter hook forward priority 0;", passing)
@@ -204,7 +233,7 @@ class Forwarding(Part):
         text = forward_commands(self._interface, forward, exit, mark) if self._wanted else ""
         if text != self._forward:
             table = forward_table(self._interface)
-            self._nft.run(text or f"add table inet {table}\ndelete table inet {table}\n")
+            self._nft.run(text or _gone(table, OWNED))
             self._forward = text
         if forward.networks or forward.exit:
             self._let_through()

@@ -159,7 +159,11 @@ def test_questions_go_to_the_server_that_was_named() -> None:
     text = forward_commands("ws0", config.forward, config.exit, 7)
     assert text.count("dnat ip to 9.9.9.9") == 2
     assert text.index("meta mark 0x7 return") < text.index("dnat")
+    # Whatever address they bore, they leave with the tunnel's, and by the tunnel or not at all.
+    assert 'oifname "ws0" ip daddr 9.9.9.9 udp dport 53 ct status dnat masquerade' in text
     guard = exit_commands("ws0", config.exit, 7)
+    assert guard.index("ct status dnat accept") < guard.index("udp dport 53 reject")
+    assert 'oifname != "ws0" ip daddr 9.9.9.9 tcp dport 53 ct status dnat drop' in guard
     assert guard.index("udp dport 53 reject") < guard.index("reject with icmpx admin-prohibited\n}")
     assert "192.168.0.0/16" not in guard
     assert "192.168.0.0/16" in exit_commands("ws0", parsed(USE).exit, 7)
