@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from typing import Final
 
@@ -25,6 +26,8 @@ COLUMNS: Final = {
 }
 #: the network's last events below the table, where there is room
 EVENTS: Final = 4
+#: from so many lines on warnings are shown whole
+ROOMY: Final = 18
 NO_NETWORK: Final = "no network yet: `ws network create NAME` makes one, `ws join TICKET` joins one"
 
 
@@ -103,10 +106,8 @@ def body(status: Status, width: int, height: int | None = None) -> RenderableTyp
     network = status.network
     if not network.name and not network.members:
         return Text(NO_NETWORK, style="dim")
-    warnings = [
-        Text.assemble(("warning ", "bold yellow"), text.plain(w), overflow="ellipsis", no_wrap=True)
-        for w in network.warnings
-    ]
+    roomy = height is None or height >= ROOMY
+    warnings = [line for w in network.warnings for line in _warning(w, width, roomy)]
     events = [_event(e.t, e.event) for e in status.events if e.peer is None][-EVENTS:]
     left = None
     if height is not None:
@@ -119,6 +120,22 @@ def body(status: Status, width: int, height: int | None = None) -> RenderableTyp
     if events:
         parts += [Text(), *events]
     return Group(*parts)
+
+
+def _warning(words: str, width: int, roomy: bool) -> list[Text]:
+    """Whole where there are lines to spare, for who reads it is to do something."""
+    label, plain = "warning ", text.plain(words)
+    room = max(width - len(label), 1)
+    lines = (textwrap.wrap(plain, room) if roomy else []) or [plain]
+    return [
+        Text.assemble(
+            (label if not i else " " * len(label), "bold yellow"),
+            line,
+            overflow="ellipsis",
+            no_wrap=True,
+        )
+        for i, line in enumerate(lines)
+    ]
 
 
 def _event(at: float, what: str) -> Text:

@@ -34,6 +34,7 @@ INDENT: Final = " " * 6
 SPARK_LEAST: Final = 6
 SPARK_MOST: Final = 60
 SPARK_FIGURES: Final = 23
+RATE_FIGURES: Final = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,14 +297,18 @@ def _sparks(
 ) -> str:
     """ "↑ ▁▂▃ 31.2 Mbit/s (1.21 GiB)  ↓ ▁▁▂ ..." """
     bars = min((width - len(GAP)) // 2 - SPARK_FIGURES - 3, SPARK_MOST)
+    # On a phone there is room for what goes on now alone.
+    totals = width >= 2 * (SPARK_FIGURES + 2) + len(GAP)
     parts = []
     for arrow, values, bps, total in (
         ("↑", [tx for tx, _ in history], rate.tx_bps, path.tx_bytes),
         ("↓", [rx for _, rx in history], rate.rx_bps, path.rx_bytes),
     ):
         line = f" {text.sparkline(values, bars, top)}" if bars >= SPARK_LEAST else ""
-        figures = f"{text.human_rate(bps)} ({text.human_bytes(total)})"
-        parts.append(f"{arrow}{line} {figures:<{SPARK_FIGURES}}")
+        figures = f"{text.human_rate(bps):<{RATE_FIGURES}}"
+        if totals:
+            figures = f"{f'{figures.rstrip()} ({text.human_bytes(total)})':<{SPARK_FIGURES}}"
+        parts.append(f"{arrow}{line} {figures}")
     return GAP.join(parts).rstrip()
 
 

@@ -84,8 +84,11 @@ def _types(c: PathCounts) -> str:
     return ", ".join(f"{t.replace('_', ' ')} {text.human_count(n)}" for n, t in some)
 
 
-def rows(view: View, peer: Peer) -> list[Row]:
-    """A peer's paths: each its line, and what went over it by message types."""
+def rows(view: View, peer: Peer, inside: int) -> list[Row]:
+    """A peer's paths: each its line, and what went over it by message types.
+
+    `inside`: cells of a row's value; the rates are not there where both do not fit.
+    """
     bpf = view.current.bpf
     in_use = Row(0, "path", f"{peer.local or 'any'} → {peer.endpoint or 'not known yet'}")
     if bpf.state == "off":
@@ -95,11 +98,12 @@ def rows(view: View, peer: Peer) -> list[Row]:
         why = f" ({bpf.reason})" if bpf.reason else ""
         return [in_use, Row(1, "counted", f"nothing on this path yet{why}")]
     width = max(len(_both(p)) for p in own)
-    head = "local → remote".ljust(width) + "".join(f"  {c.title:>{c.width}}" for c in COLUMNS)
+    columns = COLUMNS if width + sum(c.width + 2 for c in COLUMNS) <= inside else ()
+    head = "local → remote".ljust(width) + "".join(f"  {c.title:>{c.width}}" for c in columns)
     found = [Row(4, "", head)]
     for i, path in enumerate(own):
         rate = view.path_rates.get((path.local, path.remote), UNKNOWN)
-        cells = "".join(f"  {c.value(path, rate):>{c.width}}" for c in COLUMNS)
+        cells = "".join(f"  {c.value(path, rate):>{c.width}}" for c in columns)
         found += [
             Row(min(i, 1), "path", _both(path).ljust(width) + cells),
             Row(1 if i == 0 else 6, "  sent", counts(path.tx)),

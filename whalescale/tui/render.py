@@ -25,6 +25,9 @@ HEADER_LINES: Final = 6
 EVENTS: Final = 6
 #: cells of the detail pane beside a row's value: frame, name, padding
 BESIDE: Final = 20
+BESIDE_NAME: Final = 8
+#: of the chosen peer's line: a bar from end to end, which `reverse` would break between the cells
+CHOSEN: Final = "bold white on blue"
 #: a terminal lower than this goes without the header's line of the shield
 LOW: Final = 20
 #: from which width of the terminal on a column of the live table is there
@@ -270,7 +273,7 @@ def live_table(view: View, peers: Sequence[Peer], width: int) -> RenderableType:
         more = f" +{len(peer.allowed_ips) - 1}" if len(peer.allowed_ips) > 1 else ""
         cells: dict[str, RenderableType] = {
             "peer": _cell(f"{'>' if chosen else ' '} {peer.name}"),
-            "state": state(peer),
+            "state": Text(peer.state) if chosen else state(peer),
             "sent": text.human_rate(r.tx_bps),
             "received": text.human_rate(r.rx_bps),
             "endpoint": _cell(peer.endpoint or text.NONE),
@@ -279,7 +282,7 @@ def live_table(view: View, peers: Sequence[Peer], width: int) -> RenderableType:
             "paths": _used(peer),
             "allowed IPs": _cell((*peer.allowed_ips, text.NONE)[0] + more),
         }
-        table.add_row(*(cells[n] for n in names), style="reverse" if chosen else "")
+        table.add_row(*(cells[n] for n in names), style=CHOSEN if chosen else "")
     return table
 
 
@@ -388,11 +391,11 @@ def quantum(peer: Peer) -> str:
 
 
 def _path_rows(view: View, peer: Peer, width: int) -> list[Row]:
+    inside = max(width - BESIDE, 1)
     if peer.multipath is None or not peer.multipath.paths:
-        return paths.rows(view, peer)
+        return paths.rows(view, peer, inside)
     own = {k: h for k, h in view.multipath_history.items() if k[0] == peer.name}
     bpf = view.current.bpf
-    inside = max(width - BESIDE, 1)
     return multipath.top_rows(
         peer, inside, view.multipath_rates, own, lambda p: paths.of_path(bpf, p)
     )
@@ -412,7 +415,11 @@ def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int
     table.add_column(style="bold", no_wrap=True, min_width=names)
     table.add_column(no_wrap=True, overflow="ellipsis")
     for row in found:
-        table.add_row(row.name, _cell(row.value) if isinstance(row.value, str) else row.value)
+        value = _cell(row.value) if isinstance(row.value, str) else row.value
+        # What the frame would cut off without a word.
+        value.no_wrap, value.overflow = True, "ellipsis"
+        value.truncate(max(width - names - BESIDE_NAME, 1), overflow="ellipsis")
+        table.add_row(row.name, value)
     title = Text.assemble(text.plain(peer.name), " ", state(peer))
     return Panel(table, title=title, title_align="left", width=width), len(found) + 2
 

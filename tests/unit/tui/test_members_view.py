@@ -90,3 +90,10 @@ def test_without_a_network_it_says_how_to_make_one() -> None:
     assert "m members" not in draw(lone)
     assert "hearth" in picture_of(render.summary(view().current), 120, 40)
     assert "network" not in picture_of(render.summary(lone.current), 120, 40)
+
+
+def test_a_warning_is_whole_where_there_is_room() -> None:
+    narrow = draw(view(), 60, 30)
+    assert "network would outlive it" in " ".join(narrow.split())
+    low = draw(view(), 60, 16)
+    assert "…" in next(line for line in low.splitlines() if line.startswith("warning"))

@@ -328,3 +328,23 @@ def test_the_buffer_in_words() -> None:
 def test_pieces_are_folded_whole() -> None:
     assert multipath.folded(["aa", "bb", "cccccc", "d"], 6) == ["aa, bb", "cccccc", "d"]
     assert multipath.folded([], 6) == []
+
+
+def test_a_phones_terminal_is_not_cut_without_a_word() -> None:
+    picture = screen(live(20), 60, 30)
+    for line in picture.splitlines():
+        if line.startswith("│"):
+            assert line.endswith(" │"), line
+    # Rates stay, in place of half of the totals.
+    assert "↑ 32.0 Mbit/s  ↓ 8.00 kbit/s" in picture
+    assert "GiB)" not in picture
+    wide = screen(live(20), 200, 40)
+    assert "32.0 Mbit/s (1.29 GiB)" in wide
+    assert "…" not in wide
+
+
+def test_the_chosen_peer_is_one_bar() -> None:
+    """Not broken between its cells, and without a state's colour on the bar's."""
+    line = line_with(screen(live(2), 60, 30, color=True), "> berlin")
+    assert "\x1b[32m" not in line
+    assert line.count("44m") >= 4  # each cell, and what is between two
