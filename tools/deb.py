@@ -33,8 +33,8 @@ FILES = ROOT / "tools/debian"
 LIB = Path("usr/lib/whalescale")
 DOC = Path("usr/share/doc/whalescale")
 MAINTAINER = "Whalescale maintainers <maintainers@whalescale.invalid>"
-#: bound at run time where they are there (dlopen)
-RECOMMENDS = ("libipsec-mb1", "libbpf1", "libnftables1", "iproute2", "iputils-ping")
+#: libraries bound at run time where they are there (dlopen), and what commands call
+RECOMMENDS = ("libbpf1", "libnftables1", "iproute2", "iputils-ping")
 SUGGESTS = ("nftables", "wireguard-tools", "python3-bpfcc")
 #: of the tree, what an administrator reads
 DOCS = ("README.md", "SECURITY.md", "docs/deploy.md", "docs/troubleshooting.md",
@@ -258,7 +258,7 @@ def control(tree: Path, work: Path, python: str) -> str:
         f"Maintainer: {MAINTAINER}",
         f"Installed-Size: {kib}",
         f"Depends: {', '.join(depends)}",
-        f"Recommends: {', '.join(RECOMMENDS)}",
+        f"Recommends: {', '.join(recommends())}",
         f"Suggests: {', '.join(SUGGESTS)}",
         "Section: net",
         "Priority: optional",
@@ -271,6 +271,15 @@ def control(tree: Path, work: Path, python: str) -> str:
         " The agent runs as ws@NAME.service; ws(1) sets it up and watches it.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def recommends() -> list[str]:
+    """With the cipher's library of the version compiled against, where the architecture has it:
+    libipsec-mb1 in Debian 12, libipsec-mb2 in 13."""
+    words = ("dpkg-query", "-W", "-f", "${Depends}", "libipsec-mb-dev")
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    found = re.search(r"\blibipsec-mb\d+", done.stdout)
+    return [*([found[0]] if found else []), *RECOMMENDS]
 
 
 def libraries(tree: Path, work: Path) -> list[str]:

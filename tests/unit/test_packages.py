@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
+import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -64,6 +67,49 @@ def test_no_script_takes_keys_away() -> None:
 def test_the_command_reads_packages_of_nowhere_else() -> None:
     first = (deb.FILES / "ws").read_text().splitlines()[0]
     assert first == "#!@PYTHON@ -IS"
+
+
+def test_what_is_opened_at_run_time_is_recommended() -> None:
+    """dpkg-shlibdeps knows of what is linked alone."""
+    code = [*(ROOT / "whalescale").rglob("*.py"), *(ROOT / "csrc").rglob("*.[ch]")]
+    found = {m for path in code for m in re.findall(r'"lib(\w+)\.so\.(\d+)"', path.read_text())}
+    assert ("nftables", "1") in found
+    for name, version in found:
+        assert f"lib{name}{version}" in deb.RECOMMENDS, name
+
+
+def test_the_control_file(tree: Path, tmp_path: Path) -> None:
+    """Without a build: fields as dpkg reads them."""
+    if shutil.which("dpkg-shlibdeps") is None:
+        pytest.skip("dpkg-dev is not installed")
+    if not re.search(r"^ID=debian", Path("/etc/os-release").read_text(), re.M):
+        pytest.skip("not a Debian")
+    extension = next((ROOT / "whalescale/dataplane").glob("_lib*.so"))
+    shutil.copy(extension, tree / deb.LIB)
+    work = tmp_path / "work"
+    work.mkdir()
+    text = deb.control(tree, work, sys.executable)
+    (tree / "DEBIAN").mkdir()
+    (tree / "DEBIAN/control").write_text(text)
+    deb.scripts(tree)
+    # dpkg-deb refuses a field that it cannot read, and scripts that do not run.
+    made = tmp_path / "a.deb"
+    words = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", str(tree), str(made)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    fields = subprocess.run(
+        ["dpkg-deb", "-f", str(made)], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"Version: {deb.version()}~deb" in fields
+    assert f"python3 (>= 3.{sys.version_info[1]}~)" in fields
+    assert "libsodium" in fields
+    # of the version that the code asks for when it is compiled
+    header = Path("/usr/include/intel-ipsec-mb.h")
+    if header.exists():
+        number = re.search(r"define IMB_VERSION_NUM 0x(\w+)", header.read_text(errors="replace"))
+        assert number is not None
+        assert f"libipsec-mb{int(number[1], 16) >> 16}" in fields
 
 
 @pytest.mark.long
