@@ -20,7 +20,7 @@ PACKAGE = "whalescale"
 
 #: modules that any part may use: no state, no sockets, nothing of the parts themselves
 SHARED = {"identity", "endpoints", "locations", "keyfiles", "status", "doubts", "config",
-          "config_keys", "config_shapes", "config_values"}  # fmt: skip
+          "config_keys", "config_shapes", "config_values", "nft"}  # fmt: skip
 #: what makes code impure: clocks, sockets, randomness, processes, files
 IMPURE = {
     "asyncio", "io", "multiprocessing", "os", "pathlib", "random", "secrets", "select",

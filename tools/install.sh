@@ -53,6 +53,10 @@ remove_empty() {
 if [ "$what" = uninstall ]; then
 	if [ -d /run/systemd/system ]; then systemctl stop 'ws@*.service' || :; fi
 	end_agents
+	# A kill switch outlives its agent, and nobody would be left to take it away.
+	if [ -x "$opt/venv/bin/python" ]; then
+		"$opt/venv/bin/python" -c 'from whalescale.nft import end_exits; end_exits()' || :
+	fi
 	disable_units
 	rm -f "$prefix/bin/ws" "$unitdir/ws@.service" "$bash_file" "$zsh_file" "$fish_file"
 	for page in docs/man/*.[1-8]; do

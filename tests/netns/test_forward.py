@@ -237,4 +237,8 @@ def test_an_exit_of_the_network(lab: Lab) -> None:
     wait_until("the laptop by the exit", lambda: seen_as(laptop_host, web) == ours, 20)
     home.ws("exit-node", "serve", "--off", *at)
     wait_until("no exit any more", lambda: seen_as(laptop_host, web) == "", 20)
+    # A kill switch of an agent that is dead.
+    laptop.kill()
+    assert "-exit" in laptop_host.run("nft", "list", "tables").stdout
     laptop.ws("exit-node", "off", *use)
+    assert "-exit" not in laptop_host.run("nft", "list", "tables").stdout

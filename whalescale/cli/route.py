@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from ipaddress import ip_network
 from typing import Annotated, Any
 
@@ -247,14 +246,14 @@ def use(
 @exit_app.command("off")
 def off_(interface: Interface = None, config: ConfigPath = None) -> None:
     """Go the usual way again."""
-    from whalescale.locations import exit_table
+    from whalescale.nft import end_exits
 
     name = _change(interface, config, "exit", use=None, lan=None, kill_switch=None, dns=None)
-    # Where no agent runs that would take it away; without nft(8) there is none to take.
-    with contextlib.suppress(FileNotFoundError):
-        subprocess.run(
-            ["nft", "delete", "table", "inet", exit_table(name)],
-            check=False,
-            stderr=subprocess.DEVNULL,
-        )
+    # Where no agent runs that would take it away.
+    try:
+        end_exits(name)
+    except OSError as e:
+        raise CliError(
+            f"the kill switch stands: {e.strerror}", "try `sudo ws exit-node off`"
+        ) from None
     print("traffic goes the usual way")

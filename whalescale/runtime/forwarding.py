@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Final
 
 from whalescale.config import Config, ExitConfig, ForwardConfig
 from whalescale.locations import exit_table
+from whalescale.nft import Nft, open_nft
 from whalescale.runtime.background import Background
-from whalescale.runtime.nft import Nft, open_nft
 from whalescale.runtime.part import Part
 
 log = logging.getLogger(__name__)

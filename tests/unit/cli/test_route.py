@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_ws import Ws
 
-from whalescale import config
+from whalescale import config, nft
 
 
 @pytest.fixture
@@ -62,6 +62,47 @@ def test_what_others_advertise_is_accepted_and_refused(ws: Ws, file: Path) -> No
     assert ws("route", "accept", "0.0.0.0/0", "-c", file).code == 2
     assert ws("route", "accept", "private", "-c", file).code == 0
     assert file.read_text().strip() == before.strip()
+
+
+class FakeNft:
+    def __init__(self, *tables: str) -> None:
+        self.standing = list(tables)
+        self.refuses = False
+
+    def tables(self) -> list[str]:
+        return self.standing
+
+    def rules(self, table: str) -> int | None:
+        return 1 if table in self.standing else None
+
+    def run(self, commands: str) -> None:
+        if self.refuses:
+            raise OSError(22, "nftables: no")
+        self.standing = [t for t in self.standing if f"inet {t}\n" not in commands]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def tables(monkeypatch: pytest.MonkeyPatch) -> FakeNft:
+    """This machine's own stay out of it."""
+    fake = FakeNft("whalescale-ws0-exit", "whalescale-ws01-exit", "mine")
+    monkeypatch.setattr(nft, "open_nft", lambda: (fake, ""))
+    return fake
+
+
+def test_a_kill_switch_without_an_agent_is_taken_away(ws: Ws, file: Path, tables: FakeNft) -> None:
+    ws("exit-node", "use", "home", "-c", file)
+    assert ws("exit-node", "off", "-c", file).code == 0
+    assert tables.standing == ["whalescale-ws01-exit", "mine"]
+    # removing the package
+    nft.end_exits()
+    assert tables.standing == ["mine"]
+    tables.standing, tables.refuses = ["whalescale-ws0-exit"], True
+    done = ws("exit-node", "off", "-c", file)
+    assert done.code == 1
+    assert "the kill switch stands: nftables: no" in done.err
 
 
 def test_an_exit_is_used_and_left(ws: Ws, file: Path) -> None:

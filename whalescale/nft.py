@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
 import os
+import re
 from typing import Any, Final
+
+from whalescale.locations import exit_table
 
 LIBRARY: Final = "libnftables.so.1"
 #: <nftables/libnftables.h>
@@ -59,6 +63,14 @@ class Nft:
         said = self._lib.nft_ctx_get_output_buffer(self._context)
         return sum("rule" in entry for entry in json.loads(said)["nftables"])
 
+    def tables(self) -> list[str]:
+        """Names, of family inet."""
+        if self._lib.nft_run_cmd_from_buffer(self._context, b"list tables inet"):
+            self._lib.nft_ctx_get_error_buffer(self._context)
+            return []
+        said = json.loads(self._lib.nft_ctx_get_output_buffer(self._context))
+        return [str(e["table"]["name"]) for e in said["nftables"] if "table" in e]
+
     def close(self) -> None:
         if self._context:
             self._lib.nft_ctx_free(self._context)
@@ -72,3 +84,24 @@ def open_nft() -> tuple[Nft | None, str]:
     except OSError as e:
         missing = "libnftables1 is not installed (apt install nftables)"
         return None, missing if LIBRARY in str(e) else (e.strerror or str(e))
+
+
+def end_exits(interface: str | None = None) -> None:
+    """Take the kill switch of an interface away, of all where none is named: nobody runs who would.
+
+    OSError: one stands and cannot be taken away.
+    """
+    nft, _ = open_nft()
+    if nft is None:
+        return
+    pattern = exit_table(".+" if interface is None else re.escape(interface))
+    with contextlib.closing(nft):
+        for table in nft.tables():
+            if re.fullmatch(pattern, table) is None:
+                continue
+            try:
+                nft.run(f"delete table inet {table}\n")
+            except OSError:
+                # an agent that runs takes its own away as well
+                if nft.rules(table) is not None:
+                    raise
