@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ from whalescale.runtime.marks import Marks
 from whalescale.runtime.names import Names, NameUplinks
 from whalescale.runtime.nat import NatView
 from whalescale.runtime.nat64 import Nat64
-from whalescale.runtime.netlink import LocalAddress, Netlink
+from whalescale.runtime.netlink import Interface, LocalAddress, Netlink
 from whalescale.runtime.network import NetworkKeeper
 from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
@@ -349,6 +349,7 @@ class Agent:
             self._tunnel.tell,
             self._notices,
             self._background,
+            self._tunnel.endpoint_addresses,
         )
         self._routing = Routing(
             config,
@@ -454,7 +455,15 @@ class Agent:
             self._routes.routes,
             self._routes.rules,
             (mark, self._sockets.port) if mark else None,
+            frozenset(self._connected()),
+            self._device.fwmark,
         )
+
+    def _connected(self) -> Iterator[Interface]:
+        """Own addresses whose network's route, which the kernel makes, is a peer's too."""
+        if self._config.interface.table == "auto":
+            networks = self._tunnel.networks()
+            yield from (a for a in self._interface.addresses(self._config) if a.network in networks)
 
     # in operation
 

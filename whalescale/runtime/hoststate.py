@@ -25,6 +25,7 @@ from whalescale.runtime.marks import Marks
 from whalescale.runtime.netlink import MAIN_TABLE, Interface, LinkState, Netlink, Route, Rule
 from whalescale.runtime.notices import Notices, PortChanged
 from whalescale.runtime.part import Part
+from whalescale.runtime.routes import Holders
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,16 @@ class Wanted:
     rules: frozenset[Rule]
     #: (mark, UDP port) of the table in `Marks`, None for no table
     marks: tuple[int, int] | None
+    #: those of the addresses by whose network, which the kernel made a route to, peers are reached
+    connected: frozenset[Interface] = frozenset()
+    #: of our datagrams, 0: none
+    fwmark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     link: LinkState
+    #: those that stay
     addresses: frozenset[Interface]
     routes: frozenset[Route]
     rules: frozenset[Rule]
@@ -106,10 +112,17 @@ def repairs(wanted: Wanted, found: Found) -> list[Repair]:
     if found.link.link_local:  # IPv6 was taken away altogether and came back anew
         todo.append(Repair("no link-local address", wanted.addresses, "_no_link_local"))
     if found.link.up:
+        if not found.link.carrier:
+            todo.append(Repair("carrier", None, "_set_carrier"))
         todo += [
             Repair(f"address {a}", a, "_add_address")
             for a in sorted(wanted.addresses - found.addresses, key=str)
             if a.version in versions
+        ]
+        todo += [
+            Repair(f"route {a.network}", a, "_add_connected")
+            for a in sorted(wanted.connected & found.addresses, key=str)
+            if a.version in versions and Route(a.network) not in found.routes
         ]
         todo += [
             Repair(f"route {r.network}{_in_table(r)}", r, "_add_route")
@@ -192,8 +205,12 @@ class Keeper(Part):
         tell: Callable[[str], None] = lambda _: None,
         notices: Notices | None = None,
         background: Background | None = None,
+        endpoints: Callable[[], set[str]] = set,
     ) -> None:
-        """`background`: where it watches from the start on; without, it looks when it is asked."""
+        """`background`: where it watches from the start on; without, it looks when it is asked.
+
+        `endpoints`: where peers are, without zones.
+        """
         if notices is not None:
             notices.on(PortChanged, lambda _: self.soon())
         self._netlink = netlink
@@ -204,6 +221,7 @@ class Keeper(Part):
         self._changing = changing
         self._tell = tell
         self._background = background
+        self._endpoints = endpoints
         self._patience = Patience()
         self._dirty = asyncio.Event()
         #: what is not as it shall be and stays so, by what it is about
@@ -284,7 +302,7 @@ class Keeper(Part):
                 problems = {"gone": GONE.format(self._name)}
                 self._failed = list(problems.values())
                 break
-            problems |= self._about(found)
+            problems |= self._about(found) | await self._swallowed(found)
             todo = [r for r in repairs(self._wanted(), found) if r not in tried or r in failed]
             for repair in todo:
                 again = repair in failed
@@ -357,6 +375,27 @@ class Keeper(Part):
             told["ipv6"] = _no_ipv6(link)
         return told
 
+    async def _swallowed(self, found: Found) -> dict[str, str]:
+        """Routes through the tunnel that others made, and that our own datagrams take."""
+        wanted, told = self._wanted(), dict[str, str]()
+        own = {a.network for a in wanted.addresses}
+        holders = Holders({r.network for r in found.routes - wanted.routes} - own)
+        if not holders:
+            return told
+        for endpoint in sorted(self._endpoints()):
+            # What is longer elsewhere goes first: the kernel knows.
+            if not (around := holders.of(endpoint)) or (
+                await self._netlink.leaves_by(endpoint, wanted.fwmark) != self._ifindex
+            ):
+                continue
+            network = max(around, key=lambda n: n.prefixlen)
+            told[f"swallowed {network}"] = (
+                f"another made a route to {network} through {self._name}, and the endpoint "
+                f"{endpoint} lies there: our own datagrams go into the tunnel that they make; "
+                f"`ip route del {network} dev {self._name}`, or put {network} into allowed_ips"
+            )
+        return told
+
     def _say(self, done: list[str], problems: dict[str, str]) -> None:
         if done:
             named = ", ".join(done[:NAMED])
@@ -368,7 +407,7 @@ class Keeper(Part):
                 log.warning("%s", text)
                 self._tell(text)
         for key in self._problems.keys() - problems.keys():
-            if key in ("down", "name", "gone", "ipv6"):
+            if key in ("down", "name", "gone", "ipv6") or key.startswith("swallowed "):
                 log.info("%s: no longer: %s", self._name, self._problems[key].partition(":")[0])
         self._problems = problems
 
@@ -383,7 +422,7 @@ class Keeper(Part):
         self._routes = len(routes)
         return Found(
             link,
-            frozenset(await self._netlink.addresses_of(self._ifindex)),
+            frozenset(await self._netlink.addresses_of(self._ifindex, lasting=True)),
             routes,
             frozenset(rules),
             await self._marks.found(),
@@ -405,6 +444,12 @@ class Keeper(Part):
 
     async def _set_queue(self, packets: int) -> None:
         await self._netlink.set_queue(self._ifindex, packets)
+
+    async def _set_carrier(self, _: None) -> None:
+        await self._netlink.set_carrier(self._ifindex)
+
+    async def _add_connected(self, address: Interface) -> None:
+        await self._netlink.add_connected(self._ifindex, address)
 
     async def _add_address(self, address: Interface) -> None:
         await self._netlink.add_address(self._ifindex, address)
@@ -510,7 +555,7 @@ def _no_ipv6(link: LinkState) -> str:
 
 def _failed(repair: Repair, error: OSError) -> str:
     why = (error.strerror or str(error)).removeprefix(f"{repair.what}: ")
-    if error.errno == errno.EEXIST and repair.act == "_add_route":
+    if error.errno == errno.EEXIST and repair.act in ("_add_route", "_add_connected"):
         why = "another route to this network has taken its place; see `ip route show table all`"
     elif error.errno in (errno.EPERM, errno.EACCES):
         why = os.strerror(error.errno)

@@ -29,7 +29,12 @@ UNUSABLE_FLAGS: Final = 0x40 | 0x08
 #: IFA_F_TEMPORARY (of IPv6; the same bit says something else of IPv4), IFA_F_DEPRECATED
 TEMPORARY_FLAG: Final = 0x01
 DEPRECATED_FLAG: Final = 0x20
+#: IFA_F_PERMANENT: no lifetime ends it
+PERMANENT_FLAG: Final = 0x80
 SCOPE_HOST: Final = 254
+SCOPE_LINK: Final = 253
+#: <linux/ipv6_route.h> IP6_RT_PRIO_ADDRCONF
+CONNECTED_METRIC: Final = 256
 #: <linux/if.h>: the interface has a carrier
 IFF_LOWER_UP: Final = 0x10000
 DEFAULT_MTU: Final = 1500
@@ -51,6 +56,8 @@ IFF_UP: Final = 0x1
 #: Of a dump, before others have a turn: some milliseconds. What waits are probes, whose round trip
 #: would hold it.
 TURN_MESSAGES: Final = 32
+#: <linux/rtnetlink.h>: a route that the kernel made, for an address
+RTPROT_KERNEL: Final = 2
 RTN_UNICAST: Final = 1
 #: where a default route leads: PCP's anycast address (RFC 7723). Nothing is sent there.
 ANYWHERE: Final = "192.0.0.9"
@@ -135,6 +142,8 @@ class LinkState:
     ipv6: bool = True
     #: the kernel gives it a link-local address by itself
     link_local: bool = False
+    #: without one nothing is sent by it, up or not
+    carrier: bool = True
 
 
 def _family(network: Network | int) -> int:
@@ -213,8 +222,8 @@ class Netlink:
             await self._ipr.link("set", index=ifindex, mtu=mtu)
 
     async def add_address(self, ifindex: int, address: Interface) -> None:
-        """Idempotent."""
-        await self._address("add", ifindex, address, ignore=errno.EEXIST)
+        """Idempotent. One that is there loses its lifetime."""
+        await self._address("replace", ifindex, address, ignore=errno.EEXIST)
 
     async def remove_address(self, ifindex: int, address: Interface) -> None:
         """Idempotent."""
@@ -222,7 +231,7 @@ class Netlink:
 
     async def _address(self, verb: str, ifindex: int, address: Interface, ignore: int) -> None:
         extra: dict[str, Any] = {}
-        if address.version == 6 and verb == "add":
+        if address.version == 6 and verb == "replace":
             # IFA_F_NODAD: nobody else can have it, and tentative addresses cannot be used at once
             extra["flags"] = 0x02
         try:
@@ -243,6 +252,16 @@ class Netlink:
         """OSError EEXIST: somebody has a route to this network."""
         async with self._request(f"route {route.network}"):
             await self._ipr.route("add", **self._route(ifindex, route))
+
+    async def add_connected(self, ifindex: int, address: Interface) -> None:
+        """The route to an own address's network, which the kernel made with the address."""
+        route = self._route(ifindex, Route(address.network)) | {"proto": RTPROT_KERNEL}
+        if address.version == 4:
+            route |= {"prefsrc": str(address.ip), "scope": SCOPE_LINK}
+        else:
+            route |= {"priority": CONNECTED_METRIC}
+        async with self._request(f"route {address.network}"):
+            await self._ipr.route("add", **route)
 
     async def replace_route(self, ifindex: int, route: Route) -> None:
         """Another MTU of a route that is there."""
@@ -344,17 +363,22 @@ class Netlink:
                         int(link.get("mtu") or 0),
                         int(link.get("txqlen") or 0),
                         *_ipv6(link),
+                        link.get("carrier") != 0,
                     )
         except OSError as e:
             if e.errno != errno.ENODEV:
                 raise
         return None
 
-    async def addresses_of(self, ifindex: int) -> set[Interface]:
+    async def addresses_of(self, ifindex: int, *, lasting: bool = False) -> set[Interface]:
+        """`lasting`: none that ends by itself, nor one that nothing new may use."""
         found: set[Interface] = set()
         async with self._request("addresses"):
             async for message in await self._ipr.addr("dump", dump_filter=None, index=ifindex):
                 text = message.get("local") or message.get("address")
+                flags = message.get("IFA_FLAGS") or message.get("flags") or 0
+                if lasting and flags & (PERMANENT_FLAG | DEPRECATED_FLAG) != PERMANENT_FLAG:
+                    continue
                 # Older kernels do not filter.
                 if text and message.get("index") == ifindex:
                     found.add(ipaddress.ip_interface(f"{text}/{message.get('prefixlen')}"))
@@ -400,9 +424,36 @@ class Netlink:
                 raise
         return None
 
+    async def leaves_by(self, address: str, mark: int = 0) -> int | None:
+        """The interface that datagrams with this mark leave by. None: there is no way."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            async with self._request(f"the way to {address}"):
+                for message in await self._ipr.route(
+                    "get", family=int(family), dst=address, mark=mark
+                ):
+                    return int(message.get("oif") or 0) or None
+        except OSError as e:
+            if e.errno not in NO_WAY:
+                raise
+        return None
+
     async def set_queue(self, ifindex: int, packets: int) -> None:
         async with self._request("txqueuelen"):
             await self._ipr.link("set", index=ifindex, txqlen=packets)
+
+    async def set_carrier(self, ifindex: int) -> None:
+        from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
+        from pyroute2.netlink.rtnl import RTM_SETLINK
+        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+        message = ifinfmsg()  # link("set") leaves a carrier out
+        message["index"] = ifindex
+        message["attrs"] = [("IFLA_CARRIER", 1)]
+        async with self._request("carrier"):
+            flags = NLM_F_REQUEST | NLM_F_ACK
+            async for _ in await self._ipr.nlm_request(message, RTM_SETLINK, flags):
+                pass
 
     async def raise_link(self, ifindex: int) -> None:
         async with self._request("interface"):

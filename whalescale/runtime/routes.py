@@ -29,6 +29,9 @@ class Holders:
         for network in self._networks:
             self._lengths[network.version].add(network.prefixlen)
 
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
     def of(self, address: str) -> set[Network]:
         """`address`: canonical numeric text, without a zone."""
         ip = ipaddress.ip_address(address)

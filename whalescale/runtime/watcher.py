@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from whalescale.protocol.places import LocalLink
-from whalescale.runtime.netlink import LocalAddress, Netlink
+from whalescale.runtime.netlink import RTPROT_KERNEL, LocalAddress, Netlink
 from whalescale.runtime.uplinks import Uplinks
 
 log = logging.getLogger(__name__)
@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.1
 #: changes of routes alone are looked at so often at most
 ROUTES_S: Final = 10.0
-#: <linux/rtnetlink.h>: a route that the kernel made, for an address
-RTPROT_KERNEL: Final = 2
 
 
 async def watch_addresses(

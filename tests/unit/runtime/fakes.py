@@ -280,6 +280,10 @@ class FakeNetlink:
 
     def __init__(self) -> None:
         self.addresses: set[Interface] = set()
+        #: those of them that have a lifetime
+        self.ending: set[Interface] = set()
+        #: interface by address
+        self.ways: dict[str, int] = {}
         self.mtu = 1420
         self.hold: Callable[[], Awaitable[Any]] | None = None
         self.routes: set[Route] = set()
@@ -292,6 +296,7 @@ class FakeNetlink:
 
     async def add_address(self, _: int, address: Interface) -> None:
         self.addresses.add(address)
+        self.ending.discard(address)
 
     async def remove_address(self, _: int, address: Interface) -> None:
         self.addresses.discard(address)
@@ -318,8 +323,18 @@ class FakeNetlink:
     async def link_state(self, _: int) -> LinkState | None:
         return self.link
 
-    async def addresses_of(self, _: int) -> set[Interface]:
-        return set(self.addresses)
+    async def addresses_of(self, _: int, *, lasting: bool = False) -> set[Interface]:
+        return self.addresses - self.ending if lasting else set(self.addresses)
+
+    async def add_connected(self, _: int, address: Interface) -> None:
+        self.routes.add(Route(address.network))
+
+    async def leaves_by(self, address: str, _: int = 0) -> int | None:
+        return self.ways.get(address)
+
+    async def set_carrier(self, _: int) -> None:
+        assert self.link is not None
+        self.link = replace(self.link, carrier=True)
 
     async def routes_of(self, _: int) -> set[Route]:
         return set(self.routes)

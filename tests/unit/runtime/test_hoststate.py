@@ -30,12 +30,13 @@ class Kept:
         self.kernel, self.marks, self.told = FakeNetlink(), FakeMarks(), list[str]()
         self.kernel.addresses, self.kernel.routes = {V4, V6}, {NEAR, DEFAULT}
         self.kernel.rules = set(RULES)
+        self.endpoints = set[str]()
         self.wanted = Wanted(
             1420, 500, frozenset({V4, V6}), frozenset({NEAR, DEFAULT}), frozenset(RULES), (9, 51820)
         )
         self.keeper = Keeper(
             self.kernel.as_netlink(), 7, "ws0", self.marks.as_marks(), lambda: self.wanted,
-            asyncio.Lock(), self.told.append,
+            asyncio.Lock(), self.told.append, endpoints=lambda: self.endpoints,
         )  # fmt: skip
 
     @property
@@ -107,6 +108,53 @@ def test_all_that_was_taken_away_is_put_back_and_said_once(said: Callable[[], li
         assert "and 4 more" in lines[0]
         await kept.keeper.look()
         assert (said(), await kept.keeper.differences()) == ([], [])
+
+    run(test)
+
+
+def test_what_is_there_and_no_longer_works_is_mended(said: Callable[[], list[str]]) -> None:
+    """No carrier, an address that ends by itself, a network without the kernel's own route."""
+
+    async def test(kept: Kept) -> None:
+        kept.wanted = replace(kept.wanted, connected=frozenset({V4}))
+        kept.kernel.routes.add(Route(V4.network))
+        await kept.keeper.mend()
+        kept.kernel.link = replace(kept.link, carrier=False)
+        kept.kernel.ending = {V6}
+        kept.kernel.routes.discard(Route(V4.network))
+        done = await kept.keeper.mend()
+        assert done == ["carrier", "address fd77::1/64", "route 10.77.0.0/24"]
+        assert kept.link.carrier
+        assert not kept.kernel.ending
+        assert len(said()) == 1
+        # Down, it has none: that is another matter.
+        kept.kernel.link = replace(kept.link, up=False, carrier=False)
+        assert await kept.keeper.mend() == []
+        assert "was set down" in said()[0]
+
+    run(test)
+
+
+def test_anothers_route_that_our_own_datagrams_take_is_said(
+    said: Callable[[], list[str]],
+) -> None:
+    async def test(kept: Kept) -> None:
+        kept.endpoints = {"192.0.2.7", "203.0.113.7"}
+        await kept.keeper.mend()
+        kept.kernel.routes.add(Route(ipaddress.ip_network("192.0.2.0/24")))
+        kept.kernel.ways["192.0.2.7"] = 3  # by a longer one elsewhere
+        await kept.keeper.mend()
+        assert said() == []
+        kept.kernel.ways["192.0.2.7"] = 7
+        for _ in range(2):
+            assert await kept.keeper.mend() == []
+        (line,) = said()
+        assert "the endpoint 192.0.2.7 lies there" in line
+        assert "`ip route del 192.0.2.0/24 dev ws0`" in line
+        assert kept.keeper.problems == [line]
+        kept.kernel.routes.discard(Route(ipaddress.ip_network("192.0.2.0/24")))
+        await kept.keeper.mend()
+        assert kept.keeper.problems == []
 
     run(test)
 

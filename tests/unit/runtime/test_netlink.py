@@ -59,6 +59,22 @@ async def main():
         assert await nl.addresses_of(index) == {face("10.77.0.1/24"), face("fd77::1/128")}
         link = await nl.link_state(index)
         assert link == LinkState("wsu0", True, 1380, 500, True), link
+        own = face("10.77.0.1/24"), face("fd77::1/128")
+        os.system("ip addr change 10.77.0.1/24 dev wsu0 preferred_lft 0; ip route del 10.77.0.0/24")
+        os.system("ip addr change fd77::1/128 dev wsu0 valid_lft 600 preferred_lft 500")
+        os.system("ip link set wsu0 carrier off")
+        assert not (await nl.link_state(index)).carrier
+        assert not await nl.addresses_of(index, lasting=True)
+        assert await nl.addresses_of(index) == set(own)
+        await nl.set_carrier(index)
+        for address in own:
+            await nl.add_address(index, address)
+        await nl.add_connected(index, own[0])
+        assert await nl.addresses_of(index, lasting=True) == set(own)
+        assert Route(own[0].network) in await nl.routes_of(index)
+        assert await nl.link_state(index) == link
+        assert await nl.leaves_by("10.78.0.9") == index
+        assert await nl.leaves_by("192.0.2.1") is await nl.leaves_by("2001:db8::1") is None
         one = [Rule(v, n, t) for v in (4, 6) for n in (0, 16) for t in (MAIN_TABLE, 51820)]
         two = [Rule(v, n, t) for v in (4, 6) for n in (0, 16) for t in (MAIN_TABLE, 51821)]
         assert [await nl.add_rule(r) for r in one] == [True] * 8
