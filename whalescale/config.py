@@ -82,6 +82,7 @@ FILE_BYTES_MAX: Final = 64 << 20
 
 #: rtnetlink(7)
 MAIN_TABLE: Final = 254
+LOCAL_TABLE: Final = 255
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
@@ -331,6 +332,9 @@ class _Checker:
         if plain and raw.pq == "require":
             problem = "a WireGuard key alone has no post-quantum keys: nothing would be sent"
             raise self._fail("interface.pq", problem, 'write "auto", or use private_key_file')
+        if raw.table == LOCAL_TABLE:
+            problem = "255 is the kernel's own: what is routed there goes before all rules"
+            raise self._fail("interface.table", problem, 'write "auto", "off" or another number')
         return _checked(
             InterfaceConfig,
             raw,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from whalescale.config import Config, PeerConfig
 from whalescale.config_values import Address
 
@@ -27,14 +29,35 @@ def of_address(address: Address) -> str:
 
 
 def of_peer(config: Config, peer: PeerConfig) -> list[str]:
-    """The own address as the peer's: nothing of the peer would come in, and nothing go there."""
+    """The own address as the peer's: nothing of the peer would come in, and nothing go there.
+
+    And an endpoint in the tunnel's own network, by which its datagrams would go.
+    """
     own = {a.ip for a in config.interface.addresses}
-    return [
+    inside = [
+        f"the endpoint {endpoint} of {peer.name} lies in {a.network}, the tunnel's own network: "
+        "what is sent there goes into the tunnel itself; give it another endpoint, or this host "
+        "another address"
+        for endpoint in peer.endpoints
+        if (ip := _number(endpoint.host)) is not None
+        for a in config.interface.addresses
+        if ip in a.network and a.network.prefixlen < a.max_prefixlen
+    ]
+    return inside + [
         f"{n.network_address} is this host's own address, and allowed_ips of {peer.name} has it: "
         "are the two swapped?"
         for n in peer.allowed_ips
         if n.prefixlen == n.max_prefixlen and n.network_address in own
     ]
+
+
+def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None: a name, or an address of one link."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return None if ip.is_link_local else ip
 
 
 def _host(address: Address) -> str:

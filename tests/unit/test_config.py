@@ -147,6 +147,7 @@ WRONG = [
     (INTERFACE + "fwmark = 4294967296", "interface.fwmark", "4294967295"),
     (INTERFACE + 'table = "main"', "interface.table", '"off" or the number'),
     (INTERFACE + "table = 0", "interface.table", '"off" or the number'),
+    (INTERFACE + "table = 255", "interface.table", "or another number"),
     (INTERFACE + 'addresses = "10.0.0.1/24"', "interface.addresses", "expected list"),
     (INTERFACE + "addresses = [1]", "interface.addresses[0]", "expected text"),
     (INTERFACE + 'addresses = ["10.0.0.1/33"]', "interface.addresses[0]", '"10.77.0.1/24"'),

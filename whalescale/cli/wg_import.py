@@ -44,7 +44,7 @@ def import_(
     node, and the peers have to be told its new public key.
     """
     from whalescale import config as configuration
-    from whalescale import config_values, identity, keyfiles
+    from whalescale import config_values, doubts, identity, keyfiles
     from whalescale.cli import edit, wgquick
     from whalescale.cli.init import claim
 
@@ -91,7 +91,7 @@ def import_(
         peers=tables,
     )
     try:
-        configuration.parse(text, path)
+        parsed = configuration.parse(text, path)
     except configuration.ConfigError as e:
         # The file that it names is not there yet.
         raise CliError(f"{file}: {e.key}: {e.problem}", e.fix) from None
@@ -110,6 +110,8 @@ def import_(
     print(f"{file} -> {path}, {len(tables)} peer{'s' if len(tables) != 1 else ''}")
     for word in found.words:
         note(word.replace("INTERFACE", name))
+    for doubt in doubts.of(parsed):
+        note(doubt)
     public = keyfiles.encode_wireguard_key(own.static_public)
     if own.node_id is None:
         print(f"\nthis host keeps its key; to its peers it is still {public}")

@@ -34,6 +34,8 @@ _NO_BLANKS: Final = str.maketrans("", "", _BLANKS)
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 #: names of the main routing table
 _MAIN_TABLES: Final = ("main", "254")
+#: "local" goes before all rules, "default" after main: routes there could cut this host off
+_KERNELS_TABLES: Final = ("253", "255")
 _PREFIX: Final = re.compile(r"[^/]+/[0-9]{1,3}")
 #: of one kind, so many words are told one by one
 _TOLD: Final = 3
@@ -284,12 +286,13 @@ def _table(section: _Section, words: list[str]) -> int | str:
     if found is None or found[1].lower() in {"", "auto", *_MAIN_TABLES}:
         return "auto"
     line, text = found
-    if re.fullmatch(r"[0-9]{1,10}", text) and 0 < int(text) <= 0xFFFFFFFF:
+    number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
+    if 0 < number <= 0xFFFFFFFF and str(number) not in _KERNELS_TABLES:
         words.append(
             f"line {line}: Table = {text}: the routes go to this table, and nothing leads there "
             "but rules of your own (`ip rule`); PostUp and the like make none here"
         )
-        return int(text)
+        return number
     if text.lower() != "off":
         words.append(
             f'line {line}: Table = {text}: no routes are set (table = "off"); put them there '

@@ -101,6 +101,30 @@ def test_init_says_that_an_address_is_taken(ws: Ws, tmp_path: Path) -> None:
     assert init._is_up("lo")
 
 
+@pytest.mark.parametrize(
+    ("address", "peer", "what"),
+    [
+        ("10.9.0.0/24", "AllowedIPs = 10.9.0.2", "is the network itself"),
+        ("10.9.0.2/24", "AllowedIPs = 10.9.0.2", "are the two swapped?"),
+        ("10.9.0.1/24", "Endpoint = 10.9.0.7:1", "10.9.0.7:1 of peer1 lies in 10.9.0.0/24"),
+        ("fd00::1/64", "Endpoint = [fd00::7]:1", "lies in fd00::/64, the tunnel's own network"),
+        ("10.9.0.1/32", "Endpoint = 10.9.0.1:1", ""),
+        ("fe80::1/64", "Endpoint = [fe80::7%eth0]:1", ""),
+        ("10.9.0.1/24", "Endpoint = berlin.example:1", ""),
+    ],
+)
+def test_import_says_what_is_doubtful(
+    ws: Ws, tmp_path: Path, address: str, peer: str, what: str
+) -> None:
+    key = "A" * 42 + "E="
+    source = tmp_path / "wg0.conf"
+    source.write_text(f"[Interface]\nAddress = {address}\n[Peer]\nPublicKey = {key}\n{peer}\n")
+    done = ws("import", source, "-c", tmp_path / "x.toml")
+    assert done.code == 0, done.err
+    assert done.err.count("\n") == bool(what)
+    assert what in done.err
+
+
 def test_doctor_tells_what_is_doubtful(ws: Ws, file: Path) -> None:
     text = file.read_text().replace("10.77.0.1/24", "10.77.0.0/24")
     peer = f'[[peers]]\nname = "b"\nid = "{node_id(2)}"\nallowed_ips = ["10.77.0.0/32"]\n'
