@@ -18,7 +18,7 @@ import pytest
 from tests.netns.conftest import known, make_end, make_router, multipath, route, used
 from tests.params import first
 from tools.netlab import Host, Lab, LabError, wait_until
-from tools.peers import Peer, Whalescale, outside
+from tools.peers import ROOT, Peer, Whalescale, outside
 
 pytestmark = pytest.mark.netns
 #: 5 s are promised; a loaded machine may need more to look, and to run this test
@@ -87,6 +87,10 @@ def state(end: Whalescale) -> str:
 def log(end: Whalescale) -> str:
     assert end.process is not None
     return end.process.log()
+
+
+def warnings(end: Whalescale) -> list[str]:
+    return list(end.status()["agent"]["warnings"])
 
 
 def carries(line: Line, after: str = "a change") -> None:
@@ -309,7 +313,7 @@ def test_an_interface_set_down_and_up(lab: Lab, backend: str) -> None:
 
 def test_whatever_is_taken_away_is_put_back(lab: Lab) -> None:
     line = Line(lab)
-    line.start("10.88.0.0/24", "fd88::/64", "0.0.0.0/0", "::/0")
+    line.start("10.88.0.0/24", "fd88::/64", "0.0.0.0/0", "::/0", "10.77.0.0/24", "fd77::/64")
     name, client = line.a.interface, line.client
     before = state(line.a)
     assert len(rules(client)) == 4
@@ -332,6 +336,10 @@ def test_whatever_is_taken_away_is_put_back(lab: Lab) -> None:
         ip(f"-6 addr flush dev {name}"),
         ip(f"-4 addr del 10.77.0.1/24 dev {name}"),
         ip(f"route del 10.88.0.0/24 dev {name}"),
+        ip(f"route del 10.77.0.0/24 dev {name}"),  # made by the kernel, with the address
+        ip(f"-6 route del fd77::/64 dev {name}"),
+        ip(f"addr change 10.77.0.1/24 dev {name} valid_lft 600 preferred_lft 0"),
+        ip(f"link set {name} carrier off"),
         ip(f"link set {name} mtu 576"),
         ip(f"link set {name} mtu 1500 txqueuelen 3"),
         lambda: client.sysctl("net.ipv4.conf.all.src_valid_mark", 0),
@@ -373,6 +381,49 @@ def test_a_route_that_another_took_over(lab: Lab) -> None:
     line.client.ip(f"route del 10.88.0.0/24 dev {device}")
     line.a.ws("reload", "-i", line.a.interface)
     assert "10.88.0.0/24" in state(line.a)
+
+
+DOCTOR = """
+import json, sys
+from whalescale.cli import checks, hostchecks
+found = hostchecks.host(sys.argv[1], checks.own_datagrams(sys.argv[1]))
+print(json.dumps({c.name: [c.verdict, c.detail] for c in found}))
+"""
+
+
+def test_what_goes_before_the_tunnels_routes_is_named(lab: Lab) -> None:
+    """By the doctor; and by the agent where its own datagrams would go into the tunnel."""
+    line = Line(lab)
+    line.start("10.88.0.0/24", "fd88::/64")
+    client, name, device = line.client, line.a.interface, line.up.device(line.client)
+    at = line.down.address(line.server)
+
+    def doctor() -> dict[str, list[str]]:
+        words = (ROOT / ".venv/bin/python", "-c", DOCTOR, name)
+        told: dict[str, list[str]] = json.loads(client.run(*words, env=line.a.env).stdout)
+        names = ("ways into the tunnel", "longer routes", "ways to the peers")
+        return {n: told[n] for n in names}
+
+    assert {verdict for verdict, _ in doctor().values()} == {"ok"}
+    client.ip(f"route prepend 10.88.0.0/24 dev {device}")
+    client.ip(f"-6 route add fd88::/64 dev {device} metric 9")
+    client.ip("route add blackhole 10.88.0.64/26")
+    client.ip(f"route add {at}/32 dev {name}")
+    wait_until("its word", lambda: f"the endpoint {at} lies there" in log(line.a), HEALED_S)
+    assert any(f"`ip route del {at}/32 dev {name}`" in w for w in warnings(line.a))
+    told = doctor()
+    assert {verdict for verdict, _ in told.values()} == {"warn"}
+    assert f"10.88.0.0/24 (by {device})" in told["ways into the tunnel"][1]
+    assert f"fd88::/64 (by {device})" in told["ways into the tunnel"][1]
+    assert "10.88.0.64/26 (blackhole)" in told["longer routes"][1]
+    assert told["ways to the peers"][1].startswith(at)
+    client.ip(f"route del {at}/32 dev {name}")
+    carries(line)
+    wait_until("the end of the warning", lambda: not warnings(line.a), HEALED_S)
+    # A rule of another program's goes before every route.
+    client.ip(f"route add default dev {device} table 100")
+    client.ip("rule add from all lookup 100 priority 100")
+    assert "10.77.0.2/32" in doctor()["ways into the tunnel"][1]
 
 
 def test_somebody_who_takes_it_away_all_the_time_is_not_fought(lab: Lab) -> None:

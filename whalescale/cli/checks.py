@@ -307,9 +307,13 @@ def own_datagrams(interface: str) -> hostchecks.Datagrams:
     with contextlib.suppress(CliError):
         status = client.status(interface)[0]
         ports = {("sport", status.agent.listen_port)}
+        endpoints = set()
         for peer in status.peers:
-            port = (peer.endpoint or "").rpartition(":")[2]
+            address, _, port = (peer.endpoint or "").rpartition(":")
             if port.isdecimal():
                 ports.add(("dport", int(port)))
-        return hostchecks.Datagrams(status.agent.table, frozenset(ports))
+                endpoints.add(address.strip("[]").partition("%")[0])
+        return hostchecks.Datagrams(
+            status.agent.table, frozenset(ports), status.agent.fwmark, frozenset(endpoints)
+        )
     return hostchecks.Datagrams()

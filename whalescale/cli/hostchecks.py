@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from whalescale.cli import hostways
 from whalescale.cli.parts import Check
 
 #: share of the connection tracker's room
@@ -38,6 +39,10 @@ class Datagrams:
     mark: int = 0
     #: ("sport", ours), and ("dport", N) of each peer
     ports: frozenset[tuple[str, int]] = frozenset()
+    #: as they are marked in any case
+    fwmark: int = 0
+    #: where peers are, without zones
+    endpoints: frozenset[str] = frozenset()
 
 
 def host(
@@ -59,6 +64,13 @@ def host(
     yield networkd(etc, Path("/run/systemd/netif").exists())
     yield conntrack(proc / "sys/net/netfilter")
     yield small_mtu(_list(("ip", "-j", "link")), interface)
+    through = ("route", "show", "table", "all", "dev", interface)
+    own = [
+        {**r, "family": int(f[1])} for f in ("-4", "-6") for r in _list(("ip", "-j", f, *through))
+    ]
+    if own:
+        outside = ours.fwmark or mark
+        yield from hostways.host(interface, routes, own, mark, outside, ours.endpoints, _way)
 
 
 def _run(words: Sequence[str]) -> str:
@@ -80,6 +92,10 @@ def _objects(words: Sequence[str], key: str) -> list[Json]:
     with contextlib.suppress(ValueError, AttributeError):
         return [x for x in json.loads(_run(words)).get(key, []) if isinstance(x, dict)]
     return []
+
+
+def _way(address: str, mark: int) -> str:
+    return _run(("ip", "-j", "route", "get", address, *(("mark", str(mark)) if mark else ())))
 
 
 def _iptables() -> list[str]:
