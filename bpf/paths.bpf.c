@@ -109,7 +109,10 @@ static __always_inline void add(struct __sk_buff *skb, struct ws_path_count *cou
 		type = WS_PATH_OTHER;
 	count->packets += n;
 	count->bytes += bytes;
-	count->types[type] += n;
+	/* Linux 6.1 knows no bounds from above: the compiler compared another register. */
+	asm volatile("" : "+r"(type));
+	if (type < WS_PATH_TYPES)
+		count->types[type] += n;
 }
 
 static __always_inline int received(struct __sk_buff *skb, __u32 network)

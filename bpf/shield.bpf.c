@@ -331,6 +331,7 @@ GLOBAL __u32 limit(const struct ws_ip *from, __u32 kind, __u32 n)
 {
 	const struct ws_shield_limits *limit;
 	struct ws_source_key source = {.kind = kind};
+	struct ws_ip address; /* Linux 6.1 takes no key of a map from memory that is an argument */
 	/* Some milliseconds late, and no clock is read for each of a flood. */
 	__u64 *full_at, *common = NULL, now = bpf_ktime_get_coarse_ns(), fresh = 0;
 	__u32 zero = 0;
@@ -338,18 +339,18 @@ GLOBAL __u32 limit(const struct ws_ip *from, __u32 kind, __u32 n)
 	limit = bpf_map_lookup_elem(&limits, &zero);
 	if (!limit || !from)
 		return WS_SHIELD_HANDSHAKE;
-	source.ip = *from;
+	address = source.ip = *from;
 	if (source.ip.word[0] || source.ip.word[1])
 		source.ip.word[2] = source.ip.word[3] =
 			0; /* an IPv6 host has a whole /64 to choose from */
-	if (limit->global.interval_ns && !is_known(from, limit->seed)) {
+	if (limit->global.interval_ns && !is_known(&address, limit->seed)) {
 		common = bpf_map_lookup_elem(&strangers, &kind);
 		/* In a flood from random sources this is all that a message costs. */
 		if (!common || ws_bucket_over(*common, &limit->global, now, n)) {
 			struct ws_ladder *ladder =
 				limit->ladder ? bpf_map_lookup_elem(&ladders, &kind) : NULL;
 
-			return ladder && ws_ladder_climb(ladder, from, limit->seed, now, n)
+			return ladder && ws_ladder_climb(ladder, &address, limit->seed, now, n)
 				       ? WS_SHIELD_HANDSHAKE
 				       : WS_SHIELD_GLOBAL_LIMIT;
 		}

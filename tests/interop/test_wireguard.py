@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 import time
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +23,9 @@ from tests.interop.conftest import (
     of_each_go_kind,
     of_each_kind,
 )
-from tools.netlab import LabError, wait_until
+from tools.netlab import Host, LabError, run, wait_until
 from tools.peers import (
+    ROOT,
     End,
     HostEnd,
     Peer,
@@ -31,6 +36,7 @@ from tools.peers import (
     newest_wireguard_go,
     outside,
 )
+from tools.vm import LIBRARIES, Vm
 from whalescale.keyfiles import encode_wireguard_key
 
 pytestmark = pytest.mark.netns
@@ -193,6 +199,33 @@ def test_the_other_side_starts_anew(make_pair: MakePair, kind: str) -> None:
     pair.theirs.ping(pair.ours, count=1)
     name, digest = pair.ours.serve(MIB)
     assert pair.theirs.fetch(http_url(pair.ours, name)) == digest
+
+
+@in_vm
+def test_its_kernel_takes_our_programs(machine: tuple[Host, Vm], tmp_path: Path) -> None:
+    """The verifier of Linux 6.1 (Debian 12) knows fewer bounds than those of later kernels."""
+    host, vm = machine
+    bpftool = shutil.which("bpftool")
+    if bpftool is None:
+        pytest.skip("no bpftool")
+    libraries = re.findall(r"=> (\S+)", run("ldd", bpftool).stdout)
+    programs = sorted((ROOT / "whalescale/dataplane/bpf").glob("*.bpf.o"))
+    assert programs
+    places = {Path(name): f"/{LIBRARIES}" for name in libraries if "libc.so" not in name}
+    places |= {Path(bpftool): "/bin"} | dict.fromkeys(programs, "/tmp")  # noqa: S108
+    for path in places:
+        shutil.copyfile(path, tmp_path / path.name)
+    words = ("-m", "http.server", "8090", "--bind", vm.address(1), "--directory", tmp_path)
+    server = host.spawn(sys.executable, *words)
+    host.wait_listening(8090)
+    for path, folder in places.items():
+        url = f"http://{vm.address(1)}:8090/{path.name}"
+        vm.run(f"wget -q -O {folder}/{path.name} {url} && chmod +x {folder}/{path.name}")
+    server.stop()
+    vm.run("mkdir -p /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf")
+    for path in programs:
+        pins = f"/sys/fs/bpf/{path.name.partition('.')[0]}"
+        vm.run(f"bpftool prog loadall /tmp/{path.name} {pins}", timeout=120)
 
 
 OFFERS = 5  # at once, and after 1, 2, 4 and 8 s
