@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -27,8 +28,24 @@ PROTOCOL: Final = 1
 TIMEOUT_S: Final = 5.0
 #: 65,536 peers at about 1 KiB each
 LINE_BYTES_MAX: Final = 128 << 20
+LOCKS: Final = Path("/proc/locks")
 
 Result = dict[str, Any]
+
+
+def holder(lock: Path) -> int:
+    """The process that has locked the file; 0: none, or it cannot be told.
+
+    Read from proc_locks(5): to try the lock could keep an agent from its start.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        info = lock.stat()
+        place = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+        for line in LOCKS.read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == place:
+                return int(words[4])
+    return 0
 
 
 class Connection:
@@ -103,6 +120,13 @@ class Connection:
         return connection
 
     def _absent(self) -> CliError:
+        if pid := holder(self._path.with_suffix(".lock")):
+            return CliError(
+                f"an agent for {self.interface} runs (process {pid}), but {self._path} is not "
+                "there: it is just starting, or somebody removed its socket",
+                f"`sudo kill {pid}` ends it in order, then {up_command(self.interface)}",
+                UNREACHABLE,
+            )
         others: list[str] = []
         with contextlib.suppress(OSError):
             others = sorted(p.stem for p in self._path.parent.glob("*.sock"))

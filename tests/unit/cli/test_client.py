@@ -36,6 +36,29 @@ def test_no_agent(ws: Ws) -> None:
         assert done.err == "ws: no agent is running for ws0; `sudo ws up`\n"
 
 
+def test_an_agent_whose_socket_was_removed(
+    ws: Ws, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither `ws up` nor `ws down` would be of help."""
+    runtime.mkdir()
+    lock = runtime / "ws0.lock"
+    lock.touch()
+    assert "no agent is running" in ws("status").err
+    # Which device a file is on, proc_locks(5) and stat(2) do not tell alike on every file system.
+    info = lock.stat()
+    place = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    locks = tmp_path / "locks"
+    locks.write_text(
+        f"1: POSIX  ADVISORY  WRITE 7 {place} 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 8 {place} 0 EOF\n"
+        f"2: FLOCK  ADVISORY  WRITE 4711 {place} 0 EOF\n3: junk\n"
+    )
+    monkeypatch.setattr(client, "LOCKS", locks)
+    done = ws("status")
+    assert done.code == 3
+    assert f"(process 4711), but {runtime / 'ws0.sock'} is not there" in done.err
+    assert "`sudo kill 4711`" in done.err
+
+
 def test_stale_socket(ws: Ws, runtime: Path) -> None:
     runtime.mkdir()
     with socket.socket(socket.AF_UNIX) as s:
