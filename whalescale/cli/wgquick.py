@@ -36,6 +36,8 @@ _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MAIN_TABLES: Final = ("main", "254")
 #: "local" goes before all rules, "default" after main: routes there could cut this host off
 _KERNELS_TABLES: Final = ("253", "255")
+#: keys of a program that hides its datagrams, and whose files look like these
+_AMNEZIA: Final = re.compile(r"(?i)J(c|min|max)|[SHI][1-5]|Itime")
 _PREFIX: Final = re.compile(r"[^/]+/[0-9]{1,3}")
 #: of one kind, so many words are told one by one
 _TOLD: Final = 3
@@ -177,6 +179,9 @@ def _value(sections: list[_Section], number: int, line: str, raw: str) -> None:
     name = _CANONICAL.get(key.lower(), key)
     known = _KNOWN[section.name]
     if name not in known:
+        if _AMNEZIA.fullmatch(key):
+            what = f"{key} is AmneziaWG's, and makes what no WireGuard peer understands on the wire"
+            raise WgQuickError(number, f"{what}: it takes a file for WireGuard")
         where = "[Interface]" if section.name == "interface" else "[Peer]"
         raise WgQuickError(number, f"{key!r:.40} is no key of {where}; known: {', '.join(known)}")
     if name in HOOKS:  # a # may be part of a command

@@ -227,6 +227,7 @@ def test_the_own_key_as_a_peer_is_left_out() -> None:
         ("; a comment", "line 5: '; a comment': a comment begins with #"),
         ("Address = 10.0.0.1/24", "line 5: 'Address' is no key of [Peer]"),
         ("[[Peer]]", "line 5: '[[Peer]]' is neither"),
+        ("[Interface]\nJc = 4", "line 6: Jc is AmneziaWG's"),
         ("[Peer", "line 5: '[Peer' is neither"),
         (f"[Peer]\nPublicKey = {ZERO}", "line 6: PublicKey: no handshake"),
         (f"[Peer]\nPublicKey = {KEY}", "line 5: the same PublicKey as the peer of line 3"),
