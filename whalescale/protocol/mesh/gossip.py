@@ -28,8 +28,6 @@ HOT_MAX: Final = 1024
 #: records that wait for a neighbour's turn
 QUEUE_MAX: Final = 2048
 FRAMES_MAX: Final = 32
-#: what a neighbour is known to have
-KNOWS_MAX: Final = 1024
 
 #: to one neighbour, bytes
 OUT_PER_SECOND: Final = 16_384
@@ -110,19 +108,13 @@ class Neighbour:
         #: records did not fit into the queue
         self.more = False
         self.frames: deque[bytes] = deque()
-        #: key: digest of what it has from us, or we from it
+        #: key: digest of what it has from us, or we from it, while that is passed on
         self.knows: dict[int, int] = {}
         #: when to send a SUMMARY, None: not planned
         self.ask_at: int | None = None
         #: how often without an answer
         self.asked = 0
         self.compared_at: int | None = None
-
-    def learn(self, entry: Entry) -> None:
-        self.knows.pop(entry.key, None)
-        self.knows[entry.key] = entry.digest
-        if len(self.knows) > KNOWS_MAX:
-            del self.knows[next(iter(self.knows))]
 
     def push(self, key: int, entry: Entry | None = None) -> None:
         if key in self.queue or len(self.queue) < QUEUE_MAX:
@@ -200,22 +192,34 @@ class Gossip:
     def spread(self, entries: Iterable[Entry], source: bytes | None, now: int) -> None:
         """New here, from that neighbour (None: our own): pass them on."""
         for entry in entries:
-            if source is not None and source in self.neighbours:
-                self.neighbours[source].learn(entry)
             if is_urgent(entry):
                 for node_id, neighbour in self.neighbours.items():
-                    if node_id != source and neighbour.knows.get(entry.key) != entry.digest:
+                    if node_id != source:
                         neighbour.push(entry.key, entry)
-                        neighbour.learn(entry)
                         self._busy[node_id] = neighbour
                 self._round_at = now
                 continue
             self._hot.pop(entry.key, None)
             self._hot[entry.key] = entry
+            if source is not None:
+                self.learn(source, entry)
             if len(self._hot) > HOT_MAX:
-                del self._hot[next(iter(self._hot))]
+                self._cool(next(iter(self._hot)))
         if self._hot and self._round_at is None:
             self._round_at = now + (ROUND if source is not None else 0)
+
+    def learn(self, node_id: bytes, entry: Entry) -> None:
+        """That neighbour has it. Of no interest once all have: thousands of records for each of
+        hundreds of neighbours would be most of what a hub keeps."""
+        neighbour = self.neighbours.get(node_id)
+        if neighbour is not None and entry.key in self._hot:
+            neighbour.knows[entry.key] = entry.digest
+
+    def _cool(self, key: int) -> None:
+        """It is passed on no longer."""
+        del self._hot[key]
+        for neighbour in self.neighbours.values():
+            neighbour.knows.pop(key, None)
 
     def send_records(self, node_id: bytes, keys: Iterable[int], now: int) -> None:
         """These, to that neighbour: it lacks them."""
@@ -309,10 +313,10 @@ class Gossip:
             lacking = [n for n in self.neighbours.values() if n.knows.get(key) != entry.digest]
             for neighbour in pick(lacking, fan_out, self._random):
                 neighbour.push(key, entry)
-                neighbour.learn(entry)
+                neighbour.knows[key] = entry.digest
                 self._busy[neighbour.node_id] = neighbour
             if len(lacking) <= fan_out:
-                del self._hot[key]
+                self._cool(key)
 
     def _flush(self, neighbour: Neighbour, now: int) -> list[bytes]:
         out: list[bytes] = []
@@ -344,7 +348,7 @@ class Gossip:
         if more:
             neighbour.more = False
         for entry in ready:
-            neighbour.learn(entry)
+            self.learn(neighbour.node_id, entry)
         frames = update_frames((e.raw for e in ready), more)
         neighbour.out.charge(sum(map(len, frames)), now)
         settled = now + SETTLE

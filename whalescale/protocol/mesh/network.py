@@ -396,7 +396,7 @@ class Mesh:
                 return  # one of these records was its own revocation
             known = self.table.known(raw)
             if known is not None:
-                neighbour.learn(known)
+                self.gossip.learn(node_id, known)
                 continue
             try:
                 if neighbour.records_in.refill(now) < 1:
@@ -412,7 +412,7 @@ class Mesh:
                 neighbour.records_in.charge(1, now)
                 self._taken(merged, node_id, now)
             elif merged.entry is not None:
-                neighbour.learn(merged.entry)
+                self.gossip.learn(node_id, merged.entry)
                 if merged.outcome is Outcome.OLDER:
                     older.append(merged.entry.key)
             else:
