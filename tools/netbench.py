@@ -32,7 +32,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sim"))
 
-from mesh_world import MS, S, World, make_base, place_of
+from mesh_world import MS, S, World, make_base, place_of, share_records
 
 from tools import netbench_hosts
 from tools.netlab import LabError
@@ -133,6 +133,7 @@ class Bench:
         count = self.members
         # Millions of objects live to the end, and the collector walks over all of them.
         gc.disable()
+        share_records()
         world = self.world(count)
         cut = range(0, count, 3)
         for n in cut:
@@ -248,10 +249,11 @@ class Bench:
         self.say("ws join to the first ping by name, 20 ms round trip", took, "s", 3, 1.5)
 
     def traffic(self) -> None:
-        ratio, idle, note = netbench_hosts.on_against_off()
+        ratio, idle, rest, note = netbench_hosts.on_against_off()
         self.say("one flow, a network of 1000 on against off", ratio, "", 0.98, 1.0, least=True,
                  note=note)  # fmt: skip
         self.say("idle CPU of it, % of a core more than off", idle, "%", 0.5, 0.1)
+        self.say("from its first ping until its agents are at rest", rest, "s")
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {

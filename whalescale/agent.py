@@ -571,7 +571,7 @@ class Agent:
             self._tunnel,
         )
         addresses = self._interface.addresses
-        before = reload.Wanted(old, addresses(old), self._device.fwmark, set(self._routes.routes))
+        before = reload.Wanted(old, addresses(old), self._device.fwmark, self._routes.asked)
         after = reload.Wanted(new, addresses(new), fwmark, routes)
         await reload.carry_out(parts, before, after, plan.change)
         self._config = self._subject.config = new

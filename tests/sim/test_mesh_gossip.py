@@ -61,6 +61,8 @@ def test_a_change_is_known_to_all_but_one_in_a_thousand(world):
 
 def test_nothing_changes(world):
     world.run(60)
+    neighbours = (n for m in world.members for n in m.mesh.gossip.neighbours.values())
+    assert not any(n.knows for n in neighbours)  # who has what is kept while it is passed on
     before = world.sent()
     world.run(600)
     each = (world.sent() - before) / len(world.members) / 10

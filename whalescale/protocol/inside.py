@@ -103,6 +103,9 @@ def is_private(network: Network) -> bool:
 
 def _routed(networks: Sequence[Network]) -> Iterable[Network]:
     """Of what one tunnel or peer leads to: all that is no part of a default route."""
+    if all(n.prefixlen == n.max_prefixlen for n in networks):
+        yield from networks  # most members, and there may be thousands
+        return
     for version in _BITS:
         own = [n for n in networks if n.version == version and n.prefixlen]
         in_pieces = sum(n.num_addresses for n in own) >= _WORLD[version]
@@ -144,10 +147,14 @@ def _pruned(inside: set[Network], outside: set[Network]) -> Inside:
     said: dict[_Key, bool] = {}
     lengths: dict[int, list[int]] = {version: [] for version in _BITS}
     kept: dict[bool, list[Network]] = {True: [], False: []}
-    both = [(n, True) for n in inside] + [(n, False) for n in outside]
-    for network, value in sorted(both, key=lambda b: (b[0].version, b[0].prefixlen, b[0])):
-        version, bits = network.version, _BITS[network.version]
-        number = int(network.network_address)
+    both = [
+        (n.version, n.prefixlen, int(n.network_address), value, n)
+        for networks, value in ((inside, True), (outside, False))
+        for n in networks
+    ]
+    both.sort(key=lambda b: b[:3])
+    for version, prefixlen, number, value, network in both:
+        bits = _BITS[version]
         covered = False
         for length in reversed(lengths[version]):
             found = said.get((version, length, number >> (bits - length)))
@@ -156,8 +163,8 @@ def _pruned(inside: set[Network], outside: set[Network]) -> Inside:
                 break
         if covered == value:
             continue
-        if not lengths[version] or lengths[version][-1] != network.prefixlen:
-            lengths[version].append(network.prefixlen)
-        said[_key(network)] = value
+        if not lengths[version] or lengths[version][-1] != prefixlen:
+            lengths[version].append(prefixlen)
+        said[version, prefixlen, number >> (bits - prefixlen)] = value
         kept[value].append(network)
     return Inside(tuple(kept[True]), tuple(kept[False]))

@@ -122,6 +122,10 @@ class Node:
         """KeyError: no such peer."""
         return status(self._peers[peer], self._offers, self._bootstrap)
 
+    def peer_endpoint(self, peer: PeerHandle) -> Endpoint | None:
+        """Where it is, as far as is known: of `peer_status`. KeyError: no such peer."""
+        return self._peers[peer].endpoint
+
     @property
     def peers(self) -> tuple[PeerHandle, ...]:
         return tuple(self._peers)

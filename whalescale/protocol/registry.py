@@ -58,7 +58,9 @@ class Registry:
         )
         if any(holder is not None and holder is not but for holder in holders):
             raise ValueError("another peer has this key already")
-        if static is not None and not self._static.shares_secret_with(KeyPair.from_public(static)):
+        if static is None or keys.node_id is not None:
+            return  # a node ID that has an X25519 key is of the main subgroup
+        if not self._static.shares_secret_with(KeyPair.from_public(static)):
             raise ValueError("this public key is not usable: it is of low order")
 
     def add(self, peer: Peer) -> None:

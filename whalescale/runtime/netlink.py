@@ -95,6 +95,8 @@ class Route:
     ruled: bool = field(default=True, compare=False)
     #: longest packet, 0: the interface's
     mtu: int = field(default=0, compare=False)
+    #: another route leads there already: it is put in only to say an MTU
+    covered: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from whalescale import locations
 from whalescale.config import Accept, Config, NetworkConfig
 from whalescale.endpoints import HostPort
 from whalescale.identity import Identity, PlainIdentity
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import records
 from whalescale.protocol.mesh.anchors import known_anchors
 from whalescale.protocol.mesh.directory import How
@@ -76,6 +77,8 @@ log = logging.getLogger(__name__)
 
 #: what need not be on the disk at once is written together
 FLUSH_S: Final = 1.0
+#: places where members were met are written so often at most
+MET_NS: Final = 30 * NS_PER_S
 #: events carried out before the loop gets to its other work
 EVENTS_PER_TURN: Final = 64
 #: below the time-out of nearly every NAT
@@ -127,8 +130,13 @@ class NetworkKeeper(Part):
         self._boot = ""
         #: names of the anchors that a peer is reached over, "": directly
         self.relayed_by: Callable[[PeerHandle, Endpoint | None], str] = lambda *_: ""
-        #: what the routes were made of
+        #: what the routes were made of, and of which state of the peers
         self._networks: set[Network] = set()
+        self._followed = -1
+        #: when places of members were written last, ns
+        self._met_kept = 0
+        #: since it was told last
+        self._peers_changed = False
 
     # life
 
@@ -320,7 +328,7 @@ class NetworkKeeper(Part):
             self._guest.on_events = lambda: None
         if self._store is not None:
             if self.mesh is not None:
-                network_store.keep_met(self._store, self.mesh)
+                network_store.keep_met(self._store, self.mesh, self._met_kept)
             self._store.close()
             self._store = None
 
@@ -394,6 +402,9 @@ class NetworkKeeper(Part):
             self._follow_all(mesh, tunnel, changed)
             changed.clear()
             if event is None:
+                if self._peers_changed:
+                    self._peers_changed = False
+                    self._notices.tell(PeersChanged())
                 self._follow_networks(tunnel)
                 self._notices.tell(MembersChanged())
                 break
@@ -410,6 +421,9 @@ class NetworkKeeper(Part):
 
     def _follow_networks(self, tunnel: Tunnel) -> None:
         """Routes, once for all the members that changed together."""
+        if tunnel.changes == self._followed:
+            return
+        self._followed = tunnel.changes
         networks = tunnel.networks()
         if networks != self._networks:
             self._networks = networks
@@ -418,6 +432,10 @@ class NetworkKeeper(Part):
     def _write(self) -> None:
         self._flush = None
         if self._store is not None:
+            # Not at the end alone: a power cut would take what an agent learnt in months.
+            if self.mesh is not None and (now := self.driver.now()) - self._met_kept >= MET_NS:
+                network_store.keep_met(self._store, self.mesh, self._met_kept)
+                self._met_kept = now
             self._store.flush()
             self._tell_notes()
 
@@ -492,7 +510,8 @@ class NetworkKeeper(Part):
             )
             if mesh.belongs:
                 if whole != Change():
-                    tunnel.commit(whole)
+                    tunnel.commit(whole, more=True)
+                    self._peers_changed = True
                 return
         except (ValueError, OSError):
             pass  # one of them cannot be, the others can

@@ -97,16 +97,16 @@ def keep_ticket(store: Store, boot: str, invite: Invite, now: int) -> None:
     )
 
 
-def keep_met(store: Store, mesh: Mesh) -> None:
-    """Where members were met in this run."""
+def keep_met(store: Store, mesh: Mesh, since: int = 0) -> None:
+    """Where members were met after that time of this run (ns of the boot clock)."""
     wall = int(time.time())
-    for member in mesh.membership.actives():
-        places = mesh.directory.met_places(member.node_id)
-        store.met(
-            MetPlace(member.node_id, m.endpoint.ip, m.endpoint.port, m.how, wall)
-            for m in places
-            if m.when
-        )
+    for node_id, met in mesh.directory.all_met():
+        if any(m.when > since for m in met) and mesh.membership.active(node_id) is not None:
+            store.met(
+                MetPlace(node_id, m.endpoint.ip, m.endpoint.port, m.how, wall)
+                for m in met
+                if m.when > since
+            )
 
 
 def boot_id() -> str:

@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -24,22 +24,35 @@ class Holders:
     are."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
-        self._networks = set(networks)
+        #: by IP version, length, the prefix's bits
+        self._networks: dict[tuple[int, int, int], Network] = {}
         self._lengths: dict[int, set[int]] = {4: set(), 6: set()}
-        for network in self._networks:
-            self._lengths[network.version].add(network.prefixlen)
+        for n in networks:
+            bits = int(n.network_address) >> (n.max_prefixlen - n.prefixlen)
+            self._networks[n.version, n.prefixlen, bits] = n
+            self._lengths[n.version].add(n.prefixlen)
 
     def __bool__(self) -> bool:
         return bool(self._networks)
 
     def of(self, address: str) -> set[Network]:
-        """`address`: canonical numeric text, without a zone."""
+        """`address`: numeric text, without a zone."""
         ip = ipaddress.ip_address(address)
-        around = {
-            ipaddress.ip_network((address, length), strict=False)
-            for length in self._lengths[ip.version]
-        }
-        return around & self._networks
+        return set(self._around(ip.version, int(ip), ip.max_prefixlen))
+
+    def hold(self, network: Network) -> bool:
+        """Whether one of them holds all of it."""
+        address = int(network.network_address)
+        return any(
+            n.prefixlen <= network.prefixlen
+            for n in self._around(network.version, address, network.max_prefixlen)
+        )
+
+    def _around(self, version: int, address: int, whole: int) -> Iterator[Network]:
+        for length in self._lengths[version]:
+            found = self._networks.get((version, length, address >> (whole - length)))
+            if found is not None:
+                yield found
 
 
 def wanted_routes(
@@ -88,13 +101,20 @@ class Routes:
         self._netlink = netlink
         self._ifindex = ifindex
         self._name = name
+        self._asked: dict[Network, Route] = {}
         self._routes: set[Route] = set()
         self._rules: set[Rule] = set()
         self._in_main = Holders(())
         self._mtus: dict[Network, int] = {}
 
     @property
+    def asked(self) -> set[Route]:
+        """As `apply` was told, those too that others cover."""
+        return set(self._asked.values())
+
+    @property
     def routes(self) -> frozenset[Route]:
+        """What stands in the tables."""
         return frozenset(self._routes)
 
     @property
@@ -116,7 +136,8 @@ class Routes:
         What the interface cannot take now (it is down, or has no IPv6) is only noted: the keeper
         (`hoststate.py`) puts it in when it can.
         """
-        wanted = {replace(r, mtu=self._mtus.get(r.network, 0)) for r in wanted}
+        asked = {r.network: r for r in wanted}
+        wanted = {r for r in map(self._as_now, wanted) if r.mtu or not r.covered}
         rules = rules_for(wanted)
         link = await self._netlink.link_state(self._ifindex)
         versions = {4, 6} if link is None or link.ipv6 else {4}
@@ -142,24 +163,33 @@ class Routes:
             await self._netlink.remove_rule(rule)
         for route in self._routes - wanted:
             await self._netlink.remove_route(self._ifindex, route)
-        self._routes, self._rules = wanted, rules
+        self._asked, self._routes, self._rules = asked, wanted, rules
         self._in_main = Holders(r.network for r in wanted if r.table == MAIN_TABLE)
 
     async def set_mtus(self, mtus: Mapping[Network, int]) -> None:
         """The longest packet by network; of others it is the interface's MTU. Never raises."""
         if mtus == self._mtus:
             return
-        self._mtus = dict(mtus)
-        for route in list(self._routes):
-            new = replace(route, mtu=self._mtus.get(route.network, 0))
-            if new.mtu != route.mtu:
-                self._routes.remove(route)
-                self._routes.add(new)
+        before, self._mtus = self._mtus, dict(mtus)
+        for network in before.keys() | mtus.keys():
+            route = self._asked.get(network)
+            if route is not None and before.get(network, 0) != mtus.get(network, 0):
+                new = self._as_now(route)
+                self._routes.discard(route)
+                if new.mtu or not new.covered:
+                    self._routes.add(new)
                 await self._set_mtu(new)
+
+    def _as_now(self, route: Route) -> Route:
+        mtu = self._mtus.get(route.network, 0)
+        return route if mtu == route.mtu else replace(route, mtu=mtu)
 
     async def _set_mtu(self, route: Route) -> None:
         try:
-            await self._netlink.replace_route(self._ifindex, route)
+            if route.mtu or not route.covered:
+                await self._netlink.replace_route(self._ifindex, route)
+            else:
+                await self._netlink.remove_route(self._ifindex, route)
         except OSError as e:  # an interface that is down: the keeper puts the route in later
             log.info("MTU %d of route %s: %s", route.mtu, route.network, e.strerror or e)
 
@@ -177,6 +207,7 @@ class Routes:
                 log.warning("route %s stays behind: %s", route.network, e)
         self._rules.clear()
         self._routes.clear()
+        self._asked.clear()
 
     def _explain(self, error: OSError) -> AgentError:
         what = (error.strerror or str(error)).removesuffix(f": {os.strerror(errno.EEXIST)}")

@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from whalescale.config import Config
+from whalescale.protocol.inside import OVERLAY
 from whalescale.runtime.background import Background
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.hoststate import Keeper
 from whalescale.runtime.netlink import MAIN_TABLE, Interface, Netlink, Network, Route
 from whalescale.runtime.notices import AddressesHeard, NetworksChanged, Notices
-from whalescale.runtime.part import Part
-from whalescale.runtime.routes import Routes, free_table, wanted_routes
+from whalescale.runtime.part import Here, Part
+from whalescale.runtime.routes import Holders, Routes, free_table, wanted_routes
 from whalescale.runtime.tunnel import Tunnel
 from whalescale.runtime.wg_device import WgDevice
 
@@ -49,11 +50,26 @@ class Routing(Part):
         self._changing = changing
         self._background = background
         self._own_table = 0
+        #: subnets of this host's other interfaces
+        self._near: frozenset[Network] = frozenset()
+        #: one route for all overlay addresses; no more once another tunnel has it
+        self._overlay = True
         notices.on(NetworksChanged, lambda _: self._again())
         notices.on(AddressesHeard, self._heard)
 
     async def apply(self, config: Config) -> None:
         self._config = config
+
+    def follow(self, here: Here) -> None:
+        near = frozenset(
+            ipaddress.ip_interface(f"{a.ip}/{a.prefix_length}").network
+            for a in here.addresses
+            if a.prefix_length and not a.link_local
+        )
+        if near != self._near:
+            self._near = near
+            if self._tunnel.member_hosts():
+                self._again()
 
     async def wanted(
         self, config: Config, networks: set[Network], endpoints: Iterable[str]
@@ -69,13 +85,32 @@ class Routing(Part):
         endpoints = set(endpoints)
         _warn_of_own_network(addresses, endpoints)
         table = config.interface.fwmark or self._own_table
-        routes = wanted_routes(networks, addresses, table, endpoints)
+        covered = self._covered(networks, addresses)
+        networks = networks - covered
+        if any(n.version == 6 for n in covered):
+            networks |= {OVERLAY}
+        more = {Route(n, covered=True) for n in covered}
+        routes = wanted_routes(networks, addresses, table, endpoints) | more
         if all(r.table == MAIN_TABLE for r in routes):
             return routes, config.interface.fwmark
         if not table:
             table = self._own_table = await free_table(self._netlink)
-            routes = wanted_routes(networks, addresses, table, endpoints)
+            routes = wanted_routes(networks, addresses, table, endpoints) | more
         return routes, table
+
+    def _covered(self, networks: set[Network], own: Iterable[Interface]) -> set[Network]:
+        """Members' addresses that the network's prefix leads to, or the route for all overlay
+        addresses: of a thousand members a route each would take seconds to put in and to look at.
+
+        Those within a subnet of this host need one, or the subnet would have them.
+        """
+        hosts = self._tunnel.member_hosts() & networks
+        if not hosts:
+            return hosts
+        around = Holders([*(a.network for a in own), *([OVERLAY] if self._overlay else [])])
+        near = Holders(self._near)
+        own_hosts = {n for n in hosts if not around.hold(n) or near.hold(n)}
+        return hosts - own_hosts
 
     async def route(self, networks: set[Network], endpoints: Iterable[str]) -> None:
         """Routes, rules, the mark and what restores it. AgentError: the old ones stand."""
@@ -85,7 +120,15 @@ class Routing(Part):
         try:
             if apart:
                 self._device.set_fwmark(mark)
-            await self._routes.apply(routes)
+            try:
+                await self._routes.apply(routes)
+            except AgentError:
+                overlay = Route(OVERLAY)
+                if overlay not in routes or overlay in self._routes.routes:
+                    raise
+                self._overlay = False  # another tunnel of this host has members
+                routes, mark = await self.wanted(self._config, networks, endpoints)
+                await self._routes.apply(routes)
             if held and not apart:
                 self._device.set_fwmark(mark)
         except OSError as e:
@@ -117,12 +160,12 @@ class Routing(Part):
 
 
 def _warn_of_own_network(addresses: Sequence[Interface], endpoints: set[str]) -> None:
+    own = Holders(a.network for a in addresses)
     for endpoint in sorted(endpoints):
-        for own in addresses:
-            if ipaddress.ip_address(endpoint) in own.network:
-                log.warning(
-                    "the endpoint %s lies in %s, the tunnel's own network: what is sent there "
-                    "goes into the tunnel itself; change the endpoint or [interface] addresses",
-                    endpoint,
-                    own.network,
-                )
+        for network in own.of(endpoint):
+            log.warning(
+                "the endpoint %s lies in %s, the tunnel's own network: what is sent there "
+                "goes into the tunnel itself; change the endpoint or [interface] addresses",
+                endpoint,
+                network,
+            )

@@ -47,6 +47,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 EVENTS_KEPT: Final = 200
 #: events kept of one peer, or one that moves all the time would push out all others
 EVENTS_PER_PEER: Final = 20
+#: members that came together and are named one by one
+NAMED: Final = 16
 #: the engine's WS_MAX_PEERS
 MAX_PEERS: Final = 65536
 
@@ -164,6 +166,8 @@ class Tunnel(Part):
         #: [interface] pq
         self.post_quantum = PostQuantum.AUTO
         self.peers: dict[PeerHandle, Peer] = {}
+        #: grows with every change of the peers or of their networks
+        self.changes = 0
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         self._strangers = Strangers(
             lambda text: self.events.append({"t": self._wall() / 1e9, "peer": None, "event": text})
@@ -199,26 +203,37 @@ class Tunnel(Part):
                 found |= set(peer.networks)
         return found
 
+    def member_hosts(self) -> set[Network]:
+        """Single addresses among them that members of the network have."""
+        return {
+            network
+            for peer in self.peers.values()
+            if peer.spec.origin is Origin.MESH
+            for network in peer.networks
+            if network.prefixlen == network.max_prefixlen
+        }
+
     def endpoint_of(self, peer: Peer) -> Endpoint | None:
         """Where the peer is, as far as is known."""
-        return self._node.peer_status(peer.handle).endpoint
+        return self._node.peer_endpoint(peer.handle)
 
     def endpoint_addresses(self) -> set[str]:
         """Where peers are said to be or are, without zones."""
         found: set[str] = set()
         for peer in self.peers.values():
             found |= {e.ip for e in self._reached(peer.resolver.current())}
-            in_use = self._node.peer_status(peer.handle).endpoint
+            in_use = self._node.peer_endpoint(peer.handle)
             if in_use is not None:
                 found.add(in_use.ip)
         return found
 
     # changes
 
-    def commit(self, change: Change) -> None:
+    def commit(self, change: Change, *, more: bool = False) -> None:
         """Carry out `change`: all of it, or on ValueError or OSError nothing.
 
-        ValueError: a key that cannot be (low order, our own), or too many peers.
+        ValueError: a key that cannot be (low order, our own), or too many peers. `more`: others
+        follow at once, and then the caller tells that peers have changed.
         """
         if len(self.peers) + len(change.add) - len(change.remove) > MAX_PEERS:
             raise ValueError(f"more than {MAX_PEERS} peers")
@@ -236,6 +251,7 @@ class Tunnel(Part):
             for peer in added:
                 self._drop(peer)
             raise
+        self._note_added(added)
         for peer in change.remove:
             self._note(peer, "removed")
             self._drop(peer)
@@ -245,7 +261,19 @@ class Tunnel(Part):
             peer.networks = self._wanted_networks(peer)
         for peer in changed:
             self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
-        self._notices.tell(PeersChanged())
+        self.changes += 1
+        if not more:
+            self._notices.tell(PeersChanged())
+
+    def _note_added(self, added: Sequence[Peer]) -> None:
+        members = [p for p in added if p.spec.origin is Origin.MESH]
+        if len(members) > NAMED:
+            text = f"{len(members)} members added"
+            log.info("network: %s", text)
+            self.tell(text)
+        for peer in added:
+            if len(members) <= NAMED or peer.spec.origin is not Origin.MESH:
+                self._note(peer, "added")
 
     def greet(self) -> None:
         """Ask all peers whose endpoint is known, or once a name gives one, for a session."""
@@ -300,7 +328,6 @@ class Tunnel(Part):
         peer = Peer(handle, spec, resolver, spec.node_id, spec.x25519)
         self.peers[handle] = peer
         self._watch(peer, resolver)
-        self._note(peer, "added")
         return peer
 
     def _watch(self, peer: Peer, resolver: Resolver) -> None:
@@ -403,6 +430,7 @@ class Tunnel(Part):
         peer.static_public = identity.node_id_to_x25519(node_id)
         peer.networks = self._wanted_networks(peer)
         self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
+        self.changes += 1
         self._note(peer, "identified")
         self._notices.tell(PeersChanged())
         self._notices.tell(NetworksChanged())

@@ -13,6 +13,7 @@ import pytest
 from whalescale.config import NetworkConfig
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap
+from whalescale.protocol.mesh.directory import How, Met
 from whalescale.protocol.mesh.network import Anchoring
 from whalescale.protocol.places import Endpoint
 from whalescale.runtime import network_store
@@ -85,7 +86,7 @@ class Commits:
         self.peers = {}
         self.taken: list[list[str]] = []
 
-    def commit(self, change):
+    def commit(self, change, *, more=False):
         names = [spec.name for spec in change.add]
         if "bad" in names:
             raise ValueError("that cannot be")
@@ -151,3 +152,36 @@ def test_a_place_is_dialled_from_a_port_of_its_own_and_the_answer_checked():
     started = time.monotonic()
     asyncio.run(run())
     assert time.monotonic() - started < 30
+
+
+def test_where_members_were_met_is_kept_while_the_agent_runs(keeper):
+    """A power cut took all that it had met since its start."""
+    identity = Identity(b"i" * 32)
+    met = {b"m" * 32: [Met(Endpoint("192.0.2.7", 7), How.DIALLED, 5 * S)], b"x" * 32: []}
+    met[b"gone" * 8] = [Met(Endpoint("192.0.2.9", 9), How.SEEN, 5 * S)]
+    keeper.mesh = SimpleNamespace(
+        node_id=identity.node_id,
+        directory=SimpleNamespace(all_met=lambda: iter(met.items())),
+        membership=SimpleNamespace(active=lambda n: None if n == b"gone" * 8 else n),
+    )
+    now = [40 * S]
+    keeper._driver = SimpleNamespace(now=lambda: now[0])
+    keeper._write()
+    assert [(m.ip, m.how) for m in keeper._store.met_places()] == [("192.0.2.7", How.DIALLED)]
+    met[b"x" * 32] = [Met(Endpoint("2001:db8::8", 8), How.SEEN, 41 * S)]
+    now[0] = 60 * S
+    keeper._write()
+    assert len(keeper._store.met_places()) == 1  # so often at most
+    now[0] = 75 * S
+    keeper._write()
+    assert {m.ip for m in keeper._store.met_places()} == {"192.0.2.7", "2001:db8::8"}
+    keeper.mesh = None
+
+
+def test_the_networks_of_all_peers_are_looked_at_when_one_changed(keeper):
+    looks = []
+    tunnel = SimpleNamespace(changes=1, networks=lambda: looks.append(1) or set())
+    for changes in (1, 1, 2):
+        tunnel.changes = changes
+        keeper._follow_networks(tunnel)
+    assert len(looks) == 2

@@ -7,14 +7,22 @@ import errno
 import ipaddress
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.runtime.fakes import FakeNetlink
+from tests.unit.runtime.fakes import FakeNetlink, Host, here
+from whalescale.config import Config, InterfaceConfig
+from whalescale.identity import Identity
+from whalescale.protocol.inside import OVERLAY
+from whalescale.runtime.background import Background
 from whalescale.runtime.errors import AgentError
-from whalescale.runtime.netlink import MAIN_TABLE, Route, Rule
-from whalescale.runtime.routes import Routes, free_table, rules_for, wanted_routes
+from whalescale.runtime.netlink import MAIN_TABLE, LocalAddress, Route, Rule
+from whalescale.runtime.routes import Holders, Routes, free_table, rules_for, wanted_routes
+from whalescale.runtime.routing import Routing
+from whalescale.runtime.tunnel import Change, Origin, PeerSpec
 
 
 def net(text: str) -> Any:
@@ -147,3 +155,98 @@ def test_what_the_interface_cannot_take_now_is_noted(kernel: FakeNetlink) -> Non
 def test_the_first_free_table_is_taken(kernel: FakeNetlink) -> None:
     kernel.routes = {Route(net("0.0.0.0/0"), 51820), Route(net("0.0.0.0/0"), 51821)}
     assert asyncio.run(free_table(kernel.as_netlink())) == 51822
+
+
+def test_which_networks_hold_an_address_or_a_network() -> None:
+    texts = ("10.0.0.0/8", "10.66.0.0/16", "fd00::/8", "0.0.0.0/0")
+    holders = Holders(net(t) for t in texts)
+    assert {str(n) for n in holders.of("10.66.1.2")} == {"0.0.0.0/0", "10.0.0.0/8", "10.66.0.0/16"}
+    assert {str(n) for n in holders.of("fd12::1")} == {"fd00::/8"}
+    few = Holders([net("10.66.0.0/16"), net("fd00::/8")])
+    held = [t for t in ("10.66.0.0/16", "10.66.3.0/24", "10.0.0.0/8", "fd12::7/128", "fe00::/8")
+            if few.hold(net(t))]  # fmt: skip
+    assert held == ["10.66.0.0/16", "10.66.3.0/24", "fd12::7/128"]
+
+
+def test_a_covered_route_is_put_in_only_to_say_an_mtu(kernel: FakeNetlink) -> None:
+    async def test() -> None:
+        hosts = [net(f"10.66.0.{n}/32") for n in (2, 3)]
+        routes = Routes(kernel.as_netlink(), 7, "ws0")
+        asked = {Route(net("10.9.0.0/16")), *(Route(h, covered=True) for h in hosts)}
+        await routes.apply(asked)
+        assert (kernel.routes, routes.asked) == ({Route(net("10.9.0.0/16"))}, asked)
+        await routes.set_mtus({hosts[0]: 1300})
+        assert kernel.routes == routes.routes == {Route(net("10.9.0.0/16")), Route(hosts[0])}
+        assert next(r.mtu for r in kernel.routes if r.network == hosts[0]) == 1300
+        await routes.apply(asked)
+        assert len(kernel.routes) == 2
+        await routes.set_mtus({})
+        assert kernel.routes == routes.routes == {Route(net("10.9.0.0/16"))}
+
+    asyncio.run(test())
+
+
+def test_members_of_a_network_need_no_route_each(kernel: FakeNetlink) -> None:
+    """Two thousand took seconds of an agent's start, and each look at them half a second."""
+
+    async def test() -> None:
+        host = Host(1, "192.0.2.1")
+        interface = InterfaceConfig(name="ws0", private_key_file=Path("ws0.key"))
+        config = Config(path=Path("ws0.toml"), interface=interface)
+        own = [ipaddress.ip_interface("10.66.0.1/16"), ipaddress.ip_interface("fd77::1/128")]
+        routes = Routes(kernel.as_netlink(), 7, "ws0")
+        changing = asyncio.Lock()
+        keeper: Any = SimpleNamespace(mend=_nothing)
+        device: Any = SimpleNamespace(fwmark=0, set_fwmark=lambda _: None)
+        background = Background()
+        routing = Routing(
+            config, kernel.as_netlink(), routes, device, host.tunnel, keeper,
+            lambda _: own, changing, background, host.notices,
+        )  # fmt: skip
+
+        def spec(n: int, origin: Origin, *more: str) -> PeerSpec:
+            networks = tuple(net(t) for t in (f"10.66.{n}.2/32", *more))
+            who = Identity.from_seed(bytes([n]) * 32).node_id
+            return PeerSpec(f"m{n}", node_id=who, allowed_ips=networks, origin=origin)
+
+        async def routed() -> set[str]:
+            async with changing:
+                await routing.route(host.tunnel.networks(), ())
+            return {str(r.network) for r in kernel.routes}
+
+        try:
+            specs = [spec(n, Origin.MESH) for n in range(2, 40)]
+            host.tunnel.commit(Change(add=specs))
+            assert await routed() == {str(OVERLAY)}
+            assert len(routes.asked) == 2 * len(specs) + 1
+            assert host.tunnel.events[-1]["event"] == f"{len(specs)} members added"
+            # Networks behind a member, and a peer of the file.
+            more = [spec(40, Origin.MESH, "192.168.9.0/24"), spec(41, Origin.FILE)]
+            host.tunnel.commit(Change(add=more))
+            by_hand = str(next(n for n in host.tunnel.networks() if n.version == 6 and
+                               n in _peer(host, "m41").networks))  # fmt: skip
+            assert await routed() == {str(OVERLAY), "192.168.9.0/24", "10.66.41.2/32", by_hand}
+            # A LAN within the network's prefix would have those of its members.
+            routing.follow(here([LocalAddress("10.66.7.9", 3, False, 24)]))
+            await background.cancel()
+            assert await routed() >= {"10.66.7.2/32"}
+            assert "10.66.8.2/32" not in await routed()
+            # Another tunnel of this host has the route for all overlay addresses.
+            await routes.clear()
+            kernel.refused[Route(OVERLAY)] = errno.EEXIST
+            found = await routed()
+            assert str(OVERLAY) not in found
+            assert sum(t.endswith("/128") for t in found) == len(specs) + len(more)
+            assert await routed() == found
+        finally:
+            host.close()
+
+    asyncio.run(test())
+
+
+def _peer(host: Host, name: str) -> Any:
+    return next(p for p in host.tunnel.peers.values() if p.spec.name == name)
+
+
+async def _nothing() -> list[str]:
+    return []

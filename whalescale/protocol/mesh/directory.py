@@ -6,7 +6,7 @@ saw is a hint for dialling, kept for a while, not part of what members agree on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -206,6 +206,10 @@ class Directory:
     def met_places(self, node_id: bytes) -> tuple[Met, ...]:
         """Where we met the member, latest last."""
         return tuple(self._met.get(node_id, ()))
+
+    def all_met(self) -> Iterator[tuple[bytes, list[Met]]]:
+        """By node ID."""
+        return iter(self._met.items())
 
     def is_dialable(self, node_id: bytes) -> bool:
         """Whether any place of it is known that it told or that we met it at."""
