@@ -38,6 +38,7 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "join": (("ws join TICKET", "then: sudo ws up"),),
     "revoke": (("ws revoke laptop", "cut it off everywhere, for ever"),),
     "rename": (("ws rename laptop old-laptop", "what all call it"),),
+    "leave": (("ws leave", "after `ws down`; then an admin revokes this machine"),),
     "route": (
         ("ws route advertise 192.168.7.0/24", "forward to the LAN behind this machine"),
         ("ws route withdraw 192.168.7.0/24", "no more"),

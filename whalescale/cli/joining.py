@@ -41,9 +41,9 @@ def invite(
     hours: Annotated[
         float, typer.Option("--hours", min=0.02, max=168, help="How long the ticket is good.")
     ] = 1.0,
-    no_anchor: Annotated[
-        bool, typer.Option("--no-anchor", help="Others shall not count on it.")
-    ] = False,
+    anchor: Annotated[
+        bool, typer.Option("--anchor/--no-anchor", help="Whether others may count on it.")
+    ] = True,
     qr_code: Annotated[bool, typer.Option("--qr", help="Show it as a QR code as well.")] = False,
     withdraw: Annotated[
         bool, typer.Option("--withdraw", help="Call back the ticket that is out for NAME.")
@@ -68,7 +68,7 @@ def invite(
         op="invite",
         name=name,
         routes=route or [],
-        may_anchor=not no_anchor,
+        may_anchor=anchor,
         lifetime_s=int(hours * 3600),
     )
     if json:

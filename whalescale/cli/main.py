@@ -56,6 +56,7 @@ COMMANDS: Final = {
     "join": Entry("Set up", "joining", "join", "Join a network with a ticket."),
     "revoke": Entry("Set up", "network", "revoke", "Cut a member off."),
     "rename": Entry("Set up", "network", "rename", "Give a member another name."),
+    "leave": Entry("Set up", "network", "leave", "Forget the network on this machine."),
     "route": Entry("Set up", "route", "app", "Say which networks are behind this machine."),
     "exit-node": Entry("Set up", "route", "exit_app", "Use an exit, or be one."),
     "import": Entry("Set up", "wg_import", "import_", "Take over a wg-quick file."),

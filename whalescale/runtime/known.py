@@ -27,7 +27,7 @@ class Guard(Protocol):
 class Known:
     def __init__(self, *guards: Guard) -> None:
         self._guards = list(guards)
-        self._configured: dict[PeerHandle, frozenset[str]] = {}
+        self._configured: dict[PeerHandle, tuple[str, ...]] = {}
         self._observed: dict[PeerHandle, OrderedDict[str, None]] = {}
         #: how many vouch for an address
         self._uses: Counter[str] = Counter()
@@ -39,12 +39,14 @@ class Known:
 
     def configured(self, peer: PeerHandle, ips: Iterable[str]) -> None:
         """All that the configuration says of the peer; replaces what it said before."""
-        old, new = self._configured.get(peer, frozenset()), frozenset(ips)
+        old, new = self._configured.get(peer, ()), tuple(dict.fromkeys(ips))
         self._configured[peer] = new
-        for ip in new - old:
-            self._use(ip)
-        for ip in old - new:
-            self._drop(ip)
+        for ip in new:
+            if ip not in old:
+                self._use(ip)
+        for ip in old:
+            if ip not in new:
+                self._drop(ip)
 
     def observed(self, peer: PeerHandle, ip: str) -> None:
         """An authenticated message came from there, or a probe's answer did."""

@@ -82,17 +82,34 @@ async def lookup(host: str, port: int, getaddrinfo: Lookup = _getaddrinfo) -> li
     return found[:ADDRESSES_PER_NAME]
 
 
+def _nobody(_: tuple[Endpoint, ...]) -> None:
+    """Nothing is looked up: all addresses are numeric."""
+
+
 class Resolver:
     """One peer's endpoints: numeric ones at once, names when they resolve.
 
     `found(endpoints)` gets the whole list, in the configuration's order, when it changed.
     """
 
+    __slots__ = (  # of thousands of members
+        "_endpoints",
+        "_getaddrinfo",
+        "_known",
+        "_name",
+        "_names",
+        "_retry",
+        "_task",
+        "_timer",
+        "found",
+        "unresolved",
+    )
+
     def __init__(
         self,
         name: str,
         endpoints: Iterable[HostPort],
-        found: Callable[[tuple[Endpoint, ...]], None] = lambda _: None,
+        found: Callable[[tuple[Endpoint, ...]], None] = _nobody,
         getaddrinfo: Lookup = _getaddrinfo,
         names: Names | None = None,
     ) -> None:
@@ -103,7 +120,6 @@ class Resolver:
         self.found = found
         self._getaddrinfo = getaddrinfo
         self._known: dict[HostPort, list[Endpoint]] = {}
-        self._logged: set[HostPort] = set()
         #: host names that do not resolve, and why
         self.unresolved: dict[str, str] = {}
         self._retry = RETRY_FIRST_S
@@ -174,13 +190,12 @@ class Resolver:
                 continue
             try:
                 self._known[endpoint] = await self._lookup(endpoint.host, endpoint.port)
-                self._logged.discard(endpoint)
                 self.unresolved.pop(endpoint.host, None)
             except OSError as e:
                 failed = True
+                told = endpoint.host in self.unresolved
                 self.unresolved[endpoint.host] = e.strerror or str(e)
-                if endpoint not in self._logged:
-                    self._logged.add(endpoint)
+                if not told:
                     log.warning(
                         "peer %s: %s does not resolve (%s); trying again, silently",
                         self._name,

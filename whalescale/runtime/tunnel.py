@@ -332,8 +332,9 @@ class Tunnel(Part):
 
     def _watch(self, peer: Peer, resolver: Resolver) -> None:
         peer.resolver = resolver
-        resolver.found = lambda endpoints: self._resolved(peer, endpoints)
-        resolver.start()
+        if resolver.has_names:
+            resolver.found = lambda endpoints: self._resolved(peer, endpoints)
+            resolver.start()
 
     def _resolved(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """A name has (other) addresses: candidates, tried when the endpoint in use is silent."""

@@ -29,7 +29,8 @@ def test_help_lists_every_command(ws: Ws) -> None:
 def test_the_issue_commands_are_all_there() -> None:
     wanted = "keygen pubkey init up down status peers peer ping import export reload doctor top"
     more = {"logs", "version", "bench", "paths", "trace", "report"}
-    network = {"network", "invite", "join", "revoke", "rename", "members", "address", "hosts"}
+    network = {"network", "invite", "join", "revoke", "rename", "leave", "members", "address"}
+    network |= {"hosts"}
     forward = {"route", "exit-node"}
     assert set(wanted.split()) | more | network | forward == set(COMMANDS)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Final
 
 from whalescale.identity import Identity
 from whalescale.protocol.control import ControlError
@@ -34,6 +36,11 @@ from whalescale.protocol.mesh.records import (
 )
 from whalescale.protocol.mesh.table import Table, key_of
 
+#: members whose records signed since the start are remembered
+ISSUED_MOST: Final = 256
+#: One is signed anew so often: two agents of one admin's key would outdo each other without end.
+AGAIN_MOST: Final = 3
+
 
 class Admission:
     """Of one member; whether it is an admin is looked up each time."""
@@ -53,13 +60,41 @@ class Admission:
         self._membership, self._table = membership, table
         self._emit, self._publish, self._drops = emit, publish, drops
         self.invites = Invites(random)
+        #: what we signed since the start, and how often again
+        self._issued: dict[bytes, MemberRecord] = {}
+        self._again: Counter[bytes] = Counter()
 
     def issue(self, record: MemberRecord | AdminRecord, seed: bytes | bytearray, now: int) -> None:
         """Sign a record and tell the others. MeshError: it would not hold."""
         try:
             self._publish(records.encode(record, seed), now)
+            if isinstance(record, MemberRecord):
+                self._issued.pop(record.node_id, None)
+                self._issued[record.node_id] = record
+                if len(self._issued) > ISSUED_MOST:
+                    del self._issued[next(iter(self._issued))]
         except ValueError as e:
             raise MeshError(f"the record does not hold: {e}") from None
+
+    def remembered(self, record: MemberRecord, now: int) -> None:
+        """One that we signed and knew nothing of has come: our disk was put back. What we signed
+        since then is signed again above it, with another address where that one had been given."""
+        if record.issuer != self._node_id or record.status is not Status.ACTIVE:
+            return
+        for node_id, mine in tuple(self._issued.items()):
+            changes: dict[str, object] = {}
+            if node_id == record.node_id:
+                if mine == record:
+                    continue
+            elif mine.address is not None and mine.address == record.address:
+                changes = {"address": self._membership.free_address()}
+            else:
+                continue
+            if mine.status is not Status.ACTIVE or self._again[node_id] >= AGAIN_MOST:
+                continue
+            self._again[node_id] += 1
+            with contextlib.suppress(MeshError, RecordError):
+                self._reissue(mine, now, **changes)
 
     def _need_admin(self) -> None:
         if not self._membership.is_admin(self._node_id):

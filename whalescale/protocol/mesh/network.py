@@ -201,7 +201,7 @@ class Mesh:
                 found.append((raw, records.decode(raw)))
             except RecordError as refusal:
                 self.drops[str(refusal)] += 1
-        taken = 0
+        taken, changed = 0, dict[bytes, None]()
         for raw, record in sorted(found, key=lambda f: f[1].kind):
             try:
                 merged = self._merge(raw, record, now)
@@ -209,8 +209,8 @@ class Mesh:
                 self.drops[str(refusal)] += 1
                 continue
             taken += merged.outcome is Outcome.TAKEN
-            for node_id in merged.changed:
-                self._events.append(MemberChanged(node_id))
+            changed.update(dict.fromkeys(merged.changed))
+        self._events.extend(MemberChanged(node_id) for node_id in changed)
         self._choose_at = now
         return taken
 
@@ -456,6 +456,10 @@ class Mesh:
                     self._events.append(Notice(Word.CLONED, self.node_id))
                 self._attest(now)
         self._choose_soon(now)
+        if not own:
+            for entry in merged.put:
+                if isinstance(entry.record, MemberRecord):
+                    self.admission.remembered(entry.record, now)
 
     def _changed(self, node_id: bytes, now: int) -> None:
         if self.membership.active(node_id) is None:

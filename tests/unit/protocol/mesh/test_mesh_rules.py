@@ -263,6 +263,22 @@ def test_a_ticket_lets_one_machine_in_once():
     assert home.drops["mesh_member"] == 1
 
 
+def test_a_ticket_of_another_network_lets_nobody_in():
+    """Its network's ID was changed, or it came to the admin of another network."""
+    home = mesh_of(ADMIN, BEGIN)
+    made, secret = home.admission.invite("laptop", NOW)
+    ticket = replace(ticket_for(home, secret), network=bytes(16))
+    join = invite.encode_join(LAPTOP.seed, LAPTOP.node_id, ticket)
+    assert refusal(home, made.one_time, join) is invite.Refusal.PROOF
+    assert home.membership.active(LAPTOP.node_id) is None
+    assert home.drops["join_proof"] == 1
+    # What that admin could tell makes nobody a member of the ticket's network either.
+    laptop = Mesh(LAPTOP, bytes(16), random=bytes, now=NOW)
+    laptop.restore([*BEGIN, member(LAPTOP, "laptop")], NOW)
+    assert not laptop.belongs
+    assert laptop.drops["record_network"] == len(BEGIN) + 1
+
+
 def test_a_ticket_outlives_the_agent_and_a_kill_at_any_moment():
     """What is on the disk after each event: the same machine is let in, or nobody, never two."""
     home = mesh_of(ADMIN, BEGIN)
