@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.fakes import FakeNetlink, Host, here
-from whalescale.config import Config, InterfaceConfig
+from whalescale.config_shapes import Config, InterfaceConfig
 from whalescale.identity import Identity
 from whalescale.protocol.inside import OVERLAY
 from whalescale.runtime.background import Background
