@@ -365,7 +365,7 @@ class NetworkKeeper(Part):
         network = mesh.membership.network if mesh is not None else None
         if mesh is None or own is None or network is None or network.prefix is None:
             return []
-        address = mesh.membership.address_of(own, mesh.membership.addresses())
+        address = mesh.membership.address_of(own, self._holders(mesh))
         if address is None:
             return []
         return [ipaddress.IPv4Interface(f"{address}/{network.prefix.prefixlen}")]
