@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from ipaddress import ip_interface
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,8 @@ def resolved(end: Whalescale, name: str, server: str) -> str:
 
 
 def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
+    resolvers = Path("/etc/resolv.conf")
+    before = resolvers.read_bytes() if resolvers.exists() else b""
     hub, *others = (lab.host(name) for name in ("home", "laptop", "phone"))
     links = [lab.link(hub, other) for other in others]
     # They reach each other through the hub's host, which forwards.
@@ -112,6 +115,8 @@ def test_create_invite_join_gossip_revoke(lab: Lab) -> None:
     assert "10.99.0.2/24" in laptop.status()["agent"]["addresses"]  # type: ignore[index]
     assert resolved(laptop, "home.hearth.internal", "10.99.0.2") == "10.99.0.1"
     assert resolved(laptop, "laptop.internal", "10.99.0.2") == "10.99.0.2"
+    # netbird#742: names never touch the host's own resolvers.
+    assert (resolvers.read_bytes() if resolvers.exists() else b"") == before
 
     # Another admin lets the third one in; once it is none any more, whom it let in stays.
     ws(home, "network", "admin", "add", "laptop")

@@ -136,6 +136,26 @@ def test_what_a_former_admin_signed_goes_in_any_order():
         assert not set(gone) & set(state(table))
 
 
+def test_two_admins_that_revoke_each_other_are_both_out_in_any_order():
+    """Both stay admins, what else they signed holds, and the network key sorts them out."""
+    begin = [NETWORK, admin(ADMIN), admin(SECOND)]
+    orders = [
+        member(ADMIN, "home", SECOND, 2, Status.REVOKED),
+        member(SECOND, "second", ADMIN, 2, Status.REVOKED),
+        member(LAPTOP, "laptop", SECOND),
+    ]
+    states = []
+    for order in itertools.permutations([member(ADMIN, "home"), member(SECOND, "second"), *orders]):
+        rules, table = merge_all([*begin, *order])
+        assert {m.node_id for m in rules.actives()} == {LAPTOP.node_id}
+        states.append(state(table))
+    assert all(s == states[0] for s in states)
+    anew = member(LAPTOP, "laptop", KEY, 2)
+    rules, _ = merge_all([*begin, *orders, anew, admin(SECOND, 2, Status.REVOKED)])
+    assert not rules.is_admin(SECOND.node_id)
+    assert rules.active(LAPTOP.node_id) is not None
+
+
 def test_who_may_not_sign():
     rules, _ = merge_all(BEGIN)
     raw = member(LAPTOP, "laptop", SECOND)
