@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +22,7 @@ from whalescale.cli.common import (
 from whalescale.cli.network import (
     VERSION,
     ask,
+    configure,
     enter,
     keep,
     no_network_yet,
@@ -97,7 +95,7 @@ def join(
         raise CliError(str(e), "", USAGE) from None
     path = config_path(interface, config)
     if not path.exists():
-        _configure(path, interface_name(interface))
+        configure(path, interface_name(interface))
     loaded = load_config(interface, config) if config is not None else configuration.load(path)
     name = loaded.interface.name
     no_network_yet(name)
@@ -126,31 +124,3 @@ def join(
         return
     print(f"you are {record.name}.{network.name}, {record.address or own.overlay_address}")
     print(entered.next_step)
-
-
-def _configure(path: Path, name: str) -> None:
-    from whalescale import identity, keyfiles
-    from whalescale.cli import edit, init
-
-    key_path = path.absolute().with_suffix(".key")
-    init.claim(path, key_path, force=False)
-    own = identity.Identity.generate(os.urandom)
-    text = edit.new_document(
-        name=name, key_file=key_path.name, listen_port=_free_port(), addresses=[]
-    )
-    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
-    keyfiles.write(path, text, replace=False)
-    own.zero()
-    note(f"made {path}")
-
-
-def _free_port(first: int = 51820) -> int:
-    """The usual UDP port, or the next one that no other tunnel of this host has."""
-    for port in range(first, first + 100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        return port
-    return 0

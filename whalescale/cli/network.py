@@ -17,6 +17,7 @@ from whalescale.cli.common import (
     ConfigPath,
     Interface,
     Json,
+    config_path,
     interface_name,
     load_config,
     member_names,
@@ -130,6 +131,35 @@ def enter(name: str) -> Entered:
     return Entered(True, bool(servers))
 
 
+def configure(path: Path, name: str) -> None:
+    """Make a configuration and a key, where there are none."""
+    from whalescale import identity, keyfiles
+    from whalescale.cli import edit, init
+
+    key_path = path.absolute().with_suffix(".key")
+    init.claim(path, key_path, force=False)
+    own = identity.Identity.generate(os.urandom)
+    text = edit.new_document(
+        name=name, key_file=key_path.name, listen_port=_free_port(), addresses=[]
+    )
+    keyfiles.write(key_path, identity.encode_seed(own.seed) + "\n", replace=False)
+    keyfiles.write(path, text, replace=False)
+    own.zero()
+    note(f"made {path}")
+
+
+def _free_port(first: int = 51820) -> int:
+    """The usual UDP port, or the next one that no other tunnel of this host has."""
+    for port in range(first, first + 100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
+    return 0
+
+
 def keep(name: str, mesh: Mesh) -> None:
     """The network is this machine's from now on."""
     from whalescale.runtime.errors import AgentError
@@ -215,24 +245,28 @@ def create(
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
-    """Make a network: this machine is its first member and admin."""
+    """Make a network: this machine is its first member and admin; makes a configuration where there
+    is none."""
     from whalescale import identity, keyfiles
     from whalescale.protocol.mesh import records
     from whalescale.protocol.mesh.network import Mesh
 
-    loaded = load_config(interface, config)
     if not records.is_name(name):
         fix = "take lower-case letters, digits and inner hyphens, such as hearth"
         raise CliError(f"{plain(name)!r} cannot be a network's name", fix, USAGE)
     own_name = _own_name(member)
+    root = identity.Identity.generate(os.urandom)
+    network_id = records.network_id(root.node_id)
+    inside = _prefix(prefix, network_id)
+    path = config_path(interface, config)
+    if not path.exists():
+        configure(path, interface_name(interface))
+    loaded = load_config(interface, config)
     key_file = _key_file(loaded)
     no_network_yet(loaded.interface.name)
     if key_file.exists():
         raise CliError(f"{key_file} is there already", "move it away, it may be of use still")
-    root = identity.Identity.generate(os.urandom)
     own = own_identity(loaded)
-    network_id = records.network_id(root.node_id)
-    inside = _prefix(prefix, network_id)
     mesh = Mesh(own, network_id, random=os.urandom, now=0)
     active = records.Status.ACTIVE
     first = next(iter(inside.hosts())) if inside is not None else None

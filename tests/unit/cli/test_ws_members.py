@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +114,25 @@ def test_address_of_this_machine_says_how_others_see_it(ws: Ws, agent: FakeAgent
     assert lines[0] == "inside   10.9.0.1, fd77::1"
     assert lines[1].startswith("NAT      one other sees 192.168.1.2 as 5.6.7.8:1")
     assert lines[2] == "NAT      datagrams get in of who was never sent to"
+
+
+def test_a_network_is_made_where_nothing_is_configured(
+    ws: Ws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ws join` does: one command, and the machine is the first member."""
+    monkeypatch.setenv("WHALESCALE_STATE_DIR", str(tmp_path / "state"))
+    config = tmp_path / "ws0.toml"
+    words = ("network", "create", "hearth", "--name", "home", "--config", str(config))
+    refused = ws(*words, "--prefix", "10.99.0.0/31")
+    assert refused.code == 2
+    assert not config.exists()
+    done = ws(*words, "--prefix", "10.99.0.0/24", "--json")
+    assert done.code == 0, done.err
+    made = json.loads(done.out)
+    assert (made["name"], made["address"], made["running"]) == ("home", "10.99.0.1", False)
+    assert oct((tmp_path / "ws0.key").stat().st_mode & 0o777) == "0o600"
+    assert (tmp_path / "ws0.network-key").exists()
+    assert ws(*words).code == 1  # it is in one already
+    assert ws("leave", "--config", str(config)).code == 0
+    (tmp_path / "ws0.network-key").unlink()
+    assert ws(*words).code == 0
