@@ -460,10 +460,12 @@ class Agent:
         )
 
     def _connected(self) -> Iterator[Interface]:
-        """Own addresses whose network's route, which the kernel makes, is a peer's too."""
+        """Own addresses whose network's route, the kernel's, is a peer's or leads to members."""
         if self._config.interface.table == "auto":
             networks = self._tunnel.networks()
-            yield from (a for a in self._interface.addresses(self._config) if a.network in networks)
+            for a in self._interface.addresses(self._config):
+                if a.network in networks or self._routes.leans_on(a.network):
+                    yield a
 
     # in operation
 
