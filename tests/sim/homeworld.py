@@ -58,10 +58,18 @@ class HomeWorld(NatWorld):
             host.node.guest(Signalling).handshakes = self.use is not Use.NEVER
             host.drain()
 
-    def meet(self, one: Nat | None, two: Nat | None, anchors: int = 1) -> tuple[Member, ...]:
-        """(a, b, anchors...), with warm sessions to the anchors, and none with each other."""
-        hubs = [self.member(anchor=True) for _ in range(anchors)]
-        pair = [self.member(one), self.member(two)]
+    def meet(
+        self, one: Nat | None, two: Nat | None, anchors: int = 1, firewalled: bool = False
+    ) -> tuple[Member, ...]:
+        """(a, b, anchors...), with warm sessions to the anchors, and none with each other.
+
+        `firewalled`: the two have the address that they have outside, and all have IPv6.
+        """
+        hubs = [
+            self.member(anchor=True, ip=f"2600:9::{n}" if firewalled else "")
+            for n in range(1, anchors + 1)
+        ]
+        pair = [self.member(nat, ip=nat.ip if firewalled and nat else "") for nat in (one, two)]
         self.settle()
         for host in pair:
             for hub in hubs:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from eventqueue import MS, SECOND
 from homeworld import HomeWorld
+from natworld import Nat
 from test_punching import home
 
+from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat import signalling
 from whalescale.protocol.nat.guest import Signalling
+from whalescale.protocol.nat.relay import Relay
 from whalescale.protocol.nat.relay_events import Use
 from whalescale.protocol.nat.signalling import RELAY_MESSAGE, Kind
 from whalescale.protocol.postquantum import PostQuantumKeys
@@ -148,3 +151,51 @@ def test_a_direct_way_that_is_gone_is_looked_for_at_once_and_again():
     world.passes = lambda *_: True
     world.doze(130)
     assert world.used(a, b) == world.used(b, a) == {"direct"}
+
+
+@pytest.mark.parametrize("member", [None, "port-restricted"])
+def test_an_anchor_without_a_direct_way_is_relayed_by_another(member):
+    """Its port is shut from where we are, its own sessions go on: as a box at home whose port
+    mapping died."""
+    world = HomeWorld(1)
+    a, _, hub, second = world.meet(home(member, 1) if member else None, None, anchors=2)
+    world.meet_anchor(hub, second)
+    world.run(2)
+    to, back = world.handle(a, hub), world.handle(hub, a)
+
+    def talk():
+        a.send(to, b"\x45x")
+        hub.send(back, b"\x45y")
+
+    world.every(250 * MS, world.now + 100 * SECOND, talk)
+    world.run(2)
+    assert world.used(a, hub) == world.used(hub, a) == {"direct"}
+    relay = a.node.guest(Relay)
+    assert not relay.anchors_of(to)
+    world.passes = lambda source, to, _: hub.at not in (source, to) or second.at in (source, to)
+    world.run(5)
+    assert world.used(a, hub) == world.used(hub, a) == {"relay"}
+    assert relay.anchors_of(to) == [world.handle(a, second)]
+    a.received.clear()
+    hub.received.clear()
+    world.run(1)
+    assert len(a.received) >= 3
+    assert len(hub.received) >= 3
+    world.passes = lambda *_: True
+    world.run(12)
+    assert world.used(a, hub) == world.used(hub, a) == {"direct"}
+    # What is reached directly costs no bindings.
+    assert not relay.anchors_of(to)
+
+
+def test_firewalled_ipv6_at_both_ends_is_punched():
+    """Public addresses, and firewalls that let in only what answers: both must send."""
+    world = HomeWorld(1)
+    one, two = (Nat(f"2600:{n}::1", preserve=True) for n in (1, 2))
+    a, b, _ = world.meet(one, two, firewalled=True)
+    met = world.ping(a, b)
+    assert met.first == 160 * MS
+    assert met.direct is not None
+    assert met.direct < 500 * MS
+    (way,) = {s.remote for s in a.node.guest(Multipath).path_status(world.handle(a, b)) if s.usable}
+    assert way == b.at

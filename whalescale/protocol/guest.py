@@ -201,6 +201,9 @@ class Host(Protocol):
         """The longest datagram that the first of `ways` carries, if that was found to be less than
         we need; else 0."""
 
+    def lost(self, peer: PeerHandle) -> bool:
+        """It has paths, and none of them works, relays' neither."""
+
     def ways_changed(self, peer: PeerHandle, now: int) -> None:
         """`ways`, or `narrow`, may be others now."""
 
@@ -379,6 +382,10 @@ class Guest:
     def proven(self, peer: PeerHandle) -> Sequence[tuple[Endpoint, Endpoint | None]]:
         """(remote, local) of the peer's paths that answer, best first."""
         return ()
+
+    def lost(self, peer: PeerHandle) -> bool:
+        """See Host.lost."""
+        return False
 
     def narrow(self, peer: PeerHandle) -> int:
         """See Host.narrow."""

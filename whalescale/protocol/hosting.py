@@ -70,6 +70,9 @@ class NodeHost:
     def narrow(self, peer: PeerHandle) -> int:
         return max(guest.narrow(peer) for guest in self._core.guests)
 
+    def lost(self, peer: PeerHandle) -> bool:
+        return any(guest.lost(peer) for guest in self._core.guests)
+
     def ways_changed(self, peer: PeerHandle, now: int) -> None:
         for guest in self._core.guests:
             guest.ways_changed(peer, now)

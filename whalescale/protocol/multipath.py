@@ -43,13 +43,15 @@ def _tuner(settings: MultipathSettings) -> Tuner:
 class _State:
     """Of one peer. Pins and buckets outlive its managers."""
 
-    __slots__ = ("buckets", "paths", "pins", "relays")
+    __slots__ = ("buckets", "lost", "paths", "pins", "relays")
 
     def __init__(self) -> None:
         #: None until the peer says that it speaks multipath
         self.paths: PathManager | None = None
         self.pins = Pins()
         self.buckets = Buckets()
+        #: as the others were told
+        self.lost = False
         #: (remote, local) of the ways that lead over anchors
         self.relays: tuple[tuple[Endpoint, Endpoint | None], ...] = ()
 
@@ -271,6 +273,10 @@ class Multipath(Guest):
         paths = self._paths(peer)
         return paths.routes() if paths is not None else ()
 
+    def lost(self, peer: PeerHandle) -> bool:
+        paths = self._paths(peer)
+        return paths is not None and bool(paths.paths) and not (paths.first_works or paths.routes())
+
     def narrow(self, peer: PeerHandle) -> int:
         paths = self._paths(peer)
         return paths.narrow if paths is not None else 0
@@ -397,5 +403,7 @@ class Multipath(Guest):
                     if spec.usable:
                         self._host.event(PeerSeen(peer, spec.remote))
             self._host.event(PathAction(peer, action))
-        if moved:
+        state = self._state(peer)
+        if moved or state.lost != self.lost(peer):
+            state.lost = self.lost(peer)
             self._host.ways_changed(peer, now)

@@ -130,6 +130,8 @@ class Relay(Guest):
         self._mute: set[PeerHandle] = set()
         #: peers that speak of paths
         self._spoken: set[PeerHandle] = set()
+        #: anchors that were last seen reached directly
+        self._serving: set[PeerHandle] = set()
         self._peers: dict[PeerHandle, _Peer] = {}
 
     # inputs
@@ -188,6 +190,7 @@ class Relay(Guest):
         self._buckets.pop(peer, None)
         self._shut.pop(peer, None)
         self._mute.discard(peer)
+        self._serving.discard(peer)
 
     def offered(
         self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int
@@ -280,8 +283,8 @@ class Relay(Guest):
             self._settings.use is not Use.NEVER
             and node_id is not None
             and self._belongs(node_id)
-            and node_id not in self._anchors
             and (called or peer in self._peers or peer in self._spoken)
+            and (node_id not in self._anchors or called or not self._reached(peer, now))
         )
         if not wanted:
             if peer in self._peers:
@@ -290,6 +293,29 @@ class Relay(Guest):
         if peer not in self._peers:
             self._peers[peer] = _Peer(indices=dict.fromkeys(self._host.indices(peer)))
             self._choose(peer, now)
+
+    def _reached(self, peer: PeerHandle, now: int) -> bool:
+        """Directly, as far as we know: what is asked of anchors alone, which all others need."""
+        return self._host.is_direct(peer, now) and not self._host.lost(peer)
+
+    def _serves(self, peer: PeerHandle, now: int) -> bool:
+        """There is a session to relay in. Who is reached over a relay alone has none: nothing goes
+        over two."""
+        return self._host.speaks(peer) and self._host.is_direct(peer, now)
+
+    def _look(self, anchor: PeerHandle, now: int) -> None:
+        """It is relayed by another one while no direct way to it works."""
+        if self._serves(anchor, now) != (anchor in self._serving):
+            self._serving ^= {anchor}
+            for other in tuple(self._peers):
+                self._choose(other, now)
+        if self._reached(anchor, now):
+            if anchor in self._peers:
+                self._forget(anchor, now)
+            return
+        others = (h for n, h in self._here.items() if n in self._anchors and h != anchor)
+        if anchor not in self._peers and any(self._reached(h, now) for h in others):
+            self._consider(anchor, now, called=True)
 
     def _forget(self, peer: PeerHandle, now: int) -> None:
         state = self._peers.pop(peer, None)
@@ -311,7 +337,7 @@ class Relay(Guest):
         here = set()
         for anchor in sorted(self._anchors - {node_id, self._ours}, key=self._rank(node_id)):
             handle = self._here.get(anchor)
-            if handle is None or not self._host.speaks(handle):
+            if handle is None or not self._serves(handle, now):
                 continue
             here.add(handle)
             at = state.at.setdefault(handle, _At())
@@ -431,7 +457,7 @@ class Relay(Guest):
         sender = self._here.get(bind.member)
         if sender is None or sender == peer or not self._belongs(bind.member):
             return Refused(bind.index, Refusal.UNKNOWN)
-        if not self._host.speaks(sender):
+        if not (self._serves(sender, now) and self._serves(peer, now)):
             return Refused(bind.index, Refusal.UNKNOWN)
         made = self._bindings.bind(bind.index, peer, sender, bind.seconds, now)
         if isinstance(made, Refusal):
@@ -475,6 +501,8 @@ class Relay(Guest):
             for other, state in tuple(self._peers.items()):
                 if peer in state.at:
                     self._tell(other, now)
+            if self._host.peer(peer).node_id in self._anchors:
+                self._look(peer, now)
 
     endpoint_changed = ways_changed
 
