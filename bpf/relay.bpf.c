@@ -27,6 +27,7 @@
 #include "shared/wire.h"
 
 #define COUNTS WS_RELAY_COUNTS
+#include "bits.h"
 #include "counts.h"
 
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
@@ -40,12 +41,7 @@
 #define TRIES 4 /* at a share that other CPUs draw on at the same time */
 #define CHECKSUM_AT 6 /* in the UDP header */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, WS_BPF_PORTS);
-	__type(key, __u16);
-	__type(value, __u8);
-} ports SEC(".maps");
+BITS(ports, 65536);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -281,7 +277,7 @@ static __always_inline bool for_us(const struct datagram *d)
 	__u16 port = bpf_ntohs(d->udp.dest);
 	const __u8 *local;
 
-	if (!bpf_map_lookup_elem(&ports, &port))
+	if (!has_bit(&ports, port))
 		return false;
 	local = bpf_map_lookup_elem(&locals, &d->destination);
 	return local && !(*local & WS_LOCAL_BROADCAST);

@@ -293,17 +293,13 @@ static int set_bit(int map, uint32_t number, bool on)
 
 static int port_update(const struct ws_bpf *bpf, uint16_t port, bool ours)
 {
-	const int bits[] = {bpf->map.ports, bpf->map.path_ports};
-	uint8_t one = 1;
+	const int bits[] = {bpf->map.ports, bpf->map.path_ports, bpf->map.relay_ports};
 	int error = 0;
 
-	for (size_t i = 0; i < 2 && !error; i++)
+	for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]) && !error; i++)
 		if (bits[i] >= 0)
 			error = set_bit(bits[i], port, ours);
-	if (!error && bpf->map.relay_ports >= 0)
-		error = ours ? ws_map_update(bpf->map.relay_ports, &port, &one)
-			     : ws_map_delete(bpf->map.relay_ports, &port);
-	return error == -ENOENT ? 0 : error;
+	return error;
 }
 
 int ws_bpf_set_ports(ws_bpf *bpf, const uint16_t *ports, size_t count)
