@@ -27,7 +27,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help wheel deb setup build asan tsan programs test test-clean lint format fuzz demo demo-network bench bench-multipath bench-nat bench-network soak install uninstall clean
+.PHONY: help wheel deb setup build asan tsan programs test test-clean lint format fuzz demo demo-network demo-nat bench bench-multipath bench-nat bench-network soak install uninstall clean
 .DEFAULT_GOAL := help
 # Where it is set each agent that a test starts compiles a hundred modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -41,6 +41,7 @@ help:
 	@echo "make tsan       the data plane under ThreadSanitizer, in build/tsan"
 	@echo "make demo       one download over a 5G and a WiFi link, one of them cut (root)"
 	@echo "make demo-network  five machines become a network; one dies, moves, is revoked (root)"
+	@echo "make demo-nat   two laptops behind NATs: directly, over an anchor, and back (root)"
 	@echo "make bench      measure against wireguard-go (root); BENCH_ARGS=--quick for a short run"
 	@echo "make bench-network    what the network reaches: virtual time, the store, agents (root)"
 	@echo "make bench-nat   who reaches whom through which routers: virtual time, agents (root)"
@@ -200,6 +201,9 @@ demo: $(STAMP)/venv-demo $(STAMP)/ext $(STAMP)/bpf
 
 demo-network: $(STAMP)/venv-demo $(STAMP)/ext $(STAMP)/bpf
 	@$(PY) tools/demo_network.py $(DEMO_ARGS)
+
+demo-nat: $(STAMP)/venv-demo $(STAMP)/ext $(STAMP)/bpf
+	@$(PY) tools/demo_nat.py $(DEMO_ARGS)
 
 bench: setup
 	@$(PY) -m tools.bench $(BENCH_ARGS)

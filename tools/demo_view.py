@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -34,9 +34,10 @@ class Bar(Progress):
 class PathsView:
     """The paths of one agent's peers, as they are now."""
 
-    def __init__(self, connection: Connection, title: str) -> None:
+    def __init__(self, connection: Connection, title: str, names: Sequence[str] = ()) -> None:
+        """`names`: of the peers that are shown; empty: all."""
         self._connection = connection
-        self._title = title
+        self._title, self._names = title, names
         self._view = snapshot.first(self._status())
         self._due = time.monotonic() + LOOK_S
 
@@ -53,7 +54,7 @@ class PathsView:
         except CliError as e:
             bar.below = f"  {e}"
             return
-        body = render.paths_of(self._view, (), bar.console.width)
+        body = render.paths_of(self._view, self._names, bar.console.width)
         bar.below = Group(f"\n  {self._title}\n", body)
 
 
@@ -71,7 +72,9 @@ def connect(interface: str, runtime_dir: str) -> Connection:
 
 
 @contextmanager
-def paths_view(interface: str, runtime_dir: str, title: str) -> Iterator[PathsView]:
+def paths_view(
+    interface: str, runtime_dir: str, title: str, names: Sequence[str] = ()
+) -> Iterator[PathsView]:
     """CliError: the agent of `interface`, which has its socket in `runtime_dir`, is not there."""
     with connect(interface, runtime_dir) as connection:
-        yield PathsView(connection, title)
+        yield PathsView(connection, title, names)

@@ -1,4 +1,4 @@
-"""`make demo` and `make demo-network` as a whole, without a terminal."""
+"""`make demo`, `make demo-network` and `make demo-nat` as a whole, without a terminal."""
 
 from __future__ import annotations
 
@@ -104,5 +104,30 @@ def test_a_network_of_five_survives_what_happens_to_it(tmp_path: Path) -> None:
     assert re.search(r"cloud +100\.\S+ +anchor +10\.201\.2\.2:51820", members), said
     assert re.search(r"laptop +100\.\S+ +- +10\.201\.4\.2:51820", members), said
     assert "phone" not in members
+    assert f"\n{png}\n" in said
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_two_laptops_behind_nats(tmp_path: Path) -> None:
+    png = tmp_path / "demo-nat.png"
+    done = demo("--png", png, tool="demo_nat.py")
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    for figure in (
+        "first ping answered",
+        "direct, both ways",
+        "router rebinds: longest pause",
+        "mobile carrier: longest pause",
+        "dies: longest pause",
+        "home again: longest pause",
+        "the download direct",
+        "the download relay by cloud",
+        "the download relay by office",
+    ):
+        assert figure in said
+    paths = said.partition("ws paths desk on the laptop")[2]
+    assert re.search(r"wlan0 +healthy", paths), said
     assert f"\n{png}\n" in said
     assert png.read_bytes().startswith(b"\x89PNG")
