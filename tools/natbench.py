@@ -8,8 +8,9 @@
 Parts that need no root are in virtual time: nodes with all their machines, routers and anchors as
 models (tests/sim/homeworld.py), 20 ms from anybody to anybody one way, and no data plane: what that
 rescues is not in the pauses. `homes` starts agents behind the kernel's own NAT (tools/homes.py), as
-root. --join puts parts of several runs into one table; the latest of a name counts. --docs writes
-both tables into docs/nat.md, between its marks. Everything but `homes` runs from the seed.
+root; the rows of tools/natbench_real.py too, with a flow through them in which something changes.
+--join puts parts of several runs into one table; the latest of a name counts. --docs writes both
+tables into docs/nat.md, between its marks. What needs no root runs from the seed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from homeworld import HomeWorld
 from natworld import Depends, Nat, both_move, must_be_direct
 
 from tools.netbench import Row
+from tools.netlab import LabError
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- bench-nat -->", "<!-- end of bench-nat -->")
@@ -76,6 +78,8 @@ class Bench:
     meetings: int
     rows: list[Row] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
+    #: parts that came to no end
+    failed: list[str] = field(default_factory=list)
 
     def say(self, *values: object, **more: object) -> None:
         row = Row(*values, **more)  # type: ignore[arg-type]
@@ -242,6 +246,22 @@ def homes(bench: Bench) -> None:
         bench.cell(Cell("kernel", pair, answered, direct, theory))
 
 
+def real(name: str) -> Callable[[Bench], None]:
+    """A row with agents, under a flow."""
+
+    def part(bench: Bench) -> None:
+        from tools.natbench_real import ROWS
+
+        ROWS[name](bench.say)
+
+    return part
+
+
+#: of tools/natbench_real.py
+REAL = (
+    *("first-ping", "relay-direct", "direct-relay", "anchor-anchor", "rebind", "readdress"),
+    *("gone", "asleep", "ipv6"),
+)
 PARTS: dict[str, Callable[[Bench], None]] = {
     "table": table,
     "first": first,
@@ -249,9 +269,10 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "moves": moves,
     "idle": idle,
     "homes": homes,
+    **{name: real(name) for name in REAL},
 }
 #: those that make agents
-HOSTS = ("homes",)
+HOSTS = ("homes", *REAL)
 
 
 def grid(cells: Sequence[Cell]) -> list[str]:
@@ -334,7 +355,11 @@ def main(words: Sequence[str] | None = None) -> int:
             if name in HOSTS and os.geteuid() != 0:
                 print(f"{name}: left out, it needs root (network namespaces)")
                 continue
-            PARTS[name](bench)
+            try:
+                PARTS[name](bench)
+            except (LabError, OSError, ValueError) as e:
+                bench.failed.append(name)
+                print(f"{name}: FAILED: {e}", flush=True)
     if args.json:
         save(bench, args.json)
     if args.docs:
@@ -342,7 +367,7 @@ def main(words: Sequence[str] | None = None) -> int:
     wrong = [c for c in bench.cells if c.theory != (c.direct is not None)]
     for c in wrong:
         print(f"not as theory says: {' - '.join(c.pair)} ({c.where})")
-    return int(bool(wrong) or any(r.verdict == "MISSED" for r in bench.rows))
+    return int(bool(wrong or bench.failed) or any(r.verdict == "MISSED" for r in bench.rows))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ LINE_MS = 10.0
 SETTLE_S, DIRECT_S = 60.0, 8.0
 
 
-def _members(end: Whalescale) -> dict[str, dict[str, Any]]:
+def members(end: Whalescale) -> dict[str, dict[str, Any]]:
     view = json.loads(end.ws("members", "-i", end.interface, "--json").stdout)
     return {m["name"]: m for m in view["members"]}
 
@@ -53,8 +53,10 @@ def meet(one: str, two: str) -> tuple[float | None, float | None]:
         anchor, a, b = (end_of(h, n) for n, h in enumerate([hub, *(h for h, _ in places)], 1))
         for end in (anchor, a, b):
             end.write_config()
-        with anchor.config.open("a") as config:
-            config.write("\n[network]\nanchor = true\n")
+            with end.config.open("a") as config:
+                # A leaf calls nobody unasked but anchors.
+                own = "anchor = true" if end is anchor else 'role = "leaf"'
+                config.write(f"\n[network]\n{own}\n")
         where = ("-i", anchor.interface, "--config", str(anchor.config))
         anchor.ws("network", "create", "hearth", "--name", "anchor", *where)
         anchor.launch()
@@ -64,8 +66,8 @@ def meet(one: str, two: str) -> tuple[float | None, float | None]:
             end.ws("join", ticket, "-i", end.interface, "--config", str(end.config))
             end.launch()
             end.wait_for_uapi()
-        wait_until("both known", lambda: "b" in _members(a) and "a" in _members(b), SETTLE_S, 0.3)
-        address = _members(b)["b"]["address"]
+        wait_until("both known", lambda: "b" in members(a) and "a" in members(b), SETTLE_S, 0.3)
+        address = members(b)["b"]["address"]
         begin = time.monotonic()
         said = a.host.run("ping", "-c1", "-W10", address, check=False).stdout
         found = re.search(r"time=([\d.]+) ms", said)

@@ -6,6 +6,9 @@ import pytest
 
 from tools import natbench
 from tools.natbench import Bench, Cell, joined, markdown, save
+from tools.natbench_flow import judge
+from tools.natbench_real import ROWS
+from tools.netlab import LabError
 
 
 def test_runs_are_joined(tmp_path):
@@ -34,3 +37,31 @@ def test_one_pair_in_virtual_time():
     bench = Bench(1, 1)
     natbench.first(bench)
     assert [row.verdict for row in bench.rows] == ["must", "aim"]
+
+
+def test_what_came_of_a_stream():
+    # Numbers 3 and 6 are lost; 5 comes before 4; 7 comes twice.
+    numbers = [0, 1, 2, 5, 4, 7, 7, 8]
+    rows = [(10 * n, number, 10 * n - 5) for n, number in enumerate(numbers, 1)]
+    found = judge(rows, 0, 200)
+    assert (found.came, found.lost, found.reordered, found.again) == (8, 2, 1, 1)
+    assert found.pause_s == 120e-9
+    # Of those before the window none is missing, though none is in it.
+    assert judge(rows, 45, 90).lost == 1
+    assert judge([], 0, 100).pause_s == 100e-9
+
+
+def test_a_row_that_fails_does_not_end_the_others(monkeypatch, capsys):
+    def fails(_):
+        raise LabError("no router")
+
+    monkeypatch.setitem(natbench.PARTS, "homes", fails)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert natbench.main(["--only", "homes", "first"]) == 1
+    said = capsys.readouterr().out
+    assert "homes: FAILED: no router" in said
+    assert "direct: 360 ms" in said
+
+
+def test_the_rows_on_real_sockets_are_those_of_the_runner():
+    assert set(natbench.REAL) == set(ROWS)
