@@ -6,6 +6,7 @@
 #ifndef WS_FRAME_H
 #define WS_FRAME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,16 @@ static inline uint32_t ws_frame_seq(const uint8_t *head)
 {
 	return (uint32_t)head[4] | (uint32_t)head[5] << 8 | (uint32_t)head[6] << 16 |
 	       (uint32_t)head[7] << 24;
+}
+
+/*
+ * Whether who sends this waits for a word, and who gets it owes one (WireGuard's passive keepalive and
+ * new handshake). Not what is an answer itself, or is answered late or not at all.
+ */
+static inline bool ws_frame_wants_answer(const uint8_t *text, size_t len)
+{
+	return len && text[0] != WS_CONTROL_KEEP && text[0] != WS_CONTROL_HEARTBEAT &&
+	       text[0] != WS_CONTROL_PATH_PROBE_REPLY;
 }
 
 /* Plaintext as WireGuard pads it. */

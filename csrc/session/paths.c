@@ -186,6 +186,7 @@ void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct w
 	}
 	paths->worker = worker;
 	paths->shared.scheduled = flags & WS_PATHS_SCHEDULE && usable;
+	paths->shared.spare = present & ~usable;
 	paths->shared.stay = flags & WS_PATHS_STAY;
 	/* The core may still send by the ways that go. */
 	ws_multipath_set_paths(paths->shared.core, present, usable, paths->shared.scheduled,
@@ -315,7 +316,7 @@ static void tick(struct ws_worker *worker, struct paths *paths)
 	ws_multipath_tick(paths->shared.core, worker->now_ns);
 	if (paths->sent) {
 		paths->sent = false;
-		ws_sealed(worker, peer, keys, true);
+		ws_sealed(worker, peer, keys);
 	}
 }
 

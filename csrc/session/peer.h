@@ -15,6 +15,7 @@ struct ws_paths {
 	struct ws_multipath *core;
 	struct ws_way way[WS_PATH_COUNT]; /* remote_bytes 0: not there */
 	bool scheduled; /* data goes over the paths, and not to the peer's endpoint */
+	uint32_t spare; /* bits of ways without data: silence there says nothing of the peer */
 	bool stay; /* the endpoint does not follow the peer */
 	struct ws_paths *next; /* of the worker's active ones */
 };

@@ -273,7 +273,7 @@ static void transport(struct ws_worker *worker, const struct ws_rx *rx, uint8_t 
 		return;
 	}
 	text_len -= WS_TAG_BYTES;
-	authenticated(worker, keys, rx, path, text_len > 0);
+	authenticated(worker, keys, rx, path, ws_frame_wants_answer(text, text_len));
 	ws_add(keys->peer->stats.rx_bytes, len);
 	if (keys->peer->paths)
 		ws_paths_received(worker, keys->peer, path, number, rx, (uint32_t)len);

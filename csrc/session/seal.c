@@ -112,13 +112,27 @@ void ws_seal_next(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys
 		limit);
 }
 
-void ws_sealed(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data)
+static void sealed(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data,
+		   uint64_t rekey_at_ns)
 {
 	ws_set(peer->stats.tx_counter, keys->tx_counter);
 	ws_peer_sent(worker, peer, data);
 	if (keys->tx_counter > keys->rekey_after_messages ||
-	    (keys->initiator && worker->now_ns >= keys->rekey_at_ns))
+	    (keys->initiator && worker->now_ns >= rekey_at_ns))
 		ws_peer_ask_handshake(worker, peer, WS_ASK_REKEY);
+}
+
+void ws_sealed(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys)
+{
+	sealed(worker, peer, keys, true, keys->rekey_at_ns);
+}
+
+void ws_sealed_control(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+		       bool silent)
+{
+	uint64_t rekey_at_ns = peer->frames ? keys->receive_rekey_at_ns : keys->rekey_at_ns;
+
+	sealed(worker, peer, keys, !silent, rekey_at_ns);
 }
 
 void ws_seal_flush(struct ws_worker *worker)

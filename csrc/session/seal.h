@@ -32,7 +32,13 @@ void ws_seal_next(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys
 		  const uint8_t *head, size_t head_bytes, const uint8_t *body, size_t body_bytes,
 		  size_t limit);
 /* After datagrams of a keypair were sealed: timestamps, renewal. */
-void ws_sealed(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data);
+void ws_sealed(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys);
+/*
+ * After a control frame or a keepalive; silent: no answer is waited for. To a peer that speaks of
+ * frames it renews keys only just before their end: a session without data is kept by Python's timers.
+ */
+void ws_sealed_control(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys,
+		       bool silent);
 /* Gives the backend what was sealed. */
 void ws_seal_flush(struct ws_worker *worker);
 

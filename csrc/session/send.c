@@ -250,7 +250,7 @@ static void to_endpoint(struct ws_worker *worker, struct ws_peer *peer, struct w
 		ws_multipath_publish(ws_paths_core(peer->paths), sent);
 	if (sent < segmenter->count)
 		ws_drop(worker, WS_DROP_STAGE_FULL, segmenter->count - sent);
-	ws_sealed(worker, peer, keys, true);
+	ws_sealed(worker, peer, keys);
 }
 
 static void to_peer(struct ws_worker *worker, struct ws_peer *peer, uint8_t *frame, size_t len)
@@ -347,6 +347,14 @@ static int send_padded(struct ws_worker *worker, struct ws_peer *peer, struct ws
 	return -ws_udp_send_whole(worker->sockets, &tx);
 }
 
+/* Whether silence after it is a reason to ask for a new session. */
+static bool wants_answer(const struct ws_peer *peer, uint32_t path, const uint8_t *data, size_t len)
+{
+	bool spare = peer->paths && path < WS_PATH_COUNT && peer->paths->spare >> path & 1;
+
+	return ws_frame_wants_answer(data, len) && !spare;
+}
+
 int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_t path,
 			 const uint8_t *data, size_t len, uint32_t datagram_bytes)
 {
@@ -371,7 +379,7 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 			WS_CONTROL_MAX_BYTES);
 	if (peer->paths)
 		ws_multipath_publish(ws_paths_core(peer->paths), 0);
-	ws_sealed(worker, peer, keys, len > 0);
+	ws_sealed_control(worker, peer, keys, !wants_answer(peer, path, data, len));
 	return error;
 }
 

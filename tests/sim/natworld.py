@@ -235,7 +235,9 @@ class NatWorld(World):
 
     def know(self, host: Host, other: Host, *places: Endpoint, keepalive: int = 0) -> int:
         """`other` is a peer of `host`, thought to be at `places`."""
-        return host.add(other, endpoints=places, persistent_keepalive=keepalive)
+        return host.add(
+            other, endpoints=places, persistent_keepalive=keepalive, keepalive_adapts=True
+        )
 
     def meet_anchor(self, host: Host, anchor: Host) -> None:
         """A session with the anchor, kept warm."""

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from eventqueue import MS, SECOND, EventQueue
 
 from whalescale.identity import Identity
+from whalescale.protocol.control import FrameType
 from whalescale.protocol.guest import Part
 from whalescale.protocol.limits import Limits
 from whalescale.protocol.node import Node, PeerConfig
 from whalescale.protocol.parts import PARTS
-from whalescale.protocol.paths.probing import PROBE_DATAGRAM
 from whalescale.protocol.paths.types import PathSpec, SendPathControl, SetPaths
 from whalescale.protocol.places import Endpoint
 from whalescale.protocol.types import (
@@ -39,6 +39,19 @@ from whalescale.protocol.types import (
 
 #: How often the driver samples a busy peer's activity.
 SAMPLE = SECOND // 2
+#: of a transport message around what it carries
+OVERHEAD = 32
+
+
+def padded(frame: bytes) -> bytes:
+    """As C sends it."""
+    return frame + bytes(-len(frame) % 16)
+
+
+def wants_answer(data: bytes) -> bool:
+    """csrc/packet/frame.h, ws_frame_wants_answer."""
+    silent = (FrameType.KEEP, FrameType.HEARTBEAT, FrameType.PATH_PROBE_REPLY)
+    return bool(data) and data[0] not in silent
 
 
 @dataclass
@@ -143,7 +156,9 @@ class Host:
         nonce = bytes(4) + struct.pack("<Q", counter)
         keys.counter += 1
         p.activity = replace(p.activity, last_sent=now, unsent_since=0)
-        if data and not p.activity.unanswered_since:
+        control = self.world.control and data[:1] and data[0] >> 4 == 1
+        spare = control and path in p.paths and not p.paths[path].usable
+        if wants_answer(data) and not spare and not p.activity.unanswered_since:
             p.activity = replace(p.activity, unanswered_since=now)
         self._sample_soon(handle)
         to = p.paths[path].remote if path else p.endpoint
@@ -205,7 +220,7 @@ class Host:
         p.activity = replace(p.activity, last_received=now, unanswered_since=0)
         control = self.world.control and plain[:1] and plain[0] >> 4 == 1
         if plain:
-            if not p.activity.unsent_since:
+            if wants_answer(plain) and not p.activity.unsent_since:
                 p.activity = replace(p.activity, unsent_since=now)
             if not control:
                 self.received.append((now, handle, plain))
@@ -230,7 +245,6 @@ class Host:
             self._ask(handle)
 
     def _control(self, handle: int, plain: bytes, remote: Endpoint, path: int) -> None:
-        size = max(len(plain) + 32, PROBE_DATAGRAM)  # probes are padded
         self.node.receive_control(
             handle,
             plain,
@@ -238,7 +252,7 @@ class Host:
             path=path,
             remote=remote,
             local=self.at,
-            datagram_bytes=size,
+            datagram_bytes=len(plain) + OVERHEAD,
         )
 
     def _path_action(self, event: PathAction) -> None:
@@ -247,7 +261,9 @@ class Host:
         if isinstance(action, SetPaths):
             p.paths = {spec.id: spec for spec in action.paths}
         elif isinstance(action, SendPathControl) and p.current is not None:
-            self._transmit(event.peer, p.current, action.frame, action.path)
+            whole = action.datagram_bytes - OVERHEAD
+            frame = action.frame.ljust(whole, b"\0") if whole > 0 else padded(action.frame)
+            self._transmit(event.peer, p.current, frame, action.path)
 
     def _drop(self, keys: Keys | None) -> None:
         if keys is not None:
@@ -323,7 +339,7 @@ class Host:
                 case SendControl() if self.world.control:
                     current = self.peers[event.peer].current
                     if current is not None:
-                        self._transmit(event.peer, current, event.frame)
+                        self._transmit(event.peer, current, padded(event.frame))
                 case PathAction() if self.world.control and event.peer in self.peers:
                     self._path_action(event)
                 case HandshakeGaveUp():

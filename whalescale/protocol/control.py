@@ -25,6 +25,7 @@ class FrameType(IntEnum):
     ACK = 0x15
     GOSSIP_UPDATE = 0x16
     POST_QUANTUM = 0x1A
+    KEEP = 0x1B
 
 
 _TYPES = frozenset(int(kind) for kind in FrameType)
@@ -39,6 +40,9 @@ class Feature(IntFlag):
     MULTIPATH = 16  # I keep order, send ACKs and answer probes
     BUNDLE = 32  # several small packets in one data frame
     POST_QUANTUM = 64  # exchanges of post-quantum keys
+    CONTINUE = 128  # a keypair with a shared secret in it goes on where the last one was
+    KEPT = 256  # I keep the session open: renew it, if you do not
+    ECHO = 512  # I answer as late as I am asked to
 
 
 #: all bits that an OFFER has room for, those of a later day too

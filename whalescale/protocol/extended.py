@@ -2,6 +2,9 @@
 
 A session starts plain. Each side offers; who has heard an offer may send frames. A plain WireGuard
 peer drops the offers unharmed and hears nothing but IP packets.
+
+Each new keypair is offered on, but for those that only the peer of before can have made: with
+Feature.CONTINUE at both ends all goes on under them as it was.
 """
 
 from __future__ import annotations
@@ -26,19 +29,24 @@ class ExtendedMode:
         "_epoch",
         "_grace_at",
         "_resends",
+        "_said",
         "active",
         "bundles",
         "features",
         "heard",
         "peer_epoch",
+        "peer_features",
     )
 
     def __init__(self, epoch: int, features: Feature) -> None:
         """`features`: what we take."""
         self._epoch = epoch
         self.features = features
-        #: an offer came on the keypair in use
+        #: the peer's offer holds on the keypair in use
         self.heard = False
+        #: the peer has our latest offer
+        self._said = False
+        self.peer_features = Feature(0)
         self._resends: list[int] = []  # deadlines, earliest last
         self._grace_at: int | None = None
         self._answered_at: int | None = None
@@ -48,11 +56,18 @@ class ExtendedMode:
         self.bundles = False
         self.peer_epoch: int | None = None
 
-    def session_started(self, now: int) -> Offer:
-        """A new keypair is in use: offer."""
-        self.heard = False
-        self._resends = [now + after for after in reversed(RESEND_AFTER)]
+    def session_started(self, now: int, *, same: bool = False) -> Offer | None:
+        """A new keypair is in use: offer. `same`: a secret of before is in it, so the peer is the
+        one that it was."""
+        continues = self.features & self.peer_features & Feature.CONTINUE
+        if same and continues and self.active and self.heard and self._said:
+            return None
         self._grace_at = now + OFFER_GRACE if self.active else None
+        return self._anew(now)
+
+    def _anew(self, now: int) -> Offer:
+        self.heard = self._said = False
+        self._resends = [now + after for after in reversed(RESEND_AFTER)]
         return self._offer()
 
     def speak(self, features: Feature, now: int) -> Offer | None:
@@ -60,24 +75,21 @@ class ExtendedMode:
         if features == self.features:
             return None
         self.features = features
-        if not self.active:
-            return None
-        self.heard = False
-        self._resends = [now + after for after in reversed(RESEND_AFTER)]
-        return self._offer()
+        return self._anew(now) if self.active else None
 
     def session_ended(self) -> None:
         """No keypair any more; the next one starts plain."""
         self._resends = []
         self._grace_at = None
-        self.active = self.heard = False
+        self.active = self.heard = self._said = False
 
     def received(self, offer: Offer, now: int) -> Offer | None:
-        self.peer_epoch = offer.epoch
+        self.peer_epoch, self.peer_features = offer.epoch, offer.features
         self.active = self.heard = True
         self.bundles = bool(offer.features & Feature.BUNDLE)
         self._grace_at = None
         if offer.heard:
+            self._said = True
             self._resends = []
             return None
         if self._answered_at is not None and 0 <= now - self._answered_at < ANSWER_INTERVAL:

@@ -127,6 +127,21 @@ class Host(Protocol):
     def speaks(self, peer: PeerHandle) -> bool:
         """The peer takes frames on the keypair in use."""
 
+    def settled(self, peer: PeerHandle) -> bool:
+        """It `speaks`, and what it offered holds for the keypair in use."""
+
+    def renewing(self, peer: PeerHandle, kept: bool) -> None:
+        """The peer says whether it keeps its session open; if so, it is for us to renew it."""
+
+    def hush(self, peer: PeerHandle, until: int) -> None:
+        """No persistent keepalive is due before; 0: as configured."""
+
+    def unanswered(self, peer: PeerHandle, now: int) -> int:
+        """For how long what was sent in its session has waited for a word, ns."""
+
+    def silent_since(self, peer: PeerHandle, at: int) -> bool:
+        """Nothing was sent in its session since then, as far as we saw."""
+
     def offer(self, peer: PeerHandle, now: int) -> None:
         """What `features` says of the peer may be another now: it is told, if so."""
 
@@ -240,7 +255,7 @@ class Guest:
         """Its configured endpoints are others."""
 
     def peer_configured(self, peer: PeerHandle, now: int) -> None:
-        """What is configured of its security is another."""
+        """What is configured of its security is another, or whether we keep its session."""
 
     def peer_identified(self, peer: PeerHandle, now: int) -> None:
         """A key that it was configured without is known."""
@@ -265,6 +280,10 @@ class Guest:
         """A message that finds out the peer's key, which is not known; sent in place of an
         initiation. None: another machine may know one."""
         return None
+
+    def keepalive(self, peer: PeerHandle, now: int) -> bool:
+        """A persistent keepalive is due. True: this machine has sent something in its place."""
+        return False
 
     def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
         """An initiation, or an opening, is sent. `tries`: how many since the last session."""

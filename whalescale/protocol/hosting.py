@@ -94,6 +94,30 @@ class NodeHost:
     def speaks(self, peer: PeerHandle) -> bool:
         return self.offers.speaks(peer)
 
+    def settled(self, peer: PeerHandle) -> bool:
+        return self.offers.settled(peer)
+
+    def renewing(self, peer: PeerHandle, kept: bool) -> None:
+        p = self._core.peers.get(peer)
+        if p is not None:
+            p.timing.renewing, p.timing.kept = True, kept
+
+    def hush(self, peer: PeerHandle, until: int) -> None:
+        p = self._core.peers.get(peer)
+        if p is not None:
+            p.timing.hushed_until = until
+
+    def unanswered(self, peer: PeerHandle, now: int) -> int:
+        p = self._core.peers.get(peer)
+        since = p.timing.activity.unanswered_since if p is not None else 0
+        return now - since if since else 0
+
+    def silent_since(self, peer: PeerHandle, at: int) -> bool:
+        p = self._core.peers.get(peer)
+        if p is None:
+            return False
+        return max(p.timing.activity.last_sent, p.handshake.sent or 0) <= at
+
     def offer(self, peer: PeerHandle, now: int) -> None:
         self.offers.offer(peer, now)
 

@@ -104,7 +104,7 @@ class Multipath(Guest):
 
     def session_started(self, peer: PeerHandle, now: int) -> None:
         paths = self._paths(peer)
-        if paths is not None and self._host.speaks(peer):
+        if paths is not None and self._host.speaks(peer) and not self._host.settled(peer):
             paths.session_started(now)
             self._drain(peer, paths, now)
 
@@ -306,7 +306,7 @@ class Multipath(Guest):
             return None
         working = [remote for remote, _ in paths.routes()]
         if not working:
-            return None
+            return None if paths.first_works else False
         return not all(self._host.is_relay(peer, remote) for remote in working)
 
     def observations(self) -> Sequence[Observation]:

@@ -21,8 +21,8 @@ from whalescale.protocol.guest import Arrival, Guest, Host
 from whalescale.protocol.places import PeerHandle
 from whalescale.protocol.types import ExtendedModeChanged, SendControl
 
-#: what the data plane takes of every peer
-DATA_PLANE: Final = Feature.PARTIAL | Feature.BUNDLE
+#: what every peer may do
+DATA_PLANE: Final = Feature.PARTIAL | Feature.BUNDLE | Feature.CONTINUE
 
 
 class Offers(Guest):
@@ -45,12 +45,19 @@ class Offers(Guest):
         mode = self._modes.get(peer)
         return mode is not None and mode.active
 
+    def settled(self, peer: PeerHandle) -> bool:
+        """See Host.settled."""
+        mode = self._modes.get(peer)
+        return mode is not None and mode.active and mode.heard
+
     def framed(self, peer: PeerHandle) -> bool:
         """The data plane was told so."""
         return self._told.get(peer, (False, False))[0]
 
     def _features(self, peer: PeerHandle) -> Feature:
         features = DATA_PLANE
+        if self._host.peer(peer).config.persistent_keepalive:
+            features |= Feature.KEPT
         for guest in self._guests:
             features |= guest.features(peer)
         return features
@@ -72,13 +79,17 @@ class Offers(Guest):
             # An epoch of its own: a peer that was removed and added again has forgotten its seqs.
             epoch = int.from_bytes(self._host.random(8), "little")
             mode = self._modes[peer] = ExtendedMode(epoch, self._features(peer))
-        self._follow(peer, mode, mode.session_started(now), now)
+        same = bool(self._host.peer(peer).session_secret)
+        self._follow(peer, mode, mode.session_started(now, same=same), now)
 
     def session_ended(self, peer: PeerHandle, now: int) -> None:
         mode = self._modes.get(peer)
         if mode is not None:
             mode.session_ended()
             self._follow(peer, mode, None, now)
+
+    def peer_configured(self, peer: PeerHandle, now: int) -> None:
+        self.offer(peer, now)
 
     def peer_removed(self, peer: PeerHandle) -> None:
         self._modes.pop(peer, None)
@@ -96,6 +107,7 @@ class Offers(Guest):
             guest.check_offer(peer, offer, before, now)
         fresh = not (mode.heard and mode.active)
         answer = mode.received(offer, now)
+        self._host.renewing(peer, bool(offer.features & Feature.KEPT))
         for guest in self._guests:
             guest.offered(peer, offer, before, fresh, now)
         self._follow(peer, mode, answer, now)

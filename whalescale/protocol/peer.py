@@ -141,10 +141,14 @@ class Timing:
 
     __slots__ = (
         "activity",
+        "hushed_until",
         "jitter",
         "keepalive_sent",
+        "kept",
         "new_handshake_at",
         "persistent_fired",
+        "renewed",
+        "renewing",
         "taken_over",
     )
 
@@ -156,6 +160,12 @@ class Timing:
         self.persistent_fired: int | None = None
         #: index of the peer's session that we set out to renew
         self.taken_over: int | None = None
+        #: no persistent keepalive before
+        self.hushed_until = 0
+        #: the peer looks after sessions without data as we do, and is one of those that keep theirs
+        self.renewing = self.kept = False
+        #: index of the session that was to be renewed before it ends, though it carries no data
+        self.renewed: int | None = None
         self.jitter = 0
 
 
@@ -257,17 +267,19 @@ class Peer:
         return since + limits.keepalive_timeout + limits.rekey_timeout + self.timing.jitter
 
     def _persistent_keepalive_at(self) -> int | None:
-        """The interval after any authenticated message, ours or theirs."""
+        """The interval after any authenticated message, ours or theirs; of ours alone where it is
+        not WireGuard's: what comes in need not keep a router's mapping (RFC 4787, REQ-6)."""
         interval = self.config.persistent_keepalive * NS_PER_S
         if not interval:
             return None
-        return interval + max(
+        last = max(
             self.timing.activity.last_sent,
-            self.timing.activity.last_received,
             self.handshake.sent or 0,
-            self.handshake.received or 0,
             self.timing.persistent_fired or 0,
         )
+        if not self.config.keepalive_adapts:
+            last = max(last, self.timing.activity.last_received, self.handshake.received or 0)
+        return max(last + interval, self.timing.hushed_until)
 
     def _take_over_at(self) -> int | None:
         """Two attempts before the end of a session in use that the peer began and has not renewed.
@@ -281,6 +293,29 @@ class Peer:
         at = session.created + limits.reject_after_time - 2 * limits.rekey_timeout
         used = max(self.timing.activity.last_received, self.timing.activity.last_sent)
         return at if used > at - limits.rekey_after_time // 2 else None
+
+    def _renew_at(self) -> int | None:
+        """A session that one end keeps open is renewed before it ends, with data or without.
+
+        By the other end, for then the answer is one of the keeper's keepalives; where both keep it,
+        or that one does not begin, by the keeper. Not WireGuard's, which renews it on a keepalive.
+        """
+        session, keeping = self.keypairs.current, bool(self.config.persistent_keepalive)
+        if session is None or not self.timing.renewing:
+            return None
+        if session.local_index == self.timing.renewed or not (keeping or self.timing.kept):
+            return None
+        before = (4 if keeping else 6) * self._limits.rekey_timeout
+        before += self._limits.rekey_timeout_jitter_max
+        return session.created + self._limits.reject_after_time - before + self.timing.jitter // 2
+
+    def renew(self, now: int) -> bool:
+        """Whether a session that carries nothing is to be renewed now; True once for each."""
+        at, session = self._renew_at(), self.keypairs.current
+        if at is None or now < at or session is None:
+            return False
+        self.timing.renewed = session.local_index
+        return True
 
     def take_over(self, now: int) -> bool:
         """Whether the session is to be renewed by us now; True once for each."""
@@ -315,6 +350,7 @@ class Peer:
                 self._new_handshake_at(),
                 self._persistent_keepalive_at(),
                 self._take_over_at(),
+                self._renew_at(),
             )
             if at is not None
         ]

@@ -3,7 +3,9 @@ beside the configured preshared key (docs/wire.md has the bytes and the rules).
 
 The node with the lesser ID asks with a public key, the other one answers with a ciphertext. Whoever
 initiates afterwards names the secret in its timestamp; who does not hold it answers with the
-configured key alone. Encapsulation draws on the library's random numbers: its API takes no others.
+configured key alone. Each session's secret gives way to its successor, a hash of it, so that none
+opens what was said before; an exchange is made anew each hour. Encapsulation draws on the library's
+random numbers: its API takes no others.
 """
 
 from __future__ import annotations
@@ -51,6 +53,9 @@ RETIRE_AFTER: Final = 20 * NS_PER_S
 #: handshakes for the sake of a first secret: one in so long, so many at once
 RENEW_INTERVAL: Final = 10 * NS_PER_S
 RENEW_BURST: Final = 3
+#: Until the next exchange, where the peer takes successors: what opens nothing of before needs new
+#: randomness for the case alone that somebody read this machine's memory.
+EXCHANGE_EVERY: Final = 3600 * NS_PER_S
 
 _HEAD = struct.Struct("<BBBBI")
 
@@ -111,6 +116,11 @@ def secret_key(
     return bytearray(hashlib.blake2s(b"".join(parts)).digest())
 
 
+def successor_key(key: bytes | bytearray) -> bytearray:
+    """What takes the place of a secret that a session was made with; there is no way back."""
+    return bytearray(hashlib.blake2s(b"whalescale post-quantum next" + key).digest())
+
+
 def tag_of(key: bytes | bytearray) -> int:
     """What an initiation calls it by; 0 cannot be used."""
     digest = hashlib.blake2s(b"whalescale post-quantum tag" + key).digest()
@@ -134,12 +144,13 @@ class PostQuantumChanged(GuestEvent):
 
 
 class _Secret:
-    """`sure`: the peer holds it too; `used`: a session was made with it."""
+    """`sure`: the peer holds it too, or can make it; `used`: a session was made with it;
+    `derived`: it is the successor of another."""
 
-    __slots__ = ("key", "retire_at", "sure", "tag", "used")
+    __slots__ = ("derived", "key", "retire_at", "sure", "tag", "used")
 
-    def __init__(self, key: bytearray, tag: int, sure: bool) -> None:
-        self.key, self.tag, self.sure = key, tag, sure
+    def __init__(self, key: bytearray, tag: int, sure: bool, derived: bool = False) -> None:
+        self.key, self.tag, self.sure, self.derived = key, tag, sure, derived
         self.used = False
         self.retire_at: int | None = None
 
@@ -153,8 +164,10 @@ class _State:
     __slots__ = (
         "answered_at",
         "before",
+        "chain",
         "due",
         "exchange",
+        "exchanged_at",
         "frames",
         "held",
         "on",
@@ -167,8 +180,13 @@ class _State:
     )
 
     def __init__(self) -> None:
-        #: oldest first: what sessions are or were made of, and at most one that none was yet
+        #: oldest first: what sessions are or were made of, what follows on the last, and at most
+        #: one of an exchange that none was made with yet
         self.held: list[_Secret] = []
+        #: the peer takes successors
+        self.chain = False
+        #: when the asker had its last answer
+        self.exchanged_at: int | None = None
         #: the peer takes our frames, on the keypair in use
         self.speaks = False
         #: None: there is no session
@@ -189,8 +207,9 @@ class _State:
         self.renewed = 0
 
     def fresh(self) -> _Secret | None:
-        """The one that no session was made with."""
-        return self.held[-1] if self.held and not self.held[-1].used else None
+        """The one of an exchange that no session was made with."""
+        last = self.held[-1] if self.held else None
+        return last if last is not None and not last.used and not last.derived else None
 
     def find(self, tag: int) -> _Secret | None:
         return next((s for s in self.held if s.tag == tag), None)
@@ -212,7 +231,37 @@ class _State:
         for secret in self.held:
             secret.zero()
         self.held = []
+        self.exchanged_at = None
         self.begin(-1)
+
+    def succeed(self, secret: _Secret) -> _Secret | None:
+        """The one after this, made now or before. None: its tag says nothing, or is taken."""
+        at = self.held.index(secret) + 1
+        if at < len(self.held) and self.held[at].derived:
+            return self.held[at]
+        key = successor_key(secret.key)
+        tag = tag_of(key)
+        if tag == 0 or self.find(tag) is not None:
+            return None
+        made = _Secret(key, tag, sure=True, derived=True)
+        self.held.insert(at, made)
+        return made
+
+    def named(self, tag: int) -> _Secret | None:
+        """What the peer calls so. It may be a step ahead: it has a session that we have not, for
+        nothing came of it yet."""
+        if (found := self.find(tag)) is not None:
+            return found
+        for secret in self.held:
+            if tag_of(successor_key(secret.key)) == tag:
+                return self.succeed(secret)
+        return None
+
+    def exchange_due(self, now: int) -> bool:
+        """Another exchange is to be begun, or the one under way to go on."""
+        if self.private is not None or not self.chain or self.exchanged_at is None:
+            return True
+        return self.fresh() is not None or now - self.exchanged_at >= EXCHANGE_EVERY
 
     def retire(self, now: int) -> None:
         gone = [s for s in self.held if s.retire_at is not None and s.retire_at <= now]
@@ -293,7 +342,7 @@ class PostQuantumKeys(Guest):
 
     def secret_named(self, peer: PeerHandle, tag: int) -> Secret | None:
         s = self._states.get(peer)
-        found = s.find(tag) if s is not None and self._wanted(peer) else None
+        found = s.named(tag) if s is not None and self._wanted(peer) else None
         if s is None or found is None:
             return None
         self._settle(s, found)
@@ -327,10 +376,14 @@ class PostQuantumKeys(Guest):
             self._settle(s, used)
             for older in s.held[: s.held.index(used)]:
                 older.retire_at = older.retire_at or now + RETIRE_AFTER
+            if s.chain:
+                s.succeed(used)
         on, before = used is not None, s.on
-        s.on, s.speaks = on, False
+        s.on, s.speaks = on, s.speaks and self._host.settled(peer)
         if on != bool(before):
             self._host.event(PostQuantumChanged(peer, on))
+        if s.speaks:
+            self._go_on(peer, s, now)
 
     def session_ended(self, peer: PeerHandle, now: int) -> None:
         self._of(peer).on = None
@@ -345,15 +398,22 @@ class PostQuantumKeys(Guest):
     ) -> None:
         s = self._of(peer)
         speaks = bool(offer.features & Feature.POST_QUANTUM) and self._wanted(peer)
+        s.chain = bool(offer.features & Feature.CONTINUE)
         began, s.speaks = speaks and not s.speaks, speaks
         if not speaks:
             s.due = None
-        elif began and self._asks(peer):
-            self._ask(peer, s, now)
-        elif began and (fresh_one := s.fresh()) is not None and not fresh_one.sure:
-            self._again(s, now, first=True)  # our answer may have been lost with the session
+        elif began:
+            self._go_on(peer, s, now)
 
     # the exchange
+
+    def _go_on(self, peer: PeerHandle, s: _State, now: int) -> None:
+        """A keypair that frames go under is in use."""
+        if self._asks(peer):
+            if s.exchange_due(now):
+                self._ask(peer, s, now)
+        elif (fresh := s.fresh()) is not None and not fresh.sure:
+            self._again(s, now, first=True)  # our answer may have been lost with the session
 
     def _ask(self, peer: PeerHandle, s: _State, now: int) -> None:
         """Go on with what is under way, else begin another."""
@@ -443,7 +503,7 @@ class PostQuantumKeys(Guest):
         if not self._keep(peer, s, shared, s.public, ciphertext, sure=True):
             s.begin(-1)
             return
-        s.public = b""
+        s.public, s.exchanged_at = b"", now
         s.frames = encode(Kind.DONE, s.exchange, s.held[-1].tag.to_bytes(TAG_BYTES, "little"))
         s.answered_at = now
         self._send(peer, s)

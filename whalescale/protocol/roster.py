@@ -72,6 +72,9 @@ class Roster:
             self._guard(p, now)
         if config.persistent_keepalive and not old.persistent_keepalive:
             self._sessions.start_persistent_keepalive(p, now)
+        if bool(config.persistent_keepalive) != bool(old.persistent_keepalive):
+            for guest in self._core.guests:
+                guest.peer_configured(peer, now)
         self._core.rearm(p)
 
     def _guard(self, p: Peer, now: int) -> None:

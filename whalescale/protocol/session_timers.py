@@ -50,6 +50,8 @@ class SessionTimers:
             self._handshakes.begin(peer, now)
         if persistent:
             self._persistent_keepalive(peer, now)
+        if peer.renew(now):
+            self._handshakes.begin(peer, now)
         if peer.take_over(now):
             self._handshakes.begin(peer, now)
             self._handshakes.renew(peer, now)  # where the one before was a moment ago
@@ -68,6 +70,10 @@ class SessionTimers:
 
     def _persistent_keepalive(self, peer: Peer, now: int) -> None:
         peer.timing.persistent_fired = now
+        if peer.has_usable_session(now) and any(
+            guest.keepalive(peer.handle, now) for guest in self._core.guests
+        ):
+            return
         self._keepalive(peer, now)
 
     def _keepalive(self, peer: Peer, now: int) -> None:

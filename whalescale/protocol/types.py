@@ -32,6 +32,8 @@ class PeerConfig:
     endpoints: tuple[Endpoint, ...] = ()
     #: seconds, 0: off
     persistent_keepalive: int = 0
+    #: a longer one will do, if it is found to
+    keepalive_adapts: bool = False
     post_quantum: PostQuantum = PostQuantum.AUTO
 
 

@@ -319,6 +319,7 @@ class Tunnel(Part):
             preshared_key=spec.preshared_key,
             endpoints=self._reached(endpoints),
             persistent_keepalive=spec.persistent_keepalive,
+            keepalive_adapts=spec.origin is Origin.MESH,
             post_quantum=spec.post_quantum or self.post_quantum,
         )
 

@@ -26,6 +26,10 @@ def kept(shared: bytes, key: bytes, ciphertext: bytes, lesser: bytes, greater: b
     return h.digest()
 
 
+def following(secret: bytes) -> bytes:
+    return hashlib.blake2s(b"whalescale post-quantum next" + secret).digest()
+
+
 def tag(secret: bytes) -> int:
     digest = hashlib.blake2s(b"whalescale post-quantum tag" + secret).digest()
     return digest[0] | digest[1] << 8 | digest[2] << 16

@@ -30,6 +30,12 @@ def test_the_library_has_the_key_and_the_secret() -> None:
     assert private.decapsulate(raw("ciphertext")) == raw("shared_secret")
 
 
+def test_what_follows_on_it() -> None:
+    following = raw("successor")
+    assert pq.successor_key(raw("secret")) == reading.following(raw("secret")) == following
+    assert pq.tag_of(following) == reading.tag(following) == EXCHANGE["successor_tag"]
+
+
 @pytest.mark.parametrize("kind", list(pq.Kind), ids=str)
 def test_frames(kind: pq.Kind) -> None:
     number, tag = EXCHANGE["exchange"], EXCHANGE["tag"].to_bytes(3, "little")

@@ -55,6 +55,8 @@ NO_WAY_FOR: Final = 10 * NS_PER_S
 ASKED_FOR: Final = 5 * NS_PER_S
 #: of one round
 TRIED_MOST: Final = 6
+#: what waits for an answer for so long may have no way
+SILENCE: Final = 2 * NS_PER_S
 #: somebody wants a session: so long after the last initiation
 WANTED_FOR: Final = 15 * NS_PER_S
 
@@ -95,6 +97,8 @@ class Signalling(Guest):
         self._carried: set[PeerHandle] = set()
         #: members that there is a direct way to
         self._direct: set[PeerHandle] = set()
+        #: initiations in a row without an answer
+        self._tries: dict[PeerHandle, int] = {}
         self._meetings: dict[PeerHandle, Meeting] = {}
         self._from_carrier: dict[PeerHandle, Bucket] = {}
         self._from_sender: dict[PeerHandle, Bucket] = {}
@@ -144,7 +148,13 @@ class Signalling(Guest):
         self._speaking.discard(peer)
         self._carried.discard(peer)
         self._direct.discard(peer)
-        for of in (self._meetings, self._from_carrier, self._from_sender, self._calls):
+        for of in (
+            self._meetings,
+            self._from_carrier,
+            self._from_sender,
+            self._calls,
+            self._tries,
+        ):
             of.pop(peer, None)
         for pairs in (self._asked, self._no_way):
             for pair in [p for p in pairs if peer in p]:
@@ -165,9 +175,16 @@ class Signalling(Guest):
     def reaches(self, peer: PeerHandle) -> bool:
         return self._is_member(peer) and bool(self._carriers_of(peer, None))
 
+    def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
+        self._tries[peer] = tries
+
     def carry(self, peer: PeerHandle, message: bytes, now: int) -> None:
-        """A session with the peer is wanted: call it, beside dialling."""
+        """A session with the peer is wanted: call it, beside dialling. One that has a direct way
+        is renewed by that, unless nobody answers there."""
         if not self._is_member(peer):
+            return
+        heard = self._tries.get(peer) == 1 and self._host.unanswered(peer, now) < SILENCE
+        if heard and self._host.is_direct(peer, now):
             return
         if self.handshakes:
             for carrier in self._carriers_of(peer, now)[:HANDSHAKE_CARRIERS]:

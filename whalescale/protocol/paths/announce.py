@@ -12,7 +12,9 @@ from whalescale.protocol.paths.frames import MAX_ENTRIES, Announce, Entry, Entry
 from whalescale.protocol.places import Endpoint, LocalLink, Standing
 
 LEAST_INTERVAL: Final = NS_PER_S
+#: then after so long, and ever twice as long: whoever got none of the first ones
 REPEAT: Final = 60 * NS_PER_S
+REPEAT_MOST: Final = 3600 * NS_PER_S
 #: again this long after the first: it may get lost
 EARLY: Final = (NS_PER_S, 4 * NS_PER_S)
 
@@ -21,7 +23,8 @@ class Announcer:
     """Our list. `due_at` says when `next` has one to send."""
 
     __slots__ = (
-        *("_early", "_entries", "_inside", "_made_of", "_numbers", "_sent_at", "_serial"),
+        *("_early", "_entries", "_inside", "_made_of", "_numbers", "_repeat", "_sent_at"),
+        "_serial",
         "due_at",
     )
 
@@ -34,6 +37,7 @@ class Announcer:
         self._serial = 0
         self._sent_at: int | None = None
         self._early: list[int] = []
+        self._repeat = REPEAT
         self.due_at: int | None = None
 
     def number(self, interface: str) -> int:
@@ -44,6 +48,7 @@ class Announcer:
         """A session begins, or the list is another: now, and again soon."""
         soonest = now if self._sent_at is None else max(now, self._sent_at + LEAST_INTERVAL)
         self._early = [soonest + after for after in reversed(EARLY)]
+        self._repeat = REPEAT
         self.due_at = soonest if self.due_at is None else min(self.due_at, soonest)
 
     def stop(self) -> None:
@@ -105,7 +110,11 @@ class Announcer:
         while self._early and self._early[-1] <= now:
             self._early.pop()
         self._sent_at = now
-        self.due_at = self._early[-1] if self._early else now + REPEAT
+        if self._early:
+            self.due_at = self._early[-1]
+        else:
+            self.due_at = now + self._repeat
+            self._repeat = min(2 * self._repeat, REPEAT_MOST)
         return Announce(self._serial, self._entries) if self._entries else None
 
 

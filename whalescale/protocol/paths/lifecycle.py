@@ -26,6 +26,7 @@ from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.probing import (
     PROBE_DATAGRAM,
+    RETRY_IDLE,
     RETRY_MOST,
     Book,
     Buckets,
@@ -172,7 +173,8 @@ class Lifecycle:
         by the session with that."""
         if self.table.relayed(path) and not path.used:
             return False
-        return sum(p is path or not self.table.relayed(p) for p in self.table) > 1
+        others = (p for p in self.table if p is not path and p.alive)
+        return not all(self.table.relayed(p) for p in others)
 
     def fill(self, now: int) -> None:
         """Give numbers to candidates."""
@@ -196,7 +198,6 @@ class Lifecycle:
         path.punched, memory.punched = memory.punched, False
         path.pin = self.pins.of(path)
         self.table.paths[number] = path
-        self.rest(self.table.paths[0], now)  # no longer alone
         self.selection.tell()
         self.probe(path, now)
 
@@ -227,7 +228,7 @@ class Lifecycle:
                 memory.next_at = now + RETRY_MOST
                 memory.urgent = False
             else:
-                memory.give_up(now)
+                memory.give_up(now, RETRY_MOST if self.busy else RETRY_IDLE)
         if why is not None and path.validated:
             self.actions.append(
                 PathEvent(path.id, None, why, path.interface, path.local, path.remote, to=to)
@@ -241,6 +242,7 @@ class Lifecycle:
         memory = self.book.entries.get(path.pair) if path.pair is not None else None
         if memory is not None:
             memory.rounds = 0
+        self.rest(self.table.paths[0], now)  # no longer alone
         self.tell(path, Reason.UP)
         old = (
             self.table.find(path.replaces[1], local_of(path.replaces[0]))
@@ -261,6 +263,7 @@ class Lifecycle:
             path.alarmed_at = now
         else:
             self.supply.restart(path, now)
+        self.rest(self.table.paths[0], now)
         self.tell(path, Reason.UP_AGAIN)
 
     def fail(self, path: Path, now: int, why: Reason) -> None:

@@ -415,6 +415,8 @@ class PathManager:
         busy = now < self._busy_until
         if busy != self._life.busy:
             self._life.busy = busy
+            if busy:
+                self._book.hasten(now)
             for path in self._table:
                 self._life.rest(path, now)
         if self._life.active:

@@ -16,7 +16,7 @@ TRIES: Final = 3
 #: the search ends when it knows the size this well
 GRAIN: Final = 16
 #: RFC 8899 PMTU_RAISE_TIMER
-RAISE_INTERVAL: Final = 600 * NS_PER_S
+RAISE_INTERVAL: Final = 1800 * NS_PER_S
 #: the same while there is traffic: datagrams go without DF, so that a path that takes less than it
 #: did loses nothing, and tells nothing but by its probes (RFC 8899 CONFIRMATION_TIMER)
 CONFIRM_INTERVAL: Final = 60 * NS_PER_S

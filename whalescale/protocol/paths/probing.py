@@ -32,6 +32,8 @@ from whalescale.protocol.places import Endpoint, LocalLink
 PROBE_DATAGRAM: Final = 80
 RETRY: Final = 30 * NS_PER_S
 RETRY_MOST: Final = 300 * NS_PER_S
+#: while the session carries no data
+RETRY_IDLE: Final = 3600 * NS_PER_S
 AMPLIFICATION: Final = 3
 CREDIT_MOST: Final = 4096
 MAX_OBSERVED: Final = 16
@@ -105,9 +107,9 @@ class Memory:
         self.credit -= datagram_bytes
         return True
 
-    def give_up(self, now: int) -> None:
+    def give_up(self, now: int, most: int = RETRY_MOST) -> None:
         self.rounds += 1
-        self.next_at = now + min(RETRY << min(self.rounds - 1, 8), RETRY_MOST)
+        self.next_at = now + min(RETRY << min(self.rounds - 1, 8), most)
         self.urgent = self.punched = False
 
 
@@ -229,6 +231,11 @@ class Book:
             if memory.candidate.remote in self.punched and memory.candidate.remote in remotes:
                 memory.urgent = memory.punched = True
                 memory.next_at = min(memory.next_at, now)
+
+    def hasten(self, now: int) -> None:
+        """The session carries data again."""
+        for memory in self.entries.values():
+            memory.next_at = min(memory.next_at, now + RETRY_MOST)
 
     def expire(self, now: int) -> None:
         """Forget what was observed, or punched, long ago."""
