@@ -22,7 +22,7 @@ from whalescale.protocol.mesh import lan
 from whalescale.protocol.mesh.lan import Vicinity
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.places import Endpoint
-from whalescale.runtime.background import Background
+from whalescale.runtime.background import Background, Settling
 from whalescale.runtime.notices import MembersChanged, Notices, PeersChanged, PortChanged
 from whalescale.runtime.part import Here, Part
 
@@ -78,7 +78,7 @@ class Lan(Part):
         self._mesh = mesh
         self._tell = tell
         self._now = now
-        self._background = background
+        self._settling = Settling(background, self._settle)
         self._load = load or _load
         self._library: ModuleType | None = None
         self._here: Here | None = None
@@ -87,9 +87,6 @@ class Lan(Part):
         self._failed: dict[Spot, str] = {}
         self._told: dict[bytes, tuple[Endpoint, ...]] = {}
         self._in = False
-        self._looking = False
-        self._again = False
-        self._closed = False
         self._retry: asyncio.TimerHandle | None = None
         notices.on(PortChanged, self._port_changed)
         notices.on(PeersChanged, self._network_changed)
@@ -98,14 +95,14 @@ class Lan(Part):
     # what changes
 
     def started(self) -> None:
-        self._look_soon()
+        self._settling.soon()
 
     def follow(self, here: Here) -> None:
         self._here = here
         if self._vicinity is not None:
             self._vicinity.set_links(here.links)
             self._tell_near()
-        self._look_soon()
+        self._settling.soon()
 
     def _port_changed(self, notice: PortChanged) -> None:
         if self._here is not None:
@@ -113,12 +110,12 @@ class Lan(Part):
 
     def _network_changed(self, _: object) -> None:
         if self._belongs() != self._in:
-            self._look_soon()
+            self._settling.soon()
 
     async def apply(self, config: Config) -> None:
         if _wanted(config) != self._enabled:
             self._enabled = _wanted(config)
-            self._look_soon()
+            self._settling.soon()
 
     def status(self) -> dict[str, Any]:
         """The shape of whalescale/status.py, Lan."""
@@ -131,7 +128,7 @@ class Lan(Part):
         }
 
     async def close(self) -> None:
-        self._closed = True
+        self._settling.close()
         if self._retry is not None:
             self._retry.cancel()
         links, self._links = self._links, {}
@@ -154,20 +151,6 @@ class Lan(Part):
             for ifindex, name in names.items()
         ]
         return [spot for spot in found if spot.places][:MAX_LINKS]
-
-    def _look_soon(self) -> None:
-        self._again = True
-        if not self._looking and not self._closed:
-            self._looking = True
-            self._background.spawn(self._look())
-
-    async def _look(self) -> None:
-        try:
-            while self._again and not self._closed:
-                self._again = False
-                await self._settle()
-        finally:
-            self._looking = False
 
     async def _settle(self) -> None:
         mesh = self._mesh()
@@ -195,7 +178,7 @@ class Lan(Part):
                 log.warning("LAN: zeroconf cannot be used: %s", e)
                 return
         for spot in spots:
-            if spot not in self._links and not self._closed:
+            if spot not in self._links and not self._settling.closed:
                 await self._speak(spot, mesh)
 
     async def _speak(self, spot: Spot, mesh: Mesh) -> None:
@@ -215,7 +198,7 @@ class Lan(Part):
     def _try_again(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
-        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._look_soon)
+        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._settling.soon)
 
     # what is heard
 

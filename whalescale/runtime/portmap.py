@@ -21,7 +21,7 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.nat.portmap import Mapping
 from whalescale.protocol.nat.portmap_codec import ANSWER_MAX, NONCE_BYTES
 from whalescale.protocol.places import Endpoint, LocalLink
-from whalescale.runtime.background import Background
+from whalescale.runtime.background import Background, Settling
 from whalescale.runtime.notices import Notices, PortChanged
 from whalescale.runtime.part import Here, Part
 
@@ -70,18 +70,15 @@ class PortMapper(Part):
         self._tell = tell
         self._nonce = nonce
         self._now = now
-        self._background = background
+        self._settling = Settling(background, self._look)
         self._here: Here | None = None
         self._asked: dict[Where, _Asked] = {}
         self._told: tuple[tuple[str, Endpoint], ...] = ()
-        self._looking = False
-        self._again = False
-        self._closed = False
         notices.on(PortChanged, self._port_changed)
 
     def follow(self, here: Here) -> None:
         self._here = here
-        self._look_soon()
+        self._settling.soon()
 
     def _port_changed(self, notice: PortChanged) -> None:
         if self._here is not None:
@@ -90,7 +87,7 @@ class PortMapper(Part):
     async def apply(self, config: Config) -> None:
         if config.nat.portmap != self._enabled:
             self._enabled = config.nat.portmap
-            self._look_soon()
+            self._settling.soon()
 
     def status(self) -> dict[str, Any]:
         now = self._now()
@@ -101,30 +98,19 @@ class PortMapper(Part):
 
     async def close(self) -> None:
         """Every mapping is given back."""
-        self._closed = True
+        self._settling.close()
         for asked in self._asked.values():
             asked.close()
         self._asked.clear()
 
-    def _look_soon(self) -> None:
-        self._again = True
-        if not self._looking and not self._closed:
-            self._looking = True
-            self._background.spawn(self._look())
-
     async def _look(self) -> None:
         try:
-            while self._again:
-                self._again = False
-                try:
-                    wanted = await self._wanted()
-                except OSError as e:
-                    log.warning("port mapping: %s", e)
-                    return
-                if not self._again and not self._closed:
-                    self._settle(wanted)
-        finally:
-            self._looking = False
+            wanted = await self._wanted()
+        except OSError as e:
+            log.warning("port mapping: %s", e)
+            return
+        if not self._settling.stale:
+            self._settle(wanted)
 
     async def _wanted(self) -> list[Where]:
         here = self._here

@@ -121,7 +121,7 @@ class Bench:
                 await asyncio.sleep(0.005)
 
     async def settled(self) -> None:
-        await self.until(lambda: not self.part._looking)
+        await self.until(lambda: not self.part._settling.running)
 
 
 def run(bench: Bench, steps: Any) -> None:
@@ -220,7 +220,7 @@ def test_a_port_that_another_holds_alone_is_said_so() -> None:
         assert "Address in use" in bench.part.status()["problems"]["eth0"]
         await bench.settled()
         bench.library.refuse = ""
-        bench.part._look_soon()
+        bench.part._settling.soon()
         await bench.until(lambda: bench.library.open)
         assert not bench.part.status()["problems"]
 
