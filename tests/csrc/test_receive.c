@@ -157,9 +157,9 @@ static void fresh(bool paths)
 	tun_count = text_count = 0;
 }
 
-static void receive_text(uint32_t path, const uint8_t *text, size_t len)
+static void receive_from(uint16_t port, uint32_t path, const uint8_t *text, size_t len)
 {
-	static const union ws_sockaddr from = {.in = {.sin_family = AF_INET, .sin_port = 256}};
+	const union ws_sockaddr from = {.in = {.sin_family = AF_INET, .sin_port = htons(port)}};
 	static uint8_t data[TEXT_MAX + 32];
 	struct ws_rx rx = {.data = data, .len = len + 32, .from = &from};
 	uint64_t number = counters[path % WS_PATH_COUNT]++;
@@ -171,8 +171,14 @@ static void receive_text(uint32_t path, const uint8_t *text, size_t len)
 	memcpy(data + 4, &index, 4);
 	memcpy(data + 8, &wire, 8);
 	ws_aead_seal(other, key_in, counter, data + 16, text, len);
+	engine->worker[0]->rx_serial++; /* as a backend counts its receives */
 	ws_receive(engine->worker[0], &rx);
 	ws_receive_flush(engine->worker[0]);
+}
+
+static void receive_text(uint32_t path, const uint8_t *text, size_t len)
+{
+	receive_from(1, path, text, len);
 }
 
 static void print_hex(const uint8_t *data, size_t len)
@@ -372,6 +378,122 @@ static void control_by_type(void)
 	}
 }
 
+static uint16_t port_of_peer(void)
+{
+	struct ws_addr remote, local;
+
+	ws_peer_endpoint(ws_peer_stats(engine, 0), &remote, &local);
+	return remote.port;
+}
+
+/* Its endpoint follows a peer's latest datagram, but not where Python says that path 0 stays. */
+static void who_is_told_to_stays(void)
+{
+	const struct ws_addr elsewhere = {.family = 4, .port = 5, .ip = {127, 0, 0, 2}}, none = {0};
+	const struct ws_path only = {.id = 0, .usable = 1, .remote = elsewhere};
+	const uint8_t text[16] = {WS_CONTROL_OFFER, 1};
+
+	fresh(true);
+	receive_from(3, 0, text, sizeof(text));
+	CHECK_EQ(port_of_peer(), 3);
+	must(!ws_peer_set_paths(engine, 0, &only, 1, 0));
+	receive_from(4, 0, text, sizeof(text));
+	CHECK_EQ(port_of_peer(), 4);
+	must(!ws_peer_set_paths(engine, 0, &only, 1, WS_PATHS_STAY));
+	receive_from(3, 0, text, sizeof(text));
+	receive_from(3, 0, NULL, 0);
+	CHECK_EQ(port_of_peer(), 4);
+	must(!ws_peer_set_endpoint(engine, 0, &elsewhere, &none, 0));
+	receive_from(3, 0, text, sizeof(text));
+	CHECK_EQ(port_of_peer(), 5);
+	/* Data over several paths goes by these alone; then each end is free again. */
+	must(!ws_peer_set_paths(engine, 0, &only, 1, WS_PATHS_SCHEDULE));
+	receive_from(6, 0, text, sizeof(text));
+	CHECK_EQ(port_of_peer(), 5);
+	must(!ws_peer_set_paths(engine, 0, NULL, 0, 0));
+	receive_from(6, 0, text, sizeof(text));
+	CHECK_EQ(port_of_peer(), 6);
+}
+
+/* What is no question sets off neither a keepalive in answer nor a new handshake for want of one. */
+static void which_frames_want_an_answer(void)
+{
+	static const struct {
+		uint8_t type;
+		bool wants;
+	} frames[] = {{WS_CONTROL_OFFER, true},	       {WS_CONTROL_PATH_ANNOUNCE, true},
+		      {WS_CONTROL_PATH_PROBE, true},   {WS_CONTROL_PATH_PROBE_REPLY, false},
+		      {WS_CONTROL_HEARTBEAT, false},   {WS_CONTROL_GOSSIP_UPDATE, true},
+		      {WS_CONTROL_POST_QUANTUM, true}, {WS_CONTROL_KEEP, false}};
+	const struct ws_addr remote = {.family = 4, .port = 1, .ip = {127, 0, 0, 1}};
+	struct ws_path paths[2] = {{.id = 0, .usable = 1, .remote = remote},
+				   {.id = 1, .usable = 0, .remote = remote}};
+	const struct ws_peer_stats *stats;
+
+	for (size_t i = 0; i < sizeof(frames) / sizeof(frames[0]); i++) {
+		const uint8_t text[48] = {frames[i].type, 1};
+
+		fresh(true);
+		engine->worker[0]->now_ns = 77;
+		stats = ws_peer_stats(engine, 0);
+		receive_text(0, text, sizeof(text));
+		CHECK_EQ(stats->last_received_ns, 77);
+		CHECK_EQ(stats->unsent_since_ns, frames[i].wants ? 77 : 0);
+		must(!ws_send_path_control(engine->worker[0], engine->peer_by_number[0],
+					   WS_WAY_PEER, text, sizeof(text), 0));
+		CHECK_EQ(stats->last_sent_ns, 77);
+		CHECK_EQ(stats->unanswered_since_ns, frames[i].wants ? 77 : 0);
+	}
+	/* On a way that carries no data it is for the path manager to judge. */
+	for (uint32_t path = 0; path < 2; path++) {
+		const uint8_t probe[24] = {WS_CONTROL_PATH_PROBE, 1};
+
+		fresh(true);
+		must(!ws_peer_set_paths(engine, 0, paths, 2, 0));
+		engine->worker[0]->now_ns = 77;
+		must(!ws_send_path_control(engine->worker[0], engine->peer_by_number[0], path,
+					   probe, sizeof(probe), 0));
+		CHECK_EQ(ws_peer_stats(engine, 0)->unanswered_since_ns, path ? 0 : 77);
+	}
+}
+
+static bool asked_for_keys(void)
+{
+	struct ws_upcall upcall;
+	bool asked = false;
+
+	while (ws_upcall_next(engine, &upcall))
+		asked = asked || upcall.type == WS_UP_NEED_HANDSHAKE;
+	return asked;
+}
+
+/* Between two nodes a session without data is Python's to renew; to a WireGuard, as WireGuard does. */
+static void keepalives_renew_as_wireguard_does_or_late(void)
+{
+	static const struct {
+		uint64_t second;
+		bool frames, asked;
+	} cases[] = {{119, false, false},
+		     {121, false, true},
+		     {121, true, false},
+		     {164, true, false},
+		     {166, true, true}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct ws_keys *keys;
+
+		fresh(false);
+		must(!cases[i].frames || !ws_peer_set_frames(engine, 0, WS_FRAMES_BUNDLES, 0));
+		keys = engine->peer_by_number[0]->current;
+		keys->rekey_at_ns = 120 * WS_SECOND_NS;
+		keys->receive_rekey_at_ns = 165 * WS_SECOND_NS;
+		engine->worker[0]->now_ns = cases[i].second * WS_SECOND_NS;
+		asked_for_keys();
+		must(!ws_send_keepalive(engine->worker[0], engine->peer_by_number[0]));
+		CHECK_EQ(asked_for_keys(), cases[i].asked);
+	}
+}
+
 static struct ws_addr place(uint8_t byte)
 {
 	struct ws_addr addr = {.family = 6, .port = (uint16_t)(byte << 8 | byte)};
@@ -553,6 +675,9 @@ int main(int argc, char **argv)
 		return vectors();
 	every_first_byte();
 	foreign_runs();
+	who_is_told_to_stays();
+	which_frames_want_an_answer();
+	keepalives_renew_as_wireguard_does_or_late();
 	control_by_type();
 	endpoint_is_never_torn();
 	strangers_crowd_out_nobody();
