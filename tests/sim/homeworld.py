@@ -91,6 +91,17 @@ class HomeWorld(NatWorld):
             self.every(250 * MS, self.now + int(seconds * SECOND), host.sample)
         super().run(seconds)
 
+    def sleep(self, host: Member) -> None:
+        """It is suspended: hears nothing, sends nothing, and no timer of its runs."""
+        del self.hosts[host.at]
+        self._armed.pop(host.at, None)
+
+    def wake(self, host: Member) -> None:
+        self.hosts[host.at] = host
+        host.node.woke(self.now)
+        host.drain()
+        self.arm(host)
+
     def doze(self, seconds: float) -> None:
         """As `run`, but who wants samples takes them."""
         super().run(seconds)

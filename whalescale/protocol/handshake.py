@@ -7,7 +7,7 @@ What it decides falls out as events and messages in the core's queues; `at` of e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from whalescale.protocol import messages, tai64n
 from whalescale.protocol.core import Core
@@ -15,6 +15,7 @@ from whalescale.protocol.dialing import Dialer
 from whalescale.protocol.gate import Gate
 from whalescale.protocol.guest import Secret
 from whalescale.protocol.keypairs import Session
+from whalescale.protocol.limits import NS_PER_MS
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.noise import (
     HandshakeError,
@@ -34,6 +35,9 @@ from whalescale.protocol.types import (
     Stranger,
     Transmit,
 )
+
+#: until an attempt that was wanted out of turn
+ANEW_DELAY: Final = 100 * NS_PER_MS
 
 
 class Carried(NamedTuple):
@@ -58,9 +62,17 @@ class Handshakes:
     def begin(self, peer: Peer, now: int) -> None:
         """Something wants a handshake: a new count of attempts, at most one per REKEY_TIMEOUT."""
         state = peer.handshake
+        wanted, state.wanted = state.wanted, now
         if state.attempts and state.at is not None:
             # Already trying; WireGuard then counts its attempts from here.
             state.attempts = 1
+            limits = self._core.limits
+            anew = wanted is None or now - wanted > 2 * limits.rekey_timeout
+            rested = now - (state.sent or 0) >= limits.anew_after
+            if anew and rested and peer.node_id is not None:
+                # Whoever wants it now shall not wait for what was in vain; what was just sent from
+                # another address has its time for an answer.
+                state.at, state.hurried = min(state.at, now + ANEW_DELAY), True
             return
         state.attempts = 0
         sent = state.sent

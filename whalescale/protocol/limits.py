@@ -61,6 +61,11 @@ class Limits:
         return self.rekey_timeout * 2 // 5
 
     @property
+    def anew_after(self) -> int:
+        """So long after an initiation another one may go, if it is wanted for something new."""
+        return self.rekey_timeout // 5
+
+    @property
     def response_late(self) -> int:
         """So long after our initiation no answer counts: the next one was due long before."""
         return 2 * self.rekey_timeout

@@ -110,9 +110,12 @@ class Handshake:
         "timestamp_sent",
         "unanswered",
         "unanswered_since",
+        "wanted",
     )
 
     def __init__(self) -> None:
+        #: when somebody wanted a session last
+        self.wanted: int | None = None
         self.pending: Pending | None = None
         #: when an initiation, or what opens the way for one, is sent again
         self.at: int | None = None

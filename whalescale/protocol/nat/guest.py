@@ -17,7 +17,7 @@ from whalescale.protocol.candidates import near, parse
 from whalescale.protocol.control import ControlError, Offer
 from whalescale.protocol.guest import Arrival, Guest, Host
 from whalescale.protocol.inside import Inside
-from whalescale.protocol.limits import NS_PER_S
+from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.nat import signalling
 from whalescale.protocol.nat.carrying import Carrier
 from whalescale.protocol.nat.meeting import Meeting, Phase
@@ -55,6 +55,10 @@ NO_WAY_FOR: Final = 10 * NS_PER_S
 ASKED_FOR: Final = 5 * NS_PER_S
 #: of one round
 TRIED_MOST: Final = 6
+#: between two attempts at anchors for the sake of others
+HURRY_MOST: Final = NS_PER_S
+#: what was just sent another way has its time for an answer
+HURRY_AFTER: Final = 100 * NS_PER_MS
 #: what waits for an answer for so long may have no way
 SILENCE: Final = 2 * NS_PER_S
 #: somebody wants a session: so long after the last initiation
@@ -99,6 +103,8 @@ class Signalling(Guest):
         self._direct: set[PeerHandle] = set()
         #: initiations in a row without an answer
         self._tries: dict[PeerHandle, int] = {}
+        #: when the last of them was sent, while there is no session from it
+        self._calling: dict[PeerHandle, int] = {}
         self._meetings: dict[PeerHandle, Meeting] = {}
         self._from_carrier: dict[PeerHandle, Bucket] = {}
         self._from_sender: dict[PeerHandle, Bucket] = {}
@@ -154,6 +160,7 @@ class Signalling(Guest):
             self._from_sender,
             self._calls,
             self._tries,
+            self._calling,
         ):
             of.pop(peer, None)
         for pairs in (self._asked, self._no_way):
@@ -176,7 +183,20 @@ class Signalling(Guest):
         return self._is_member(peer) and bool(self._carriers_of(peer, None))
 
     def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
-        self._tries[peer] = tries
+        self._tries[peer], self._calling[peer] = tries, now
+        if self._network is None or self._speaking or not self._is_member(peer):
+            return
+        # Nobody is there who could carry it: those that may are tried now too.
+        anchors = self._network.anchors()
+        for node_id in anchors if self._nodes[peer] not in anchors else ():
+            anchor = self._handles.get(node_id)
+            if anchor is None or anchor == peer or now - self._calling.get(anchor, 0) < HURRY_MOST:
+                continue
+            if self._host.peer(anchor).config.persistent_keepalive:
+                self._host.renew(anchor, now, at=now + HURRY_AFTER)
+
+    def gave_up(self, peer: PeerHandle, now: int) -> None:
+        self._calling.pop(peer, None)
 
     def carry(self, peer: PeerHandle, message: bytes, now: int) -> None:
         """A session with the peer is wanted: call it, beside dialling. One that has a direct way
@@ -212,6 +232,7 @@ class Signalling(Guest):
 
     def session_started(self, peer: PeerHandle, now: int) -> None:
         """The first, or a newer one: where a relay is all that it has, look for more."""
+        self._calling.pop(peer, None)
         if peer in self._meetings:
             self._meetings[peer].carried = b""
         if self._look(peer, now) or not self._is_member(peer):
@@ -246,8 +267,16 @@ class Signalling(Guest):
     def offered(
         self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int
     ) -> None:
-        if self._host.speaks(peer):
-            self._speaking.add(peer)
+        if not self._host.speaks(peer) or peer in self._speaking:
+            return
+        self._speaking.add(peer)
+        if not self._is_member(peer):
+            return
+        # Whoever is called in vain may be reached through this one.
+        for other, tried in tuple(self._calling.items()):
+            waits = now - tried < WANTED_FOR and not self._host.peer(other).has_usable_session(now)
+            if other != peer and waits and self._is_member(other):
+                self._host.renew(other, now, at=now + 1)
 
     def became_plain(self, peer: PeerHandle, now: int) -> None:
         self._speaking.discard(peer)

@@ -246,7 +246,10 @@ class Relay(Guest):
         if state is not None:
             self._prune(state)
             state.indices[index] = None
-            self._speak(peer, now)
+            for at in state.at.values():
+                if at.unknown:  # whoever makes a session now may have one there as well
+                    at.shut_until = 0
+            self._choose(peer, now)
 
     def session_started(self, peer: PeerHandle, now: int) -> None:
         if peer in self._peers:

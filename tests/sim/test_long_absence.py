@@ -1,0 +1,91 @@
+"""Ten minutes without any network, or asleep: how soon packets flow again (docs/nat.md)."""
+
+from __future__ import annotations
+
+import pytest
+from eventqueue import MS, SECOND
+from homeworld import HomeWorld
+from test_punching import home
+
+ABSENT = 600
+
+
+def until_answered(world, a, b, most=20.0):
+    """Seconds until one of `a`'s packets, one each 100 ms, was answered by `b`; None: none was."""
+    to, back, begin, answered = world.handle(a, b), world.handle(b, a), world.now, 0
+    a.received.clear()
+    b.received.clear()
+    while world.now - begin < most * SECOND:
+        if (world.now - begin) % (100 * MS) == 0:
+            a.send(to, b"\x45ping")
+        world.doze(0.01)
+        for host in (a, b):
+            host.sample()
+        for _ in b.received[answered:]:
+            answered += 1
+            b.send(back, b"\x45pong")
+        if a.received:
+            return (world.now - begin) / SECOND
+    return None
+
+
+def together(seed, one="port-restricted", two="port-restricted"):
+    world = HomeWorld(seed)
+    a, b, *hubs = world.meet(home(one, 1), home(two, 2), anchors=2)
+    assert world.ping(a, b).first is not None
+    world.run(20)
+    return world, a, b, hubs
+
+
+def cut(world, *hosts):
+    gone = {host.at for host in hosts}
+    routers = {world.homes[host.at].ip for host in hosts}
+    world.passes = lambda source, to, _: (
+        source not in gone and to not in gone and to.ip not in routers
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("told", [True, False])
+def test_the_link_is_gone_for_ten_minutes(seed, told):
+    """`told`: the host sees its address go and come."""
+    world, a, b, _ = together(seed)
+    links = [world.link_of(a)]
+    cut(world, a)
+    if told:
+        a.node.set_locals([], a.at.port, world.now)
+        a.drain()
+        world.arm(a)
+    world.run(ABSENT + seed * 1.7)
+    world.passes = lambda *_: True
+    if told:
+        a.node.set_locals(links, a.at.port, world.now)
+        a.drain()
+        world.arm(a)
+    took = until_answered(world, a, b)
+    assert took is not None
+    assert took < 2
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("kinds", ["port-restricted", "symmetric"])
+def test_asleep_for_ten_minutes(seed, kinds):
+    world, a, b, _ = together(seed, kinds, kinds)
+    world.sleep(a)
+    world.doze(ABSENT + seed * 1.7)
+    world.wake(a)
+    took = until_answered(world, a, b)
+    assert took is not None
+    assert took < 2
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_without_a_network_for_ten_minutes_and_nobody_says_so(seed):
+    """The other end finds out by its next attempt at its anchors, one in five seconds."""
+    world, a, b, _ = together(seed)
+    cut(world, a, b)
+    world.run(ABSENT + seed * 1.7)
+    world.passes = lambda *_: True
+    took = until_answered(world, a, b)
+    assert took is not None
+    assert took < 5.5
