@@ -460,12 +460,10 @@ class Agent:
         )
 
     def _connected(self) -> Iterator[Interface]:
-        """Own addresses whose network's route, the kernel's, is a peer's or leads to members."""
+        """Own addresses whose networks' routes, which the kernel makes, are looked after: peers and
+        members may be reached by them."""
         if self._config.interface.table == "auto":
-            networks = self._tunnel.networks()
-            for a in self._interface.addresses(self._config):
-                if a.network in networks or self._routes.leans_on(a.network):
-                    yield a
+            yield from self._interface.addresses(self._config)
 
     # in operation
 

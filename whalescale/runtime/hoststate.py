@@ -15,7 +15,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from whalescale.config import IPV6_MTU_MIN
@@ -69,7 +69,7 @@ class Wanted:
     rules: frozenset[Rule]
     #: (mark, UDP port) of the table in `Marks`, None for no table
     marks: tuple[int, int] | None
-    #: those of the addresses by whose network, which the kernel made a route to, peers are reached
+    #: those of the addresses whose network's route, which the kernel made, is looked after
     connected: frozenset[Interface] = frozenset()
     #: of our datagrams, 0: none
     fwmark: int = 0
@@ -229,6 +229,7 @@ class Keeper(Part):
         #: those of the problems that a reload fails for
         self._failed: list[str] = []
         self._marked = False
+        self._connected = frozenset[Interface]()
         self._next: float | None = None
         #: of the interface, at the last look
         self._routes = 0
@@ -278,7 +279,13 @@ class Keeper(Part):
         if found is None:
             return []
         down = [] if found.link.up else ["up"]
-        return down + [r.what for r in repairs(self._wanted(), found)]
+        return down + [r.what for r in self._todo(found)]
+
+    def _todo(self, found: Found) -> list[Repair]:
+        """As `repairs`; of the routes that the kernel makes those alone that were there once."""
+        wanted = self._wanted()
+        self._connected |= {a for a in wanted.connected if Route(a.network) in found.routes}
+        return repairs(replace(wanted, connected=wanted.connected & self._connected), found)
 
     async def look(self) -> None:
         """Mend what is due now."""
@@ -303,7 +310,7 @@ class Keeper(Part):
                 self._failed = list(problems.values())
                 break
             problems |= self._about(found) | await self._swallowed(found)
-            todo = [r for r in repairs(self._wanted(), found) if r not in tried or r in failed]
+            todo = [r for r in self._todo(found) if r not in tried or r in failed]
             for repair in todo:
                 again = repair in failed
                 failed.discard(repair)

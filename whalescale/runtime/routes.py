@@ -117,12 +117,6 @@ class Routes:
         """What stands in the tables."""
         return frozenset(self._routes)
 
-    def leans_on(self, network: Network) -> bool:
-        """Whether some route is left out because this network's leads there."""
-        return network.prefixlen < network.max_prefixlen and any(
-            r.covered and r.network.network_address in network for r in self._asked.values()
-        )
-
     @property
     def rules(self) -> frozenset[Rule]:
         return frozenset(self._rules)
