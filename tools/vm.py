@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -61,7 +62,7 @@ def unavailable() -> str:
     return ""
 
 
-def _download() -> list[Path]:
+def download() -> list[Path]:
     """Fetch the packages with apt-get (which checks their signatures) into build/vm."""
     depends = run("apt-cache", "depends", "linux-image-cloud-amd64").stdout
     kernel = re.search(r"Depends: (linux-image-\d\S*)", depends)
@@ -87,7 +88,7 @@ def _module_bytes(path: Path) -> bytes:
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def _module_order(modules: dict[str, Path]) -> Iterator[str]:
+def module_order(modules: dict[str, Path], wanted: tuple[str, ...]) -> Iterator[str]:
     """The wanted modules, each after those that it needs (from their own .modinfo)."""
     done: set[str] = set()
 
@@ -102,11 +103,11 @@ def _module_order(modules: dict[str, Path]) -> Iterator[str]:
             yield from visit(need)
         yield name
 
-    for wanted in MODULES:
-        yield from visit(wanted)
+    for name in wanted:
+        yield from visit(name)
 
 
-class _Cpio:
+class Cpio:
     """A cpio archive in the kernel's "newc" format (Documentation/driver-api/early-userspace)."""
 
     def __init__(self) -> None:
@@ -127,12 +128,21 @@ class _Cpio:
         return b"".join(self._parts)
 
 
-def _initramfs(root: Path) -> bytes:
-    """Build the initramfs from the unpacked packages."""
+def add_modules(archive: Cpio, root: Path, wanted: tuple[str, ...]) -> None:
+    """Below modules/, with their order in modules/order. `root`: a kernel package, unpacked."""
     # Debian 13 has everything below usr/, Debian 12 only some.
     modules = root.glob("**/lib/modules/*/kernel/**/*.ko*")
     found = {p.name.partition(".")[0].replace("-", "_"): p for p in modules}
-    archive = _Cpio()
+    order = list(module_order(found, wanted))
+    for name in order:
+        archive.add(f"modules/{name}.ko", stat.S_IFREG | 0o644, _module_bytes(found[name]))
+    names = "".join(f"{name}.ko\n" for name in order)
+    archive.add("modules/order", stat.S_IFREG | 0o644, names.encode())
+
+
+def _initramfs(root: Path) -> bytes:
+    """Build the initramfs from the unpacked packages."""
+    archive = Cpio()
     for folder in (
         "bin",
         "dev",
@@ -148,11 +158,7 @@ def _initramfs(root: Path) -> bytes:
     ):
         archive.folder(folder)
     archive.add("dev/console", stat.S_IFCHR | 0o600)
-    order = list(_module_order(found))
-    for name in order:
-        archive.add(f"modules/{name}.ko", stat.S_IFREG | 0o644, _module_bytes(found[name]))
-    names = "".join(f"{name}.ko\n" for name in order)
-    archive.add("modules/order", stat.S_IFREG | 0o644, names.encode())
+    add_modules(archive, root, MODULES)
     programs = {f"bin/{name}": next(root.glob(f"**/bin/{name}")) for name in ("busybox", "wg")}
     # wg needs the C library alone; where it lies has moved between releases.
     libc = next(p for p in root.glob("**/libc.so.6") if p.exists())
@@ -178,7 +184,7 @@ def _prepare() -> tuple[Path, Path]:
         return kernel, initramfs
     root = FOLDER / "root"
     shutil.rmtree(root, ignore_errors=True)
-    for package in _download():
+    for package in download():
         run("dpkg-deb", "-x", package, root)
     shutil.copyfile(next(root.glob("boot/vmlinuz-*")), kernel)
     initramfs.write_bytes(_initramfs(root))
@@ -190,8 +196,9 @@ def _prepare() -> tuple[Path, Path]:
 class Vm:
     """A running machine. Its card `eth0` is joined to the device `device` of the host."""
 
+    BOOT_S: ClassVar[float] = 90.0
+
     def __init__(self, host: Host, number: int = 1) -> None:
-        kernel, initramfs = prepare()
         self.host = host
         self.device = f"tap{number}"
         self.number = number
@@ -200,20 +207,26 @@ class Vm:
         for address in (f"{self.address(1)}/24", f"{self.address(1, 6)}/64 nodad"):
             words = address.split(" ")
             host.ip(" ".join(["addr add", words[0], "dev", self.device, *words[1:]]))
-        self.process: Process = host.spawn(
-            *QEMU.split(),
-            *("-netdev", f"tap,id=n,ifname={self.device},script=no,downscript=no"),
-            *("-kernel", kernel, "-initrd", initramfs),
-            *(
-                "-append",
-                "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off random.trust_cpu=1",
-            ),
-        )
-        self._read = self.process.log_path.open("rb")
-        self._wait_for_shell()
+        self.boot()
+
+    def words(self) -> list[str | Path]:
+        """QEMU's, but for its network."""
+        kernel, initramfs = prepare()
+        line = "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off random.trust_cpu=1"
+        return [*QEMU.split(), "-kernel", kernel, "-initrd", initramfs, "-append", line]
+
+    def boot(self) -> None:
+        """Until its shell answers and eth0 has its addresses."""
+        self._start()
         self.run(f"ip addr add {self.address(2)}/24 dev eth0; ip link set eth0 up")
         self.run("echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad")
         self.run(f"ip -6 addr add {self.address(2, 6)}/64 dev eth0")
+
+    def _start(self) -> None:
+        network = f"tap,id=n,ifname={self.device},script=no,downscript=no"
+        self.process: Process = self.host.spawn(*self.words(), "-netdev", network)
+        self._read = self.process.log_path.open("rb")
+        self._wait_for_shell(self.BOOT_S)
 
     def address(self, part: int, family: int = 4) -> str:
         """Outer addresses: part 1 is the host's, 2 the machine's."""
@@ -226,7 +239,7 @@ class Vm:
         except BrokenPipeError as error:
             raise LabError(f"the machine is gone: {self.process.log()[-2000:]}") from error
 
-    def _wait_for_shell(self, timeout: float = 90.0) -> None:
+    def _wait_for_shell(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
