@@ -230,6 +230,7 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		struct ws_sched_path *path = &mp->sched.paths[i];
 		struct ws_path_params params;
+		uint64_t rate_bps;
 
 		path->usable = (mp->usable >> i & 1) && !mp->tx[i].suspended;
 		if (!(mp->present >> i & 1))
@@ -244,9 +245,13 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 		path->max_packet_bytes = params.max_packet;
 		path->rate_bps = 0;
 		path->silent_us = 0;
-		if (tune.control == 1)
+		rate_bps = params.rate_bps ? params.rate_bps : 1;
+		if (tune.control == 1) {
 			load_window(mp, i, now_ns);
-		set_rate(&path->pace, params.rate_bps ? params.rate_bps : 1, now_ns);
+			if (rate_bps > ws_window_pace_bps(&mp->tx[i].window))
+				rate_bps = ws_window_pace_bps(&mp->tx[i].window);
+		}
+		set_rate(&path->pace, rate_bps, now_ns);
 		/* A millisecond's worth, and two datagrams on the slowest path. */
 		path->pace.burst_us = 1000;
 	}

@@ -15,6 +15,7 @@
 #define AGAIN_PERCENT 5
 #define AGAIN_PERCENT_WINDOWED 20 /* a fade takes a window, and what drops is told by losses */
 #define AGAIN_SAVED (100 * RUN_MAX)
+#define AGAIN_SAVED_WINDOWED (20 * RECORDS) /* a whole window that was lost */
 #define PUMP_INTERVAL_NS (MS_NS / 2)
 /* What a silent path left behind is sent again up to this age: nothing of it has come, so the inner
  * TCP waits for it as long as the peer's buffer does. */
@@ -306,6 +307,7 @@ static void pump_all(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], ui
 void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 {
 	struct run runs[WS_PATH_COUNT];
+	uint64_t again_most;
 
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		runs[i].count = 0;
@@ -350,8 +352,9 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	}
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		flush_run(mp, i, &runs[i], now_ns);
-	if (mp->again_credit > AGAIN_SAVED)
-		mp->again_credit = AGAIN_SAVED;
+	again_most = mp_windowed(mp) ? AGAIN_SAVED_WINDOWED : AGAIN_SAVED;
+	if (mp->again_credit > again_most)
+		mp->again_credit = again_most;
 	note_limits(mp, now_ns);
 	ws_set(mp->stats.queue_packets, waiting_packets(mp));
 	ws_set(mp->stats.queue_bytes, mp->queue_bytes + mp->fair.bytes);

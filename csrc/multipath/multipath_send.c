@@ -19,6 +19,7 @@
 #define URGENT_FREE_BYTES 2048
 /* What goes past a path's pace may put it so far behind: else a slow path would send nothing else. */
 #define DEBT_NS (20 * MS_NS)
+#define AGAIN_LOST_COST 20 /* 1/100 copies: as many as there are packets, at most */
 
 static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
 			    uint32_t data_bytes, uint64_t now_ns)
@@ -319,15 +320,18 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint6
 {
 	struct slot *slot = &mp->slots[seq % RING];
 	int path;
+	/* With windows what was lost costs less than a copy of what may come: the inner TCP would have to
+	 * send it as well, and a buffer that runs over loses many at once. */
+	uint64_t cost = mp_windowed(mp) && !except ? AGAIN_LOST_COST : 100;
 
 	if (slot->again >= (mp_windowed(mp) ? AGAIN_MOST_WINDOWED : AGAIN_MOST) ||
-	    mp->again_credit < 100)
+	    mp->again_credit < cost)
 		return;
 	path = ws_sched_urgent(&mp->sched, slot->len, except, now_ns);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return;
 	slot->again++;
-	mp->again_credit -= 100;
+	mp->again_credit -= cost;
 	ws_sched_sent(&mp->sched, (uint32_t)path, mp_wire_bytes(slot->len), (uint32_t)seq, now_ns);
 	mp_emit(mp, (uint32_t)path, seq, slot->flags | WS_FRAME_AGAIN, slot->ecn,
 		mp_packet(mp, seq), slot->len, now_ns);

@@ -28,6 +28,7 @@
 #define BUFFER_PERCENT 70 /* of the bottleneck's buffer that is aimed at */
 #define BUFFER_GROWTH_PERCENT 10 /* a second: it may be another by now */
 #define BUFFER_LEAST_US 2000
+#define PACE_TIMES 2 /* a window that doubles */
 #define POLICED_QUEUE_US 5000 /* losses without a queue are a policer's or the link's own */
 #define POLICED_ROUNDS 8 /* no growth for so long after what a policer took */
 #define ROUND_LEAST_US 20000
@@ -151,6 +152,13 @@ uint64_t ws_window_rate_bps(const struct ws_window *w)
 	if (!w->rate_bps)
 		return w->bytes * 8000000 / most(w->srtt_us, 1000);
 	return most(w->rate_bps, floor_bps);
+}
+
+uint64_t ws_window_pace_bps(const struct ws_window *w)
+{
+	if (w->buffer_bytes >= w->bytes)
+		return UINT64_MAX;
+	return PACE_TIMES * w->bytes * 8000000 / most(ws_window_base_us(w), 1);
 }
 
 static void rest(struct ws_window *w, uint64_t now_ns)

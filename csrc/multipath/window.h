@@ -91,6 +91,9 @@ static inline int64_t ws_window_delay_us(const struct ws_window *window)
 	return window->delay_us[0] < window->delay_us[1] ? window->delay_us[0]
 							 : window->delay_us[1];
 }
+/* To be sent no quicker, bit/s: a burst would not fit a buffer that is shorter than the window.
+ * UINT64_MAX: as it comes. */
+uint64_t ws_window_pace_bps(const struct ws_window *window);
 /* What it delivers, bit/s; a guess until that is measured, never 0. */
 uint64_t ws_window_rate_bps(const struct ws_window *window);
 

@@ -197,12 +197,17 @@ static void a_policer_is_not_chance(void)
 static void lumps_are_no_queue(void)
 {
 	static struct link l;
+	uint32_t least_us = UINT32_MAX;
 
 	begin(&l, 12, 30, 100000);
 	l.lump_ms = 100;
 	(void)mbps(&l, 3000);
 	CHECK(mbps(&l, 3000) >= 11);
-	CHECK(l.window.standing_us[0] < 100000);
+	/* Not what stands at a moment: that may be the lump that was tried. */
+	for (unsigned i = 0; i < 10; i++, (void)mbps(&l, 100))
+		if (l.window.standing_us[0] < least_us)
+			least_us = l.window.standing_us[0];
+	CHECK(least_us < 100000);
 }
 
 static void grows_only_where_it_is_used(void)
@@ -223,6 +228,21 @@ static void grows_only_where_it_is_used(void)
 	CHECK_EQ(w.bytes, 16 * PACKET);
 	ws_window_collapse(&w, 1000);
 	CHECK_EQ(w.bytes, 4 * PACKET);
+}
+
+/* Only there: elsewhere a pace would cost a flow its start. */
+static void a_short_buffer_is_not_met_with_bursts(void)
+{
+	static struct link l;
+
+	begin(&l, 20, 40, 13);
+	CHECK(ws_window_pace_bps(&l.window) == UINT64_MAX);
+	(void)mbps(&l, 2000);
+	CHECK(ws_window_pace_bps(&l.window) > 20000000);
+	CHECK(ws_window_pace_bps(&l.window) < 80000000);
+	begin(&l, 20, 40, 300);
+	(void)mbps(&l, 2000);
+	CHECK(ws_window_pace_bps(&l.window) == UINT64_MAX);
 }
 
 /* Each of them may be a lie. */
@@ -251,7 +271,8 @@ static void survives_anything(void)
 			ws_window_used(&w, check_random() >> check_random() % 64);
 			ws_window_ack(&w, &ack);
 			CHECK(w.bytes >= 4 * PACKET);
-			CHECK(w.bytes <= 2 * before);
+			/* Doubled, or back from the half that was tried. */
+			CHECK(w.bytes <= 2 * before || w.bytes <= 2 * w.trial_bytes);
 			CHECK(ws_window_rate_bps(&w) > 0);
 		}
 	}
@@ -267,6 +288,7 @@ int main(void)
 	a_policer_is_not_chance();
 	lumps_are_no_queue();
 	grows_only_where_it_is_used();
+	a_short_buffer_is_not_met_with_bursts();
 	survives_anything();
 	return check_done();
 }
