@@ -199,3 +199,28 @@ def test_firewalled_ipv6_at_both_ends_is_punched():
     assert met.direct < 500 * MS
     (way,) = {s.remote for s in a.node.guest(Multipath).path_status(world.handle(a, b)) if s.usable}
     assert way == b.at
+
+
+def test_a_dead_anchor_is_left_for_the_other_before_its_link_counts_as_full():
+    """Both ways lead over one link of ours, which may be why nothing answers: the other anchor is
+    asked."""
+    world = HomeWorld(1)
+    a, b, *hubs = world.meet(*homes("symmetric", "symmetric"), anchors=2)
+    assert world.ping(a, b, 3).first is not None
+    to, back = world.handle(a, b), world.handle(b, a)
+
+    def talk():
+        a.send(to, b"\x45x")
+        b.send(back, b"\x45y")
+
+    world.every(50 * MS, world.now + 20 * SECOND, talk)
+    world.run(3)
+    (way,) = {s.remote for s in a.node.guest(Multipath).path_status(to) if s.usable}
+    dead = next(hub for hub in hubs if hub.at == way)
+    world.passes = lambda source, to, _: dead.at not in (source, to)
+    world.run(2.5)
+    for host in (a, b):
+        host.received.clear()
+    world.run(0.5)
+    assert len(a.received) >= 8
+    assert len(b.received) >= 8

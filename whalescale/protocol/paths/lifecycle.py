@@ -116,6 +116,9 @@ class Lifecycle:
         """
         if not path.used or path.answered_at is None or now - path.answered_at > OVERLOADED:
             return False
+        since = path.answered_at + HEARTBEAT_BUSY
+        if any((other.answered_at or 0) > since for other in self._other_anchors(path)):
+            return False
         return not any(
             other is not path
             and other.alive
@@ -125,6 +128,16 @@ class Lifecycle:
             )
             for other in self.table
         )
+
+    def _other_anchors(self, path: Path) -> list[Path]:
+        """Paths over other anchors than this one: one may be dead, and the link well."""
+        if not self.table.relayed(path):
+            return []
+        return [
+            other
+            for other in self.table
+            if other.alive and self.table.relayed(other) and other.remote.ip != path.remote.ip
+        ]
 
     def path_due(self, path: Path, now: int) -> None:
         if path.state is PathState.PROBING:
@@ -149,6 +162,8 @@ class Lifecycle:
             if not self._overloaded(path, now):
                 self.fail(path, now, Reason.NO_ANSWER)
                 return
+            for other in self._other_anchors(path):
+                other.urge(now)
         elif path.keep_alive(self.busy, now):
             heartbeat = Heartbeat(path.id, now // 1000)
             self.actions.append(SendPathControl(path.id, frames.encode_heartbeat(heartbeat)))
