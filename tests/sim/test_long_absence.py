@@ -45,7 +45,7 @@ def cut(world, *hosts):
     )
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("told", [True, False])
 def test_the_link_is_gone_for_ten_minutes(seed, told):
     """`told`: the host sees its address go and come."""
@@ -67,7 +67,7 @@ def test_the_link_is_gone_for_ten_minutes(seed, told):
     assert took < 2
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kinds", ["port-restricted", "symmetric"])
 def test_asleep_for_ten_minutes(seed, kinds):
     world, a, b, _ = together(seed, kinds, kinds)
@@ -79,7 +79,7 @@ def test_asleep_for_ten_minutes(seed, kinds):
     assert took < 2
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_both_without_a_network_for_ten_minutes_and_nobody_says_so(seed):
     """The other end finds out by its next attempt at its anchors, one in five seconds."""
     world, a, b, _ = together(seed)
