@@ -95,10 +95,14 @@ def test_a_path_that_held_for_longer_and_no_longer_does_is_kept_as_configured():
     found = a.node.guest(Keeping)
     assert max(found.interval(peer) for peer in a.peers) == 100
     home.timeout = 30 * SECOND  # another router; nobody says so
-    world.doze(400)
+    # What else is sent keeps a mapping now and then, so it may take some rounds.
+    for _ in range(24):
+        world.doze(100)
+        if not any(found.interval(peer) for peer in a.peers):
+            break
     assert all(found.interval(peer) == 0 for peer in a.peers)
     open_at = watch(world, home, a, hubs, 600)
-    assert all(len(seconds) >= 595 for seconds in open_at.values())
+    assert len(set().union(*map(set, open_at.values()))) >= 598
 
 
 def test_one_session_alone_is_kept_as_configured():

@@ -46,6 +46,7 @@ OFF_FOR: Final = 300 * NS_PER_S
 ROOM_FOR: Final = 60 * NS_PER_S
 UNKNOWN_FIRST: Final = 10 * NS_PER_S
 UNKNOWN_MOST: Final = 120 * NS_PER_S
+UNKNOWN_ANCHOR: Final = 1800 * NS_PER_S
 _CONTEXT: Final = b"whalescale relay"
 
 
@@ -247,7 +248,9 @@ class Relay(Guest):
             self._prune(state)
             state.indices[index] = None
             for at in state.at.values():
-                if at.unknown:  # whoever makes a session now may have one there as well
+                if (
+                    at.unknown and self._host.peer(peer).node_id not in self._anchors
+                ):  # whoever makes a session now may have one there as well
                     at.shut_until = 0
             self._choose(peer, now)
 
@@ -550,7 +553,11 @@ class Relay(Guest):
         if why is Refusal.ROOM:
             at.shut_until = now + ROOM_FOR
         else:
-            at.shut_until = now + min(UNKNOWN_FIRST << at.unknown, UNKNOWN_MOST)
+            # Between anchors it is a way in reserve, and not worth asking for again and again.
+            most = (
+                UNKNOWN_ANCHOR if self._host.peer(peer).node_id in self._anchors else UNKNOWN_MOST
+            )
+            at.shut_until = now + min(UNKNOWN_FIRST << at.unknown, most)
             at.unknown = min(at.unknown + 1, 8)
         at.asked.clear()
         self._choose(peer, now)
