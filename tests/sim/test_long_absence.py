@@ -64,7 +64,7 @@ def test_the_link_is_gone_for_ten_minutes(seed, told):
         world.arm(a)
     took = until_answered(world, a, b)
     assert took is not None
-    assert took < 2
+    assert took < (2 if told else 5.5)  # the next of a series of attempts, at worst
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
