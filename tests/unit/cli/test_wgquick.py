@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,19 @@ from run_ws import Ws
 
 from whalescale import config, keyfiles, locations
 from whalescale.cli import wgquick
+
+
+@pytest.fixture(autouse=True)
+def services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/etc/services, which a minimal host has not."""
+
+    def port_of(name: str, protocol: str) -> int:
+        if (name, protocol) != ("domain", "udp"):
+            raise OSError("service/proto not found")
+        return 53
+
+    monkeypatch.setattr(socket, "getservbyname", port_of)
+
 
 KEY = keyfiles.encode_wireguard_key(bytes([5]) * 32)
 KEY2 = keyfiles.encode_wireguard_key(bytes([6]) * 32)
