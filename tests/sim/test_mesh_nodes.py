@@ -58,8 +58,7 @@ class End:
             settings=MeshSettings(neighbours=4),
         )
         self.mesh.restore(raws, now)
-        self.guest.on_events = lambda: self.world.later(0, self.pump)
-        self.guest.give(self.mesh, now)
+        self.guest.give(self.mesh, lambda: self.world.later(0, self.pump), now)
         at = self.host.at
         link = LocalLink(at.ip, 2, "eth0", 1500, prefix_length=24)
         self.host.node.set_locals([link], at.port, now)

@@ -261,8 +261,7 @@ class NetworkKeeper(Part):
             self._refusal,
         )
         self._networks = tunnel.networks()
-        guest.on_events = self._soon
-        guest.give(mesh, self.driver.now())
+        guest.give(mesh, self._soon, self.driver.now())
         self._soon()
         await self._names.answer(mesh)
 
@@ -325,7 +324,7 @@ class NetworkKeeper(Part):
                 handle.cancel()
         self._names.close()
         if self._guest is not None:
-            self._guest.on_events = lambda: None
+            self._guest.hush()
         if self._store is not None:
             if self.mesh is not None:
                 network_store.keep_met(self._store, self.mesh, self._met_kept)

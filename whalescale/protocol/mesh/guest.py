@@ -23,9 +23,13 @@ PRESENT_EVERY: Final = 4
 TRIES_LOST: Final = 3
 
 
+def _nobody() -> None:
+    """Nobody waits for events."""
+
+
 class MeshGuest(Guest):
     """Does nothing until it is given its network. What the mesh wants done waits in `Mesh`:
-    `on_events` is called when something may, never to be carried out within the call.
+    who gives the network is called when something may, never to be carried out within the call.
     """
 
     frames = (FrameType.GOSSIP_UPDATE, MESH)
@@ -34,17 +38,21 @@ class MeshGuest(Guest):
     def __init__(self, host: Host) -> None:
         self._host = host
         self.mesh: Mesh | None = None
-        self.on_events: Callable[[], None] = lambda: None
+        self._on_events: Callable[[], None] = _nobody
         self._handles: dict[bytes, PeerHandle] = {}
         self._nodes: dict[PeerHandle, bytes] = {}
         self._links: tuple[Sequence[LocalLink], int] | None = None
         self._mapped: Sequence[tuple[str, Endpoint]] = ()
 
-    def give(self, mesh: Mesh, now: int) -> None:
+    def give(self, mesh: Mesh, on_events: Callable[[], None], now: int) -> None:
         """From here on we are a member of this network."""
-        self.mesh = mesh
+        self.mesh, self._on_events = mesh, on_events
         if self._links is not None:
             self.locals_changed(*self._links, now)
+
+    def hush(self) -> None:
+        """Nobody is called any more."""
+        self._on_events = _nobody
 
     def handle_of(self, node_id: bytes) -> PeerHandle | None:
         return self._handles.get(node_id)
@@ -91,7 +99,7 @@ class MeshGuest(Guest):
             return
         if self.mesh is not None and node_id is not None and node_id in self.mesh.sessions:
             self.mesh.session_down(node_id, now)
-            self.on_events()
+            self._on_events()
 
     def _present(self, peer: PeerHandle, node_id: bytes) -> None:
         """Who never had a session with us may not know yet that we belong."""
@@ -111,7 +119,7 @@ class MeshGuest(Guest):
             raise MessageError("present_none")
         if self.mesh.presented(data, now):
             self._host.event(MemberCame())
-            self.on_events()
+            self._on_events()
 
     def offered(
         self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int
@@ -124,19 +132,19 @@ class MeshGuest(Guest):
             self._met(peer, node_id, How.SEEN, now)
         if node_id not in self.mesh.sessions or (before is not None and before != offer.epoch):
             self.mesh.session_up(node_id, now)
-        self.on_events()
+        self._on_events()
 
     def became_plain(self, peer: PeerHandle, now: int) -> None:
         node_id = self._nodes.get(peer)
         if self.mesh is not None and node_id is not None:
             self.mesh.session_down(node_id, now)
-            self.on_events()
+            self._on_events()
 
     def endpoint_changed(self, peer: PeerHandle, now: int) -> None:
         node_id = self._nodes.get(peer)
         if node_id is not None and self._host.peer(peer).has_usable_session(now):
             self._met(peer, node_id, How.SEEN, now)
-            self.on_events()
+            self._on_events()
 
     def _met(self, peer: PeerHandle, node_id: bytes, how: How, now: int) -> None:
         endpoint = self._host.peer(peer).endpoint
@@ -153,7 +161,7 @@ class MeshGuest(Guest):
             self._host.drop("mesh_none")
             return
         self.mesh.receive(node_id, frame, now, arrival.remote)
-        self.on_events()
+        self._on_events()
 
     # time and places
 
@@ -163,19 +171,19 @@ class MeshGuest(Guest):
     def handle_timeout(self, now: int) -> None:
         if self.mesh is not None:
             self.mesh.handle_timeout(now)
-            self.on_events()
+            self._on_events()
 
     def woke(self, now: int) -> None:
         if self.mesh is not None:
             self.mesh.host_changed(now)
-            self.on_events()
+            self._on_events()
 
     def locals_changed(self, links: Sequence[LocalLink], port: int, now: int) -> None:
         self._links = (links, port)
         if self.mesh is not None:
             self.mesh.directory.set_here(links, self._public)
             self.mesh.set_places(_places(links, port, self._mapped), now)
-            self.on_events()
+            self._on_events()
 
     def _public(self) -> frozenset[str]:
         """The addresses that we are seen at: by peers, or by the word of our routers."""

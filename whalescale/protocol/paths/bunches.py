@@ -14,7 +14,7 @@ LACKING = 1.6
 #: acknowledgements wait for each other for the slow path's round trip above two of the quick one's,
 #: and this much more, but for no more than half of it
 MARGIN_US = 20_000
-#: in jitter: what is added to a bunch's wait, for round trips then have many lengths
+#: where delays jitter a bunch waits so many times their noise longer: round trips have many lengths
 MARGIN_NOISES = 10
 MOST_US = 50_000
 #: round trips between bunches: a BBR remembers one for 5 to 10 of them

@@ -31,7 +31,7 @@ REMEMBERED = 21 * NS_PER_S // 2
 START_GROWTH = 1.25
 #: a BBR's window during its start, in least round trips (2 / ln 2)
 START_GAIN = 2.885
-#: of the longest round trip, for the queue that it makes
+#: a free start is for so many times the longest round trip, which has the queue that it makes
 START_SPARE = 1.1
 #: what TCPs may wait for that: of the least round trip, at most, and from tick to tick
 TCP_WAIT_SHARE = 1 / 3
