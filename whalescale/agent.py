@@ -34,6 +34,7 @@ from whalescale.protocol.postquantum import PostQuantumKeys
 from whalescale.protocol.types import Event, PostQuantum
 from whalescale.runtime import (
     logbuffer,
+    network_requests,
     notify,
     outside,
     pinning,
@@ -524,6 +525,8 @@ class Agent:
             told = await self._network.enter(self._node.guest(MeshGuest))
             await self._keeper.look()  # it has given us addresses
             return told
+        if params.get("op") == "invite" and self._network.mesh is not None:
+            await network_requests.placed(self._network.mesh)
         return self._network.ask(params)
 
     async def _on_stop(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
-from typing import Any
+from typing import Any, Final
 
 from whalescale.identity import encode_node_id
 from whalescale.protocol.limits import NS_PER_S
@@ -13,7 +14,25 @@ from whalescale.protocol.mesh.events import MeshError
 from whalescale.protocol.mesh.membership import member_key
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.mesh.records import RecordError
+from whalescale.protocol.places import Endpoint
 from whalescale.runtime.errors import AgentError
+
+#: the kernel may take a second to say that a link which has just come is up
+PLACES_S: Final = 3.0
+PLACES_LOOK_S: Final = 0.05
+
+
+async def placed(mesh: Mesh, patience_s: float = PLACES_S) -> None:
+    """Waits for an address of ours that others could reach: after a start there may be none yet."""
+    for _ in range(round(patience_s / PLACES_LOOK_S)):
+        if _own_places(mesh):
+            return
+        await asyncio.sleep(PLACES_LOOK_S)
+
+
+def _own_places(mesh: Mesh) -> tuple[Endpoint, ...]:
+    own = mesh.table.endpoints(mesh.node_id)
+    return tuple(p.endpoint for p in own.places) if own else ()
 
 
 def ask(mesh: Mesh, params: dict[str, Any], now: int) -> dict[str, Any]:
@@ -77,8 +96,7 @@ def _invite(mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str
     except ValueError as e:
         raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
     lifetime = int(params.get("lifetime_s", invite.LIFETIME // NS_PER_S))
-    own = mesh.table.endpoints(mesh.node_id)
-    places = tuple(p.endpoint for p in own.places) if own else ()
+    places = _own_places(mesh)
     if not places:
         raise AgentError(
             "no address of this machine is known where others could reach it",

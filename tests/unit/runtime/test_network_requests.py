@@ -1,0 +1,40 @@
+"""What a person asks of the agent's network, where the host has only just come up."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+from whalescale.protocol.mesh.network import Mesh
+from whalescale.protocol.mesh.records import Place
+from whalescale.protocol.places import Endpoint
+from whalescale.runtime import network_requests
+
+
+class Table:
+    def __init__(self) -> None:
+        self.own: Any = None
+
+    def endpoints(self, _: bytes) -> Any:
+        return self.own
+
+
+def mesh_with(table: Table) -> Mesh:
+    return cast("Mesh", SimpleNamespace(table=table, node_id=bytes(32)))
+
+
+def test_an_invitation_waits_for_the_first_address() -> None:
+    async def comes_later() -> None:
+        table = Table()
+        waiting = asyncio.create_task(network_requests.placed(mesh_with(table), 60))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        table.own = SimpleNamespace(places=(Place(Endpoint("192.0.2.1", 51820)),))
+        await asyncio.wait_for(waiting, 30)
+
+    asyncio.run(comes_later())
+
+
+def test_but_not_for_ever() -> None:
+    asyncio.run(asyncio.wait_for(network_requests.placed(mesh_with(Table()), 0.1), 30))
