@@ -34,10 +34,10 @@ if __package__ is None or __package__ == "":
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.prompt import Confirm
-from rich.table import Table
 
 from tools import demo_plot
 from tools.demo_record import Counters, Record, parse_pings
+from tools.demo_run import run, show, show_picture, show_said
 from tools.demo_view import Bar, paths_view
 from tools.netlab import (
     Host,
@@ -45,12 +45,10 @@ from tools.netlab import (
     LabError,
     Link,
     Shape,
-    terminate_as_exception,
     wait_until,
 )
 from tools.peers import ROOT, WS, make_file
 from tools.twohosts import two_hosts
-from whalescale.cli.common import CliError
 
 MB = 1_000_000
 #: what is cut, and when: late enough for a look at the full rate, early enough to see it again
@@ -336,24 +334,14 @@ class Demo:
     def show(self, laptop: Node, server: Node, seen: str) -> None:
         agent = json.loads(server.ws("status", "--json", "-i", server.interface))["agent"]
         self.figures.append(("data plane", f"{agent['backend']}, {agent['cipher']}"))
-        table = Table(title="Whalescale, one tunnel over two links", title_justify="left")
-        table.add_column("what")
-        table.add_column("figure", justify="right")
-        for row in self.figures:
-            table.add_row(*row)
-        self.console.print()
-        self.console.print(table)
+        show(self.console, "Whalescale, one tunnel over two links", self.figures)
         again = server.ws("paths", "-i", server.interface)
         when = f"while the {KINDS[0].name} link is cut"
         for about, text in ((when, seen), ("after the download", again)):
-            self.console.print(f"\n[bold]ws paths[/] on the {server.host.name}, {about}\n")
-            self.console.print(text.rstrip(), markup=False, highlight=False)
-        self.console.print(f"\n[bold]ws status[/] on the {laptop.host.name}\n")
+            show_said(self.console, "ws paths", f"on the {server.host.name}, {about}", text)
         status = laptop.ws("status", "-i", laptop.interface)
-        self.console.print(status, markup=False, highlight=False)
-        self.console.print("throughput of each path over time, and ping:")
-        # In one line, whatever the width: so that it can be copied.
-        self.console.print(str(self.png), markup=False, highlight=False, soft_wrap=True)
+        show_said(self.console, "ws status", f"on the {laptop.host.name}", status)
+        show_picture(self.console, "throughput of each path over time, and ping", self.png)
 
     def offer_top(self, laptop: Node, server: Node) -> None:
         first = KINDS[0].name
@@ -416,23 +404,11 @@ def main() -> int:
     place = ROOT / "build/demo.png"
     parser.add_argument("--png", type=Path, default=place, help="the picture [build/demo.png]")
     options = parser.parse_args()
-    terminate_as_exception()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    if os.geteuid() != 0:
-        console.print("demo: needs root (network namespaces): sudo make demo")
-        return 4
-    try:
-        demo_plot.check(options.png)
-        with Lab() as lab:
-            Demo(console, lab, options.megabytes * MB, options.png).run()
-    except KeyboardInterrupt:
-        console.print("\ndemo: interrupted; everything is cleaned up")
-        return 130
-    except (LabError, CliError, OSError, ValueError, KeyError) as error:
-        console.print(f"\ndemo: FAILED: {error}", markup=False)
-        return 1
-    console.print("  everything worked, and is cleaned up")
-    return 0
+
+    def begin(console: Console, lab: Lab) -> None:
+        Demo(console, lab, options.megabytes * MB, options.png).run()
+
+    return run("demo", options.png, begin, {})
 
 
 if __name__ == "__main__":

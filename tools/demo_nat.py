@@ -34,17 +34,17 @@ if __package__ is None or __package__ == "":
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from tools import demo_nat_plot, demo_plot
-from tools.demo_nat_record import DIRECT, LOOK_S, Watch, Ways, by
+from tools import demo_nat_plot
+from tools.demo_nat_record import DIRECT, Watch, Ways, by
 from tools.demo_network import Member
 from tools.demo_record import Counters, longest_stall_s, parse_pings
+from tools.demo_run import run, show, show_picture, show_said
 from tools.demo_view import Bar, PathsView, paths_view
+from tools.demo_watch import LOOK_S, End
 from tools.homes import Home, Internet, has_nft
-from tools.netlab import Lab, LabError, Process, Shape, terminate_as_exception, wait_until
+from tools.netlab import Lab, LabError, Process, Shape, wait_until
 from tools.peers import ROOT
-from whalescale.cli.common import CliError
 
 NETWORK, ANCHORS = "hearth", ("cloud", "office")
 #: of each machine's line, one way: 20 ms from anybody to anybody and back
@@ -140,9 +140,9 @@ class Demo:
         for name in ("office", "laptop", "desk"):
             self.join(name)
         pair = (self.laptop, self.desk), (self.desk, self.laptop)
-        ends = [(m.name, m.interface, m.runtime, other.name) for m, other in pair]
+        looks = [(End(m.name, m.interface, m.runtime), other.name) for m, other in pair]
         title = "[bold]ws paths --watch[/] on the laptop"
-        with Watch(ends, addresses) as watch, ExitStack() as stack:
+        with Watch(looks, addresses) as watch, ExitStack() as stack:
             place = self.laptop.interface, self.laptop.runtime, title
             ways = watch.ways["desk"]
             self.ready()
@@ -356,18 +356,10 @@ class Demo:
             self.figures.append((f"the download {way}", f"{megabytes:.0f} MB"))
 
     def show(self) -> None:
-        table = Table(title="Two laptops behind NATs", title_justify="left")
-        table.add_column("what")
-        table.add_column("figure", justify="right")
-        for row in self.figures:
-            table.add_row(*row)
-        self.console.print()
-        self.console.print(table)
-        self.console.print("\n[bold]ws paths desk[/] on the laptop, at the end\n")
-        said = self.laptop.ws("paths", "desk").rstrip()
-        self.console.print(said, markup=False, highlight=False)
-        self.console.print("\nthroughput by way over time, and ping:")
-        self.console.print(str(self.png), markup=False, highlight=False, soft_wrap=True)
+        show(self.console, "Two laptops behind NATs", self.figures)
+        said = self.laptop.ws("paths", "desk")
+        show_said(self.console, "ws paths desk", "on the laptop, at the end", said)
+        show_picture(self.console, "throughput by way over time, and ping", self.png)
 
 
 def main() -> int:
@@ -376,26 +368,12 @@ def main() -> int:
     place = ROOT / "build/demo-nat.png"
     parser.add_argument("--png", type=Path, default=place, help=f"the picture [build/{place.name}]")
     options = parser.parse_args()
-    terminate_as_exception()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    if os.geteuid() != 0:
-        console.print("demo: needs root (network namespaces): sudo make demo-nat")
-        return 4
-    if not has_nft():
-        console.print("demo: needs nft for the routers: apt-get install nftables")
-        return 1
-    try:
-        demo_plot.check(options.png)
-        with Lab() as lab:
-            Demo(console, lab, options.png).run()
-    except KeyboardInterrupt:
-        console.print("\ndemo: interrupted; everything is cleaned up")
-        return 130
-    except (LabError, CliError, OSError, ValueError, KeyError) as error:
-        console.print(f"\ndemo: FAILED: {error}", markup=False)
-        return 1
-    console.print("  everything worked, and is cleaned up")
-    return 0
+
+    def begin(console: Console, lab: Lab) -> None:
+        Demo(console, lab, options.png).run()
+
+    nft = "nft for the routers: apt-get install nftables"
+    return run("demo-nat", options.png, begin, {nft: has_nft()})
 
 
 if __name__ == "__main__":

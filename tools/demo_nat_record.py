@@ -5,17 +5,14 @@ Times are seconds of CLOCK_MONOTONIC.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
-from tools.demo_view import connect
+from tools import demo_watch
+from tools.demo_watch import End
 from whalescale.cli.client import Connection
-from whalescale.cli.common import CliError
 from whalescale.status import Path, Peer
 
-LOOK_S: Final = 0.1
 DIRECT: Final = "direct"
 
 
@@ -68,43 +65,18 @@ class Ways:
         return self.samples[-1].usable if self.samples else frozenset()
 
 
-class Watch(threading.Thread):
-    """Looks at one peer of each agent ten times a second; a context manager."""
+class Watch(demo_watch.Watch[Peer]):
+    """Looks at one peer of each agent."""
 
-    def __init__(
-        self, ends: Sequence[tuple[str, str, str, str]], anchors: Mapping[str, str]
-    ) -> None:
-        """`ends`: name, interface, folder of the control socket, and the peer that is looked at."""
-        super().__init__(daemon=True)
-        self.ways = {name: Ways(anchors) for name, *_ in ends}
-        self._ends = ends
-        self._open: dict[str, Connection] = {}
-        self._done = threading.Event()
+    def __init__(self, looks: Sequence[tuple[End, str]], anchors: Mapping[str, str]) -> None:
+        """`looks`: an agent, and the peer that is looked at."""
+        super().__init__([end for end, _ in looks])
+        self.ways = {end.name: Ways(anchors) for end, _ in looks}
+        self._peers = {end.name: peer for end, peer in looks}
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    def ask(self, end: End, connection: Connection) -> Peer | None:
+        status, _ = connection.status()
+        return next((p for p in status.peers if p.name == self._peers[end.name]), None)
 
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join(5)
-
-    def run(self) -> None:
-        while not self._done.wait(LOOK_S):
-            for name, interface, folder, peer in self._ends:
-                found = self._ask(name, interface, folder, peer)
-                self.ways[name].take(time.monotonic(), found)
-        for connection in self._open.values():
-            connection.__exit__()
-
-    def _ask(self, name: str, interface: str, folder: str, peer: str) -> Peer | None:
-        try:
-            if name not in self._open:
-                self._open[name] = connect(interface, folder)
-            status, _ = self._open[name].status()
-        except CliError:
-            gone = self._open.pop(name, None)
-            if gone is not None:
-                gone.__exit__()
-            return None
-        return next((p for p in status.peers if p.name == peer), None)
+    def take(self, end: End, at: float, answer: Peer | None) -> None:
+        self.ways[end.name].take(at, answer)

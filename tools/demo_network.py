@@ -29,12 +29,13 @@ if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
-from rich.table import Table
 
-from tools import demo_network_plot, demo_plot
+from tools import demo_network_plot
 from tools.demo_network_plot import Traffic
 from tools.demo_network_record import KNOWN, TALKS, UNKNOWN, Observer, Watch
 from tools.demo_record import Counters, parse_pings
+from tools.demo_run import run, show, show_picture, show_said
+from tools.demo_watch import End
 from tools.mpbench import judge
 from tools.netlab import (
     Host,
@@ -44,11 +45,9 @@ from tools.netlab import (
     Process,
     Shape,
     emulator,
-    terminate_as_exception,
     wait_until,
 )
 from tools.peers import ROOT, WS
-from whalescale.cli.common import CliError
 
 NETWORK, ANCHORS, OTHERS = "hearth", ("home", "cloud"), ("laptop", "desktop", "phone")
 #: 20 ms from host to host and back; the phone's is what its download fills
@@ -140,7 +139,7 @@ class Demo:
     def run(self) -> None:
         with self.step("five hosts, the laptop with two networks to choose from"):
             self.hosts()
-        ends = [(m.name, m.interface, m.runtime) for m in self.members.values()]
+        ends = [End(m.name, m.interface, m.runtime) for m in self.members.values()]
         with Watch(ends) as self.watch, ExitStack() as stack:
             began = time.monotonic()
             self.create()
@@ -404,17 +403,9 @@ class Demo:
             self.figures.append((text, f"{max(gaps):.2f} s"))
 
     def show(self) -> None:
-        table = Table(title="A network of five machines", title_justify="left")
-        table.add_column("what")
-        table.add_column("figure", justify="right")
-        for row in self.figures:
-            table.add_row(*row)
-        self.console.print()
-        self.console.print(table)
-        self.console.print("\n[bold]ws members[/] at home, at the end\n")
-        self.console.print(self.home.ws("members").rstrip(), markup=False, highlight=False)
-        self.console.print("\nwho knew what when:")
-        self.console.print(str(self.png), markup=False, highlight=False, soft_wrap=True)
+        show(self.console, "A network of five machines", self.figures)
+        show_said(self.console, "ws members", "at home, at the end", self.home.ws("members"))
+        show_picture(self.console, "who knew what when", self.png)
 
 
 def main() -> int:
@@ -423,23 +414,11 @@ def main() -> int:
     place = ROOT / "build/demo-network.png"
     parser.add_argument("--png", type=Path, default=place, help=f"the picture [build/{place.name}]")
     options = parser.parse_args()
-    terminate_as_exception()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    if os.geteuid() != 0:
-        console.print("demo: needs root (network namespaces): sudo make demo-network")
-        return 4
-    try:
-        demo_plot.check(options.png)
-        with Lab() as lab:
-            Demo(console, lab, options.png).run()
-    except KeyboardInterrupt:
-        console.print("\ndemo: interrupted; everything is cleaned up")
-        return 130
-    except (LabError, CliError, OSError, ValueError, KeyError) as error:
-        console.print(f"\ndemo: FAILED: {error}", markup=False)
-        return 1
-    console.print("  everything worked, and is cleaned up")
-    return 0
+
+    def begin(console: Console, lab: Lab) -> None:
+        Demo(console, lab, options.png).run()
+
+    return run("demo-network", options.png, begin, {})
 
 
 if __name__ == "__main__":

@@ -5,17 +5,14 @@ Times are seconds of CLOCK_MONOTONIC.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any
 
-from tools.demo_view import connect
+from tools import demo_watch
+from tools.demo_watch import End
 from whalescale.cli.client import Connection
-from whalescale.cli.common import CliError
 
-LOOK_S: Final = 0.1
 #: what an agent may say of a member
 UNKNOWN, KNOWN, TALKS, SELF = "unknown", "known", "talks", "self"
 #: what is said of an agent that does not run, or belongs no more
@@ -80,40 +77,16 @@ def _said(row: dict[str, Any] | None) -> str:
     return TALKS if row["session"] else KNOWN
 
 
-class Watch(threading.Thread):
-    """Asks every agent ten times a second what it knows; a context manager."""
+class Watch(demo_watch.Watch[dict[str, Any]]):
+    """Asks every agent what it knows."""
 
-    def __init__(self, ends: Sequence[tuple[str, str, str]]) -> None:
-        """`ends`: name, interface and the folder of the control socket."""
-        super().__init__(daemon=True)
-        self.observers = {name: Observer(name) for name, _, _ in ends}
-        self._ends = ends
-        self._open: dict[str, Connection] = {}
-        self._done = threading.Event()
+    def __init__(self, ends: Sequence[End]) -> None:
+        super().__init__(ends)
+        self.observers = {end.name: Observer(end.name) for end in ends}
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    def ask(self, end: End, connection: Connection) -> dict[str, Any] | None:
+        view: dict[str, Any] = connection.call("network", {"op": "view"})
+        return view
 
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join(5)
-
-    def run(self) -> None:
-        while not self._done.wait(LOOK_S):
-            for name, interface, folder in self._ends:
-                view = self._ask(name, interface, folder)
-                self.observers[name].take(time.monotonic(), view)
-        for connection in self._open.values():
-            connection.__exit__()
-
-    def _ask(self, name: str, interface: str, folder: str) -> dict[str, Any] | None:
-        try:
-            if name not in self._open:
-                self._open[name] = connect(interface, folder)
-            return self._open[name].call("network", {"op": "view"})
-        except CliError:
-            gone = self._open.pop(name, None)
-            if gone is not None:
-                gone.__exit__()
-            return None
+    def take(self, end: End, at: float, answer: dict[str, Any] | None) -> None:
+        self.observers[end.name].take(at, answer)

@@ -23,16 +23,13 @@ SAMPLE_S = 0.02
 _PING = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=(\d+) .*time=([\d.]+) ms", re.MULTILINE)
 
 
-class Counters(threading.Thread):
-    """Bytes received on devices of another namespace, every 20 ms; a context manager."""
+class Sampler(threading.Thread):
+    """Takes samples until it is left; a context manager."""
 
-    def __init__(self, pid: int, devices: Sequence[str]) -> None:
-        """`pid`: a process that lives in that namespace for as long as this runs."""
+    def __init__(self, every: float) -> None:
+        """`every`: seconds from one sample to the next."""
         super().__init__(daemon=True)
-        self.times: list[float] = []
-        self.counts: dict[str, list[int]] = {name: [] for name in devices}
-        self.error: OSError | None = None
-        self._path = Path(f"/proc/{pid}/net/dev")
+        self._every = every
         self._done = threading.Event()
 
     def __enter__(self) -> Self:
@@ -41,22 +38,45 @@ class Counters(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self.join(2)
+        self.join(5)
 
     def run(self) -> None:
         due = time.monotonic()
-        while not self._done.is_set():
-            try:
-                rows = received_bytes(self._path.read_text())
-            except OSError as error:
-                self.error = error
-                return
-            for name, counts in self.counts.items():
-                counts.append(rows.get(name, 0))
-            # Last: who looks from the other thread finds a count for every time.
-            self.times.append(time.monotonic())
-            due = max(due + SAMPLE_S, time.monotonic())
+        while not self._done.is_set() and self.sample():
+            due = max(due + self._every, time.monotonic())
             self._done.wait(max(0.0, due - time.monotonic()))
+        self.ended()
+
+    def sample(self) -> bool:
+        """False: there is nothing more to be had."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """Let go what samples needed."""
+
+
+class Counters(Sampler):
+    """Bytes received on devices of another namespace, every 20 ms."""
+
+    def __init__(self, pid: int, devices: Sequence[str]) -> None:
+        """`pid`: a process that lives in that namespace for as long as this runs."""
+        super().__init__(SAMPLE_S)
+        self.times: list[float] = []
+        self.counts: dict[str, list[int]] = {name: [] for name in devices}
+        self.error: OSError | None = None
+        self._path = Path(f"/proc/{pid}/net/dev")
+
+    def sample(self) -> bool:
+        try:
+            rows = received_bytes(self._path.read_text())
+        except OSError as error:
+            self.error = error
+            return False
+        for name, counts in self.counts.items():
+            counts.append(rows.get(name, 0))
+        # Last: who looks from the other thread finds a count for every time.
+        self.times.append(time.monotonic())
+        return True
 
     def rate_mbps(self, device: str, start: float, end: float = math.inf) -> float:
         """The mean between two times. LabError: the counters could not be read."""

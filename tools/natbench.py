@@ -32,11 +32,12 @@ from eventqueue import MS, SECOND
 from homeworld import HomeWorld
 from natworld import Depends, Nat, both_move, must_be_direct
 
-from tools.netbench import Row
+from tools.benchkit.page import Section
+from tools.benchkit.rows import Row, Rows, lines_of
 from tools.netlab import LabError
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKS = ("<!-- bench-nat -->", "<!-- end of bench-nat -->")
+SECTION = Section("natbench", docs="--docs")
 
 KINDS: dict[str, dict[str, Any] | None] = {
     "public": None,
@@ -71,20 +72,13 @@ class Cell:
 
 
 @dataclass
-class Bench:
+class Bench(Rows):
     """One run. What comes out is told at once."""
 
-    seed: int
     meetings: int
-    rows: list[Row] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     #: parts that came to no end
     failed: list[str] = field(default_factory=list)
-
-    def say(self, *values: object, **more: object) -> None:
-        row = Row(*values, **more)  # type: ignore[arg-type]
-        self.rows.append(row)
-        print(f"{row.what}: {row.value:.4g} {row.unit} ({row.verdict}) {row.note}", flush=True)
 
     def cell(self, cell: Cell) -> None:
         self.cells.append(cell)
@@ -292,24 +286,8 @@ def markdown(bench: Bench) -> str:
         if cells:
             lines += ["", f"{words}:", "", *grid(cells)]
     if bench.rows:
-        lines += ["", "| what | measured | must | aim | |", "|---|---|---|---|---|"]
-    for r in bench.rows:
-        bars = ["" if bar is None else f"{bar:g}" for bar in (r.must, r.aim)]
-        note = f" ({r.note})" if r.note else ""
-        lines.append(
-            f"| {r.what} | {r.value:.4g} {r.unit}{note} | {' | '.join(bars)} | {r.verdict} |"
-        )
+        lines += ["", *lines_of(bench.rows)]
     return "\n".join(lines)
-
-
-def into_docs(text: str) -> None:
-    file = ROOT / "docs" / "nat.md"
-    whole = file.read_text()
-    head, found, rest = whole.partition(MARKS[0])
-    _, ended, tail = rest.partition(MARKS[1])
-    if not found or not ended:
-        raise SystemExit(f"{file}: no {' ... '.join(MARKS)}")
-    file.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{tail}")
 
 
 def save(bench: Bench, file: Path) -> None:
@@ -363,7 +341,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.json:
         save(bench, args.json)
     if args.docs:
-        into_docs(markdown(bench))
+        SECTION.put_into(ROOT / "docs/nat.md", markdown(bench))
     wrong = [c for c in bench.cells if c.theory != (c.direct is not None)]
     for c in wrong:
         print(f"not as theory says: {' - '.join(c.pair)} ({c.where})")

@@ -35,6 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sim"))
 from mesh_world import MS, S, World, make_base, place_of, share_records
 
 from tools import netbench_hosts
+from tools.benchkit.page import Section
+from tools.benchkit.rows import Row, Rows, lines_of
 from tools.netlab import LabError
 from whalescale.protocol.mesh.gossip import ROUND
 from whalescale.protocol.mesh.network import Mesh
@@ -44,42 +46,14 @@ from whalescale.runtime.store import Store
 ROOT = Path(__file__).resolve().parents[1]
 #: of a thousand members, those that can be dialled
 HUBS = 50
-MARKS = ("<!-- bench-network -->", "<!-- end of bench-network -->")
+SECTION = Section("netbench", docs="--docs")
 
 
 @dataclass
-class Row:
-    """`must` and `aim`: no more than that, unless `least`. None: nothing is asked."""
+class Bench(Rows):
+    """One run."""
 
-    what: str
-    value: float
-    unit: str
-    must: float | None = None
-    aim: float | None = None
-    least: bool = False
-    note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        def within(bar: float) -> bool:
-            return self.value >= bar if self.least else self.value <= bar
-
-        if self.must is None or self.aim is None:
-            return "-"
-        return "aim" if within(self.aim) else "must" if within(self.must) else "MISSED"
-
-
-class Bench:
-    """One run. Rows are told as they come."""
-
-    def __init__(self, members: int, seed: int) -> None:
-        self.members, self.seed = members, seed
-        self.rows: list[Row] = []
-
-    def say(self, *values: object, **more: object) -> None:
-        row = Row(*values, **more)  # type: ignore[arg-type]
-        self.rows.append(row)
-        print(f"{row.what}: {row.value:.4g} {row.unit} ({row.verdict}) {row.note}", flush=True)
+    members: int
 
     def world(self, count: int) -> World:
         world = World(make_base(count), seed=self.seed)
@@ -319,24 +293,7 @@ def run(bench: Bench, names: Sequence[str]) -> None:
 
 
 def markdown(rows: Sequence[Row], seed: int) -> str:
-    lines = ["| what | measured | must | aim | |", "|---|---|---|---|---|"]
-    for r in rows:
-        bars = ["" if bar is None else f"{bar:g}" for bar in (r.must, r.aim)]
-        note = f" ({r.note})" if r.note else ""
-        lines.append(
-            f"| {r.what} | {r.value:.4g} {r.unit}{note} | {' | '.join(bars)} | {r.verdict} |"
-        )
-    return "\n".join([f"`make bench-network`, seed {seed}:", "", *lines])
-
-
-def into_docs(text: str) -> None:
-    file = ROOT / "docs" / "mesh.md"
-    whole = file.read_text()
-    head, found, rest = whole.partition(MARKS[0])
-    _, ended, tail = rest.partition(MARKS[1])
-    if not found or not ended:
-        raise SystemExit(f"{file}: no {' ... '.join(MARKS)}")
-    file.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{tail}")
+    return "\n".join([f"`make bench-network`, seed {seed}:", "", *lines_of(rows)])
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -350,7 +307,7 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     if not 40 <= args.members <= 20_000:
         parser.error("--members: from 40 to 20000")
-    bench = Bench(args.members, args.seed)
+    bench = Bench(args.seed, args.members)
     if args.join:
         bench.rows = [Row(**row) for file in args.join for row in json.loads(file.read_text())]
     else:
@@ -358,7 +315,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.json:
         args.json.write_text(json.dumps([asdict(r) for r in bench.rows], indent=1) + "\n")
     if args.docs:
-        into_docs(markdown(bench.rows, args.seed))
+        SECTION.put_into(ROOT / "docs/mesh.md", markdown(bench.rows, args.seed))
     return int(any(r.verdict == "MISSED" for r in bench.rows))
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 class Section:
     """What stands between a bench's two markers."""
 
-    #: by its folder in tools/
+    #: by its module in tools/
     bench: str
     #: of a page that is not there yet; "": there must be one
     heading: str = ""
+    #: with which the bench writes it
+    docs: str = "docs"
 
     @property
     def begin(self) -> str:
-        what = f"made by `python -m tools.{self.bench} docs`; do not edit"
+        what = f"made by `python -m tools.{self.bench} {self.docs}`; do not edit"
         return f"<!-- {self.bench}: begin ({what}) -->"
 
     @property
