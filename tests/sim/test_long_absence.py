@@ -89,3 +89,47 @@ def test_both_without_a_network_for_ten_minutes_and_nobody_says_so(seed):
     took = until_answered(world, a, b)
     assert took is not None
     assert took < 5.5
+
+
+class Ahead:
+    """The world as one host's clock has it."""
+
+    def __init__(self, world, host):
+        self._world, self.ahead = world, 0
+        host.world = self
+
+    @property
+    def now(self):
+        return self._world.now + self.ahead
+
+    def arm(self, host):
+        world, when = self._world, host.node.poll_timeout()
+        if when is not None:
+            at = when - self.ahead
+            if world._armed.get(host.at, at + 1) > at:
+                world._armed[host.at] = at
+                world.later(at - world.now, lambda: world._fire(host, at))
+
+    def __getattr__(self, name):
+        return getattr(self._world, name)
+
+
+@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.long)])
+def test_two_seconds_for_one_end_and_ten_minutes_for_the_other(seed):
+    """As where a process was stopped and its clock put forward: the other one's session goes on,
+    and its paths lead to where the router had the sleeper before."""
+    world, a, b, _ = together(seed)
+    clock = Ahead(world, a)
+    for _ in range(4):
+        world.sleep(a)
+        world.homes[a.at].forget()
+        world.doze(2)
+        clock.ahead += ABSENT * SECOND
+        world.hosts[a.at] = a
+        a.node.woke(clock.now)
+        a.drain()
+        clock.arm(a)
+        took = until_answered(world, a, b)
+        assert took is not None
+        assert took < 2
+        world.run(8)

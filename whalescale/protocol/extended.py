@@ -32,6 +32,7 @@ class ExtendedMode:
         "_said",
         "active",
         "bundles",
+        "continued",
         "features",
         "heard",
         "peer_epoch",
@@ -55,12 +56,16 @@ class ExtendedMode:
         #: the peer takes several packets in one frame
         self.bundles = False
         self.peer_epoch: int | None = None
+        #: all went on under the keypair in use without an offer of ours, and the peer has not said
+        #: since that it began anew
+        self.continued = False
 
     def session_started(self, now: int, *, same: bool = False) -> Offer | None:
         """A new keypair is in use: offer. `same`: a secret of before is in it, so the peer is the
         one that it was."""
         continues = self.features & self.peer_features & Feature.CONTINUE
-        if same and continues and self.active and self.heard and self._said:
+        self.continued = bool(same and continues and self.active and self.heard and self._said)
+        if self.continued:
             return None
         self._grace_at = now + OFFER_GRACE if self.active else None
         return self._anew(now)
@@ -81,7 +86,7 @@ class ExtendedMode:
         """No keypair any more; the next one starts plain."""
         self._resends = []
         self._grace_at = None
-        self.active = self.heard = self._said = False
+        self.active = self.heard = self._said = self.continued = False
 
     def received(self, offer: Offer, now: int) -> Offer | None:
         self.peer_epoch, self.peer_features = offer.epoch, offer.features
@@ -95,6 +100,7 @@ class ExtendedMode:
         if self._answered_at is not None and 0 <= now - self._answered_at < ANSWER_INTERVAL:
             return None
         self._answered_at = now
+        self.continued = False
         return self._offer()
 
     def deadline(self) -> int | None:

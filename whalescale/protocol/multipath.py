@@ -252,6 +252,10 @@ class Multipath(Guest):
         paths = self._paths(peer)
         return paths is not None and paths.knows(remote, local)
 
+    def aside(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> int | None:
+        paths = self._paths(peer)
+        return paths.aside(remote, local) if paths is not None else None
+
     def heard_at(
         self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None, now: int
     ) -> None:

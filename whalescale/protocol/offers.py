@@ -18,8 +18,9 @@ from whalescale.protocol.control import (
 )
 from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.guest import Arrival, Guest, Host
+from whalescale.protocol.paths.types import SendPathControl
 from whalescale.protocol.places import PeerHandle
-from whalescale.protocol.types import ExtendedModeChanged, SendControl
+from whalescale.protocol.types import ExtendedModeChanged, PathAction, SendControl
 
 #: what every peer may do
 DATA_PLANE: Final = Feature.PARTIAL | Feature.BUNDLE | Feature.CONTINUE
@@ -105,12 +106,14 @@ class Offers(Guest):
         before = mode.peer_epoch
         for guest in self._guests:
             guest.check_offer(peer, offer, before, now)
-        fresh = not (mode.heard and mode.active)
+        fresh = not (mode.heard and mode.active) or (mode.continued and not offer.heard)
         answer = mode.received(offer, now)
         self._host.renewing(peer, bool(offer.features & Feature.KEPT))
         for guest in self._guests:
             guest.offered(peer, offer, before, fresh, now)
         self._follow(peer, mode, answer, now)
+        if answer is not None:
+            self._answer(peer, answer, arrival)
 
     # time
 
@@ -126,6 +129,17 @@ class Offers(Guest):
         self._follow(peer, mode, mode.handle_timeout(now), now)
 
     # outputs
+
+    def _answer(self, peer: PeerHandle, offer: Offer, arrival: Arrival) -> None:
+        """By the way that it came too, if data takes another one: that may lead to where the peer
+        was before it slept or moved, and without our answer it takes no frames, probes either."""
+        if arrival.remote is None:
+            return
+        for guest in self._guests:
+            path = guest.aside(peer, arrival.remote, arrival.local)
+            if path is not None:
+                frame = encode_offer(offer)
+                self._host.event(PathAction(peer, SendPathControl(path, frame)))
 
     def _follow(self, peer: PeerHandle, mode: ExtendedMode, offer: Offer | None, now: int) -> None:
         """Send the offer, and tell the data plane and the guests where the mode has changed."""

@@ -386,6 +386,11 @@ class PathManager:
         first = self._table.get(0)
         return first is not None and first.validated and first.alive and self._table.relayed(first)
 
+    def aside(self, remote: Endpoint, local: Endpoint | None) -> int | None:
+        """The number of the path with these ends, if no data goes over it."""
+        path = self._table.find(remote, local)
+        return path.id if path is not None and not path.used else None
+
     def status(self) -> list[PathStatus]:
         return [self._supply.status(p) for _, p in sorted(self._table.paths.items())]
 
