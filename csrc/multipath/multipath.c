@@ -136,7 +136,8 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 		struct ws_path_stats *stats = &mp->stats.paths[i];
 
 		mp->tx[i].acked = mp->tx[i].next_number;
-		mp->tx[i].acked_count = 0;
+		mp->tx[i].acked_count = mp->tx[i].excused = 0;
+		mp->tx[i].window.counted = false;
 		mp->tx[i].suspended = mp->tx[i].told = false;
 		mp->sched.paths[i].in_flight_bytes = 0;
 		ws_set(stats->acked_datagrams, 0);

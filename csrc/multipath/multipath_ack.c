@@ -59,6 +59,21 @@ static void note_rtt(struct ws_path_stats *stats, uint32_t rtt_us)
 		ws_set(stats->rtt_min_us, rtt_us ? rtt_us : 1);
 }
 
+/* How many datagrams are missing up to `highest`, but for those that were too long for the path. */
+static uint64_t lost_of(struct tx_path *tx, uint64_t highest, uint64_t before)
+{
+	uint64_t lost = highest + 1 - tx->acked_count - tx->excused, longer = 0;
+
+	for (uint64_t n = tx->acked; n <= highest && n < tx->longer_number; n++)
+		longer += tx->records[n % RECORDS].longer;
+	if (longer && (int64_t)(lost - before) > 0) {
+		longer = longer < lost - before ? longer : lost - before;
+		tx->excused += longer;
+		lost -= longer;
+	}
+	return lost;
+}
+
 static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 			 const struct ws_ack_path *entry, uint64_t now_ns)
 {
@@ -67,6 +82,7 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 	uint64_t highest = widen(tx->next_number, entry->highest);
 	uint32_t hold_us = entry->hold_16us * 16u, rtt_us;
 	struct ws_sched_path *path = &mp->sched.paths[entry->path];
+	uint64_t missing = tx->acked - tx->acked_count - tx->excused, lost;
 	uint64_t in_flight, seq, acked_bytes;
 	struct ws_window_ack told;
 	bool moved;
@@ -91,6 +107,7 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 	ws_set(stats->acked_highest, highest);
 	ws_set(stats->last_ack_ns, now_ns);
 	in_flight = tx->data_bytes - tx->records[highest % RECORDS].data_bytes;
+	lost = lost_of(tx, highest, missing);
 	tx->acked = highest + 1;
 	tx->told = false;
 	if (tx->suspended) {
@@ -108,7 +125,7 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 		.acked_bytes = acked_bytes,
 		.delivered_bytes = stats->acked_bytes,
 		.highest = highest,
-		.lost = highest + 1 - tx->acked_count,
+		.lost = lost,
 		.next_number = tx->next_number,
 		.waiting = mp_waiting(mp),
 	};

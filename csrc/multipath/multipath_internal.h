@@ -60,6 +60,7 @@ struct record {
 	uint64_t sent_ns;
 	uint64_t data_bytes; /* data sent on the path up to and with it */
 	bool data;
+	bool longer; /* than any data: it asks whether the path takes so much */
 };
 
 struct tx_path {
@@ -71,6 +72,8 @@ struct tx_path {
 	uint64_t
 		acked_count; /* datagrams that the peer says it has, of all that ever had this number */
 	uint64_t data_number; /* one past the number of the newest data datagram */
+	uint64_t longer_number; /* one past the number of the newest that was longer than data */
+	uint64_t excused; /* of these, did not arrive: that is no loss */
 	uint64_t
 		limited_at_ns; /* was at its limit, with packets waiting, when last looked; 0: not */
 	uint64_t heartbeat_ns; /* last one sent because of silence */

@@ -54,6 +54,8 @@ static void count_sent(struct ws_multipath *mp, uint32_t path, uint32_t bytes)
 uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t bytes,
 			     uint64_t now_ns)
 {
+	uint64_t number;
+
 	if (!mp->schedule) {
 		/* Nobody acknowledges these, so nothing need be known of them later. */
 		struct tx_path *tx = &mp->tx[path];
@@ -64,7 +66,12 @@ uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t by
 		return tx->next_number++;
 	}
 	count_sent(mp, path, bytes);
-	return take_number(mp, path, NO_SEQ, 0, now_ns);
+	number = take_number(mp, path, NO_SEQ, 0, now_ns);
+	if (bytes > mp_wire_bytes(mp->sched.paths[path].max_packet_bytes)) {
+		mp->tx[path].records[number % RECORDS].longer = true;
+		mp->tx[path].longer_number = number + 1;
+	}
+	return number;
 }
 
 void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t *frame, size_t len,

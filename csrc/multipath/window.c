@@ -312,6 +312,12 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint64_t acked = least(ack->acked_bytes, w->bytes), target, standing_us, moved;
 
+	/* What is missing at the first one was sent before the peer counted. */
+	if (!w->counted) {
+		w->counted = true;
+		w->round_lost = w->judge_lost = ack->lost;
+		w->round_number = w->judge_number = ack->highest;
+	}
 	if (ack->rtt_us)
 		note_delay(w, ack);
 	note_rate(w, ack);

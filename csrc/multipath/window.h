@@ -40,6 +40,7 @@ struct ws_window {
 	uint64_t judge_number, judge_lost; /* from where losses are counted for this */
 	uint32_t round_queue_us, round_least_us; /* most and least in this round */
 	bool seen; /* a delay was measured */
+	bool counted; /* the peer has told what it has */
 	bool roomy; /* the last round was full, and its queue ran empty */
 	/* Least of this and of the last MEMORY_NS; delays are the difference of two clocks. */
 	uint64_t least_ns;

@@ -5,6 +5,7 @@
  */
 #include "check.h"
 
+#include "multipath/ack.h"
 #include "packet/frame.h"
 #include "quiet.h"
 #include "shared/wire.h"
@@ -411,8 +412,54 @@ static void urgent_leaves_twice(void)
 	ws_multipath_free(mp);
 }
 
+/* So many of a path's datagrams have come, and the highest. */
+static void told(struct ws_multipath *mp, uint32_t highest, uint32_t datagrams)
+{
+	uint8_t frame[WS_ACK_MAX_BYTES];
+	struct ws_ack ack = {.path_count = 1};
+
+	now_ns += 10 * MS;
+	ack.paths[0] = (struct ws_ack_path){
+		.highest = highest,
+		.datagrams = datagrams,
+		.echo_us = (uint32_t)((now_ns - 10 * MS) / US),
+	};
+	CHECK(ws_multipath_ack(mp, frame, ws_ack_encode(&ack, frame), now_ns));
+}
+
+/* Of 40 datagrams three of `bytes` are lost, behind 20 of which the peer counted `counted`. */
+static uint64_t window_after(uint32_t bytes, uint32_t counted)
+{
+	struct ws_multipath *mp = windowed(0);
+	uint32_t sent = 20;
+	uint64_t window;
+
+	for (uint32_t i = 0; i < sent; i++)
+		(void)ws_multipath_number(mp, 0, 100, now_ns);
+	told(mp, sent - 1, counted);
+	for (uint32_t i = 0; i < 40; i++)
+		(void)ws_multipath_number(mp, 0, i % 10 == 3 ? bytes : 100, now_ns);
+	told(mp, sent + 39, counted + 36);
+	(void)ws_multipath_number(mp, 0, 100, now_ns);
+	told(mp, sent + 40, counted + 37);
+	window = ws_multipath_path_stats(mp, 0)->window_bytes;
+	ws_multipath_free(mp);
+	return window;
+}
+
+/* What the peer did not count before it spoke of the path, and what was longer than the path takes, is no
+ * loss. */
+static void no_losses(void)
+{
+	uint64_t whole = window_after(1600, 20);
+
+	CHECK(window_after(1500, 20) < whole);
+	CHECK_EQ(window_after(1600, 15), whole);
+}
+
 int main(void)
 {
+	no_losses();
 	CHECK_EQ(rescued_and_reset(false), 10);
 	CHECK_EQ(rescued_and_reset(true), 0);
 	rescue();

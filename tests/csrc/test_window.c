@@ -245,6 +245,19 @@ static void a_short_buffer_is_not_met_with_bursts(void)
 	CHECK(ws_window_pace_bps(&l.window) == UINT64_MAX);
 }
 
+/* Sent before the peer counted. */
+static void what_was_before_is_no_loss(void)
+{
+	static struct link l;
+
+	begin(&l, 50, 20, 400);
+	l.lost = 5;
+	(void)mbps(&l, 200);
+	CHECK(l.window.doubt == WS_WINDOW_CALM);
+	CHECK(l.window.high_bytes == UINT64_MAX && l.window.buffer_bytes == UINT64_MAX);
+	CHECK(mbps(&l, 500) >= 45);
+}
+
 /* Each of them may be a lie. */
 static void survives_anything(void)
 {
@@ -289,6 +302,7 @@ int main(void)
 	lumps_are_no_queue();
 	grows_only_where_it_is_used();
 	a_short_buffer_is_not_met_with_bursts();
+	what_was_before_is_no_loss();
 	survives_anything();
 	return check_done();
 }
