@@ -393,9 +393,8 @@ class Guest:
         """What comes from there came by another path of the peer's: it has not roamed."""
         return False
 
-    def aside(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> int | None:
-        """The number of the path with these ends, if no data goes over it; else None."""
-        return None
+    def answer_there(self, peer: PeerHandle, frame: bytes, arrival: Arrival) -> None:
+        """Send this frame by the way of `arrival` as well, if data takes another one."""
 
     def heard_at(
         self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None, now: int

@@ -24,6 +24,7 @@ from whalescale.protocol.paths.types import (
     PathSample,
     PathStatus,
     Pin,
+    SendPathControl,
     SetPaths,
 )
 from whalescale.protocol.paths.windowed import WindowTuner
@@ -252,9 +253,13 @@ class Multipath(Guest):
         paths = self._paths(peer)
         return paths is not None and paths.knows(remote, local)
 
-    def aside(self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None) -> int | None:
+    def answer_there(self, peer: PeerHandle, frame: bytes, arrival: Arrival) -> None:
         paths = self._paths(peer)
-        return paths.aside(remote, local) if paths is not None else None
+        if paths is None or arrival.remote is None:
+            return
+        path = paths.aside(arrival.remote, arrival.local)
+        if path is not None:
+            self._host.event(PathAction(peer, SendPathControl(path, frame)))
 
     def heard_at(
         self, peer: PeerHandle, remote: Endpoint, local: Endpoint | None, now: int

@@ -18,9 +18,8 @@ from whalescale.protocol.control import (
 )
 from whalescale.protocol.extended import ExtendedMode
 from whalescale.protocol.guest import Arrival, Guest, Host
-from whalescale.protocol.paths.types import SendPathControl
 from whalescale.protocol.places import PeerHandle
-from whalescale.protocol.types import ExtendedModeChanged, PathAction, SendControl
+from whalescale.protocol.types import ExtendedModeChanged, SendControl
 
 #: what every peer may do
 DATA_PLANE: Final = Feature.PARTIAL | Feature.BUNDLE | Feature.CONTINUE
@@ -112,8 +111,11 @@ class Offers(Guest):
         for guest in self._guests:
             guest.offered(peer, offer, before, fresh, now)
         self._follow(peer, mode, answer, now)
+        # The way that data takes may lead to where the peer was before it slept or moved; without
+        # our answer it takes no frames, and so no probes of the way that works.
         if answer is not None:
-            self._answer(peer, answer, arrival)
+            for guest in self._guests:
+                guest.answer_there(peer, encode_offer(answer), arrival)
 
     # time
 
@@ -129,17 +131,6 @@ class Offers(Guest):
         self._follow(peer, mode, mode.handle_timeout(now), now)
 
     # outputs
-
-    def _answer(self, peer: PeerHandle, offer: Offer, arrival: Arrival) -> None:
-        """By the way that it came too, if data takes another one: that may lead to where the peer
-        was before it slept or moved, and without our answer it takes no frames, probes either."""
-        if arrival.remote is None:
-            return
-        for guest in self._guests:
-            path = guest.aside(peer, arrival.remote, arrival.local)
-            if path is not None:
-                frame = encode_offer(offer)
-                self._host.event(PathAction(peer, SendPathControl(path, frame)))
 
     def _follow(self, peer: PeerHandle, mode: ExtendedMode, offer: Offer | None, now: int) -> None:
         """Send the offer, and tell the data plane and the guests where the mode has changed."""
