@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Build and tests on arm64 without an arm64 machine: python -m tools.arm64 [STEP...]
+
+Debian's arm64 packages are unpacked into build/arm64/root (nothing of them is configured: a
+compiler and a Python need no more), and programs in there are run by QEMU's user emulation. The
+kernel learns of that in a user namespace of its own (binfmt_misc, Linux 6.7), so this machine is
+left as it is. Python packages are the wheels for arm64 that requirements.lock names. Emulation is
+some twenty times slower than this machine. Needs root, debootstrap, and the network for packages.
+
+Steps, all unless some are named:
+    build   the data plane (`setup.py build_ext`, -O1), imported
+    csrc    tests of the C leaves, without sanitizers, which do not run under emulation
+    unit    tests/unit, but what asks for systemd, other packages or the agent's own kernel
+    sim     tests/sim
+    refuse  a compiler that says big-endian is refused
+Exit status 1: a step went wrong; its output is in build/arm64/STEP.log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+if __package__ is None or __package__ == "":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.clean_system import CODENAMES, MIRROR, PATH, apt_mirrors
+from tools.netlab import LabError, run
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "build/arm64"
+DEBIAN = 12
+PYTHON = "3.11"
+PACKAGES = (
+    "gcc,libc6-dev,python3-dev,python3-venv,libssl-dev,liburing-dev,libsodium-dev,libbpf-dev,make"
+)
+TEST_PACKAGES = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+#: /proc/sys/fs/binfmt_misc/register: an ELF of 64 bits, little-endian, for aarch64; F: opened now
+MAGIC = (
+    r":aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+    r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:"
+)
+# The namespace's, and nobody's beside it.
+ENTER = """
+set -e
+read go
+mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+printf '%s' "$1" > /proc/sys/fs/binfmt_misc/register
+root=$2; shift 2
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount --rbind /sys "$root/sys"
+mount -t tmpfs tmpfs "$root/tmp"
+exec chroot "$root" /usr/bin/env -i "$@"
+"""
+PYTEST = "python3 -m pytest -q -p no:cacheprovider --timeout 3000 -n 2"
+STEPS = {
+    "build": (
+        "WS_CFLAGS='-Werror -O1 -fno-lto' python3 setup.py -q build_ext --inplace && "
+        "python3 -c 'from whalescale.dataplane import engine; print(engine.__file__)'"
+    ),
+    "csrc": "make -s -j2 -C tests/csrc check SANITIZE= CC='gcc -O1'",
+    "unit": f"{PYTEST} tests/unit/protocol tests/unit/runtime tests/unit/test_identity.py "
+    "tests/unit/test_config.py tests/unit/test_keyfiles.py",
+    "sim": f"{PYTEST} tests/sim",
+    # as a compiler for such a machine would say it
+    "refuse": (
+        "echo '#include \"shared/wire.h\"' | gcc -U__BYTE_ORDER__ "
+        "-D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__ -iquote . -fsyntax-only -x c - 2>&1 "
+        "| grep 'little-endian machines'"
+    ),
+}
+
+
+def emulator() -> Path:
+    """qemu-aarch64-static, installed or unpacked here. LabError."""
+    found = shutil.which("qemu-aarch64-static")
+    if found:
+        return Path(found)
+    made = FOLDER / "qemu/usr/bin/qemu-aarch64-static"
+    if not made.exists():
+        folder = FOLDER / "packages"
+        folder.mkdir(parents=True, exist_ok=True)
+        words = ("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "qemu-user-static")
+        subprocess.run(words, cwd=folder, check=True, timeout=600)
+        run("dpkg-deb", "-x", next(folder.glob("qemu-user-static_*.deb")), FOLDER / "qemu")
+    return made
+
+
+def make_root() -> Path:
+    """The unpacked system, made once."""
+    root, stamp = FOLDER / "root", FOLDER / "root.made"
+    if stamp.exists():
+        return root
+    shutil.rmtree(root, ignore_errors=True)
+    down = FOLDER / "download"
+    mirror = apt_mirrors().get("Debian", MIRROR)
+    run(
+        *("debootstrap", "--arch=arm64", "--download-only", "--variant=minbase"),
+        *(f"--include={PACKAGES}", CODENAMES[DEBIAN], down, mirror),
+        timeout=1800,
+    )
+    for name in ("bin", "sbin", "lib"):
+        (root / "usr" / name).mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for package in sorted((down / "var/cache/apt/archives").glob("*.deb")):
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
+        ) as unpacked:
+            words = ("tar", "-C", root, "-x", "--keep-directory-symlink")
+            subprocess.run(words, stdin=unpacked.stdout, check=True, timeout=300)
+    for name in ("dev", "proc", "sys", "tmp", "root", "src"):
+        (root / name).mkdir(exist_ok=True)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    if not (root / "usr/bin/sh").exists():
+        (root / "usr/bin/sh").symlink_to("dash")
+    python_packages(root / "packages")
+    stamp.touch()
+    return root
+
+
+def python_packages(target: Path) -> None:
+    """The lock's wheels for arm64, and what tests need. pip takes markers for this machine's, so
+    what the lock has for x86-64 alone goes first."""
+    blocks = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
+    lock = FOLDER / "requirements.lock"
+    lock.write_text("\n".join(b for b in blocks if "== 'x86_64'" not in b) + "\n")
+    platforms = [w for n in (17, 28, 34) for w in ("--platform", f"manylinux_2_{n}_aarch64")]
+    pip: tuple[str | Path, ...] = (
+        *(sys.executable, "-m", "pip", "--quiet", "install", "--target", target, "--upgrade"),
+        *(*platforms, "--platform", "manylinux2014_aarch64", "--python-version", PYTHON),
+        *("--only-binary", ":all:", "--implementation", "cp"),
+    )
+    run(*pip, "--require-hashes", "--no-deps", "-r", lock, timeout=900)
+    run(*pip, *TEST_PACKAGES, timeout=900)
+
+
+def copy_source(target: Path) -> None:
+    """What git knows, with the changes of the work tree."""
+    git = ("git", "-c", "safe.directory=*", "-C", ROOT)
+    for name in run(*git, "ls-files", "-z").stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target / name)
+
+
+def emulated(root: Path, command: str, log: Path) -> int:
+    """The shell command in /src of the system, all of it arm64. Returns its exit status."""
+    register = f"{MAGIC}{emulator()}:F"
+    environment = ("HOME=/root", f"PATH={PATH}", "PYTHONPATH=/packages:/src", "LANG=C.UTF-8")
+    words = [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--user", "--mount", "--pid", "--net", "--fork", "--kill-child"),
+        *("sh", "-c", ENTER, "sh", register, str(root), *environment),
+        *("sh", "-c", f"cd /src && {command}"),
+    ]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
+        )
+        assert process.stdin is not None
+        own = os.readlink("/proc/self/ns/user")
+        while process.poll() is None and os.readlink(f"/proc/{process.pid}/ns/user") == own:
+            time.sleep(0.02)
+        # Everybody as themselves: files of packages have many owners.
+        for kind in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}", kind).write_text("0 0 4294967295")
+        process.communicate(b"go\n")
+        return process.returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build and tests on arm64, emulated.")
+    parser.add_argument("steps", nargs="*", choices=[*STEPS, []], metavar="STEP")
+    parser.add_argument("--command", help="this one in place of the steps")
+    chosen = parser.parse_args()
+    if os.geteuid() != 0:
+        print("arm64: needs root (namespaces)", file=sys.stderr)
+        return 4
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    try:
+        root = make_root()
+        copy_source(root / "src")
+        steps = {"command": chosen.command} if chosen.command else STEPS
+        wrong = 0
+        for name in (None if chosen.command else chosen.steps) or steps:
+            log, began = FOLDER / f"{name}.log", time.monotonic()
+            status = emulated(root, steps[name], log)
+            wrong += status != 0
+            verdict = "ok" if status == 0 else f"FAILED ({status})"
+            print(f"{name:8} {verdict}, {time.monotonic() - began:.0f} s", flush=True)
+            lines = log.read_text(errors="replace").splitlines()
+            print(*lines[-40 if status else -2 :], sep="\n", flush=True)
+        return 1 if wrong else 0
+    except (LabError, subprocess.SubprocessError) as error:
+        print(f"arm64: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
