@@ -33,4 +33,31 @@ _Static_assert(sizeof(void *) == 8 && sizeof(long) == 8 && sizeof(int) == 4,
 _Static_assert(_Alignof(uint64_t) == 8 && _Alignof(uint32_t) == 4,
 	       "Whalescale needs natural alignment");
 
+#define WS_IS_BYTES(name, bytes) _Static_assert(sizeof(struct name) == (bytes), "laid out elsewise")
+WS_IS_BYTES(ws_shield_stats, 80);
+WS_IS_BYTES(ws_shield_rates, 24);
+WS_IS_BYTES(ws_path_counts, 64);
+WS_IS_BYTES(ws_bpf_path, 176);
+WS_IS_BYTES(ws_may, 16);
+WS_IS_BYTES(ws_chosen, 16);
+WS_IS_BYTES(ws_path, 60);
+WS_IS_BYTES(ws_path_params, 48);
+WS_IS_BYTES(ws_multipath_params, 80);
+WS_IS_BYTES(ws_path_stats, 224);
+WS_IS_BYTES(ws_multipath_stats, 1992);
+WS_IS_BYTES(ws_uring_parts, 24);
+WS_IS_BYTES(ws_udp_parts, 32);
+WS_IS_BYTES(ws_relay, 264);
+WS_IS_BYTES(ws_relay_stats, 48);
+WS_IS_BYTES(ws_relay_program, 72);
+WS_IS_BYTES(ws_relay_count, 56);
+WS_IS_BYTES(ws_addr, 24);
+WS_IS_BYTES(ws_prefix, 18);
+WS_IS_BYTES(ws_config, 96);
+WS_IS_BYTES(ws_keypair, 120);
+WS_IS_BYTES(ws_upcall, 2136);
+WS_IS_BYTES(ws_stats, 408);
+WS_IS_BYTES(ws_peer_stats, 144);
+#undef WS_IS_BYTES
+
 #endif

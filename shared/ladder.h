@@ -128,4 +128,8 @@ WS_LADDER_INLINE int ws_ladder_climb(struct ws_ladder *l, const struct ws_ip *so
 	return 0;
 }
 
+/* The same to the programs and to every machine that loads them. */
+_Static_assert(sizeof(struct ws_ladder) == 524320, "ws_ladder");
+_Static_assert(sizeof(struct ws_rung) == 48, "ws_rung");
+
 #endif

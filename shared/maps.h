@@ -192,4 +192,19 @@ enum ws_relay_counts {
 	WS_RELAY_COUNTS = 7
 };
 
+/* The same to the programs and to every machine that loads them. */
+_Static_assert(sizeof(struct ws_ip) == 16, "ws_ip");
+_Static_assert(sizeof(struct ws_source_key) == 20, "ws_source_key");
+_Static_assert(sizeof(struct ws_bucket) == 16, "ws_bucket");
+_Static_assert(sizeof(struct ws_shield_limits) == 48, "ws_shield_limits");
+_Static_assert(sizeof(struct ws_path_key) == 36, "ws_path_key");
+_Static_assert(sizeof(struct ws_path_count) == 64, "ws_path_count");
+_Static_assert(sizeof(struct ws_path_value) == 128, "ws_path_value");
+_Static_assert(sizeof(struct ws_group_key) == 24, "ws_group_key");
+_Static_assert(sizeof(struct ws_prefix_key) == 20, "ws_prefix_key");
+_Static_assert(sizeof(struct ws_relay_place) == 24, "ws_relay_place");
+_Static_assert(sizeof(struct ws_relay_slot) == 288, "ws_relay_slot");
+_Static_assert(sizeof(struct ws_relay_state) == 16, "ws_relay_state");
+_Static_assert(sizeof(struct ws_relay_tally) == 32, "ws_relay_tally");
+
 #endif

@@ -2,13 +2,15 @@
 """Build and tests on arm64 without an arm64 machine: python -m tools.arm64 [STEP...]
 
 Debian's arm64 packages are unpacked into build/arm64/root (nothing of them is configured: a
-compiler and a Python need no more), and programs in there are run by QEMU's user emulation. The
-kernel learns of that in a user namespace of its own (binfmt_misc, Linux 6.7), so this machine is
-left as it is. Python packages are the wheels for arm64 that requirements.lock names. Emulation is
-some twenty times slower than this machine. Needs root, debootstrap, and the network for packages.
+compiler and a Python need no more), and programs in there are run by QEMU's user emulation. Where
+this machine has the cross compiler (Debian: gcc-aarch64-linux-gnu), that one compiles: a kernel
+that emulates runs its own kind as well. The kernel learns of the emulator in a user namespace of
+its own (binfmt_misc, Linux 6.7), so this machine is left as it is. Python packages are the wheels
+for arm64 that requirements.lock names. Emulation is some twenty times slower than this machine.
+Needs root, debootstrap, and the network for packages.
 
 Steps, all unless some are named:
-    build   the data plane (`setup.py build_ext`, -O1), imported
+    build   the data plane (`setup.py build_ext`), imported
     csrc    tests of the C leaves, without sanitizers, which do not run under emulation
     unit    tests/unit, but what asks for systemd, other packages or the agent's own kernel
     sim     tests/sim
@@ -52,21 +54,22 @@ set -e
 read go
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
 printf '%s' "$1" > /proc/sys/fs/binfmt_misc/register
-root=$2; shift 2
+root=$2; cross=$3; shift 3
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --rbind /sys "$root/sys"
 mount -t tmpfs tmpfs "$root/tmp"
+for folder in $cross; do mount --bind "$folder" "$root$folder"; done
 exec chroot "$root" /usr/bin/env -i "$@"
 """
 PYTEST = "python3 -m pytest -q -p no:cacheprovider --timeout 3000 -n 2"
 STEPS = {
     "build": (
-        "WS_CFLAGS='-Werror -O1 -fno-lto' python3 setup.py -q build_ext --inplace && "
+        "WS_CFLAGS='-Werror' python3 setup.py -q build_ext --inplace && "
         "python3 -c 'from whalescale.dataplane import engine; print(engine.__file__)'"
     ),
-    "csrc": "make -s -j2 -C tests/csrc check SANITIZE= CC='gcc -O1'",
+    "csrc": "make -s -j2 -C tests/csrc check SANITIZE= CC=aarch64-linux-gnu-gcc",
     "unit": f"{PYTEST} tests/unit/protocol tests/unit/runtime tests/unit/test_identity.py "
     "tests/unit/test_config.py tests/unit/test_keyfiles.py",
     "sim": f"{PYTEST} tests/sim",
@@ -77,6 +80,23 @@ STEPS = {
         "| grep 'little-endian machines'"
     ),
 }
+
+
+def cross_compiler(root: Path) -> list[Path]:
+    """Put this machine's into the system; folders that are to be seen there too, [] without one."""
+    found = shutil.which("aarch64-linux-gnu-gcc")
+    if found is None:
+        return []
+    names = [*Path("/usr/bin").glob("aarch64-linux-gnu-*"), Path("/usr/lib/gcc-cross")]
+    names.append(Path("/usr/aarch64-linux-gnu"))
+    for path in names:
+        target = root / path.relative_to("/")
+        run("rm", "-rf", target)
+        run("cp", "-a", path, target, timeout=300)
+    folders = [Path("/usr/lib/x86_64-linux-gnu"), Path("/lib64")]
+    for path in folders:
+        (root / path.relative_to("/")).mkdir(parents=True, exist_ok=True)
+    return folders
 
 
 def emulator() -> Path:
@@ -152,14 +172,14 @@ def copy_source(target: Path) -> None:
             shutil.copyfile(ROOT / name, target / name)
 
 
-def emulated(root: Path, command: str, log: Path) -> int:
+def emulated(root: Path, command: str, log: Path, seen: list[Path]) -> int:
     """The shell command in /src of the system, all of it arm64. Returns its exit status."""
     register = f"{MAGIC}{emulator()}:F"
     environment = ("HOME=/root", f"PATH={PATH}", "PYTHONPATH=/packages:/src", "LANG=C.UTF-8")
     words = [
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--user", "--mount", "--pid", "--net", "--fork", "--kill-child"),
-        *("sh", "-c", ENTER, "sh", register, str(root), *environment),
+        *("sh", "-c", ENTER, "sh", register, str(root), " ".join(map(str, seen)), *environment),
         *("sh", "-c", f"cd /src && {command}"),
     ]
     with log.open("wb") as out:
@@ -189,11 +209,12 @@ def main() -> int:
     try:
         root = make_root()
         copy_source(root / "src")
+        seen = cross_compiler(root)
         steps = {"command": chosen.command} if chosen.command else STEPS
         wrong = 0
         for name in (None if chosen.command else chosen.steps) or steps:
             log, began = FOLDER / f"{name}.log", time.monotonic()
-            status = emulated(root, steps[name], log)
+            status = emulated(root, steps[name], log, seen)
             wrong += status != 0
             verdict = "ok" if status == 0 else f"FAILED ({status})"
             print(f"{name:8} {verdict}, {time.monotonic() - began:.0f} s", flush=True)
