@@ -21,13 +21,17 @@ if __package__ is None or __package__ == "":
 
 from tools.netlab import Lab, LabError
 from tools.peers import Peer, Whalescale
+from whalescale.cli import main as main_module
 from whalescale.identity import Identity, encode_node_id
 
 MUST_MS = 150.0
 COMMANDS = (
-    *("", "--help", "version", "keygen", "status", "status --json", "peers", "paths", "members"),
-    *("route show", "network show", "logs", "top -n 1", "reload", "doctor --help"),
+    *("", "version", "keygen", "status", "status --json", "peers", "paths", "members"),
+    *("route show", "network show", "logs", "top --once -n 0.1", "reload"),
+    *("--help", *(f"{name} --help" for name in main_module.COMMANDS)),
 )
+#: it waits for the second look, which a rate needs
+WAITS_MS = {"top --once -n 0.1": 100.0}
 
 
 def measured(rounds: int) -> dict[str, tuple[float, float]]:
@@ -43,7 +47,7 @@ def measured(rounds: int) -> dict[str, tuple[float, float]]:
             for words in COMMANDS:
                 before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
                 end.ws(*words.split(), check=False)
-                wall = (time.monotonic() - began) * 1000
+                wall = (time.monotonic() - began) * 1000 - WAITS_MS.get(words, 0.0)
                 after = resource.getrusage(resource.RUSAGE_CHILDREN)
                 cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
                 if number:  # the first compiles
@@ -57,6 +61,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    # Where it is set each command compiles its modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if os.geteuid() != 0:
         print("starttimes: needs root (network namespaces)", file=sys.stderr)
         return 4
@@ -70,7 +76,7 @@ def main() -> int:
     else:
         for words, (wall, cpu) in sorted(found.items(), key=lambda item: -item[1][0]):
             more = "" if wall <= MUST_MS else f"  more than {MUST_MS:.0f}"
-            print(f"ws {words:16} {wall:4.0f} ms, {cpu:4.0f} ms of CPU{more}")
+            print(f"ws {words:18} {wall:4.0f} ms, {cpu:4.0f} ms of CPU{more}")
     return 0 if all(wall <= MUST_MS for wall, _ in found.values()) else 1
 
 

@@ -108,7 +108,8 @@ def _address(host: str, interface: str | None) -> str:
     except ValueError:
         pass
     from whalescale.cli import client
-    from whalescale.cli.ping import address_of, find
+    from whalescale.cli.common import find
+    from whalescale.cli.ping import address_of
 
     name = interface_name(interface)
     status = client.status(name)[0]

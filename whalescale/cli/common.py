@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from whalescale.config import Config
+    from whalescale.status import Peer, Status
 
 OK: Final = 0
 FAILED: Final = 1
@@ -151,6 +152,23 @@ def load_config(interface: str | None, config: Path | None) -> Config:
 def plain(text: str) -> str:
     """One line without control characters: what came from elsewhere must not drive the terminal."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text).strip()
+
+
+def find(status: Status, wanted: str, interface: str) -> Peer:
+    """By name, or by the beginning (8 characters or more) of its ID, fingerprint or key."""
+    exact = [p for p in status.peers if p.name == wanted]
+    if not exact and len(wanted) >= 8:
+        exact = [
+            p
+            for p in status.peers
+            if any(
+                k and k.startswith(wanted) for k in (p.id, p.fingerprint, p.wireguard_public_key)
+            )
+        ]
+    if len(exact) == 1:
+        return exact[0]
+    names = ", ".join(plain(p.name) for p in status.peers[:8]) or "none"
+    raise CliError(f"{interface} has no peer {plain(wanted)!r}", f"its peers: {names}")
 
 
 def note(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -29,6 +30,8 @@ from whalescale.cli.common import (
     plain,
 )
 
+#: gc.get_threshold() of a Python that nobody changed it in (whalescale.cli does)
+PYTHONS_OWN: Final = (700, 10, 10)
 READY_FD: Final = "WHALESCALE_READY_FD"
 START_S: Final = 30.0
 STOP_S: Final = 15.0
@@ -96,6 +99,7 @@ def _foreground(interface: str | None, config: Path | None) -> int:
         path = load_config(interface, config).path.absolute()
         from whalescale.agent import run
 
+        gc.set_threshold(*PYTHONS_OWN)  # it stays, and works with little memory
         return int(run(path))
     except Exception as e:
         if report is not None:

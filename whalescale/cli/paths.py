@@ -16,6 +16,7 @@ from whalescale.cli.common import (
     JsonLines,
     Watch,
     console,
+    find,
     interface_name,
     is_screen,
     peer_names,
@@ -120,7 +121,6 @@ def _set(interface: str, peer: str, request: dict[str, Any], *, json: bool) -> N
 
     from whalescale import status
     from whalescale.cli import client
-    from whalescale.cli.ping import find
     from whalescale.tui import multipath, text
 
     with client.Connection(interface) as connection:
@@ -144,7 +144,6 @@ def _set(interface: str, peer: str, request: dict[str, Any], *, json: bool) -> N
 
 def _show(interface: str, peer: str | None, *, watch: bool, interval: float, json: bool) -> None:
     from whalescale.cli import client
-    from whalescale.cli.ping import find
 
     def fetch_raw() -> dict[str, Any]:
         found, raw = client.status(interface)
@@ -164,7 +163,7 @@ def _show(interface: str, peer: str | None, *, watch: bool, interval: float, jso
     if json:
         print_json(fetch_raw())
         return
-    from whalescale.tui import app, render, snapshot
+    from whalescale.tui import render, snapshot
 
     first = client.status(interface)[0]
     names = [find(first, peer, interface).name] if peer is not None else []
@@ -177,6 +176,8 @@ def _show(interface: str, peer: str | None, *, watch: bool, interval: float, jso
         return render.paths_screen(view, names, width, height)
 
     if is_screen(out):
+        from whalescale.tui import app
+
         app.run(out, lambda: client.status(interface)[0], interval, draw)
         return
     view = snapshot.first(first)

@@ -20,6 +20,7 @@ from whalescale.cli.common import (
     Interface,
     Json,
     PeerArgument,
+    find,
     interface_name,
     note,
     plain,
@@ -127,23 +128,6 @@ def _why(name: str, before: Status, peer: Peer) -> list[str]:
         return troubles.of_ping(before, after, find(after, peer.name, name))
     except CliError as e:
         return [e.message]
-
-
-def find(status: Status, wanted: str, interface: str) -> Peer:
-    """By name, or by the beginning (8 characters or more) of its ID, fingerprint or key."""
-    exact = [p for p in status.peers if p.name == wanted]
-    if not exact and len(wanted) >= 8:
-        exact = [
-            p
-            for p in status.peers
-            if any(
-                k and k.startswith(wanted) for k in (p.id, p.fingerprint, p.wireguard_public_key)
-            )
-        ]
-    if len(exact) == 1:
-        return exact[0]
-    names = ", ".join(plain(p.name) for p in status.peers[:8]) or "none"
-    raise CliError(f"{interface} has no peer {plain(wanted)!r}", f"its peers: {names}")
 
 
 def address_of(peer: Peer) -> str:

@@ -134,7 +134,7 @@ def _agent(
     stack: contextlib.ExitStack, name: str, peer: str | None
 ) -> tuple[Fetch | None, str | None]:
     """How to ask the agent (None: not for this user), and the peer's whole name."""
-    from whalescale.cli.ping import find
+    from whalescale.cli.common import find
 
     agent = Agent(name)
     stack.callback(agent.close)

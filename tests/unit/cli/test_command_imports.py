@@ -22,7 +22,7 @@ RUNS = {
     "status": 275,
     "status --json": 205,
     "peers": 275,
-    "paths": 280,
+    "paths": 275,
     "top -n 1": 280,
     "reload": 185,
     "down": 205,

@@ -13,7 +13,7 @@ from fake_agent import FakeAgent, failure, ok, sample
 from run_ws import Ws
 
 from whalescale import status
-from whalescale.cli import ping
+from whalescale.cli import common, ping
 from whalescale.cli.common import CliError
 from whalescale.cli.logs import format_line
 
@@ -179,11 +179,11 @@ def test_no_address(fields: dict[str, Any]) -> None:
 
 def test_find() -> None:
     s = sample_status()
-    assert ping.find(s, "phone", "ws0").name == "phone"
-    assert ping.find(s, "khnpirir", "ws0").name == "berlin"
+    assert common.find(s, "phone", "ws0").name == "phone"
+    assert common.find(s, "khnpirir", "ws0").name == "berlin"
     for wanted in ("nobody", "khnpiri", ""):
         with pytest.raises(CliError, match="has no peer") as e:
-            ping.find(s, wanted, "ws0")
+            common.find(s, wanted, "ws0")
         assert "berlin, phone" in e.value.fix
 
 
