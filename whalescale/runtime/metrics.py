@@ -139,6 +139,31 @@ PATH: Final = {
     "tx_bytes": (counter("path_sent_bytes", "UDP payload sent over the path."), 1),
     "rx_bytes": (counter("path_received_bytes", "UDP payload received over the path."), 1),
 }
+#: no names of members: a network may have thousands, and its records are signed by admins alone
+MEMBERS: Final = gauge("members", "Members of the network, by what this one has with them.")
+ANCHORS: Final = gauge("anchors", "Anchors of the network, this machine included.")
+ANCHORS_ALIVE: Final = gauge("anchors_alive", "Anchors that answer, this machine included.")
+NETWORK_WARNINGS: Final = gauge("network_warnings", "What a person should do something about.")
+NAT: Final = gauge("nat_mappings", "Local addresses by the kind of NAT that was seen before them.")
+#: by the key of status.Nat
+NAT_SEARCH: Final = {
+    "looking_for": gauge("nat_looking_for", "Peers that a direct way is being looked for to."),
+    "met": counter("nat_direct_ways_found", "Direct ways found after a call."),
+    "rounds": counter("nat_rounds", "Rounds of trying places."),
+    "held_back": counter("nat_held_back_datagrams", "Not sent: too much was tried already."),
+}
+GATEWAYS: Final = gauge("portmap_gateways", "Routers that were asked to map the port, by state.")
+#: by the key of status.Relay
+RELAY: Final = {
+    "bindings": gauge("relay_bindings", "Receiver indices that are relayed to."),
+    "members": gauge("relay_members", "Members that have them."),
+}
+RELAY_DROPPED: Final = counter("relay_dropped_datagrams", "Not sent on between others, by reason.")
+GATEWAY_STATES: Final = ("asking", "mapped", "silent", "refused", "ended")
+NAT_KINDS: Final = (
+    *("none", "endpoint-independent", "by destination", "several addresses", "unknown"),
+)
+
 PROCESS_CPU: Final = counter("process_cpu_seconds", "User and system time of all threads.")
 PROCESS_MEMORY: Final = gauge("process_resident_memory_bytes", "Resident set.")
 PROCESS_START: Final = gauge("process_start_time_seconds", "When the agent started.")
@@ -176,12 +201,46 @@ def _families(told: dict[str, Any], peers_max: int, wall_s: float) -> Iterator[M
     yield DROPPED.told(_by("reason", counters["drops"]))
     yield REFUSED.told(_by("reason", counters["handshake_drops"]))
     yield SHIELD.told(_by("verdict", told["bpf"].get("shield", {})))
+    yield from _of_network(told)
     peers: Sequence[dict[str, Any]] = told["peers"]
     states = Counter(p["state"] for p in peers)
     yield PEERS.told([({"state": s}, states[s]) for s in STATES])
     few = peers if len(peers) <= peers_max else ()
     yield UNTOLD.told([({}, len(peers) - len(few))])
     yield from _of_peers([({"peer": p["name"]}, p) for p in few], wall_s)
+
+
+def _of_network(told: dict[str, Any]) -> Iterator[Metric]:
+    network = told.get("network", {})
+    members: Sequence[dict[str, Any]] = network.get("members", ())
+    there = Counter(_with(m) for m in members)
+    yield MEMBERS.told([({"state": s}, there[s]) for s in ("here", "session", "relayed", "none")])
+    anchors = sum(m["anchor"] for m in members)
+    yield ANCHORS.told([({}, anchors)])
+    yield ANCHORS_ALIVE.told([({}, network.get("anchors_alive", 0))])
+    yield NETWORK_WARNINGS.told([({}, len(network.get("warnings", ())))])
+    nat = told.get("nat", {})
+    kinds = Counter(m["kind"] for m in nat.get("mappings", ()))
+    yield NAT.told([({"kind": k}, kinds[k]) for k in NAT_KINDS])
+    for key, family in NAT_SEARCH.items():
+        yield family.told([({}, nat.get(key, 0))])
+    gateways = Counter(g["state"] for g in told.get("portmap", {}).get("gateways", ()))
+    yield GATEWAYS.told([({"state": s}, gateways[s]) for s in GATEWAY_STATES])
+    relay = told.get("relay", {})
+    for key, family in RELAY.items():
+        yield family.told([({}, relay.get(key, 0))])
+    pairs: Sequence[dict[str, Any]] = relay.get("pairs", ())
+    dropped = {reason: sum(p[reason] for p in pairs) for reason in ("elsewhere", "over")}
+    dropped |= {reason: relay.get("kernel", {}).get(reason, 0) for reason in ("lost", "hops")}
+    yield RELAY_DROPPED.told(_by("reason", dropped))
+
+
+def _with(member: dict[str, Any]) -> str:
+    if member["here"]:
+        return "here"
+    if not member["session"]:
+        return "none"
+    return "relayed" if member["reached"] == "relayed" else "session"
 
 
 def _of_peers(peers: Sequence[tuple[Labels, dict[str, Any]]], wall_s: float) -> Iterator[Metric]:

@@ -81,6 +81,41 @@ def test_each_family_is_there_once_with_help_type_and_unit() -> None:
     assert all(text_.endswith(".") for _, text_ in helps)
 
 
+def test_network_nat_and_relay_are_told_without_a_members_name() -> None:
+    value = told()
+    member = {"here": False, "anchor": True, "session": True, "reached": "dialled", "name": "home"}
+    value["network"] = {
+        "anchors_alive": 1,
+        "warnings": ["the other anchor is gone"],
+        "members": [
+            {**member, "here": True, "anchor": False},
+            member,
+            {**member, "session": False, "reached": ""},
+            *[{**member, "anchor": False, "reached": "relayed"}] * 3,
+        ],
+    }
+    value["nat"] = {"mappings": [{"kind": "by destination"}], "met": 4, "looking_for": 2}
+    value["portmap"] = {"gateways": [{"state": "mapped"}]}
+    value["relay"] = {"bindings": 5, "pairs": [{"elsewhere": 1, "over": 2}] * 2}
+    text = metrics.text(value, 9)
+    found = parsed(text)
+    assert values(found["whalescale_members"]) == {
+        ("here",): 1, ("session",): 1, ("relayed",): 3, ("none",): 1,
+    }  # fmt: skip
+    assert values(found["whalescale_anchors"]) == {(): 2}
+    assert values(found["whalescale_anchors_alive"]) == {(): 1}
+    assert values(found["whalescale_network_warnings"]) == {(): 1}
+    assert values(found["whalescale_nat_mappings"])[("by destination",)] == 1
+    assert values(found["whalescale_nat_direct_ways_found"]) == {(): 4}
+    assert values(found["whalescale_portmap_gateways"])[("mapped",)] == 1
+    assert values(found["whalescale_relay_bindings"]) == {(): 5}
+    assert values(found["whalescale_relay_dropped_datagrams"])[("over",)] == 4
+    # The same number of series for a network of any size.
+    value["network"]["members"] *= 500
+    assert metrics.text(value, 9).count("\n") == text.count("\n")
+    assert "home" not in text
+
+
 def test_a_name_cannot_break_the_format() -> None:
     value = told()
     value["peers"][0]["name"] = 'a"b\\c\nd'
