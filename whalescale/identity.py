@@ -164,7 +164,7 @@ def node_id_to_x25519(node_id: bytes) -> bytes:
     return _x25519_of(bytes(node_id))
 
 
-@lru_cache(maxsize=16384)  # 0.1 ms, and asked for several times while a start makes its peers
+@lru_cache(maxsize=512)  # 0.1 ms, and asked for several times while a start makes its peers
 def _x25519_of(node_id: bytes) -> bytes:
     try:
         if bindings.crypto_core_ed25519_is_valid_point(node_id):

@@ -57,6 +57,12 @@ class Host:
     def peer(self, handle: int) -> View:
         return View(handle)
 
+    def find_node(self, node_id: bytes) -> int | None:
+        return next((h for h, who in PEERS.items() if who.node_id == node_id), None)
+
+    def node_of(self, handle: int) -> bytes:
+        return PEERS[handle].node_id
+
     def speaks(self, handle: int) -> bool:
         return handle in (1, 2)
 

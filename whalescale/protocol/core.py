@@ -87,7 +87,9 @@ class Core:
         self, peer: Peer, remote: Endpoint, local: Endpoint | None, now: int, ifindex: int = 0
     ) -> None:
         """Path 0 goes there already, as the data plane says."""
-        peer.endpoint, peer.local, peer.contacts.ifindex = remote, local, ifindex
+        peer.endpoint, peer.local = remote, local
+        if ifindex or not peer.at_rest:
+            peer.contacts.ifindex = ifindex
         for guest in self.guests:
             guest.endpoint_changed(peer.handle, now)
 

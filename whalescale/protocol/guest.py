@@ -112,6 +112,11 @@ class Host(Protocol):
 
     def find_peer(self, static_public: bytes) -> PeerHandle | None: ...
 
+    def find_node(self, node_id: bytes) -> PeerHandle | None: ...
+
+    def node_of(self, peer: PeerHandle) -> bytes | None:
+        """Its node ID. None: it has none, or there is no such peer."""
+
     def taken(self, static_public: bytes) -> bool:
         """The key is a peer's, or our own."""
 

@@ -123,7 +123,7 @@ class Handshakes:
         unreachable = peer.endpoint is None
         if peer.endpoint != endpoint:
             self._core.point(peer, endpoint, None, now)
-        if unreachable and peer.handshake.at is not None:
+        if unreachable and not peer.at_rest and peer.handshake.at is not None:
             # A handshake was wanted while there was nowhere to send it.
             peer.handshake.attempts = 0
             self.initiate(peer, now)

@@ -39,6 +39,14 @@ class NodeHost:
         found = self._core.registry.get(static_public)
         return found.handle if found is not None else None
 
+    def find_node(self, node_id: bytes) -> PeerHandle | None:
+        found = self._core.registry.of_node(node_id)
+        return found.handle if found is not None else None
+
+    def node_of(self, peer: PeerHandle) -> bytes | None:
+        found = self._core.peers.get(peer)
+        return found.node_id if found is not None else None
+
     def taken(self, static_public: bytes) -> bool:
         return self._core.registry.taken(static_public)
 

@@ -126,6 +126,10 @@ class Node:
         """Where it is, as far as is known: of `peer_status`. KeyError: no such peer."""
         return self._peers[peer].endpoint
 
+    def configured_endpoints(self, peer: PeerHandle) -> tuple[Endpoint, ...]:
+        """Of its configuration. KeyError: no such peer."""
+        return self._peers[peer].config.endpoints
+
     @property
     def peers(self) -> tuple[PeerHandle, ...]:
         return tuple(self._peers)
@@ -226,13 +230,13 @@ class Node:
     def begin_anew(self, now: int) -> None:
         """End all sessions and begin others: this machine was put back to an earlier state, where
         counters of theirs had been used already."""
-        for peer in self._peers.values():
+        for peer in [p for p in self._peers.values() if not p.at_rest]:
             self._sessions.begin_anew(peer, now)
             self._core.rearm(peer)
 
     def woke(self, now: int) -> None:
         """The host slept and is awake: whom it wants to reach is called at once."""
-        for peer in self._peers.values():
+        for peer in [p for p in self._peers.values() if not p.at_rest]:
             self._handshakes.woke(peer, now)
             self._core.rearm(peer)
         for guest in self._core.guests:

@@ -145,7 +145,6 @@ class Timing:
     __slots__ = (
         "activity",
         "hushed_until",
-        "jitter",
         "keepalive_sent",
         "kept",
         "new_handshake_at",
@@ -169,29 +168,39 @@ class Timing:
         self.renewing = self.kept = False
         #: index of the session that was to be renewed before it ends, though it carries no data
         self.renewed: int | None = None
-        self.jitter = 0
+
+
+class _State:
+    """What a peer needs from the first packet, message or question on that concerns it."""
+
+    __slots__ = ("contacts", "handshake", "keypairs", "timing")
+
+    def __init__(self, config: PeerConfig) -> None:
+        self.contacts = Contacts(config.endpoints)
+        self.handshake = Handshake()
+        self.keypairs = Keypairs()
+        self.timing = Timing()
 
 
 class Peer:
-    """State of one peer."""
+    """State of one peer. Of thousands of members most are never called: until something concerns
+    one it is `at_rest`, a configuration and keys alone, and whatever asks for more ends that."""
 
     __slots__ = (
         "_generator",
         "_limits",
         "_remote_key",
+        "_state",
         "config",
-        "contacts",
         "endpoint",
         "fingerprint",
         "handle",
-        "handshake",
         "index_modulus",
         "index_residue",
-        "keypairs",
+        "jitter",
         "local",
         "node_id",
         "static_public",
-        "timing",
     )
 
     def __init__(self, handle: PeerHandle, config: PeerConfig, keys: Keys, limits: Limits) -> None:
@@ -206,12 +215,37 @@ class Peer:
 
         self.endpoint: Endpoint | None = config.endpoints[0] if config.endpoints else None
         self.local: Endpoint | None = None
-        self.contacts = Contacts(config.endpoints)
 
         self.index_modulus, self.index_residue = 1, 0  # what our receiver indices are congruent to
-        self.handshake = Handshake()
-        self.keypairs = Keypairs()
-        self.timing = Timing()
+        self.jitter = 0
+        self._state: _State | None = None
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing concerned it yet: no session, no timer, no message."""
+        return self._state is None
+
+    @property
+    def _awake(self) -> _State:
+        if self._state is None:
+            self._state = _State(self.config)
+        return self._state
+
+    @property
+    def contacts(self) -> Contacts:
+        return self._awake.contacts
+
+    @property
+    def handshake(self) -> Handshake:
+        return self._awake.handshake
+
+    @property
+    def keypairs(self) -> Keypairs:
+        return self._awake.keypairs
+
+    @property
+    def timing(self) -> Timing:
+        return self._awake.timing
 
     @property
     def generator(self) -> CookieGenerator:
@@ -229,13 +263,13 @@ class Peer:
         return self._remote_key
 
     def has_usable_session(self, now: int) -> bool:
-        current = self.keypairs.current
+        current = None if self._state is None else self._state.keypairs.current
         return current is not None and now - current.created < self._limits.reject_after_time
 
     @property
     def session_secret(self) -> int | None:
         """The tag of the secret in the keys in use, 0: none is. None: there is no session."""
-        current = self.keypairs.current
+        current = None if self._state is None else self._state.keypairs.current
         return None if current is None else current.secret
 
     # deadlines (whitepaper section 6.2 to 6.5)
@@ -267,7 +301,7 @@ class Peer:
             if activity.last_sent <= fired:
                 return None
             since = fired
-        return since + limits.keepalive_timeout + limits.rekey_timeout + self.timing.jitter
+        return since + limits.keepalive_timeout + limits.rekey_timeout + self.jitter
 
     def _persistent_keepalive_at(self) -> int | None:
         """The interval after any authenticated message, ours or theirs; of ours alone where it is
@@ -310,7 +344,7 @@ class Peer:
             return None
         before = (4 if keeping else 6) * self._limits.rekey_timeout
         before += self._limits.rekey_timeout_jitter_max
-        return session.created + self._limits.reject_after_time - before + self.timing.jitter // 2
+        return session.created + self._limits.reject_after_time - before + self.jitter // 2
 
     def renew(self, now: int) -> bool:
         """Whether a session that carries nothing is to be renewed now; True once for each."""
@@ -343,6 +377,8 @@ class Peer:
 
     def deadline(self) -> int | None:
         """The earliest of the session's timers."""
+        if self._state is None:
+            return None
         armed = [
             at
             for at in (

@@ -26,6 +26,11 @@ class Registry:
     def get(self, static_public: bytes) -> Peer | None:
         return self._by_static.get(static_public)
 
+    def of_node(self, node_id: bytes) -> Peer | None:
+        """The peer that is known to be this node."""
+        peer = self._by_fingerprint.get(fingerprint_of(node_id))
+        return peer if peer is not None and peer.node_id == node_id else None
+
     def taken(self, static_public: bytes) -> bool:
         """Ours, or another peer's."""
         return static_public in self._by_static or hmac.compare_digest(

@@ -6,13 +6,14 @@ It tells the guests; handshakes and timers of sessions are the other machines' b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from whalescale.protocol.asking import Bootstrap
 from whalescale.protocol.core import Core
 from whalescale.protocol.dialing import Dialer
 from whalescale.protocol.handshake import Handshakes
 from whalescale.protocol.offers import Offers
-from whalescale.protocol.peer import Keys, Peer, checked_keys
+from whalescale.protocol.peer import Handshake, Keys, Peer, checked_keys
 from whalescale.protocol.places import LocalLink, PeerHandle
 from whalescale.protocol.session_timers import SessionTimers
 from whalescale.protocol.types import (
@@ -62,7 +63,8 @@ class Roster:
         self._learn_keys(p, checked_keys(config), now)
         old, p.config = p.config, config
         if config.endpoints != old.endpoints and config.endpoints:
-            p.contacts.configure(config.endpoints, now)
+            if not p.at_rest:
+                p.contacts.configure(config.endpoints, now)
             for guest in self._core.guests:
                 guest.peer_changed(peer, now)
             # An endpoint that carries a session is worth more than a newly written one.
@@ -120,7 +122,8 @@ class Roster:
 
     def follow(self, links: Sequence[LocalLink], port: int, now: int) -> None:
         """Our own addresses: who was reached from one that is gone is reached some other way."""
-        core, peers = self._core, self._core.peers.values()
+        core = self._core
+        peers = [p for p in core.peers.values() if not p.at_rest]
         if not self._dialer.set_locals(links, port):
             return
         for p in self._dialer.lost(peers):
@@ -133,8 +136,14 @@ class Roster:
                 core.rearm(p)
 
 
+#: of a peer that nothing concerned yet
+_RESTING: Final = Handshake()
+
+
 def status(p: Peer, offers: Offers, bootstrap: Bootstrap) -> PeerStatus:
-    state, current = p.handshake, p.keypairs.current
+    """To be looked at wakes nobody."""
+    state = _RESTING if p.at_rest else p.handshake
+    current = None if p.at_rest else p.keypairs.current
     return PeerStatus(
         static_public=p.static_public,
         node_id=p.node_id,

@@ -58,7 +58,7 @@ class SessionTimers:
 
     def draw_jitter(self, peer: Peer) -> None:
         """Two ends that miss each other shall not begin at the same time."""
-        peer.timing.jitter = self._core.limits.jitter(self._core.random)
+        peer.jitter = self._core.limits.jitter(self._core.random)
 
     def start_persistent_keepalive(self, peer: Peer, now: int) -> None:
         """The first at once; where it takes a handshake, by the timer."""

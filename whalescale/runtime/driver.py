@@ -176,14 +176,15 @@ class Driver(Part):
             raise
         self._numbers[handle] = number
         self._handles[number] = handle
-        self.known.configured(handle, (e.ip for e in config.endpoints))
+        self.known.configured(e.ip for e in config.endpoints)
         self.drain()
         return handle
 
     def update_peer(self, handle: PeerHandle, config: PeerConfig) -> None:
         """ValueError: the node refuses it."""
+        before = self._node.configured_endpoints(handle)
         self._node.update_peer(handle, config, self.now())
-        self.known.configured(handle, (e.ip for e in config.endpoints))
+        self.known.configured((e.ip for e in config.endpoints), (e.ip for e in before))
         self.drain()
 
     def set_endpoint(self, handle: PeerHandle, endpoint: Endpoint) -> None:
@@ -196,6 +197,7 @@ class Driver(Part):
         self.drain()
 
     def remove_peer(self, handle: PeerHandle) -> None:
+        self.known.configured((), (e.ip for e in self._node.configured_endpoints(handle)))
         self._node.remove_peer(handle, self.now())
         self.drain()
         self._live.pop(handle, None)

@@ -71,7 +71,7 @@ class InsideKeeper(Part):
             others=self._others,
             allowed=[p.networks for p in peers],
             links=self._links,
-            endpoints=[e.ip for p in peers for e in p.resolver.current()],
+            endpoints=[e.ip for p in peers for e in p.endpoints],
         )
         if inside == self._told:
             return

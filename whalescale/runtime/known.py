@@ -27,7 +27,6 @@ class Guard(Protocol):
 class Known:
     def __init__(self, *guards: Guard) -> None:
         self._guards = list(guards)
-        self._configured: dict[PeerHandle, tuple[str, ...]] = {}
         self._observed: dict[PeerHandle, OrderedDict[str, None]] = {}
         #: how many vouch for an address
         self._uses: Counter[str] = Counter()
@@ -37,10 +36,9 @@ class Known:
         for ip in self._uses:
             guard.know(ip)
 
-    def configured(self, peer: PeerHandle, ips: Iterable[str]) -> None:
-        """All that the configuration says of the peer; replaces what it said before."""
-        old, new = self._configured.get(peer, ()), tuple(dict.fromkeys(ips))
-        self._configured[peer] = new
+    def configured(self, ips: Iterable[str], before: Iterable[str] = ()) -> None:
+        """All that the configuration says of a peer, and what it said before."""
+        old, new = dict.fromkeys(before), dict.fromkeys(ips)
         for ip in new:
             if ip not in old:
                 self._use(ip)
@@ -60,7 +58,8 @@ class Known:
             self._drop(seen.popitem(last=False)[0])
 
     def removed(self, peer: PeerHandle) -> None:
-        for ip in (*self._configured.pop(peer, ()), *self._observed.pop(peer, ())):
+        """Nothing is configured of it any more."""
+        for ip in self._observed.pop(peer, ()):
             self._drop(ip)
 
     def _use(self, ip: str) -> None:

@@ -130,8 +130,7 @@ class NetworkKeeper(Part):
         self._boot = ""
         #: names of the anchors that a peer is reached over, "": directly
         self.relayed_by: Callable[[PeerHandle, Endpoint | None], str] = lambda *_: ""
-        #: what the routes were made of, and of which state of the peers
-        self._networks: set[Network] = set()
+        #: of which state of the peers the routes were made
         self._followed = -1
         #: when places of members were written last, ns
         self._met_kept = 0
@@ -260,7 +259,7 @@ class NetworkKeeper(Part):
             self.relayed_by,
             self._refusal,
         )
-        self._networks = tunnel.networks()
+        self._followed = tunnel.changes
         guest.give(mesh, self._soon, self.driver.now())
         self._soon()
         await self._names.answer(mesh)
@@ -420,12 +419,8 @@ class NetworkKeeper(Part):
 
     def _follow_networks(self, tunnel: Tunnel) -> None:
         """Routes, once for all the members that changed together."""
-        if tunnel.changes == self._followed:
-            return
-        self._followed = tunnel.changes
-        networks = tunnel.networks()
-        if networks != self._networks:
-            self._networks = networks
+        if tunnel.changes != self._followed:
+            self._followed = tunnel.changes
             self._notices.tell(NetworksChanged())
 
     def _write(self) -> None:

@@ -151,8 +151,6 @@ def plan(tunnel: Tunnel, new: Iterable[PeerSpec]) -> Plan:
         if peer.spec != spec:
             update.append((peer, spec))
     gone = [p for p in tunnel.peers.values() if p.spec.origin is Origin.FILE and p not in kept]
-    members = (p for p in tunnel.peers.values() if p.spec.origin is Origin.MESH and p not in kept)
-    networks.update(*(p.networks for p in members))
     return Plan(Change(add, update, gone), networks, endpoints)
 
 

@@ -31,9 +31,22 @@ def numeric_endpoint(endpoint: HostPort) -> Endpoint:
     address = ipaddress.ip_address(endpoint.host)
     zone = getattr(address, "scope_id", None)
     if zone is None:
-        return Endpoint(str(address), endpoint.port)
+        text = str(address)
+        # The same text, of thousands of members, is kept once.
+        return Endpoint(endpoint.host if endpoint.host == text else text, endpoint.port)
     scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
     return Endpoint(endpoint.host.partition("%")[0], endpoint.port, scope)
+
+
+def numeric_endpoints(name: str, endpoints: Iterable[HostPort]) -> tuple[Endpoint, ...]:
+    """Of the peer `name`, all numbers; one whose zone is no interface here is left out."""
+    found: dict[Endpoint, None] = {}
+    for endpoint in endpoints:
+        try:
+            found[numeric_endpoint(endpoint)] = None
+        except OSError as e:
+            log.warning("peer %s: endpoint %s: %s", name, endpoint, e.strerror)
+    return tuple(found)
 
 
 def _getaddrinfo(host: str, port: int) -> Sequence[Any]:
@@ -127,10 +140,7 @@ class Resolver:
         self._timer: asyncio.TimerHandle | None = None
         for endpoint in self._endpoints:
             if endpoint.numeric:
-                try:
-                    self._known[endpoint] = [numeric_endpoint(endpoint)]
-                except OSError as e:
-                    log.warning("peer %s: endpoint %s: %s", name, endpoint, e.strerror)
+                self._known[endpoint] = list(numeric_endpoints(name, [endpoint]))
 
     def current(self) -> tuple[Endpoint, ...]:
         found: list[Endpoint] = []

@@ -6,8 +6,8 @@ import errno
 import ipaddress
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from whalescale.runtime.errors import EXIT_PERMISSION, AgentError
@@ -53,6 +53,21 @@ class Holders:
             found = self._networks.get((version, length, address >> (whole - length)))
             if found is not None:
                 yield found
+
+
+@dataclass(frozen=True)
+class Cover:
+    """Routes that lead to all members: of ten thousand a route each would take seconds to put in
+    and to look at. Those within a subnet of this host need one, or the subnet would have them."""
+
+    networks: Holders = field(default_factory=lambda: Holders(()))
+    near: Holders = field(default_factory=lambda: Holders(()))
+    #: where a member's own route goes, which says no more than an MTU
+    table: int = MAIN_TABLE
+    ruled: bool = True
+
+    def holds(self, network: Network) -> bool:
+        return self.networks.hold(network) and not self.near.hold(network)
 
 
 def wanted_routes(
@@ -101,15 +116,19 @@ class Routes:
         self._netlink = netlink
         self._ifindex = ifindex
         self._name = name
+        #: replaced by who asks for routes
+        self.cover = Cover()
         self._asked: dict[Network, Route] = {}
         self._routes: set[Route] = set()
         self._rules: set[Rule] = set()
         self._in_main = Holders(())
         self._mtus: dict[Network, int] = {}
+        #: members' addresses among them
+        self._members: frozenset[Network] = frozenset()
 
     @property
     def asked(self) -> set[Route]:
-        """As `apply` was told, those too that others cover."""
+        """As `apply` was told."""
         return set(self._asked.values())
 
     @property
@@ -137,7 +156,8 @@ class Routes:
         (`hoststate.py`) puts it in when it can.
         """
         asked = {r.network: r for r in wanted}
-        wanted = {r for r in map(self._as_now, wanted) if r.mtu or not r.covered}
+        apart = (self._of_member(n) for n in self._members if n not in asked)
+        wanted = {self._as_now(r) for r in (*wanted, *filter(None, apart))}
         rules = rules_for(wanted)
         link = await self._netlink.link_state(self._ifindex)
         versions = {4, 6} if link is None or link.ipv6 else {4}
@@ -166,19 +186,29 @@ class Routes:
         self._asked, self._routes, self._rules = asked, wanted, rules
         self._in_main = Holders(r.network for r in wanted if r.table == MAIN_TABLE)
 
-    async def set_mtus(self, mtus: Mapping[Network, int]) -> None:
-        """The longest packet by network; of others it is the interface's MTU. Never raises."""
+    async def set_mtus(
+        self, mtus: Mapping[Network, int], members: Collection[Network] = ()
+    ) -> None:
+        """The longest packet by network; of others it is the interface's MTU. `members`: addresses
+        among them that get a route of their own for it where another covers them. Never raises."""
         if mtus == self._mtus:
             return
         before, self._mtus = self._mtus, dict(mtus)
+        self._members = frozenset(members)
         for network in before.keys() | mtus.keys():
-            route = self._asked.get(network)
+            route = self._asked.get(network) or self._of_member(network)
             if route is not None and before.get(network, 0) != mtus.get(network, 0):
                 new = self._as_now(route)
                 self._routes.discard(route)
                 if new.mtu or not new.covered:
                     self._routes.add(new)
                 await self._set_mtu(new)
+
+    def _of_member(self, network: Network) -> Route | None:
+        """None: no other route covers it."""
+        if not self.cover.holds(network):
+            return None
+        return Route(network, self.cover.table, self.cover.ruled, covered=True)
 
     def _as_now(self, route: Route) -> Route:
         mtu = self._mtus.get(route.network, 0)

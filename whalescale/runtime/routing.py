@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from whalescale.config import Config
 from whalescale.protocol.inside import OVERLAY
@@ -16,8 +16,8 @@ from whalescale.runtime.hoststate import Keeper
 from whalescale.runtime.netlink import MAIN_TABLE, Interface, Netlink, Network, Route
 from whalescale.runtime.notices import AddressesHeard, NetworksChanged, Notices
 from whalescale.runtime.part import Here, Part
-from whalescale.runtime.routes import Holders, Routes, free_table, wanted_routes
-from whalescale.runtime.tunnel import Tunnel
+from whalescale.runtime.routes import Cover, Holders, Routes, free_table, wanted_routes
+from whalescale.runtime.tunnel import Tunnel, is_host
 from whalescale.runtime.wg_device import WgDevice
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Routing(Part):
         )
         if near != self._near:
             self._near = near
-            if self._tunnel.member_hosts():
+            if self._tunnel.has_members:
                 self._again()
 
     async def wanted(
@@ -79,38 +79,49 @@ class Routing(Part):
         if table == "off":
             return set(), config.interface.fwmark
         addresses = self._own(config)
+        cover = self._routes.cover = self._cover(addresses, table)
+        networks = networks.union(self._apart(cover))
+        if self._tunnel.has_members and self._overlay:
+            networks |= {OVERLAY}
         if isinstance(table, int):
-            own = {a.network for a in addresses}
-            return {Route(n, table, False) for n in networks - own}, config.interface.fwmark
+            # The kernel's own route to the network's prefix is in the main table alone.
+            leading = self._leading(cover)
+            own = {a.network for a in addresses} - leading
+            networks = (networks | leading) - own
+            return {Route(n, table, False) for n in networks}, config.interface.fwmark
         endpoints = set(endpoints)
         _warn_of_own_network(addresses, endpoints)
         table = config.interface.fwmark or self._own_table
-        covered = self._covered(networks, addresses)
-        networks = networks - covered
-        if any(n.version == 6 for n in covered):
-            networks |= {OVERLAY}
-        more = {Route(n, covered=True) for n in covered}
-        routes = wanted_routes(networks, addresses, table, endpoints) | more
+        routes = wanted_routes(networks, addresses, table, endpoints)
         if all(r.table == MAIN_TABLE for r in routes):
             return routes, config.interface.fwmark
         if not table:
             table = self._own_table = await free_table(self._netlink)
-            routes = wanted_routes(networks, addresses, table, endpoints) | more
+            routes = wanted_routes(networks, addresses, table, endpoints)
         return routes, table
 
-    def _covered(self, networks: set[Network], own: Iterable[Interface]) -> set[Network]:
-        """Members' addresses that the network's prefix leads to, or the route for all overlay
-        addresses: of a thousand members a route each would take seconds to put in and to look at.
+    def _cover(self, own: Iterable[Interface], table: int | str) -> Cover:
+        """The network's prefix, as an address of ours has it, and the route for all overlay
+        addresses."""
+        prefixes = {a.network for a in own if not is_host(a.network)}
+        if isinstance(table, int):
+            # There it would take what this host's own subnet within it has in the main table.
+            prefixes = {p for p in prefixes if not any(_overlap(p, n) for n in self._near)}
+        around = Holders([*prefixes, *([OVERLAY] if self._overlay else [])])
+        if isinstance(table, int):
+            return Cover(around, Holders(self._near), table, False)
+        return Cover(around, Holders(self._near))
 
-        Those within a subnet of this host need one, or the subnet would have them.
-        """
-        hosts = self._tunnel.member_hosts() & networks
-        if not hosts:
-            return hosts
-        around = Holders([*(a.network for a in own), *([OVERLAY] if self._overlay else [])])
-        near = Holders(self._near)
-        own_hosts = {n for n in hosts if not around.hold(n) or near.hold(n)}
-        return hosts - own_hosts
+    def _apart(self, cover: Cover) -> Iterator[Network]:
+        """Members' networks that need a route of their own."""
+        for network in self._tunnel.member_networks():
+            if not is_host(network) or not cover.holds(network):
+                yield network
+
+    def _leading(self, cover: Cover) -> set[Network]:
+        """Of `cover`, those that lead to a member."""
+        hosts = (n for n in self._tunnel.member_networks() if is_host(n) and cover.holds(n))
+        return {around for n in hosts for around in cover.networks.of(str(n.network_address))}
 
     async def route(self, networks: set[Network], endpoints: Iterable[str]) -> None:
         """Routes, rules, the mark and what restores it. AgentError: the old ones stand."""
@@ -123,8 +134,8 @@ class Routing(Part):
             try:
                 await self._routes.apply(routes)
             except AgentError:
-                overlay = Route(OVERLAY)
-                if overlay not in routes or overlay in self._routes.routes:
+                overlay = next((r for r in routes if r.network == OVERLAY), None)
+                if overlay is None or overlay in self._routes.routes:
                     raise
                 self._overlay = False  # another tunnel of this host has members
                 routes, mark = await self.wanted(self._config, networks, endpoints)
@@ -157,6 +168,10 @@ class Routing(Part):
                 await self.route(self._tunnel.networks(), self._tunnel.endpoint_addresses())
             except AgentError as e:
                 log.warning("%s", e.message)
+
+
+def _overlap(a: Network, b: Network) -> bool:
+    return a.version == b.version and a.overlaps(b)
 
 
 def _warn_of_own_network(addresses: Sequence[Interface], endpoints: set[str]) -> None:

@@ -180,9 +180,7 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
     fingerprint = core.fingerprint
     candidates = [str(e) for e in spec.endpoints]
     candidates += [
-        text
-        for e in peer.resolver.current()
-        if (text := format_endpoint(e)) and text not in candidates
+        text for e in peer.endpoints if (text := format_endpoint(e)) and text not in candidates
     ]
     overlay = peer.overlay_network
     mode, keys = spec.post_quantum or s.tunnel.post_quantum, _post_quantum(s, peer)

@@ -16,7 +16,7 @@ def of(peer: Peer, core: PeerStatus, now: int) -> list[str]:
     """Sentences for a user; none where nothing was asked, or an answer may still come."""
     found = [
         f"{host} does not resolve ({why}): is the name right, and does this host have DNS?"
-        for host, why in peer.resolver.unresolved.items()
+        for host, why in (peer.resolver.unresolved.items() if peer.resolver is not None else ())
     ]
     if core.unanswered_since is None:
         if core.handshake_attempts and core.endpoint is None and not found:

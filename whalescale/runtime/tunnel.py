@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Final
@@ -36,7 +36,7 @@ from whalescale.runtime.driver import Driver
 from whalescale.runtime.names import Names
 from whalescale.runtime.notices import AddressesHeard, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
-from whalescale.runtime.resolve import Resolver
+from whalescale.runtime.resolve import Resolver, numeric_endpoints
 from whalescale.runtime.strangers import Strangers
 
 log = logging.getLogger(__name__)
@@ -109,11 +109,17 @@ class PeerSpec:
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """A peer in operation. Times: `_ns` CLOCK_BOOTTIME, `_wall_ns` wall clock; 0: never."""
+    """A peer in operation. Times: `_ns` CLOCK_BOOTTIME, `_wall_ns` wall clock; 0: never.
+
+    There may be ten thousand, most of them never called: what can be computed is not kept.
+    """
 
     handle: PeerHandle
     spec: PeerSpec
-    resolver: Resolver
+    #: its endpoints by number
+    fixed: tuple[Endpoint, ...]
+    #: of who has names; None: its endpoints are all numbers
+    resolver: Resolver | None
     node_id: bytes | None
     static_public: bytes | None
     last_handshake_ns: int = 0
@@ -123,8 +129,19 @@ class Peer:
     unreachable: bool = False
     #: a session was wanted at the start, and no endpoint was known yet
     greet: bool = False
-    #: what the engine was told
-    networks: tuple[Network, ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """As the file, a person or its record says, as far as names are known."""
+        return self.fixed if self.resolver is None else self.resolver.current()
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What the engine sends it."""
+        own = None if self.spec.origin is Origin.GUEST else self.overlay_network
+        if own is None or own in self.spec.allowed_ips:
+            return self.spec.allowed_ips
+        return (*self.spec.allowed_ips, own)
 
     @property
     def overlay_network(self) -> Network | None:
@@ -166,7 +183,7 @@ class Tunnel(Part):
         #: [interface] pq
         self.post_quantum = PostQuantum.AUTO
         self.peers: dict[PeerHandle, Peer] = {}
-        #: grows with every change of the peers or of their networks
+        #: grows with every change of what routes lead to
         self.changes = 0
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         self._strangers = Strangers(
@@ -196,22 +213,29 @@ class Tunnel(Part):
         return found
 
     def networks(self) -> set[Network]:
-        """What the routing table should send here."""
+        """What the routing table should send here, beside `member_networks`."""
         found: set[Network] = set()
         for peer in self.peers.values():
-            if peer.spec.origin.routed:
-                found |= set(peer.networks)
+            if peer.spec.origin is Origin.FILE:
+                found.update(peer.networks)
         return found
 
-    def member_hosts(self) -> set[Network]:
-        """Single addresses among them that members of the network have."""
-        return {
-            network
+    def member_networks(self) -> Iterator[Network]:
+        """Members' addresses and what is behind them; a set of ten thousand's is megabytes."""
+        for peer in self.peers.values():
+            if peer.spec.origin is Origin.MESH:
+                yield from peer.networks
+
+    @property
+    def has_members(self) -> bool:
+        return any(peer.spec.origin is Origin.MESH for peer in self.peers.values())
+
+    def is_member_host(self, network: Network) -> bool:
+        """A single address that a member of the network has."""
+        return is_host(network) and any(
+            peer.spec.origin is Origin.MESH and network in peer.networks
             for peer in self.peers.values()
-            if peer.spec.origin is Origin.MESH
-            for network in peer.networks
-            if network.prefixlen == network.max_prefixlen
-        }
+        )
 
     def endpoint_of(self, peer: Peer) -> Endpoint | None:
         """Where the peer is, as far as is known."""
@@ -221,7 +245,7 @@ class Tunnel(Part):
         """Where peers are said to be or are, without zones."""
         found: set[str] = set()
         for peer in self.peers.values():
-            found |= {e.ip for e in self._reached(peer.resolver.current())}
+            found |= {e.ip for e in self._reached(peer.endpoints)}
             in_use = self._node.peer_endpoint(peer.handle)
             if in_use is not None:
                 found.add(in_use.ip)
@@ -239,6 +263,7 @@ class Tunnel(Part):
             raise ValueError(f"more than {MAX_PEERS} peers")
         added: list[Peer] = []
         updated: list[tuple[Peer, PeerSpec]] = []
+        routed = [_routed(peer) for peer, _ in change.update]
         try:
             for spec in change.add:
                 added.append(self._add(spec))
@@ -256,12 +281,11 @@ class Tunnel(Part):
             self._note(peer, "removed")
             self._drop(peer)
         # Networks last, and from the losers to the winners: a network has one owner.
-        changed = [*added, *(peer for peer, _ in updated)]
-        for peer in changed:
-            peer.networks = self._wanted_networks(peer)
-        for peer in changed:
+        for peer in (*added, *(peer for peer, _ in updated)):
             self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
-        self.changes += 1
+        moved = any(_routed(p) for p in (*added, *change.remove))
+        if moved or routed != [_routed(peer) for peer, _ in updated]:
+            self.changes += 1
         if not more:
             self._notices.tell(PeersChanged())
 
@@ -278,10 +302,10 @@ class Tunnel(Part):
     def greet(self) -> None:
         """Ask all peers whose endpoint is known, or once a name gives one, for a session."""
         for peer in self.peers.values():
-            if peer.resolver.current():
+            if peer.endpoints:
                 self.driver.want_handshake(peer.handle)
             else:
-                peer.greet = peer.resolver.has_names
+                peer.greet = peer.resolver is not None
 
     def set_multipath(self, settings: MultipathSettings, mtu: int) -> None:
         """The file's [multipath] and MTU from now on, for every peer there is and comes."""
@@ -293,14 +317,14 @@ class Tunnel(Part):
             return
         self.post_quantum = mode
         for peer in self.peers.values():
-            config = self._config(peer.spec, peer.resolver.current())
+            config = self._config(peer.spec, peer.endpoints)
             self.driver.update_peer(peer.handle, config)
 
     def set_nat64(self, prefixes: Sequence[ipaddress.IPv6Network]) -> None:
         """Every peer's IPv4 endpoints are reached by these too, from now on."""
         self._nat64 = tuple(prefixes)
         for peer in list(self.peers.values()):
-            if endpoints := peer.resolver.current():
+            if endpoints := peer.endpoints:
                 self._resolved(peer, endpoints)
 
     def _reached(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
@@ -309,7 +333,8 @@ class Tunnel(Part):
     def follow(self, here: Here) -> None:
         """Names may resolve that did not."""
         for peer in self.peers.values():
-            peer.resolver.network_changed()
+            if peer.resolver is not None:
+                peer.resolver.network_changed()
 
     def _config(self, spec: PeerSpec, endpoints: tuple[Endpoint, ...]) -> PeerConfig:
         return PeerConfig(
@@ -324,16 +349,23 @@ class Tunnel(Part):
         )
 
     def _add(self, spec: PeerSpec) -> Peer:
-        resolver = Resolver(spec.name, spec.endpoints, names=self._names)
-        handle = self.driver.add_peer(self._config(spec, resolver.current()))
-        peer = Peer(handle, spec, resolver, spec.node_id, spec.x25519)
+        fixed, resolver = self._places(spec)
+        endpoints = fixed if resolver is None else resolver.current()
+        handle = self.driver.add_peer(self._config(spec, endpoints))
+        peer = Peer(handle, spec, fixed, None, spec.node_id, spec.x25519)
         self.peers[handle] = peer
         self._watch(peer, resolver)
         return peer
 
-    def _watch(self, peer: Peer, resolver: Resolver) -> None:
+    def _places(self, spec: PeerSpec) -> tuple[tuple[Endpoint, ...], Resolver | None]:
+        """Its endpoints by number, or who looks its names up."""
+        if all(e.numeric for e in spec.endpoints):
+            return numeric_endpoints(spec.name, spec.endpoints), None
+        return (), Resolver(spec.name, spec.endpoints, names=self._names)
+
+    def _watch(self, peer: Peer, resolver: Resolver | None) -> None:
         peer.resolver = resolver
-        if resolver.has_names:
+        if resolver is not None:
             resolver.found = lambda endpoints: self._resolved(peer, endpoints)
             resolver.start()
 
@@ -351,19 +383,19 @@ class Tunnel(Part):
             self.driver.want_handshake(peer.handle)
 
     def _update(self, peer: Peer, spec: PeerSpec) -> None:
-        old = peer.spec
-        if spec.endpoints == old.endpoints and spec.name == old.name:
-            resolver = peer.resolver
-        else:
-            resolver = Resolver(spec.name, spec.endpoints, names=self._names)
-        endpoints = resolver.current()
-        if (config := self._config(spec, endpoints)) != self._config(old, peer.resolver.current()):
+        old, before = peer.spec, peer.endpoints
+        fixed, resolver = peer.fixed, peer.resolver
+        if spec.endpoints != old.endpoints or spec.name != old.name:
+            fixed, resolver = self._places(spec)
+        endpoints = fixed if resolver is None else resolver.current()
+        if (config := self._config(spec, endpoints)) != self._config(old, before):
             self.driver.update_peer(peer.handle, config)
-        peer.spec = spec
+        peer.spec, peer.fixed = spec, fixed
         peer.node_id = peer.node_id or spec.node_id
         peer.static_public = peer.static_public or spec.x25519
         if resolver is not peer.resolver:
-            peer.resolver.close()
+            if peer.resolver is not None:
+                peer.resolver.close()
             self._watch(peer, resolver)
         endpoints = self._reached(endpoints)
         if spec.endpoints != old.endpoints and endpoints:
@@ -373,16 +405,10 @@ class Tunnel(Part):
                 self.driver.set_endpoint(peer.handle, endpoints[0])
 
     def _drop(self, peer: Peer) -> None:
-        peer.resolver.close()
+        if peer.resolver is not None:
+            peer.resolver.close()
         del self.peers[peer.handle]
         self.driver.remove_peer(peer.handle)
-
-    @staticmethod
-    def _wanted_networks(peer: Peer) -> tuple[Network, ...]:
-        own = None if peer.spec.origin is Origin.GUEST else peer.overlay_network
-        if own is None or own in peer.spec.allowed_ips:
-            return peer.spec.allowed_ips
-        return (*peer.spec.allowed_ips, own)
 
     # what the core tells
 
@@ -405,13 +431,15 @@ class Tunnel(Part):
                 if peer.unreachable:
                     self._note(peer, "reachable again")
                 peer.unreachable = False
-                peer.resolver.handshake_completed()
+                if peer.resolver is not None:
+                    peer.resolver.handshake_completed()
                 self._note(peer, "session (initiator)" if event.initiator else "session", quiet)
             case HandshakeGaveUp() | HandshakeUnanswered():
                 if not peer.unreachable:
                     self._note(peer, "unreachable: no answer to the handshake")
                 peer.unreachable = True
-                peer.resolver.handshake_gave_up()
+                if peer.resolver is not None:
+                    peer.resolver.handshake_gave_up()
             case KeypairsExpired():
                 self._note(peer, "keys expired")
             case EndpointChanged():
@@ -430,7 +458,6 @@ class Tunnel(Part):
     def _identified(self, peer: Peer, node_id: bytes) -> None:
         peer.node_id = node_id
         peer.static_public = identity.node_id_to_x25519(node_id)
-        peer.networks = self._wanted_networks(peer)
         self._engine.set_allowed_ips(self.driver.number(peer.handle), peer.networks)
         self.changes += 1
         self._note(peer, "identified")
@@ -459,7 +486,8 @@ class Tunnel(Part):
     def stop(self) -> None:
         """Stop look-ups. Sessions end with the engine."""
         for peer in self.peers.values():
-            peer.resolver.close()
+            if peer.resolver is not None:
+                peer.resolver.close()
 
 
 #: what is said of a change beside the word for it
@@ -492,6 +520,16 @@ def path_event(event: PathEvent) -> str:
         why = f"moved to {event.to.ip}"
     where = " ".join([*filter(None, (event.interface, local)), "to", remote])
     return ": ".join([f"path {event.path} {word}", where, *filter(None, (why,))])
+
+
+def is_host(network: Network) -> bool:
+    """One address."""
+    return network.prefixlen == network.max_prefixlen
+
+
+def _routed(peer: Peer) -> tuple[Network, ...]:
+    """What routes lead to because of it."""
+    return peer.networks if peer.spec.origin.routed else ()
 
 
 def overlay_network(node_id: bytes) -> Network:

@@ -17,7 +17,7 @@ from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
 from whalescale.runtime.part import Part
 from whalescale.runtime.reload import tunnel_mtu
 from whalescale.runtime.routes import Routes
-from whalescale.runtime.tunnel import Tunnel
+from whalescale.runtime.tunnel import Origin, Tunnel, is_host
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,11 @@ class TunnelMtu(Part):
                     return
                 log.info("MTU %d: what the paths in use take", mtu)
             less: dict[Network, int] = {}
+            members: set[Network] = set()
             for peer in self._tunnel.peers.values():
                 limit = tunnel_mtu(mtu, paths.limit_of(peer.handle))
                 if limit < mtu:
                     less |= dict.fromkeys(peer.networks, limit)
-            await self._routes.set_mtus(less)
+                    if peer.spec.origin is Origin.MESH:
+                        members.update(filter(is_host, peer.networks))
+            await self._routes.set_mtus(less, members)

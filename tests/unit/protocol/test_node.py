@@ -590,3 +590,24 @@ def test_a_twin_of_a_key_by_a_low_order_point_is_an_unknown_peer():
 def test_bootstrap_keys_are_the_static_keys():
     assert node_id_to_x25519(B.node_id) == B.static_public
     assert bootstrap.mac_key(B.fingerprint) != bootstrap.mac_key(A.fingerprint)
+
+
+def test_a_peer_that_nothing_concerns_stays_small() -> None:
+    """Of ten thousand members most are never called: to be told, moved and looked at costs them
+    nothing, and the first packet, message or question wakes one."""
+    a = node()
+    handle = a.add_peer(PeerConfig(node_id=B.node_id, endpoints=(B_AT,)), NOW)
+    peer = a._core.peers[handle]
+    a.update_peer(handle, PeerConfig(node_id=B.node_id, endpoints=(C_AT,)), NOW)
+    a.set_locals([], 1, NOW)
+    a.set_mapped([], NOW)
+    a.woke(NOW)
+    a.begin_anew(NOW)
+    status = a.peer_status(handle)
+    assert (status.endpoint, status.handshake_attempts) == (C_AT, 0)
+    assert not a.due_peers(NOW + 3_600 * S)
+    assert peer.at_rest
+    a.want_handshake(handle, NOW)
+    assert not peer.at_rest
+    assert [m.remote for m in sent(a)] == [C_AT]
+    a.remove_peer(handle, NOW)

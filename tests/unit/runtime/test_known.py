@@ -20,13 +20,14 @@ class Guard:
 def test_what_anybody_vouches_for_is_known() -> None:
     guard = Guard()
     known = Known(guard)
-    known.configured(1, ["192.0.2.1", "192.0.2.2"])
+    known.configured(["192.0.2.1", "192.0.2.2"])
     known.observed(1, "192.0.2.2")
     known.observed(2, "192.0.2.2")
     known.observed(2, "2001:db8::1")
     assert guard.ips == {"192.0.2.1", "192.0.2.2", "2001:db8::1"}
-    known.configured(1, ["192.0.2.3"])
+    known.configured(["192.0.2.3"], ["192.0.2.1", "192.0.2.2"])
     assert guard.ips == {"192.0.2.2", "192.0.2.3", "2001:db8::1"}
+    known.configured([], ["192.0.2.3"])
     known.removed(1)
     assert guard.ips == {"192.0.2.2", "2001:db8::1"}
     known.removed(2)
@@ -36,7 +37,7 @@ def test_what_anybody_vouches_for_is_known() -> None:
 def test_a_peer_that_changes_address_all_the_time_fills_nothing() -> None:
     guard = Guard()
     known = Known(guard)
-    known.configured(1, ["192.0.2.1"])
+    known.configured(["192.0.2.1"])
     known.observed(2, "192.0.2.9")
     for n in range(10_000):
         known.observed(1, f"10.0.{n >> 8}.{n & 255}")

@@ -6,11 +6,14 @@ import asyncio
 import ipaddress
 import socket
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.runtime.fakes import Host
 from whalescale.config import NetworkConfig
+from whalescale.endpoints import HostPort
 from whalescale.identity import Identity
 from whalescale.protocol import bootstrap
 from whalescale.protocol.mesh.directory import How, Met
@@ -19,9 +22,9 @@ from whalescale.protocol.places import Endpoint
 from whalescale.runtime import network_store
 from whalescale.runtime.dialling import dial
 from whalescale.runtime.network import NetworkKeeper, settings_of
-from whalescale.runtime.notices import Notices
+from whalescale.runtime.notices import NetworksChanged, Notices
 from whalescale.runtime.store import KeptTicket, Store, Timestamps
-from whalescale.runtime.tunnel import Change, PeerSpec
+from whalescale.runtime.tunnel import Change, Origin, PeerSpec
 
 S = 1_000_000_000
 TICKET = KeptTicket(b"k" * 32, "laptop", 1, "10.0.0.0/8", 5_000 * S, "boot", 3_600, 1_000, None)
@@ -178,10 +181,35 @@ def test_where_members_were_met_is_kept_while_the_agent_runs(keeper):
     keeper.mesh = None
 
 
-def test_the_networks_of_all_peers_are_looked_at_when_one_changed(keeper):
+def test_routes_are_looked_at_when_a_network_changed(keeper):
     looks = []
-    tunnel = SimpleNamespace(changes=1, networks=lambda: looks.append(1) or set())
+    keeper._notices.on(NetworksChanged, looks.append)
+    tunnel = SimpleNamespace(changes=1)
     for changes in (1, 1, 2):
         tunnel.changes = changes
         keeper._follow_networks(tunnel)
     assert len(looks) == 2
+
+
+def test_only_other_networks_move_routes():
+    """A member that is elsewhere is no reason to look at the routes of ten thousand."""
+
+    async def test() -> None:
+        host = Host(1, "192.0.2.1")
+        try:
+            tunnel = host.tunnel
+            spec = PeerSpec("m", node_id=Identity(b"m" * 32).node_id, origin=Origin.MESH)
+            tunnel.commit(Change(add=[spec]))
+            (peer,) = tunnel.peers.values()
+            seen = [tunnel.changes]
+            moved = replace(spec, endpoints=(HostPort("192.0.2.9", 7, True),))
+            behind = replace(moved, allowed_ips=(ipaddress.ip_network("10.9.0.0/16"),))
+            for other in (moved, behind):
+                tunnel.commit(Change(update=[(peer, other)]))
+                seen.append(tunnel.changes)
+            tunnel.commit(Change(remove=[peer]))
+            assert [*seen, tunnel.changes] == [1, 1, 2, 3]
+        finally:
+            host.close()
+
+    asyncio.run(test())

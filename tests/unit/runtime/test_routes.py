@@ -20,7 +20,14 @@ from whalescale.protocol.inside import OVERLAY
 from whalescale.runtime.background import Background
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.netlink import MAIN_TABLE, LocalAddress, Route, Rule
-from whalescale.runtime.routes import Holders, Routes, free_table, rules_for, wanted_routes
+from whalescale.runtime.routes import (
+    Cover,
+    Holders,
+    Routes,
+    free_table,
+    rules_for,
+    wanted_routes,
+)
 from whalescale.runtime.routing import Routing
 from whalescale.runtime.tunnel import Change, Origin, PeerSpec
 
@@ -172,10 +179,12 @@ def test_a_covered_route_is_put_in_only_to_say_an_mtu(kernel: FakeNetlink) -> No
     async def test() -> None:
         hosts = [net(f"10.66.0.{n}/32") for n in (2, 3)]
         routes = Routes(kernel.as_netlink(), 7, "ws0")
-        asked = {Route(net("10.9.0.0/16")), *(Route(h, covered=True) for h in hosts)}
+        routes.cover = Cover(Holders([net("10.66.0.0/16")]))
+        asked = {Route(net("10.9.0.0/16"))}
         await routes.apply(asked)
-        assert (kernel.routes, routes.asked) == ({Route(net("10.9.0.0/16"))}, asked)
-        await routes.set_mtus({hosts[0]: 1300})
+        assert kernel.routes == routes.asked == asked
+        elsewhere = net("10.67.0.2/32")  # no route of ours leads there
+        await routes.set_mtus({hosts[0]: 1300, elsewhere: 1300}, hosts[:1])
         assert kernel.routes == routes.routes == {Route(net("10.9.0.0/16")), Route(hosts[0])}
         assert next(r.mtu for r in kernel.routes if r.network == hosts[0]) == 1300
         await routes.apply(asked)
@@ -186,12 +195,15 @@ def test_a_covered_route_is_put_in_only_to_say_an_mtu(kernel: FakeNetlink) -> No
     asyncio.run(test())
 
 
-def test_members_of_a_network_need_no_route_each(kernel: FakeNetlink) -> None:
+@pytest.mark.parametrize("table", ["auto", 77])
+def test_members_of_a_network_need_no_route_each(kernel: FakeNetlink, table: Any) -> None:
     """Two thousand took seconds of an agent's start, and each look at them half a second."""
 
     async def test() -> None:
         host = Host(1, "192.0.2.1")
-        interface = InterfaceConfig(name="ws0", private_key_file=Path("ws0.key"))
+        # The kernel's own route to the network's prefix is in the main table alone.
+        prefix = {"10.66.0.0/16"} if table == 77 else set()
+        interface = InterfaceConfig(name="ws0", private_key_file=Path("ws0.key"), table=table)
         config = Config(path=Path("ws0.toml"), interface=interface)
         own = [ipaddress.ip_interface("10.66.0.1/16"), ipaddress.ip_interface("fd77::1/128")]
         routes = Routes(kernel.as_netlink(), 7, "ws0")
@@ -212,28 +224,36 @@ def test_members_of_a_network_need_no_route_each(kernel: FakeNetlink) -> None:
         async def routed() -> set[str]:
             async with changing:
                 await routing.route(host.tunnel.networks(), ())
+            assert {r.table for r in kernel.routes} == {MAIN_TABLE if table == "auto" else table}
             return {str(r.network) for r in kernel.routes}
 
         try:
             specs = [spec(n, Origin.MESH) for n in range(2, 40)]
             host.tunnel.commit(Change(add=specs))
-            assert await routed() == {str(OVERLAY)}
-            assert len(routes.asked) == 2 * len(specs) + 1
+            assert await routed() == {str(OVERLAY), *prefix}
             assert host.tunnel.events[-1]["event"] == f"{len(specs)} members added"
             # Networks behind a member, and a peer of the file.
             more = [spec(40, Origin.MESH, "192.168.9.0/24"), spec(41, Origin.FILE)]
             host.tunnel.commit(Change(add=more))
             by_hand = str(next(n for n in host.tunnel.networks() if n.version == 6 and
                                n in _peer(host, "m41").networks))  # fmt: skip
-            assert await routed() == {str(OVERLAY), "192.168.9.0/24", "10.66.41.2/32", by_hand}
+            found = {str(OVERLAY), *prefix, "192.168.9.0/24", "10.66.41.2/32", by_hand}
+            assert await routed() == found
+            # One that takes less has a route that says so, in the same table.
+            await routes.set_mtus({net("10.66.9.2/32"): 1300}, {net("10.66.9.2/32")})
+            assert await routed() == {*found, "10.66.9.2/32"}
+            await routes.set_mtus({})
+            assert await routed() == found
             # A LAN within the network's prefix would have those of its members.
             routing.follow(here([LocalAddress("10.66.7.9", 3, False, 24)]))
             await background.cancel()
             assert await routed() >= {"10.66.7.2/32"}
-            assert "10.66.8.2/32" not in await routed()
+            # In a table of its own the prefix would take what the LAN has in the main table.
+            assert ("10.66.8.2/32" in await routed()) == bool(prefix)
+            assert not prefix & await routed()
             # Another tunnel of this host has the route for all overlay addresses.
             await routes.clear()
-            kernel.refused[Route(OVERLAY)] = errno.EEXIST
+            kernel.refused[Route(OVERLAY, 77 if prefix else MAIN_TABLE)] = errno.EEXIST
             found = await routed()
             assert str(OVERLAY) not in found
             assert sum(t.endswith("/128") for t in found) == len(specs) + len(more)

@@ -39,8 +39,6 @@ class MeshGuest(Guest):
         self._host = host
         self.mesh: Mesh | None = None
         self._on_events: Callable[[], None] = _nobody
-        self._handles: dict[bytes, PeerHandle] = {}
-        self._nodes: dict[PeerHandle, bytes] = {}
         self._links: tuple[Sequence[LocalLink], int] | None = None
         self._mapped: Sequence[tuple[str, Endpoint]] = ()
 
@@ -55,42 +53,27 @@ class MeshGuest(Guest):
         self._on_events = _nobody
 
     def handle_of(self, node_id: bytes) -> PeerHandle | None:
-        return self._handles.get(node_id)
+        return self._host.find_node(node_id)
 
     def send(self, node_id: bytes, frame: bytes) -> bool:
         """False: there is no session that takes frames."""
-        handle = self._handles.get(node_id)
+        handle = self._host.find_node(node_id)
         if handle is None or not self._host.speaks(handle):
             return False
         self._host.frame(handle, frame)
         return True
 
-    # peers
-
-    def peer_added(self, peer: PeerHandle, now: int) -> None:
-        node_id = self._host.peer(peer).node_id
-        if node_id is not None:
-            self._handles[node_id] = peer
-            self._nodes[peer] = node_id
-
-    peer_identified = peer_added
-
-    def peer_removed(self, peer: PeerHandle) -> None:
-        node_id = self._nodes.pop(peer, None)
-        if node_id is not None:
-            del self._handles[node_id]
-
     # sessions
 
     def answered(self, peer: PeerHandle, now: int) -> None:
         """The peer answered our handshake: it can be dialled where it is."""
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         if node_id is not None:
             self._met(peer, node_id, How.DIALLED, now)
 
     def initiated(self, peer: PeerHandle, tries: int, now: int) -> None:
         """Its keys may be good for minutes yet, but nobody answers: it counts as lost."""
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         if self.mesh is not None and node_id is not None:
             self.mesh.called(node_id, self._host.peer(peer).endpoint, now)
             if tries % PRESENT_EVERY == 1:
@@ -125,7 +108,7 @@ class MeshGuest(Guest):
         self, peer: PeerHandle, offer: Offer, before: int | None, fresh: bool, now: int
     ) -> None:
         """A session with whoever takes frames. One that goes on is none that begins."""
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         if self.mesh is None or node_id is None:
             return
         if fresh:
@@ -135,13 +118,13 @@ class MeshGuest(Guest):
         self._on_events()
 
     def became_plain(self, peer: PeerHandle, now: int) -> None:
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         if self.mesh is not None and node_id is not None:
             self.mesh.session_down(node_id, now)
             self._on_events()
 
     def endpoint_changed(self, peer: PeerHandle, now: int) -> None:
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         if node_id is not None and self._host.peer(peer).has_usable_session(now):
             self._met(peer, node_id, How.SEEN, now)
             self._on_events()
@@ -156,7 +139,7 @@ class MeshGuest(Guest):
     # what arrives
 
     def receive_frame(self, peer: PeerHandle, frame: bytes, arrival: Arrival, now: int) -> None:
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         if self.mesh is None or node_id is None:
             self._host.drop("mesh_none")
             return

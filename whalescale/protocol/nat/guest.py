@@ -93,8 +93,6 @@ class Signalling(Guest):
         self.budget = Budget()
         #: "rounds" of punching, and direct ways found: "met"
         self.counts: Counter[str] = Counter()
-        self._handles: dict[bytes, PeerHandle] = {}
-        self._nodes: dict[PeerHandle, bytes] = {}
         #: those that take frames
         self._speaking: set[PeerHandle] = set()
         #: whose session was made by carried messages, and that were heard from nowhere since
@@ -133,23 +131,12 @@ class Signalling(Guest):
 
     # peers
 
-    def peer_added(self, peer: PeerHandle, now: int) -> None:
-        node_id = self._host.peer(peer).node_id
-        if node_id is not None:
-            self._handles[node_id] = peer
-            self._nodes[peer] = node_id
-
-    peer_identified = peer_added
-
     def peer_changed(self, peer: PeerHandle, now: int) -> None:
         meeting = self._meetings.get(peer)
         if meeting is not None:
             meeting.anew()
 
     def peer_removed(self, peer: PeerHandle) -> None:
-        node_id = self._nodes.pop(peer, None)
-        if node_id is not None:
-            del self._handles[node_id]
         self.carrier.forget(peer)
         self._speaking.discard(peer)
         self._carried.discard(peer)
@@ -171,10 +158,10 @@ class Signalling(Guest):
         """The peer that is this active member."""
         if self._network is None or not self._network.belongs(node_id):
             return None
-        return self._handles.get(node_id)
+        return self._host.find_node(node_id)
 
     def _is_member(self, peer: PeerHandle) -> bool:
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         return node_id is not None and self._member(node_id) is not None
 
     # sessions
@@ -188,8 +175,8 @@ class Signalling(Guest):
             return
         # Nobody is there who could carry it: those that may are tried now too.
         anchors = self._network.anchors()
-        for node_id in anchors if self._nodes[peer] not in anchors else ():
-            anchor = self._handles.get(node_id)
+        for node_id in anchors if self._host.node_of(peer) not in anchors else ():
+            anchor = self._host.find_node(node_id)
             if anchor is None or anchor == peer or now - self._calling.get(anchor, 0) < HURRY_MOST:
                 continue
             if self._host.peer(anchor).config.persistent_keepalive:
@@ -301,9 +288,9 @@ class Signalling(Guest):
             return []
         anchors = network.anchors()
         found = [
-            (self._nodes[handle] not in anchors, handle)
+            (self._host.node_of(handle) not in anchors, handle)
             for handle in self._speaking
-            if handle != peer and network.belongs(self._nodes.get(handle, b""))
+            if handle != peer and network.belongs(self._host.node_of(handle) or b"")
         ]
         found.sort()
         chosen = [handle for _, handle in found]
@@ -332,13 +319,14 @@ class Signalling(Guest):
         stamp = tai64n.encode(self._network.wall_clock())
         self._stamp = stamp if stamp > self._stamp else tai64n.after(self._stamp)
         call = Call(role, self._stamp, token, self.places())
-        receiver = self._nodes[peer]
+        receiver = self._host.node_of(peer)
+        assert receiver is not None  # a member
         return signalling.encode_call(call, self._network.node_id, receiver, self._network.sign)
 
     def _send(
         self, carrier: PeerHandle, peer: PeerHandle, kind: Kind, payload: bytes, now: int
     ) -> None:
-        node_id = self._nodes.get(peer)
+        node_id = self._host.node_of(peer)
         if node_id is None or not self._host.speaks(carrier):
             return
         self._asked[carrier, peer] = now
@@ -380,7 +368,7 @@ class Signalling(Guest):
             self._forwarded(peer, message, now)
 
     def _refused(self, carrier: PeerHandle, refused: Refused, now: int) -> None:
-        peer = self._handles.get(refused.node)
+        peer = self._host.find_node(refused.node)
         asked = self._asked.pop((carrier, peer), None) if peer is not None else None
         if peer is None or asked is None or now - asked > ASKED_FOR:
             raise ControlError("relay_unasked")
