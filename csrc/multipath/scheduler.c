@@ -19,6 +19,7 @@
 #define CREDIT_PACKET_BYTES 65535u
 #define CREDIT_MAX (INT64_C(2) << (16 + CREDIT_SHIFT)) /* two of the longest packets */
 #define DEGRADED_PART 4
+#define FAR_US 50000 /* paths farther apart are not made one for an inner TCP (innertcp.c) */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -208,7 +209,7 @@ static int earliest_delivery(const struct forecast *casts, uint32_t paths, uint6
 }
 
 /* More in flight than rate x round trip stands in a queue on the way. */
-static uint64_t delivery_ns(const struct ws_sched_path *path, uint32_t bytes, int64_t least_us)
+static uint64_t delivery_ns(const struct ws_sched_path *path, uint64_t bytes, int64_t least_us)
 {
 	uint64_t ahead =
 		transmit_ns(later_ns(path->in_flight_bytes, bytes), clamp_rate(path->rate_bps));
@@ -217,8 +218,25 @@ static uint64_t delivery_ns(const struct ws_sched_path *path, uint32_t bytes, in
 	       path->silent_us * NS_PER_US;
 }
 
+/* What takes a far path comes later than all that waits would by a nearer one that is full now, and holds
+ * that up: the next ACK makes room. */
+static bool nearer_has_all(const struct ws_sched *sched, uint32_t paths,
+			   const struct ws_sched_path *far, uint64_t far_ns, uint64_t bytes,
+			   int64_t least_us)
+{
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		const struct ws_sched_path *near = &sched->paths[i];
+
+		if (paths >> i & 1 && near->in_flight_bytes && far->delay_us > near->delay_us &&
+		    delay_ns(far, near->delay_us) > FAR_US * NS_PER_US &&
+		    delivery_ns(near, bytes, least_us) < far_ns)
+			return true;
+	}
+	return false;
+}
+
 static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
-			     uint64_t now_ns, uint64_t *wake_ns)
+			     uint64_t queued_bytes, uint64_t now_ns, uint64_t *wake_ns)
 {
 	int64_t least_us = least_delay_us(sched, paths);
 	uint64_t best_ns = UINT64_MAX;
@@ -237,6 +255,9 @@ static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint3
 	}
 	if (!best)
 		*wake_ns = earliest_pace(sched, paths, bytes);
+	else if (nearer_has_all(sched, paths, &sched->paths[__builtin_ctz(best)], best_ns,
+				max_u64(queued_bytes, bytes), least_us))
+		return 0;
 	return best;
 }
 
@@ -437,7 +458,7 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
 		break;
 	}
 	if (sched->paths[__builtin_ctz(paths)].rate_bps)
-		return pick_soonest(sched, paths, bytes, now_ns, wake_ns);
+		return pick_soonest(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
 	return pick_edf(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
 }
 

@@ -414,6 +414,34 @@ static void redundant_takes_all(void)
 	}
 }
 
+/* With windows: a path that is full, and one `by_us` behind it with room, for so long a queue. */
+static uint32_t beside_a_full_one(int64_t by_us, uint64_t queued_bytes)
+{
+	struct ws_sched sched = {.kind = WS_SCHED_EDF, .count = 2};
+	uint64_t wake_ns;
+
+	for (uint32_t i = 0; i < 2; i++)
+		sched.paths[i] = (struct ws_sched_path){
+			.usable = true,
+			.max_packet_bytes = 1500,
+			.rate_bps = 20000000,
+			.pace.rate_bps = UINT64_MAX,
+			.base_us = 20000,
+			.window_bytes = 60000,
+			.in_flight_bytes = i ? 0 : 60000,
+			.delay_us = i ? by_us : 0,
+		};
+	return ws_sched_pick(&sched, 1500, queued_bytes, 0, START_NS, &wake_ns);
+}
+
+static void a_far_path_is_for_long_queues(void)
+{
+	CHECK_EQ(beside_a_full_one(45000, 1500), 2);
+	/* 4 ms of it the full one has in its own queue: at 20 Mbit/s 71 are 178 kB. */
+	CHECK_EQ(beside_a_full_one(75000, 1500), 0);
+	CHECK_EQ(beside_a_full_one(75000, 190000), 2);
+}
+
 static void paces(void)
 {
 	static const uint64_t rates[] = {0, 1, 999, 8000, 1000000000, 400000000000, UINT64_MAX};
@@ -536,6 +564,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "vectors"))
 		return answer_vectors();
 	paces();
+	a_far_path_is_for_long_queues();
 	redundant_takes_all();
 	depth_holds();
 	shares_follow_weights();
