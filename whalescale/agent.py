@@ -308,7 +308,7 @@ class Agent:
             self._notices,
             self._background,
         )
-        self._network.relayed_by = self._relays.relayed_by
+        self._network.reach = self._relays.reach
         self._inside = InsideKeeper(
             self._node,
             engine,

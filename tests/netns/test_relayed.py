@@ -81,6 +81,8 @@ def test_what_no_path_joins_goes_over_the_anchor(lab: Lab, kernel: bool, back: b
         wait_until("it is bound", lambda e=one, o=other: peer(e, o).get("relays") == ["home"], 60)
     assert pairs(home).keys() == {("laptop", "phone"), ("phone", "laptop")}
     wait_until("direct", lambda: peer(laptop, "phone")["relayed_by"] == "", 60)
+    for told in (peer(laptop, "phone"), members(laptop)["phone"]):
+        assert told["endpoint"].startswith(f"{links[1].address(others[1])}:")
 
     hub.sysctl("net.ipv4.ip_forward", 0)
     wait_until("over the anchor", lambda: reaches(laptop, "10.99.0.3"), 60)

@@ -62,6 +62,7 @@ from whalescale.runtime.network_store import NETWORK, has_network, open_store
 from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
 from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
+from whalescale.runtime.relay import Reach, Way
 from whalescale.runtime.reload import EVERYWHERE
 from whalescale.runtime.store import Store, Timestamps
 from whalescale.runtime.tunnel import (
@@ -128,8 +129,8 @@ class NetworkKeeper(Part):
         self._mark: Callable[[], int] = lambda: 0
         #: which run of this machine a time of its boot clock is of
         self._boot = ""
-        #: names of the anchors that a peer is reached over, "": directly
-        self.relayed_by: Callable[[PeerHandle, Endpoint | None], str] = lambda *_: ""
+        #: how a peer is reached
+        self.reach: Callable[[PeerHandle, Way], Reach] = lambda _, at: Reach(at, "")
         #: of which state of the peers the routes were made
         self._followed = -1
         #: when places of members were written last, ns
@@ -256,7 +257,7 @@ class NetworkKeeper(Part):
             self.driver.now,
             lambda: self._holders(mesh),
             self._trouble,
-            self.relayed_by,
+            self.reach,
             self._refusal,
         )
         self._followed = tunnel.changes

@@ -13,7 +13,8 @@ from whalescale.protocol.mesh.dialback import Proof
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.network import Anchoring, Mesh
 from whalescale.protocol.mesh.records import MemberRecord
-from whalescale.protocol.places import Endpoint, PeerHandle
+from whalescale.protocol.places import PeerHandle
+from whalescale.runtime.relay import Reach, Way
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
 
 BELONGS_NO_MORE: Final = "this machine was revoked: `ws network leave` forgets the network"
@@ -44,15 +45,15 @@ class Shown:
         now: Callable[[], int],
         holders: Callable[[], dict[ipaddress.IPv4Address, bytes]],
         trouble: Callable[[], str | None],
-        relayed_by: Callable[[PeerHandle, Endpoint | None], str] = lambda *_: "",
+        reach: Callable[[PeerHandle, Way], Reach] = lambda _, at: Reach(at, ""),
         left_out: Callable[[Network], str] = lambda _: "",
     ) -> None:
         """`holders`: who has which address. `trouble`: why nothing is kept on the disk.
-        `relayed_by`: names of the anchors that a peer is reached over, "": directly.
+        `reach`: how a peer is reached.
         `left_out`: why a network behind a member does not lead there from here, "": it does."""
         self._mesh, self._guest, self._tunnel = mesh, guest, tunnel
         self._now, self._holders, self._trouble = now, holders, trouble
-        self._relayed_by, self._left_out = relayed_by, left_out
+        self._reach, self._left_out = reach, left_out
 
     def _peer(self, node_id: bytes) -> Peer | None:
         handle = self._guest.handle_of(node_id)
@@ -114,13 +115,19 @@ class Shown:
     def _reached(self, node_id: bytes) -> str:
         """How we know the place that a member is reached at."""
         peer = self._peer(node_id)
-        if peer is not None and self._relayed_by(peer.handle, self._tunnel.endpoint_of(peer)):
+        if peer is None:
+            return ""
+        reach = self._reach_of(peer)
+        if reach.relayed_by:
             return "relayed"
-        at = format_endpoint(self._tunnel.endpoint_of(peer)) if peer is not None else None
+        at = format_endpoint(reach.way.remote)
         for place, how in self._mesh.directory.places(node_id, self._now()):
             if format_endpoint(place) == at:
                 return how.name.lower()
         return ""
+
+    def _reach_of(self, peer: Peer) -> Reach:
+        return self._reach(peer.handle, Way(self._tunnel.endpoint_of(peer)))
 
     def view(self) -> dict[str, Any]:
         """For `ws members` and `ws network show`."""
@@ -186,8 +193,8 @@ class Shown:
         endpoint: str | None = None
         relayed = ""
         if peer is not None and session:
-            at = self._tunnel.endpoint_of(peer)
-            endpoint, relayed = format_endpoint(at), self._relayed_by(peer.handle, at)
+            reach = self._reach_of(peer)
+            endpoint, relayed = format_endpoint(reach.way.remote), reach.relayed_by
         return {
             "name": record.name,
             "node_id": encode_node_id(node_id),

@@ -9,8 +9,8 @@ import asyncio
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Final, NamedTuple
 
 from whalescale.config import Config
 from whalescale.dataplane import relay as dataplane
@@ -21,6 +21,7 @@ from whalescale.protocol.nat.guest import Signalling
 from whalescale.protocol.nat.relay import Relay
 from whalescale.protocol.nat.relay_events import RelayEnded, RelaySet, RelaySettings, Use
 from whalescale.protocol.node import Node
+from whalescale.protocol.paths.types import PathStatus
 from whalescale.protocol.places import Endpoint, PeerHandle
 from whalescale.protocol.types import Event
 from whalescale.runtime.background import Background
@@ -37,6 +38,38 @@ BEAT: Final = 1.0
 
 #: who sends, and to whom
 Pair = tuple[PeerHandle, PeerHandle]
+
+
+class Way(NamedTuple):
+    """A far end, and our own. None: not known."""
+
+    remote: Endpoint | None
+    local: Endpoint | None = None
+
+
+class Reach(NamedTuple):
+    """One way of those in use, a direct one where there is one; else the anchors, by name."""
+
+    way: Way
+    relayed_by: str
+
+
+def reached(
+    paths: Iterable[PathStatus],
+    anchor_at: Callable[[Endpoint], PeerHandle | None],
+    name_of: Callable[[PeerHandle], str],
+    at: Way,
+) -> Reach:
+    """Of a peer. `at`: of its handshakes, which counts where no path can be used, and is what is
+    said where it is among those that are used."""
+    usable = sorted((p for p in paths if p.usable), key=lambda p: -p.weight)
+    ways = [Way(p.remote, p.local) for p in usable] or [at]
+    over = {w: anchor_at(w.remote) if w.remote is not None else None for w in ways}
+    direct = [way for way, anchor in over.items() if anchor is None]
+    names = {name_of(anchor) for anchor in over.values() if anchor is not None}
+    used = direct or ways
+    way = next((w for w in used if w.remote == at.remote), used[0])
+    return Reach(way, "" if direct else ", ".join(sorted(names)))
 
 
 def settings(config: Config) -> RelaySettings:
@@ -162,15 +195,14 @@ class Relays(Part):
         """A path of the peer's with this far end leads over an anchor."""
         return self._core.anchor_at(peer, remote) is not None
 
-    def relayed_by(self, peer: PeerHandle, endpoint: Endpoint | None) -> str:
-        """The anchors, by name, that all we send the peer goes over now; "": it is reached
-        directly, as far as known. `endpoint`: the peer's, where it has no paths."""
-        used = [p.remote for p in self._driver.path_status(peer) if p.usable]
-        if not used and endpoint is not None:
-            used = [endpoint]
-        over = [self._core.anchor_at(peer, remote) for remote in used]
-        names = {self._name_of(anchor) for anchor in over if anchor is not None}
-        return ", ".join(sorted(names)) if over and None not in over else ""
+    def reach(self, peer: PeerHandle, at: Way) -> Reach:
+        """How what we send the peer goes now. `at`: the way of its handshakes."""
+        return reached(
+            self._driver.path_status(peer),
+            lambda remote: self._core.anchor_at(peer, remote),
+            self._name_of,
+            at,
+        )
 
     def anchors_of(self, peer: PeerHandle) -> list[str]:
         """Names of the anchors that relay to us what the peer sends."""

@@ -27,7 +27,7 @@ from whalescale.runtime import trouble
 from whalescale.runtime.driver import Driver, to_endpoint
 from whalescale.runtime.hoststate import Keeper
 from whalescale.runtime.part import Part
-from whalescale.runtime.relay import Relays
+from whalescale.runtime.relay import Relays, Way
 from whalescale.runtime.sockets import Sockets
 from whalescale.runtime.tunnel import Peer, Tunnel, format_endpoint
 from whalescale.runtime.wg_device import WgDevice
@@ -182,6 +182,7 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
     candidates += [
         text for e in peer.endpoints if (text := format_endpoint(e)) and text not in candidates
     ]
+    at = Way(to_endpoint(stats.endpoint) or core.endpoint, to_endpoint(stats.local) or core.local)
     overlay = peer.overlay_network
     mode, keys = spec.post_quantum or s.tunnel.post_quantum, _post_quantum(s, peer)
     return {
@@ -192,8 +193,7 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         if peer.static_public
         else None,
         "state": state,
-        "endpoint": format_endpoint(to_endpoint(stats.endpoint) or core.endpoint),
-        "local": format_endpoint(to_endpoint(stats.local) or core.local),
+        **_reach(s, peer, at),
         "candidates": candidates,
         "allowed_ips": [str(n) for n in spec.allowed_ips],
         "overlay_address": str(overlay.network_address) if overlay is not None else None,
@@ -213,7 +213,6 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "post_quantum": keys,
         "extended": core.extended,
         "multipath": _multipath(s, peer),
-        **_relayed(s, peer, core.endpoint),
         "trouble": trouble.held(peer, mode, keys) if state == "up" else trouble.of(peer, core, now),
     }
 
@@ -225,14 +224,13 @@ def _post_quantum(s: Subject, peer: Peer) -> str:
         return ""
 
 
-def _relayed(s: Subject, peer: Peer, endpoint: Endpoint | None) -> dict[str, Any]:
-    """By which anchors the peer may reach us, and over which our data goes to it now."""
-    if s.relays is None:
-        return {}
-    return {
-        "relays": s.relays.anchors_of(peer.handle),
-        "relayed_by": s.relays.relayed_by(peer.handle, endpoint),
-    }
+def _reach(s: Subject, peer: Peer, at: Way) -> dict[str, Any]:
+    """The way that our data goes to it now, and by which anchors the peer may reach us."""
+    relays: dict[str, Any] = {}
+    if s.relays is not None:
+        at, relayed_by = s.relays.reach(peer.handle, at)
+        relays = {"relays": s.relays.anchors_of(peer.handle), "relayed_by": relayed_by}
+    return {"endpoint": format_endpoint(at.remote), "local": format_endpoint(at.local), **relays}
 
 
 def _multipath(s: Subject, peer: Peer) -> dict[str, Any] | None:
