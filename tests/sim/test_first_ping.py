@@ -12,6 +12,7 @@ from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat import signalling
 from whalescale.protocol.nat.guest import Signalling
 from whalescale.protocol.nat.relay import Relay
+from whalescale.protocol.nat.meeting import Meeting
 from whalescale.protocol.nat.relay_events import Use
 from whalescale.protocol.nat.signalling import RELAY_MESSAGE, Kind
 from whalescale.protocol.postquantum import PostQuantumKeys
@@ -48,6 +49,32 @@ def test_where_no_hole_can_be_the_anchor_carries(kinds):
     assert met.first == 160 * MS
     assert met.direct is None
     assert world.used(a, b) == world.used(b, a) == {"relay"}
+
+
+@pytest.mark.parametrize("late", ["caller", "called"])
+@pytest.mark.parametrize("open_end", [0, 1])
+def test_a_router_that_takes_what_it_does_not_know_and_a_busy_host(monkeypatch, late, open_end):
+    """Whose datagram comes first has the place there, and our own flow gets another port. One end
+    is always 300 ms late, so that it is the wrong one in half of the cases."""
+    begin = Meeting.begin
+
+    def slowly(meeting, places, start):
+        begin(meeting, places, start + 300 * MS * (meeting.called is (late == "called")))
+
+    monkeypatch.setattr(Meeting, "begin", slowly)
+    world = HomeWorld()
+    routers = homes()
+    routers[open_end].yields = routers[open_end].preserve = True
+    for router in routers:
+        router.timeout = 30 * SECOND
+    a, b, _ = world.meet(*routers)
+    assert world.ping(a, b).first == 160 * MS
+    for _ in range(200):
+        if world.used(a, b) == world.used(b, a) == {"direct"}:
+            return
+        a.send(world.handle(a, b), b"\x45 hello")
+        world.run(1)
+    raise AssertionError("never direct")
 
 
 def test_behind_a_carrier_too():

@@ -19,6 +19,8 @@ from whalescale.protocol.places import Endpoint, PeerHandle
 CALL_AGAIN: Final = tuple(ms * NS_PER_MS for ms in (500, 500, 1000, 2000))
 #: after an initiation without an answer was carried first, each time the same bytes
 CARRY_AGAIN: Final = tuple(ms * NS_PER_MS for ms in (500, 1500, 3000))
+#: who begins last in a round does it so much later: more than the way, and what a busy host takes
+LAST_BY: Final = 500 * NS_PER_MS
 #: who answered begins so long after its answer if no GO comes
 GO_LATE: Final = 500 * NS_PER_MS
 #: a peer that nobody reaches is called again so late
@@ -150,7 +152,11 @@ class Meeting:
         self.at = now + GO_LATE
 
     def begin(self, places: tuple[tuple[Endpoint, bool], ...], start: int) -> None:
+        """`start`: when both begin. In the second round the caller is the last, in the third the
+        called, and so on: where one of two routers takes what it does not know, its side must be
+        the first, and a busy host may be late by more than the way takes."""
         self.missed = 0
+        start += LAST_BY if self.rounds % 3 == (2 if self.called else 1) else 0
         self.rounds += 1
         self.phase = Phase.PUNCHING
         self.round = Round(places, start)
