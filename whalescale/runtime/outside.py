@@ -3,15 +3,17 @@
 The files that say how (resolv.conf, hosts, nsswitch.conf) lie in /etc beside secrets, and are
 replaced while the agent runs, so Landlock would let the agent read either all of /etc or, after the
 first change of network, no resolver's address. The process is forked before any key is read,
-becomes user nobody where it may, keeps no capability, reads requests, calls getaddrinfo and knows
-nothing else. It ends with the agent.
+becomes user nobody where it may, keeps no capability, reads requests, calls getaddrinfo, asks
+gateways by UPnP (upnp.py: XML and HTTP of strangers) and knows nothing else. It ends with the
+agent.
 
 A request is one datagram, JSON {"host", "port"}, with a socket for the answer (SCM_RIGHTS):
-{"found": [[family, address...], ...]} or {"errno", "strerror"}.
+{"found": [[family, address...], ...]} or {"errno", "strerror"}; or {"read"}, or {"upnp", ...}.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from whalescale.dataplane import confine
+from whalescale.runtime.sandbox import program_paths
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +98,23 @@ def lookup(host: str, port: int) -> Sequence[Any]:
         return [(int(f), socket.SOCK_DGRAM, 0, "", tuple(a)) for f, a in told["found"]]
     except (ValueError, TypeError, KeyError):
         raise OSError("the process that looks names up gave no answer") from None
+
+
+async def ask(request: dict[str, Any]) -> Any:
+    """What another module's `answer` says to that (`_serve` names it). None: there is no process
+    of its own. OSError, ValueError: it gave no answer."""
+    if _helper is None:
+        return None
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        ours.setblocking(False)
+        with theirs:
+            socket.send_fds(_helper, [json.dumps(request).encode()], [theirs.fileno()])
+        data = b""
+        while len(data) < ANSWER_BYTES_MAX and (piece := await loop.sock_recv(ours, 65536)):
+            data += piece
+    return json.loads(data)
 
 
 def read(path: Path) -> str | None:
@@ -170,7 +190,7 @@ def _confine() -> None:
     with contextlib.suppress(OSError):
         confine.drop_all_capabilities()
     with contextlib.suppress(OSError):
-        confine.restrict_files([Path(p) for p in READABLE], [], tcp=True)
+        confine.restrict_files([*map(Path, READABLE), *program_paths()], [], tcp=True)
     with contextlib.suppress(OSError):
         confine.restrict_calls()
 
@@ -183,6 +203,10 @@ def _serve(data: bytes, answer: socket.socket, free: threading.Semaphore) -> Non
             if request.get("read") in FILES:
                 with open(request["read"], encoding="utf-8", errors="replace") as f:
                     told = {"text": f.read(ANSWER_BYTES_MAX >> 3)}
+            elif "upnp" in request:
+                from whalescale.runtime import upnp
+
+                told = asyncio.run(upnp.answer(request))
             else:
                 host, port = str(request["host"]), int(request["port"])
                 found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)

@@ -2,7 +2,8 @@
 
 Asked are routers of uplinks whose IPv4 address is a private one; elsewhere no NAT is in between.
 Each has a socket of its own: bound to the uplink and its address, with the tunnel's mark, connected
-to the gateway, so that the kernel drops what comes from others.
+to the gateway, so that the kernel drops what comes from others. What they wish of UPnP, upnp.py
+sees to, one job of a gateway at a time.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import hashlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from whalescale.config import Config
 from whalescale.protocol.candidates import on_link
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.nat.portmap import Mapping
+from whalescale.protocol.nat.portmap import Mapping, Wish
 from whalescale.protocol.nat.portmap_codec import ANSWER_MAX, NONCE_BYTES
 from whalescale.protocol.places import Endpoint, LocalLink
 from whalescale.runtime.background import Background, Settling
 from whalescale.runtime.notices import Notices, PortChanged
 from whalescale.runtime.part import Here, Part
+from whalescale.runtime.upnp import At, Upnp, UpnpRefused
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class PortMapper(Part):
         self._tell = tell
         self._nonce = nonce
         self._now = now
+        self._background = background
         self._settling = Settling(background, self._look)
         self._here: Here | None = None
         self._asked: dict[Where, _Asked] = {}
@@ -99,9 +102,9 @@ class PortMapper(Part):
     async def close(self) -> None:
         """Every mapping is given back."""
         self._settling.close()
-        for asked in self._asked.values():
-            asked.close()
+        closing = [asked.close() for asked in self._asked.values()]
         self._asked.clear()
+        await asyncio.gather(*(job for job in closing if job is not None))
 
     async def _look(self) -> None:
         try:
@@ -132,7 +135,9 @@ class PortMapper(Part):
 
     def _settle(self, wanted: Sequence[Where]) -> None:
         for where in [w for w in self._asked if w not in wanted]:
-            self._asked.pop(where).close()
+            job = self._asked.pop(where).close()
+            if job is not None:
+                self._background.spawn(job)
         for where in wanted:
             if where in self._asked:
                 continue
@@ -169,7 +174,9 @@ class _Asked:
         now: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        self.mapping = Mapping(where.gateway, where.ip, where.port, nonce)
+        self.mapping = Mapping(where.gateway, where.ip, where.port, nonce, upnp=True)
+        self._upnp = Upnp(At(where.gateway, where.ip, where.port, where.ifindex))
+        self._job: asyncio.Task[None] | None = None
         self._where = where
         self._now = now
         self._changed = changed
@@ -212,10 +219,11 @@ class _Asked:
             "lease_s": (m.lease_ends - now) / NS_PER_S if m.external is not None else None,
             "problem": m.problem,
             "restarts": m.restarts,
-            "drops": dict(m.drops),
+            "drops": dict(m.drops + self._upnp.drops),
         }
 
-    def close(self) -> None:
+    def close(self) -> Coroutine[Any, Any, None] | None:
+        """What is left to be done: UPnP's mapping takes an answer to give back."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -223,6 +231,9 @@ class _Asked:
         self.mapping.end()
         self._send()
         self._sock.close()
+        if self._job is not None:
+            self._job.cancel()
+        return self._upnp.give_back() if self._upnp.asked else None
 
     def _readable(self) -> None:
         for _ in range(READS):
@@ -251,8 +262,34 @@ class _Asked:
             except OSError as e:
                 log.debug("port mapping: to %s: %s", self._where.gateway, e)
 
+    def _wishes(self) -> None:
+        if self._job is None and (wish := self.mapping.poll_wish()) is not None:
+            self._job = self._loop.create_task(self._carry_out(wish))
+
+    async def _carry_out(self, wish: Wish) -> None:
+        """One that is cancelled leaves the rest to `close`."""
+        mapping = self.mapping
+        try:
+            match wish:
+                case Wish.MAP:
+                    external, lifetime = await self._upnp.map()
+                    mapping.upnp_mapped(external, lifetime, self._now())
+                case Wish.LOOK:
+                    mapping.upnp_looked(await self._upnp.listed(), self._now())
+                case Wish.GIVE_BACK:
+                    await self._upnp.give_back()
+        except UpnpRefused as e:
+            if e.answered and wish is Wish.MAP:
+                mapping.upnp_refused(f"it {e}", self._now())
+            else:
+                mapping.upnp_silent(self._now())
+        finally:
+            self._job = None
+        self._drain()
+
     def _drain(self) -> None:
         self._send()
+        self._wishes()
         external, gateway = self.mapping.external, self._where.gateway
         if external != self._last:
             self._last = external

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.unit.protocol.nat.gateway import GATEWAY, OUTSIDE, Gateway
 from whalescale import config as configuration
 from whalescale.dataplane import engine as dataplane
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.nat.portmap import Protocol
 from whalescale.protocol.places import Endpoint, LocalLink
+from whalescale.runtime import upnp
 from whalescale.runtime.background import Background
 from whalescale.runtime.notices import Notices, PortChanged
 from whalescale.runtime.part import Here
@@ -137,11 +140,13 @@ def test_off_asks_nobody_and_gives_back_what_there_was() -> None:
     played(play, on=False)
 
 
-def test_a_gateway_where_nobody_listens() -> None:
+def test_a_gateway_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upnp, "SEARCH_S", 0.1)
+
     async def play(bench: Bench) -> None:
         bench.follow(LO)
         await bench.until(lambda: bench.first.get("state") == "silent")
-        assert "nobody listens" in bench.first["problem"]
+        assert "no answer to PCP, NAT-PMP and UPnP" in bench.first["problem"]
         assert bench.told == []
 
     played(play, served=False)

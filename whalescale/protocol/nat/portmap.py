@@ -1,8 +1,9 @@
 """A port of ours, mapped by one gateway: asked for, renewed, watched, given back.
 
 Pure: facts and `now` (ns of CLOCK_BOOTTIME) in, datagrams to the gateway out. After every input
-drain `poll_transmit` and re-arm one timer for `deadline`. Nothing that a gateway sends raises; what
-is refused is counted in `drops`. What it maps is a claim: a place to try, as all others.
+drain `poll_transmit` and `poll_wish` and re-arm one timer for `deadline`. Nothing that a gateway
+sends raises; what is refused is counted in `drops`. What it maps is a claim: a place to try, as all
+others.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ APART: Final = 250 * NS_PER_MS
 #: of a round, then the same again where nothing was heard
 REPEATS: Final = (0, NS_PER_S, 3 * NS_PER_S)
 ROUND: Final = 5 * NS_PER_S
+#: UPnP is asked where nobody has answered by then, and given up so long after
+UPNP_AFTER: Final = 3 * NS_PER_S // 2
+UPNP_ROUND: Final = 25 * NS_PER_S
 #: between two looks at the epoch: a gateway that began anew has forgotten its mappings
 LOOK: Final = 300 * NS_PER_S
 #: after rounds without an answer, doubled each time
@@ -42,6 +46,20 @@ AGAIN: Final = 30 * NS_PER_S
 class Protocol(Enum):
     PCP = "PCP"
     NATPMP = "NAT-PMP"
+    #: spoken by others (runtime/upnp.py): here is when, and what becomes of it
+    UPNP = "UPnP"
+
+
+class Wish(Enum):
+    """What the gateway's UPnP is to be asked for."""
+
+    MAP = "map"
+    #: whether the mapping is still listed
+    LOOK = "look"
+    GIVE_BACK = "give back"
+
+
+_DATAGRAMS: Final = (Protocol.PCP, Protocol.NATPMP)
 
 
 class State(Enum):
@@ -92,9 +110,12 @@ def no_good(ip: str) -> str:
 class Mapping:
     """Of one port at one gateway. `begin` starts it."""
 
-    def __init__(self, gateway: str, local_ip: str, port: int, nonce: bytes) -> None:
+    def __init__(
+        self, gateway: str, local_ip: str, port: int, nonce: bytes, *, upnp: bool = False
+    ) -> None:
         """`gateway`, `local_ip`: IPv4, as text. `port`: our UDP port. `nonce`: 12 bytes that nobody
-        guesses, for this place always the same: who comes with another is refused."""
+        guesses, for this place always the same: who comes with another is refused. `upnp`: its
+        wishes are seen to."""
         self.gateway = Endpoint(gateway, codec.GATEWAY_PORT)
         self.local = Endpoint(local_ip, port)
         #: every datagram that was not taken, by reason
@@ -110,7 +131,11 @@ class Mapping:
         self.restarts = 0
         self.lease_ends = 0
         self._nonce = nonce
-        self._epochs = {protocol: _Epoch() for protocol in Protocol}
+        self._upnp = upnp
+        self._wishes: deque[Wish] = deque()
+        #: UPnP was asked in this round
+        self._upnp_begun = False
+        self._epochs = {protocol: _Epoch() for protocol in _DATAGRAMS}
         self._out: deque[bytes] = deque()
         #: what is still to be sent of the round, and when
         self._round: deque[tuple[int, Protocol]] = deque()
@@ -163,10 +188,55 @@ class Mapping:
 
     def unreachable(self, now: int) -> None:
         """The gateway, or the kernel, says that nobody listens there."""
-        if self._round_ends is not None and not self._looking:
+        if self._round_ends is None or self._looking or not self._asked - {Protocol.UPNP}:
+            return
+        self._round.clear()
+        self._asked &= {Protocol.UPNP}
+        self._begin_upnp(now)
+        if not self._asked:
             self._round_over(now)
             if self.state is State.SILENT:
                 self.problem = "it maps no ports: nobody listens there"
+
+    # inputs: UPnP
+
+    def upnp_mapped(self, external: Endpoint, lifetime: int, now: int) -> None:
+        """`lifetime`: s."""
+        if Protocol.UPNP not in self._asked or self._looking:
+            self._wish(Wish.GIVE_BACK)
+        else:
+            self._mapped(Protocol.UPNP, external, lifetime, now)
+
+    def upnp_refused(self, why: str, now: int) -> None:
+        if Protocol.UPNP in self._asked and not self._looking:
+            self._refused(Protocol.UPNP, why, REFUSED, now)
+            self._upnp_over(now)
+
+    def upnp_silent(self, now: int) -> None:
+        """No such gateway, or no answer of it."""
+        if Protocol.UPNP not in self._asked:
+            return
+        if self._looking or self.external is not None:
+            self._round_over(now)
+            return
+        self._asked.discard(Protocol.UPNP)
+        self._upnp_over(now)
+
+    def _upnp_over(self, now: int) -> None:
+        """The others still have what is left of a round's time."""
+        if self._round_ends is not None and not self._looking:
+            self._round_ends = self._began + ROUND
+            if not self._asked or now >= self._round_ends:
+                self._round_over(now)
+
+    def upnp_looked(self, listed: bool, now: int) -> None:
+        if self._looking and Protocol.UPNP in self._asked:
+            self._stop()
+            if listed:
+                self._rest(now)
+            else:
+                self.restarts += 1
+                self._start(now)
 
     def handle_timeout(self, now: int) -> None:
         """Too early does no harm."""
@@ -177,6 +247,13 @@ class Mapping:
             _, protocol = self._round.popleft()
             if protocol in self._asked:
                 self._ask(protocol)
+        if (
+            self._round_ends is not None
+            and not self._looking
+            and self.external is None
+            and now >= self._began + UPNP_AFTER
+        ):
+            self._begin_upnp(now)
         if self._round_ends is not None and self._round_ends <= now:
             self._round_over(now)
         if self._round_ends is None:
@@ -191,12 +268,18 @@ class Mapping:
         """For the gateway."""
         return self._out.popleft() if self._out else None
 
+    def poll_wish(self) -> Wish | None:
+        """For the gateway's UPnP. The answer to MAP and LOOK is an input."""
+        return self._wishes.popleft() if self._wishes else None
+
     def deadline(self) -> int | None:
         times = [t for t in (self._round_ends, self._next_at, self._look_at) if t is not None]
         if self._round_ends is not None:
             times = [self._round_ends]
         if self._round:
             times.append(self._round[0][0])
+        if self._round_ends is not None and self._upnp_may_begin:
+            times.append(self._began + UPNP_AFTER)
         if self.external is not None:
             times.append(self.lease_ends)
         return min(times, default=None)
@@ -205,8 +288,9 @@ class Mapping:
 
     def _start(self, now: int, *, look: bool = False) -> None:
         self._looking = look
-        known = [self.protocol] if self.protocol is not None else list(Protocol)
+        known = [self.protocol] if self.protocol is not None else list(_DATAGRAMS)
         self._asked = set(known)
+        self._upnp_begun = False
         times = [(now + t + APART * n, p) for t in REPEATS for n, p in enumerate(known)]
         self._round = deque(times)
         self._began, self._round_ends = now, now + ROUND
@@ -215,8 +299,32 @@ class Mapping:
         self._next_at = self._look_at = None
         if self.external is None:
             self.state = State.ASKING
+        if self.protocol is Protocol.UPNP:
+            self._round.clear()
+            self._round_ends, self._upnp_begun = now + UPNP_ROUND, True
+            self._wish(Wish.LOOK if look else Wish.MAP)
+            return
         _, first = self._round.popleft()
         self._ask(first)
+
+    @property
+    def _upnp_may_begin(self) -> bool:
+        return self._upnp and not self._upnp_begun and not self._looking and self.external is None
+
+    def _begin_upnp(self, now: int) -> None:
+        """Nobody speaks the others, as it seems; who said no by them says no by this."""
+        if not self._upnp_may_begin:
+            return
+        self._upnp_begun = True
+        if self._refusal[0] not in ("", codec.PCP_RESULTS[1]):
+            return
+        self._asked.add(Protocol.UPNP)
+        self._round_ends = now + UPNP_ROUND
+        self._wish(Wish.MAP)
+
+    def _wish(self, wish: Wish) -> None:
+        if wish not in self._wishes:
+            self._wishes.append(wish)
 
     def _stop(self) -> None:
         self._round.clear()
@@ -256,7 +364,8 @@ class Mapping:
             self.problem = self._refusal[0]
             self._wait(now, State.REFUSED, self._refusal[1])
         else:
-            self.problem = "no answer to PCP and NAT-PMP"
+            asked = "PCP, NAT-PMP and UPnP" if self._upnp else "PCP and NAT-PMP"
+            self.problem = f"no answer to {asked}"
             self._wait(now, State.SILENT, self._silent)
             self._silent = min(2 * self._silent, SILENT_MOST)
 
@@ -356,6 +465,8 @@ class Mapping:
         if not self._refusal[0] or self._refusal[0] == codec.PCP_RESULTS[1]:
             self._refusal = (why, lasts)
         if not self._asked:
+            self._begin_upnp(now)
+        if not self._asked:
             self._round_over(now)
             return
         # The other one now, if it was not asked yet: no need to wait for its turn.
@@ -394,6 +505,9 @@ class Mapping:
         self.problem = why
 
     def _give_back(self) -> None:
+        if self.protocol is Protocol.UPNP:
+            self._wish(Wish.GIVE_BACK)
+            return
         self._out.append(
             codec.natpmp_map(self.local.port, 0)
             if self.protocol is Protocol.NATPMP
