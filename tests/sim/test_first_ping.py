@@ -11,8 +11,8 @@ from test_punching import home
 from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat import signalling
 from whalescale.protocol.nat.guest import Signalling
-from whalescale.protocol.nat.relay import Relay
 from whalescale.protocol.nat.meeting import Meeting
+from whalescale.protocol.nat.relay import Relay
 from whalescale.protocol.nat.relay_events import Use
 from whalescale.protocol.nat.signalling import RELAY_MESSAGE, Kind
 from whalescale.protocol.postquantum import PostQuantumKeys
