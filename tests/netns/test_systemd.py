@@ -34,6 +34,14 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     made.unlink()
 
 
+# A worker's thread alone is stopped, as one that never comes round again: the rest goes on.
+STUCK = (
+    "t=$(grep -l ws-worker /proc/{0}/task/*/comm | head -1 | cut -d/ -f5); "
+    '(setsid python3 -c "import ctypes, time; '
+    'ctypes.CDLL(None).ptrace(16, $t, 0, 0); time.sleep(600)" >/dev/null 2>&1 </dev/null &)'
+)
+
+
 def value(machine: SystemdVm, name: str) -> str:
     return machine.run(f"systemctl show -P {name} ws@ws0")[1].strip()
 
@@ -96,7 +104,7 @@ def test_the_unit_under_systemd(image: Path) -> None:
         wait_until("the tunnel after a kill", reached, SLOW_S)
         assert int(value(machine, "NRestarts")) >= 1
         pid = value(machine, "MainPID")
-        machine.run(f"kill -STOP {pid}")
+        machine.run(STUCK.format(pid))
         wait_until("the watchdog", lambda: restarted(pid), SLOW_S)
         wait_until("the tunnel after the watchdog", reached, SLOW_S)
         assert "Watchdog timeout" in machine.run("journalctl -u ws@ws0 -n 100")[1]

@@ -87,6 +87,20 @@ def _warn(warnings: Iterable[str]) -> None:
         note(f"warning: {warning}")
 
 
+def _asyncio_without_tls() -> None:
+    """4 MB of every agent: asyncio takes ssl where it can be had, and nobody here speaks TLS.
+
+    Whoever imports ssl itself afterwards has it.
+    """
+    if "asyncio" in sys.modules or "ssl" in sys.modules:
+        return
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    try:
+        import asyncio  # noqa: F401
+    finally:
+        del sys.modules["ssl"]
+
+
 def _foreground(interface: str | None, config: Path | None) -> int:
     """Run the agent here. If `ws up` waits at a pipe, an error goes there as JSON too."""
     text = os.environ.get(READY_FD, "")
@@ -97,6 +111,7 @@ def _foreground(interface: str | None, config: Path | None) -> int:
             report = os.dup(int(text))
     try:
         path = load_config(interface, config).path.absolute()
+        _asyncio_without_tls()
         from whalescale.agent import run
 
         gc.set_threshold(*PYTHONS_OWN)  # it stays, and works with little memory

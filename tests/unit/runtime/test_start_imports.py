@@ -8,7 +8,9 @@ import sys
 START = """
 import sys
 from whalescale.runtime import lean
-import whalescale.cli.main, whalescale.cli.lifecycle, whalescale.agent
+import whalescale.cli.main, whalescale.cli.lifecycle
+whalescale.cli.lifecycle._asyncio_without_tls()
+import whalescale.agent
 lean.prepare()
 import pyroute2.iproute
 """
@@ -18,7 +20,7 @@ MODULES = 660
 OTHERS = (
     *("rich", "tomlkit", "segno", "prometheus_client", "dns", "zeroconf", "pydantic", "bcc"),
     *("pyroute2.ndb", "pyroute2.ipdb", "pyroute2.dhcp", "pyroute2.netlink.generic"),
-    *("whalescale.tui", "whalescale.trace", "whalescale.bench"),
+    *("whalescale.tui", "whalescale.trace", "whalescale.bench", "_ssl"),
 )
 
 
@@ -42,3 +44,7 @@ def test_what_pyroute2_itself_is_asked_for_is_there() -> None:
         "assert pyroute2.netns is netns and not hasattr(pyroute2, 'nonsense')\n"
     )
     run(code)
+
+
+def test_who_wants_tls_afterwards_has_it() -> None:
+    run(START + "import ssl; ssl.create_default_context()")
