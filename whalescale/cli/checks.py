@@ -43,6 +43,9 @@ def system(proc: Path = Path("/proc"), sys_fs: Path = Path("/sys")) -> list[Chec
         ("io_uring", io_uring),
         ("IPv6", ipv6),
         ("socket buffers", lambda: buffers(proc)),
+        ("queue discipline", lambda: queue_discipline(proc)),
+        ("congestion control", lambda: congestion_control(proc)),
+        ("NUMA", lambda: numa(sys_fs)),
         ("open files", open_files),
         ("BPF", bpf),
         ("eBPF programs", bpf_programs),
@@ -181,6 +184,45 @@ def buffers(proc: Path) -> Check:
         fix = f"`sudo sysctl -w net.core.rmem_max={4 << 20} net.core.wmem_max={4 << 20}`"
         return Check(name, "warn", ", ".join(small), fix)
     return Check(name, "ok", "1 MiB or more")
+
+
+def _told(path: Path) -> str:
+    """ "": the kernel does not say, as in a network namespace of one's own."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def queue_discipline(proc: Path) -> Check:
+    """A plain queue of an uplink lets a bulk flow stand before everybody else's packets."""
+    name = "queue discipline"
+    found = _told(proc / "sys/net/core/default_qdisc")
+    if found.startswith("pfifo"):
+        fix = "`sudo sysctl -w net.core.default_qdisc=fq_codel` (or fq), for links set up later"
+        return Check(name, "warn", f"{found} for new links", fix)
+    return Check(name, "ok", found or "not told here")
+
+
+def congestion_control(proc: Path) -> Check:
+    """Of this host's own flows through the tunnel; the tunnel itself needs none."""
+    name = "congestion control"
+    found = _told(proc / "sys/net/ipv4/tcp_congestion_control")
+    if found and found not in ("bbr", "cubic"):
+        fix = "`sudo sysctl -w net.ipv4.tcp_congestion_control=bbr` (or cubic)"
+        return Check(name, "warn", f"{found}: not tried over several links", fix)
+    return Check(name, "ok", found or "not told here")
+
+
+def numa(sys_fs: Path) -> Check:
+    nodes = len(list(sys_fs.glob("devices/system/node/node[0-9]*")))
+    if nodes > 1:
+        fix = (
+            "NUMAPolicy, CPUAffinity (`systemctl edit ws@NAME`): the node of the network card; its"
+            " interrupts there too (/proc/irq/*/smp_affinity)"
+        )
+        return Check("NUMA", "warn", f"{nodes} nodes: memory of another one is slow", fix)
+    return Check("NUMA", "ok", "one node")
 
 
 def open_files() -> Check:

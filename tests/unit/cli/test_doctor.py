@@ -144,6 +144,23 @@ def test_buffers(tmp_path: Path) -> None:
     assert checks.buffers(tmp_path).verdict == "ok"
 
 
+def test_what_the_rest_of_the_host_does_to_packets(tmp_path: Path) -> None:
+    core, ipv4 = tmp_path / "sys/net/core", tmp_path / "sys/net/ipv4"
+    core.mkdir(parents=True)
+    ipv4.mkdir()
+    assert checks.queue_discipline(tmp_path).verdict == "ok"
+    (core / "default_qdisc").write_text("pfifo_fast\n")
+    assert "default_qdisc=fq_codel" in checks.queue_discipline(tmp_path).fix
+    (core / "default_qdisc").write_text("fq\n")
+    assert checks.queue_discipline(tmp_path).detail == "fq"
+    for algorithm, verdict in (("bbr", "ok"), ("cubic", "ok"), ("vegas", "warn")):
+        (ipv4 / "tcp_congestion_control").write_text(f"{algorithm}\n")
+        assert checks.congestion_control(tmp_path).verdict == verdict
+    for number, verdict in ((0, "ok"), (1, "warn")):
+        (tmp_path / f"devices/system/node/node{number}").mkdir(parents=True)
+        assert checks.numa(tmp_path).verdict == verdict
+
+
 def test_btf(tmp_path: Path) -> None:
     assert checks.btf(tmp_path).verdict == "warn"
     (tmp_path / "kernel/btf").mkdir(parents=True)
@@ -154,7 +171,7 @@ def test_btf(tmp_path: Path) -> None:
 def test_a_check_that_stumbles_is_a_line(tmp_path: Path) -> None:
     report = checks.system(tmp_path, tmp_path)
     of_parts = len(parts.uring()) + len(parts.tun()) + len(parts.udp())
-    assert len(report) == len({c.name for c in report}) == 14 + of_parts
+    assert len(report) == len({c.name for c in report}) == 17 + of_parts
     stumbled = {c.name for c in report if "could not be checked" in c.detail}
     assert stumbled == {"CAP_NET_ADMIN", "socket buffers"}
     assert all(c.fix for c in report if c.verdict == "fail")
