@@ -11,6 +11,8 @@ NONE: Final = "-"
 
 def plain(text: str) -> str:
     """One line without control characters: names come from elsewhere."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
