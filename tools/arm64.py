@@ -40,7 +40,8 @@ FOLDER = ROOT / "build/arm64"
 DEBIAN = 12
 PYTHON = "3.11"
 PACKAGES = (
-    "gcc,libc6-dev,python3-dev,python3-venv,libssl-dev,liburing-dev,libsodium-dev,libbpf-dev,make"
+    "gcc,libc6-dev,python3-dev,python3-venv,libssl-dev,liburing-dev,libsodium-dev,libbpf-dev,make,"
+    "iproute2"
 )
 TEST_PACKAGES = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
 #: /proc/sys/fs/binfmt_misc/register: an ELF of 64 bits, little-endian, for aarch64; F: opened now
@@ -60,6 +61,7 @@ mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --rbind /sys "$root/sys"
 mount -t tmpfs tmpfs "$root/tmp"
+ip link set lo up
 for folder in $cross; do mount --bind "$folder" "$root$folder"; done
 exec chroot "$root" /usr/bin/env -i "$@"
 """
@@ -117,8 +119,9 @@ def emulator() -> Path:
 def make_root() -> Path:
     """The unpacked system, made once."""
     root, stamp = FOLDER / "root", FOLDER / "root.made"
-    if stamp.exists():
+    if stamp.exists() and stamp.read_text() == PACKAGES:
         return root
+    stamp.unlink(missing_ok=True)
     shutil.rmtree(root, ignore_errors=True)
     down = FOLDER / "download"
     mirror = apt_mirrors().get("Debian", MIRROR)
@@ -143,7 +146,7 @@ def make_root() -> Path:
     if not (root / "usr/bin/sh").exists():
         (root / "usr/bin/sh").symlink_to("dash")
     python_packages(root / "packages")
-    stamp.touch()
+    stamp.write_text(PACKAGES)
     return root
 
 
