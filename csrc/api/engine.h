@@ -101,10 +101,13 @@ int ws_peer_multipath(ws_engine *engine, int peer, uint32_t packet_bytes, int re
 /*
  * Replaces the peer's paths (ids 0..WS_MAX_PATHS-1, each once). None, or path 0 alone and not
  * scheduled: packets go to the endpoint as ws_peer_set_endpoint or the peer's moves say.
+ * One usable path and not scheduled: packets go by that one as they come, at no pace.
  * WS_PATHS_SCHEDULE: spread data over the usable paths, with the parameters given. WS_PATHS_STAY: path
- * 0 goes to the endpoint as ws_peer_set_endpoint says, wherever the peer's packets come from. -EINVAL.
+ * 0 goes to the endpoint as ws_peer_set_endpoint says, wherever the peer's packets come from.
+ * WS_PATHS_KEEP: another path could take over from the only usable one, so what is sent is
+ * acknowledged and, up to some rate, kept for a second sending. -EINVAL.
  */
-enum { WS_PATHS_SCHEDULE = 1, WS_PATHS_STAY = 2 };
+enum { WS_PATHS_SCHEDULE = 1, WS_PATHS_STAY = 2, WS_PATHS_KEEP = 4 };
 int ws_peer_set_paths(ws_engine *engine, int peer, const struct ws_path *paths, size_t count,
 		      uint32_t flags);
 /* New parameters of one path; taken at once, without the worker's help. */

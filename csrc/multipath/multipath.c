@@ -29,6 +29,10 @@ static const struct ws_multipath_params default_tune = {
 	.align = 1,
 };
 
+/* As good as none. */
+#define ONLY_BPS 400000000000ULL
+#define ONLY_WINDOW (1ULL << 40)
+
 _Static_assert(sizeof(struct ws_path_params) % 8 == 0, "copied by words");
 _Static_assert(sizeof(struct ws_multipath_params) % 8 == 0, "copied by words");
 
@@ -139,6 +143,7 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 		mp->tx[i].acked_count = mp->tx[i].excused = 0;
 		mp->tx[i].window.counted = false;
 		mp->tx[i].suspended = mp->tx[i].told = false;
+		mp->tx[i].mark_ns = 0;
 		mp->sched.paths[i].in_flight_bytes = 0;
 		ws_set(stats->acked_datagrams, 0);
 		ws_set(stats->acked_bytes, 0);
@@ -217,6 +222,18 @@ static void load_window(struct ws_multipath *mp, uint32_t id, uint64_t now_ns)
 	ws_set(stats->window_queue_us, window->queue_us);
 }
 
+/* Nobody else takes what it does not, so it takes everything at once; but what was left behind leaves in
+ * a burst that a link's buffer might not hold. */
+static void load_only(struct ws_multipath *mp, uint64_t now_ns)
+{
+	struct ws_sched_path *path = &mp->sched.paths[mp->only];
+
+	path->window_bytes = ONLY_WINDOW;
+	path->rate_bps = 0;
+	path->silent_us = 0;
+	set_rate(&path->pace, mp->catching ? mp_catch_up_bps(mp, now_ns) : ONLY_BPS, now_ns);
+}
+
 void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 {
 	struct ws_multipath_params tune;
@@ -256,6 +273,8 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 		/* A millisecond's worth, and two datagrams on the slowest path. */
 		path->pace.burst_us = 1000;
 	}
+	if (mp->keep)
+		load_only(mp, now_ns);
 	settings = (struct ws_reorder_settings){
 		.depth = tune.reorder_depth,
 		.hold_us = tune.hold_us,
@@ -283,7 +302,7 @@ static void begin_path(struct ws_multipath *mp, uint32_t id)
 	copy_words(&mp->params[id], &default_path, sizeof(default_path));
 	tx->acked = tx->next_number;
 	tx->suspended = tx->told = false;
-	tx->limited_at_ns = tx->heartbeat_ns = 0;
+	tx->limited_at_ns = tx->heartbeat_ns = tx->mark_ns = 0;
 	ws_window_init(&tx->window, 0, tx->next_number);
 	memset(&mp->sched.paths[id], 0, sizeof(mp->sched.paths[id]));
 	mp->sched.credit[id] = 0;
@@ -292,9 +311,10 @@ static void begin_path(struct ws_multipath *mp, uint32_t id)
 _Static_assert(sizeof(struct ws_path_stats) % 8 == 0, "copied by words");
 
 void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t usable,
-			    bool schedule, uint64_t now_ns)
+			    uint32_t mode, uint64_t now_ns)
 {
-	uint32_t fresh = present & ~mp->present;
+	uint32_t fresh = present & ~mp->present, one = usable & present;
+	bool only = one && !(one & (one - 1));
 
 	ws_multipath_publish(mp, 0);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
@@ -308,9 +328,18 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 		if ((mp->usable & ~usable) >> i & 1)
 			(void)ws_multipath_rescue(mp, i, now_ns);
 	mp->present = present;
-	mp->usable = usable & present;
-	mp->schedule = schedule;
-	ws_set(mp->stats.scheduling, schedule);
+	mp->usable = one;
+	mp->keep = mode == WS_MULTIPATH_KEEP && only;
+	mp->schedule = mode == WS_MULTIPATH_SPREAD || mp->keep;
+	mp->only = only && mode != WS_MULTIPATH_SPREAD ? (uint32_t)__builtin_ctz(one) : 0;
+	mp->catching = mp->keep && mp->resend_head != mp->resend_tail;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (!mp->keep || i != mp->only)
+			mp->tx[i].mark_ns = 0;
+	/* Whatever it was among others. */
+	if (mp->keep && !mp->tx[mp->only].mark_ns)
+		mp->tx[mp->only].suspended = mp->tx[mp->only].told = false;
+	ws_set(mp->stats.scheduling, mp->schedule && !mp->keep);
 	ws_multipath_pump(mp, now_ns);
 }
 
@@ -407,6 +436,7 @@ void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 	ws_set(mp->stats.queue_bytes, 0);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		mp->tx[i].acked = mp->tx[i].next_number;
+		mp->tx[i].mark_ns = 0;
 		mp->sched.paths[i].in_flight_bytes = 0;
 		ws_set(mp->stats.paths[i].in_flight_bytes, 0);
 	}

@@ -22,6 +22,14 @@
 
 struct ws_multipath;
 
+enum ws_multipath_mode {
+	WS_MULTIPATH_ALONE =
+		0, /* the one usable path (or 0), by the caller: no ws_multipath_send */
+	WS_MULTIPATH_SPREAD = 1, /* over the usable paths, paced and in order */
+	/* One usable path, at no pace; what is sent is kept, for another one could take over. */
+	WS_MULTIPATH_KEEP = 2,
+};
+
 #define WS_MULTIPATH_HELD 0x100 /* flag of ops->deliver: the bytes are a buffer's */
 
 /* The `flags` of a packet are those of its frame (wire.h). */
@@ -53,10 +61,10 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns);
 /*
  * present, usable: bits of path ids. A path that was not present begins with
  * fresh statistics and the default parameters; its numbers go on.
- * schedule: spread data over usable paths, else ws_multipath_send is not to be called.
+ * mode: an enum ws_multipath_mode.
  */
 void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t usable,
-			    bool schedule, uint64_t now_ns);
+			    uint32_t mode, uint64_t now_ns);
 /* From any thread. */
 void ws_multipath_tune_path(struct ws_multipath *mp, uint32_t path,
 			    const struct ws_path_params *params);
@@ -74,10 +82,15 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns);
 /* The number for a datagram of any other kind (plain, keepalive, control) on `path`; counts it. */
 uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t bytes,
 			     uint64_t now_ns);
-/* Counts what ws_multipath_number gave out while not scheduled, `packets` of it data on path 0. */
+/* Counts what ws_multipath_number gave out while not scheduled, `packets` of it data on the one path. */
 void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets);
-/* seq of the next data frame that is sent outside the paths' schedule (path 0 alone). */
+/* seq of the next data frame that is sent outside the paths' schedule (over one path alone). */
 uint32_t ws_multipath_seq(struct ws_multipath *mp);
+/*
+ * WS_MULTIPATH_KEEP: true if these packets are to go past ws_multipath_send, as more come than could be
+ * kept for long enough. What was queued before has left.
+ */
+bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns);
 /*
  * The number that path 0 begins with: others used its first ones under the same keys. bytes: UDP
  * payload that was sent to the peer before.

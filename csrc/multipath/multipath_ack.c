@@ -15,6 +15,8 @@
 /* With windows: a path that is silent for so long has lost what was in flight on it. */
 #define GONE_NS (1000 * MS_NS)
 #define ASK_AGAIN_NS (100 * MS_NS)
+/* The only path is left for another that may be far worse, so not because a host was busy for a moment. */
+#define ONLY_SILENT_NS (150 * MS_NS)
 
 /* The 64-bit value with these low bits that is nearest to `near`. */
 static uint64_t widen(uint64_t near, uint32_t low)
@@ -101,6 +103,14 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 	acked_bytes = entry->bytes > stats->acked_bytes ? entry->bytes - stats->acked_bytes : 0;
 	if (acked_bytes)
 		ws_set(stats->acked_bytes, entry->bytes);
+	if (tx->mark_ns && highest >= tx->mark_number) {
+		bool more = tx->data_number > highest + 1;
+
+		tx->mark_number = more ? tx->data_number - 1 : 0;
+		tx->mark_ns = more ? now_ns : 0;
+		tx->told = false;
+		ws_set(stats->last_ack_ns, now_ns);
+	}
 	moved = highest >= tx->acked;
 	if (!moved)
 		return;
@@ -248,20 +258,24 @@ static uint64_t oldest_ns(const struct ws_multipath *mp, uint32_t path)
 /* Since when data in flight on the path is without an answer; UINT64_MAX: it is not watched. */
 static uint64_t quiet_since(const struct ws_multipath *mp, uint32_t path)
 {
-	uint64_t oldest = oldest_ns(mp, path), last = mp->stats.paths[path].last_ack_ns;
+	/* So many may be in flight on the only path that not all are remembered. */
+	uint64_t oldest = mp->keep ? mp->tx[path].mark_ns : oldest_ns(mp, path);
+	uint64_t last = mp->stats.paths[path].last_ack_ns;
 
 	if (!oldest)
 		return UINT64_MAX;
 	/* With windows a silent path is asked until it answers, or has failed. */
-	if (mp_windowed(mp) ? !(mp->usable >> path & 1)
-			    : mp->tx[path].told || !mp->sched.paths[path].usable)
+	if (mp_by_windows(mp) ? !(mp->usable >> path & 1)
+			      : mp->tx[path].told || !mp->sched.paths[path].usable)
 		return UINT64_MAX;
 	return last < oldest ? oldest : last;
 }
 
 static uint64_t rescue_after_ns(const struct ws_multipath *mp, uint32_t path)
 {
-	return 1000ULL * ws_get(mp->params[path].rescue_us);
+	uint64_t after_ns = 1000ULL * ws_get(mp->params[path].rescue_us);
+
+	return mp->keep && after_ns < ONLY_SILENT_NS ? ONLY_SILENT_NS : after_ns;
 }
 
 /* Halfway to silence the peer is asked, so that one lost datagram or ACK is no failure. */
@@ -328,6 +342,12 @@ static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 	bool others = false;
 
 	ws_add(mp->stats.paths[path].silent, 1);
+	if (mp->keep) {
+		/* Who takes over is Python's to say; until then there is no other. */
+		tx->told = true;
+		mp->ops.silent(mp->arg, path);
+		return;
+	}
 	/* Where nobody speaks, all may be lost on the way back: stay. */
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (i != path && mp->sched.paths[i].usable &&
@@ -357,11 +377,11 @@ void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
 			continue;
 		due = now_ns - since_ns >= rescue_ns && mp->tx[i].heartbeat_ns > since_ns;
 
-		if (due && mp_windowed(mp))
+		if (due && mp_by_windows(mp))
 			fades(mp, i, since_ns, now_ns);
 		else if (due)
 			silent(mp, i, now_ns);
-		if (!due || mp_windowed(mp))
+		if (!due || mp_by_windows(mp))
 			ask(mp, i, now_ns);
 	}
 }

@@ -77,6 +77,8 @@ struct tx_path {
 	uint64_t
 		limited_at_ns; /* was at its limit, with packets waiting, when last looked; 0: not */
 	uint64_t heartbeat_ns; /* last one sent because of silence */
+	/* The only path: a data datagram without an answer, and since when (0: there is none). */
+	uint64_t mark_number, mark_ns;
 	bool suspended; /* silent: left until it speaks again */
 	bool told; /* silence was reported */
 	struct record *records;
@@ -125,7 +127,15 @@ struct ws_multipath {
 	void *arg;
 	uint32_t stride; /* bytes of a slot's packet */
 	uint32_t present, usable; /* bits; usable as Python says */
-	bool schedule;
+	bool schedule; /* by the core: over several, or kept */
+	bool keep; /* WS_MULTIPATH_KEEP */
+	uint32_t only; /* the one path that takes data, unless it goes over several */
+	bool catching; /* it took over, and what the last one left behind goes first */
+	uint64_t carried_ns, carried_bytes,
+		carried_bps; /* data of a while, and of the one before */
+	uint64_t rush_ns, rush_packets,
+		rush_before; /* the same in packets, of what could be kept */
+	uint64_t sample_ns; /* of what went past the ring, the last that was kept all the same */
 	struct ws_sched sched; /* paths by id */
 
 	uint64_t seq_base, seq_head, seq_tail; /* kept from, first that waits, next to queue */
@@ -206,6 +216,12 @@ static inline bool mp_windowed(const struct ws_multipath *mp)
 	return ws_get(mp->tune.control) == 1;
 }
 
+/* ... of which there are several: the only path needs none. */
+static inline bool mp_by_windows(const struct ws_multipath *mp)
+{
+	return mp_windowed(mp) && !mp->keep;
+}
+
 static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
 {
 	uint8_t protocol = 0;
@@ -223,6 +239,8 @@ void ws_multipath_control(struct ws_multipath *mp, uint32_t path, const uint8_t 
 /* One data frame out on `path`. seq NO_SEQ: urgent. */
 void mp_emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flags, uint8_t ecn,
 	     const uint8_t *packet, uint32_t len, uint64_t now_ns);
+/* At what pace the path that took over sends what the last one left behind. */
+uint64_t mp_catch_up_bps(const struct ws_multipath *mp, uint64_t now_ns);
 /* except: bits of paths that it shall not take. */
 void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns);
 /* multipath_pump.c */

@@ -21,6 +21,7 @@
  * TCP waits for it as long as the peer's buffer does. */
 #define RESCUE_AGE_NS (400 * MS_NS)
 #define RESCUE_AGE_WINDOWED_NS (1000 * MS_NS)
+#define RESCUE_AGE_KEPT_NS (1000 * MS_NS)
 /* Packets may wait for so many times as long as where their flow is told of it. */
 #define QUEUE_TIMES 2
 /* Paths that are closer than this take their turns at the head; how far a search goes. */
@@ -76,11 +77,30 @@ static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_
 
 	if (seq < mp->seq_base || !slot->len)
 		return false;
+	/* The peer says what it awaits; nothing else would send it again. */
+	if (mp->keep)
+		return seq >= mp->arrived_seq && now_ns - slot->sent_ns <= RESCUE_AGE_KEPT_NS;
 	/* With windows it waits for its path as well, and may have come by now. */
-	if (mp_windowed(mp))
+	if (mp_windowed(mp) && mp->schedule)
 		return seq >= mp->arrived_seq && slot->number >= mp->tx[slot->path].acked &&
 		       now_ns - slot->sent_ns <= RESCUE_AGE_WINDOWED_NS;
 	return now_ns - slot->sent_ns <= RESCUE_AGE_NS;
+}
+
+/* The usable path that takes the longest packets, as a mask. */
+static uint32_t roomiest(const struct ws_multipath *mp)
+{
+	uint32_t most = 0, mask = 0;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		const struct ws_sched_path *path = &mp->sched.paths[i];
+
+		if (path->usable && path->max_packet_bytes >= most) {
+			most = path->max_packet_bytes;
+			mask = 1u << i;
+		}
+	}
+	return mask;
 }
 
 /* What a silent path left behind, as the paths have room. False: they have none. */
@@ -102,26 +122,13 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 			return false;
 		}
 		mp->resend_head++;
+		/* Too long for all of them, as far as is known of one that came into use just now. */
+		if (!mask)
+			mask = roomiest(mp);
 		if (mask)
 			give(mp, runs, mask & -mask, seq, true, now_ns);
 	}
 	return true;
-}
-
-/* The usable path that takes the longest packets, as a mask. */
-static uint32_t roomiest(const struct ws_multipath *mp)
-{
-	uint32_t most = 0, mask = 0;
-
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		const struct ws_sched_path *path = &mp->sched.paths[i];
-
-		if (path->usable && path->max_packet_bytes >= most) {
-			most = path->max_packet_bytes;
-			mask = 1u << i;
-		}
-	}
-	return mask;
 }
 
 /* How long packets wait while a path is at its pace or window. */
@@ -293,13 +300,13 @@ static void pump_all(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], ui
 	const uint8_t *data;
 
 	while (mp->seq_head != mp->seq_tail) {
-		give(mp, runs, 1, mp->seq_head, false, now_ns);
+		give(mp, runs, 1u << mp->only, mp->seq_head, false, now_ns);
 		taken(mp, mp->seq_head, now_ns);
 	}
 	while ((packet = ws_fq_peek(&mp->fair, &data))) {
 		uint64_t seq = number_fair(mp, packet, data);
 
-		give(mp, runs, 1, seq, false, now_ns);
+		give(mp, runs, 1u << mp->only, seq, false, now_ns);
 		taken(mp, seq, now_ns);
 	}
 }
@@ -319,9 +326,9 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 			uint64_t seq = mp->resend[mp->resend_head % RING];
 			const struct slot *slot = &mp->slots[seq % RING];
 
-			/* What path 0 itself has under way, it still has. */
-			if (worth_resending(mp, seq, now_ns) && slot->path)
-				give(mp, runs, 1, seq, true, now_ns);
+			/* What that one itself has under way, it still has. */
+			if (worth_resending(mp, seq, now_ns) && slot->path != mp->only)
+				give(mp, runs, 1u << mp->only, seq, true, now_ns);
 		}
 		pump_all(mp, runs, now_ns);
 	} else if (pump_resend(mp, runs, now_ns)) {
@@ -349,6 +356,8 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 		}
 		if (mp->seq_head == mp->seq_tail)
 			pump_fair(mp, runs, now_ns);
+		if (!mp_waiting(mp))
+			mp->catching = false;
 	}
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		flush_run(mp, i, &runs[i], now_ns);
@@ -372,10 +381,11 @@ uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 		if (seq == NO_SEQ || seq < mp->seq_base || seq >= mp->seq_tail)
 			continue;
 		slot = &mp->slots[seq % RING];
-		if (!slot->len || slot->again >= AGAIN_MOST || slot->path != path ||
-		    slot->number != number || mp->resend_tail - mp->resend_head >= RING)
+		if (!slot->len || slot->again >= (mp->keep ? AGAIN_MOST_WINDOWED : AGAIN_MOST) ||
+		    slot->path != path || slot->number != number ||
+		    mp->resend_tail - mp->resend_head >= RING)
 			continue;
-		if (mp_windowed(mp))
+		if (mp_windowed(mp) || mp->keep)
 			slot->again++;
 		else
 			slot->again = AGAIN_MOST; /* no ACK asks for another while it waits */

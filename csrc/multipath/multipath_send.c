@@ -19,6 +19,15 @@
 #define URGENT_FREE_BYTES 2048
 /* What goes past a path's pace may put it so far behind: else a slow path would send nothing else. */
 #define DEBT_NS (20 * MS_NS)
+/* The only path: what goes over it is measured in such pieces, and so much more is let go at once by
+ * one that took over; at least so much. */
+#define CARRIED_NS (100 * MS_NS)
+#define CATCH_UP 2
+#define CATCH_UP_LEAST_BPS 10000000ULL
+/* Of more packets than these the ring holds less than a silence and the second sending take. */
+#define RUSH_NS (50 * MS_NS)
+#define RUSH_PACKETS 1000
+#define SAMPLE_NS (20 * MS_NS) /* of what is not kept some is acknowledged: silence shows */
 #define AGAIN_LOST_COST 20 /* 1/100 copies: as many as there are packets, at most */
 
 static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
@@ -94,11 +103,75 @@ void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets)
 		tx->bytes_ever += tx->unpublished_bytes;
 		tx->unpublished = tx->unpublished_bytes = 0;
 	}
-	ws_add(mp->stats.paths[0].tx_packets, packets);
+	ws_add(mp->stats.paths[mp->only].tx_packets, packets);
+}
+
+uint64_t mp_catch_up_bps(const struct ws_multipath *mp, uint64_t now_ns)
+{
+	uint64_t elapsed_ns = now_ns - mp->carried_ns, bps = mp->carried_bps;
+
+	/* A while that has hardly begun tells nothing. */
+	if (elapsed_ns >= CARRIED_NS / 4) {
+		uint64_t now_bps = mp->carried_bytes * 8000 / (elapsed_ns / 1000000 + 1);
+
+		if (now_bps > bps)
+			bps = now_bps;
+	}
+	bps *= CATCH_UP;
+	return bps > CATCH_UP_LEAST_BPS ? bps : CATCH_UP_LEAST_BPS;
+}
+
+/* What comes to be sent, whether it leaves at once or not. */
+static void note_carried(struct ws_multipath *mp, uint32_t bytes, uint64_t now_ns)
+{
+	uint64_t elapsed_ns = now_ns - mp->carried_ns;
+
+	if (elapsed_ns >= CARRIED_NS) {
+		mp->carried_bps = mp->carried_bytes * 8000 / (elapsed_ns / 1000000 + 1);
+		mp->carried_bytes = 0;
+		mp->carried_ns = now_ns;
+	}
+	mp->carried_bytes += bytes;
+}
+
+bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns)
+{
+	uint64_t elapsed_ns = now_ns - mp->rush_ns;
+
+	if (elapsed_ns >= RUSH_NS) {
+		mp->rush_before = elapsed_ns < 2 * RUSH_NS ? mp->rush_packets : 0;
+		mp->rush_packets = 0;
+		mp->rush_ns = now_ns;
+	}
+	mp->rush_packets += packets;
+	if (!mp->keep || (mp->rush_before < RUSH_PACKETS && mp->rush_packets < RUSH_PACKETS))
+		return false;
+	if (now_ns - mp->sample_ns >= SAMPLE_NS) {
+		mp->sample_ns = now_ns;
+		return false;
+	}
+	if (mp_waiting(mp))
+		ws_multipath_pump(mp, now_ns);
+	return !mp_waiting(mp) && mp->resend_head == mp->resend_tail;
+}
+
+/* In order, but nothing is kept of it. */
+static uint32_t seq_past(struct ws_multipath *mp)
+{
+	struct slot *slot = &mp->slots[mp->seq_tail % RING];
+
+	slot->len = 0;
+	slot->sent_ns = 1;
+	if (mp->seq_tail - mp->seq_base >= RING)
+		mp->seq_base = mp->seq_tail - RING + 1;
+	mp->seq_head = mp->seq_tail + 1;
+	return (uint32_t)mp->seq_tail++;
 }
 
 uint32_t ws_multipath_seq(struct ws_multipath *mp)
 {
+	if (mp->keep)
+		return seq_past(mp);
 	/* Not scheduled: nothing waits, and nothing is kept. */
 	mp->seq_head = mp->seq_base = mp->seq_tail + 1;
 	mp->ahead = 0;
@@ -113,6 +186,10 @@ static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t 
 	uint8_t head[WS_FRAME_HEADER_BYTES];
 	uint64_t number = take_number(mp, path, seq, mp_wire_bytes(len), now_ns);
 
+	if (mp->keep && path == mp->only && !mp->tx[path].mark_ns) {
+		mp->tx[path].mark_number = number;
+		mp->tx[path].mark_ns = now_ns;
+	}
 	if (seq != NO_SEQ) {
 		struct slot *slot = &mp->slots[seq % RING];
 
@@ -284,11 +361,12 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 		ws_add(mp->stats.queue_drops, 1);
 		return;
 	}
-	if (mp_windowed(mp)) {
+	note_carried(mp, (uint32_t)len, now_ns);
+	if (mp_by_windows(mp)) {
 		queue_fair(mp, head, head_bytes, body, body_bytes, flags, ecn, part, now_ns);
 		return;
 	}
-	if (queue_full(mp, now_ns))
+	if (!mp->keep && queue_full(mp, now_ns))
 		ws_multipath_pump(mp, now_ns);
 	/* Its place in the ring serves as scratch for an urgent one too. */
 	slot = &mp->slots[mp->seq_tail % RING];
@@ -303,10 +381,11 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 	slot->len = 0;
 	memcpy(packet, head, head_bytes);
 	memcpy(packet + head_bytes, body, body_bytes);
-	if (!part && is_urgent(packet, len) &&
+	/* Over the only path nothing waits, so nothing need overtake. */
+	if (!mp->keep && !part && is_urgent(packet, len) &&
 	    send_urgent(mp, packet, (uint32_t)len, flags, ecn, now_ns))
 		return;
-	if (queue_full(mp, now_ns)) {
+	if (!mp->keep && queue_full(mp, now_ns)) {
 		ws_add(mp->stats.queue_drops, 1);
 		return;
 	}

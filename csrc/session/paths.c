@@ -55,6 +55,8 @@ static uint32_t send_frame(void *arg, uint32_t path, uint64_t number, const uint
 	struct paths *paths = arg;
 	struct ws_worker *worker = paths->worker;
 	struct ws_keys *keys = ws_peer_data_keys(worker, paths->peer);
+	/* As WireGuard sends: to where the peer's latest packet came from. */
+	uint32_t by = path || ws_paths_stay(&paths->shared) ? path : WS_WAY_PEER;
 
 	if (!keys) {
 		/* Only for the moment between two keypairs: ws_paths_tick holds the queue back. */
@@ -62,7 +64,7 @@ static uint32_t send_frame(void *arg, uint32_t path, uint64_t number, const uint
 		return 0;
 	}
 	paths->sent = true;
-	return ws_seal(worker, paths->peer, keys, path, number, ecn, head, WS_FRAME_HEADER_BYTES,
+	return ws_seal(worker, paths->peer, keys, by, number, ecn, head, WS_FRAME_HEADER_BYTES,
 		       packet, len, worker->mtu + WS_FRAME_HEADER_BYTES);
 }
 
@@ -75,7 +77,8 @@ static uint32_t send_control(void *arg, uint32_t path, uint64_t number, const ui
 	uint32_t by = path;
 
 	/* Path 0 before Python said anything of it. No other: its numbers are nonces of its own. */
-	if (path == 0 && !ws_peer_way(paths->peer, path)->remote_bytes)
+	if (path == 0 &&
+	    (!ws_paths_stay(&paths->shared) || !ws_peer_way(paths->peer, path)->remote_bytes))
 		by = WS_WAY_PEER;
 	if (!keys || !ws_peer_way(paths->peer, by)->remote_bytes)
 		return 0;
@@ -172,7 +175,8 @@ void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct w
 {
 	struct paths *paths = whole(peer->paths);
 	struct ws_addr none = {0};
-	uint32_t present = 0, usable = 0;
+	uint32_t present = 0, usable = 0, mode = WS_MULTIPATH_ALONE;
+	bool one;
 
 	for (size_t i = 0; i < count; i++) {
 		const struct ws_path *path = &list[i];
@@ -186,11 +190,17 @@ void ws_paths_set(struct ws_worker *worker, struct ws_peer *peer, const struct w
 	}
 	paths->worker = worker;
 	paths->shared.scheduled = flags & WS_PATHS_SCHEDULE && usable;
+	one = !paths->shared.scheduled && usable && !(usable & (usable - 1));
+	paths->shared.kept = one && flags & WS_PATHS_KEEP;
+	paths->shared.only = one ? (uint32_t)__builtin_ctz(usable) : 0;
+	if (paths->shared.scheduled)
+		mode = WS_MULTIPATH_SPREAD;
+	else if (paths->shared.kept)
+		mode = WS_MULTIPATH_KEEP;
 	paths->shared.spare = present & ~usable;
 	paths->shared.stay = flags & WS_PATHS_STAY;
 	/* The core may still send by the ways that go. */
-	ws_multipath_set_paths(paths->shared.core, present, usable, paths->shared.scheduled,
-			       worker->now_ns);
+	ws_multipath_set_paths(paths->shared.core, present, usable, mode, worker->now_ns);
 	ws_seal_flush(worker);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (!(present >> i & 1))

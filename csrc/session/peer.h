@@ -15,6 +15,8 @@ struct ws_paths {
 	struct ws_multipath *core;
 	struct ws_way way[WS_PATH_COUNT]; /* remote_bytes 0: not there */
 	bool scheduled; /* data goes over the paths, and not to the peer's endpoint */
+	bool kept; /* over one of them, in the core's order: another could take over */
+	uint32_t only; /* not scheduled: over this one; 0: to the peer's endpoint */
 	uint32_t spare; /* bits of ways without data: silence there says nothing of the peer */
 	bool stay; /* the endpoint does not follow the peer */
 	struct ws_paths *next; /* of the worker's active ones */
@@ -49,12 +51,18 @@ static inline struct ws_multipath *ws_paths_core(const struct ws_paths *paths)
 
 static inline bool ws_paths_stay(const struct ws_paths *paths)
 {
-	return paths && (paths->scheduled || paths->stay);
+	return paths && (paths->scheduled || paths->stay || paths->only);
 }
 
 static inline bool ws_paths_scheduled(const struct ws_paths *paths)
 {
 	return paths && paths->scheduled;
+}
+
+/* Where data goes that is not scheduled. */
+static inline uint32_t ws_peer_only(const struct ws_peer *peer)
+{
+	return peer->paths && peer->paths->only ? peer->paths->only : WS_WAY_PEER;
 }
 
 /* path: one of the peer's, or WS_WAY_PEER. */

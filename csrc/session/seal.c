@@ -106,10 +106,10 @@ void ws_seal_next(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys
 		  size_t limit)
 {
 	uint32_t bytes = ws_message_bytes(ws_seal_text_bytes(head_bytes + body_bytes, limit));
-	uint64_t number = ws_seal_number(worker, peer, keys, WS_WAY_PEER, bytes);
+	uint32_t path = ws_peer_only(peer);
+	uint64_t number = ws_seal_number(worker, peer, keys, path, bytes);
 
-	ws_seal(worker, peer, keys, WS_WAY_PEER, number, ecn, head, head_bytes, body, body_bytes,
-		limit);
+	ws_seal(worker, peer, keys, path, number, ecn, head, head_bytes, body, body_bytes, limit);
 }
 
 static void sealed(struct ws_worker *worker, struct ws_peer *peer, struct ws_keys *keys, bool data,

@@ -144,12 +144,12 @@ static void seal_bundle(struct ws_worker *worker, struct ws_peer *peer, struct w
 	uint32_t text = ws_seal_text_bytes(WS_FRAME_HEADER_BYTES +
 						   count * bundled_bytes(segmenter) - shorter,
 					   WS_FRAME_HEADER_BYTES + limit);
-	uint32_t bytes = ws_message_bytes(text);
-	uint64_t number = ws_seal_number(worker, peer, keys, WS_WAY_PEER, bytes);
+	uint32_t bytes = ws_message_bytes(text), path = ws_peer_only(peer);
+	uint64_t number = ws_seal_number(worker, peer, keys, path, bytes);
 	uint32_t seq = next_seq(peer);
 	uint8_t *start, *at;
 
-	start = ws_seal_reserve(worker, peer, WS_WAY_PEER, bytes, ecn) + WS_TRANSPORT_HEADER_BYTES;
+	start = ws_seal_reserve(worker, peer, path, bytes, ecn) + WS_TRANSPORT_HEADER_BYTES;
 	ws_frame_encode(start, WS_FRAME_BUNDLE | frame_flags(segmenter), worker->now_ns, seq);
 	at = start + WS_FRAME_HEADER_BYTES;
 	for (uint32_t i = 0; i < count; i++) {
@@ -166,8 +166,8 @@ static void seal_bundle(struct ws_worker *worker, struct ws_peer *peer, struct w
 		if (i)
 			(void)next_seq(peer);
 	}
-	ws_seal_at(worker, peer, keys, WS_WAY_PEER, number, start - WS_TRANSPORT_HEADER_BYTES, text,
-		   start, (size_t)(at - start), NULL, 0);
+	ws_seal_at(worker, peer, keys, path, number, start - WS_TRANSPORT_HEADER_BYTES, text, start,
+		   (size_t)(at - start), NULL, 0);
 }
 
 /* `each` segments a frame; what is left for the last one goes alone. */
@@ -253,6 +253,13 @@ static void to_endpoint(struct ws_worker *worker, struct ws_peer *peer, struct w
 	ws_sealed(worker, peer, keys);
 }
 
+/* Over one path, and kept until the peer has it. */
+static bool keeps(const struct ws_worker *worker, const struct ws_peer *peer, uint32_t packets)
+{
+	return peer->paths && peer->paths->kept &&
+	       !ws_multipath_past(ws_paths_core(peer->paths), packets, worker->now_ns);
+}
+
 static void to_peer(struct ws_worker *worker, struct ws_peer *peer, uint8_t *frame, size_t len)
 {
 	struct ws_keys *keys = ws_peer_data_keys(worker, peer);
@@ -267,7 +274,7 @@ static void to_peer(struct ws_worker *worker, struct ws_peer *peer, uint8_t *fra
 		stage(worker, peer, frame, len);
 		return;
 	}
-	if (!peer->way.remote_bytes && !scheduled) {
+	if (!ws_peer_way(peer, ws_peer_only(peer))->remote_bytes && !scheduled) {
 		ws_drop(worker, WS_DROP_NO_ENDPOINT, 1);
 		return;
 	}
@@ -281,7 +288,7 @@ static void to_peer(struct ws_worker *worker, struct ws_peer *peer, uint8_t *fra
 	}
 	if (error)
 		ws_drop(worker, WS_DROP_TUN_MALFORMED, 1);
-	else if (framed && scheduled)
+	else if (framed && (scheduled || keeps(worker, peer, segmenter.count)))
 		schedule(worker, peer, &segmenter, ws_ecn_encapsulate(packet, packet_bytes));
 	else
 		to_endpoint(worker, peer, keys, &segmenter,
@@ -385,7 +392,7 @@ int ws_send_path_control(struct ws_worker *worker, struct ws_peer *peer, uint32_
 
 int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_t *data, size_t len)
 {
-	uint32_t path = WS_WAY_PEER;
+	uint32_t path = ws_peer_only(peer);
 
 	if (ws_paths_scheduled(peer->paths))
 		path = ws_multipath_best(ws_paths_core(peer->paths), worker->now_ns);

@@ -335,6 +335,160 @@ static uint32_t rescued_and_reset(bool reset)
 	return copies_of(mp);
 }
 
+/* One path alone: no pace and no window, and what is sent is kept for one that takes over. */
+
+static struct {
+	uint32_t count, again, unordered, paths, seq, told;
+} went;
+
+static uint32_t note_went(void *arg, uint32_t path, uint64_t number, const uint8_t *head,
+			  uint8_t ecn, const uint8_t *packet, size_t len)
+{
+	(void)arg, (void)number, (void)ecn, (void)packet;
+	went.count++;
+	went.again += (head[0] & WS_FRAME_AGAIN) != 0;
+	went.unordered += !(head[0] & WS_FRAME_FEEDBACK) || head[0] & WS_FRAME_URGENT;
+	went.paths |= 1u << path;
+	went.seq = ws_frame_seq(head);
+	return ws_message_bytes(ws_padded_bytes(WS_FRAME_HEADER_BYTES + len));
+}
+
+static void note_told(void *arg, uint32_t path)
+{
+	(void)arg, (void)path;
+	went.told++;
+}
+
+static void hand(struct ws_multipath *mp, uint32_t packets, uint16_t len)
+{
+	uint8_t packet[1000] = {0x45, [2] = (uint8_t)(len >> 8), [3] = (uint8_t)len, [9] = 17};
+
+	for (uint32_t i = 0; i < packets; i++)
+		ws_multipath_send(mp, packet, 20, packet + 20, len - 20u, 0, 0, false, now_ns);
+	ws_multipath_pump(mp, now_ns);
+}
+
+/* Path 2 alone, of three. */
+static struct ws_multipath *alone(uint32_t control)
+{
+	struct ws_multipath_ops note = ops;
+	struct ws_multipath_params tune = {.control = control, .ack_interval_us = 10000};
+	struct ws_path_params path = {
+		.rate_bps = 1000000, .window_bytes = 3000, .max_packet = 1500, .rescue_us = 60000};
+	struct ws_multipath *mp;
+
+	note.send = note_went;
+	note.silent = note_told;
+	mp = ws_multipath_new(1500, &note, NULL);
+	CHECK(mp != NULL);
+	now_ns = 9000 * MS;
+	ws_multipath_tune(mp, &tune);
+	ws_multipath_set_paths(mp, 7, 4, WS_MULTIPATH_KEEP, now_ns);
+	ws_multipath_tune_path(mp, 2, &path);
+	memset(&went, 0, sizeof(went));
+	return mp;
+}
+
+static void ticks(struct ws_multipath *mp, uint32_t ms)
+{
+	for (uint32_t i = 0; i < ms; i++, now_ns += MS)
+		ws_multipath_tick(mp, now_ns);
+}
+
+static void the_only_path(void)
+{
+	for (uint32_t control = 0; control < 2; control++) {
+		struct ws_multipath *mp = alone(control);
+
+		/* Small ones have their turn as well: nothing waits. */
+		hand(mp, 300, 1000);
+		hand(mp, 1, 100);
+		CHECK_EQ(went.count, 301);
+		CHECK_EQ(went.unordered, 0);
+		CHECK_EQ(went.seq, 300);
+		CHECK_EQ(went.paths, 1u << 2);
+		CHECK_EQ(ws_multipath_stats(mp)->scheduling, 0);
+		/* Silence is told once, and nothing goes there a second time. */
+		ticks(mp, 200);
+		CHECK_EQ(went.told, 1);
+		CHECK_EQ(went.count, 301);
+		ws_multipath_free(mp);
+	}
+}
+
+static void who_takes_over(void)
+{
+	for (uint32_t control = 0; control < 2; control++) {
+		struct ws_multipath *mp = alone(control);
+		uint32_t at_once;
+
+		/* 8 Mbit/s for 0.2 s; a second before, what nobody waits for any more. */
+		hand(mp, 5, 1000);
+		now_ns += 1000 * MS;
+		for (uint32_t i = 0; i < 200; i++) {
+			hand(mp, 1, 1000);
+			ticks(mp, 1);
+		}
+		memset(&went, 0, sizeof(went));
+		/* Whose MTU is not searched yet: there is no other to go by. */
+		ws_multipath_tune_path(mp, 1,
+				       &(struct ws_path_params){.rate_bps = 1, .max_packet = 900});
+		ws_multipath_set_paths(mp, 7, 2, WS_MULTIPATH_KEEP, now_ns);
+		/* Not as one burst, and what comes meanwhile goes behind it. */
+		at_once = went.count;
+		CHECK(at_once > 0 && at_once < 20);
+		hand(mp, 10, 1000);
+		CHECK(went.count < 20);
+		ticks(mp, 50);
+		CHECK(went.count < 200);
+		ticks(mp, 150);
+		CHECK_EQ(went.paths, 1u << 1);
+		CHECK_EQ(went.again, 200);
+		CHECK_EQ(went.count, 210);
+		CHECK_EQ(went.seq, 214);
+		/* As before then. */
+		hand(mp, 100, 1000);
+		CHECK_EQ(went.count, 310);
+		ws_multipath_free(mp);
+	}
+}
+
+/* More than could be kept for long enough goes by itself, but for a sample. */
+static void too_many_to_keep(void)
+{
+	struct ws_multipath *mp = alone(0);
+	uint32_t past = 0, seq = 0;
+
+	CHECK(!ws_multipath_past(mp, 100, now_ns));
+	for (uint32_t i = 0; i < 100; i++, now_ns += MS) {
+		bool by_itself = ws_multipath_past(mp, 40, now_ns);
+
+		past += by_itself;
+		for (uint32_t k = 0; by_itself && k < 40; k++, seq++) {
+			CHECK_EQ(ws_multipath_seq(mp), seq);
+			(void)ws_multipath_number(mp, 2, 1000, now_ns);
+		}
+		if (!by_itself) {
+			hand(mp, 40, 1000);
+			seq += 40;
+			CHECK_EQ(went.seq, seq - 1);
+		}
+	}
+	CHECK(past > 60 && past < 80);
+	/* Nobody answers the samples: that is silence too, however many went since. */
+	CHECK_EQ(went.told, 0);
+	for (uint32_t i = 0; i < 100; i++)
+		(void)ws_multipath_number(mp, 2, 1000, now_ns);
+	ticks(mp, 100);
+	CHECK_EQ(went.told, 1);
+	ws_multipath_free(mp);
+	/* Elsewhere than with one path nothing goes past the ring. */
+	mp = noting();
+	for (uint32_t i = 0; i < 100; i++)
+		CHECK(!ws_multipath_past(mp, 1000, now_ns));
+	ws_multipath_free(mp);
+}
+
 static struct {
 	uint32_t count, urgent, paths, number;
 } left;
@@ -468,5 +622,8 @@ int main(void)
 	urgent();
 	urgent_share();
 	urgent_leaves_twice();
+	the_only_path();
+	who_takes_over();
+	too_many_to_keep();
 	return check_done();
 }

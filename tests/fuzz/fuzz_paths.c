@@ -328,7 +328,7 @@ static void parameters(uint32_t peer)
 	}
 }
 
-static void set_paths(uint32_t peer, uint8_t present, uint8_t usable, bool schedule, uint16_t port)
+static void set_paths(uint32_t peer, uint8_t present, uint8_t usable, uint32_t flags, uint16_t port)
 {
 	struct ws_path paths[WS_PATH_COUNT];
 	size_t count = 0;
@@ -342,7 +342,7 @@ static void set_paths(uint32_t peer, uint8_t present, uint8_t usable, bool sched
 					   .port = (uint16_t)(port + i + 1),
 					   .ip = {127, 0, 0, 1}},
 			};
-	MUST(!ws_peer_set_paths(engine, (int)peer, paths, count, schedule));
+	MUST(!ws_peer_set_paths(engine, (int)peer, paths, count, flags));
 }
 
 static void fresh(void)
@@ -693,7 +693,8 @@ static void act(struct ws_worker *worker, uint8_t op, const uint8_t *data, size_
 		break;
 	case 3:
 		set_paths(peer, (uint8_t)byte(data, len, 0), (uint8_t)byte(data, len, 1),
-			  byte(data, len, 2) & 1, (uint16_t)(byte(data, len, 3) * 100));
+			  byte(data, len, 2) & (WS_PATHS_SCHEDULE | WS_PATHS_KEEP),
+			  (uint16_t)(byte(data, len, 3) * 100));
 		break;
 	case 4:
 		tune(peer, data, len);

@@ -14,6 +14,7 @@ from multipath_world import Frame, Link, LinkSpec, Source, World
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import (
+    Control,
     MultipathSettings,
     PathEvent,
     RescuePath,
@@ -22,9 +23,11 @@ from whalescale.protocol.paths.types import (
     TunePath,
     TunePeer,
 )
+from whalescale.protocol.paths.windowed import WindowTuner
 from whalescale.protocol.places import Endpoint, LocalLink
 
 PORT = 51820
+ALONE, SPREAD, KEEP = range(3)  # enum ws_multipath_mode
 #: the managers' timers may be late by so much
 SLICE = 5 * MS
 
@@ -32,15 +35,22 @@ SLICE = 5 * MS
 class Side:
     """One host. `routes`: link by path number."""
 
-    def __init__(self, name: str, core: Core, manager: PathManager, out: list[Link]) -> None:
+    def __init__(
+        self, name: str, core: Core, manager: PathManager, out: list[Link], *, one: bool
+    ) -> None:
+        """`one`: all addresses are of one interface."""
         self.name, self.core, self.manager, self.out = name, core, manager, out
         host = 1 if name == "a" else 2
         self.links = [
-            LocalLink(f"10.{k}.0.{host}", k + 2, f"eth{k}", 1500) for k in range(len(out))
+            LocalLink(f"10.{k}.0.{host}", n + 2, f"eth{n}", 1500)
+            for k in range(len(out))
+            for n in (0 if one else k,)
         ]
         self.routes: dict[int, int] = {}
         self.usable: set[int] = set()
         self.scheduled = False
+        #: over one path: which, and whether the core keeps what is sent
+        self.only, self.keep = 0, False
         self.silent: list[int] = []
         self.events: list[PathEvent] = []
 
@@ -58,16 +68,24 @@ class JointWorld(World):
         links: list[LinkSpec],
         settings: MultipathSettings | None = None,
         seed: int = 1,
+        anchors: frozenset[int] = frozenset(),
     ) -> None:
+        """`anchors`: links that lead over an anchor each, and not to the peer; each end has one
+        interface for all of them then."""
         self.sides: dict[str, Side] = {}
         #: nothing more comes from the TUN devices
         self.stopped = False
         super().__init__(links, [], settings, seed)
         for name, core, out in (("a", self.a, self.out), ("b", self.b, self.back)):
+            settings = settings or MultipathSettings()
             manager = PathManager(
-                settings or MultipathSettings(), self.rng.randbytes, PORT, tuner=PathTuner
+                settings,
+                self.rng.randbytes,
+                PORT,
+                tuner=WindowTuner if settings.control is Control.WINDOW else PathTuner,
+                relayed=lambda there: int(there.ip.split(".")[1]) in anchors,
             )
-            side = self.sides[name] = Side(name, core, manager, out)
+            side = self.sides[name] = Side(name, core, manager, out, one=bool(anchors))
             core.lib.ws_multipath_set_paths(core.mp, 0, 0, False, self.now)
             core.sample = self._sampler(side)  # type: ignore[assignment,method-assign]
         a, b = self.sides["a"], self.sides["b"]
@@ -131,9 +149,10 @@ class JointWorld(World):
         side.scheduled = bool(action.schedule and side.usable)
         present = sum(1 << p.id for p in action.paths)
         usable = sum(1 << number for number in side.usable)
-        side.core.lib.ws_multipath_set_paths(
-            side.core.mp, present, usable, side.scheduled, self.now
-        )
+        side.only = min(side.usable) if len(side.usable) == 1 and not side.scheduled else 0
+        side.keep = action.keep
+        mode = SPREAD if side.scheduled else KEEP if side.keep else ALONE
+        side.core.lib.ws_multipath_set_paths(side.core.mp, present, usable, mode, self.now)
 
     # -- packets, scheduled or not
 
@@ -144,19 +163,20 @@ class JointWorld(World):
         self._packets(self.sides["b"], [packet])
 
     def _packets(self, side: Side, packets: list[bytes]) -> None:
-        """With one path in use, path 0, the engine sends by itself (csrc/session/send.c)."""
+        """With one path in use the engine sends by itself (csrc/session/send.c)."""
         if self.stopped:
             return
         core, lib, now = side.core, side.core.lib, self.now
-        if side.scheduled:
+        if side.scheduled or (side.keep and not lib.ws_multipath_past(core.mp, len(packets), now)):
             core.send(packets, now)
             return
         for packet in packets:
             size = 32 + (FRAME_HEAD_BYTES + len(packet) + 15) // 16 * 16
-            number = lib.ws_multipath_number(core.mp, 0, size, now)
+            number = lib.ws_multipath_number(core.mp, side.only, size, now)
             seq = lib.ws_multipath_seq(core.mp)
             head = bytes((0x80,)) + bytes(3) + int(seq).to_bytes(4, "little")
-            side.out[side.routes[0]].send(now, size, (0, number, size, (head, packet)))
+            what = (side.only, number, size, (head, packet))
+            side.out[side.routes[side.only]].send(now, size, what)
         lib.ws_multipath_publish(core.mp, len(packets))
 
     # -- what World does by itself

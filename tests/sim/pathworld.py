@@ -136,8 +136,14 @@ class Side:
     def used(self) -> set[tuple[str | None, str]]:
         """(local ip, remote ip) of the paths that take data."""
         assert self.set is not None
-        taking = (p for p in self.set.paths if (p.usable if self.set.schedule else not p.id))
+        taking = (p for p in self.set.paths if self.takes(p))
         return {(p.local.ip if p.local else None, p.remote.ip) for p in taking}
+
+    def takes(self, spec: PathSpec) -> bool:
+        """Data goes over it: over several, over the only one, or path 0."""
+        assert self.set is not None
+        usable = sum(p.usable for p in self.set.paths)
+        return spec.usable if self.set.schedule or usable == 1 else not spec.id
 
     def drain(self) -> None:
         while (action := self.manager.poll_action()) is not None:
@@ -165,10 +171,10 @@ class Side:
         """Data on every path in use; the flow's ACKs come back by any that works."""
         now = self.world.now
         samples = {}
-        schedule = self.set is not None and self.set.schedule
+        watched = self.set is not None and (self.set.schedule or self.set.keep)
         for number, spec in self.specs.items():
             flow = self.flows[number]
-            takes = self.busy and (spec.usable if schedule else number == 0)
+            takes = self.busy and self.takes(spec)
             way = self.world.way(self, spec)
             if takes:
                 flow.sent += 10
@@ -181,7 +187,7 @@ class Side:
             samples[number] = PathSample(tx_packets=flow.sent, last_ack_ns=flow.acked_at)
             if flow.silent_since is not None and now - flow.silent_since >= 200 * MS:
                 flow.silent_since = now
-                if schedule:
+                if watched:
                     self.manager.path_silent(number, now)
                     self.drain()
         self.manager.sample({n: s for n, s in samples.items() if n in self.specs}, now)

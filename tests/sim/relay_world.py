@@ -51,8 +51,9 @@ class Member(Host):
 
     def _transmit(self, handle: int, keys: Keys, data: bytes, path: int = 0) -> None:
         known = self.specs.get(handle)
-        if not self.explicit and known is not None and known.schedule:
-            path = next((s.id for s in known.paths if s.usable), path)
+        usable = [s.id for s in known.paths if s.usable] if known is not None else []
+        if not self.explicit and known is not None and (known.schedule or len(usable) == 1):
+            path = next(iter(usable), path)
         if data[:1] and data[0] >> 4 != 1:
             self.sent[handle, path] += 1
         super()._transmit(handle, keys, data, path)

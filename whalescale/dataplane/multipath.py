@@ -77,9 +77,15 @@ class Paths:
         )
 
     def set_paths(
-        self, peer: int, paths: Sequence[Path], *, schedule: bool, stay: bool = False
+        self,
+        peer: int,
+        paths: Sequence[Path],
+        *,
+        schedule: bool,
+        stay: bool = False,
+        keep: bool = False,
     ) -> None:
-        """`stay`: path 0 does not follow the peer.
+        """`stay`: path 0 does not follow the peer. `keep`: another could take over.
 
         OSError EINVAL: an id twice, or families that differ.
         """
@@ -89,6 +95,7 @@ class Paths:
             fill_addr(c.local, path.local)
             fill_addr(c.remote, path.remote)
         flags = lib.WS_PATHS_SCHEDULE * schedule | lib.WS_PATHS_STAY * stay
+        flags |= lib.WS_PATHS_KEEP * keep
         check(
             lib.ws_peer_set_paths(self._engine.handle, peer, array, len(paths), flags),
             "paths",

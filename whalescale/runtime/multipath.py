@@ -81,7 +81,8 @@ class Watched:
     def begin(self, now: int) -> None:
         """Data begins to flow, or flows over other paths."""
         self.beginning_until = now + BEGINNING_NS
-        self.due_at = now + self.every(now)
+        # Soon, though one path alone takes it: what is silence there must be said.
+        self.due_at = now + BUSY_NS
 
     def arrived(self, received: dict[int, int]) -> None:
         """Data packets by path, as sampled."""
@@ -278,7 +279,9 @@ class Multipath:
             )
             for p in action.paths
         ]
-        self._paths.set_paths(number, paths, schedule=action.schedule, stay=action.stay)
+        self._paths.set_paths(
+            number, paths, schedule=action.schedule, stay=action.stay, keep=action.keep
+        )
         watched = self._watched.setdefault(handle, Watched())
         watched.ids = frozenset(p.id for p in action.paths)
         watched.scheduled = action.schedule

@@ -232,6 +232,11 @@ class Lifecycle:
         self, path: Path, now: int, why: Reason | None = None, to: Endpoint | None = None
     ) -> None:
         """Take the number away. `why`: tell the user, if it ever worked."""
+        alive = path.alive
+        if path.used and why is not Reason.ANEW:
+            # Who takes over is there before it goes: what is in flight on it has a way at once.
+            path.fail(now)
+            self.choose(now)
         self.selection.leave(path)
         self.supply.remove(path)
         self.table.drop(path, now)
@@ -239,7 +244,7 @@ class Lifecycle:
             self.tokens.pop(token, None)
         memory = self.book.entries.get(path.pair) if path.pair is not None else None
         if memory is not None:
-            if path.alive:
+            if alive:
                 memory.next_at = now + RETRY_MOST
                 memory.urgent = False
             else:

@@ -94,3 +94,11 @@ def choose(paths: Iterable[Path]) -> set[int]:
             chosen[path.id] = local, remote
     # Through which interface an unknown local address leaves nobody knows.
     return set(chosen) or {p.id for p in working[:1]}
+
+
+def one_each(paths: Iterable[Path], chosen: set[int]) -> set[int]:
+    """Of the chosen only the best from each interface of ours."""
+    best: dict[str, int] = {}
+    for path in sorted((p for p in paths if p.id in chosen), key=_order):
+        best.setdefault(path.interface, path.id)
+    return set(best.values())

@@ -6,37 +6,41 @@ from collections import deque
 
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.health import Path
-from whalescale.protocol.paths.matching import choose
+from whalescale.protocol.paths.matching import choose, one_each
 from whalescale.protocol.paths.supply import Supply
 from whalescale.protocol.paths.table import Table
-from whalescale.protocol.paths.types import Action, PathSpec, RescuePath, SetPaths
+from whalescale.protocol.paths.types import Action, PathSpec, PathState, RescuePath, SetPaths
 
-#: after several paths were used data goes on as over several, though only path 0 is left: the queue
-#: leaves at its pace, order is kept, and an inner BBR forgets the other's round trip (10 s)
+#: after several paths were used data goes on as over several, though only one of them is left: the
+#: queue leaves at its pace, order is kept, and an inner BBR forgets the other's round trip (10 s)
 LINGER = 12 * NS_PER_S
 
 
 class Selection:
     """Keeps `Path.used`, the tuner's paths and the data plane's in step."""
 
-    __slots__ = ("_actions", "_lingers", "_said", "_supply", "_table")
+    __slots__ = ("_actions", "_lingers", "_said", "_several", "_supply", "_table")
 
     def __init__(self, table: Table, supply: Supply, actions: deque[Action]) -> None:
         self._table, self._supply, self._actions = table, supply, actions
         self._said: SetPaths | None = None
         #: scheduled until this time
         self._lingers = 0
+        #: those that were used together last
+        self._several: set[int] = set()
 
     def choose(self, active: bool, now: int, *, also: bool = False) -> list[Path]:
         """Among the working ones; if none works the one that answered last. Returns the changed.
 
-        What leads over an anchor is used where nothing else works, or `also`.
+        What leads over an anchor is used where nothing else works, or `also`; over one anchor from
+        each interface of ours: another has no other link there, and is to take over.
         """
         chosen: set[int] = set()
         if active:
             chosen = choose(p for p in self._table if not self._table.relayed(p))
             if also or not chosen:
-                chosen |= choose(p for p in self._table if self._table.relayed(p))
+                relayed = [p for p in self._table if self._table.relayed(p)]
+                chosen |= choose(relayed) if also else one_each(relayed, choose(relayed))
         if not chosen and active:
             last = [p for p in self._table if p.validated and not p.pin.disabled]
             best = max(last, key=lambda p: p.answered_at or 0, default=None)
@@ -54,9 +58,10 @@ class Selection:
                 changed.append(path)
         if not active:
             self._lingers = 0
-        elif any(path.used and path.id for path in self._table):
-            self._lingers = now + LINGER
-        elif now >= self._lingers:
+        elif len(chosen) > 1:
+            self._lingers, self._several = now + LINGER, chosen
+        elif now >= self._lingers or not chosen <= self._several:
+            # One that takes over has no pace to go on with.
             self._lingers = 0
         self.tell()
         self._supply.limit(self._table, alone=not self._scheduling())
@@ -90,9 +95,20 @@ class Selection:
 
     def _paths(self, specs: tuple[PathSpec, ...], without: Path | None = None) -> SetPaths:
         stay = any(self._table.relayed(p) for p in self._table)
-        return SetPaths(specs, self._scheduling(without), stay)
+        used = self._used(without)
+        schedule = self._scheduling(without)
+        keep = not schedule and len(used) == 1 and self._could_take_over(used[0], without)
+        return SetPaths(specs, schedule, stay, keep)
+
+    def _used(self, without: Path | None = None) -> list[Path]:
+        return [p for p in self._table if p.used and p is not without]
 
     def _scheduling(self, without: Path | None = None) -> bool:
-        if self._lingers:
-            return True
-        return any(p.used and p.id and p is not without for p in self._table)
+        return bool(self._lingers) or len(self._used(without)) > 1
+
+    def _could_take_over(self, used: Path, without: Path | None) -> bool:
+        """Another works, did, or might in a moment: its first answer may come at any time."""
+        others = (p for p in self._table if p is not used and p is not without)
+        return any(
+            p.validated or p.state is PathState.PROBING for p in others if not p.pin.disabled
+        )

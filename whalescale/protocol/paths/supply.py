@@ -108,6 +108,7 @@ class Supply:
     ) -> list[tuple[Path, Reason, float]]:
         """Returns whose state changed, why, and its loss."""
         self._samples = dict(samples)
+        paths = list(paths)
         tuned = [p for p in paths if p.id in self._tuned]
         changed: list[tuple[Path, Reason, float]] = []
         losses = {p.id: self._tuner.loss(p.id) for p in tuned}
@@ -122,7 +123,8 @@ class Supply:
             if loss > BLACK_HOLE_LOSS and lately and path.alive and not path.mtu.searching:
                 path.mtu.suspect(now)
             self._limits(path)
-        rtts = {p.id: p.rtt_us for p in tuned if p.rtt_us is not None}
+        # Those of spares too: how much later than the others one may come that takes over.
+        rtts = {p.id: p.rtt_us for p in paths if p.alive and p.rtt_us is not None}
         # All of them: what arrives is counted under the peer's numbers.
         params, peer = self._tuner.sample(samples, rtts, now)
         for number, of_path in params.items():
@@ -144,7 +146,7 @@ class Supply:
         self._tell_limit(min((m for m in settled if m >= LEAST_PACKET), default=LEAST_PACKET))
 
     def _room(self, path: Path, alone: bool) -> int:
-        """The longest packet that the path takes. Over IPv6 path 0 alone sends those plain that a
+        """The longest packet that the path takes. Over IPv6 the only one sends those plain that a
         data frame around them would make too long."""
         plain = alone and ":" in path.remote.ip
         if plain and path.mtu.confirmed >= self.mtu + PLAIN_OVERHEAD:

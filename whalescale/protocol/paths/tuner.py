@@ -140,6 +140,8 @@ class PathTuner:
         self._paths: dict[int, _Path] = {}
         self._skews: deque[tuple[int, float]] = deque()
         self._incoming = Incoming()
+        #: between the round trips of all paths that work; None: there is one
+        self._spread_us: int | None = None
         self._inner_tcp = InnerTcp(settings.align)
 
     def add(self, path_id: int, rtt_us: int, now: int) -> None:
@@ -169,8 +171,9 @@ class PathTuner:
     def sample(
         self, samples: Mapping[int, PathSample], rtts: Mapping[int, int], now: int
     ) -> tuple[dict[int, PathParams], PeerParams]:
-        """rtts: µs by the path's probes, where there are any. Parameters for every path added."""
+        """rtts: µs by the path's probes, of spares too. Parameters for every path added."""
         self._incoming.update(samples, now)
+        self._spread_us = max(rtts.values()) - min(rtts.values()) if len(rtts) > 1 else None
         for path_id, path in self._paths.items():
             if rtts.get(path_id, 0) > 0:
                 path.probe_rtt_us = int(clamp(rtts[path_id], 100, MAX_DELAY_US))
@@ -328,6 +331,9 @@ class PathTuner:
             self._skews.popleft()
         worst = max(value for _, value in self._skews)
         hold = 1.5 * worst + HOLD_MARGIN_US if several else HOLD_ALONE_US
+        if not several and self._spread_us is not None:
+            # Another may take over, and be the quicker one: what was under way comes after.
+            hold += 1.5 * self._spread_us + HOLD_MARGIN_US
         if several and incoming.began_within(EARLY, now):
             hold += HOLD_EARLY_US
         loss_wait = clamp(jitter, 0, 10_000)

@@ -154,11 +154,13 @@ class PathSample:
 class SetPaths:
     #: all there are; what is not named is gone
     paths: tuple[PathSpec, ...]
-    #: data goes over the usable ones; False: path 0 alone, as WireGuard does
+    #: data is spread over the usable ones; False: it goes by the one that is, as WireGuard sends
     schedule: bool
     #: path 0 goes where we say alone, and not where the peer's packets come from: some come over
     #: anchors, some do not, and both ends would follow each other to and fro
     stay: bool = False
+    #: another one could take over from the only usable one: what is sent is kept for that
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
