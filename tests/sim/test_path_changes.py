@@ -9,7 +9,7 @@ from whalescale.protocol.paths.frames import Announce, Entry, EntryKind, encode_
 from whalescale.protocol.paths.pmtu import PmtuSearch
 from whalescale.protocol.paths.probing import NEW_PAIRS_BURST, NEW_PAIRS_PER_S
 from whalescale.protocol.paths.supply import LEAST_PACKET
-from whalescale.protocol.paths.types import MultipathSettings, PathState, SetPaths
+from whalescale.protocol.paths.types import MultipathSettings, PathSample, PathState, SetPaths
 from whalescale.protocol.places import Endpoint
 
 
@@ -219,3 +219,18 @@ def test_a_burst_of_losses_makes_a_path_narrow_for_seconds_only():
         way.mtu = 1500  # no end hears of it
     world.run(25)
     assert (world.a.limit, world.b.limit) == (MTU, MTU)
+
+
+def test_what_came_is_shown_at_the_path_that_it_came_by():
+    """Each end numbers by itself: what has the peer's number 1 may come by our path 0."""
+    world = subnets(2)
+    world.run(10)
+    manager = world.a.manager
+    one, two = manager.status()
+    assert (one.theirs, two.theirs) == ((0,), (1,))
+    manager.path_moved(1, one.remote, one.local, world.now)
+    manager.path_moved(0, two.remote, two.local, world.now)
+    samples = {0: PathSample(rx_bytes=5), 1: PathSample(rx_bytes=1000)}
+    manager.sample(samples, world.now)
+    found = {s.id: (s.theirs, s.rx_bytes) for s in manager.status()}
+    assert found == {0: ((1,), 1000), 1: ((0,), 5)}

@@ -227,7 +227,7 @@ class Multipath:
             replace(
                 s,
                 tx_bytes=now[s.id].tx_bytes,
-                rx_bytes=now[s.id].rx_bytes,
+                rx_bytes=sum(now[n].rx_bytes for n in s.theirs if n in now),
                 in_flight_bytes=now[s.id].in_flight_bytes,
             )
             if s.id in now

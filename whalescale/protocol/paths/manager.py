@@ -392,7 +392,13 @@ class PathManager:
         return path.id if path is not None and not path.used else None
 
     def status(self) -> list[PathStatus]:
-        return [self._supply.status(p) for _, p in sorted(self._table.paths.items())]
+        paths = [p for _, p in sorted(self._table.paths.items())]
+        return [self._supply.status(p, self._numbers_of(p)) for p in paths]
+
+    def _numbers_of(self, path: Path) -> tuple[int, ...]:
+        """The peer's, by where frames with them came from last; what was not heard yet: as ours."""
+        known = tuple(n for n, pair in self._theirs.items() if pair == path.pair)
+        return known if path.id in self._theirs else (*known, path.id)
 
     # time
 

@@ -164,7 +164,8 @@ class Supply:
             self._limit = limit
             self._actions.append(PacketLimit(limit))
 
-    def status(self, path: Path) -> PathStatus:
+    def status(self, path: Path, theirs: tuple[int, ...]) -> PathStatus:
+        """`theirs`: the peer's numbers of it."""
         sample = self._samples.get(path.id, PathSample())
         tuned = path.id in self._tuned
         tuner = self._tuner
@@ -186,6 +187,7 @@ class Supply:
             in_flight_bytes=sample.in_flight_bytes,
             max_packet=path.mtu.max_packet,
             tx_bytes=sample.tx_bytes,
-            rx_bytes=sample.rx_bytes,
+            rx_bytes=sum(self._samples[n].rx_bytes for n in theirs if n in self._samples),
             pin=path.pin,
+            theirs=theirs,
         )

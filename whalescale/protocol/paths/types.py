@@ -260,3 +260,5 @@ class PathStatus:
     tx_bytes: int
     rx_bytes: int
     pin: Pin
+    #: the peer's numbers of it: what comes is counted under these
+    theirs: tuple[int, ...] = ()
