@@ -1,8 +1,8 @@
 """IPv4 places for a host that has IPv6 alone, behind a NAT64.
 
-Pure. The prefix is what the resolver makes of a name that has IPv4 addresses alone (RFC 7050); an
-IPv4 address is written into it as RFC 6052 says. A candidate more, of which a handshake shows
-whether it leads anywhere.
+Pure. The prefix is what a router advertises (RFC 8781), or what the resolver makes of a name that
+has IPv4 addresses alone (RFC 7050); an IPv4 address is written into it as RFC 6052 says. A
+candidate more, of which a handshake shows whether it leads anywhere.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 
 from whalescale.protocol.candidates import parse
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.places import Endpoint, LocalLink
 
 #: RFC 7050 section 8: the name, and the addresses that it has
@@ -21,6 +22,13 @@ KNOWN: Final = frozenset((IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171")
 WELL_KNOWN: Final = IPv6Network("64:ff9b::/96")
 LENGTHS: Final = (96, 64, 56, 48, 40, 32)
 PREFIXES_MAX: Final = 2
+#: RFC 8781 section 4: type, length in 8 bytes, unit of the lifetime, lengths by their code
+PREF64: Final = 38
+PREF64_BYTES: Final = 16
+PREF64_UNIT_S: Final = 8
+PREF64_LENGTHS: Final = (96, 64, 56, 48, 40, 32)
+#: options of one advertisement that are looked at
+OPTIONS_MAX: Final = 16
 
 
 def is_needed(links: Iterable[LocalLink]) -> bool:
@@ -41,6 +49,58 @@ def prefixes(answers: Iterable[str]) -> tuple[IPv6Network, ...]:
                 found[IPv6Network((address, length), strict=False)] = None
                 break
     return tuple(found)[:PREFIXES_MAX]
+
+
+def advertised(options: bytes) -> list[tuple[IPv6Network, int]]:
+    """(prefix, seconds that it is good for; 0: no more) of an advertisement's options. What is no
+    such option, or malformed, is left out."""
+    found: list[tuple[IPv6Network, int]] = []
+    for _ in range(OPTIONS_MAX):
+        if len(options) < 8 or not options[1] or len(options) < 8 * options[1]:
+            break
+        option, options = options[: 8 * options[1]], options[8 * options[1] :]
+        code = option[3] & 7
+        if option[0] != PREF64 or len(option) != PREF64_BYTES or code >= len(PREF64_LENGTHS):
+            continue
+        length = PREF64_LENGTHS[code]
+        prefix = IPv6Network((option[4:] + bytes(4), length), strict=False)
+        address = prefix.network_address
+        if (
+            address.is_multicast
+            or address.is_link_local
+            or address.is_loopback
+            or not any(option[4:])
+        ):
+            continue
+        found.append((prefix, (int.from_bytes(option[2:4]) >> 3) * PREF64_UNIT_S))
+    return found
+
+
+class Advertised:
+    """Prefixes that routers advertise, by interface, while they are good. Times are ns."""
+
+    __slots__ = ("_until",)
+
+    def __init__(self) -> None:
+        self._until: dict[tuple[int, IPv6Network], int] = {}
+
+    def heard(self, ifindex: int, options: bytes, now: int) -> None:
+        for prefix, seconds in advertised(options):
+            key = ifindex, prefix
+            if not seconds:
+                self._until.pop(key, None)
+            elif key in self._until or len(self._until) < 4 * PREFIXES_MAX:
+                self._until[key] = now + seconds * NS_PER_S
+
+    def good(self, ifindexes: Iterable[int], now: int) -> tuple[IPv6Network, ...]:
+        """Of these interfaces. What has ended is forgotten."""
+        self._until = {key: until for key, until in self._until.items() if until > now}
+        wanted = set(ifindexes)
+        found = dict.fromkeys(p for index, p in self._until if index in wanted)
+        return tuple(found)[:PREFIXES_MAX]
+
+    def next_end(self) -> int | None:
+        return min(self._until.values(), default=None)
 
 
 def synthesize(prefix: IPv6Network, ip: IPv4Address) -> IPv6Address:

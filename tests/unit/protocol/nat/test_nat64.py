@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Network
 
 import pytest
@@ -21,6 +22,12 @@ TABLE = [
     ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
     ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
 ]
+
+
+async def _silence(_: object) -> None:
+    await asyncio.Event().wait()
+
+
 SIX = LocalLink("2001:db8::7", 2, "eth0", 1500, prefix_length=64)
 FOUR = LocalLink("192.168.1.7", 2, "eth0", 1500, prefix_length=24)
 
@@ -60,7 +67,7 @@ def test_asked_on_a_host_with_ipv6_alone() -> None:
         return [Endpoint("64:ff9b::192.0.0.170", port), Endpoint("192.0.0.170", port)]
 
     async def run() -> None:
-        part = Nat64(lookup, told.append)
+        part = Nat64(lookup, told.append, advertisements=_silence)
         part.follow(Here((), (SIX, FOUR), 1))
         await asyncio.sleep(0)
         assert not asked
@@ -71,6 +78,86 @@ def test_asked_on_a_host_with_ipv6_alone() -> None:
         assert told == [(nat64.WELL_KNOWN,)]
         assert part.status() == {"prefixes": ["64:ff9b::/96"]}
         part.follow(Here((), (SIX, FOUR), 1))
+        assert told[-1] == ()
+        await part.close()
+
+    asyncio.run(run())
+
+
+def option(prefix: str, seconds: int, code: int | None = None) -> bytes:
+    """RFC 8781 section 4."""
+    network = IPv6Network(prefix)
+    code = nat64.PREF64_LENGTHS.index(network.prefixlen) if code is None else code
+    head = bytes((38, 2)) + (seconds // 8 << 3 | code).to_bytes(2)
+    return head + network.network_address.packed[:12]
+
+
+#: a resolver's address (RFC 8106), as it stands beside
+RDNSS = bytes.fromhex("1903000000000708") + bytes(16)
+
+
+@pytest.mark.parametrize("length", nat64.PREF64_LENGTHS)
+def test_an_advertised_prefix_of_every_length(length: int) -> None:
+    prefix = IPv6Network(("2001:db8:122:344::", length), strict=False)
+    options = RDNSS + option(str(prefix), 1800)
+    assert nat64.advertised(options) == [(prefix, 1800)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        b"",
+        b"\x26",
+        b"\x26\x00" + bytes(14),  # no length: the end, not for ever
+        option("64:ff9b::/96", 1800)[:15],
+        option("64:ff9b::/96", 1800, 6),
+        option("64:ff9b::/96", 1800, 7),
+        option("ff02::/96", 1800),
+        option("fe80::/64", 1800),
+        option("::/96", 1800),
+        b"\x26\x03" + bytes(22),
+    ],
+)
+def test_advertised_nonsense_is_left_out(options: bytes) -> None:
+    assert nat64.advertised(options) == []
+
+
+def test_a_router_that_advertises_without_end_is_remembered_in_bounds() -> None:
+    known = nat64.Advertised()
+    for n in range(10_000):
+        known.heard(n % 300, option(f"2001:db8:{n:x}::/96", 65528) * 40, n)
+    assert len(known.good(range(300), 10_000)) == nat64.PREFIXES_MAX
+    assert len(known._until) <= 8
+
+
+def test_advertised_prefixes_come_first_and_end() -> None:
+    """By their lifetime, by the router's word, and for another interface they are none."""
+    told: list[Sequence[IPv6Network]] = []
+    clock, hear = [0], []
+    ours, other = "2001:db8:64::/96", "2001:db8:65::/96"
+
+    async def lookup(name: str, port: int) -> list[Endpoint]:
+        raise OSError("no resolver")
+
+    async def advertisements(heard: Callable[[int, bytes], None]) -> None:
+        hear.append(heard)
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        part = Nat64(lookup, told.append, lambda: clock[0], advertisements)
+        part.follow(Here((), (SIX,), 1))
+        await asyncio.sleep(0.01)
+        (heard,) = hear
+        heard(SIX.ifindex + 1, option(other, 1800))
+        assert told == []
+        heard(SIX.ifindex, option(ours, 1800))
+        assert told == [(IPv6Network(ours),)]
+        heard(SIX.ifindex, option(ours, 0))
+        assert told[-1] == ()
+        heard(SIX.ifindex, option(ours, 8))
+        assert told[-1] == (IPv6Network(ours),)
+        clock[0] = 9 * 10**9
+        part._settle()
         assert told[-1] == ()
         await part.close()
 
