@@ -404,7 +404,9 @@ class Demo:
 
     def show(self) -> None:
         show(self.console, "A network of five machines", self.figures)
-        show_said(self.console, "ws members", "at home, at the end", self.home.ws("members"))
+        said = self.home.ws("members")
+        said += "\n* others dialled it unasked, and got in" if "anchor*" in said else ""
+        show_said(self.console, "ws members", "at home, at the end", said)
         show_picture(self.console, "who knew what when", self.png)
 
 

@@ -41,6 +41,7 @@ from tools.netlab import LabError
 from whalescale.protocol.mesh.gossip import ROUND
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.mesh.records import EndpointRecord, encode
+from whalescale.runtime.network_store import seal_key
 from whalescale.runtime.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,6 +173,11 @@ class Bench(Rows):
 
     # this machine
 
+    def held(self) -> None:
+        """What an agent holds of a member: the difference of a thousand and ten thousand."""
+        each = netbench_hosts.held_each(1_000, 10_000)
+        self.say("memory of a member without a session, of an agent", each, "B", 6_000, 4_000)
+
     def memory(self) -> None:
         count = 2_000
         base = make_base(count)
@@ -182,20 +188,22 @@ class Bench(Rows):
         mesh.restore(raws, 0)
         each = (tracemalloc.get_traced_memory()[0] - before) / count
         tracemalloc.stop()
-        self.say("memory of a member without a session", each, "B", 6_000, 4_000)
+        self.say("of that its records", each, "B")
 
     def start(self) -> None:
         """The store with 10,000 members is opened, read and checked."""
         base = make_base(10_000)
         with tempfile.TemporaryDirectory() as folder:
             store = Store(Path(folder) / "ws0.db")
+            store.seal_key = seal_key(base.identities[0])
             for entry in base.table.entries():
                 store.put(entry.key, entry.raw)
             store.close()
             began = time.monotonic()
             store = Store(Path(folder) / "ws0.db")
+            store.seal_key = seal_key(base.identities[0])
             mesh = Mesh(base.identities[0], base.network_id, random=os.urandom, now=0)
-            taken = mesh.restore(store.records(), 0)
+            taken = mesh.restore((), 0, checked=[k.raw for k in store.records() if k.sealed])
             took = time.monotonic() - began
             store.close()
         if taken != base.table.count:
@@ -237,6 +245,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "partition": Bench.partition,
     "revocation": Bench.revocation,
     "moved": Bench.moved,
+    "held": Bench.held,
     "memory": Bench.memory,
     "start": Bench.start,
     "agent": Bench.agent,
@@ -244,7 +253,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "traffic": Bench.traffic,
 }
 #: those that make agents
-HOSTS = ("join", "agent", "traffic")
+HOSTS = ("join", "held", "agent", "traffic")
 #: those whose figures are the same however busy the machine is, the longest first
 COUNTED = ("partition", "kills", "gossip", "difference", "revocation", "moved", "memory")
 #: of those at a time: each has one thread

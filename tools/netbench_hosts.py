@@ -27,7 +27,7 @@ from whalescale.protocol.mesh.records import (
 )
 from whalescale.protocol.mesh.table import entry_of
 from whalescale.protocol.places import Endpoint
-from whalescale.runtime.network_store import NETWORK
+from whalescale.runtime.network_store import NETWORK, seal_key
 from whalescale.runtime.store import Store
 
 #: of a network that is on
@@ -77,8 +77,14 @@ def join_to_ping() -> float:
         return (joined - began) + (time.monotonic() - up)
 
 
-def _network(ends: list[Whalescale], places: list[Endpoint], count: int = MEMBERS) -> None:
-    """They are members of one network of `count`; the other members are nowhere."""
+def _network(
+    ends: list[Whalescale],
+    places: list[Endpoint],
+    count: int = MEMBERS,
+    others_at: IPv4Network | None = None,
+) -> None:
+    """They are members of one network of `count`; the other members are nowhere, or say that they
+    are there."""
     root = Identity(os.urandom(32))
     net = records.network_id(root.node_id)
     prefix = IPv4Network("10.66.0.0/16")
@@ -95,18 +101,47 @@ def _network(ends: list[Whalescale], places: list[Endpoint], count: int = MEMBER
             net, who.node_id, admin.node_id, 1, Status.ACTIVE, f"m{n}", True, address
         )
         signed.append((member, admin))
-    for who, place in zip(own, places, strict=True):
+    where = list(zip(own, places, strict=True))
+    if others_at is not None:
+        first = int(others_at.network_address)
+        at = (Endpoint(str(IPv4Address(first + n)), 51_820) for n in range(1, count))
+        where += zip(others, at, strict=False)
+    for who, place in where:
         signed.append((EndpointRecord(net, who.node_id, 1, (Place(place),)), who))
     raws = [records.encode(record, by.seed) for record, by in signed]
-    for end in ends:
+    for end, who in zip(ends, own, strict=True):
         folder = Path(end.env["WHALESCALE_STATE_DIR"])
         folder.mkdir(mode=0o700, exist_ok=True)
         store = Store(folder / f"{end.interface}.db")
+        store.seal_key = seal_key(who)  # as its agent does with what it has checked
         for raw in raws:
             entry = entry_of(raw, records.decode(raw))
             store.put(entry.key, raw)
         store.set_meta(NETWORK, net, durable=True)
         store.close()
+
+
+def held_each(few: int, many: int) -> float:
+    """Bytes of its own that an agent at rest holds more for each member more."""
+    return (_held(many) - _held(few)) / (many - few)
+
+
+def _held(members: int) -> int:
+    with Lab() as lab:
+        host, other = lab.host("held1"), lab.host("held2")
+        link = lab.link(host, other)
+        end = end_of(host, 8)
+        end.write_config()
+        place = Endpoint(link.address(host), end.port)
+        # Documentation's addresses: there is no way to them from this namespace.
+        _network([end], [place], members, IPv4Network("198.18.0.0/15"))
+        end.launch()
+        end.wait_for_uapi()
+        at_rest([end])
+        assert end.process is not None
+        rows = Path("/proc", str(end.process.pid), "smaps_rollup").read_text().splitlines()
+        kib = {row.split(":")[0]: int(row.split()[1]) for row in rows[1:]}
+        return 1024 * (kib["Private_Dirty"] + kib["Private_Clean"])
 
 
 def agent_start(members: int) -> tuple[float, float]:

@@ -135,6 +135,13 @@ def test_an_admin_whose_disk_was_put_back_signs_above_what_it_had_signed():
     assert members[phone].address == clash != members[tablet].address
     holders = world[4].membership.addresses()
     assert all(world[4].membership.address_of(m, holders) for m in members.values())
+    # Its person hears of it: once that the disk knew less, and of each that was signed again.
+    told = [e for e in world.members[0].events if isinstance(e, Notice)]
+    assert [e.word for e in told].count(Word.ADOPTED) == 1
+    again = {e.name for e in told if e.word is Word.SIGNED_AGAIN}
+    assert again == {"c", "tablet"}
+    others = [e for m in world.members[1:] for e in m.events if isinstance(e, Notice)]
+    assert not {Word.ADOPTED, Word.SIGNED_AGAIN} & {e.word for e in others}
 
 
 def test_two_agents_of_an_admins_key_outdo_each_other_a_few_times():

@@ -155,8 +155,12 @@ def plain(text: str) -> str:
 
 
 def find(status: Status, wanted: str, interface: str) -> Peer:
-    """By name, or by the beginning (8 characters or more) of its ID, fingerprint or key."""
+    """By name, also as DNS has it (`laptop.hearth.internal`), or by the beginning (8 characters or
+    more) of its ID, fingerprint or key."""
     exact = [p for p in status.peers if p.name == wanted]
+    label, _, zone = wanted.rstrip(".").partition(".")
+    if not exact and zone in ("internal", f"{status.network.name}.internal"):
+        exact = [p for p in status.peers if p.name == label]
     if not exact and len(wanted) >= 8:
         exact = [
             p
@@ -167,7 +171,9 @@ def find(status: Status, wanted: str, interface: str) -> Peer:
         ]
     if len(exact) == 1:
         return exact[0]
-    names = ", ".join(plain(p.name) for p in status.peers[:8]) or "none"
+    # Who comes with a ticket is nobody yet.
+    known = [p for p in status.peers if p.name != "ticket" or p.allowed_ips]
+    names = ", ".join(plain(p.name) for p in known[:8]) or "none"
     raise CliError(f"{interface} has no peer {plain(wanted)!r}", f"its peers: {names}")
 
 

@@ -90,6 +90,8 @@ def members(
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
         print("  ".join([*cells, row[3]]).rstrip())
+    if not view["network"].get("belongs", True):
+        note("this machine was revoked: `ws network leave` forgets the network")
     if any(m.get("proved") for m in view["members"]):
         note("* others dialled it unasked, and got in")
 

@@ -153,6 +153,8 @@ class NetworkKeeper(Part):
 
     def _open(self, store: Store) -> None:
         self._store = store
+        if isinstance(self._identity, Identity):
+            store.seal_key = network_store.seal_key(self._identity)
         self.network_id = store.meta(NETWORK)
         self._wall_clock = Timestamps(store)
 
@@ -174,7 +176,13 @@ class NetworkKeeper(Part):
             seq=self._store.seq,
             tenure=network_store.tenure(self._store, now),
         )
-        taken = self.mesh.restore(self._store.records(), now)
+        kept = self._store.records()
+        sealed = [k.raw for k in kept if k.sealed]
+        bare = [k.raw for k in kept if not k.sealed]
+        taken = self.mesh.restore(bare, now, checked=sealed)
+        for raw in bare:
+            if (entry := self.mesh.table.known(raw)) is not None:
+                self._store.put(entry.key, raw)  # sealed from here on
         for met in self._store.met_places():
             if self.mesh.membership.active(met.node_id) is not None:
                 how = How(met.how) if met.how in How.__members__.values() else How.SEEN
@@ -478,6 +486,10 @@ class NetworkKeeper(Part):
             Word.ANCHOR_NOT: "this machine is no anchor any more: nobody gets in unasked",
             Word.ANCHORS: ADVICE.get(notice.name, "anchors are as they should be"),
             Word.CLONED: "another machine uses this machine's key: make one of them a new one",
+            Word.ADOPTED: "others know what this machine signed and knew no more: it is taken over "
+            "(its disk was put back?)",
+            Word.SIGNED_AGAIN: f"what this machine said of {notice.name} was signed again, above "
+            "an older word of its own",
             Word.TICKET_USED: f"{notice.name} came with its ticket",
         }[notice.word]
         log.info("network: %s", text)

@@ -45,6 +45,13 @@ def ask(mesh: Mesh, params: dict[str, Any], now: int) -> dict[str, Any]:
             mesh.admission.withdraw(name)
             return {"withdrawn": name}
         if op == "revoke":
+            own = mesh.membership.active(mesh.node_id)
+            if own is not None and own.name == name:
+                # Its sessions would end before anybody heard of it, and an only admin be lost.
+                raise MeshError(
+                    "this is this machine: `ws leave` forgets the network here, and another admin "
+                    "revokes it"
+                )
             record = mesh.admission.revoke(name, now)
             return {"revoked": record.name, "node_id": encode_node_id(record.node_id)}
         if op == "issued":

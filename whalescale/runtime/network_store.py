@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import struct
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from whalescale import locations
+from whalescale.identity import Identity
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh.anchors import Tenure
 from whalescale.protocol.mesh.events import HeldStored
@@ -22,6 +24,7 @@ from whalescale.runtime.store import KeptTicket, MetPlace, Store, StoreError
 NETWORK: Final = "network"
 #: in the store's small things: at which place we were reached, and how long
 HELD: Final = "held"
+SEAL_LABEL: Final = b"whalescale store seal v1"
 _HELD: Final = struct.Struct(">QHB")
 
 
@@ -39,6 +42,11 @@ def open_store(interface: str, *, made: bool = False) -> Store:
         return Store(path)
     except StoreError as e:
         raise AgentError(str(e), "") from None
+
+
+def seal_key(identity: Identity) -> bytes:
+    """32 bytes that only this node can make; what they seal is on its own disk alone."""
+    return hashlib.blake2s(SEAL_LABEL, key=bytes(identity.seed), digest_size=32).digest()
 
 
 def has_network(interface: str) -> bool:

@@ -86,7 +86,7 @@ class Shown:
         members = []
         for record in mesh.membership.actives():
             node_id = record.node_id
-            session = node_id in mesh.sessions
+            session = mesh.belongs and node_id in mesh.sessions
             address = mesh.membership.address_of(record, holders)
             members.append(
                 {
@@ -189,7 +189,7 @@ class Shown:
         mesh, node_id = self._mesh, record.node_id
         peer = self._peer(node_id)
         address = mesh.membership.address_of(record, holders)
-        session = node_id in mesh.sessions
+        session = mesh.belongs and node_id in mesh.sessions
         endpoint: str | None = None
         relayed = ""
         if peer is not None and session:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import os
 import sqlite3
 import time
@@ -73,8 +74,19 @@ class KeptTicket(NamedTuple):
     used_by: bytes | None
 
 
+SUM_BYTES: Final = 8
+SEAL_BYTES: Final = 16
+
+
 def _sum(raw: bytes) -> bytes:
-    return hashlib.blake2s(raw, digest_size=8).digest()
+    return hashlib.blake2s(raw, digest_size=SUM_BYTES).digest()
+
+
+class Kept(NamedTuple):
+    """A record. `sealed`: by us, who had checked its signature then."""
+
+    raw: bytes
+    sealed: bool
 
 
 class Store:
@@ -87,6 +99,8 @@ class Store:
         self.notes: list[str] = []
         #: why the last write failed; None: it did not
         self.trouble: str | None = None
+        #: a secret of this node's; empty: nothing is sealed, nor taken for sealed
+        self.seal_key = b""
         self._records: dict[int, bytes | None] = {}
         self._met: dict[tuple[bytes, str, int], MetPlace] = {}
         self._forgotten: set[bytes] = set()
@@ -168,13 +182,26 @@ class Store:
 
     # records
 
-    def records(self) -> list[bytes]:
+    def _seal(self, raw: bytes) -> bytes:
+        """Signatures of twenty thousand records take two seconds of a start to check: what was
+        checked before bears a code that only this node can make. Empty: without a key."""
+        if not self.seal_key:
+            return b""
+        return hashlib.blake2s(raw, key=self.seal_key, digest_size=SEAL_BYTES).digest()
+
+    def records(self) -> list[Kept]:
         """Every record. What does not fit its sum is left out, and noted."""
         found, bad = [], 0
         try:
             for raw, check in self._db.execute("select raw, sum from records"):
-                if isinstance(raw, bytes) and check == _sum(raw):
-                    found.append(raw)
+                if (
+                    isinstance(raw, bytes)
+                    and isinstance(check, bytes)
+                    and check[:SUM_BYTES] == _sum(raw)
+                ):
+                    seal = check[SUM_BYTES:]
+                    sealed = bool(seal) and hmac.compare_digest(seal, self._seal(raw))
+                    found.append(Kept(raw, sealed))
                 else:
                     bad += 1
         except sqlite3.DatabaseError as e:
@@ -184,7 +211,8 @@ class Store:
         return found
 
     def put(self, key: int, raw: bytes, *, durable: bool = False, seq: int | None = None) -> bool:
-        """Keep a record. `durable`: on the disk before this returns, with all that waited.
+        """Keep a record, whose signature was checked. `durable`: on the disk before this returns,
+        with all that waited.
 
         `seq`: ours, kept with it. False: the disk took nothing yet (`trouble` says why).
         """
@@ -290,7 +318,11 @@ class Store:
 
     def _write(self) -> None:
         gone = [(_signed(k),) for k, raw in self._records.items() if raw is None]
-        kept = [(_signed(k), r, _sum(r)) for k, r in self._records.items() if r is not None]
+        kept = [
+            (_signed(k), r, _sum(r) + self._seal(r))
+            for k, r in self._records.items()
+            if r is not None
+        ]
         self._db.executemany("delete from records where key = ?", gone)
         self._db.executemany("insert or replace into records values (?, ?, ?)", kept)
         self._db.executemany("delete from met where node_id = ?", ((n,) for n in self._forgotten))

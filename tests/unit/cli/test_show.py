@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fake_agent import FakeAgent, failure, ok, sample
 from run_ws import Ws
@@ -185,6 +186,15 @@ def test_find() -> None:
         with pytest.raises(CliError, match="has no peer") as e:
             common.find(s, wanted, "ws0")
         assert "berlin, phone" in e.value.fix
+
+
+def test_find_by_the_name_that_dns_has() -> None:
+    s = msgspec.structs.replace(sample_status(), network=status.Network(name="hearth"))
+    for wanted in ("phone.internal", "phone.hearth.internal", "phone.hearth.internal."):
+        assert common.find(s, wanted, "ws0").name == "phone"
+    for wanted in ("phone.other.internal", "phone.hearth", "nobody.hearth.internal"):
+        with pytest.raises(CliError, match="has no peer"):
+            common.find(s, wanted, "ws0")
 
 
 def test_parse_ping() -> None:

@@ -6,10 +6,13 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.mesh.records import Place
 from whalescale.protocol.places import Endpoint
 from whalescale.runtime import network_requests
+from whalescale.runtime.errors import AgentError
 
 
 class Table:
@@ -38,3 +41,14 @@ def test_an_invitation_waits_for_the_first_address() -> None:
 
 def test_but_not_for_ever() -> None:
     asyncio.run(asyncio.wait_for(network_requests.placed(mesh_with(Table()), 0.1), 30))
+
+
+def test_a_machine_does_not_revoke_itself() -> None:
+    """An only admin would be lost, and its sessions end before anybody hears of it."""
+    own = SimpleNamespace(name="home")
+    mesh = cast(
+        "Mesh",
+        SimpleNamespace(node_id=bytes(32), membership=SimpleNamespace(active=lambda _: own)),
+    )
+    with pytest.raises(AgentError, match="this is this machine"):
+        network_requests.ask(mesh, {"op": "revoke", "name": "home"}, 0)

@@ -63,6 +63,8 @@ class Admission:
         #: what we signed since the start, and how often again
         self._issued: dict[bytes, MemberRecord] = {}
         self._again: Counter[bytes] = Counter()
+        #: a person was told that our disk knows less than it did
+        self._adopted = False
 
     def issue(self, record: MemberRecord | AdminRecord, seed: bytes | bytearray, now: int) -> None:
         """Sign a record and tell the others. MeshError: it would not hold."""
@@ -79,7 +81,12 @@ class Admission:
     def remembered(self, record: MemberRecord, now: int) -> None:
         """One that we signed and knew nothing of has come: our disk was put back. What we signed
         since then is signed again above it, with another address where that one had been given."""
-        if record.issuer != self._node_id or record.status is not Status.ACTIVE:
+        if record.issuer != self._node_id:
+            return
+        if not self._adopted:
+            self._adopted = True
+            self._emit(Notice(Word.ADOPTED, record.node_id, record.name))
+        if record.status is not Status.ACTIVE:
             return
         for node_id, mine in tuple(self._issued.items()):
             changes: dict[str, object] = {}
@@ -95,6 +102,7 @@ class Admission:
             self._again[node_id] += 1
             with contextlib.suppress(MeshError, RecordError):
                 self._reissue(mine, now, **changes)
+                self._emit(Notice(Word.SIGNED_AGAIN, node_id, mine.name))
 
     def _need_admin(self) -> None:
         if not self._membership.is_admin(self._node_id):

@@ -100,6 +100,8 @@ class Word(Enum):
     TICKET_USED = "ticket used"
     ANCHOR = "anchor"  # we act as one
     ANCHOR_NOT = "no anchor"  # and no more
+    ADOPTED = "adopted"  # others knew what we had signed, and we did not
+    SIGNED_AGAIN = "signed again"  # our word of `name`, above an older one of ours
     ANCHORS = "anchors"  # `name`: what a person should know of them, or nothing
 
 

@@ -193,18 +193,22 @@ class Mesh:
 
     # inputs
 
-    def restore(self, raws: Iterable[bytes], now: int) -> int:
-        """Records kept from before. Returns how many were taken; others are counted in `drops`."""
-        found: list[tuple[bytes, Record]] = []
-        for raw in raws:
-            try:
-                found.append((raw, records.decode(raw)))
-            except RecordError as refusal:
-                self.drops[str(refusal)] += 1
+    def restore(self, raws: Iterable[bytes], now: int, checked: Iterable[bytes] = ()) -> int:
+        """Records kept from before. Returns how many were taken; others are counted in `drops`.
+
+        `checked`: others, whose signatures and keys were checked when they were kept; the rules of
+        section 3 decide about these as well."""
+        found: list[tuple[bytes, Record, bool]] = []
+        for those, sure in ((raws, False), (checked, True)):
+            for raw in those:
+                try:
+                    found.append((raw, records.decode(raw, checked=sure), sure))
+                except RecordError as refusal:
+                    self.drops[str(refusal)] += 1
         taken, changed = 0, dict[bytes, None]()
-        for raw, record in sorted(found, key=lambda f: f[1].kind):
+        for raw, record, sure in sorted(found, key=lambda f: f[1].kind):
             try:
-                merged = self._merge(raw, record, now)
+                merged = self._merge(raw, record, now, checked=sure)
             except RecordError as refusal:
                 self.drops[str(refusal)] += 1
                 continue
@@ -422,10 +426,10 @@ class Mesh:
         if update.more:
             self.gossip.compare_with(node_id, now)
 
-    def _merge(self, raw: bytes, record: Record, now: int) -> Merged:
+    def _merge(self, raw: bytes, record: Record, now: int, *, checked: bool = False) -> Merged:
         if isinstance(record, EndpointRecord | ObservedRecord):
-            return self.directory.merge(raw, record, now)
-        return self.membership.merge(raw, record)
+            return self.directory.merge(raw, record, now, checked=checked)
+        return self.membership.merge(raw, record, checked=checked)
 
     def _taken(self, merged: Merged, source: bytes | None, now: int) -> None:
         """Pass on what is new, store it, and say whose state is another."""

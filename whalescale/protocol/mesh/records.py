@@ -289,8 +289,9 @@ def encode_place(place: Place) -> bytes:
 class _Reader:
     """Cuts fields from the front of a record's body."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, checked: bool = False) -> None:
         self._data, self._at = data, 0
+        self.checked = checked
 
     def take(self, size: int) -> bytes:
         end = self._at + size
@@ -304,8 +305,9 @@ class _Reader:
             raise RecordError("record_length")
 
 
-def decode(raw: bytes) -> Record:
+def decode(raw: bytes, *, checked: bool = False) -> Record:
     """What the bytes say; whether it is true `is_signed` and the merge rules tell.
+    `checked`: these bytes were decoded before, so that the keys in them are usable ones.
 
     RecordError: too short or too long (record_length), another version or kind (record_kind), or
     something that cannot be (record_claim).
@@ -315,7 +317,7 @@ def decode(raw: bytes) -> Record:
     number, version, network = _HEAD.unpack_from(raw)
     if version != VERSION or number not in _DECODERS:
         raise RecordError("record_kind")
-    reader = _Reader(raw[_HEAD.size : -SIGNATURE_BYTES])
+    reader = _Reader(raw[_HEAD.size : -SIGNATURE_BYTES], checked)
     record = _DECODERS[number](network, reader)
     reader.end()
     return record
@@ -380,7 +382,7 @@ def _decode_member(network: bytes, reader: _Reader) -> MemberRecord:
     _claim(len(set(found)) == len(found))
     return MemberRecord(
         network,
-        _node_id(node_id),
+        node_id if reader.checked else _node_id(node_id),
         issuer,
         generation,
         _status(status),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
@@ -564,3 +565,23 @@ def test_a_request_from_our_own_public_address_shows_a_hairpin() -> None:
     assert not prover.hairpin
     assert prover._worth(own, Endpoint("5.6.7.8", 9), (), 1) is Proof.NONE
     assert prover.hairpin
+
+
+def test_what_was_checked_before_is_not_checked_again_but_judged():
+    """A start reads what it sealed itself; the rules decide about that as about all else."""
+    asked = []
+    whole = mesh_of(ADMIN, BEGIN)
+    raws = [e.raw for e in whole.table.entries()]
+
+    def verifier(*what):
+        asked.append(what)
+        return records.verify(*what)
+
+    again = Mesh(ADMIN, NET, random=os.urandom, now=NOW, verifier=verifier)
+    assert again.restore(raws[:1], NOW, checked=raws[1:]) == len(raws)
+    assert len(asked) == 1
+    assert again.table.root == whole.table.root
+    # A member whose issuer is no admin waits, sealed or not.
+    alone = Mesh(ADMIN, NET, random=os.urandom, now=NOW)
+    members = [r for r in raws if r[0] == records.Kind.MEMBER]
+    assert alone.restore((), NOW, checked=members) == 0
