@@ -463,10 +463,12 @@ def _set_admin(interface: str | None, config: Path | None, name: str, *, active:
         for text in ask(interface, op="issued", node_id=node_id.hex())["records"]:
             record = records.decode(bytes.fromhex(text))
             assert isinstance(record, records.MemberRecord)
-            again = replace(record, issuer=records.ROOT, generation=record.generation + 1)
+            generation = min(record.generation + 1, records.GENERATION_MAX)
+            again = replace(record, issuer=records.ROOT, generation=generation)
             raws.append(records.encode(again, root.seed))
     status = records.Status.ACTIVE if active else records.Status.REVOKED
-    admin = records.AdminRecord(network, node_id, member["admin_generation"] + 1, status)
+    generation = min(member["admin_generation"] + 1, records.GENERATION_MAX)
+    admin = records.AdminRecord(network, node_id, generation, status)
     raws.append(records.encode(admin, root.seed))
     root.zero()
     for at in range(0, len(raws), RECORDS_A_REQUEST):

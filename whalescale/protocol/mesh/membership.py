@@ -160,9 +160,10 @@ class Membership:
         return _first_free(network.prefix, given)
 
     def next_generation(self, node_id: bytes) -> int:
-        """Of a member record that shall outrank what is known of the node."""
+        """Of a member record that shall outrank what is known of the node. At the last one a
+        revocation still does, and the network key's word."""
         record = self._table.member(node_id)
-        return record.generation + 1 if record else 1
+        return min(record.generation + 1, records.GENERATION_MAX) if record else 1
 
     # merging
 

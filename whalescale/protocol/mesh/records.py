@@ -34,6 +34,7 @@ SIGNATURE_BYTES: Final = 64
 NAME_MAX: Final = 63
 ROUTES_MAX: Final = 8
 ENDPOINTS_MAX: Final = 8
+GENERATION_MAX: Final = (1 << 32) - 1
 #: the longest record of all: a member with the longest name and every route
 RECORD_MAX: Final = 94 + NAME_MAX + 18 * ROUTES_MAX + SIGNATURE_BYTES
 #: "the network key itself", where an issuer's node ID would stand
@@ -230,7 +231,10 @@ def encode(record: Record, seed: bytes | bytearray) -> bytes:
 
     ValueError: a field that no record can have.
     """
-    body = _HEAD.pack(record.kind, VERSION, record.network) + _body(record)
+    try:
+        body = _HEAD.pack(record.kind, VERSION, record.network) + _body(record)
+    except struct.error as e:
+        raise ValueError(f"no record holds this: {e}") from None
     raw = body + sign(seed, _LABEL_SIGN, body)
     if decode(raw) != record:
         raise ValueError("this record would not be read as it was meant")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from dataclasses import replace
@@ -585,3 +586,16 @@ def test_what_was_checked_before_is_not_checked_again_but_judged():
     alone = Mesh(ADMIN, NET, random=os.urandom, now=NOW)
     members = [r for r in raws if r[0] == records.Kind.MEMBER]
     assert alone.restore((), NOW, checked=members) == 0
+
+
+def test_the_last_generation_keeps_nobody_from_being_revoked():
+    """A hostile admin signs a member at the last generation: there is none above it."""
+    last = records.GENERATION_MAX
+    home = mesh_of(ADMIN, [*BEGIN, member(LAPTOP, "laptop", generation=last)])
+    with contextlib.suppress(MeshError):  # of two at the last one the greater bytes hold
+        home.admission.rename("laptop", "other", NOW)
+    name = home.membership.active(LAPTOP.node_id).name
+    home.admission.revoke(name, NOW)
+    assert home.membership.is_revoked(LAPTOP.node_id)
+    with pytest.raises(ValueError, match="no record holds this"):
+        member(LAPTOP, "laptop", generation=last + 1)
