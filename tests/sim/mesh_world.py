@@ -96,10 +96,10 @@ def share_records() -> None:
     kept: dict[bytes, Entry] = {}
     decode = records.decode
 
-    def decode_once(raw: bytes) -> Record:
+    def decode_once(raw: bytes, *, checked: bool = False) -> Record:
         found = decoded.get(raw)
         if found is None:
-            found = decoded[raw] = decode(raw)
+            found = decoded[raw] = decode(raw, checked=checked)
         return found
 
     def entry_once(raw: bytes, record: Record) -> Entry:
