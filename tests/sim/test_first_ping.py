@@ -51,15 +51,21 @@ def test_where_no_hole_can_be_the_anchor_carries(kinds):
     assert world.used(a, b) == world.used(b, a) == {"relay"}
 
 
-@pytest.mark.parametrize("late", ["caller", "called"])
+@pytest.mark.parametrize("late", ["caller", "called", "the open end", "the other end"])
 @pytest.mark.parametrize("open_end", [0, 1])
 def test_a_router_that_takes_what_it_does_not_know_and_a_busy_host(monkeypatch, late, open_end):
     """Whose datagram comes first has the place there, and our own flow gets another port. One end
     is always 300 ms late, so that it is the wrong one in half of the cases."""
     begin = Meeting.begin
+    ends = []
 
     def slowly(meeting, places, start):
-        begin(meeting, places, start + 300 * MS * (meeting.called is (late == "called")))
+        if late in ("caller", "called"):
+            busy = meeting.called is (late == "called")
+        else:
+            mine = meeting in ends[open_end].node.guest(Signalling)._meetings.values()
+            busy = mine is (late == "the open end")
+        begin(meeting, places, start + 300 * MS * busy)
 
     monkeypatch.setattr(Meeting, "begin", slowly)
     world = HomeWorld()
@@ -68,6 +74,7 @@ def test_a_router_that_takes_what_it_does_not_know_and_a_busy_host(monkeypatch, 
     for router in routers:
         router.timeout = 30 * SECOND
     a, b, _ = world.meet(*routers)
+    ends += [a, b]
     assert world.ping(a, b).first == 160 * MS
     for _ in range(200):
         if world.used(a, b) == world.used(b, a) == {"direct"}:

@@ -20,7 +20,7 @@ from whalescale.protocol.inside import Inside
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.nat import signalling
 from whalescale.protocol.nat.carrying import Carrier
-from whalescale.protocol.nat.meeting import Meeting, Phase
+from whalescale.protocol.nat.meeting import LAST_BY, Meeting, Phase, begins_last
 from whalescale.protocol.nat.punching import Budget
 from whalescale.protocol.nat.signalling import (
     PLACES_MAX,
@@ -440,7 +440,7 @@ class Signalling(Guest):
         if call.role is Role.ANSWER:
             meeting.places, meeting.seen = call.places, message.seen
             self._send(carrier, sender, Kind.GO, meeting.token, now)
-            self._begin(meeting, meeting.answered(now))
+            self._begin(sender, meeting, meeting.answered(now))
             return
         if meeting.phase is Phase.CALLING and network.node_id < message.node:
             return  # both called: ours is the one that counts
@@ -455,7 +455,7 @@ class Signalling(Guest):
         if meeting is None or meeting.token != token:
             raise ControlError("call_token")
         if meeting.phase is Phase.CALLED:
-            self._begin(meeting, now)
+            self._begin(peer, meeting, now)
             self._punch(peer, meeting, now)
 
     def _tried(self, meeting: Meeting) -> tuple[tuple[Endpoint, bool], ...]:
@@ -509,7 +509,7 @@ class Signalling(Guest):
         if meeting.phase is Phase.CALLING:
             self._call_again(peer, meeting, now)
         elif meeting.phase is Phase.CALLED:
-            self._begin(meeting, now)
+            self._begin(peer, meeting, now)
             self._punch(peer, meeting, now)
         elif meeting.phase is Phase.PUNCHING:
             self._punch(peer, meeting, now)
@@ -522,7 +522,12 @@ class Signalling(Guest):
             return True
         return meeting.wanted_at is not None and now - meeting.wanted_at < WANTED_FOR
 
-    def _begin(self, meeting: Meeting, start: int) -> None:
+    def _begin(self, peer: PeerHandle, meeting: Meeting, start: int) -> None:
+        other = self._host.node_of(peer)
+        assert other is not None  # a member
+        assert self._network is not None
+        if begins_last(meeting.token, self._network.node_id < other):
+            start += LAST_BY
         self.counts["rounds"] += 1
         meeting.begin(self._tried(meeting), start)
 

@@ -43,6 +43,21 @@ class Phase(Enum):
     SPENT = auto()  # enough was tried, until something changes
 
 
+def _in_turn(token: bytes, rounds: int) -> bytes:
+    """A token that says who begins last: together first, then the one, then the other."""
+    first = token[0] - token[0] % 3 + rounds % 3
+    return bytes((first if first < 256 else first - 3,)) + token[1:]
+
+
+def begins_last(token: bytes, lower: bool) -> bool:
+    """Whether we do. `lower`: our node ID is the lower one of the two.
+
+    Where a router takes what it does not know, its side must be the first, or its port is another;
+    and a busy host may be late by more than the way takes.
+    """
+    return token[0] % 3 == (1 if lower else 2)
+
+
 class Meeting:
     """Of one peer. Times are ns; `at` None: nothing is due."""
 
@@ -123,7 +138,7 @@ class Meeting:
         if self.phase is Phase.SPENT:
             self.rounds = 0
         self.phase, self.called = Phase.CALLING, False
-        self.token, self.carriers, self.tries = token, list(carriers), 0
+        self.token, self.carriers, self.tries = _in_turn(token, self.rounds), list(carriers), 0
 
     def next_carrier(self, now: int) -> PeerHandle | None:
         """Whom to send the CALL by, now. None: it was sent often enough."""
@@ -152,11 +167,7 @@ class Meeting:
         self.at = now + GO_LATE
 
     def begin(self, places: tuple[tuple[Endpoint, bool], ...], start: int) -> None:
-        """`start`: when both begin. In the second round the caller is the last, in the third the
-        called, and so on: where one of two routers takes what it does not know, its side must be
-        the first, and a busy host may be late by more than the way takes."""
         self.missed = 0
-        start += LAST_BY if self.rounds % 3 == (2 if self.called else 1) else 0
         self.rounds += 1
         self.phase = Phase.PUNCHING
         self.round = Round(places, start)
