@@ -87,20 +87,25 @@ static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_
 	return now_ns - slot->sent_ns <= RESCUE_AGE_NS;
 }
 
-/* The usable path that takes the longest packets, as a mask. */
-static uint32_t roomiest(const struct ws_multipath *mp)
+/*
+ * The paths for a packet, as a mask; 0 and *wake_ns: they have room then; 0 and 0: there is none. One that
+ * is too long for all, as far as is known of a path that came into use just now, goes by the roomiest.
+ */
+static uint32_t pick(struct ws_multipath *mp, uint32_t bytes, uint64_t queued_bytes, uint64_t seq,
+		     uint64_t now_ns, uint64_t *wake_ns)
 {
-	uint32_t most = 0, mask = 0;
+	uint32_t most = 0;
+	uint32_t mask =
+		ws_sched_pick(&mp->sched, bytes, queued_bytes, (uint32_t)seq, now_ns, wake_ns);
 
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		const struct ws_sched_path *path = &mp->sched.paths[i];
-
-		if (path->usable && path->max_packet_bytes >= most) {
-			most = path->max_packet_bytes;
-			mask = 1u << i;
-		}
-	}
-	return mask;
+	if (mask || *wake_ns)
+		return mask;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (mp->sched.paths[i].usable && mp->sched.paths[i].max_packet_bytes > most)
+			most = mp->sched.paths[i].max_packet_bytes;
+	if (!most || most >= bytes)
+		return 0;
+	return ws_sched_pick(&mp->sched, most, queued_bytes, (uint32_t)seq, now_ns, wake_ns);
 }
 
 /* What a silent path left behind, as the paths have room. False: they have none. */
@@ -115,16 +120,12 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 			mp->resend_head++;
 			continue;
 		}
-		mask = ws_sched_pick(&mp->sched, slot->len, mp->queue_bytes + slot->len,
-				     (uint32_t)seq, now_ns, &wake);
+		mask = pick(mp, slot->len, mp->queue_bytes + slot->len, seq, now_ns, &wake);
 		if (!mask && wake) {
 			mp->pump_ns = later(now_ns, wake);
 			return false;
 		}
 		mp->resend_head++;
-		/* Too long for all of them, as far as is known of one that came into use just now. */
-		if (!mask)
-			mask = roomiest(mp);
 		if (mask)
 			give(mp, runs, mask & -mask, seq, true, now_ns);
 	}
@@ -275,14 +276,11 @@ static void pump_fair(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], u
 			ws_add(mp->stats.queue_drops, 1);
 			continue;
 		}
-		mask = ws_sched_pick(&mp->sched, packet->len, mp->fair.bytes,
-				     (uint32_t)mp->seq_tail, now_ns, &wake);
+		mask = pick(mp, packet->len, mp->fair.bytes, mp->seq_tail, now_ns, &wake);
 		if (!mask && wake) {
 			mp->pump_ns = later(now_ns, wake);
 			return;
 		}
-		if (!mask)
-			mask = roomiest(mp);
 		seq = number_fair(mp, packet, data);
 		if (mask)
 			give(mp, runs, mask, seq, false, now_ns);
@@ -335,17 +333,14 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 		while (mp->seq_head != mp->seq_tail) {
 			const struct slot *slot = &mp->slots[mp->seq_head % RING];
 			uint64_t wake = UINT64_MAX, seq = mp->seq_head;
-			uint32_t mask = ws_sched_pick(&mp->sched, slot->len, mp->queue_bytes,
-						      (uint32_t)mp->seq_head, now_ns, &wake);
+			uint32_t mask =
+				pick(mp, slot->len, mp->queue_bytes, mp->seq_head, now_ns, &wake);
 
 			if (!mask && wake) {
 				mp->pump_ns = later(now_ns, wake);
 				break;
 			}
-			/* Too long for all of them: the roomiest one must try, as WireGuard would. */
-			if (!mask)
-				mask = roomiest(mp);
-			else
+			if (mask)
 				seq = further_back(mp, mask);
 			if (mask)
 				give(mp, runs, mask, seq, false, now_ns);
