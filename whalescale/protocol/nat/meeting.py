@@ -44,7 +44,7 @@ class Phase(Enum):
 
 
 def _in_turn(token: bytes, rounds: int) -> bytes:
-    """A token that says who begins last: together first, then the one, then the other."""
+    """A token that says who begins last: nobody, then the one, then the other."""
     first = token[0] - token[0] % 3 + rounds % 3
     return bytes((first if first < 256 else first - 3,)) + token[1:]
 
