@@ -186,6 +186,14 @@ static void relent(struct ws_multipath *mp)
 	}
 }
 
+/* The least round trip; a probe's until data was acknowledged. */
+static uint32_t base_us(const struct ws_multipath *mp, uint32_t id)
+{
+	const struct ws_window *window = &mp->tx[id].window;
+
+	return window->seen ? ws_window_base_us(window) : ws_get(mp->params[id].srtt_us);
+}
+
 /* Base one-way delay; half of the round trip until each path in use was measured by one clock. */
 static int64_t base_delay_us(const struct ws_multipath *mp, uint32_t id)
 {
@@ -195,12 +203,12 @@ static int64_t base_delay_us(const struct ws_multipath *mp, uint32_t id)
 		if (!(mp->usable >> i & 1))
 			continue;
 		if (!mp->tx[i].window.seen)
-			return ws_window_base_us(window) / 2;
+			return base_us(mp, id) / 2;
 		if (!first)
 			first = &mp->tx[i].window;
 	}
 	if (!first || !window->seen)
-		return ws_window_base_us(window) / 2;
+		return base_us(mp, id) / 2;
 	return mp_diff24((uint32_t)ws_window_delay_us(window), (uint32_t)ws_window_delay_us(first));
 }
 
@@ -211,12 +219,14 @@ static void load_window(struct ws_multipath *mp, uint32_t id, uint64_t now_ns)
 	struct ws_path_stats *stats = &mp->stats.paths[id];
 	const struct ws_window *window = &mp->tx[id].window;
 
-	path->srtt_us = window->srtt_us;
-	path->base_us = ws_window_base_us(window);
+	if (window->seen)
+		path->srtt_us = window->srtt_us;
+	path->base_us = base_us(mp, id);
 	path->rate_bps = ws_window_rate_bps(window);
 	path->delay_us = base_delay_us(mp, id);
 	path->silent_us = mp_silent_us(mp, id, now_ns);
 	path->window_bytes = window->bytes;
+	path->starting = window->ahead;
 	ws_set(stats->window_bytes, window->bytes);
 	ws_set(stats->window_rate_bps, path->rate_bps);
 	ws_set(stats->window_queue_us, window->queue_us);
@@ -263,6 +273,7 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 		path->max_packet_bytes = params.max_packet;
 		path->rate_bps = 0;
 		path->silent_us = 0;
+		path->starting = false;
 		rate_bps = params.rate_bps ? params.rate_bps : 1;
 		if (tune.control == 1) {
 			load_window(mp, i, now_ns);

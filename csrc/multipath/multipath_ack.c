@@ -76,6 +76,15 @@ static uint64_t lost_of(struct tx_path *tx, uint64_t highest, uint64_t before)
 	return lost;
 }
 
+static bool is_nearest(const struct ws_multipath *mp, uint32_t path)
+{
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (mp->sched.paths[i].usable &&
+		    mp->sched.paths[i].delay_us < mp->sched.paths[path].delay_us)
+			return false;
+	return true;
+}
+
 static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 			 const struct ws_ack_path *entry, uint64_t now_ns)
 {
@@ -138,6 +147,7 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 		.lost = lost,
 		.next_number = tx->next_number,
 		.waiting = mp_waiting(mp),
+		.nearest = is_nearest(mp, entry->path),
 	};
 	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us && rtt_us - hold_us < RTT_MAX_US) {
 		note_rtt(stats, rtt_us - hold_us);

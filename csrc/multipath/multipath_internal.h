@@ -230,6 +230,16 @@ static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
 	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
 }
 
+/* A TCP's handshake: what it takes is the first round trip that the TCP knows. */
+static inline bool mp_begins(const uint8_t *packet, size_t len)
+{
+	uint8_t protocol = 0;
+	size_t ip;
+
+	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP &&
+	       len >= ip + WS_TCP_BYTES && packet[ip + WS_TCP_FLAGS] & WS_TCP_SYN;
+}
+
 /* multipath.c: parameters into the scheduler. */
 void mp_load(struct ws_multipath *mp, uint64_t now_ns);
 /* multipath_send.c */
@@ -261,8 +271,10 @@ void mp_inner_note(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* True: it is kept, and goes on later. */
 bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
 			   const uint8_t *packet, size_t len, uint64_t now_ns);
-bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
-			  uint32_t flags, uint64_t now_ns);
+bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, uint32_t number,
+			  const uint8_t *packet, size_t len, uint32_t flags, uint64_t now_ns);
+/* The second copy of an urgent packet came. */
+void mp_inner_came_twice(struct ws_multipath *mp, const uint8_t *packet, size_t len);
 /* What is held goes on: all; all but acknowledgements that wait for each other; what is due. */
 void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns);
 void mp_inner_release_ordered(struct ws_multipath *mp, uint64_t now_ns);

@@ -153,8 +153,9 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		flags |= WS_REORDER_LOOSE;
 	if (flags & WS_FRAME_URGENT) {
 		/* What somebody waits for goes on at once. */
-		if (first_of_two(mp, seq) &&
-		    !mp_inner_hold_urgent(mp, path, packet, len, flags, now_ns))
+		if (!first_of_two(mp, seq))
+			mp_inner_came_twice(mp, packet, len);
+		else if (!mp_inner_hold_urgent(mp, path, seq, packet, len, flags, now_ns))
 			mp->ops.deliver(mp->arg, packet, len, flags);
 	} else if (!(flags & WS_FRAME_FEEDBACK)) {
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);

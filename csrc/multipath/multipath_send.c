@@ -264,12 +264,14 @@ static void emit_urgent(struct ws_multipath *mp, uint32_t path, uint32_t told,
 
 /* With windows, while others wait for a path: both have a queue, and whichever fades next is not known.
  * Where a copy goes as well; -1: none. */
-static int second_path(const struct ws_multipath *mp, uint32_t len, uint32_t first, uint64_t now_ns)
+static int second_path(const struct ws_multipath *mp, uint32_t len, uint32_t first, bool begins,
+		       uint64_t now_ns)
 {
 	const struct ws_sched_path *other;
 	int path;
 
-	if (!mp_windowed(mp) || !mp_waiting(mp) || !(ws_sched_usable(&mp->sched) & ~(1u << first)))
+	if (!mp_windowed(mp) || !(mp_waiting(mp) || begins) ||
+	    !(ws_sched_usable(&mp->sched) & ~(1u << first)))
 		return -1;
 	path = ws_sched_urgent(&mp->sched, len, 1u << first, now_ns);
 	if (path < 0 || path == (int)first)
@@ -303,7 +305,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	path = ws_sched_urgent(&mp->sched, len, 0, now_ns);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return false;
-	second = second_path(mp, len, (uint32_t)path, now_ns);
+	second = second_path(mp, len, (uint32_t)path, mp_begins(packet, len), now_ns);
 	if (second >= 0) {
 		/* Of two that share a number the peer delivers one; 0 is none. */
 		mp->urgent_number += mp->urgent_number == UINT32_MAX ? 2 : 1;

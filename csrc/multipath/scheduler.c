@@ -20,6 +20,7 @@
 #define CREDIT_MAX (INT64_C(2) << (16 + CREDIT_SHIFT)) /* two of the longest packets */
 #define DEGRADED_PART 4
 #define FAR_US 50000 /* paths farther apart are not made one for an inner TCP (innertcp.c) */
+#define NEARER_LEAST_US 1000 /* nearer by less is no nearer */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -235,6 +236,20 @@ static bool nearer_has_all(const struct ws_sched *sched, uint32_t paths,
 	return false;
 }
 
+/* A nearer one, for the moment without room, may carry far more: its next ACK comes sooner than what a
+ * farther one would bring, and who waits for that takes it for a queue. */
+static bool starts_nearer(const struct ws_sched *sched, uint32_t paths, uint32_t than)
+{
+	int64_t than_us = sched->paths[__builtin_ctz(than)].delay_us;
+
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && sched->paths[i].starting && !sched->paths[i].silent_us &&
+		    sched->paths[i].in_flight_bytes &&
+		    than_us - sched->paths[i].delay_us > NEARER_LEAST_US)
+			return true;
+	return false;
+}
+
 static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
 			     uint64_t queued_bytes, uint64_t now_ns, uint64_t *wake_ns)
 {
@@ -253,6 +268,8 @@ static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint3
 			best = 1u << i;
 		}
 	}
+	if (best && starts_nearer(sched, paths, best))
+		return 0;
 	if (!best)
 		*wake_ns = earliest_pace(sched, paths, bytes);
 	else if (nearer_has_all(sched, paths, &sched->paths[__builtin_ctz(best)], best_ns,

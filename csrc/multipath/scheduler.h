@@ -58,6 +58,7 @@ struct ws_sched_path {
 	 */
 	uint64_t rate_bps;
 	uint32_t base_us;
+	bool starting; /* what it carries is not known: a farther one is not used before it is full */
 	uint32_t silent_us; /* nothing was heard for so much longer than expected */
 	uint64_t in_flight_bytes;
 	uint64_t window_bytes; /* no more in flight than this, but always one packet */

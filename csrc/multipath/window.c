@@ -15,6 +15,9 @@
 #define SWING_FALL 8 /* a lesser one by this part, so that a fade is remembered for a second */
 #define EMPTY_PART 4 /* a round whose queue was below this part of the aim: there is more */
 #define START_PACKETS 16
+/* While nothing says that the path is full an inner TCP may double each round, and we hear of it an ACK's
+ * interval later: its window stays ahead of that, or it would wait here and take that for a queue. */
+#define START_TIMES 2
 #define MOST_BYTES (3500 * WS_WINDOW_PACKET_BYTES) /* what is in flight is remembered so far */
 #define LEAST_PACKETS 4 /* so that losses show: LOST_AFTER later numbers, and one */
 #define MEMORY_NS (5000 * MS_NS) /* of the least delay: clocks drift, routes change */
@@ -56,13 +59,21 @@ void ws_window_init(struct ws_window *w, uint32_t rtt_us, uint64_t next_number)
 		.round_end = next_number,
 		.cut_number = next_number,
 		.roomy = true,
+		.starting = true,
 		.srtt_us = rtt_us ? rtt_us : 100000,
 	};
 	w->rtt_us[0] = w->rtt_us[1] = w->srtt_us;
 }
 
-/* Least queue, and its range, of each interval. Our own window moves it little in so short a time. */
-static void note_queue(struct ws_window *w, uint64_t now_ns)
+/* What was sent before the last cut arrives. */
+static bool draining(const struct ws_window *w, const struct ws_window_ack *ack)
+{
+	return ack->highest < w->cut_number;
+}
+
+/* Least queue, and its range, of each interval. Our own window moves it little in so
+ * short a time, but for a start and what it left (`ours`). */
+static void note_queue(struct ws_window *w, uint64_t now_ns, bool ours)
 {
 	int64_t more_us;
 
@@ -77,6 +88,9 @@ static void note_queue(struct ws_window *w, uint64_t now_ns)
 		w->standing_us[0] = w->queue_us;
 	if (w->queue_us > w->most_us)
 		w->most_us = w->queue_us;
+	if (ours || w->ours)
+		w->most_us = w->standing_us[0] = w->queue_us;
+	w->ours = ours;
 }
 
 static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
@@ -103,16 +117,23 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 		w->rtt_us[0] = ack->rtt_us;
 	w->srtt_us = (uint32_t)((3ULL * w->srtt_us + ack->rtt_us) / 4);
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
-	note_queue(w, ack->now_ns);
+	note_queue(w, ack->now_ns, w->starting || draining(w, ack));
 	if (w->queue_us < w->round_least_us)
 		w->round_least_us = w->queue_us;
 	if (w->queue_us > w->round_queue_us)
 		w->round_queue_us = w->queue_us;
 }
 
+static uint32_t standing_us(const struct ws_window *w)
+{
+	return (uint32_t)least(w->standing_us[0], w->standing_us[1]);
+}
+
 static bool in_use(const struct ws_window *w)
 {
-	return most(w->used_bytes, w->used_before_bytes) + 2 * WS_WINDOW_PACKET_BYTES >= w->bytes;
+	uint64_t used = most(w->used_bytes, w->used_before_bytes);
+
+	return (w->ahead ? START_TIMES * used : used) + 2 * WS_WINDOW_PACKET_BYTES >= w->bytes;
 }
 
 /* Over the last RATE_SPAN_NS. What a path delivers that is not full is no rate of its own, unless it
@@ -133,7 +154,7 @@ static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
 
 		if (span_us >= RATE_SPAN_LEAST_US) {
 			rate_bps = (ack->delivered_bytes - w->rate_bytes[from]) * 8000000 / span_us;
-			if (rate_bps > w->rate_bps || ack->waiting || in_use(w))
+			if (rate_bps > w->rate_bps || in_use(w) || standing_us(w) > TARGET_LEAST_US)
 				w->rate_bps = rate_bps;
 		}
 	}
@@ -149,8 +170,11 @@ uint64_t ws_window_rate_bps(const struct ws_window *w)
 	uint64_t floor_bps =
 		2 * WS_WINDOW_PACKET_BYTES * UINT64_C(8000000) / most(w->srtt_us, ROUND_LEAST_US);
 
-	if (!w->rate_bps)
-		return w->bytes * 8000000 / most(w->srtt_us, 1000);
+	/* What did not fill it says nothing of what it carries. */
+	if (!w->rate_bps || w->ahead)
+		return most(w->rate_bps, START_TIMES * w->bytes * 8000000 / most(w->srtt_us, 1000));
+	if (standing_us(w) < TARGET_LEAST_US / EMPTY_PART)
+		floor_bps = most(floor_bps, w->bytes * 8000000 / most(w->srtt_us, 1000));
 	return most(w->rate_bps, floor_bps);
 }
 
@@ -164,6 +188,20 @@ uint64_t ws_window_pace_bps(const struct ws_window *w)
 static void rest(struct ws_window *w, uint64_t now_ns)
 {
 	w->rest_until_ns = now_ns + POLICED_ROUNDS * 1000 * most(w->srtt_us, ROUND_LEAST_US);
+}
+
+/* What was in flight, less the queue that it made. */
+static void end_start(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	uint64_t base_us = ws_window_base_us(w), aim_us = base_us + TARGET_LEAST_US;
+
+	if (!w->starting)
+		return;
+	w->starting = w->ahead = false;
+	w->bytes = least(w->bytes, most(w->used_bytes, w->used_before_bytes)) * aim_us /
+		   most(base_us + w->round_queue_us, aim_us);
+	w->cut_number = ack->next_number;
+	w->swing_us = 0;
 }
 
 static void cut(struct ws_window *w, const struct ws_window_ack *ack)
@@ -184,6 +222,7 @@ static void cut(struct ws_window *w, const struct ws_window_ack *ack)
  * far less. */
 static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
 {
+	end_start(w, ack);
 	w->cut_permille = permille;
 	w->doubt = WS_WINDOW_TRIAL;
 	w->trial_bytes = w->bytes;
@@ -249,6 +288,10 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 	w->doubt = WS_WINDOW_CUT;
 	w->cut_permille = permille;
 	cut(w, ack);
+	/* A burst was too long for the buffer: that is no reason to grow slowly. */
+	if (w->starting)
+		w->high_bytes = UINT64_MAX;
+	w->starting = w->ahead = false;
 }
 
 static uint64_t aim(const struct ws_window *w)
@@ -274,6 +317,8 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 		w->judge_number = ack->highest;
 		w->judge_lost = ack->lost;
 	}
+	if (w->round_least_us != UINT32_MAX && w->round_least_us > TARGET_LEAST_US)
+		end_start(w, ack);
 	w->round_number = ack->highest;
 	w->round_lost = ack->lost;
 	w->round_end = ack->next_number;
@@ -290,7 +335,7 @@ static uint64_t target_us(struct ws_window *w, uint64_t now_ns)
 {
 	uint64_t holds_us, aim_us = aim(w);
 
-	if (w->roomy)
+	if (w->roomy || w->starting)
 		aim_us = TARGET_MOST_US;
 	if (w->buffer_bytes == UINT64_MAX)
 		return aim_us;
@@ -310,7 +355,7 @@ static uint64_t move(const struct ws_window *w, uint64_t acked, uint64_t by_us, 
 
 void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 {
-	uint64_t acked = least(ack->acked_bytes, w->bytes), target, standing_us, moved;
+	uint64_t acked = least(ack->acked_bytes, w->bytes), target, standing, moved;
 
 	/* What is missing at the first one was sent before the peer counted. */
 	if (!w->counted) {
@@ -320,21 +365,27 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	}
 	if (ack->rtt_us)
 		note_delay(w, ack);
+	w->ahead = w->starting && ack->nearest;
 	note_rate(w, ack);
 	target = target_us(w, ack->now_ns);
-	standing_us = least(w->standing_us[0], w->standing_us[1]);
+	standing = standing_us(w);
 	if (w->queue_us < target) {
 		moved = move(w, acked, target - w->queue_us, w->queue_us);
+		/* Where packets wait for it, it is what limits, and doubles as all else does. */
+		if (w->ahead && !ack->waiting)
+			moved *= START_TIMES;
 		if (w->bytes > w->high_bytes) {
 			moved = least(moved, acked / SLOW_PART);
 			w->high_bytes = w->bytes;
 		}
 		if (in_use(w) && ack->now_ns >= w->rest_until_ns && w->doubt != WS_WINDOW_TRIAL)
 			w->bytes += moved;
-	} else if (standing_us > target) {
-		moved = move(w, acked, standing_us - target, standing_us);
+	} else if (standing > target && !w->starting && !draining(w, ack)) {
+		moved = move(w, acked, standing - target, standing);
 		w->bytes -= least(moved, w->bytes / 2);
 	}
+	if (standing > TARGET_MOST_US || w->bytes >= MOST_BYTES)
+		end_start(w, ack);
 	if (ack->highest >= w->round_end)
 		end_round(w, ack);
 	w->bytes = most(w->bytes, LEAST_PACKETS * WS_WINDOW_PACKET_BYTES);
@@ -347,4 +398,7 @@ void ws_window_collapse(struct ws_window *w, uint64_t next_number)
 	w->cut_number = w->round_end = next_number;
 	w->used_bytes = w->used_before_bytes = 0;
 	w->doubt = WS_WINDOW_CALM;
+	/* What it carries is another by now. */
+	w->starting = true;
+	w->high_bytes = UINT64_MAX;
 }

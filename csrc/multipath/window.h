@@ -40,7 +40,10 @@ struct ws_window {
 	uint64_t judge_number, judge_lost; /* from where losses are counted for this */
 	uint32_t round_queue_us, round_least_us; /* most and least in this round */
 	bool seen; /* a delay was measured */
+	bool ours; /* the queue is what our own start left: no swing of the path's */
 	bool counted; /* the peer has told what it has */
+	bool starting; /* neither a queue nor losses yet: what it carries is not known */
+	bool ahead; /* so, and it is the nearest: it must not be what limits a flow that begins */
 	bool roomy; /* the last round was full, and its queue ran empty */
 	/* Least of this and of the last MEMORY_NS; delays are the difference of two clocks. */
 	uint64_t least_ns;
@@ -68,6 +71,7 @@ struct ws_window_ack {
 	uint32_t rtt_us; /* 0: none, and no delay */
 	uint32_t delay_us; /* 24 bits */
 	bool waiting; /* packets wait for a path */
+	bool nearest; /* no path has less delay: a flow begins here */
 };
 
 /* rtt_us: by a probe; 0: not known. */

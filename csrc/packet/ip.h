@@ -49,6 +49,7 @@ enum {
 	WS_IPV4_MF_OFFSET = 0x3fff, /* in the fragment word: any bit set, it is a fragment */
 
 	WS_TCP_FIN = 0x01,
+	WS_TCP_SYN = 0x02,
 	WS_TCP_RST = 0x04,
 	WS_TCP_PSH = 0x08,
 	WS_TCP_ACKED = 0x10,

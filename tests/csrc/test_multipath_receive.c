@@ -302,8 +302,34 @@ static void of_two_one_goes_on(void)
 	ws_multipath_free(mp);
 }
 
+/* The first thing ever that a TCP sends waits for its other copy, which says how long that way is; what is
+ * sent once does not wait. */
+static void a_handshake_waits_for_its_copy(void)
+{
+	struct ws_multipath_params tune = {.ack_interval_us = 50000, .align = 1, .control = 1};
+	uint8_t syn[40] = {0x45, [3] = 40, [9] = 6, [32] = 0x50, [33] = 0x02};
+	const uint32_t flags = WS_FRAME_FEEDBACK | WS_FRAME_URGENT;
+	struct ws_multipath *mp = two_paths();
+
+	ws_multipath_tune(mp, &tune);
+	delivered = 0;
+	ws_multipath_data(mp, 0, 0, 0, flags, syn, sizeof(syn), now_ns);
+	CHECK_EQ(delivered, 1);
+	ws_multipath_data(mp, 0, 0, 1, flags, syn, sizeof(syn), now_ns);
+	ws_multipath_tick(mp, now_ns + 10 * MS);
+	CHECK_EQ(delivered, 1);
+	ws_multipath_data(mp, 1, 0, 1, flags, syn, sizeof(syn), now_ns + 20 * MS);
+	CHECK_EQ(delivered, 2);
+	/* By then both ways are known. Lost, it is not waited for for ever. */
+	ws_multipath_data(mp, 0, 0, 2, flags, syn, sizeof(syn), now_ns + 5000 * MS);
+	ws_multipath_tick(mp, now_ns + 5060 * MS);
+	CHECK_EQ(delivered, 3);
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
+	a_handshake_waits_for_its_copy();
 	copies_of_what_came_before();
 	loss_is_told_at_once();
 	copies_of_what_passed(8);

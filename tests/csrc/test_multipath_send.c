@@ -566,6 +566,23 @@ static void urgent_leaves_twice(void)
 	ws_multipath_free(mp);
 }
 
+/* A handshake too: so each way is known before the first data. */
+static void a_handshake_leaves_twice(void)
+{
+	uint8_t syn[40] = {0x45, [3] = 40, [9] = 6, [32] = 0x50, [33] = 0x02};
+	struct ws_multipath *mp = windowed(0);
+
+	ws_multipath_send(mp, syn, 20, syn + 20, 20, 0, 0, false, now_ns);
+	CHECK_EQ(left.urgent, 2);
+	CHECK_EQ(left.paths, 3);
+	CHECK_EQ(left.number, 1);
+	syn[33] = 0x10;
+	ws_multipath_send(mp, syn, 20, syn + 20, 20, 0, 0, false, now_ns);
+	CHECK_EQ(left.urgent, 3);
+	CHECK_EQ(left.number, 0);
+	ws_multipath_free(mp);
+}
+
 /* So many of a path's datagrams have come, and the highest. */
 static void told(struct ws_multipath *mp, uint32_t highest, uint32_t datagrams)
 {
@@ -614,6 +631,7 @@ static void no_losses(void)
 int main(void)
 {
 	no_losses();
+	a_handshake_leaves_twice();
 	CHECK_EQ(rescued_and_reset(false), 10);
 	CHECK_EQ(rescued_and_reset(true), 0);
 	rescue();

@@ -442,6 +442,35 @@ static void a_far_path_is_for_long_queues(void)
 	CHECK_EQ(beside_a_full_one(75000, 190000), 2);
 }
 
+/* With windows: what a path carries that has not been full yet is not known, so it is waited for. */
+static void a_nearer_one_that_starts_is_waited_for(void)
+{
+	struct ws_sched sched = {.kind = WS_SCHED_EDF, .count = 2};
+	uint64_t wake_ns = 0;
+
+	for (uint32_t i = 0; i < 2; i++)
+		sched.paths[i] = (struct ws_sched_path){
+			.usable = true,
+			.max_packet_bytes = 1500,
+			.rate_bps = 20000000,
+			.pace.rate_bps = UINT64_MAX,
+			.base_us = 20000,
+			.window_bytes = 60000,
+			.in_flight_bytes = i ? 0 : 60000,
+			.delay_us = i ? 10000 : 0,
+		};
+	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 2);
+	sched.paths[0].starting = true;
+	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 0);
+	CHECK_EQ(wake_ns, UINT64_MAX);
+	/* Not while it is silent, nor where nothing would make room. */
+	sched.paths[0].silent_us = 1;
+	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 2);
+	sched.paths[0].silent_us = 0;
+	sched.paths[1].delay_us = 500;
+	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 2);
+}
+
 static void paces(void)
 {
 	static const uint64_t rates[] = {0, 1, 999, 8000, 1000000000, 400000000000, UINT64_MAX};
@@ -564,6 +593,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "vectors"))
 		return answer_vectors();
 	paces();
+	a_nearer_one_that_starts_is_waited_for();
 	a_far_path_is_for_long_queues();
 	redundant_takes_all();
 	depth_holds();

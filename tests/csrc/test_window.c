@@ -22,6 +22,7 @@ struct link {
 	uint64_t now_ms;
 	uint64_t bytes_per_ms, base_ms, buffer_packets;
 	unsigned loss_percent;
+	bool nearest;
 	unsigned lump_ms; /* what may leave comes so seldom; 0: each ms */
 	uint64_t sent, left, told; /* datagrams: numbers of the next one */
 	uint64_t waiting; /* of those sent and not lost, at the link */
@@ -83,6 +84,7 @@ static void acknowledge(struct link *l)
 	ack.rtt_us = (uint32_t)age_ms * 1000;
 	ack.delay_us = (uint32_t)(16000000 + age_ms * 1000 - l->base_ms * 500) & 0xffffff;
 	ack.waiting = true;
+	ack.nearest = l->nearest;
 	ws_window_ack(&l->window, &ack);
 }
 
@@ -230,6 +232,77 @@ static void grows_only_where_it_is_used(void)
 	CHECK_EQ(w.bytes, 4 * PACKET);
 }
 
+/* A TCP in slow start sends twice as much each round: while there is no queue it has room on the nearest
+ * path, and not much more than that. */
+static void a_flow_that_begins_has_room(void)
+{
+	struct ws_window w;
+	struct ws_window_ack ack = {.now_ns = S, .rtt_us = 40000, .delay_us = 7, .nearest = true};
+	uint64_t number = 0;
+
+	ws_window_init(&w, 0, 0);
+	for (uint64_t flight = 10; flight < 1000; flight *= 2) {
+		CHECK(w.bytes >= flight * PACKET);
+		for (uint64_t i = 1; i <= flight; i++)
+			ws_window_used(&w, i * PACKET);
+		ack.now_ns += 40 * MS;
+		ack.next_number = number + flight;
+		for (uint64_t i = 0; i < flight; i += 10) {
+			ack.now_ns += US;
+			ack.acked_bytes = 10 * PACKET;
+			ack.delivered_bytes += 10 * PACKET;
+			ack.highest = number + i + 9;
+			ws_window_ack(&w, &ack);
+		}
+		number += flight;
+	}
+	CHECK(w.starting && w.ahead);
+	CHECK(w.bytes < 2000 * PACKET);
+}
+
+static void a_start_ends_with_a_queue(void)
+{
+	static struct link l;
+
+	begin(&l, 50, 10, 100000);
+	l.nearest = true;
+	(void)mbps(&l, 300);
+	CHECK(!l.window.starting);
+	CHECK(mbps(&l, 500) >= 48);
+	CHECK(l.window.queue_us < 20000);
+}
+
+/* What did not fill a path says nothing of what it could carry; what stands in its queue does. */
+static void a_rate_that_left_room_is_no_capacity(void)
+{
+	struct ws_window w;
+	struct ws_window_ack ack = {
+		.now_ns = S, .acked_bytes = PACKET, .rtt_us = 20000, .delay_us = 7};
+
+	ws_window_init(&w, 0, 0);
+	for (unsigned i = 0; i < 100; i++) {
+		ack.now_ns += 10000 * US;
+		ack.highest = i;
+		ack.next_number = i + 1;
+		ack.delivered_bytes += PACKET;
+		ack.waiting = true; /* for another path */
+		ws_window_used(&w, PACKET);
+		ws_window_ack(&w, &ack);
+	}
+	CHECK(ws_window_rate_bps(&w) >= UINT64_C(16) * PACKET * 8 * 50);
+	for (unsigned i = 0; i < 100; i++) {
+		ack.now_ns += 10000 * US;
+		ack.delay_us = 30007;
+		ack.rtt_us = 50000;
+		ack.highest++;
+		ack.next_number++;
+		ack.delivered_bytes += PACKET;
+		ws_window_used(&w, 5 * PACKET);
+		ws_window_ack(&w, &ack);
+	}
+	CHECK(ws_window_rate_bps(&w) < 2000000);
+}
+
 /* Only there: elsewhere a pace would cost a flow its start. */
 static void a_short_buffer_is_not_met_with_bursts(void)
 {
@@ -301,6 +374,9 @@ int main(void)
 	a_policer_is_not_chance();
 	lumps_are_no_queue();
 	grows_only_where_it_is_used();
+	a_flow_that_begins_has_room();
+	a_start_ends_with_a_queue();
+	a_rate_that_left_room_is_no_capacity();
 	a_short_buffer_is_not_met_with_bursts();
 	what_was_before_is_no_loss();
 	survives_anything();
