@@ -74,7 +74,7 @@ def test_lines_join_the_flow_and_its_buffer(ws: Ws, loopback: FakeAgent, flow: s
     done = ws(*FAST, "--json", "--flow", flow)
     assert (done.code, done.err) == (0, "")
     records = [json.loads(line) for line in done.out.splitlines()]
-    assert 3 <= len(records) <= 7
+    assert 2 <= len(records) <= 7  # a busy machine skips intervals
     for number, record in enumerate(records):
         (row,) = record["flows"]
         assert (row["flow"], row["peer"]) == (flow, "berlin")
@@ -92,7 +92,7 @@ def test_lines_join_the_flow_and_its_buffer(ws: Ws, loopback: FakeAgent, flow: s
 
 
 def test_flows_that_are_nobodys_are_left_out(ws: Ws, loopback: FakeAgent, flow: str) -> None:
-    assert len(rows(ws(*FAST, "--json", "--peer", "berlin").out, flow)) >= 3
+    assert len(rows(ws(*FAST, "--json", "--peer", "berlin").out, flow)) >= 2
     assert rows(ws(*FAST, "--json", "--peer", "phone").out, flow) == []
     done = ws(*FAST, "--json", "--peer", "paris")
     assert done.code == 1
