@@ -414,11 +414,10 @@ static void redundant_takes_all(void)
 	}
 }
 
-/* With windows: a path that is full, and one `by_us` behind it with room, for so long a queue. */
-static uint32_t beside_a_full_one(int64_t by_us, uint64_t queued_bytes)
+/* With windows: a path that is full, and one `by_us` behind it with room. */
+static struct ws_sched full_and_behind(int64_t by_us)
 {
 	struct ws_sched sched = {.kind = WS_SCHED_EDF, .count = 2};
-	uint64_t wake_ns;
 
 	for (uint32_t i = 0; i < 2; i++)
 		sched.paths[i] = (struct ws_sched_path){
@@ -431,6 +430,14 @@ static uint32_t beside_a_full_one(int64_t by_us, uint64_t queued_bytes)
 			.in_flight_bytes = i ? 0 : 60000,
 			.delay_us = i ? by_us : 0,
 		};
+	return sched;
+}
+
+static uint32_t beside_a_full_one(int64_t by_us, uint64_t queued_bytes)
+{
+	struct ws_sched sched = full_and_behind(by_us);
+	uint64_t wake_ns;
+
 	return ws_sched_pick(&sched, 1500, queued_bytes, 0, START_NS, &wake_ns);
 }
 
@@ -445,20 +452,9 @@ static void a_far_path_is_for_long_queues(void)
 /* With windows: what a path carries that has not been full yet is not known, so it is waited for. */
 static void a_nearer_one_that_starts_is_waited_for(void)
 {
-	struct ws_sched sched = {.kind = WS_SCHED_EDF, .count = 2};
+	struct ws_sched sched = full_and_behind(10000);
 	uint64_t wake_ns = 0;
 
-	for (uint32_t i = 0; i < 2; i++)
-		sched.paths[i] = (struct ws_sched_path){
-			.usable = true,
-			.max_packet_bytes = 1500,
-			.rate_bps = 20000000,
-			.pace.rate_bps = UINT64_MAX,
-			.base_us = 20000,
-			.window_bytes = 60000,
-			.in_flight_bytes = i ? 0 : 60000,
-			.delay_us = i ? 10000 : 0,
-		};
 	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 2);
 	sched.paths[0].starting = true;
 	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 0);
