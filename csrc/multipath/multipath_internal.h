@@ -216,7 +216,7 @@ static inline bool mp_windowed(const struct ws_multipath *mp)
 	return ws_get(mp->tune.control) == 1;
 }
 
-/* ... of which there are several: the only path needs none. */
+/* With windows and several paths in use: the only path needs none. */
 static inline bool mp_by_windows(const struct ws_multipath *mp)
 {
 	return mp_windowed(mp) && !mp->keep;
