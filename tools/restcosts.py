@@ -26,8 +26,10 @@ from pathlib import Path
 if __package__ is None or __package__ == "":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools.benchkit.contestants import introduce
 from tools.netlab import Host, Lab, LabError, wait_until
-from tools.peers import WS, Peer, Whalescale, outside
+from tools.peers import WS, Peer, Whalescale
+from whalescale.bench.measure import MeasureError, process_seconds
 from whalescale.identity import Identity, encode_node_id
 
 MEMORY_MB = 60.0
@@ -55,10 +57,7 @@ def at_rest(lab: Lab, seconds: float) -> dict[str, float]:
     a, b = lab.host("a"), lab.host("b")
     link = lab.link(a, b)
     ends = (_end(a, 1), _end(b, 2))
-    for end, other in (ends, ends[::-1]):
-        at = outside(link.address(other.host), other.port)
-        inside = (f"{other.inside()}/32",)
-        end.start(Peer(other.public_key, inside, at, node_id=other.node_id))
+    introduce(*ends, link.address, lambda _, other: other.node_id)
 
     def answers() -> bool:
         return a.run("ping", "-c1", "-W1", ends[1].inside(), check=False).returncode == 0
@@ -90,9 +89,9 @@ def top_percent(lab: Lab, seconds: float) -> float:
     os.close(theirs)
     try:
         drawn = _drain(ours, 4.0)
-        before, began = _cpu_s(process.pid), time.monotonic()
+        before, began = process_seconds(process.pid), time.monotonic()
         drawn_later = _drain(ours, seconds)
-        spent = (_cpu_s(process.pid) - before) / (time.monotonic() - began)
+        spent = (process_seconds(process.pid) - before) / (time.monotonic() - began)
         if drawn < PICTURE_BYTES or drawn_later < PICTURE_BYTES:
             raise LabError(f"`ws top` drew {drawn} and {drawn_later} bytes")
         return spent * 100
@@ -117,11 +116,6 @@ def _drain(descriptor: int, seconds: float) -> int:
     return count
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="What is spent while nothing happens.")
     parser.add_argument("--seconds", type=float, default=20, help="of `ws top`, and of rest [20]")
@@ -135,7 +129,7 @@ def main() -> int:
         with Lab() as lab:
             memory = at_rest(lab, chosen.seconds)
             top = top_percent(lab, chosen.seconds)
-    except LabError as error:
+    except (LabError, MeasureError) as error:
         print(f"restcosts: {error}", file=sys.stderr)
         return 2
     if chosen.json:

@@ -463,11 +463,11 @@ def _set_admin(interface: str | None, config: Path | None, name: str, *, active:
         for text in ask(interface, op="issued", node_id=node_id.hex())["records"]:
             record = records.decode(bytes.fromhex(text))
             assert isinstance(record, records.MemberRecord)
-            generation = min(record.generation + 1, records.GENERATION_MAX)
+            generation = records.next_generation(record.generation)
             again = replace(record, issuer=records.ROOT, generation=generation)
             raws.append(records.encode(again, root.seed))
     status = records.Status.ACTIVE if active else records.Status.REVOKED
-    generation = min(member["admin_generation"] + 1, records.GENERATION_MAX)
+    generation = records.next_generation(member["admin_generation"])
     admin = records.AdminRecord(network, node_id, generation, status)
     raws.append(records.encode(admin, root.seed))
     root.zero()

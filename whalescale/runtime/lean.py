@@ -16,41 +16,28 @@ NAME: Final = "pyroute2"
 
 def prepare() -> None:
     """From now on `import pyroute2.iproute` runs that module and what it needs, a third of all."""
-    if NAME in sys.modules:
-        return
-    spec = importlib.util.find_spec(NAME)
-    if spec is None or spec.loader is None:
-        return  # whoever imports it is told what is missing
-    _lazily("ssl")
-    loader, module = spec.loader, importlib.util.module_from_spec(spec)
-
-    def missing(name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if importlib.util.find_spec(f"{NAME}.{name}") is not None:
-            return importlib.import_module(f"{NAME}.{name}")
-        del module.__dict__["__getattr__"]
-        loader.exec_module(module)
-        return getattr(module, name)
-
-    module.__dict__["__getattr__"] = missing
-    sys.modules[NAME] = module
+    if _lazily(NAME, parts=True):
+        _lazily("ssl")
 
 
-def _lazily(name: str) -> None:
+def _lazily(name: str, *, parts: bool = False) -> bool:
     """It is executed when something of it is looked at, and not before. (importlib's LazyLoader
-    of Python 3.11 does that at the next `import` already.)"""
+    of Python 3.11 does that at the next `import` already.) `parts`: not for a module in it either.
+    False: it is here already, or not to be had, and whoever imports it is told so."""
     spec = importlib.util.find_spec(name) if name not in sys.modules else None
     if spec is None or spec.loader is None:
-        return
+        return False
     loader, module = spec.loader, importlib.util.module_from_spec(spec)
 
     def missing(attribute: str) -> Any:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
+        if parts and importlib.util.find_spec(f"{name}.{attribute}") is not None:
+            return importlib.import_module(f"{name}.{attribute}")
         del module.__dict__["__getattr__"]
         loader.exec_module(module)
         return getattr(module, attribute)
 
     module.__dict__["__getattr__"] = missing
     sys.modules[name] = module
+    return True

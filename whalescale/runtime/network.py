@@ -39,7 +39,6 @@ from whalescale.protocol.mesh.network import (
     SendFrame,
     TicketKept,
     WantSession,
-    Word,
 )
 from whalescale.protocol.mesh.records import MemberRecord
 from whalescale.protocol.nat.guest import Membership, Signalling
@@ -59,7 +58,7 @@ from whalescale.runtime.driver import Driver
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.network_names import MemberNames
 from whalescale.runtime.network_store import NETWORK, has_network, open_store
-from whalescale.runtime.network_view import ADVICE, BELONGS_NO_MORE, Shown
+from whalescale.runtime.network_view import Shown, notice_text
 from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.relay import Reach, Way
@@ -478,20 +477,7 @@ class NetworkKeeper(Part):
                 self._notice(tunnel, event)
 
     def _notice(self, tunnel: Tunnel, notice: Notice) -> None:
-        text = {
-            Word.JOINED: f"{notice.name} joined the network",
-            Word.REVOKED: f"{notice.name} was revoked",
-            Word.REVOKED_SELF: BELONGS_NO_MORE,
-            Word.ANCHOR: "this machine is an anchor now: it was reached at one place for a day",
-            Word.ANCHOR_NOT: "this machine is no anchor any more: nobody gets in unasked",
-            Word.ANCHORS: ADVICE.get(notice.name, "anchors are as they should be"),
-            Word.CLONED: "another machine uses this machine's key: make one of them a new one",
-            Word.ADOPTED: "others know what this machine signed and knew no more: it is taken over "
-            "(its disk was put back?)",
-            Word.SIGNED_AGAIN: f"what this machine said of {notice.name} was signed again, above "
-            "an older word of its own",
-            Word.TICKET_USED: f"{notice.name} came with its ticket",
-        }[notice.word]
+        text = notice_text(notice)
         log.info("network: %s", text)
         tunnel.tell(text)
 

@@ -10,6 +10,7 @@ from whalescale.identity import encode_node_id, overlay_address
 from whalescale.protocol.inside import Network
 from whalescale.protocol.mesh.anchors import STABLE, Advice
 from whalescale.protocol.mesh.dialback import Proof
+from whalescale.protocol.mesh.events import Notice, Word
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.network import Anchoring, Mesh
 from whalescale.protocol.mesh.records import MemberRecord
@@ -34,6 +35,24 @@ _UNPROVED: Final = (
 _PROOFS: Final = {Proof.NONE: "none", Proof.PORTS: "ports", Proof.ANYBODY: "anybody"}
 
 
+def notice_text(notice: Notice) -> str:
+    """For a person."""
+    return {
+        Word.JOINED: f"{notice.name} joined the network",
+        Word.REVOKED: f"{notice.name} was revoked",
+        Word.REVOKED_SELF: BELONGS_NO_MORE,
+        Word.ANCHOR: "this machine is an anchor now: it was reached at one place for a day",
+        Word.ANCHOR_NOT: "this machine is no anchor any more: nobody gets in unasked",
+        Word.ANCHORS: ADVICE.get(notice.name, "anchors are as they should be"),
+        Word.CLONED: "another machine uses this machine's key: make one of them a new one",
+        Word.ADOPTED: "others know what this machine signed and knew no more: it is taken over "
+        "(its disk was put back?)",
+        Word.SIGNED_AGAIN: f"what this machine said of {notice.name} was signed again, above "
+        "an older word of its own",
+        Word.TICKET_USED: f"{notice.name} came with its ticket",
+    }[notice.word]
+
+
 class Shown:
     """Of one network."""
 
@@ -45,8 +64,8 @@ class Shown:
         now: Callable[[], int],
         holders: Callable[[], dict[ipaddress.IPv4Address, bytes]],
         trouble: Callable[[], str | None],
-        reach: Callable[[PeerHandle, Way], Reach] = lambda _, at: Reach(at, ""),
-        left_out: Callable[[Network], str] = lambda _: "",
+        reach: Callable[[PeerHandle, Way], Reach],
+        left_out: Callable[[Network], str],
     ) -> None:
         """`holders`: who has which address. `trouble`: why nothing is kept on the disk.
         `reach`: how a peer is reached.
@@ -86,7 +105,7 @@ class Shown:
         members = []
         for record in mesh.membership.actives():
             node_id = record.node_id
-            session = mesh.belongs and node_id in mesh.sessions
+            session = self._talks(node_id)
             address = mesh.membership.address_of(record, holders)
             members.append(
                 {
@@ -125,6 +144,10 @@ class Shown:
             if format_endpoint(place) == at:
                 return how.name.lower()
         return ""
+
+    def _talks(self, node_id: bytes) -> bool:
+        """There is a session with that member, and we are one ourselves."""
+        return self._mesh.belongs and node_id in self._mesh.sessions
 
     def _reach_of(self, peer: Peer) -> Reach:
         return self._reach(peer.handle, Way(self._tunnel.endpoint_of(peer)))
@@ -189,7 +212,7 @@ class Shown:
         mesh, node_id = self._mesh, record.node_id
         peer = self._peer(node_id)
         address = mesh.membership.address_of(record, holders)
-        session = mesh.belongs and node_id in mesh.sessions
+        session = self._talks(node_id)
         endpoint: str | None = None
         relayed = ""
         if peer is not None and session:

@@ -81,15 +81,12 @@ def lookup(host: str, port: int) -> Sequence[Any]:
     """getaddrinfo(host, port, type=SOCK_DGRAM); blocks. OSError: it does not resolve."""
     if _helper is None:
         return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    request = json.dumps({"host": host, "port": port}).encode()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        ours = _request(_helper, {"host": host, "port": port})
+    except OSError:
+        # It was killed: what this process may read will have to do.
+        return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     with ours:
-        with theirs:
-            try:
-                socket.send_fds(_helper, [request], [theirs.fileno()])
-            except OSError:
-                # It was killed: what this process may read will have to do.
-                return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         answer = _all_of(ours)
     try:
         told = json.loads(answer)
@@ -106,11 +103,8 @@ async def ask(request: dict[str, Any]) -> Any:
     if _helper is None:
         return None
     loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours:
+    with _request(_helper, request) as ours:
         ours.setblocking(False)
-        with theirs:
-            socket.send_fds(_helper, [json.dumps(request).encode()], [theirs.fileno()])
         data = b""
         while len(data) < ANSWER_BYTES_MAX and (piece := await loop.sock_recv(ours, 65536)):
             data += piece
@@ -121,18 +115,26 @@ def read(path: Path) -> str | None:
     """One of FILES, as it is now. None: not to be had this way."""
     if _helper is None or str(path) not in FILES:
         return None
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours:
-        ours.settimeout(READ_S)
-        try:
-            with theirs:
-                request = json.dumps({"read": str(path)}).encode()
-                socket.send_fds(_helper, [request], [theirs.fileno()])
+    try:
+        with _request(_helper, {"read": str(path)}) as ours:
+            ours.settimeout(READ_S)
             told = json.loads(_all_of(ours))
-        except (OSError, ValueError):
-            return None
+    except (OSError, ValueError):
+        return None
     text = told.get("text")
     return text if isinstance(text, str) else None
+
+
+def _request(helper: socket.socket, request: dict[str, Any]) -> socket.socket:
+    """Where the answer comes. OSError: the process is gone."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs:
+        try:
+            socket.send_fds(helper, [json.dumps(request).encode()], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
+    return ours
 
 
 def _all_of(sock: socket.socket) -> bytes:

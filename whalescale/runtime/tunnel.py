@@ -133,7 +133,7 @@ class Peer:
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """As the file, a person or its record says, as far as names are known."""
-        return self.fixed if self.resolver is None else self.resolver.current()
+        return _known(self.fixed, self.resolver)
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -229,13 +229,6 @@ class Tunnel(Part):
     @property
     def has_members(self) -> bool:
         return any(peer.spec.origin is Origin.MESH for peer in self.peers.values())
-
-    def is_member_host(self, network: Network) -> bool:
-        """A single address that a member of the network has."""
-        return is_host(network) and any(
-            peer.spec.origin is Origin.MESH and network in peer.networks
-            for peer in self.peers.values()
-        )
 
     def endpoint_of(self, peer: Peer) -> Endpoint | None:
         """Where the peer is, as far as is known."""
@@ -350,7 +343,7 @@ class Tunnel(Part):
 
     def _add(self, spec: PeerSpec) -> Peer:
         fixed, resolver = self._places(spec)
-        endpoints = fixed if resolver is None else resolver.current()
+        endpoints = _known(fixed, resolver)
         handle = self.driver.add_peer(self._config(spec, endpoints))
         peer = Peer(handle, spec, fixed, None, spec.node_id, spec.x25519)
         self.peers[handle] = peer
@@ -387,7 +380,7 @@ class Tunnel(Part):
         fixed, resolver = peer.fixed, peer.resolver
         if spec.endpoints != old.endpoints or spec.name != old.name:
             fixed, resolver = self._places(spec)
-        endpoints = fixed if resolver is None else resolver.current()
+        endpoints = _known(fixed, resolver)
         if (config := self._config(spec, endpoints)) != self._config(old, before):
             self.driver.update_peer(peer.handle, config)
         peer.spec, peer.fixed = spec, fixed
@@ -520,6 +513,10 @@ def path_event(event: PathEvent) -> str:
         why = f"moved to {event.to.ip}"
     where = " ".join([*filter(None, (event.interface, local)), "to", remote])
     return ": ".join([f"path {event.path} {word}", where, *filter(None, (why,))])
+
+
+def _known(fixed: tuple[Endpoint, ...], resolver: Resolver | None) -> tuple[Endpoint, ...]:
+    return fixed if resolver is None else resolver.current()
 
 
 def is_host(network: Network) -> bool:

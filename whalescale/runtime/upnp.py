@@ -216,11 +216,9 @@ class Igd:
         except UpnpRefused:
             raise
         except TimeoutError:
-            self._service = None
             raise UpnpRefused("takes too long to answer (UPnP)") from None
         except Exception as e:
             # What a hostile description makes of a library is an answer of no use, whatever it is.
-            self._service = None
             code = getattr(e, "error_code", None)
             if code is None:
                 self.drops["upnp"] += 1
@@ -237,30 +235,29 @@ class Igd:
         }
 
     async def _map(self) -> Mapped:
-        service = await self._found()
-        external = str(
-            (await service.action("GetExternalIPAddress").async_call()).get("NewExternalIPAddress")
-            or ""
-        )
+        await self._found()
+        told = await self._call("GetExternalIPAddress")
+        external = str(told.get("NewExternalIPAddress") or "")
         if why := no_good(external):
             raise UpnpRefused(f"has {why}")
         first = self._port or self._at.port
         for port in [first, *(p for p in self._others() if p != first)]:
             self._port = port
-            if (lease := await self._add(port)) is not None:
+            if await self._add():
                 break
         else:
             raise UpnpRefused(ERRORS[CONFLICT])
         if not await self._listed():
             raise UpnpRefused("says that it maps the port and has no such mapping")
-        return Mapped(Endpoint(external, self._port), lease)
+        # One without an end is looked at and asked for as often.
+        return Mapped(Endpoint(external, self._port), LIFETIME_S)
 
     def _others(self) -> list[int]:
         """Ports above ours, the same each time: one that we had is ours still."""
         return [1024 + (self._at.port + n * 1009) % 64_000 for n in range(1, OTHER_PORTS + 1)]
 
-    async def _add(self, port: int) -> int | None:
-        """Seconds that are granted; None: the port is another's."""
+    async def _add(self) -> bool:
+        """False: the port is another's."""
         at = self._at
         for lease in (LIFETIME_S, 0):
             try:
@@ -278,11 +275,10 @@ class Igd:
                 if code == PERMANENT_ONLY and lease:
                     continue
                 if code == CONFLICT:
-                    return None
+                    return False
                 raise
-            # One without an end is looked at and asked for as often.
-            return LIFETIME_S
-        return None
+            return True
+        return False
 
     async def _listed(self) -> bool:
         await self._found()
@@ -312,10 +308,10 @@ class Igd:
 
     # finding it
 
-    async def _found(self) -> Any:
+    async def _found(self) -> None:
         if self._service is not None:
             self._service.requester.left = MOST_REQUESTS
-            return self._service
+            return
         locations = await search(self._at, self.drops)
         if not locations:
             raise UpnpRefused("no answer to UPnP", answered=False)
@@ -334,7 +330,7 @@ class Igd:
             for kind in SERVICES:
                 if kind in offered and offered[kind].has_action("AddPortMapping"):
                     self._service = offered[kind]
-                    return self._service
+                    return
         raise problem
 
 

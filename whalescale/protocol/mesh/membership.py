@@ -163,7 +163,7 @@ class Membership:
         """Of a member record that shall outrank what is known of the node. At the last one a
         revocation still does, and the network key's word."""
         record = self._table.member(node_id)
-        return min(record.generation + 1, records.GENERATION_MAX) if record else 1
+        return records.next_generation(record.generation) if record else 1
 
     # merging
 

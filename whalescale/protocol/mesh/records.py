@@ -226,6 +226,11 @@ def is_signed(raw: bytes, signer: bytes, verifier: Verify = verify) -> bool:
 # encoding
 
 
+def next_generation(generation: int) -> int:
+    """Of a record that shall outrank one of that generation; there is none above the last."""
+    return min(generation + 1, GENERATION_MAX)
+
+
 def encode(record: Record, seed: bytes | bytearray) -> bytes:
     """The record, signed by the key with this seed.
 

@@ -20,13 +20,13 @@ NAME: Final = "ipv4only.arpa."
 KNOWN: Final = frozenset((IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171")))
 #: RFC 6052 section 2.1: for all networks, and not for addresses of a site
 WELL_KNOWN: Final = IPv6Network("64:ff9b::/96")
+#: in the order of the codes that an advertisement has for them
 LENGTHS: Final = (96, 64, 56, 48, 40, 32)
 PREFIXES_MAX: Final = 2
-#: RFC 8781 section 4: type, length in 8 bytes, unit of the lifetime, lengths by their code
+#: RFC 8781 section 4: type, length in bytes, unit of the lifetime
 PREF64: Final = 38
 PREF64_BYTES: Final = 16
 PREF64_UNIT_S: Final = 8
-PREF64_LENGTHS: Final = (96, 64, 56, 48, 40, 32)
 #: options of one advertisement that are looked at
 OPTIONS_MAX: Final = 16
 
@@ -60,9 +60,9 @@ def advertised(options: bytes) -> list[tuple[IPv6Network, int]]:
             break
         option, options = options[: 8 * options[1]], options[8 * options[1] :]
         code = option[3] & 7
-        if option[0] != PREF64 or len(option) != PREF64_BYTES or code >= len(PREF64_LENGTHS):
+        if option[0] != PREF64 or len(option) != PREF64_BYTES or code >= len(LENGTHS):
             continue
-        length = PREF64_LENGTHS[code]
+        length = LENGTHS[code]
         prefix = IPv6Network((option[4:] + bytes(4), length), strict=False)
         address = prefix.network_address
         if (

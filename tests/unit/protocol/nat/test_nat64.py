@@ -87,7 +87,7 @@ def test_asked_on_a_host_with_ipv6_alone() -> None:
 def option(prefix: str, seconds: int, code: int | None = None) -> bytes:
     """RFC 8781 section 4."""
     network = IPv6Network(prefix)
-    code = nat64.PREF64_LENGTHS.index(network.prefixlen) if code is None else code
+    code = nat64.LENGTHS.index(network.prefixlen) if code is None else code
     head = bytes((38, 2)) + (seconds // 8 << 3 | code).to_bytes(2)
     return head + network.network_address.packed[:12]
 
@@ -96,7 +96,7 @@ def option(prefix: str, seconds: int, code: int | None = None) -> bytes:
 RDNSS = bytes.fromhex("1903000000000708") + bytes(16)
 
 
-@pytest.mark.parametrize("length", nat64.PREF64_LENGTHS)
+@pytest.mark.parametrize("length", nat64.LENGTHS)
 def test_an_advertised_prefix_of_every_length(length: int) -> None:
     prefix = IPv6Network(("2001:db8:122:344::", length), strict=False)
     options = RDNSS + option(str(prefix), 1800)
