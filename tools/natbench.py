@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """`make bench-nat`: who reaches whom through which routers, and how soon (docs/nat.md).
 
-    python -m tools.natbench [--seed 1] [--meetings 10000] [--only NAME ...] [--json FILE]
+    python -m tools.natbench [--seed 1] [--only NAME ...] [--json FILE]
+    python -m tools.natbench --only meetings [--meetings 10000] [--minutes M]
     python -m tools.natbench --join RUN.json RUN.json... [--docs]
 
 Parts that need no root are in virtual time: nodes with all their machines, routers and anchors as
@@ -21,6 +22,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,6 +78,8 @@ class Bench(Rows):
     """One run. What comes out is told at once."""
 
     meetings: int
+    #: after these minutes the meetings end, and their row says of how many it is; 0: no limit
+    minutes: float = 0
     cells: list[Cell] = field(default_factory=list)
     #: parts that came to no end
     failed: list[str] = field(default_factory=list)
@@ -147,9 +151,13 @@ def meetings(bench: Bench) -> None:
             return made(f"5.7.{number}.1")
         return made(f"100.64.{number}.2", made(f"5.8.{number}.1"))
 
-    must = did = answered = 0
+    must = did = answered = count = 0
     took: list[int] = []
+    end = time.monotonic() + bench.minutes * 60 if bench.minutes else float("inf")
     for n in range(bench.meetings):
+        if n and time.monotonic() > end:
+            break
+        count += 1
         one, two = one_of(1), one_of(2)
         world = HomeWorld(bench.seed * 100_000 + n, loss=0.02, delay=rng.randrange(5, 60) * MS)
         a, b, _ = world.meet(one, two)
@@ -168,10 +176,10 @@ def meetings(bench: Bench) -> None:
     note = f"{did} of {must}; median {took[len(took) // 2] / SECOND:.2f} s, "
     note += f"99 %: {took[len(took) * 99 // 100] / SECOND:.2f} s"
     share = 100 * did / must
-    what = f"direct where theory allows it, {bench.meetings} meetings, 2 % loss"
+    what = f"direct where theory allows it, {count} meetings, 2 % loss"
     bench.say(what, share, "%", 99, 99.9, least=True, note=note)
     note = "one packet and its answer, neither sent twice"
-    bench.say("first packet answered there", 100 * answered / bench.meetings, "%", note=note)
+    bench.say("first packet answered there", 100 * answered / count, "%", note=note)
 
 
 def pause(bench: Bench, what: str, change: Callable[..., None]) -> None:
@@ -317,6 +325,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Who reaches whom through which routers.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--meetings", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=0, help="for the meetings [0: all]")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--join", nargs="+", type=Path, metavar="RUN.json")
@@ -328,7 +337,7 @@ def main(words: Sequence[str] | None = None) -> int:
         bench = joined(args.join)
         print(markdown(bench))
     else:
-        bench = Bench(args.seed, args.meetings)
+        bench = Bench(args.seed, args.meetings, args.minutes)
         for name in args.only or PARTS:
             if name in HOSTS and os.geteuid() != 0:
                 print(f"{name}: left out, it needs root (network namespaces)")

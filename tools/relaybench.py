@@ -6,11 +6,19 @@
 Rows (needs root; `--json` prints figures alone):
     tcp     one TCP flow relayed by the kernel and by the workers, against a direct veth between two
             agents; and the anchor's CPU for each GB, against what one endpoint spends directly.
-    small   datagrams of 64 bytes, alone and in runs, that the kernel's relay sends on in a second,
-            against those that an endpoint sends through its tunnel.
+    small   datagrams of 64 bytes, alone and in runs: how many the kernel's relay sends on in a
+            second, and what each costs, against those that go through a tunnel.
 
-All ends share the machine's cores, so an anchor's CPU is what the machine spent more for a relayed
-GB than for a direct one: the kernel's relay runs in the interrupts of whoever sends.
+The kernel's relay runs in the interrupts of whoever sends, and all ends share the machine's cores:
+a relayed flow alone says what three hosts on two cores do. So it is measured without the others:
+    its rate    by a core of its own: the sender is held on one, what comes to the anchor is handed
+                to the other (RPS), and the far end drops it as it comes. An endpoint's rate is that
+                of two agents on the same two cores.
+    its CPU     a sender held on one core does all of the way in its own system calls, so what a
+                datagram takes longer over the anchor than over a link is what the anchor costs: one
+                more virtual link, the programs, and sending it on. An endpoint's is half of what
+                the machine spends for a datagram between two agents.
+The workers' CPU is that of their process.
 """
 
 from __future__ import annotations
@@ -46,6 +54,16 @@ INDEX, FROM_PORT = 0x5753, 51999
 #: (figure, against): the least that issue's table asks for
 MUST = {"tcp": {KERNEL: 0.80, WORKERS: 0.60}, "cpu": {KERNEL: 0.25, WORKERS: 0.60}, "small": 1.0}
 
+#: what a full packet of the tunnel is on the wire
+LARGE = 1452
+DROPS = """
+table netdev far {{
+  chain end {{
+    type filter hook ingress device {device} priority 0;
+    udp dport {port} drop
+  }}
+}}
+"""
 #: whose window the hosts know from then on (tcp_metrics): else the row that comes first has less
 FIRST = Load(2.0)
 
@@ -118,8 +136,8 @@ def _let(home: Whalescale, *, kernel: bool) -> None:
 
 
 def tcp(seconds: float) -> Figures:
-    """Each with "gbps", and "cpu": seconds of the machine for a GB; relayed ones with "anchor" and
-    the ratios."""
+    """Each with "gbps", and "cpu": seconds of the machine for a GB; relayed ones with "anchor" (its
+    own) and the ratios."""
     flow = Load(seconds)
     found: Figures = {}
     with Pair(WS) as pair:
@@ -136,12 +154,13 @@ def tcp(seconds: float) -> Figures:
             before = measure.process_seconds(home.process.pid)
             told = load.tcp(ends, flow)  # type: ignore[arg-type]
             agent = measure.process_seconds(home.process.pid) - before
-            anchor = max(told["cpu_s_per_gb"] - direct["cpu_s_per_gb"], 0.0)
+            anchor = agent / (told["gbps"] * seconds / 8)
+            if name == KERNEL:
+                anchor += _costs(seconds, LARGE, gso=True) / LARGE * measure.GB
             found[name] = {
                 "gbps": told["gbps"],
                 "cpu": told["cpu_s_per_gb"],
                 "anchor": anchor,
-                "agent": agent / (told["gbps"] * seconds / 8),
                 "of_direct": told["gbps"] / direct["gbps"],
                 "of_endpoint": anchor / endpoint,
             }
@@ -224,52 +243,69 @@ class Anchor:
         return self._answer()
 
 
-def _relay_rate(seconds: float, *, gso: bool) -> float:
-    """Datagrams of 64 bytes a second that one sender gets through the kernel's relay."""
+def _seconds(seconds: float, size: int, *, gso: bool, relay: bool, own: bool = False) -> float:
+    """Of a sender held on the first core, for a datagram that came: from a to b, over the anchor or
+    a link. `own`: the anchor has the second core to itself; else b reads there."""
     program = load.udpblast()
     with Lab() as lab:
         hub, a, b = (lab.host(name) for name in ("hub", "a", "b"))
-        one, two = lab.link(hub, a), lab.link(hub, b)
-        hub.ip("link set lo up")
-        anchor = Anchor(
-            hub,
-            [one, two],
-            [(INDEX, (one.address(a), FROM_PORT), (two.address(b), load.BLAST_PORT))],
-        )
-        sink = b.spawn(
-            *(program, "sink", "--listen", two.address(b), "--port", str(load.BLAST_PORT)),
-            *("--seconds", f"{seconds + 5:g}", *(["--gro"] if gso else [])),
-        )
-        wait_until("the sink", lambda: "ready" in sink.log() or sink.poll() is not None)
+        one, two, direct = lab.link(hub, a), lab.link(hub, b), lab.link(a, b)
+        at, to, port = direct.address(b), direct.address(b), load.BLAST_PORT
+        if relay:
+            at, to, port = two.address(b), one.address(hub), PORT
+            place = (one.address(a), FROM_PORT)
+            anchor = Anchor(hub, [one, two], [(INDEX, place, (at, load.BLAST_PORT))])
+        if own:
+            queue = f"/sys/class/net/{one.device(hub)}/queues/rx-0/rps_cpus"
+            hub.run("sh", "-c", f"echo 2 > {queue}")
+            b.run("nft", "-f", "-", stdin=DROPS.format(device=two.device(b), port=load.BLAST_PORT))
+        else:
+            sink = b.spawn(
+                *("taskset", "-c", "1", program, "sink", "--listen", at),
+                *("--port", str(load.BLAST_PORT), "--seconds", f"{seconds + 5:g}"),
+                *(["--gro"] if gso else []),
+            )
+            wait_until("the sink", lambda: "ready" in sink.log() or sink.poll() is not None)
         sent = load.last_json(
             a.run(
-                *(program, "send", "--to", one.address(hub), "--port", str(PORT)),
-                *("--size", "64", "--seconds", f"{seconds:g}", *(["--gso"] if gso else [])),
+                *("taskset", "-c", "0", program, "send", "--to", to, "--port", str(port)),
+                *("--size", str(size), "--seconds", f"{seconds:g}", *(["--gso"] if gso else [])),
                 *("--index", str(INDEX), "--from-port", str(FROM_PORT)),
                 timeout=seconds + 20,
             ).stdout
         )
-        told = anchor.ask()
-        sink.stop(timeout=2)
-        anchor.process.stop(timeout=5)
-    return told["datagrams"] / sent["seconds"]
+        came = sent["sent"]
+        if relay:
+            came = anchor.ask()["datagrams"]
+            anchor.process.stop(timeout=5)
+    return sent["seconds"] / came
+
+
+def _costs(seconds: float, size: int, *, gso: bool) -> float:
+    """CPU seconds of an anchor for a datagram."""
+    one, other = (_seconds(seconds, size, gso=gso, relay=relay) for relay in (True, False))
+    return max(one - other, 0.0)
 
 
 def small(seconds: float) -> Figures:
+    """Datagrams a second; "us": CPU microseconds for each."""
+    if len(os.sched_getaffinity(0)) < 2:
+        raise LabError("the anchor takes a core of its own: this machine has one")
+    endpoint: dict[str, float] = {}
+    anchor: dict[str, float] = {}
     with Pair(WS) as pair:
         time.sleep(1)
-        endpoint = load.udp(pair, seconds, load.SMALL_PAYLOAD, gro=True)
-        runs = load.udp(pair, seconds, load.SMALL_PAYLOAD, gso=True, gro=True)
-    alone, whole = _relay_rate(seconds, gso=False), _relay_rate(seconds, gso=True)
-    return {
-        "endpoint": {"alone": endpoint["pps"], "runs": runs["pps"]},
-        KERNEL: {
-            "alone": alone,
-            "runs": whole,
-            "of_endpoint": alone / endpoint["pps"],
-            "of_endpoint_runs": whole / runs["pps"],
-        },
-    }
+        for name, gso in (("alone", False), ("runs", True)):
+            told = load.udp(pair, seconds, load.SMALL_PAYLOAD, gso=gso, gro=True)
+            endpoint[name] = told["pps"]
+            each = told["cpu_s_per_gb"] * load.SMALL_PAYLOAD / measure.GB / 2
+            endpoint[f"{name}_us"] = each * 1e6
+    for name, gso in (("alone", False), ("runs", True)):
+        anchor[name] = 1 / _seconds(seconds, load.SMALL_PAYLOAD, gso=gso, relay=True, own=True)
+        anchor[f"{name}_us"] = 1e6 * _costs(seconds, load.SMALL_PAYLOAD, gso=gso)
+        anchor[f"{name}_of_endpoint"] = anchor[name] / endpoint[name]
+        anchor[f"{name}_us_of_endpoint"] = anchor[f"{name}_us"] / endpoint[f"{name}_us"]
+    return {"endpoint": endpoint, KERNEL: anchor}
 
 
 ROWS: dict[str, Callable[[float], Figures]] = {"tcp": tcp, "small": small}
