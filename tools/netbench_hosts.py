@@ -16,6 +16,7 @@ from tools.peers import Peer, Whalescale, outside
 from whalescale import identity
 from whalescale.identity import Identity
 from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.entry import entry_of
 from whalescale.protocol.mesh.records import (
     AdminRecord,
     EndpointRecord,
@@ -25,7 +26,6 @@ from whalescale.protocol.mesh.records import (
     Record,
     Status,
 )
-from whalescale.protocol.mesh.table import entry_of
 from whalescale.protocol.places import Endpoint
 from whalescale.runtime.network_store import NETWORK, seal_key
 from whalescale.runtime.store import Store
@@ -115,7 +115,7 @@ def _network(
         store = Store(folder / f"{end.interface}.db")
         store.seal_key = seal_key(who)  # as its agent does with what it has checked
         for raw in raws:
-            entry = entry_of(raw, records.decode(raw))
+            entry = entry_of(raw)
             store.put(entry.key, raw)
         store.set_meta(NETWORK, net, durable=True)
         store.close()

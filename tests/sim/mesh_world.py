@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Generic, TypeVar, cast
 
 from whalescale.identity import Identity
-from whalescale.protocol.mesh import directory, membership, network, records
+from whalescale.protocol.mesh import network, records
+from whalescale.protocol.mesh.entry import entry_of
 from whalescale.protocol.mesh.network import DialPlace, Mesh, MeshSettings, SendFrame
 from whalescale.protocol.mesh.records import (
     AdminRecord,
@@ -25,7 +26,7 @@ from whalescale.protocol.mesh.records import (
     Record,
     Status,
 )
-from whalescale.protocol.mesh.table import Entry, Table, entry_of
+from whalescale.protocol.mesh.table import Table
 from whalescale.protocol.places import Endpoint
 
 K = TypeVar("K")
@@ -93,7 +94,6 @@ def share_records() -> None:
     """From now on equal bytes are read once in this process, and all members keep one record of
     them: a change in a network of ten thousand was ten thousand records of 1.5 kB."""
     decoded: dict[bytes, Record] = {}
-    kept: dict[bytes, Entry] = {}
     decode = records.decode
 
     def decode_once(raw: bytes, *, checked: bool = False) -> Record:
@@ -102,15 +102,7 @@ def share_records() -> None:
             found = decoded[raw] = decode(raw, checked=checked)
         return found
 
-    def entry_once(raw: bytes, record: Record) -> Entry:
-        found = kept.get(raw)
-        if found is None:
-            found = kept[raw] = entry_of(raw, record)
-        return found
-
     records.decode = decode_once
-    for module in (network, membership, directory):
-        module.entry_of = entry_once  # type: ignore[attr-defined]
 
 
 def seed_of(number: int) -> bytes:
@@ -130,8 +122,8 @@ class Base:
     network_id: bytes
     raws: list[bytes]
     table: Table
-    items: dict[int, Entry]
-    digests: dict[tuple[int, int], int]
+    items: dict[int, bytes]
+    digests: dict[int, int]
     buckets: dict[int, tuple[int, ...]]
 
 
@@ -154,12 +146,12 @@ def make_base(count: int, admins: int = 1, *, places: bool = True) -> Base:
         if places:
             where = EndpointRecord(net, i.node_id, 1, (place_of(n),))
             raws.append(records.encode(where, i.seed))
-    items: dict[int, Entry] = {}
-    digests: dict[tuple[int, int], int] = {}
+    items: dict[int, bytes] = {}
+    digests: dict[int, int] = {}
     buckets: dict[int, tuple[int, ...]] = {}
     table = Table(items, digests, buckets)
     for raw in raws:
-        table.put(entry_of(raw, records.decode(raw)))
+        table.put(entry_of(raw))
     return Base(identities, net, raws, table, items, digests, buckets)
 
 

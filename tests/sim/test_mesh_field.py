@@ -10,6 +10,7 @@ from mesh_world import S, World, make_base, place_of
 from whalescale.identity import Identity
 from whalescale.protocol.mesh import frames, records
 from whalescale.protocol.mesh.directory import MET_MAX, SEQ_MAX, How
+from whalescale.protocol.mesh.entry import key_of
 from whalescale.protocol.mesh.network import (
     Mesh,
     MeshSettings,
@@ -27,7 +28,6 @@ from whalescale.protocol.mesh.records import (
     RecordError,
     Status,
 )
-from whalescale.protocol.mesh.table import key_of
 from whalescale.protocol.places import Endpoint
 
 #: the order of Ed25519's base point
@@ -133,8 +133,7 @@ def test_an_admin_whose_disk_was_put_back_signs_above_what_it_had_signed():
     assert (record.name, record.generation) == ("c", 4)
     members = {n: world[4].membership.active(n) for n in (phone, tablet)}
     assert members[phone].address == clash != members[tablet].address
-    holders = world[4].membership.addresses()
-    assert all(world[4].membership.address_of(m, holders) for m in members.values())
+    assert all(world[4].membership.address_of(m) for m in members.values())
     # Its person hears of it: once that the disk knew less, and of each that was signed again.
     told = [e for e in world.members[0].events if isinstance(e, Notice)]
     assert [e.word for e in told].count(Word.ADOPTED) == 1

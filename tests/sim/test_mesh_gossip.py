@@ -6,7 +6,6 @@ tests print the figures; `-m long` has ten thousand members.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import pytest
@@ -172,5 +171,4 @@ def test_members_without_sessions_cost_little():
     tracemalloc.stop()
     say("memory", bytes_a_member=each, seconds=time.perf_counter() - start)
     assert mesh.table.count == len(raws)
-    assert each <= 6_000
-    assert dataclasses.is_dataclass(next(mesh.table.entries()))
+    assert each <= 800

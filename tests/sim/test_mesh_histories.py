@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mesh_world import MS, Base, World, make_base, place_of
 
 from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.entry import entry_of
 from whalescale.protocol.mesh.network import MeshError
 from whalescale.protocol.mesh.records import MemberRecord, Status
-from whalescale.protocol.mesh.table import entry_of
 
 COUNT, SPARE, ADMINS = 6, 2, 2
 
@@ -27,7 +27,7 @@ def base() -> Base:
         record = records.decode(raw)
         outside = {i.node_id for i in whole.identities[COUNT:]}
         if getattr(record, "node_id", None) in outside:
-            whole.table.remove(entry_of(raw, record).key)
+            whole.table.remove(entry_of(raw).key)
             whole.raws.remove(raw)
     return whole
 

@@ -10,6 +10,7 @@ from world import Link, World
 from whalescale.identity import Identity
 from whalescale.protocol.mesh import invite, present, records
 from whalescale.protocol.mesh.directory import How
+from whalescale.protocol.mesh.entry import key_of
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.network import (
     GuestAdmitted,
@@ -26,7 +27,6 @@ from whalescale.protocol.mesh.records import (
     NetworkRecord,
     Status,
 )
-from whalescale.protocol.mesh.table import key_of
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.places import Endpoint, LocalLink
 from whalescale.protocol.types import PeerConfig

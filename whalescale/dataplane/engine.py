@@ -260,7 +260,6 @@ class Engine:
         #: of the TUN device, bytes
         self.mtu = mtu
         self._stats = [lib.ws_engine_stats(engine, w) for w in range(workers)]
-        self._peers: dict[int, Any] = {}
         self._upcall = ffi.new("struct ws_upcall *")
         self._read = ffi.new("struct ws_addr *"), ffi.new("struct ws_addr *")
 
@@ -277,7 +276,6 @@ class Engine:
             lib.ws_engine_free(self._engine)
             self._engine = None
             self._stats.clear()
-            self._peers.clear()
 
     def chosen(self) -> Chosen:
         c = ffi.new("struct ws_chosen *")
@@ -343,12 +341,9 @@ class Engine:
     # peers
 
     def add_peer(self) -> int:
-        peer = check(lib.ws_peer_add(self._engine), "new peer")
-        self._peers[peer] = lib.ws_peer_stats(self._engine, peer)
-        return peer
+        return check(lib.ws_peer_add(self._engine), "new peer")
 
     def remove_peer(self, peer: int) -> None:
-        self._peers.pop(peer, None)
         check(lib.ws_peer_remove(self._engine, peer), "peer")
 
     def set_allowed_ips(self, peer: int, networks: Sequence[Network]) -> None:
@@ -428,9 +423,16 @@ class Engine:
             "frames",
         )
 
+    def _seen(self, peer: int) -> Any:
+        """What the worker writes down of a peer. Not kept: there may be ten thousand."""
+        found = ffi.NULL if self._engine is None else lib.ws_peer_stats(self._engine, peer)
+        if found == ffi.NULL:
+            raise KeyError(peer)
+        return found
+
     def peer_stats(self, peer: int) -> PeerStats:
         """Read from shared memory, no call into the worker. KeyError: no such peer."""
-        c = self._peers[peer]
+        c = self._seen(peer)
         return PeerStats(
             c.tx_packets,
             c.tx_bytes,
@@ -451,18 +453,18 @@ class Engine:
 
     def activity(self, peer: int) -> tuple[int, int, int, int]:
         """(last_sent, last_received, unsent_since, unanswered_since), ns; cheap."""
-        c = self._peers[peer]
+        c = self._seen(peer)
         return c.last_sent_ns, c.last_received_ns, c.unsent_since_ns, c.unanswered_since_ns
 
     def endpoint(self, peer: int) -> tuple[Addr | None, Addr | None]:
         """(remote, local) of the peer as the worker knows them, both of one moment."""
         remote, local = self._read
-        lib.ws_peer_endpoint(self._peers[peer], remote, local)
+        lib.ws_peer_endpoint(self._seen(peer), remote, local)
         return py_addr(remote), py_addr(local)
 
     def current_index(self, peer: int) -> int:
         """Receiver index of the keypair in use, 0 without one; cheap."""
-        return int(self._peers[peer].current_index)
+        return int(self._seen(peer).current_index)
 
     def use_programs(self, handle: Any) -> None:
         """Steer with these eBPF programs (`Programs.handle`); None: no longer."""

@@ -79,7 +79,7 @@ def same_local(one: Endpoint, other: Endpoint) -> bool:
     return one.scope_id == other.scope_id or not (one.scope_id and other.scope_id)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def parse(ip: str) -> Address | None:
     """None: this is no address."""
     try:
@@ -88,7 +88,7 @@ def parse(ip: str) -> Address | None:
         return None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def reachable(endpoint: Endpoint) -> bool:
     """Whether a host could have this address and port, as seen from another host."""
     address = parse(endpoint.ip)
@@ -113,7 +113,7 @@ def nowhere(_: str) -> bool:
     return False
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def near(one: str, other: str) -> bool:
     """Likely on the same link: equal in the usual length of a subnet's prefix."""
     a, b = parse(one), parse(other)
@@ -123,7 +123,7 @@ def near(one: str, other: str) -> bool:
     return a.packed[:bytes_] == b.packed[:bytes_]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def on_link(ip: str, prefix_length: int, other: str) -> bool:
     """Whether `other` is in the subnet of this local address."""
     a, b = parse(ip), parse(other)

@@ -16,10 +16,11 @@ As in a routing table the longest match counts:
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -47,7 +48,7 @@ def _key(network: Network) -> _Key:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _value(ip: str) -> tuple[int, int] | None:
     """(IP version, address); an IPv4-mapped one is IPv4's."""
     try:
@@ -81,9 +82,13 @@ class Inside:
     def holds(self, ip: str) -> bool:
         """Whether it is inside a tunnel. What is no address is not."""
         value = _value(ip)
-        if value is None:
-            return False
-        version, number = value
+        return value is not None and self._holds(*value)
+
+    def has(self, host: Network) -> bool:
+        """The same of a network of one address."""
+        return self._holds(host.version, int(host.network_address))
+
+    def _holds(self, version: int, number: int) -> bool:
         bits = _BITS[version]
         for length in self._lengths[version]:
             said = self._said.get((version, length, number >> (bits - length)))
@@ -125,20 +130,25 @@ def decide(
     `allowed`: of each peer. `links`: the subnets of this host's other interfaces. `endpoints`: IPs
     that the user named.
     """
-    wanted = {OVERLAY, *own}
-    for networks in (*allowed, *others):
-        wanted.update(_routed(networks))
-    outside = {n for n in links if n.prefixlen} - wanted
+    wide, near = [OVERLAY, *own], [n for n in links if n.prefixlen]
+    # Thousands of members have their addresses within these, and say nothing new.
+    around = Inside(tuple(wide), tuple(near))
+    wanted = set(wide)
+    for networks in itertools.chain(allowed, others):
+        wanted.update(n for n in _routed(networks) if not (_is_host(n) and around.has(n)))
+    found = _pruned(wanted, set(near) - wanted)
+    apart: set[Network] = set()
     for ip in endpoints:
-        value = _value(ip)
-        if value is not None:
-            version, number = value
-            host: Network = (
+        if found.holds(ip):
+            version, number = cast("tuple[int, int]", _value(ip))
+            apart.add(
                 ipaddress.IPv4Network(number) if version == 4 else ipaddress.IPv6Network(number)
             )
-            wanted.discard(host)
-            outside.add(host)
-    return _pruned(wanted, outside)
+    return _pruned(wanted - apart, {*found.outside, *apart}) if apart else found
+
+
+def _is_host(network: Network) -> bool:
+    return network.prefixlen == network.max_prefixlen
 
 
 def _pruned(inside: set[Network], outside: set[Network]) -> Inside:

@@ -69,9 +69,9 @@ class InsideKeeper(Part):
         inside = decide(
             own=(a.network for a in self._own()),
             others=self._others,
-            allowed=[p.networks for p in peers],
+            allowed=(p.networks for p in peers),
             links=self._links,
-            endpoints=[e.ip for p in peers for e in p.endpoints],
+            endpoints=(e.ip for p in peers for e in p.endpoints),
         )
         if inside == self._told:
             return

@@ -7,7 +7,7 @@ changes address with every packet fills no table.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -27,7 +27,8 @@ class Guard(Protocol):
 class Known:
     def __init__(self, *guards: Guard) -> None:
         self._guards = list(guards)
-        self._observed: dict[PeerHandle, OrderedDict[str, None]] = {}
+        #: latest last
+        self._observed: dict[PeerHandle, tuple[str, ...]] = {}
         #: how many vouch for an address
         self._uses: Counter[str] = Counter()
 
@@ -48,14 +49,15 @@ class Known:
 
     def observed(self, peer: PeerHandle, ip: str) -> None:
         """An authenticated message came from there, or a probe's answer did."""
-        seen = self._observed.setdefault(peer, OrderedDict())
-        if ip in seen:
-            seen.move_to_end(ip)
+        before = self._observed.get(peer, ())
+        if before[-1:] == (ip,):
             return
-        seen[ip] = None
-        self._use(ip)
-        if len(seen) > OBSERVED_MOST:
-            self._drop(seen.popitem(last=False)[0])
+        seen = (*(i for i in before if i != ip), ip)
+        self._observed[peer] = seen[-OBSERVED_MOST:]
+        if ip not in before:
+            self._use(ip)
+        for gone in seen[:-OBSERVED_MOST]:
+            self._drop(gone)
 
     def removed(self, peer: PeerHandle) -> None:
         """Nothing is configured of it any more."""

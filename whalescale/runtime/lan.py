@@ -166,7 +166,7 @@ class Lan(Part):
         if self._vicinity is None:
             members = mesh.membership
             self._vicinity = Vicinity(
-                mesh.network_id, mesh.node_id, lambda: [m.node_id for m in members.actives()]
+                mesh.network_id, mesh.node_id, lambda: [m.subject for m in members.members()]
             )
         if self._here is not None:
             self._vicinity.set_links(self._here.links)

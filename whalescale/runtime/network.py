@@ -59,6 +59,7 @@ from whalescale.runtime.errors import AgentError
 from whalescale.runtime.network_names import MemberNames
 from whalescale.runtime.network_store import NETWORK, has_network, open_store
 from whalescale.runtime.network_view import Shown, notice_text
+from whalescale.runtime.networks import Networks
 from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.relay import Reach, Way
@@ -119,8 +120,7 @@ class NetworkKeeper(Part):
         self._turn: asyncio.Handle | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._noted = 0
-        self._addresses: tuple[int, dict[ipaddress.IPv4Address, bytes]] = (-1, {})
-        self._names = MemberNames(self._holders)
+        self._names = MemberNames()
         self._anchors: tuple[int, frozenset[bytes]] = (-1, frozenset())
         self._signalling: Signalling | None = None
         self._dialler: PlaceDialler | None = None
@@ -175,15 +175,15 @@ class NetworkKeeper(Part):
             seq=self._store.seq,
             tenure=network_store.tenure(self._store, now),
         )
-        kept = self._store.records()
-        sealed = [k.raw for k in kept if k.sealed]
-        bare = [k.raw for k in kept if not k.sealed]
+        sealed, bare = list[bytes](), list[bytes]()
+        for kept in self._store.records():
+            (sealed if kept.sealed else bare).append(kept.raw)
         taken = self.mesh.restore(bare, now, checked=sealed)
         for raw in bare:
             if (entry := self.mesh.table.known(raw)) is not None:
                 self._store.put(entry.key, raw)  # sealed from here on
         for met in self._store.met_places():
-            if self.mesh.membership.active(met.node_id) is not None:
+            if self.mesh.membership.is_active(met.node_id):
                 how = How(met.how) if met.how in How.__members__.values() else How.SEEN
                 self.mesh.directory.met(met.node_id, Endpoint(met.ip, met.port), how, 0)
         self.mesh.admission.restore_tickets(network_store.invites(self._store, self._boot, now))
@@ -202,7 +202,7 @@ class NetworkKeeper(Part):
         signalling.give(
             Membership(
                 node_id=mesh.node_id,
-                belongs=lambda n: mesh.belongs and mesh.membership.active(n) is not None,
+                belongs=lambda n: mesh.belongs and mesh.membership.is_active(n),
                 anchors=lambda: self._known_anchors(mesh),
                 sign=lambda label, data: records.sign(identity.seed, label, data),
                 verify=records.verify,
@@ -262,7 +262,6 @@ class NetworkKeeper(Part):
             guest,
             tunnel,
             self.driver.now,
-            lambda: self._holders(mesh),
             self._trouble,
             self.reach,
             self._refusal,
@@ -371,7 +370,7 @@ class NetworkKeeper(Part):
         network = mesh.membership.network if mesh is not None else None
         if mesh is None or own is None or network is None or network.prefix is None:
             return []
-        address = mesh.membership.address_of(own, self._holders(mesh))
+        address = mesh.membership.address_of(own)
         if address is None:
             return []
         return [ipaddress.IPv4Interface(f"{address}/{network.prefix.prefixlen}")]
@@ -485,12 +484,6 @@ class NetworkKeeper(Part):
         handle = self._guest.handle_of(node_id) if self._guest is not None else None
         return None if handle is None else tunnel.peers.get(handle)
 
-    def _holders(self, mesh: Mesh) -> dict[ipaddress.IPv4Address, bytes]:
-        """Who has which address; asked for thousands of members in turn."""
-        if self._addresses[0] != mesh.table.changes:
-            self._addresses = mesh.table.changes, mesh.membership.addresses()
-        return self._addresses[1]
-
     def _follow_all(self, mesh: Mesh, tunnel: Tunnel, changed: Iterable[bytes]) -> None:
         """Together: each change of the peers has all that hear of it look at all peers."""
         nodes = list(dict.fromkeys(changed))
@@ -537,7 +530,7 @@ class NetworkKeeper(Part):
         return Change(update=[(peer, spec)]) if peer.spec != spec else Change()
 
     def _spec(self, mesh: Mesh, record: MemberRecord, now: int) -> PeerSpec:
-        address = mesh.membership.address_of(record, self._holders(mesh))
+        address = mesh.membership.address_of(record)
         networks: list[Network] = self._accepting.taken(record.routes)
         if record.name == self._exit:
             networks += [*EVERYWHERE]
@@ -548,7 +541,7 @@ class NetworkKeeper(Part):
             name=record.name,
             node_id=record.node_id,
             endpoints=tuple(HostPort(p.ip, p.port, True) for p in places),
-            allowed_ips=tuple(networks),
+            allowed_ips=Networks(networks),
             persistent_keepalive=KEEPALIVE_S if record.node_id in mesh.chosen else 0,
             origin=Origin.MESH,
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from whalescale.identity import overlay_address
@@ -21,9 +20,7 @@ log = logging.getLogger(__name__)
 class MemberNames:
     """Sockets first, while the rights for them are there; answers once there is a network."""
 
-    def __init__(self, holders: Callable[[Mesh], dict[ipaddress.IPv4Address, bytes]]) -> None:
-        """`holders`: who has which address."""
-        self._holders = holders
+    def __init__(self) -> None:
         #: bound to port 53, by address
         self._sockets: dict[str, socket.socket] = {}
         self._responder: Responder | None = None
@@ -65,10 +62,9 @@ class MemberNames:
         if mesh is None:
             return {}
         if self._known[0] != mesh.table.changes:
-            holders = self._holders(mesh)
             found: dict[str, list[str]] = {}
             for record in sorted(mesh.membership.actives(), key=lambda r: r.node_id):
-                address = mesh.membership.address_of(record, holders)
+                address = mesh.membership.address_of(record)
                 inside = [str(address)] if address is not None else []
                 found.setdefault(record.name, [*inside, str(overlay_address(record.node_id))])
             self._known = mesh.table.changes, found

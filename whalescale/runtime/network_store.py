@@ -109,7 +109,7 @@ def keep_met(store: Store, mesh: Mesh, since: int = 0) -> None:
     """Where members were met after that time of this run (ns of the boot clock)."""
     wall = int(time.time())
     for node_id, met in mesh.directory.all_met():
-        if any(m.when > since for m in met) and mesh.membership.active(node_id) is not None:
+        if any(m.when > since for m in met) and mesh.membership.is_active(node_id):
             store.met(
                 MetPlace(node_id, m.endpoint.ip, m.endpoint.port, m.how, wall)
                 for m in met

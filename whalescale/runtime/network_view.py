@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -62,16 +61,15 @@ class Shown:
         guest: MeshGuest,
         tunnel: Tunnel,
         now: Callable[[], int],
-        holders: Callable[[], dict[ipaddress.IPv4Address, bytes]],
         trouble: Callable[[], str | None],
         reach: Callable[[PeerHandle, Way], Reach],
         left_out: Callable[[Network], str],
     ) -> None:
-        """`holders`: who has which address. `trouble`: why nothing is kept on the disk.
+        """`trouble`: why nothing is kept on the disk.
         `reach`: how a peer is reached.
         `left_out`: why a network behind a member does not lead there from here, "": it does."""
         self._mesh, self._guest, self._tunnel = mesh, guest, tunnel
-        self._now, self._holders, self._trouble = now, holders, trouble
+        self._now, self._trouble = now, trouble
         self._reach, self._left_out = reach, left_out
 
     def _peer(self, node_id: bytes) -> Peer | None:
@@ -97,7 +95,7 @@ class Shown:
     def status(self) -> dict[str, Any]:
         """For the live view: whalescale/status.py, Network."""
         mesh = self._mesh
-        network, anchors, holders = mesh.membership.network, mesh.anchors(), self._holders()
+        network, anchors = mesh.membership.network, mesh.anchors()
         known = frozenset(anchors.known)
         warnings = self._warnings()
         if trouble := self._trouble():
@@ -106,7 +104,7 @@ class Shown:
         for record in mesh.membership.actives():
             node_id = record.node_id
             session = self._talks(node_id)
-            address = mesh.membership.address_of(record, holders)
+            address = mesh.membership.address_of(record)
             members.append(
                 {
                     "name": record.name,
@@ -155,10 +153,10 @@ class Shown:
     def view(self) -> dict[str, Any]:
         """For `ws members` and `ws network show`."""
         mesh = self._mesh
-        network, anchors, holders = mesh.membership.network, mesh.anchors(), self._holders()
+        network, anchors = mesh.membership.network, mesh.anchors()
         known = frozenset(anchors.known)
         members = [
-            self._member(record, record.node_id in known, holders)
+            self._member(record, record.node_id in known)
             for record in sorted(mesh.membership.actives(), key=lambda r: r.name)
         ]
         return {
@@ -206,12 +204,10 @@ class Shown:
             "stable_needed_s": STABLE // 1_000_000_000,
         }
 
-    def _member(
-        self, record: MemberRecord, anchor: bool, holders: dict[ipaddress.IPv4Address, bytes]
-    ) -> dict[str, Any]:
+    def _member(self, record: MemberRecord, anchor: bool) -> dict[str, Any]:
         mesh, node_id = self._mesh, record.node_id
         peer = self._peer(node_id)
-        address = mesh.membership.address_of(record, holders)
+        address = mesh.membership.address_of(record)
         session = self._talks(node_id)
         endpoint: str | None = None
         relayed = ""

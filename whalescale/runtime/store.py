@@ -14,7 +14,7 @@ import hmac
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -189,9 +189,9 @@ class Store:
             return b""
         return hashlib.blake2s(raw, key=self.seal_key, digest_size=SEAL_BYTES).digest()
 
-    def records(self) -> list[Kept]:
+    def records(self) -> Iterator[Kept]:
         """Every record. What does not fit its sum is left out, and noted."""
-        found, bad = [], 0
+        bad = 0
         try:
             for raw, check in self._db.execute("select raw, sum from records"):
                 if (
@@ -201,14 +201,13 @@ class Store:
                 ):
                     seal = check[SUM_BYTES:]
                     sealed = bool(seal) and hmac.compare_digest(seal, self._seal(raw))
-                    found.append(Kept(raw, sealed))
+                    yield Kept(raw, sealed)
                 else:
                     bad += 1
         except sqlite3.DatabaseError as e:
             self.notes.append(f"{self._path}: {e}; what could be read is used")
         if bad:
             self.notes.append(f"{self._path}: {bad} damaged records left out; others tell them")
-        return found
 
     def put(self, key: int, raw: bytes, *, durable: bool = False, seq: int | None = None) -> bool:
         """Keep a record, whose signature was checked. `durable`: on the disk before this returns,

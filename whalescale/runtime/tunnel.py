@@ -80,7 +80,7 @@ class PeerSpec:
     fingerprint: bytes | None = None
     preshared_key: bytes = field(default=bytes(32), repr=False)
     endpoints: tuple[HostPort, ...] = ()
-    allowed_ips: tuple[Network, ...] = ()
+    allowed_ips: Sequence[Network] = ()
     #: seconds, 0 off
     persistent_keepalive: int = 0
     #: None: as [interface] says
@@ -140,7 +140,7 @@ class Peer:
         """What the engine sends it."""
         own = None if self.spec.origin is Origin.GUEST else self.overlay_network
         if own is None or own in self.spec.allowed_ips:
-            return self.spec.allowed_ips
+            return tuple(self.spec.allowed_ips)
         return (*self.spec.allowed_ips, own)
 
     @property

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whalescale.identity import Identity
 from whalescale.protocol.control import FrameType, frame_type
@@ -95,6 +97,34 @@ def test_what_the_user_names_goes() -> None:
     assert not found.holds("203.0.113.7")
     assert not found.holds("10.9.9.9")
     assert found.holds("203.0.113.8")
+
+
+ANY = st.builds(
+    lambda number, length: ipaddress.ip_network((number << 20 | 0x0A000000, length), strict=False),
+    st.integers(0, 15),
+    st.sampled_from([8, 10, 11, 12, 31, 32]),
+)
+
+
+@given(
+    st.lists(ANY, max_size=3),
+    st.lists(st.lists(ANY, max_size=2), max_size=6),
+    st.lists(ANY, max_size=3),
+    st.lists(st.integers(0, 15), max_size=4),
+)
+def test_leaving_out_what_says_nothing_new_changes_no_answer(
+    own: list[Network], allowed: list[list[Network]], links: list[Network], named: list[int]
+) -> None:
+    """Against the rule itself: the longest match over all that was given, outside last."""
+    hosts = [str(ipaddress.ip_address(n << 20 | 0x0A000000)) for n in named]
+    inside = {*own, *(n for networks in allowed for n in networks)}
+    outside = {n for n in links if n not in inside} | {ipaddress.ip_network(h) for h in hosts}
+    found = decide(own, (), allowed, links, hosts)
+    for number in range(16):
+        for last in (0, 1, 2):
+            address = ipaddress.ip_address(number << 20 | 0x0A000000 | last)
+            rules = [(n.prefixlen, n in outside) for n in inside | outside if address in n]
+            assert found.holds(str(address)) == (not max(rules, default=(0, True))[1])
 
 
 def test_what_is_said_already_is_not_said_again() -> None:

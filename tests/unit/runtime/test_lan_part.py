@@ -93,9 +93,9 @@ class Bench:
         self.told: list[Any] = []
         self.belongs = True
         self.notices = Notices()
-        members = [SimpleNamespace(node_id=n) for n in (OURS, THEIRS)]
+        members = [SimpleNamespace(subject=n) for n in (OURS, THEIRS)]
         self.mesh: Any = SimpleNamespace(
-            network_id=NET, node_id=OURS, membership=SimpleNamespace(actives=lambda: members)
+            network_id=NET, node_id=OURS, membership=SimpleNamespace(members=lambda: members)
         )
         self.part = Lan(
             config(text),

@@ -165,7 +165,7 @@ def test_where_members_were_met_is_kept_while_the_agent_runs(keeper):
     keeper.mesh = SimpleNamespace(
         node_id=identity.node_id,
         directory=SimpleNamespace(all_met=lambda: iter(met.items())),
-        membership=SimpleNamespace(active=lambda n: None if n == b"gone" * 8 else n),
+        membership=SimpleNamespace(is_active=lambda n: n != b"gone" * 8),
     )
     now = [40 * S]
     keeper._driver = SimpleNamespace(now=lambda: now[0])

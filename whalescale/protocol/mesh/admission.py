@@ -12,6 +12,7 @@ from typing import Final
 from whalescale.identity import Identity
 from whalescale.protocol.control import ControlError
 from whalescale.protocol.mesh import frames, invite, records
+from whalescale.protocol.mesh.entry import key_of
 from whalescale.protocol.mesh.events import (
     GuestAdmitted,
     GuestGone,
@@ -34,7 +35,7 @@ from whalescale.protocol.mesh.records import (
     RecordError,
     Status,
 )
-from whalescale.protocol.mesh.table import Table, key_of
+from whalescale.protocol.mesh.table import Table
 
 #: members whose records signed since the start are remembered
 ISSUED_MOST: Final = 256
@@ -221,7 +222,7 @@ class Admission:
         found = self.invites.by_key.get(one_time)
         if found is None or found.used_by not in (None, node_id):
             return Refusal.UNKNOWN
-        if found.used_by == node_id and self._membership.active(node_id) is not None:
+        if found.used_by == node_id and self._membership.is_active(node_id):
             return None
         if now >= found.until:
             return Refusal.EXPIRED

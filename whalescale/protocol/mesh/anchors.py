@@ -15,7 +15,7 @@ from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh.membership import Membership
-from whalescale.protocol.mesh.records import EndpointRecord, MemberRecord
+from whalescale.protocol.mesh.records import EndpointRecord, Kind
 from whalescale.protocol.mesh.table import Table
 from whalescale.protocol.places import Endpoint
 
@@ -54,19 +54,10 @@ class Anchors:
     advice: Advice | None
 
 
-def is_anchor(member: MemberRecord | None, endpoints: EndpointRecord | None) -> bool:
-    """It may be one, says that it is one, and where."""
-    return (
-        member is not None
-        and member.may_anchor
-        and endpoints is not None
-        and endpoints.anchor
-        and bool(endpoints.places)
-    )
-
-
 def known_anchors(table: Table, membership: Membership) -> list[bytes]:
-    return [m.node_id for m in membership.actives() if is_anchor(m, table.endpoints(m.node_id))]
+    """Members that may be one, say that they are one, and where."""
+    found = (e.subject for e in membership.members() if e.may_anchor)
+    return [n for n in found if (told := table.of(Kind.ENDPOINTS, n)) and told.acts_as_anchor]
 
 
 def judge(

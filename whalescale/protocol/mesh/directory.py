@@ -14,6 +14,7 @@ from typing import Final
 from whalescale.protocol.candidates import on_link, parse
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.entry import entry_of, key_of
 from whalescale.protocol.mesh.membership import Membership, Merged, Outcome, outranks
 from whalescale.protocol.mesh.records import (
     ENDPOINTS_MAX,
@@ -24,7 +25,7 @@ from whalescale.protocol.mesh.records import (
     RecordError,
     Verify,
 )
-from whalescale.protocol.mesh.table import Table, entry_of, key_of
+from whalescale.protocol.mesh.table import Table
 from whalescale.protocol.places import Endpoint, LocalLink
 
 #: of our own words; there is none above it
@@ -123,11 +124,11 @@ class Directory:
         """
         if record.network != self._membership.network_id:
             raise RecordError("record_network")
-        if self._membership.active(record.node_id) is None:
+        if not self._membership.is_active(record.node_id):
             return Merged(Outcome.WAITING)
         if isinstance(record, ObservedRecord):
             return self._merge_hint(raw, record, now)
-        entry = entry_of(raw, record)
+        entry = entry_of(raw)
         old = self._table.get(entry.key)
         if old is not None and old.raw == raw:
             return Merged(Outcome.KNOWN, old)
@@ -148,7 +149,7 @@ class Directory:
         )
 
     def _merge_hint(self, raw: bytes, record: ObservedRecord, now: int) -> Merged:
-        if self._membership.active(record.author) is None:
+        if not self._membership.is_active(record.author):
             return Merged(Outcome.WAITING)
         hints = [h for h in self._hints.get(record.node_id, ()) if h.until > now]
         old = next((h for h in hints if h.author == record.author), None)
@@ -159,7 +160,7 @@ class Directory:
         hints = [h for h in hints if h is not old]
         hints.append(_Hint(record.author, record.seq, record.place, now + HINT_AGE))
         self._hints[record.node_id] = hints[-HINTS_MAX:]
-        return Merged(Outcome.TAKEN, entry_of(raw, record), [], [], {record.node_id})
+        return Merged(Outcome.TAKEN, entry_of(raw), [], [], {record.node_id})
 
     # our own
 
@@ -185,7 +186,7 @@ class Directory:
             self._membership.network_id, self._node_id, self.seq, chosen, anchor, proved
         )
         raw = records.encode(record, seed)
-        self._table.put(entry_of(raw, record))
+        self._table.put(entry_of(raw))
         return raw
 
     # where somebody may be
@@ -221,10 +222,10 @@ class Directory:
 
     def is_dialable(self, node_id: bytes) -> bool:
         """Whether any place of it is known that it told or that we met it at."""
-        record = self._table.endpoints(node_id)
         if node_id in self._near or self._met.get(node_id):
             return True
-        return record is not None and bool(record.places)
+        told = self._table.of(Kind.ENDPOINTS, node_id)
+        return told is not None and told.has_places
 
     # where we are
 
@@ -234,7 +235,7 @@ class Directory:
 
     def set_near(self, near: Mapping[bytes, tuple[Endpoint, ...]]) -> set[bytes]:
         """Members that are on a link of ours, all of them. Returns whose places are others now."""
-        known = {n: p for n, p in near.items() if self._membership.active(n) is not None}
+        known = {n: p for n, p in near.items() if self._membership.is_active(n)}
         nodes = known.keys() | self._near.keys()
         changed = {n for n in nodes if known.get(n) != self._near.get(n)}
         self._near = known

@@ -28,6 +28,7 @@ from whalescale.protocol.mesh.dialback import (
     nonce_of,
 )
 from whalescale.protocol.mesh.directory import Directory
+from whalescale.protocol.mesh.entry import key_of
 from whalescale.protocol.mesh.events import (
     Anchoring,
     DialPlace,
@@ -43,7 +44,7 @@ from whalescale.protocol.mesh.membership import Membership
 from whalescale.protocol.mesh.reconcile import summary
 from whalescale.protocol.mesh.records import Kind, Place
 from whalescale.protocol.mesh.recovery import closeness
-from whalescale.protocol.mesh.table import Table, key_of
+from whalescale.protocol.mesh.table import Table
 from whalescale.protocol.places import Endpoint
 
 #: members that we remember having called
@@ -298,7 +299,7 @@ class Duties:
             and network.prefix is not None
             and (ip_address(place.ip) in network.prefix)
         )
-        if inside or self._membership.active(wanted.node_id) is None:
+        if inside or not self._membership.is_active(wanted.node_id):
             return Outcome.NOT_YOURS
         if wanted.by is By.PASSED:
             if not attested or wanted.node_id in (self._node_id, node_id):

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
+from whalescale.protocol.mesh.entry import Entry
 from whalescale.protocol.mesh.frames import Companion, Summary, encode, update_frames
-from whalescale.protocol.mesh.records import AdminRecord, Kind, MemberRecord, Status
-from whalescale.protocol.mesh.table import Entry, Table
+from whalescale.protocol.mesh.records import Kind
+from whalescale.protocol.mesh.table import Table
 
 T = TypeVar("T")
 
@@ -123,12 +124,6 @@ class Neighbour:
             self.more = True
 
 
-def is_urgent(entry: Entry) -> bool:
-    """It takes something away from somebody."""
-    record = entry.record
-    return isinstance(record, MemberRecord | AdminRecord) and record.status is Status.REVOKED
-
-
 def pick(items: Sequence[T], count: int, random: Callable[[int], bytes]) -> list[T]:
     """`count` of the items, or all, each as likely as any other."""
     left = list(items)
@@ -192,7 +187,7 @@ class Gossip:
     def spread(self, entries: Iterable[Entry], source: bytes | None, now: int) -> None:
         """New here, from that neighbour (None: our own): pass them on."""
         for entry in entries:
-            if is_urgent(entry):
+            if entry.is_revocation:
                 for node_id, neighbour in self.neighbours.items():
                     if node_id != source:
                         neighbour.push(entry.key, entry)
@@ -364,4 +359,4 @@ class Gossip:
         entry = self._table.get(key) or given
         if entry is None:
             return (True, Kind.OBSERVED)
-        return (not is_urgent(entry), entry.record.kind)
+        return (not entry.is_revocation, entry.kind)

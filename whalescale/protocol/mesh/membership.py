@@ -6,13 +6,15 @@ know the same records agree. A record that another one outranks is gone for good
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from whalescale.protocol.mesh import records
+from whalescale.protocol.mesh.entry import Entry, entry_of, key_of
 from whalescale.protocol.mesh.records import (
     ROOT,
     AdminRecord,
@@ -24,7 +26,7 @@ from whalescale.protocol.mesh.records import (
     Status,
     Verify,
 )
-from whalescale.protocol.mesh.table import Entry, Table, entry_of, key_of
+from whalescale.protocol.mesh.table import Table
 
 #: members of one network, revoked ones too: 20 MB of records
 MEMBERS_MAX: Final = 32_768
@@ -81,13 +83,15 @@ def outranks(new: Record, new_raw: bytes, old: Record, old_raw: bytes) -> bool:
 class Membership:
     """The rules over the network, admin and member records of a table."""
 
-    __slots__ = ("_table", "_verify", "_waiting", "network_id")
+    __slots__ = ("_disputed", "_table", "_verify", "_waiting", "network_id")
 
     def __init__(self, network_id: bytes, table: Table, verify: Verify = records.verify) -> None:
         self.network_id = network_id
         self._table = table
         self._verify = verify
         self._waiting: dict[bytes, MemberRecord] = {}
+        #: of which state of the records, and who has which address that was given twice
+        self._disputed: tuple[int, dict[bytes, bytes]] = (-1, {})
 
     # what is known
 
@@ -106,7 +110,7 @@ class Membership:
 
     def issued_by(self, issuer: bytes) -> list[MemberRecord]:
         """What it signed and still holds, revocations first."""
-        found = [r for r in self._table.members() if r.issuer == issuer]
+        found = _read(e for e in self._table.members() if e.issuer == issuer)
         return sorted(found, key=lambda r: (r.status is not Status.REVOKED, r.node_id))
 
     def may_issue(self, issuer: bytes) -> bool:
@@ -115,49 +119,59 @@ class Membership:
 
     def active(self, node_id: bytes) -> MemberRecord | None:
         """The member's record; None: it does not belong, or no more."""
-        record = self._table.member(node_id)
-        return record if record is not None and record.status is Status.ACTIVE else None
+        return self._table.member(node_id) if self.is_active(node_id) else None
+
+    def is_active(self, node_id: bytes) -> bool:
+        """It belongs."""
+        entry = self._table.of(Kind.MEMBER, node_id)
+        return entry is not None and not entry.is_revocation
 
     def is_revoked(self, node_id: bytes) -> bool:
-        record = self._table.member(node_id)
-        return record is not None and record.status is Status.REVOKED
+        entry = self._table.of(Kind.MEMBER, node_id)
+        return entry is not None and entry.is_revocation
+
+    def members(self) -> Iterator[Entry]:
+        """The records of all who belong."""
+        return (e for e in self._table.members() if not e.is_revocation)
 
     def actives(self) -> list[MemberRecord]:
-        return [r for r in self._table.members() if r.status is Status.ACTIVE]
+        """The same, decoded: megabytes, where there are thousands."""
+        return _read(self.members())
 
     def named(self, name: str) -> MemberRecord | None:
         """Where two admins gave one name, the lower node ID has it."""
-        found = [r for r in self.actives() if r.name == name]
+        wanted = name.encode()
+        found = _read(e for e in self.members() if e.name == wanted)
         return min(found, key=lambda r: r.node_id, default=None)
 
-    def address_of(
-        self, record: MemberRecord, holders: dict[IPv4Address, bytes]
-    ) -> IPv4Address | None:
-        """The member's IPv4 address inside, unless another has it or it is none of the network's.
-
-        `holders`: of `addresses`.
-        """
-        if record.address is None or holders.get(record.address) != record.node_id:
-            return None
-        return record.address
-
-    def addresses(self) -> dict[IPv4Address, bytes]:
-        """Who has which IPv4 address. Where two admins gave one twice, the lower node ID has it."""
-        network = self.network
+    def address_of(self, record: MemberRecord) -> IPv4Address | None:
+        """The member's IPv4 address inside, unless it is none of the network's or another has it:
+        where two admins gave one twice, the lower node ID does."""
+        network, address = self.network, record.address
         prefix = network.prefix if network else None
-        holders: dict[IPv4Address, bytes] = {}
-        for r in self.actives():
-            if r.address is not None and prefix is not None and r.address in prefix:
-                holders[r.address] = min(r.node_id, holders.get(r.address, r.node_id))
-        return holders
+        if address is None or prefix is None or address not in prefix:
+            return None
+        holder = self._holders_of_disputed().get(address.packed, record.node_id)
+        return address if holder == record.node_id else None
+
+    def _holders_of_disputed(self) -> dict[bytes, bytes]:
+        """Asked for thousands of members in turn; made once for each state of the records."""
+        if self._disputed[0] != self._table.changes:
+            given = Counter(e.address for e in self.members() if any(e.address))
+            twice = {a for a, count in given.items() if count > 1}
+            found: dict[bytes, bytes] = {}
+            for e in self.members() if twice else ():
+                if e.address in twice:
+                    found[e.address] = min(e.subject, found.get(e.address, e.subject))
+            self._disputed = self._table.changes, found
+        return self._disputed[1]
 
     def free_address(self) -> IPv4Address | None:
         """One that no member has or had. None: the network has no IPv4, or none is left."""
         network = self.network
         if network is None or network.prefix is None:
             return None
-        given = {r.address for r in self._table.members()}
-        return _first_free(network.prefix, given)
+        return _first_free(network.prefix, {e.address for e in self._table.members()})
 
     def next_generation(self, node_id: bytes) -> int:
         """Of a member record that shall outrank what is known of the node. At the last one a
@@ -175,7 +189,7 @@ class Membership:
         """
         if record.network != self.network_id:
             raise RecordError("record_network")
-        entry = entry_of(raw, record)
+        entry = entry_of(raw)
         old = self._table.get(entry.key)
         if old is not None and old.raw == raw:
             return Merged(Outcome.KNOWN, old)
@@ -199,13 +213,13 @@ class Membership:
         elif isinstance(record, MemberRecord):
             merged.changed.add(record.node_id)
         else:
-            merged.changed.update(r.node_id for r in self._table.members())
+            merged.changed.update(e.subject for e in self._table.members())
             self._retry(merged)
         return merged
 
     def _make_room(self, record: Record) -> None:
         if isinstance(record, AdminRecord):
-            if sum(e.record.kind is Kind.ADMIN for e in self._table.entries()) >= ADMINS_MAX:
+            if sum(e.kind is Kind.ADMIN for e in self._table.entries()) >= ADMINS_MAX:
                 raise RecordError("record_room")
         elif self._table.count >= 2 * MEMBERS_MAX + ADMINS_MAX:
             raise RecordError("record_room")
@@ -221,12 +235,10 @@ class Membership:
         if record.status is Status.ACTIVE:
             self._retry(merged)
             return
-        for entry in tuple(self._table.entries()):
-            signed = entry.record
-            if isinstance(signed, MemberRecord) and signed.issuer == record.node_id:
-                self._table.remove(entry.key)
-                merged.removed.append(entry.key)
-                merged.changed.add(signed.node_id)
+        for entry in [e for e in self._table.members() if e.issuer == record.node_id]:
+            self._table.remove(entry.key)
+            merged.removed.append(entry.key)
+            merged.changed.add(entry.subject)
 
     def _retry(self, merged: Merged) -> None:
         """Those that waited for this issuer."""
@@ -240,12 +252,17 @@ class Membership:
             merged.changed |= more.changed
 
 
-def _first_free(prefix: IPv4Network, given: Iterable[IPv4Address | None]) -> IPv4Address | None:
+def _read(entries: Iterable[Entry]) -> list[MemberRecord]:
+    """Of member records. Past the cache of what stays decoded: there may be thousands."""
+    found = (records.decode(entry.raw, checked=True) for entry in entries)
+    return [record for record in found if isinstance(record, MemberRecord)]
+
+
+def _first_free(prefix: IPv4Network, given: Container[bytes]) -> IPv4Address | None:
     """Without the network's own address and the broadcast address."""
-    taken = {int(a) for a in given if a is not None}
     first = int(prefix.network_address) + 1
     for value in range(first, first + prefix.num_addresses - 2):
-        if value not in taken:
+        if value.to_bytes(4, "big") not in given:
             return IPv4Address(value)
     return None
 

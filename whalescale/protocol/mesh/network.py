@@ -19,6 +19,7 @@ from whalescale.protocol.mesh.admission import Admission
 from whalescale.protocol.mesh.anchors import Anchors, Tenure, known_anchors
 from whalescale.protocol.mesh.directory import Directory, How
 from whalescale.protocol.mesh.duties import Duties
+from whalescale.protocol.mesh.entry import entry_of, key_of
 from whalescale.protocol.mesh.events import (
     Anchoring,
     DialPlace,
@@ -46,7 +47,7 @@ from whalescale.protocol.mesh.frames import (
     Tree,
     Update,
 )
-from whalescale.protocol.mesh.gossip import FORGED_COST, Bucket, Gossip, is_urgent
+from whalescale.protocol.mesh.gossip import FORGED_COST, Bucket, Gossip
 from whalescale.protocol.mesh.membership import Membership, Merged, Outcome
 from whalescale.protocol.mesh.reconcile import Answer
 from whalescale.protocol.mesh.records import (
@@ -64,7 +65,7 @@ from whalescale.protocol.mesh.records import (
     Verify,
 )
 from whalescale.protocol.mesh.recovery import Recovery, closeness, wanted
-from whalescale.protocol.mesh.table import Table, entry_of, key_of
+from whalescale.protocol.mesh.table import Table
 from whalescale.protocol.messages import MessageError
 from whalescale.protocol.places import Endpoint
 
@@ -178,7 +179,7 @@ class Mesh:
 
     @property
     def belongs(self) -> bool:
-        return self.membership.active(self.node_id) is not None
+        return self.membership.is_active(self.node_id)
 
     @property
     def is_admin(self) -> bool:
@@ -198,16 +199,12 @@ class Mesh:
 
         `checked`: others, whose signatures and keys were checked when they were kept; the rules of
         section 3 decide about these as well."""
-        found: list[tuple[bytes, Record, bool]] = []
-        for those, sure in ((raws, False), (checked, True)):
-            for raw in those:
-                try:
-                    found.append((raw, records.decode(raw, checked=sure), sure))
-                except RecordError as refusal:
-                    self.drops[str(refusal)] += 1
+        found = [(raw, sure) for those, sure in ((raws, False), (checked, True)) for raw in those]
+        found.sort(key=lambda f: f[0][:1])  # by kind: who may sign before what was signed
         taken, changed = 0, dict[bytes, None]()
-        for raw, record, sure in sorted(found, key=lambda f: f[1].kind):
+        for raw, sure in found:
             try:
+                record = records.decode(raw, checked=sure)
                 merged = self._merge(raw, record, now, checked=sure)
             except RecordError as refusal:
                 self.drops[str(refusal)] += 1
@@ -220,7 +217,7 @@ class Mesh:
 
     def session_up(self, node_id: bytes, now: int) -> None:
         """There is a session with this member, or again after a while without."""
-        if self.membership.active(node_id) is None:
+        if not self.membership.is_active(node_id):
             return
         back = node_id not in self.sessions
         self.sessions[node_id] = now
@@ -260,7 +257,7 @@ class Mesh:
 
     def met(self, node_id: bytes, endpoint: Endpoint, how: How, now: int) -> None:
         """An authentic message came from the member: from a place that we dialled, or another."""
-        if self.membership.active(node_id) is None:
+        if not self.membership.is_active(node_id):
             return
         record = self.table.endpoints(node_id)
         told = {p.endpoint for p in record.places} if record else set()
@@ -302,7 +299,7 @@ class Mesh:
         """Our member record, after that of who signed it, for a member that may not know us: we
         never met it. Nothing: it does, or is none, or we are none."""
         own = self.membership.active(self.node_id)
-        if own is None or self.membership.active(node_id) is None:
+        if own is None or not self.membership.is_active(node_id):
             return []
         if self.directory.met_places(node_id):
             return []
@@ -348,7 +345,7 @@ class Mesh:
                 return
             neighbour = self.gossip.neighbours.get(node_id)
             if neighbour is None:
-                if self.membership.active(node_id) is None:
+                if not self.membership.is_active(node_id):
                     raise ControlError("mesh_member")
                 self.session_up(node_id, now)
                 neighbour = self.gossip.neighbours[node_id]
@@ -441,7 +438,7 @@ class Mesh:
         if not told and merged.entry is not None:
             told = [merged.entry]  # a hint: passed on, not kept
         if self.settings.leaf and not own:
-            told = [entry for entry in told if is_urgent(entry)]
+            told = [entry for entry in told if entry.is_revocation]
         self.gossip.spread(told, source, now)
         for node_id in merged.changed:
             self._changed(node_id, now)
@@ -466,7 +463,7 @@ class Mesh:
                     self.admission.remembered(entry.record, now)
 
     def _changed(self, node_id: bytes, now: int) -> None:
-        if self.membership.active(node_id) is None:
+        if not self.membership.is_active(node_id):
             if node_id in self.sessions:
                 self._tell_revoked(node_id)
             self.session_down(node_id, now)
@@ -495,7 +492,7 @@ class Mesh:
             self._places, self.duties.is_one, self.duties.is_proved, self.identity.seed
         )
         if raw is not None:
-            entry = entry_of(raw, records.decode(raw))
+            entry = entry_of(raw)
             self._events.append(RecordStored(entry.key, raw, own=True))
             self.gossip.spread([entry], None, now)
 
@@ -519,7 +516,7 @@ class Mesh:
             raw = records.encode(record, self.identity.seed)
         except (ValueError, RecordError):
             return  # a link-local address or one of our own kind: of no use to others
-        self.gossip.spread([entry_of(raw, record)], None, now)
+        self.gossip.spread([entry_of(raw)], None, now)
 
     def publish(self, raw: bytes, now: int) -> None:
         """Tell the others what was signed here. RecordError, MeshError: it does not hold."""
@@ -574,12 +571,8 @@ class Mesh:
         if not self.settings.neighbours or not self.belongs:
             self.recovery.want((), now)
             return
-        members = list(self.membership.actives())
-        dialable = [
-            m.node_id
-            for m in members
-            if m.node_id != self.node_id and self.directory.is_dialable(m.node_id)
-        ]
+        members = [entry.subject for entry in self.membership.members()]
+        dialable = [n for n in members if n != self.node_id and self.directory.is_dialable(n)]
         anchors = known_anchors(self.table, self.membership)
         self.duties.follow(anchors, now, len(members))
         count = 0 if self.settings.leaf and anchors else self.settings.neighbours

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from whalescale.protocol.mesh.entry import Entry
 from whalescale.protocol.mesh.frames import (
     LEAVES_MAX,
     NODES_MAX,
@@ -25,7 +26,7 @@ from whalescale.protocol.mesh.frames import (
     Twig,
     Want,
 )
-from whalescale.protocol.mesh.table import BRANCHES, DEPTH, Entry, Table
+from whalescale.protocol.mesh.table import BRANCHES, DEPTH, Table
 
 #: below a branch with so few records of ours these are named at once
 FEW: Final = 8

@@ -7,68 +7,31 @@ make two sets of records with one digest could only hide records that it signed 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
 from typing import Final
 
+from whalescale.protocol.mesh.entry import Entry, key_of, subject_of
 from whalescale.protocol.mesh.records import (
     AdminRecord,
     EndpointRecord,
     Kind,
     MemberRecord,
     NetworkRecord,
-    Record,
-    subject_of,
-    version_of,
 )
 
-KEY_BYTES: Final = 8
 #: levels of the tree above the leaves
 DEPTH: Final = 3
 BRANCHES: Final = 16
 
 
-def key_of(kind: Kind, subject: bytes) -> int:
-    """Where a record stands in the tree: 56 bits of its subject, spread evenly, then its kind.
-
-    What is about one node stands side by side, so who is told of a branch hears who belongs before
-    where it is.
-    """
-    data = hashlib.blake2s(subject, digest_size=KEY_BYTES - 1).digest()
-    return int.from_bytes(data, "big") << 8 | kind
-
-
-def key_of_bytes(raw: bytes) -> int:
-    """Of a record that is about a node, as it stands; of anything else nobody's."""
-    data = hashlib.blake2s(raw[18:50], digest_size=KEY_BYTES - 1).digest()
-    return int.from_bytes(data, "big") << 8 | (raw[0] if raw else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A record as it came, and what is computed of it once."""
-
-    raw: bytes
-    record: Record
-    key: int
-    digest: int
-
-    @property
-    def version(self) -> int:
-        return version_of(self.record)
-
-
-def entry_of(raw: bytes, record: Record) -> Entry:
-    digest = hashlib.blake2s(raw, digest_size=8).digest()
-    return Entry(
-        raw, record, key_of(record.kind, subject_of(record)), int.from_bytes(digest, "big")
-    )
-
-
 def prefix_of(key: int, level: int) -> int:
     """The branch of that level (0: the root) that a key is below."""
     return key >> (64 - 4 * level)
+
+
+def _branch(level: int, prefix: int) -> int:
+    """One number for each branch of each level."""
+    return 1 << 4 * level | prefix
 
 
 class Table:
@@ -78,12 +41,13 @@ class Table:
 
     def __init__(
         self,
-        items: MutableMapping[int, Entry] | None = None,
-        digests: MutableMapping[tuple[int, int], int] | None = None,
+        items: MutableMapping[int, bytes] | None = None,
+        digests: MutableMapping[int, int] | None = None,
         buckets: MutableMapping[int, tuple[int, ...]] | None = None,
         count: int = 0,
     ) -> None:
         self._items = {} if items is None else items
+        #: by _branch
         self._digests = {} if digests is None else digests
         self._buckets = {} if buckets is None else buckets
         #: of records
@@ -92,32 +56,34 @@ class Table:
         self.changes = 0
 
     def get(self, key: int) -> Entry | None:
-        return self._items.get(key)
+        raw = self._items.get(key)
+        return None if raw is None else Entry(raw, key)
+
+    def of(self, kind: Kind, subject: bytes) -> Entry | None:
+        return self.get(key_of(kind, subject))
 
     def known(self, raw: bytes) -> Entry | None:
         """The entry of these very bytes, without reading them all."""
-        if raw[:1] == _NETWORK_KIND:
-            found = self._items.get(_NETWORK_KEY)
-        else:
-            found = self._items.get(key_of_bytes(raw))
+        found = self.get(key_of(raw[0] if raw else 0, subject_of(raw)))
         return found if found is not None and found.raw == raw else None
 
     def put(self, entry: Entry) -> None:
         """In place of what stands at its key."""
-        old = self._items.get(entry.key)
+        key = entry.key
+        old = self.get(key)
         if old is None:
-            bucket = prefix_of(entry.key, DEPTH)
-            self._buckets[bucket] = (*self._buckets.get(bucket, ()), entry.key)
+            bucket = prefix_of(key, DEPTH)
+            self._buckets[bucket] = (*self._buckets.get(bucket, ()), key)
             self.count += 1
-            self._mix(entry.key, entry.digest)
+            self._mix(key, entry.digest)
         else:
-            self._mix(entry.key, old.digest ^ entry.digest)
-        self._items[entry.key] = entry
+            self._mix(key, old.digest ^ entry.digest)
+        self._items[key] = entry.raw
         self.changes += 1
 
     def remove(self, key: int) -> None:
         """KeyError: nothing is there."""
-        old = self._items.pop(key)
+        old = Entry(self._items.pop(key), key)
         bucket = prefix_of(key, DEPTH)
         left = tuple(k for k in self._buckets[bucket] if k != key)
         if left:
@@ -130,7 +96,7 @@ class Table:
 
     def _mix(self, key: int, digest: int) -> None:
         for level in range(DEPTH + 1):
-            at = (level, prefix_of(key, level))
+            at = _branch(level, prefix_of(key, level))
             left = self._digests.get(at, 0) ^ digest
             if left:
                 self._digests[at] = left
@@ -141,47 +107,41 @@ class Table:
 
     @property
     def root(self) -> int:
-        return self._digests.get((0, 0), 0)
+        return self._digests.get(_branch(0, 0), 0)
 
     def children(self, level: int, prefix: int) -> tuple[int, ...]:
         """64-bit digests of the 16 branches below one of `level` < DEPTH."""
-        first = prefix << 4
-        return tuple(self._digests.get((level + 1, first + i), 0) for i in range(BRANCHES))
+        first = _branch(level + 1, prefix << 4)
+        return tuple(self._digests.get(first + i, 0) for i in range(BRANCHES))
 
     def leaves(self, level: int, prefix: int) -> Iterator[Entry]:
         """All records below a branch, in the order of their keys' buckets."""
         width = 4 * (DEPTH - level)
         for bucket in range(prefix << width, (prefix + 1) << width):
             for key in self._buckets.get(bucket, ()):
-                yield self._items[key]
+                yield Entry(self._items[key], key)
 
     # by meaning
 
     def entries(self) -> Iterator[Entry]:
-        return iter(self._items.values())
+        return (Entry(raw, key) for key, raw in self._items.items())
+
+    def members(self) -> Iterator[Entry]:
+        """Of the members' records, revoked ones too."""
+        return (entry for entry in self.entries() if entry.raw[0] == Kind.MEMBER)
 
     def network(self) -> NetworkRecord | None:
-        found = self._items.get(_NETWORK_KEY)
-        return found.record if found and isinstance(found.record, NetworkRecord) else None
+        record = entry.record if (entry := self.of(Kind.NETWORK, b"")) else None
+        return record if isinstance(record, NetworkRecord) else None
 
     def admin(self, node_id: bytes) -> AdminRecord | None:
-        found = self._items.get(key_of(Kind.ADMIN, node_id))
-        return found.record if found and isinstance(found.record, AdminRecord) else None
+        record = entry.record if (entry := self.of(Kind.ADMIN, node_id)) else None
+        return record if isinstance(record, AdminRecord) else None
 
     def member(self, node_id: bytes) -> MemberRecord | None:
-        found = self._items.get(key_of(Kind.MEMBER, node_id))
-        return found.record if found and isinstance(found.record, MemberRecord) else None
+        record = entry.record if (entry := self.of(Kind.MEMBER, node_id)) else None
+        return record if isinstance(record, MemberRecord) else None
 
     def endpoints(self, node_id: bytes) -> EndpointRecord | None:
-        found = self._items.get(key_of(Kind.ENDPOINTS, node_id))
-        return found.record if found and isinstance(found.record, EndpointRecord) else None
-
-    def members(self) -> Iterator[MemberRecord]:
-        """Those revoked too."""
-        for entry in self._items.values():
-            if isinstance(entry.record, MemberRecord):
-                yield entry.record
-
-
-_NETWORK_KEY: Final = key_of(Kind.NETWORK, b"")
-_NETWORK_KIND: Final = bytes((Kind.NETWORK,))
+        record = entry.record if (entry := self.of(Kind.ENDPOINTS, node_id)) else None
+        return record if isinstance(record, EndpointRecord) else None

@@ -64,5 +64,5 @@ def test_behind_one_router_private_places_are_dialled_first() -> None:
 class Everybody:
     network_id = NET
 
-    def active(self, _: bytes) -> bool:
+    def is_active(self, _: bytes) -> bool:
         return True

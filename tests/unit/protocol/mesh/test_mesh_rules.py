@@ -182,11 +182,10 @@ def test_one_address_or_name_given_twice():
     rules, _ = merge_all(
         [*BEGIN, member(first, "x", address=address), member(second, "x", address=address)]
     )
-    holders = rules.addresses()
-    assert holders[address] == first.node_id
-    loser = rules.active(second.node_id)
-    assert loser is not None
-    assert rules.address_of(loser, holders) is None
+    has, lacks = rules.active(first.node_id), rules.active(second.node_id)
+    assert has is not None
+    assert lacks is not None
+    assert (rules.address_of(has), rules.address_of(lacks)) == (address, None)
     found = rules.named("x")
     assert found is not None
     assert found.node_id == first.node_id
