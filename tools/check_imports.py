@@ -20,7 +20,7 @@ PACKAGE = "whalescale"
 
 #: modules that any part may use: no state, no sockets, nothing of the parts themselves
 SHARED = {"identity", "endpoints", "locations", "keyfiles", "status", "doubts", "config",
-          "config_keys", "config_shapes", "config_values", "nft"}  # fmt: skip
+          "config_keys", "config_shapes", "config_values", "nft", "lean", "structs"}  # fmt: skip
 #: what makes code impure: clocks, sockets, randomness, processes, files
 IMPURE = {
     "asyncio", "io", "multiprocessing", "os", "pathlib", "random", "secrets", "select",
@@ -141,8 +141,8 @@ def refusal(module: str, what: Import) -> str | None:
     }.get(part, SHARED)
     if target in allowed:
         return None
-    if module == f"{PACKAGE}.cli.lifecycle" and target == "agent":
-        return None  # `ws up` becomes the agent
+    if module == f"{PACKAGE}.cli.foreground" and target == "agent":
+        return None  # the program that `ws up` becomes
     if module in (f"{PACKAGE}.cli.checks", f"{PACKAGE}.cli.parts") and target == "dataplane":
         return None  # `ws doctor` runs the data plane's own probes, there may be no agent
     makers = (f"{PACKAGE}.cli.network", f"{PACKAGE}.cli.joining")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tools import demo_plot
 from tools.netlab import Lab, LabError, terminate_as_exception
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 
 
 def run(

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.progress import Progress
 
 from whalescale.cli.client import Connection
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 from whalescale.status import Status
 from whalescale.tui import render, snapshot
 

@@ -10,7 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from tools.demo_record import Sampler
 from tools.demo_view import connect
 from whalescale.cli.client import Connection
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 
 LOOK_S: Final = 0.1
 A = TypeVar("A")

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, Self
 #: what `ws up` imports on its way to a running agent
 MODULES = (
     "whalescale.cli.main",
-    "whalescale.cli.lifecycle",
+    "whalescale.cli.foreground",
     "whalescale.agent",
     "pyroute2.iproute",
 )
@@ -162,8 +162,11 @@ class Nursery:
 
 def serve(control: socket.socket) -> None:
     """Fork for each request, and tell of each child's end, until the other side is gone."""
+    from whalescale.lean import without
     from whalescale.runtime import lean
 
+    with without("ssl"):
+        import asyncio  # noqa: F401
     lean.prepare()
     for name in MODULES:
         __import__(name)
@@ -213,9 +216,10 @@ def _be(request: dict[str, Any], stdin: int, out: int) -> NoReturn:
         os.environ.clear()
         os.environ.update(request["env"])
         sys.argv = request["command"]
-        from whalescale.cli.main import main
+        from whalescale.cli import foreground, lifecycle, main
 
-        code = main()
+        lifecycle.become = foreground.main  # what an execution would import is here
+        code = main.main()
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 1
     except BaseException:

@@ -26,7 +26,7 @@ if __package__ is None or __package__ == "":
 from tools.netlab import UAPI_FOLDER, Host, LabError, Process, lock, run, wait_until
 from tools.nursery import Nursery
 from whalescale.cli.client import Connection
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 from whalescale.identity import Identity, encode_node_id, encode_seed
 from whalescale.keyfiles import encode_wireguard_key
 

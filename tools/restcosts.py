@@ -46,10 +46,10 @@ def _end(host: Host, number: int) -> Whalescale:
 
 
 def memory_mb(pid: int) -> dict[str, float]:
-    """Resident, and of that what is no file's (which others may have too). MB of 2^20 bytes."""
+    """Resident, and of that what is no file's (which others may have too). MB of 10^6 bytes."""
     text = Path(f"/proc/{pid}/status").read_text()
-    found = {m[1]: int(m[2]) / 1024 for m in re.finditer(r"(VmRSS|RssAnon):\s+(\d+) kB", text)}
-    return {"rss": round(found["VmRSS"], 1), "anon": round(found["RssAnon"], 1)}
+    found = {m[1]: int(m[2]) for m in re.finditer(r"(VmRSS|RssAnon):\s+(\d+) kB", text)}
+    return {k: round(found[n] * 1024 / 1e6, 1) for k, n in (("rss", "VmRSS"), ("anon", "RssAnon"))}
 
 
 def at_rest(lab: Lab, seconds: float) -> dict[str, float]:

@@ -7,16 +7,12 @@ Every error is a ConfigError that names the file, the key and what would be righ
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
-
-import msgspec
-from msgspec import Struct
 
 from whalescale import identity, keyfiles
 from whalescale.config_shapes import (
@@ -58,6 +54,7 @@ from whalescale.config_values import (
     parse_network,
 )
 from whalescale.endpoints import parse_endpoint
+from whalescale.structs import Struct, msgspec
 
 __all__ = [
     "IPV6_MTU_MIN",
@@ -242,6 +239,8 @@ def _explained(error: msgspec.ValidationError, path: Path) -> ConfigError:
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL):
         name = unknown[1]
         fields = _FIELDS.get(bare, ())
+        import difflib
+
         close = difflib.get_close_matches(name, fields, 1)
         fix = f"did you mean {close[0]}?" if close else f"known here: {', '.join(fields)}"
         shown = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else repr(name)

@@ -10,10 +10,9 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
-
 from whalescale.config_values import Address, Network
 from whalescale.endpoints import HostPort, parse_endpoint
+from whalescale.structs import Meta, Struct
 
 #: IPv4's least; 9216 is the largest frame that real links carry.
 MTU_MIN: Final = 576

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-import msgspec
-from msgspec import Struct
+from whalescale.structs import Struct, msgspec
 
 VERSION: Final = 1
 

@@ -1,4 +1,4 @@
-"""`python -m whalescale.cli`: how `ws up` starts the agent in the background."""
+"""`python -m whalescale.cli`: `ws`, where it is not installed."""
 
 import sys
 

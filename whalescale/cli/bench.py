@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from whalescale.cli.common import (
-    FAILED,
-    OK,
-    USAGE,
-    CliError,
-    Interface,
-    Json,
-    console,
-    interface_name,
-    peer_names,
-    plain,
-    print_json,
-)
+from whalescale.cli.common import Interface, Json, console, interface_name, peer_names, print_json
+from whalescale.cli.ending import FAILED, OK, USAGE, CliError, plain
 
 #: seconds of a sample, so that a whole run stays well under two minutes
 PEER_S: Final = 3.0

@@ -317,7 +317,7 @@ def configuration(path: Path) -> Iterator[Check]:
 def agent(interface: str) -> list[Check]:
     """The running agent, and what it knows of peers without a session."""
     from whalescale.cli import client, troubles
-    from whalescale.cli.common import UNREACHABLE, CliError, plain
+    from whalescale.cli.ending import UNREACHABLE, CliError, plain
 
     try:
         status = client.status(interface)[0]
@@ -344,7 +344,7 @@ def agent(interface: str) -> list[Check]:
 def own_datagrams(interface: str) -> hostchecks.Datagrams:
     """Nothing known: no agent runs."""
     from whalescale.cli import client
-    from whalescale.cli.common import CliError
+    from whalescale.cli.ending import CliError
 
     with contextlib.suppress(CliError):
         status = client.status(interface)[0]

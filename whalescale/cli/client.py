@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from whalescale import locations
-from whalescale.cli.common import FAILED, PERMISSION, UNREACHABLE, CliError, plain
+from whalescale.cli.ending import FAILED, PERMISSION, UNREACHABLE, CliError, plain
 
 if TYPE_CHECKING:
     from whalescale.status import Status

@@ -8,32 +8,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whalescale import locations
+from whalescale.cli.ending import (
+    USAGE,
+    CliError,
+    plain,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from whalescale.config import Config
     from whalescale.status import Peer, Status
-
-OK: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-UNREACHABLE: Final = 3
-PERMISSION: Final = 4
-INTERRUPTED: Final = 130
-
-
-class CliError(Exception):
-    """Ends a command: one line (`message`, then `fix`: what would mend it) and the exit code."""
-
-    def __init__(self, message: str, fix: str = "", exit_code: int = FAILED) -> None:
-        super().__init__(message)
-        self.message, self.fix, self.exit_code = message, fix, exit_code
 
 
 class Chosen:
@@ -147,11 +137,6 @@ def load_config(interface: str | None, config: Path | None) -> Config:
             USAGE,
         )
     return loaded
-
-
-def plain(text: str) -> str:
-    """One line without control characters: what came from elsewhere must not drive the terminal."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text).strip()
 
 
 def find(status: Status, wanted: str, interface: str) -> Peer:

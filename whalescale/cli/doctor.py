@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from whalescale.cli.common import (
-    FAILED,
-    OK,
     ConfigPath,
     Interface,
     Json,
     config_path,
     console,
     interface_name,
-    plain,
     print_json,
 )
+from whalescale.cli.ending import FAILED, OK, plain
 
 
 def doctor(interface: Interface = None, config: ConfigPath = None, json: Json = False) -> int:

@@ -13,7 +13,8 @@ from tomlkit.items import AoT, Array, Item, String, StringType, Table, Trivia, W
 from whalescale import config as configuration
 from whalescale import keyfiles
 from whalescale.cli import client
-from whalescale.cli.common import UNREACHABLE, CliError, note
+from whalescale.cli.common import note
+from whalescale.cli.ending import UNREACHABLE, CliError
 from whalescale.config import Config, PeerConfig
 
 #: needs no escaping between quotes

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from whalescale.cli.common import USAGE, CliError, ConfigPath, Interface, PeerArgument
+from whalescale.cli.common import ConfigPath, Interface, PeerArgument
+from whalescale.cli.ending import USAGE, CliError
 
 
 def export(

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from whalescale import locations
-from whalescale.cli.common import PERMISSION, UNREACHABLE, CliError, interfaces, plain
+from whalescale.cli.common import interfaces
+from whalescale.cli.ending import PERMISSION, UNREACHABLE, CliError, plain
 
 #: so many tunnels are told one by one
 _TOLD = 20

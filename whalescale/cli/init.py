@@ -10,16 +10,9 @@ from typing import Annotated
 
 import typer
 
-from whalescale.cli.common import (
-    USAGE,
-    CliError,
-    ConfigPath,
-    Interface,
-    config_path,
-    note,
-    plain,
-)
+from whalescale.cli.common import ConfigPath, Interface, config_path, note
 from whalescale.cli.common import interface_name as chosen_name
+from whalescale.cli.ending import USAGE, CliError, plain
 
 
 def init(

@@ -7,8 +7,6 @@ from typing import Annotated
 import typer
 
 from whalescale.cli.common import (
-    USAGE,
-    CliError,
     ConfigPath,
     Interface,
     Json,
@@ -16,9 +14,9 @@ from whalescale.cli.common import (
     interface_name,
     load_config,
     note,
-    plain,
     print_json,
 )
+from whalescale.cli.ending import USAGE, CliError, plain
 from whalescale.cli.network import (
     VERSION,
     ask,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from whalescale.cli.common import USAGE, CliError, note, note_loose_output
+from whalescale.cli.common import note, note_loose_output
+from whalescale.cli.ending import USAGE, CliError
 
 
 def keygen() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import select
@@ -17,22 +16,17 @@ from typing import Annotated, Any, Final
 import typer
 
 from whalescale import locations
+from whalescale.cli import foreground
 from whalescale.cli.common import (
-    FAILED,
-    UNREACHABLE,
-    CliError,
     ConfigPath,
     Interface,
     config_path,
     interface_name,
     load_config,
     note,
-    plain,
 )
+from whalescale.cli.ending import FAILED, UNREACHABLE, CliError, plain
 
-#: gc.get_threshold() of a Python that nobody changed it in (whalescale.cli does)
-PYTHONS_OWN: Final = (700, 10, 10)
-READY_FD: Final = "WHALESCALE_READY_FD"
 START_S: Final = 30.0
 STOP_S: Final = 15.0
 
@@ -87,45 +81,20 @@ def _warn(warnings: Iterable[str]) -> None:
         note(f"warning: {warning}")
 
 
-def _asyncio_without_tls() -> None:
-    """4 MB of every agent: asyncio takes ssl where it can be had, and nobody here speaks TLS.
-
-    Whoever imports ssl itself afterwards has it.
-    """
-    if "asyncio" in sys.modules or "ssl" in sys.modules:
-        return
-    sys.modules["ssl"] = None  # type: ignore[assignment]
-    try:
-        import asyncio  # noqa: F401
-    finally:
-        del sys.modules["ssl"]
-
-
 def _foreground(interface: str | None, config: Path | None) -> int:
-    """Run the agent here. If `ws up` waits at a pipe, an error goes there as JSON too."""
-    text = os.environ.get(READY_FD, "")
-    report: int | None = None
-    if text.isdecimal():
-        with contextlib.suppress(OSError):
-            # The agent closes its own once it is ready.
-            report = os.dup(int(text))
-    try:
-        path = load_config(interface, config).path.absolute()
-        _asyncio_without_tls()
-        from whalescale.agent import run
+    """This process becomes the agent, by a program of its own that has none of the command in
+    memory."""
+    return become(load_config(interface, config).path.absolute())
 
-        gc.set_threshold(*PYTHONS_OWN)  # it stays, and works with little memory
-        return int(run(path))
-    except Exception as e:
-        if report is not None:
-            error = {
-                "message": str(getattr(e, "message", "") or e),
-                "fix": str(getattr(e, "fix", "")),
-                "exit_code": getattr(e, "exit_code", 4 if isinstance(e, PermissionError) else 1),
-            }
-            with contextlib.suppress(OSError):
-                os.write(report, json.dumps(error).encode())
-        raise
+
+def become(path: Path) -> int:
+    """Execute the agent in this process' place."""
+    command = _agent(path)
+    os.execv(command[0], command)  # noqa: S606
+
+
+def _agent(path: Path) -> list[str]:
+    return [sys.executable, "-P", "-m", foreground.__name__, str(path)]
 
 
 def _start(name: str, path: Path) -> None:
@@ -140,17 +109,16 @@ def _start(name: str, path: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
     log_fd = os.open(log, flags, 0o600)
     ready, child_end = os.pipe()
-    command = [sys.executable, "-P", "-m", "whalescale.cli", "up", "-f", "--config", str(path)]
     try:
         child = subprocess.Popen(
-            command,
+            _agent(path),
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,
             cwd="/",
             start_new_session=True,
             pass_fds=(child_end,),
-            env={**os.environ, READY_FD: str(child_end)},
+            env={**os.environ, foreground.READY_FD: str(child_end)},
         )
     finally:
         os.close(log_fd)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from whalescale import locations
-from whalescale.cli.common import UNREACHABLE, CliError, Interface, interface_name, note, plain
+from whalescale.cli.common import Interface, interface_name, note
+from whalescale.cli.ending import UNREACHABLE, CliError, plain
 
 TAIL_LINES = 200
 

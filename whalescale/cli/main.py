@@ -4,10 +4,6 @@ in one line on stderr with the right exit code (WS_DEBUG=1 shows the traceback).
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import errno
-import io
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -19,15 +15,19 @@ from typer.core import TyperGroup
 
 from whalescale import __version__
 from whalescale.cli import examples
-from whalescale.cli.common import (
+from whalescale.cli.common import Chosen, interfaces
+from whalescale.cli.ending import (
     FAILED,
     INTERRUPTED,
-    PERMISSION,
     USAGE,
-    Chosen,
-    CliError,
-    interfaces,
+    failed,
+    flush,
+    flush_what_can_be,
+    no_more_output,
     plain,
+    say,
+    tolerant_output,
+    trace,
 )
 
 if TYPE_CHECKING:
@@ -212,103 +212,20 @@ def _with_shell(arguments: list[str]) -> list[str]:
     return [*arguments, shell if shell in SHELLS else "bash"]
 
 
-def _say(message: str, fix: str) -> None:
-    line = plain(message).rstrip(".")
-    with contextlib.suppress(OSError):
-        print(f"ws: {line}; {plain(fix)}" if fix else f"ws: {line}", file=sys.stderr)
-
-
-#: for terminals and files that are not UTF-8: what stands for the few other characters
-_ASCII: Final = str.maketrans(
-    {
-        **dict.fromkeys("\u2500\u2501\u2550\u2574\u2576\u2578\u257a", "-"),
-        **dict.fromkeys("\u2502\u2503\u2551", "|"),
-        **dict.fromkeys("\u256d\u256e\u2570\u256f\u250c\u2510\u2514\u2518", "+"),
-        **dict(zip("\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.,-~=*#", strict=True)),
-        "\u2191": "^",
-        "\u2193": "v",
-        "\u2192": ">",
-        "\u2026": "~",
-        "\u00b1": "~",
-        "\u00d7": "x",
-    }
-)
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end].translate(_ASCII)
-    return "".join(c if c.isascii() else "?" for c in text), error.end
-
-
-def _tolerant_output() -> None:
-    """A character that the output's encoding lacks is written as one like it (LC_ALL=C)."""
-    codecs.register_error("whalescale", _in_ascii)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="whalescale")
-
-
-def _no_more_output(stream: int = 1) -> None:
-    """It is broken: nothing waits in it for the interpreter's end to stumble over."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-
-
-def _flush_what_can_be() -> None:
-    """The exit code has been chosen; Python's own, 120, would take its place."""
-    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-        try:
-            stream.flush()
-        except OSError:
-            _no_more_output(number)
-
-
 def _failed(error: Exception) -> int:
-    """One line for the user. ConfigError, AgentError and CliError all have these attributes."""
-    if os.environ.get("WS_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exception(error)
+    """One line for the user, with what typer has found wrong in the command line."""
     from typer._click.exceptions import ClickException
 
-    code = getattr(error, "exit_code", None)
-    if isinstance(error, ClickException):
-        context = getattr(error, "ctx", None)
-        if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
-            print(context.get_help())
-            return USAGE
-        path = context.command_path if context is not None else "ws"
-        _say(error.format_message(), f"`{path} --help` shows what there is")
-        return code if isinstance(code, int) else USAGE
-    if isinstance(code, int):
-        _say(str(getattr(error, "message", error)), str(getattr(error, "fix", "")))
-        return code
-    if isinstance(error, PermissionError):
-        what = f"{error.filename}: " if error.filename else ""
-        _say(f"{what}{error.strerror or error}", "run the same command with `sudo`")
-        return PERMISSION
-    if isinstance(error, OSError):
-        what = f"{error.filename}: " if error.filename else ""
-        if not what and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what = "standard output: "  # all else that is written has a name
-        _say(f"{what}{error.strerror or error}", "")
-        return FAILED
-    what = f"{type(error).__name__}: {error}"
-    _say(f"a fault in whalescale itself ({what})", "WS_DEBUG=1 shows where; please report it")
-    return FAILED
-
-
-def _flush() -> None:
-    """CliError: what was printed cannot be written."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as e:
-        fix = "make room, or write it elsewhere"
-        raise CliError(f"standard output: {e.strerror or e}", fix) from None
+    if not isinstance(error, ClickException):
+        return failed(error)
+    trace(error)
+    code, context = getattr(error, "exit_code", None), getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        print(context.get_help())
+        return USAGE
+    path = context.command_path if context is not None else "ws"
+    say(error.format_message(), f"`{path} --help` shows what there is")
+    return code if isinstance(code, int) else USAGE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -318,21 +235,21 @@ def main(arguments: list[str] | None = None) -> int:
 
         completion_init()
     given = sys.argv[1:] if arguments is None else arguments
-    _tolerant_output()
+    tolerant_output()
     try:
         code = app(args=_with_shell(given), prog_name="ws", standalone_mode=False)
-        _flush()
+        flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except typer.Abort:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`ws status | head`): no message, and none at exit either.
-        _no_more_output()
+        no_more_output()
         return FAILED
     except Exception as error:
         code = _failed(error)
-        _flush_what_can_be()
+        flush_what_can_be()
         return code
-    _flush_what_can_be()
+    flush_what_can_be()
     return code if isinstance(code, int) else 0

@@ -16,10 +16,10 @@ from whalescale.cli.common import (
     interface_name,
     is_screen,
     note,
-    plain,
     print_json,
     print_json_lines,
 )
+from whalescale.cli.ending import plain
 from whalescale.cli.network import VERSION, MemberName, ask, find_member
 
 

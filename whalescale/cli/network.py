@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whalescale.cli.common import (
-    UNREACHABLE,
-    USAGE,
-    CliError,
     ConfigPath,
     Interface,
     Json,
@@ -23,9 +20,9 @@ from whalescale.cli.common import (
     member_names,
     note,
     note_loose_output,
-    plain,
     print_json,
 )
+from whalescale.cli.ending import UNREACHABLE, USAGE, CliError, plain
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network

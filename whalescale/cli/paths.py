@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whalescale.cli.common import (
-    USAGE,
-    CliError,
     Interface,
     Interval,
     JsonLines,
@@ -20,10 +18,10 @@ from whalescale.cli.common import (
     interface_name,
     is_screen,
     peer_names,
-    plain,
     print_json,
     print_json_lines,
 )
+from whalescale.cli.ending import USAGE, CliError, plain
 
 if TYPE_CHECKING:
     from whalescale.status import Peer
@@ -117,10 +115,9 @@ def _tier(text: str) -> int | None:
 
 
 def _set(interface: str, peer: str, request: dict[str, Any], *, json: bool) -> None:
-    import msgspec
-
     from whalescale import status
     from whalescale.cli import client
+    from whalescale.structs import msgspec
     from whalescale.tui import multipath, text
 
     with client.Connection(interface) as connection:

@@ -7,15 +7,8 @@ from typing import Annotated
 
 import typer
 
-from whalescale.cli.common import (
-    USAGE,
-    CliError,
-    ConfigPath,
-    Interface,
-    PeerArgument,
-    load_config,
-    plain,
-)
+from whalescale.cli.common import ConfigPath, Interface, PeerArgument, load_config
+from whalescale.cli.ending import USAGE, CliError, plain
 
 app = typer.Typer(
     add_completion=False,

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from whalescale.cli.common import (
-    CliError,
     Interface,
     Json,
     PeerArgument,
     find,
     interface_name,
     note,
-    plain,
     print_json,
 )
+from whalescale.cli.ending import CliError, plain
 
 if TYPE_CHECKING:
     from whalescale.status import Peer, Status

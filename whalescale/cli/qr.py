@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from whalescale.cli.common import USAGE, CliError
+from whalescale.cli.ending import USAGE, CliError
 
 if TYPE_CHECKING:
     import segno

@@ -24,15 +24,8 @@ from typing import Annotated, Final
 import typer
 
 from whalescale import locations
-from whalescale.cli.common import (
-    CliError,
-    ConfigPath,
-    Interface,
-    config_path,
-    interface_name,
-    note,
-    plain,
-)
+from whalescale.cli.common import ConfigPath, Interface, config_path, interface_name, note
+from whalescale.cli.ending import CliError, plain
 
 PART_BYTES_MAX: Final = 512 << 10
 COMMAND_S: Final = 10.0

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from whalescale.cli.common import (
-    USAGE,
-    CliError,
     ConfigPath,
     Interface,
     Json,
@@ -18,9 +16,9 @@ from whalescale.cli.common import (
     load_config,
     member_names,
     note,
-    plain,
     print_json,
 )
+from whalescale.cli.ending import USAGE, CliError, plain
 
 app = typer.Typer(
     add_completion=False,

@@ -51,7 +51,7 @@ def version(interface: Interface = None, json: Json = False) -> None:
 
     from whalescale import __version__
     from whalescale.cli import client
-    from whalescale.cli.common import CliError, plain
+    from whalescale.cli.ending import CliError, plain
 
     agent: str | None = None
     try:

@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from whalescale.cli.common import (
-    OK,
-    PERMISSION,
-    USAGE,
-    CliError,
-    Interface,
-    console,
-    interface_name,
-    note,
-    plain,
-)
+from whalescale.cli.common import Interface, console, interface_name, note
+from whalescale.cli.ending import OK, PERMISSION, USAGE, CliError, plain
 
 if TYPE_CHECKING:
     from whalescale.cli.client import Connection

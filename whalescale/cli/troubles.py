@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from whalescale.cli.common import plain
+from whalescale.cli.ending import plain
 from whalescale.status import Peer, Status
 
 #: peers in one line

@@ -14,14 +14,8 @@ from typing import Final
 
 from whalescale import config_keys, config_values, identity, keyfiles
 from whalescale.cli import client, edit, qr, wgquick
-from whalescale.cli.common import (
-    USAGE,
-    CliError,
-    load_config,
-    note,
-    note_loose_output,
-    plain,
-)
+from whalescale.cli.common import load_config, note, note_loose_output
+from whalescale.cli.ending import USAGE, CliError, plain
 from whalescale.config import Config, PeerConfig
 from whalescale.config_values import Network
 

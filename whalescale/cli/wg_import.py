@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from whalescale.cli.common import (
-    USAGE,
-    CliError,
-    ConfigPath,
-    Interface,
-    config_path,
-    interface_name,
-    note,
-)
+from whalescale.cli.common import ConfigPath, Interface, config_path, interface_name, note
+from whalescale.cli.ending import USAGE, CliError
 
 if TYPE_CHECKING:
     from whalescale.cli import wgquick

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-from msgspec import Struct
-
 from whalescale.status import Multipath, Path, Reordering
+from whalescale.structs import Struct, msgspec
 from whalescale.trace import tcpinfo
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from run_ws import Ws
 
 from whalescale.cli import client
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 
 
 def test_request_form(agent: FakeAgent) -> None:

@@ -12,7 +12,7 @@ from run_ws import Ws
 
 from whalescale import config, keyfiles
 from whalescale.cli import qr, wg_export, wgquick
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 
 segno = pytest.importorskip("segno", reason="segno is not installed")
 

@@ -15,7 +15,7 @@ from run_ws import Ws
 
 from whalescale import status
 from whalescale.cli import common, ping
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 from whalescale.cli.logs import format_line
 
 

@@ -312,7 +312,7 @@ def test_each_breach_is_found(tmp_path: Path, file: str, text: str) -> None:
         ("dataplane/engine.py", "from whalescale.dataplane import _lib"),
         ("runtime/a.py", "from whalescale.config import Config\nimport asyncio"),
         ("agent.py", "from whalescale.runtime import driver\nfrom whalescale.protocol import node"),
-        ("cli/lifecycle.py", "from whalescale.agent import run"),
+        ("cli/foreground.py", "from whalescale.agent import run"),
     ],
 )
 def test_what_is_allowed_passes(tmp_path: Path, file: str, text: str) -> None:

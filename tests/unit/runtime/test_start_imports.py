@@ -7,20 +7,30 @@ import sys
 
 START = """
 import sys
+import whalescale.cli.foreground
+from whalescale.lean import without
 from whalescale.runtime import lean
-import whalescale.cli.main, whalescale.cli.lifecycle
-whalescale.cli.lifecycle._asyncio_without_tls()
+with without("ssl"):
+    import asyncio
 import whalescale.agent
 lean.prepare()
 import pyroute2.iproute
 """
-#: 616 when this was written
-MODULES = 660
+#: 578 when this was written
+MODULES = 600
 #: for commands, for what few files ask for, or for nothing at all
 OTHERS = (
     *("rich", "tomlkit", "segno", "prometheus_client", "dns", "zeroconf", "pydantic", "bcc"),
     *("pyroute2.ndb", "pyroute2.ipdb", "pyroute2.dhcp", "pyroute2.netlink.generic"),
-    *("whalescale.tui", "whalescale.trace", "whalescale.bench", "_ssl"),
+    *(
+        "whalescale.tui",
+        "whalescale.trace",
+        "whalescale.bench",
+        "_ssl",
+        "typer",
+        "typing_extensions",
+    ),
+    *("unittest", "multiprocessing", "pickle", "argparse"),
 )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tools import demo_view
 from whalescale import status
-from whalescale.cli.common import CliError
+from whalescale.cli.ending import CliError
 
 MBIT = 125_000
 
