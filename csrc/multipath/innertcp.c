@@ -111,7 +111,23 @@ static uint32_t behind_us(const struct ws_multipath *mp, uint32_t path, bool ord
 	return (uint32_t)(longest < ALIGN_MOST_US ? longest : ALIGN_MOST_US);
 }
 
-/* By how much the path's last packet came before its time: jitter made it quicker than others. */
+/* No other path has brought data for so long. */
+static bool alone(const struct ws_multipath *mp, uint32_t path, uint64_t for_ns, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (i != path && mp->rx[i].seen && now_ns - mp->rx[i].data_arrived_ns <= for_ns)
+			return false;
+	return true;
+}
+
+/* Neither end, as far as shows, spreads packets over several. */
+static bool one_path(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	return (mp->keep || !mp->schedule) && alone(mp, path, SPARSE_OLD_NS, now_ns);
+}
+
+/* By how much the path's last packet came before its time: jitter made it quicker than others. Over one
+ * path an inner TCP is to see that as it is. */
 static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
 	const struct inner_path *inner = &mp->inner.paths[path];
@@ -119,7 +135,7 @@ static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t 
 		     mp->rx[path].delay_last_us;
 
 	if (!inner->sparse_ns || now_ns - inner->sparse_ns > SPARSE_OLD_NS || by < 0 ||
-	    by > 2 * EARLY_MAX_US)
+	    by > 2 * EARLY_MAX_US || one_path(mp, path, now_ns))
 		return 0;
 	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
 }
@@ -205,15 +221,6 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 	return true;
 }
 
-/* No other path has ever brought anything. */
-static bool alone(const struct ws_multipath *mp, uint32_t path)
-{
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
-		if (i != path && mp->rx[i].seen)
-			return false;
-	return true;
-}
-
 /* A TCP takes the quickest packet's time for the round trip: where jitter makes it, it waits, and
  * where others take paths that are far slower. */
 static bool hold_early(struct ws_multipath *mp, uint32_t path, uint32_t number,
@@ -222,7 +229,8 @@ static bool hold_early(struct ws_multipath *mp, uint32_t path, uint32_t number,
 	uint32_t wait_us = 0;
 
 	/* Until its other copy says how long that way is. */
-	if (on(mp) && mp_windowed(mp) && number && mp_begins(packet, len) && alone(mp, path))
+	if (on(mp) && mp_windowed(mp) && number && mp_begins(packet, len) &&
+	    alone(mp, path, UINT64_MAX, now_ns))
 		wait_us = ALIGN_MOST_US;
 	else if (on(mp))
 		wait_us = mp_windowed(mp)

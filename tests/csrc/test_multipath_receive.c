@@ -135,6 +135,36 @@ static uint64_t waits(struct ws_multipath *mp, uint32_t flags, uint8_t protocol,
 	return delivered_ns - came_ns;
 }
 
+/* The other path brings something as well, now and then. */
+static void other_path_comes(struct ws_multipath *mp)
+{
+	static uint64_t number;
+	uint8_t packet[40] = {0x45, [3] = 40, [9] = 17};
+
+	ws_multipath_received(mp, 1, ++number, 100, now_ns);
+	ws_multipath_data(mp, 1, ((now_ns - 20 * MS) / US) & 0xffffff, 0,
+			  WS_FRAME_URGENT | WS_FRAME_FEEDBACK, packet, sizeof(packet), now_ns);
+}
+
+/* Over one path alone, which is kept for another that could take over, nothing waits. */
+static void one_path_is_as_it_is(void)
+{
+	const uint32_t kinds[] = {0, WS_FRAME_URGENT};
+
+	for (uint32_t k = 0; k < 2; k++) {
+		struct ws_multipath *mp = two_paths();
+
+		ws_multipath_set_paths(mp, 3, 1, WS_MULTIPATH_KEEP, now_ns);
+		for (int i = 0; i < 60; i++, now_ns += 10 * MS)
+			CHECK_EQ(waits(mp, kinds[k], 6, i & 1 ? 18 * MS : 22 * MS), 0);
+		other_path_comes(mp);
+		(void)waits(mp, kinds[k], 6, 22 * MS);
+		now_ns += 10 * MS;
+		CHECK(waits(mp, kinds[k], 6, 18 * MS) > 0);
+		ws_multipath_free(mp);
+	}
+}
+
 /* A TCP inside takes the least round trip for the path's: jitter must not make it. */
 static void early_packets_wait(void)
 {
@@ -335,6 +365,7 @@ int main(void)
 	copies_of_what_passed(8);
 	copies_of_what_passed(15000);
 	copies_of_what_passed(60000);
+	one_path_is_as_it_is();
 	early_packets_wait();
 	urgent_tcp_waits();
 	of_two_one_goes_on();
