@@ -106,6 +106,8 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 			   uint64_t now_ns);
 /* Afterwards, for a data frame without FEEDBACK: true if it may be delivered as it is. */
 bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq);
+/* Flag: its arrival counts and its turn passes, but nobody gets it. */
+#define WS_MULTIPATH_VOID (1u << 30)
 /* Afterwards, for any other data frame: header fields and the packet, checked by the caller. */
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns);

@@ -155,11 +155,12 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		/* What somebody waits for goes on at once. */
 		if (!first_of_two(mp, seq))
 			mp_inner_came_twice(mp, packet, len);
-		else if (!mp_inner_hold_urgent(mp, path, seq, packet, len, flags, now_ns))
+		else if (!(flags & WS_MULTIPATH_VOID) &&
+			 !mp_inner_hold_urgent(mp, path, seq, packet, len, flags, now_ns))
 			mp->ops.deliver(mp->arg, packet, len, flags);
 	} else if (!(flags & WS_FRAME_FEEDBACK)) {
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);
-	} else if (flags & WS_FRAME_AGAIN ||
+	} else if (flags & (WS_FRAME_AGAIN | WS_MULTIPATH_VOID) ||
 		   !mp_inner_hold_ordered(mp, path, seq, flags, packet, len, now_ns)) {
 		ws_reorder_insert(mp->reorder, path, seq, flags & WS_FRAME_AGAIN, packet, len,
 				  flags, now_ns);

@@ -91,6 +91,8 @@ static void deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
 	struct paths *paths = arg;
 
+	if (flags & WS_MULTIPATH_VOID)
+		return;
 	ws_deliver(paths->worker, paths->peer, packet, len, flags & WS_FRAME_PARTIAL,
 		   flags & WS_MULTIPATH_HELD);
 }

@@ -122,21 +122,27 @@ static void data_packet(struct ws_worker *worker, struct ws_peer *peer, const st
 			size_t len)
 {
 	size_t total = ws_deliver_check(worker, peer, rx, packet, len);
+	uint32_t flags = frame[0] & WS_FRAME_FLAGS;
 
-	if (!total)
-		return;
 	if (!peer->paths && frame[0] & WS_FRAME_AGAIN) {
 		/* Who began anew may have had the original, and has nothing to tell a copy by. */
-		ws_drop(worker, WS_DROP_PATH, 1);
+		if (total)
+			ws_drop(worker, WS_DROP_PATH, 1);
 		return;
 	}
 	if (!peer->paths || (!(frame[0] & WS_FRAME_FEEDBACK) &&
 			     ws_multipath_pass(ws_paths_core(peer->paths), path, seq))) {
-		ws_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
+		if (total)
+			ws_deliver(worker, peer, packet, total, frame[0] & WS_FRAME_PARTIAL, false);
 		return;
 	}
-	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame), seq,
-			  frame[0] & WS_FRAME_FLAGS, packet, total, worker->now_ns);
+	/* What is dropped came all the same: nobody is to wait for it, or to send it again. */
+	if (!total) {
+		flags |= WS_MULTIPATH_VOID;
+		total = len;
+	}
+	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame), seq, flags,
+			  packet, total, worker->now_ns);
 	ws_paths_data(worker, peer, frame[0] & WS_FRAME_FEEDBACK);
 }
 

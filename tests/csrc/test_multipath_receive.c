@@ -18,7 +18,12 @@
 static uint64_t now_ns;
 static uint32_t controls, control_path; /* how many; of the last one */
 static uint64_t delivered_ns; /* the last packet */
-static uint32_t delivered;
+static uint32_t delivered, nobodys;
+
+static uint32_t given(void)
+{
+	return delivered - nobodys;
+}
 
 static uint32_t on_control(void *arg, uint32_t path, uint64_t number, const uint8_t *frame,
 			   size_t len)
@@ -31,7 +36,8 @@ static uint32_t on_control(void *arg, uint32_t path, uint64_t number, const uint
 
 static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
-	(void)arg, (void)packet, (void)len, (void)flags;
+	(void)arg, (void)packet, (void)len;
+	nobodys += !!(flags & WS_MULTIPATH_VOID);
 	delivered++;
 	delivered_ns = now_ns;
 }
@@ -334,6 +340,29 @@ static void of_two_one_goes_on(void)
 
 /* The first thing ever that a TCP sends waits for its other copy, which says how long that way is; what is
  * sent once does not wait. */
+/* What its reader drops is no gap that others wait for, and is told of as what came. */
+static void what_nobody_gets_came_all_the_same(void)
+{
+	struct ws_multipath *mp = two_paths();
+	uint8_t packet[100] = {0x45, [9] = 47};
+
+	come(mp, 0, 9);
+	delivered = controls = 0;
+	ws_multipath_received(mp, 1, 0, 200, now_ns);
+	ws_multipath_data(mp, 1, (uint32_t)(now_ns / US) & 0xffffff, 10,
+			  WS_FRAME_FEEDBACK | WS_MULTIPATH_VOID, packet, 1, now_ns);
+	ws_multipath_tick(mp, now_ns + 100 * MS);
+	CHECK_EQ(given(), 0);
+	CHECK(controls > 0);
+	come(mp, 11, 11);
+	CHECK_EQ(given(), 1);
+	delivered = 0;
+	ws_multipath_data(mp, 1, 0, 1, WS_FRAME_FEEDBACK | WS_FRAME_URGENT | WS_MULTIPATH_VOID,
+			  packet, 1, now_ns);
+	CHECK_EQ(delivered, 0);
+	ws_multipath_free(mp);
+}
+
 static void a_handshake_waits_for_its_copy(void)
 {
 	struct ws_multipath_params tune = {.ack_interval_us = 50000, .align = 1, .control = 1};
@@ -359,6 +388,7 @@ static void a_handshake_waits_for_its_copy(void)
 
 int main(void)
 {
+	what_nobody_gets_came_all_the_same();
 	a_handshake_waits_for_its_copy();
 	copies_of_what_came_before();
 	loss_is_told_at_once();

@@ -157,10 +157,8 @@ def test_a_packet_from_an_address_that_is_not_the_peers(two: Two) -> None:
     sent = int(said.partition(" packets transmitted, 0 received")[0].rsplit("\n", 1)[1])
     assert sent > 0
     after = counters(two.a)
-    dropped = difference(after["drops"], before["drops"])
-    # Each of them again, four times at most, where a busy host was silent and a path took over.
-    assert dropped.keys() == {"source"}
-    assert sent <= dropped["source"] <= 5 * sent
+    # Once each: that it came is acknowledged, so that nobody sends it again.
+    assert difference(after["drops"], before["drops"]) == {"source": sent}
     assert after["rx_packets"] == before["rx_packets"]
 
 
