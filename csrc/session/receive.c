@@ -139,7 +139,7 @@ static void data_packet(struct ws_worker *worker, struct ws_peer *peer, const st
 	/* What is dropped came all the same: nobody is to wait for it, or to send it again. */
 	if (!total) {
 		flags |= WS_MULTIPATH_VOID;
-		total = len;
+		total = 1;
 	}
 	ws_multipath_data(ws_paths_core(peer->paths), path, ws_frame_time_us(frame), seq, flags,
 			  packet, total, worker->now_ns);

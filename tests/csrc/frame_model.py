@@ -33,7 +33,7 @@ class Meaning:
     seq: int = 0
     packets: list[bytes] = field(default_factory=list)
     drops: list[str] = field(default_factory=list)
-    #: of the seq awaited, how far it moved
+    #: of the seq awaited, how far it moved: also by packets that are dropped
     taken: int = 0
 
 
@@ -97,7 +97,7 @@ def _data(text: bytes) -> Meaning:
     body = text[HEADER_BYTES:]
     if "BUNDLE" not in flags:
         _take(meaning, body)
-        meaning.taken = len(meaning.packets)
+        meaning.taken = 1
         return meaning
     if ALONE & set(flags) or len(body) > BUNDLE_MAX_BYTES:
         return Meaning(drops=["frame"])
@@ -106,11 +106,9 @@ def _data(text: bytes) -> Meaning:
         if length > len(body) - 2:
             meaning.drops.append("frame")
             return meaning if whole else Meaning(drops=["frame"])
-        before = len(meaning.packets)
         _take(meaning, body[2 : 2 + length])
         body, whole = body[2 + length :], whole + 1
-        if len(meaning.packets) > before:
-            meaning.taken = whole
+        meaning.taken = whole
     return meaning if whole else Meaning(drops=["frame"])
 
 

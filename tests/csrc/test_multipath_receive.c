@@ -338,8 +338,6 @@ static void of_two_one_goes_on(void)
 	ws_multipath_free(mp);
 }
 
-/* The first thing ever that a TCP sends waits for its other copy, which says how long that way is; what is
- * sent once does not wait. */
 /* What its reader drops is no gap that others wait for, and is told of as what came. */
 static void what_nobody_gets_came_all_the_same(void)
 {
@@ -363,6 +361,8 @@ static void what_nobody_gets_came_all_the_same(void)
 	ws_multipath_free(mp);
 }
 
+/* The first thing ever that a TCP sends waits for its other copy, which says how long that way is; what is
+ * sent once does not wait. */
 static void a_handshake_waits_for_its_copy(void)
 {
 	struct ws_multipath_params tune = {.ack_interval_us = 50000, .align = 1, .control = 1};
