@@ -197,10 +197,12 @@ def _prefix(text: str | None, network_id: bytes) -> IPv4Network | None:
             chosen = ip_network(text)
         except ValueError as e:
             raise CliError(f"--prefix: {e}", "write it as 10.20.0.0/20", USAGE) from None
-        if not isinstance(chosen, IPv4Network) or not 8 <= chosen.prefixlen <= 30:
-            fix = "take an IPv4 network of /8 to /30, such as 10.20.0.0/20, or none"
-            raise CliError(f"--prefix {chosen} is not usable", fix, USAGE)
-        return chosen
+        from whalescale.protocol.inside import has_hosts
+
+        if isinstance(chosen, IPv4Network) and has_hosts(chosen) and 8 <= chosen.prefixlen <= 30:
+            return chosen
+        fix = "take an IPv4 network of /8 to /30, such as 10.20.0.0/20, or none"
+        raise CliError(f"--prefix {chosen} is not usable", fix, USAGE)
     routed = _routed()
     start = int.from_bytes(network_id[:2], "big")
     for n in range(1024):
@@ -401,12 +403,30 @@ def import_key(interface: Interface = None, config: ConfigPath = None, json: Jso
         raise CliError("standard input: this is no network key", fix) from None
     _fits(root, ask(interface or loaded.interface.name, op="view"))
     file = _key_file(loaded)
-    keyfiles.write(file, identity.encode_seed(root.seed) + "\n", replace=False)
+    text = identity.encode_seed(root.seed) + "\n"
     root.zero()
+    try:
+        keyfiles.write(file, text, replace=False)
+    except FileExistsError:
+        if _other_key(file, text):
+            fix = "move it away, it may be of use still"
+            raise CliError(f"{file} is there already, with another key", fix) from None
     if json:
         print_json({"version": VERSION, "key_file": str(file)})
     else:
         print(file)
+
+
+def _other_key(file: Path, text: str) -> bool:
+    """Whether a key other than this one is kept there, or what is no key at all."""
+    import hmac
+
+    from whalescale import keyfiles
+
+    try:
+        return not hmac.compare_digest(keyfiles.read(file).strip().encode(), text.strip().encode())
+    except keyfiles.SecretError:
+        return True
 
 
 def _fits(root: Identity, view: dict[str, Any]) -> None:
@@ -513,7 +533,7 @@ def leave(
     try:
         open_store(name).close()
     except AgentError as e:
-        raise CliError(e.message, e.fix or "`sudo ws down`, then again") from None
+        raise CliError(e.message, e.fix) from None
     path = store_file(name)
     for suffix in ("", "-wal", "-shm", ".lock"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -97,6 +97,11 @@ class Inside:
         return False
 
 
+def has_hosts(network: Network) -> bool:
+    """Hosts may be in it that packets are routed to."""
+    return not (network.is_multicast or network.is_loopback or network.is_link_local)
+
+
 def is_private(network: Network) -> bool:
     """All of it is of RFC 1918, RFC 6598 or RFC 4193."""
     # Not is_private: 0.0.0.0/1 begins and ends within networks that nobody routes.

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from whalescale.config import Accept
-from whalescale.protocol.inside import Network, is_private
+from whalescale.protocol.inside import Network, has_hosts, is_private
 from whalescale.runtime.netlink import LocalAddress
 
 #: why one is left out, for `ws route show`
 EXIT: Final = "an exit is used by `ws exit-node use`"
 NOT_ACCEPTED: Final = "not accepted here: `ws route accept {}`"
+NOWHERE: Final = "no host that is routed to has an address of it"
 CONNECTED: Final = "this host is in it itself, by another interface"
 
 
@@ -32,6 +33,8 @@ class Accepting:
         """Why `network` is left out; "": it is taken."""
         if not network.prefixlen:
             return EXIT
+        if not has_hosts(network):
+            return NOWHERE
         if _within(network, self.accept.networks):
             return ""
         kind = self.accept.kind

@@ -59,6 +59,18 @@ class JoinError(Exception):
         self.message, self.fix = message, fix
 
 
+def no_answer(ticket: Ticket, wall_s: float) -> JoinError:
+    """Whoever lets its key in no more does not answer; the ticket says by itself when that is."""
+    places = ", ".join(f"{p.ip} port {p.port}" for p in ticket.places)
+    message = f"no answer from the inviter at {places or 'no address at all'}"
+    if wall_s < ticket.expires:
+        fix = "see that its agent runs, that UDP gets there, and that the ticket is not used up"
+        return JoinError(message, fix)
+    minutes = int(wall_s - ticket.expires) // 60 + 1
+    ago = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+    return JoinError(f"{message}, and the ticket expired {ago} ago", _FIXES["new"])
+
+
 class _Session:
     """Transport messages of one keypair (docs/wire.md, message 4)."""
 
@@ -131,11 +143,7 @@ class _Joining:
             raise JoinError(message, _FIXES[fix])
         if self._session is not None:
             raise JoinError("the inviter answered, and then no more", "try again")
-        places = ", ".join(f"{p.ip} port {p.port}" for p in self._ticket.places)
-        raise JoinError(
-            f"no answer from the inviter at {places or 'no address at all'}",
-            "see that its agent runs, that UDP gets there, and that the ticket is not used up",
-        )
+        raise no_answer(self._ticket, time.time())
 
     def _send_all(self, sockets: list[socket.socket]) -> None:
         while (event := self._node.poll_event()) is not None:

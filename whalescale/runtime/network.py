@@ -22,6 +22,7 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import records
 from whalescale.protocol.mesh.anchors import known_anchors
 from whalescale.protocol.mesh.directory import How
+from whalescale.protocol.mesh.entry import Entry
 from whalescale.protocol.mesh.guest import MeshGuest
 from whalescale.protocol.mesh.network import (
     Anchoring,
@@ -291,20 +292,20 @@ class NetworkKeeper(Part):
         if name == self._exit:
             return
         changed, self._exit = {name, self._exit}, name
-        self._follow_again(lambda record: record.name in changed)
+        names = {n.encode() for n in changed}
+        self._follow_again(lambda entry: entry.name in names)
 
     def _accept(self, accepting: Accepting) -> None:
         if accepting != self._accepting:
             self._accepting = accepting
-            self._follow_again(lambda record: bool(record.routes))
+            self._follow_again(lambda entry: entry.has_routes)
 
-    def _follow_again(self, those: Callable[[MemberRecord], bool]) -> None:
+    def _follow_again(self, those: Callable[[Entry], bool]) -> None:
         mesh, tunnel = self.mesh, self._tunnel
         if mesh is None or tunnel is None:
             return
-        for record in mesh.membership.actives():
-            if those(record):
-                self._follow(mesh, tunnel, record.node_id)
+        for node_id in [e.subject for e in mesh.membership.members() if those(e)]:
+            self._follow(mesh, tunnel, node_id)
         self._follow_networks(tunnel)
 
     def _refusal(self, network: Network) -> str:

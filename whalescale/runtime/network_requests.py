@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 from whalescale.identity import encode_node_id
+from whalescale.protocol.inside import Network, has_hosts
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import invite
 from whalescale.protocol.mesh.events import MeshError
@@ -15,11 +17,13 @@ from whalescale.protocol.mesh.membership import member_key
 from whalescale.protocol.mesh.network import Mesh
 from whalescale.protocol.mesh.records import RecordError
 from whalescale.protocol.places import Endpoint
+from whalescale.runtime.accepting import NOWHERE
 from whalescale.runtime.errors import AgentError
 
 #: the kernel may take a second to say that a link which has just come is up
 PLACES_S: Final = 3.0
 PLACES_LOOK_S: Final = 0.05
+FIX_NETWORK: Final = "write a network as 192.168.7.0/24"
 
 
 async def placed(mesh: Mesh, patience_s: float = PLACES_S) -> None:
@@ -85,23 +89,32 @@ def _record(mesh: Mesh, params: dict[str, Any], now: int) -> dict[str, Any]:
     return {"taken": len(raws)}
 
 
+def _networks(texts: Iterable[object]) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(str(text)) for text in texts)
+    except ValueError as e:
+        raise AgentError(str(e), FIX_NETWORK) from None
+
+
+def _behind(texts: Iterable[object]) -> tuple[Network, ...]:
+    """Those that may be behind a member."""
+    networks = _networks(texts)
+    for network in networks:
+        if not has_hosts(network):
+            raise AgentError(f"{network}: {NOWHERE}", FIX_NETWORK)
+    return networks
+
+
 def _routes(mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
     """What is behind a member, signed anew."""
-    try:
-        add, remove = (
-            [ipaddress.ip_network(str(r)) for r in params.get(key, ())] for key in ("add", "remove")
-        )
-    except ValueError as e:
-        raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
+    add = _behind(params.get("add", ()))
+    remove = _networks(params.get("remove", ()))
     record = mesh.admission.set_routes(name, add, remove, now)
     return {"name": record.name, "routes": [str(r) for r in record.routes]}
 
 
 def _invite(mesh: Mesh, name: str, params: dict[str, Any], now: int) -> dict[str, Any]:
-    try:
-        routes = tuple(ipaddress.ip_network(r) for r in params.get("routes", ()))
-    except ValueError as e:
-        raise AgentError(str(e), "write a network as 192.168.7.0/24") from None
+    routes = _behind(params.get("routes", ()))
     lifetime = int(params.get("lifetime_s", invite.LIFETIME // NS_PER_S))
     places = _own_places(mesh)
     if not places:

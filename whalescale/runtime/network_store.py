@@ -41,7 +41,8 @@ def open_store(interface: str, *, made: bool = False) -> Store:
     try:
         return Store(path)
     except StoreError as e:
-        raise AgentError(str(e), "") from None
+        message, _, fix = str(e).partition("; ")
+        raise AgentError(message, fix) from None
 
 
 def seal_key(identity: Identity) -> bytes:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_agent import FakeAgent, failure, sample
-from run_ws import Ws, watch
+from run_ws import Done, Ws, watch
+
+from whalescale import keyfiles
+from whalescale.identity import Identity, encode_seed
+from whalescale.protocol.mesh.records import network_id
 
 NETWORK = {"name": "hearth", "id": "ab", "prefix": None, "anchors_alive": 1, "belongs": True}
 
@@ -136,3 +141,32 @@ def test_a_network_is_made_where_nothing_is_configured(
     assert ws("leave", "--config", str(config)).code == 0
     (tmp_path / "ws0.network-key").unlink()
     assert ws(*words).code == 0
+
+
+def test_the_networks_key_is_taken_in_once_or_again(
+    ws: Ws, agent: FakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second time is no fault; over another key it is, and says what to do."""
+    monkeypatch.setenv("WHALESCALE_STATE_DIR", str(tmp_path / "state"))
+    config = tmp_path / "ws0.toml"
+    ws("init", "--config", str(config))
+    root = Identity(b"r" * 32)
+    key = encode_seed(root.seed)
+    agent.answers["network"] = {"network": NETWORK | {"id": network_id(root.node_id).hex()}}
+
+    def taken(text: str) -> Done:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        return ws("network", "import-key", "--config", str(config), "--json")
+
+    for _ in range(2):
+        done = taken(key + "\n")
+        assert done.code == 0, done.err
+        kept = Path(json.loads(done.out)["key_file"])
+        assert kept.read_text() == key + "\n"
+    other = taken(encode_seed(b"o" * 32))
+    assert other.code == 1
+    assert "not the key of hearth; take" in other.err
+    keyfiles.write(kept, encode_seed(b"o" * 32) + "\n")
+    held = taken(key)
+    assert held.code == 1
+    assert "with another key; move it away" in held.err

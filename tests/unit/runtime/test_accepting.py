@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from whalescale.config import Accept
-from whalescale.runtime.accepting import Accepting, connected
+from whalescale.runtime.accepting import NOWHERE, Accepting, connected
 from whalescale.runtime.netlink import LocalAddress
 
 
@@ -30,6 +30,8 @@ CAFE = connected([address("192.168.1.23", 24), address("fd00:1::9", 64), address
         ("fd00:2::/64", True),
         ("203.0.113.0/24", False),
         ("2001:db8::/32", False),
+        ("169.254.0.0/16", False),
+        ("127.0.0.0/8", False),
         ("0.0.0.0/1", False),  # a default route in pieces
         ("128.0.0.0/1", False),
         ("8000::/1", False),
@@ -45,6 +47,13 @@ def test_what_is_named_is_taken_where_this_host_is_in_it_too() -> None:
     rule = Accepting(Accept("none", (ip_network("192.168.0.0/16"),)), CAFE)
     wanted = [ip_network(n) for n in ("192.168.1.0/24", "192.168.0.0/16", "10.1.0.0/16", "::/0")]
     assert [str(n) for n in rule.taken(wanted)] == ["192.168.1.0/24", "192.168.0.0/16"]
+
+
+@pytest.mark.parametrize("text", ["127.0.0.0/8", "169.254.169.254/32", "224.0.0.0/4", "fe80::/64"])
+def test_no_word_makes_a_network_without_hosts_one_to_route_to(text: str) -> None:
+    network = ip_network(text)
+    assert Accepting(Accept("all")).refusal(network) == NOWHERE
+    assert Accepting(Accept("none", (network,))).refusal(network) == NOWHERE
 
 
 def test_all_is_all_but_exits_and_own_networks() -> None:

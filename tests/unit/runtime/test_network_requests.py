@@ -52,3 +52,21 @@ def test_a_machine_does_not_revoke_itself() -> None:
     )
     with pytest.raises(AgentError, match="this is this machine"):
         network_requests.ask(mesh, {"op": "revoke", "name": "home"}, 0)
+
+
+@pytest.mark.parametrize(
+    ("op", "texts", "said"),
+    [
+        ("routes", ["224.0.0.0/4"], "no host that is routed to"),
+        ("routes", ["127.0.0.1/32"], "no host that is routed to"),
+        ("routes", ["nonsense"], "does not appear to be"),
+        ("routes", ["10.0.0.1/8"], "host bits"),
+        ("invite", ["fe80::/10"], "no host that is routed to"),
+        ("invite", [7.5], "does not appear to be"),
+    ],
+)
+def test_a_network_that_cannot_be_behind_a_member(op: str, texts: list[object], said: str) -> None:
+    params = {"op": op, "name": "laptop", "add": texts, "routes": texts}
+    with pytest.raises(AgentError, match=said) as refused:
+        network_requests.ask(mesh_with(Table()), params, 1)
+    assert "192.168.7.0/24" in refused.value.fix

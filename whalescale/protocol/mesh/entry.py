@@ -20,14 +20,15 @@ DECODED: Final = 512
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
-_VERSION_AT: Final = {
+_VERSION_AT: Final[dict[int, tuple[struct.Struct, int]]] = {
     Kind.NETWORK: (_U32, 50),
     Kind.ADMIN: (_U32, 50),
     Kind.MEMBER: (_U32, 82),
     Kind.ENDPOINTS: (_U64, 50),
     Kind.OBSERVED: (_U64, 82),
 }
-_STATUS_AT: Final = {Kind.ADMIN: 54, Kind.MEMBER: 86}
+_STATUS_AT: Final[dict[int, int]] = {Kind.ADMIN: 54, Kind.MEMBER: 86}
+_REVOKED: Final = int(Status.REVOKED)
 
 
 def key_of(kind: int, subject: bytes) -> int:
@@ -85,14 +86,14 @@ class Entry:
 
     @property
     def version(self) -> int:
-        layout, at = _VERSION_AT[self.kind]
+        layout, at = _VERSION_AT[self.raw[0]]
         return int(layout.unpack_from(self.raw, at)[0])
 
     @property
     def is_revocation(self) -> bool:
         """It takes something away from somebody: a member's place, or an admin's."""
-        at = _STATUS_AT.get(self.kind)
-        return at is not None and self.raw[at] == Status.REVOKED
+        at = _STATUS_AT.get(self.raw[0])
+        return at is not None and self.raw[at] == _REVOKED
 
     # of a member's record
 
@@ -112,6 +113,10 @@ class Entry:
     @property
     def name(self) -> bytes:
         return self.raw[94 : 94 + self.raw[92]]
+
+    @property
+    def has_routes(self) -> bool:
+        return bool(self.raw[93])
 
     # of an endpoint record
 

@@ -23,6 +23,8 @@ from whalescale.protocol.mesh.records import (
 DEPTH: Final = 3
 BRANCHES: Final = 16
 
+_MEMBER: Final = int(Kind.MEMBER)
+
 
 def prefix_of(key: int, level: int) -> int:
     """The branch of that level (0: the root) that a key is below."""
@@ -128,7 +130,7 @@ class Table:
 
     def members(self) -> Iterator[Entry]:
         """Of the members' records, revoked ones too."""
-        return (entry for entry in self.entries() if entry.raw[0] == Kind.MEMBER)
+        return (Entry(raw, key) for key, raw in self._items.items() if raw[0] == _MEMBER)
 
     def network(self) -> NetworkRecord | None:
         record = entry.record if (entry := self.of(Kind.NETWORK, b"")) else None

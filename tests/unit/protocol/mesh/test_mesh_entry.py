@@ -30,8 +30,8 @@ def test_a_field_where_it_stands(raw):
     revoked = isinstance(record, AdminRecord | MemberRecord) and record.status is Status.REVOKED
     assert entry.is_revocation == revoked
     if isinstance(record, MemberRecord):
-        said = (entry.issuer, entry.name.decode(), entry.may_anchor)
-        assert said == (record.issuer, record.name, record.may_anchor)
+        said = (entry.issuer, entry.name.decode(), entry.may_anchor, entry.has_routes)
+        assert said == (record.issuer, record.name, record.may_anchor, bool(record.routes))
         assert entry.address == (record.address.packed if record.address else bytes(4))
     if isinstance(record, EndpointRecord):
         assert entry.has_places == bool(record.places)
