@@ -295,10 +295,12 @@ class Gateway(Struct, frozen=True, kw_only=True):
     interface: str
     local: str
     state: Literal["asking", "mapped", "silent", "refused", "ended"]
-    #: "PCP" or "NAT-PMP", "": none of them
+    #: "PCP", "NAT-PMP" or "UPnP", "": none of them
     protocol: str = ""
     #: where we are reached by the gateway's word; None: nowhere
     external: str | None = None
+    #: whether a member that it was told to got in there; None: not tried yet, or nobody could
+    dialled: bool | None = None
     #: until the mapping ends, if it is not renewed
     lease_s: float | None = None
     #: why there is no mapping

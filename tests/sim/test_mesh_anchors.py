@@ -9,17 +9,19 @@ from whalescale.identity import Identity
 from whalescale.protocol.mesh import anchors, dialback, duties, frames
 from whalescale.protocol.mesh.anchors import Advice, Tenure
 from whalescale.protocol.mesh.dialback import Proof
+from whalescale.protocol.mesh.directory import How
 from whalescale.protocol.mesh.frames import By, DialBack, Dialled, Outcome
 from whalescale.protocol.mesh.network import (
     Anchoring,
     DialPlace,
     HeldStored,
+    MappedDialled,
     MeshSettings,
     Notice,
     SendFrame,
     Word,
 )
-from whalescale.protocol.mesh.records import Place
+from whalescale.protocol.mesh.records import Place, PlaceKind
 from whalescale.protocol.mesh.recovery import closeness
 from whalescale.protocol.places import Endpoint
 
@@ -108,6 +110,26 @@ def test_nobody_is_dialled_for_who_does_not_want_to_be_an_anchor():
     world = begin(3, CHAIN)
     world.run(600)
     assert world.dialled == []
+
+
+@pytest.mark.parametrize(("lets", "outside"), [("open", True), ("port", True), ("port", False)])
+def test_a_mapped_place_is_dialled_back_and_counts_or_is_given_up(lets, outside):
+    """Of who is no anchor, too. Who dials in vain from behind the same router says nothing."""
+    world = begin(3)
+    mapped = Place(place_of(0).endpoint, PlaceKind.MAPPED)
+    world.filters[0] = lets
+    for n in (1, 2):
+        met = place_of(n).endpoint if outside else Endpoint(mapped.endpoint.ip, n)
+        world[0].directory.met(world[n].node_id, met, How.SEEN, world.now)
+    world[0].set_places([mapped], world.now)
+    world.drain(world.members[0])
+    world.run(20)
+    said = [(e.place, e.reached) for e in events(world, 0, MappedDialled)]
+    assert said == ([(mapped.endpoint, True)] if lets == "open" else [])
+    world.run(300)
+    said = [(e.place, e.reached) for e in events(world, 0, MappedDialled)]
+    assert said == ([(mapped.endpoint, lets == "open")] if outside else [])
+    assert len(world.dialled) < 20
 
 
 def answers(world: World, number: int, sender: int, frame: DialBack, remote=None) -> list:

@@ -89,7 +89,12 @@ def nat(status: Status) -> list[str]:
 def portmap(status: Status) -> list[str]:
     """What came of asking gateways to map our port: no trouble, but worth knowing."""
     return [
-        f"{g.gateway} ({g.interface}) sends {g.external} on to us ({g.protocol})"
+        (
+            f"{g.gateway} ({g.interface}) lets {g.local} in ({g.protocol})"
+            if g.external == g.local
+            else f"{g.gateway} ({g.interface}) sends {g.external} on to us ({g.protocol})"
+        )
+        + ("; a member got in by it" if g.dialled else "")
         if g.external is not None
         else f"none at {g.gateway} ({g.interface}): {g.problem or g.state}"
         for g in status.portmap.gateways

@@ -61,6 +61,7 @@ RTPROT_KERNEL: Final = 2
 RTN_UNICAST: Final = 1
 #: where a default route leads: PCP's anycast address (RFC 7723). Nothing is sent there.
 ANYWHERE: Final = "192.0.0.9"
+ANYWHERE6: Final = "2001:1::1"
 NO_WAY: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.ENODEV)
 
 
@@ -409,15 +410,17 @@ class Netlink:
                     found.add(Route(network, int(message.get("table") or 0)))
         return found
 
-    async def gateway(self, ifindex: int, mark: int = 0) -> str | None:
-        """The IPv4 router by which the interface reaches the world. None: it does not.
+    async def gateway(self, ifindex: int, mark: int = 0, version: int = 4) -> str | None:
+        """The router by which the interface reaches the world. None: it does not.
 
         One look-up by the kernel: a router's table has a million routes.
         """
         try:
             async with self._request("gateway"):
+                family = socket.AF_INET6 if version == 6 else socket.AF_INET
+                to = ANYWHERE6 if version == 6 else ANYWHERE
                 for message in await self._ipr.route(
-                    "get", family=int(socket.AF_INET), dst=ANYWHERE, oif=ifindex, mark=mark
+                    "get", family=int(family), dst=to, oif=ifindex, mark=mark
                 ):
                     if message.get("oif") == ifindex and message.get("gateway"):
                         return str(message.get("gateway"))

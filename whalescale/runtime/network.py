@@ -30,6 +30,7 @@ from whalescale.protocol.mesh.network import (
     GuestAdmitted,
     GuestGone,
     HeldStored,
+    MappedDialled,
     MemberChanged,
     Mesh,
     MeshEvent,
@@ -61,7 +62,13 @@ from whalescale.runtime.network_names import MemberNames
 from whalescale.runtime.network_store import NETWORK, has_network, open_store
 from whalescale.runtime.network_view import Shown, notice_text
 from whalescale.runtime.networks import Networks
-from whalescale.runtime.notices import MembersChanged, NetworksChanged, Notices, PeersChanged
+from whalescale.runtime.notices import (
+    MappingDialled,
+    MembersChanged,
+    NetworksChanged,
+    Notices,
+    PeersChanged,
+)
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.relay import Reach, Way
 from whalescale.runtime.reload import EVERYWHERE
@@ -468,6 +475,8 @@ class NetworkKeeper(Part):
                     self._dialler.begin(event)
             case HeldStored():
                 network_store.keep_held(store, event)
+            case MappedDialled():
+                self._notices.tell(MappingDialled(event.place, event.reached))
             case GuestGone():
                 store.remove_ticket(event.node_id)
                 peer = self._peer(tunnel, event.node_id)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from whalescale.protocol.places import Endpoint
+
 
 @dataclass(frozen=True, slots=True)
 class PeersChanged:
@@ -38,6 +40,14 @@ class PortChanged:
     """Our UDP port is another."""
 
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class MappingDialled:
+    """Members dialled a place that a gateway maps for us: one got in, or nobody does."""
+
+    place: Endpoint
+    reached: bool
 
 
 @dataclass(frozen=True, slots=True)

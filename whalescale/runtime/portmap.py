@@ -1,9 +1,11 @@
 """Our UDP port at the gateways of this host's uplinks (protocol/nat/portmap.py says what is said).
 
-Asked are routers of uplinks whose IPv4 address is a private one; elsewhere no NAT is in between.
-Each has a socket of its own: bound to the uplink and its address, with the tunnel's mark, connected
-to the gateway, so that the kernel drops what comes from others. What they wish of UPnP, upnp.py
-sees to, one job of a gateway at a time.
+Asked are routers of uplinks whose IPv4 address is a private one, for elsewhere no NAT is in
+between, and those of uplinks with public IPv6 addresses, which may have a firewall. Each address
+has a socket of its own: bound to the uplink and its address, with the tunnel's mark, connected to
+the gateway, so that the kernel drops what comes from others. What they wish of UPnP, upnp.py sees
+to, one job of a gateway at a time. What gateways tell everybody is heard on each uplink where one
+is asked.
 """
 
 from __future__ import annotations
@@ -17,13 +19,20 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from whalescale.config import Config
+from whalescale.endpoints import HostPort
 from whalescale.protocol.candidates import on_link
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.nat.portmap import Mapping, Wish
-from whalescale.protocol.nat.portmap_codec import ANSWER_MAX, NONCE_BYTES
-from whalescale.protocol.places import Endpoint, LocalLink
+from whalescale.protocol.nat.portmap_codec import (
+    ALL_HOSTS,
+    ANSWER_MAX,
+    GATEWAY_PORT,
+    HEARD_PORT,
+    NONCE_BYTES,
+)
+from whalescale.protocol.places import Endpoint, LocalLink, Standing
 from whalescale.runtime.background import Background, Settling
-from whalescale.runtime.notices import Notices, PortChanged
+from whalescale.runtime.notices import MappingDialled, Notices, PortChanged
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.upnp import At, Upnp, UpnpRefused
 
@@ -31,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: more are not asked
 MAX_GATEWAYS: Final = 4
+#: of one uplink, those that do not change first
+MAX_ADDRESSES6: Final = 2
 #: datagrams read before the loop gets to its other descriptors
 READS: Final = 16
 
@@ -45,6 +56,10 @@ class Where(NamedTuple):
     port: int
 
     @property
+    def version(self) -> int:
+        return 6 if ":" in self.ip else 4
+
+    @property
     def place(self) -> bytes:
         return f"{self.gateway} {self.ip} {self.port}".encode()
 
@@ -55,7 +70,7 @@ class PortMapper(Part):
     def __init__(
         self,
         config: Config,
-        gateway: Callable[[int, int], Awaitable[str | None]],
+        gateway: Callable[[int, int, int], Awaitable[str | None]],
         mark: Callable[[], int],
         tell: Callable[[Sequence[tuple[str, Endpoint]]], None],
         nonce: Callable[[bytes], bytes],
@@ -63,8 +78,8 @@ class PortMapper(Part):
         background: Background,
         notices: Notices,
     ) -> None:
-        """`gateway`: of an interface index, for datagrams with a mark. `mark`: the tunnel's, 0:
-        none. `nonce`: of a place, see `nonce_of`. `tell`: takes (interface, endpoint)
+        """`gateway`: of an interface index, for datagrams with a mark, by IP version. `mark`: the
+        tunnel's, 0: none. `nonce`: of a place, see `nonce_of`. `tell`: takes (interface, endpoint)
         of all mappings, whenever they are others."""
         self._enabled = config.nat.portmap
         self._gateway = gateway
@@ -76,8 +91,11 @@ class PortMapper(Part):
         self._settling = Settling(background, self._look)
         self._here: Here | None = None
         self._asked: dict[Where, _Asked] = {}
+        #: by interface and IP version
+        self._heard: dict[tuple[int, int], _Heard] = {}
         self._told: tuple[tuple[str, Endpoint], ...] = ()
         notices.on(PortChanged, self._port_changed)
+        notices.on(MappingDialled, self._dialled)
 
     def follow(self, here: Here) -> None:
         self._here = here
@@ -86,6 +104,11 @@ class PortMapper(Part):
     def _port_changed(self, notice: PortChanged) -> None:
         if self._here is not None:
             self.follow(self._here._replace(port=notice.port))
+
+    def _dialled(self, notice: MappingDialled) -> None:
+        for asked in self._asked.values():
+            if asked.mapping.external == notice.place:
+                asked.reached(reached=notice.reached)
 
     async def apply(self, config: Config) -> None:
         if config.nat.portmap != self._enabled:
@@ -102,6 +125,7 @@ class PortMapper(Part):
     async def close(self) -> None:
         """Every mapping is given back."""
         self._settling.close()
+        self._hear(())
         closing = [asked.close() for asked in self._asked.values()]
         self._asked.clear()
         await asyncio.gather(*(job for job in closing if job is not None))
@@ -119,18 +143,18 @@ class PortMapper(Part):
         here = self._here
         if here is None or not self._enabled or not here.port:
             return []
-        found: list[Where] = []
         uplinks: dict[int, list[LocalLink]] = {}
         for link in sorted(here.links, key=lambda link: link.spare):
-            if behind_nat(link):
-                uplinks.setdefault(link.ifindex, []).append(link)
-        for ifindex, links in uplinks.items():
-            gateway = await self._gateway(ifindex, self._mark())
-            if gateway is not None and len(found) < MAX_GATEWAYS:
-                # Of several addresses the one that the gateway knows.
-                near = (n for n in links if on_link(n.ip, n.prefix_length, gateway))
-                link = next(near, links[0])
-                found.append(Where(gateway, link.ip, ifindex, link.interface, here.port))
+            uplinks.setdefault(link.ifindex, []).append(link)
+        found = []
+        for version in (4, 6):
+            some: list[Where] = []
+            for ifindex, links in uplinks.items():
+                chosen = [n for n in links if (behind_nat if version == 4 else maybe_walled)(n)]
+                if chosen and len(some) < MAX_GATEWAYS:
+                    gateway = await self._gateway(ifindex, self._mark(), version)
+                    some += _at(gateway, chosen, here.port) if gateway is not None else []
+            found += some[:MAX_GATEWAYS]
         return found
 
     def _settle(self, wanted: Sequence[Where]) -> None:
@@ -150,13 +174,30 @@ class PortMapper(Part):
         for where in wanted:
             if (asked := self._asked.get(where)) is not None:
                 asked.begin()
+        self._hear(wanted)
         self._changed()
+
+    def _hear(self, wanted: Sequence[Where]) -> None:
+        places = {(where.ifindex, where.version) for where in wanted}
+        for place in [p for p in self._heard if p not in places]:
+            self._heard.pop(place).close()
+        for ifindex, version in places - self._heard.keys():
+            try:
+                self._heard[ifindex, version] = _Heard(ifindex, version, self._word)
+            except OSError as e:  # it is found by looking, too
+                log.debug("port mapping: what gateways tell all is not heard: %s", e)
+
+    def _word(self, ifindex: int, data: bytes, source: Endpoint) -> None:
+        for where, asked in self._asked.items():
+            if where.ifindex == ifindex and where.gateway == source.ip:
+                asked.word(data, source)
 
     def _changed(self) -> None:
         told = tuple(
             (where.interface, asked.mapping.external)
             for where, asked in self._asked.items()
-            if asked.mapping.external is not None
+            # What a firewall lets in is where we are anyway.
+            if asked.mapping.external not in (None, asked.mapping.local)
         )
         if told != self._told:
             self._told = told
@@ -174,7 +215,8 @@ class _Asked:
         now: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        self.mapping = Mapping(where.gateway, where.ip, where.port, nonce, upnp=True)
+        upnp = where.version == 4
+        self.mapping = Mapping(where.gateway, where.ip, where.port, nonce, upnp=upnp)
         self._upnp = Upnp(At(where.gateway, where.ip, where.port, where.ifindex))
         self._job: asyncio.Task[None] | None = None
         self._where = where
@@ -184,15 +226,13 @@ class _Asked:
         self._timer: asyncio.TimerHandle | None = None
         self._begun = False
         self._last: Endpoint | None = None
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._sock = _socket(where.ifindex, where.version)
         try:
-            self._sock.setblocking(False)
             if mark:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            option = getattr(socket, "SO_BINDTOIFINDEX", 62)
-            self._sock.setsockopt(socket.SOL_SOCKET, option, where.ifindex)
+            scope = (0, where.ifindex) if where.version == 6 else ()
             self._sock.bind((where.ip, 0))
-            self._sock.connect(self.mapping.gateway[:2])
+            self._sock.connect((*self.mapping.gateway[:2], *scope))
         except OSError:
             self._sock.close()
             raise
@@ -207,15 +247,24 @@ class _Asked:
             self.mapping.handle_timeout(self._now())
         self._drain()
 
+    def word(self, data: bytes, source: Endpoint) -> None:
+        self.mapping.word(data, source, self._now())
+        self._drain()
+
+    def reached(self, *, reached: bool) -> None:
+        self.mapping.reached(reached=reached, now=self._now())
+        self._drain()
+
     def status(self, now: int) -> dict[str, Any]:
         m = self.mapping
         return {
             "gateway": m.gateway.ip,
             "interface": self._where.interface,
-            "local": f"{m.local.ip}:{m.local.port}",
+            "local": _words(m.local),
             "state": m.state.value,
             "protocol": m.protocol.value if m.protocol is not None else "",
-            "external": f"{m.external.ip}:{m.external.port}" if m.external is not None else None,
+            "external": _words(m.external) if m.external is not None else None,
+            "dialled": m.dialled,
             "lease_s": (m.lease_ends - now) / NS_PER_S if m.external is not None else None,
             "problem": m.problem,
             "restarts": m.restarts,
@@ -295,7 +344,7 @@ class _Asked:
             self._last = external
             if external is not None and self.mapping.protocol is not None:
                 how = self.mapping.protocol.value
-                log.info("%s maps our port to %s:%d (%s)", gateway, *external[:2], how)
+                log.info("%s maps our port to %s (%s)", gateway, _words(external), how)
             else:
                 log.info("%s maps our port no more: %s", gateway, self.mapping.problem)
         self._changed()
@@ -306,6 +355,75 @@ class _Asked:
         if at is not None:
             delay = max(at - self._now(), 0) / NS_PER_S
             self._timer = self._loop.call_later(delay, self._on_timer)
+
+
+class _Heard:
+    """What gateways tell everybody on one link. OSError: no socket."""
+
+    def __init__(
+        self, ifindex: int, version: int, tell: Callable[[int, bytes, Endpoint], None]
+    ) -> None:
+        self._ifindex, self._tell = ifindex, tell
+        self._loop = asyncio.get_running_loop()
+        self._sock = _socket(ifindex, version)
+        try:
+            # Others on this host listen too; what comes to its own addresses is not for us.
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            scope = (0, ifindex) if version == 6 else ()
+            self._sock.bind((ALL_HOSTS[version], HEARD_PORT, *scope))
+        except OSError:
+            self._sock.close()
+            raise
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        for _ in range(READS):
+            try:
+                data, source = self._sock.recvfrom(ANSWER_MAX + 1)
+            except OSError:
+                break
+            ip = str(source[0]).partition("%")[0]
+            if source[1] == GATEWAY_PORT:
+                self._tell(self._ifindex, data, Endpoint(ip, GATEWAY_PORT))
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+
+def _socket(ifindex: int, version: int) -> socket.socket:
+    """Of one uplink. OSError."""
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        option = getattr(socket, "SO_BINDTOIFINDEX", 62)
+        sock.setsockopt(socket.SOL_SOCKET, option, ifindex)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _words(endpoint: Endpoint) -> str:
+    return str(HostPort(endpoint.ip, endpoint.port, True))
+
+
+def _at(gateway: str, links: Sequence[LocalLink], port: int) -> list[Where]:
+    """What the gateway of one uplink is asked for; `links`: its addresses of one IP version."""
+    if ":" in links[0].ip:
+        chosen = sorted(links, key=lambda link: link.standing)[:MAX_ADDRESSES6]
+    else:
+        # Of several addresses the one that the gateway knows.
+        near = (n for n in links if on_link(n.ip, n.prefix_length, gateway))
+        chosen = [next(near, links[0])]
+    return [Where(gateway, link.ip, link.ifindex, link.interface, port) for link in chosen]
+
+
+def maybe_walled(link: LocalLink) -> bool:
+    """A public IPv6 address, that we tell others of: its router may have a firewall."""
+    ip = ipaddress.ip_address(link.ip)
+    return ip.version == 6 and ip.is_global and link.standing is not Standing.DEPRECATED
 
 
 def behind_nat(link: LocalLink) -> bool:

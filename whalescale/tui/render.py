@@ -168,8 +168,11 @@ def nat(status: Status) -> str:
         else f"{m.local} seen as {', '.join(m.seen[:2])} ({m.kind})"
         for m in status.nat.mappings
     ]
-    mapped = [g.external for g in status.portmap.gateways if g.external is not None]
-    parts += [f"port mapped at {external}" for external in mapped]
+    parts += [
+        f"let in at {g.external}" if g.external == g.local else f"port mapped at {g.external}"
+        for g in status.portmap.gateways
+        if g.external is not None
+    ]
     parts += [filters[status.nat.filtering]] if status.nat.filtering in filters else []
     parts += ["hairpin"] if status.nat.hairpin else []
     return "; ".join(parts)

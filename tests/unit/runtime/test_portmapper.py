@@ -16,12 +16,12 @@ from whalescale import config as configuration
 from whalescale.dataplane import engine as dataplane
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.nat.portmap import Protocol
-from whalescale.protocol.places import Endpoint, LocalLink
+from whalescale.protocol.places import Endpoint, LocalLink, Standing
 from whalescale.runtime import upnp
 from whalescale.runtime.background import Background
-from whalescale.runtime.notices import Notices, PortChanged
+from whalescale.runtime.notices import MappingDialled, Notices, PortChanged
 from whalescale.runtime.part import Here
-from whalescale.runtime.portmap import PortMapper, behind_nat, nonce_of
+from whalescale.runtime.portmap import PortMapper, behind_nat, maybe_walled, nonce_of
 
 #: of this process alone: tests run beside each other
 PLACE = f"127.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
@@ -52,6 +52,7 @@ class Bench:
         self.told: list[Sequence[tuple[str, Endpoint]]] = []
         self.background, self.notices = Background(), Notices()
         self.ways: dict[int, str] = {1: f"{PLACE}.1"}
+        self.ways6: dict[int, str] = {}
         self.part = self.new(on=on)
 
     def new(self, *, on: bool = True) -> PortMapper:
@@ -66,8 +67,8 @@ class Bench:
             self.notices,
         )
 
-    async def way(self, ifindex: int, _: int) -> str | None:
-        return self.ways.get(ifindex)
+    async def way(self, ifindex: int, _: int, version: int) -> str | None:
+        return self.ways.get(ifindex) if version == 4 else self.ways6.get(ifindex)
 
     def follow(self, *links: LocalLink, port: int = 51820) -> None:
         self.part.follow(Here((), links, port))
@@ -233,5 +234,57 @@ def test_of_several_addresses_the_one_in_the_gateways_subnet() -> None:
         bench.follow(far, LO._replace(prefix_length=24))
         await bench.until(lambda: bool(bench.told))
         assert bench.first["local"] == f"{LO.ip}:51820"
+
+    played(play)
+
+
+def test_what_was_dialled_is_shown_and_what_lets_nobody_in_is_given_back() -> None:
+    async def play(bench: Bench) -> None:
+        bench.follow(LO)
+        await bench.until(lambda: bool(bench.told))
+        assert bench.first["dialled"] is None
+        place = Endpoint(OUTSIDE, 51820)
+        bench.notices.tell(MappingDialled(Endpoint(OUTSIDE, 9), False))
+        bench.notices.tell(MappingDialled(place, True))
+        assert bench.first["dialled"] is True
+        bench.notices.tell(MappingDialled(place, False))
+        assert (bench.first["state"], bench.first["dialled"]) == ("refused", False)
+        assert bench.told[-1] == ()
+        await bench.until(lambda: bench.gateway.asked[-1][4:8] == bytes(4))
+
+    played(play)
+
+
+def test_what_gateways_tell_all_is_heard_from_the_gateway_alone() -> None:
+    async def play(bench: Bench) -> None:
+        bench.follow(LO)
+        await bench.until(lambda: bool(bench.told))
+        bench.gateway.started = dataplane.now()
+        word = bench.gateway.word(Protocol.PCP, dataplane.now())
+        bench.part._word(1, word, Endpoint(f"{PLACE}.9", GATEWAY.port))
+        bench.part._word(2, word, Endpoint(f"{PLACE}.1", GATEWAY.port))
+        assert bench.first["restarts"] == 0
+        bench.part._word(1, word, Endpoint(f"{PLACE}.1", GATEWAY.port))
+        await bench.until(lambda: bench.first["restarts"] == 1)
+
+    played(play)
+
+
+def test_of_an_uplinks_public_ipv6_addresses_two_are_asked_for() -> None:
+    six = LocalLink("2a00:1450::7", 1, "lo", 65536)
+    assert maybe_walled(six)
+    old = six._replace(standing=Standing.DEPRECATED)
+    for link in (six._replace(ip="fd00::1"), six._replace(ip="fe80::1"), LO, old):
+        assert not maybe_walled(link)
+
+    async def play(bench: Bench) -> None:
+        bench.ways, bench.ways6 = {}, {1: "::1"}
+        found = await bench.part._wanted()
+        assert found == []
+        temporary = six._replace(ip="2a00:1450::6", standing=Standing.TEMPORARY)
+        bench.part._here = Here((), (temporary, old, six, six._replace(ip="2a00:1450::9"), LO), 9)
+        found = await bench.part._wanted()
+        assert [where.ip for where in found] == ["2a00:1450::7", "2a00:1450::9"]
+        assert {where.version for where in found} == {6}
 
     played(play)

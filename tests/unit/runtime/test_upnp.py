@@ -255,8 +255,8 @@ def test_the_agents_part_takes_upnp_where_nothing_else_is_spoken() -> None:
         told: list[Any] = []
         background = Background()
 
-        async def way(ifindex: int, mark: int) -> str | None:
-            return gateway.ip
+        async def way(ifindex: int, mark: int, version: int) -> str | None:
+            return gateway.ip if version == 4 else None
 
         text = '[interface]\nname = "ws0"\nprivate_key_file = "ws0.key"\n[nat]\nportmap = true\n'
         part = PortMapper(

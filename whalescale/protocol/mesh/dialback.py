@@ -43,6 +43,8 @@ AGAIN: Final = 3_600 * NS_PER_S
 RETRY: Final = 30 * NS_PER_S
 #: tries in a row that take a proof away
 FAILS: Final = 3
+#: members outside that dialled in vain, in a row: nobody gets in
+VAIN: Final = 2
 
 #: of one member: requests at once, and one more each time this is over
 ASKER_BURST: Final = 3
@@ -85,6 +87,8 @@ class Standing:
     #: when that was found; None: not tried yet
     at: int | None = None
     fails: int = 0
+    #: members that are surely outside and that dialled in vain, in a row
+    vain: int = 0
 
 
 @dataclass(slots=True)
@@ -209,7 +213,7 @@ class Prover:
     def _judge(self, out: _Out, now: int, *, tried: bool) -> None:
         standing = out.standing
         if out.proof is not Proof.NONE:
-            standing.proof, standing.at, standing.fails = out.proof, now, 0
+            standing.proof, standing.at, standing.fails, standing.vain = out.proof, now, 0, 0
             standing.ask_at = now + self._spread(AGAIN)
         elif tried:
             standing.fails += 1
@@ -240,7 +244,8 @@ class Prover:
             return False
         out.proof = proof
         standing = out.standing
-        standing.proof, standing.at, standing.fails = max(standing.proof, proof), now, 0
+        standing.proof, standing.at = max(standing.proof, proof), now
+        standing.fails = standing.vain = 0
         return True
 
     def _worth(
@@ -265,14 +270,27 @@ class Prover:
         now: int,
         neighbours: Sequence[bytes],
         avoid: Collection[int],
+        remote: str = "",
     ) -> tuple[bytes, DialBack] | None:
-        """DIALLED came from that neighbour. Whom to ask for what next."""
+        """DIALLED came from that neighbour. Whom to ask for what next. `remote`: its address."""
         out = self._out
         if out is None or out.asked != node_id or out.token != said.token:
             return None
+        if out.by is By.YOU and out.proof is Proof.NONE and said.outcome is Outcome.SILENT:
+            # From inside it would be the router's hairpin that fails.
+            out.standing.vain += _is_outside(remote, out.standing.place.endpoint.ip)
         return self._step(
             now, neighbours, avoid, tried=said.outcome in (Outcome.ANSWERED, Outcome.SILENT)
         )
+
+
+def _is_outside(remote: str, place: str) -> bool:
+    """Who is at `remote` is on the Internet that a public place is on, and behind another router.
+    ``""``: it is not known."""
+    if not remote or remote == place:
+        return False
+    theirs, ours = ip_address(remote), ip_address(place)
+    return theirs.version == ours.version and theirs.is_global
 
 
 # for others

@@ -22,6 +22,7 @@ from whalescale.protocol.mesh.anchors import (
 )
 from whalescale.protocol.mesh.dialback import (
     FORGOTTEN,
+    VAIN,
     Dialler,
     Proof,
     Prover,
@@ -33,6 +34,7 @@ from whalescale.protocol.mesh.events import (
     Anchoring,
     DialPlace,
     HeldStored,
+    MappedDialled,
     MeshEvent,
     MeshSettings,
     Notice,
@@ -88,6 +90,8 @@ class Duties:
         self.tenure = tenure or Tenure(now=now)
         self._places: tuple[Place, ...] = ()
         self._extra: tuple[Place, ...] = ()
+        #: what was said of places that gateways map: whether others get in
+        self._told: dict[Endpoint, bool] = {}
         #: whom we sent something to, and when
         self._contacts: dict[bytes, int] = {}
         self._acted = False
@@ -120,11 +124,21 @@ class Duties:
         self._follow_places(now)
 
     def prove(self, places: Iterable[Place], now: int) -> None:
-        """Have these dialled as well, whether we shall be an anchor or not: who punches holes
-        judges by it which filter is in the way (`prover.proof_of`).
-        """
+        """Have these dialled as well, whether we shall be an anchor or not: what gateways map
+        counts once somebody got in by it. MappedDialled says so."""
         self._extra = tuple(places)
+        mapped = {p.endpoint for p in self._extra}
+        self._told = {e: reached for e, reached in self._told.items() if e in mapped}
         self._follow_places(now)
+
+    def _say_mapped(self) -> None:
+        for place in self._extra:
+            standing = self.prover.standings.get(place.endpoint)
+            reached = standing is not None and standing.proof is not Proof.NONE
+            vain = standing is not None and standing.vain >= VAIN
+            if (reached or vain) and self._told.get(place.endpoint) is not (reached and not vain):
+                self._told[place.endpoint] = reached and not vain
+                self._emit(MappedDialled(place.endpoint, reached and not vain))
 
     def _follow_places(self, now: int) -> None:
         wanted = self.settings.anchor is not Anchoring.NO and self.may_be_one
@@ -133,6 +147,7 @@ class Duties:
         self._proofs_changed(now)
 
     def _proofs_changed(self, now: int) -> None:
+        self._say_mapped()
         before = self.tenure.place
         self.tenure.follow(
             {
@@ -342,7 +357,9 @@ class Duties:
             return False
         before = self.is_proved, self.is_one
         neighbours = list(self._sessions)
-        self._ask(self.prover.answered(node_id, said, now, neighbours, self._avoid(now)))
+        met = self._directory.met_places(node_id)
+        remote = met[-1].endpoint.ip if met else ""
+        self._ask(self.prover.answered(node_id, said, now, neighbours, self._avoid(now), remote))
         self._proofs_changed(now)
         return before != (self.is_proved, self.is_one)
 

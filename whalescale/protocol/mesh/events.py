@@ -90,6 +90,14 @@ class HeldStored:
     seconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class MappedDialled:
+    """Others dialled a place that a gateway maps for us: one got in, or nobody does."""
+
+    place: Endpoint
+    reached: bool
+
+
 class Word(Enum):
     """What a person may want to hear of."""
 
@@ -123,6 +131,7 @@ MeshEvent = (
     | TicketKept
     | DialPlace
     | HeldStored
+    | MappedDialled
     | Notice
 )
 

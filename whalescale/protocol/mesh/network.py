@@ -26,6 +26,7 @@ from whalescale.protocol.mesh.events import (
     GuestAdmitted,
     GuestGone,
     HeldStored,
+    MappedDialled,
     MemberChanged,
     MeshError,
     MeshEvent,
@@ -75,6 +76,7 @@ __all__ = [
     "GuestAdmitted",
     "GuestGone",
     "HeldStored",
+    "MappedDialled",
     "MemberChanged",
     "Mesh",
     "MeshError",
@@ -273,6 +275,7 @@ class Mesh:
             return
         self._places = chosen
         self.duties.set_places(chosen, now)
+        self.duties.prove([p for p in chosen if p.kind is PlaceKind.MAPPED], now)
         self._attest(now)
         self.recovery.anew(now)
         self._choose_soon(now)

@@ -1,4 +1,5 @@
-"""A port of ours, mapped by one gateway: asked for, renewed, watched, given back.
+"""A port of ours, mapped by one gateway: asked for, renewed, watched, given back. Of an IPv6
+address it is no mapping but a hole in the gateway's firewall, by PCP alone.
 
 Pure: facts and `now` (ns of CLOCK_BOOTTIME) in, datagrams to the gateway out. After every input
 drain `poll_transmit` and `poll_wish` and re-arm one timer for `deadline`. Nothing that a gateway
@@ -30,6 +31,13 @@ ROUND: Final = 5 * NS_PER_S
 #: UPnP is asked where nobody has answered by then, and given up so long after
 UPNP_AFTER: Final = 3 * NS_PER_S // 2
 UPNP_ROUND: Final = 25 * NS_PER_S
+#: what a gateway says to all is a reason to look, so often, and so much later at most (RFC 6887
+#: section 14.1.3: not all hosts at once)
+WORD: Final = 30 * NS_PER_S
+WORD_LATER: Final = 2 * NS_PER_S
+#: of a mapping by which nobody got in, doubled each time
+DEAD_FIRST: Final = 600 * NS_PER_S
+DEAD_MOST: Final = 3600 * NS_PER_S
 #: between two looks at the epoch: a gateway that began anew has forgotten its mappings
 LOOK: Final = 300 * NS_PER_S
 #: after rounds without an answer, doubled each time
@@ -94,12 +102,12 @@ class _Epoch:
         return not upward or ours + 2 >= its - its // slack
 
 
-def no_good(ip: str) -> str:
+def no_good(ip: str, version: int = 4) -> str:
     """Why nobody outside can reach this address, "": they may. For a user, after "it has "."""
     try:
-        address = ipaddress.IPv4Address(ip)
+        address = (ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address)(ip)
     except ValueError:
-        return "no IPv4 address"
+        return f"no IPv{version} address"
     if address.is_unspecified:
         return "no address outside"
     if address.is_multicast or address.is_loopback or not address.is_global:
@@ -113,11 +121,13 @@ class Mapping:
     def __init__(
         self, gateway: str, local_ip: str, port: int, nonce: bytes, *, upnp: bool = False
     ) -> None:
-        """`gateway`, `local_ip`: IPv4, as text. `port`: our UDP port. `nonce`: 12 bytes that nobody
-        guesses, for this place always the same: who comes with another is refused. `upnp`: its
-        wishes are seen to."""
+        """`gateway`, `local_ip`: as text, both IPv4 or IPv6. `port`: our UDP port. `nonce`: 12
+        bytes that nobody guesses, for this place always the same: who comes with another is
+        refused. `upnp`: its wishes are seen to."""
         self.gateway = Endpoint(gateway, codec.GATEWAY_PORT)
         self.local = Endpoint(local_ip, port)
+        self.version = ipaddress.ip_address(local_ip).version
+        self._speaks = _DATAGRAMS if self.version == 4 else (Protocol.PCP,)
         #: every datagram that was not taken, by reason
         self.drops: Counter[str] = Counter()
         self.state = State.ASKING
@@ -129,6 +139,8 @@ class Mapping:
         self.problem = ""
         #: how often the gateway was found to have begun anew
         self.restarts = 0
+        #: whether others got in at `external`; None: not known
+        self.dialled: bool | None = None
         self.lease_ends = 0
         self._nonce = nonce
         self._upnp = upnp
@@ -151,8 +163,11 @@ class Mapping:
         self._next_at: int | None = None
         self._look_at: int | None = None
         self._silent = SILENT_FIRST
-        self._suggested = (codec.ANY, port)
+        # A firewall changes no address.
+        self._suggested = (codec.ANY if self.version == 4 else local_ip, port)
         self._renew_at = 0
+        self._word_at: int | None = None
+        self._dead = DEAD_FIRST
         self._began = 0
 
     # inputs
@@ -168,7 +183,7 @@ class Mapping:
         """Give the mapping back. One datagram: what is lost ends with its lease."""
         if self.external is not None:
             self._give_back()
-        self.external = None
+        self.external = self.dialled = None
         self.state = State.ENDED
         self._stop()
         self._next_at = self._look_at = None
@@ -185,6 +200,45 @@ class Mapping:
                 self._natpmp(answer, now)
         except codec.AnswerError as e:
             self.drops[str(e)] += 1
+
+    def word(self, data: bytes, source: Endpoint, now: int) -> None:
+        """What a gateway says to all. Anybody on the link can say it, so it is a reason to look:
+        its epoch is asked for, or what it did not give."""
+        if source[:2] != self.gateway[:2]:
+            return
+        try:
+            if not codec.is_word(data):
+                raise codec.AnswerError("opcode")
+        except codec.AnswerError as e:
+            self.drops[f"word_{e}"] += 1
+            return
+        if self._word_at is not None and now - self._word_at < WORD:
+            self.drops["word_rate"] += 1
+            return
+        if self._round_ends is not None:
+            return  # it is being asked
+        self._word_at = now
+        at = now + WORD_LATER * self._nonce[0] // 256
+        if self.external is not None:
+            self._look_at = at if self._look_at is None else min(self._look_at, at)
+        elif self._next_at is not None:
+            self._next_at = min(self._next_at, at)
+
+    def reached(self, *, reached: bool, now: int) -> None:
+        """What came of dialling `external` back: a mapping that lets nobody in is none."""
+        if self.external is None:
+            return
+        if reached:
+            self.dialled, self._dead = True, DEAD_FIRST
+            return
+        where = self.external
+        self._give_back()
+        self._stop()
+        self._look_at = None
+        self._lost(f"it maps {where.ip} port {where.port}, where nobody gets in")
+        self._wait(now, State.REFUSED, self._dead)
+        self.dialled = False
+        self._dead = min(2 * self._dead, DEAD_MOST)
 
     def unreachable(self, now: int) -> None:
         """The gateway, or the kernel, says that nobody listens there."""
@@ -288,7 +342,7 @@ class Mapping:
 
     def _start(self, now: int, *, look: bool = False) -> None:
         self._looking = look
-        known = [self.protocol] if self.protocol is not None else list(_DATAGRAMS)
+        known = [self.protocol] if self.protocol is not None else list(self._speaks)
         self._asked = set(known)
         self._upnp_begun = False
         times = [(now + t + APART * n, p) for t in REPEATS for n, p in enumerate(known)]
@@ -364,8 +418,9 @@ class Mapping:
             self.problem = self._refusal[0]
             self._wait(now, State.REFUSED, self._refusal[1])
         else:
-            asked = "PCP, NAT-PMP and UPnP" if self._upnp else "PCP and NAT-PMP"
-            self.problem = f"no answer to {asked}"
+            asked = [p.value for p in self._speaks] + ["UPnP"] * self._upnp
+            also = f" and {asked[-1]}" if asked[1:] else ""
+            self.problem = f"no answer to {', '.join(asked[:-1] or asked)}{also}"
             self._wait(now, State.SILENT, self._silent)
             self._silent = min(2 * self._silent, SILENT_MOST)
 
@@ -384,7 +439,8 @@ class Mapping:
     def _pcp(self, answer: codec.Pcp, now: int) -> None:
         if answer.result == codec.UNSUPPORTED_VERSION and not answer.nonce:
             # To what it cannot read it has no better answer: it speaks PCP, not NAT-PMP.
-            self._refused(Protocol.NATPMP, codec.NATPMP_RESULTS[1], REFUSED, now)
+            asked = self._speaks[-1]
+            self._refused(asked, codec.NATPMP_RESULTS[1], REFUSED, now)
             return
         self._expect(Protocol.PCP)
         if answer.opcode == codec.PCP_ANNOUNCE or self._looking:
@@ -476,7 +532,7 @@ class Mapping:
                 self._ask(other)
 
     def _mapped(self, protocol: Protocol, external: Endpoint, lifetime: int, now: int) -> None:
-        why = no_good(external.ip)
+        why = no_good(external.ip, self.version)
         if not why and not external.port:
             why = "port 0 outside"
         if not why and lifetime < LEAST_LIFETIME_S:
@@ -490,6 +546,8 @@ class Mapping:
             self._wait(now, State.REFUSED, REFUSED)
             return
         lease = min(lifetime, MOST_LIFETIME_S) * NS_PER_S
+        if external != self.external:
+            self.dialled = None
         self.protocol, self.external, self.state = protocol, external, State.MAPPED
         self.problem = ""
         self.lease_ends = now + lease
@@ -501,6 +559,7 @@ class Mapping:
 
     def _lost(self, why: str) -> None:
         self.external = None
+        self.dialled = None
         self.protocol = None
         self.problem = why
 

@@ -1,6 +1,7 @@
-"""What is said to a gateway: PCP's MAP and ANNOUNCE (RFC 6887), NAT-PMP (RFC 6886). UDP, IPv4.
+"""What is said to a gateway: PCP's MAP and ANNOUNCE (RFC 6887), NAT-PMP (RFC 6886, IPv4). UDP.
 
-Both are big endian and go to port 5351. Decoders raise AnswerError, whose text is what to count.
+Both are big endian and go to port 5351; what a gateway tells all comes to port 5350. Decoders
+raise AnswerError, whose text is what to count.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 GATEWAY_PORT: Final = 5351
+#: where gateways say to all that they began anew, or have another address
+HEARD_PORT: Final = 5350
+ALL_HOSTS: Final = {4: "224.0.0.1", 6: "ff02::1"}
 NONCE_BYTES: Final = 12
 #: RFC 6887 section 7: no PCP message is longer
 ANSWER_MAX: Final = 1100
@@ -26,6 +30,7 @@ ANSWER: Final = 128
 UDP: Final = 17
 #: as an address that is asked for: any
 ANY: Final = str(ipaddress.IPv4Address(0))
+ANY6: Final = str(ipaddress.IPv6Address(0))
 #: of both protocols: the version is not spoken
 UNSUPPORTED_VERSION: Final = 1
 
@@ -74,7 +79,6 @@ class Pcp:
     nonce: bytes = b""
     port: int = 0
     external_port: int = 0
-    #: "": it has no IPv4 address
     external_ip: str = ""
 
 
@@ -94,7 +98,7 @@ class NatPmp:
 def pcp_map(
     nonce: bytes, ip: str, port: int, lifetime: int, suggested: tuple[str, int] = (ANY, 0)
 ) -> bytes:
-    """A MAP request of `ip`:`port` (IPv4); `lifetime` 0 ends the mapping."""
+    """A MAP request of `ip`:`port`; `lifetime` 0 ends the mapping."""
     head = _PCP_REQUEST.pack(PCP_VERSION, PCP_MAP, 0, lifetime, _mapped(ip))
     return head + _PCP_MAP.pack(nonce, UDP, port, suggested[1], _mapped(suggested[0]))
 
@@ -113,6 +117,13 @@ def natpmp_map(port: int, lifetime: int, suggested_port: int = 0) -> bytes:
     return _NATPMP_REQUEST.pack(
         NATPMP_VERSION, NATPMP_MAP_UDP, 0, port, suggested_port if lifetime else 0, lifetime
     )
+
+
+def is_word(data: bytes) -> bool:
+    """Whether this is what a gateway tells everybody (RFC 6887 section 14.1.2, RFC 6886 section
+    3.2.1): its epoch, and by NAT-PMP its address. AnswerError: no answer at all."""
+    said = decode(data)
+    return said.opcode == (PCP_ANNOUNCE if isinstance(said, Pcp) else NATPMP_ADDRESS)
 
 
 def decode(data: bytes) -> Pcp | NatPmp:
@@ -140,8 +151,8 @@ def _pcp(data: bytes) -> Pcp:
     nonce, protocol, port, external_port, packed = _PCP_MAP.unpack_from(data, _PCP_ANSWER.size)
     if protocol != UDP:
         raise AnswerError("opcode")
-    external = ipaddress.IPv6Address(packed).ipv4_mapped
-    ip = "" if external is None else str(external)
+    external = ipaddress.IPv6Address(packed)
+    ip = str(external.ipv4_mapped or external)
     return Pcp(opcode, result, lifetime, epoch, nonce, port, external_port, ip)
 
 
@@ -167,4 +178,5 @@ def _natpmp(data: bytes) -> NatPmp:
 
 
 def _mapped(ip: str) -> bytes:
-    return bytes(10) + b"\xff\xff" + ipaddress.IPv4Address(ip).packed
+    address = ipaddress.ip_address(ip)
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 
 from whalescale.protocol.limits import NS_PER_S as S
@@ -29,12 +30,19 @@ class Gateway:
     def epoch(self, now: int) -> int:
         return (now - self.started) // S
 
+    def word(self, protocol: Protocol, now: int) -> bytes:
+        """What it says to all when it begins anew."""
+        if protocol is Protocol.PCP:
+            return struct.pack("!BBxBII12x", 2, 128, 0, 0, self.epoch(now))
+        ip = ipaddress.IPv4Address(self.external[0]).packed
+        return struct.pack("!BBHI4s", 0, 128, 0, self.epoch(now), ip)
+
     def answer(self, request: bytes, now: int) -> bytes | None:
         self.asked.append(request)
         if not self.speaks:
             return None
         epoch = self.epoch(now)
-        ip = bytes(map(int, self.external[0].split(".")))
+        ip = ipaddress.ip_address(self.external[0]).packed
         if request[0] == 0:
             if Protocol.NATPMP not in self.speaks:
                 return struct.pack("!BBxBII12x", 2, 128, 1, 0, epoch)
@@ -60,5 +68,5 @@ class Gateway:
         head = struct.pack("!BBxBII12x", 2, 128 | request[1], result, lifetime, epoch)
         if request[1] == 0:
             return head
-        mapped = bytes(10) + b"\xff\xff" + ip
+        mapped = ip if len(ip) == 16 else bytes(10) + b"\xff\xff" + ip
         return head + request[24:42] + struct.pack("!H16s", self.external[1], mapped)

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.protocol.nat.gateway import GATEWAY, HERE, OUTSIDE, PORT, Gateway
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.nat import portmap_codec as codec
-from whalescale.protocol.nat.portmap import LOOK, Mapping, Protocol, State
+from whalescale.protocol.nat.portmap import DEAD_FIRST, LOOK, Mapping, Protocol, State
 from whalescale.protocol.places import Endpoint
 
 NONCE = bytes(range(12))
@@ -262,6 +262,121 @@ def test_it_is_asked_for_what_it_gave_before() -> None:
     run(m, gateway, 10 * S, H + 60 * S)
     last = [r for r in gateway.asked if r[0] == 2 and r[1] == 1][-1]
     assert last == codec.pcp_map(NONCE, HERE, PORT, 7200, (OUTSIDE, 40123))
+
+
+@pytest.mark.parametrize("protocol", DATAGRAMS)
+def test_a_gateway_that_tells_all_that_it_began_anew_is_asked_at_once(protocol: Protocol) -> None:
+    gateway = Gateway(protocol)
+    m = started(gateway)
+    gateway.started = 30 * S
+    gateway.external = ("5.6.7.9", 40001)
+    m.word(gateway.word(protocol, 40 * S), GATEWAY, 40 * S)
+    run(m, gateway, 40 * S, 43 * S)
+    assert m.restarts == 1
+    assert m.external == Endpoint("5.6.7.9", 40001)
+
+
+def test_a_word_to_all_is_a_reason_to_look_and_no_more() -> None:
+    """Anybody on the link can say it, as often as they like and with any epoch."""
+    gateway = Gateway(Protocol.PCP)
+    m = started(gateway)
+    forged = Gateway(Protocol.PCP)
+    asked = len(gateway.asked)
+    now = 10 * S
+    for n in range(600):
+        forged.started = now - n * S
+        m.word(forged.word(Protocol.PCP, now), GATEWAY, now)
+        m.word(forged.word(Protocol.PCP, now), Endpoint("192.168.1.66", 5351), now)
+        m.word(b"\x02\x81" + bytes(58), GATEWAY, now)  # the answer to a MAP that nobody sent
+        m.word(b"\x09" * 24, GATEWAY, now)
+        run(m, gateway, now, now + S // 10)
+        now += S // 10
+    assert len(gateway.asked) - asked <= 3
+    assert (m.restarts, m.external) == (0, Endpoint(OUTSIDE, PORT))
+    assert m.drops["word_opcode"] == m.drops["word_version"] == 600
+    assert m.drops["word_rate"] > 500
+
+
+def test_where_nobody_answered_a_word_is_a_reason_to_ask_again() -> None:
+    m = started(quiet := Gateway())
+    assert m.state is State.SILENT
+    gateway = Gateway(Protocol.NATPMP)
+    m.word(gateway.word(Protocol.NATPMP, 20 * S), GATEWAY, 20 * S)
+    run(m, gateway, 20 * S, 25 * S)
+    assert m.external is not None
+    assert len(quiet.asked) <= 9
+
+
+HERE6, GATEWAY6 = "2a00:1450::7", Endpoint("fe80::1", 5351)
+
+
+def walled(gateway: Gateway) -> Mapping:
+    m = Mapping(GATEWAY6.ip, HERE6, PORT, NONCE)
+    m.begin(0)
+    run(m, gateway, 0, 10 * S, source=GATEWAY6)
+    return m
+
+
+def test_a_hole_in_the_firewall_of_an_ipv6_router() -> None:
+    """RFC 6887 section 11: MAP with the host's own address, by PCP alone."""
+    gateway = Gateway(Protocol.PCP)
+    gateway.external = (HERE6, PORT)
+    m = walled(gateway)
+    assert (m.state, m.protocol) == (State.MAPPED, Protocol.PCP)
+    assert m.external == m.local == Endpoint(HERE6, PORT)
+    packed = "2a001450000000000000000000000007"
+    assert gateway.asked[0].hex() == (
+        "02010000" "00001c20" + packed + NONCE.hex() + "11000000" "ca6c" "ca6c" + packed
+    )  # fmt: skip
+    assert all(request[0] == codec.PCP_VERSION for request in gateway.asked)
+    gateway.started = 30 * S  # it forgot all
+    run(m, gateway, 10 * S, LOOK + 15 * S, source=GATEWAY6)
+    assert m.restarts == 1
+    m.end()
+    last = m.poll_transmit()
+    assert last == codec.pcp_map(NONCE, HERE6, PORT, 0)
+
+
+@pytest.mark.parametrize("external", ["5.6.7.8", "::", "fd00::1", "ff02::1", "::1", "fe80::7"])
+def test_a_hole_that_leads_elsewhere_is_none(external: str) -> None:
+    gateway = Gateway(Protocol.PCP)
+    gateway.external = (external, PORT)
+    m = walled(gateway)
+    assert (m.state, m.external) == (State.REFUSED, None)
+
+
+def test_an_ipv6_router_that_speaks_nat_pmp_alone_has_no_holes() -> None:
+    m = walled(Gateway(Protocol.NATPMP))
+    assert (m.state, m.problem) == (State.REFUSED, "it does not speak this version")
+    m = walled(Gateway())
+    assert (m.state, m.problem) == (State.SILENT, "no answer to PCP")
+
+
+@pytest.mark.parametrize("protocol", DATAGRAMS)
+def test_a_mapping_where_nobody_gets_in_is_given_back_and_tried_ever_later(
+    protocol: Protocol,
+) -> None:
+    gateway = Gateway(protocol)
+    m = started(gateway)
+    now, waits = 10 * S, []
+    for _ in range(5):
+        asked = len(gateway.asked)
+        m.reached(reached=False, now=now)
+        assert (m.state, m.external, m.dialled) == (State.REFUSED, None, False)
+        assert "nobody gets in" in m.problem
+        begun = now
+        while m.external is None:
+            now = run(m, gateway, now, now + 30 * S)
+        waits.append(now - begun)
+        given_back = gateway.asked[asked][4 if protocol is Protocol.PCP else 8 :][:4]
+        assert given_back == bytes(4)
+    assert waits[0] <= DEAD_FIRST + 60 * S
+    assert waits[3] == pytest.approx(waits[4], abs=60 * S)
+    assert waits[3] > 3 * DEAD_FIRST
+    m.reached(reached=True, now=now)
+    assert m.dialled
+    run(m, gateway, now, now + 2 * H)
+    assert m.dialled  # through a renewal
 
 
 def test_nonsense_does_nothing_but_count() -> None:
