@@ -379,6 +379,35 @@ def test_an_anchor_that_delays_copies_and_reorders_loses_nothing(delay, copies):
     assert (net.hosts[2].drops["replay"] > 0) == (copies > 1)
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_an_anchor_that_drops_what_it_should_relay(share):
+    """Its own sessions live. A third is a lossy path: what it lets through comes, once. All of it
+    is a path that is silent, and the other anchor carries."""
+    net = Network(walled=[(1, 2)], anchors=2)
+    net.run(8)
+    net.send(1, 2)
+    net.run(8)
+    (bad,) = net.used(1, 2)
+    anchor, world = net.hosts[bad], net.world
+    honest = anchor.forward
+
+    def hostile(index, data, remote):
+        if world.rng.random() >= share:
+            honest(index, data, remote)
+
+    anchor.forward = hostile
+    net.run(10)
+    before = len(net.heard(2, 1))
+    sent = net.flow(1, 2, 20, 30)
+    net.run(25)
+    got = [d for d, _ in net.heard(2, 1)[before:]]
+    assert len(set(got)) == len(got)
+    assert set(got) <= set(sent)
+    assert len(got) > (len(sent) * 0.5 if share < 1 else len(sent) * 0.95)
+    if share == 1:
+        assert bad not in net.used(1, 2)  # the other end sends nothing, and has not noticed
+
+
 @pytest.mark.parametrize("reason", list(Refusal))
 def test_an_anchor_that_refuses_at_random_costs_it_little(reason):
     net = Network()

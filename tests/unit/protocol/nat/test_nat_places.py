@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+from types import SimpleNamespace
+
 import pytest
 
 from whalescale.protocol.guest import Observation
+from whalescale.protocol.inside import Inside
 from whalescale.protocol.mesh.guest import _places
+from whalescale.protocol.nat.guest import Signalling
 from whalescale.protocol.nat.mapping import MappingKind, mappings
 from whalescale.protocol.nat.punching import Budget, Round
 from whalescale.protocol.paths.announce import Announcer
@@ -80,6 +85,30 @@ def test_how_ports_are_mapped(said, kind, observers):
 def test_an_observer_that_lies_says_nothing():
     lies = ("127.0.0.1:7", "224.0.0.1:7", "10.0.0.1:7", "0.0.0.0:7")
     assert mappings([seen("5.6.0.1", at) for at in lies]) == ()
+
+
+LIES = (
+    *("127.0.0.1:7", "224.0.0.1:7", "0.0.0.0:7", "255.255.255.255:7", "240.0.0.1:7", "5.7.0.1:0"),
+    *("169.254.1.1:7", "10.99.0.2:7", "::1:7", "ff02::1:7", "fe80::1:7", "fd77:6861::2:7", ":::7"),
+)
+
+
+def test_where_observers_cannot_have_seen_us_is_told_to_nobody():
+    """Loopback, multicast, the overlay: not in PATH_ANNOUNCE, nor in a call."""
+    inside = Inside([ip_network("10.99.0.0/24"), ip_network("fd77:6861::/48")])
+    claims = tuple(Endpoint(ip, int(port)) for ip, _, port in (at.rpartition(":") for at in LIES))
+    announcer = Announcer(inside.holds)
+    announcer.begin(NOW)
+    announcer.update(LINKS[3:], 51820, tuple(("eth0", claim) for claim in claims), NOW)
+    said = announcer.next(NOW)
+    assert [entry.endpoint.ip for entry in said.entries] == ["192.168.1.2"]
+
+    host = SimpleNamespace(observations=lambda: [Observation(1, "", claims[0], c) for c in claims])
+    signalling = Signalling(host)
+    signalling.inside_changed(inside, NOW)
+    signalling.locals_changed(LINKS[3:], 51820, NOW)
+    assert [place.endpoint.ip for place in signalling.places()] == ["192.168.1.2"]
+    assert mappings(host.observations()) == ()
 
 
 def test_the_budget_of_a_node():

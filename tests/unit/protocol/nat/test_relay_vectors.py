@@ -118,6 +118,16 @@ def test_one_member_and_all_together_are_bounded() -> None:
     assert bound(t, 90_000, owner=900)
 
 
+def test_a_hundred_thousand_indices_of_one_member_are_ninety_six() -> None:
+    t = table(members=1000)
+    assert bound(t, 7, owner=2, sender=1), "another's"
+    said = [t.bind(n, 1, 2, 180, 0) for n in range(1, 100_001)]
+    assert [n + 1 for n, refusal in enumerate(said) if refusal is Refusal.TAKEN] == [7]
+    assert sum(refusal is Refusal.ROOM for refusal in said) == 100_000 - 1 - PER_MEMBER
+    assert len(t) == PER_MEMBER + 1
+    assert bound(t, 200_000, owner=3), "others have their own"
+
+
 def test_so_many_members_and_no_more() -> None:
     t = table(members=2)
     assert bound(t, 1, owner=1)
