@@ -3,7 +3,7 @@
 """One flow over a pair of recorded or made radio links, in virtual time, with the real C core.
 
     python -m tools.bondsim [--links FOLDER] [--seconds 30] [--seed 1] [--json]
-                            [--control rate|window] [PAIR ...]
+                            [--control rate|window] [--inner cubic|bbr] [PAIR ...]
 
 A PAIR is A+B; each is NAME[:DELAY_MS[:QUEUE_KB[:LOSS_PERCENT[:JITTER_MS]]]] with NAME a recording
 FOLDER/NAME.ms.gz (a line for each millisecond: bytes that may leave), a rate in Mbit/s, or
@@ -83,10 +83,11 @@ def capacity(one: Link, seconds: int) -> float:
 def run(
     pair: str, inner: str, folder: Path | None, seconds: int, seed: int, control: Control
 ) -> Result:
-    tcp = Cubic() if inner == "cubic" else Bbr(seed=seed)
+    tcp = Cubic(first=True) if inner == "cubic" else Bbr(seed=seed)
     ping = Ping()
     settings = MultipathSettings(control=control)
-    world = World([LinkSpec(20, 20)] * 2, [tcp, ping], settings, seed)
+    delays = [float([*text.split(":"), "20"][1]) for text in pair.split("+")]
+    world = World([LinkSpec(20, one) for one in delays], [tcp, ping], settings, seed)
     try:
         for i, text in enumerate(pair.split("+")):
             world.out[i] = link(text, folder, world, seed + i, seconds)
@@ -119,6 +120,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--control", choices=list(Control), default=Control.RATE, type=Control)
+    parser.add_argument("--inner", choices=("cubic", "bbr"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.seconds < 4:
@@ -126,7 +128,7 @@ def main() -> int:
     for pair in options.pairs or MADE:
         if pair.count("+") != 1:
             parser.error(f"{pair}: a pair is A+B")
-        for inner in ("cubic", "bbr"):
+        for inner in (options.inner,) if options.inner else ("cubic", "bbr"):
             try:
                 r = run(pair, inner, options.links, options.seconds, options.seed, options.control)
             except (OSError, ValueError, IndexError) as error:

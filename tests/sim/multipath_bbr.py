@@ -12,7 +12,7 @@ from collections import deque
 
 from multipath_core import MS
 from multipath_sources import Flight, Tcp
-from multipath_world import NEVER, SECOND, World
+from multipath_world import SECOND
 
 HIGH_GAIN = 2.885
 CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -23,17 +23,14 @@ EXTRA_ROUNDS = 5
 EXTRA_MOST = SECOND // 10
 PACING_MARGIN = 0.99
 INITIAL_WINDOW = 10
-SYN = 1 << 40  # its serial
 
 
 class Bbr(Tcp):
     """One bulk flow. Rates are packets a nanosecond, times ns."""
 
     def __init__(self, start_ms: float = 0, seed: int = 1) -> None:
-        super().__init__()
+        super().__init__(start_ms)
         self.rng = random.Random(seed)  # noqa: S311
-        self.start_ms = start_ms
-        self.syn_at = 0
         self.cwnd = float(INITIAL_WINDOW)
         self.prior_cwnd = 0.0
         self.mode = "startup"
@@ -51,35 +48,10 @@ class Bbr(Tcp):
         self.pacing = 0.0
         self.pace_at = 0
 
-    def begin(self, world: World) -> None:
-        super().begin(world)
-        self._due = world.now + int(self.start_ms * MS)
-
-    # -- the handshake, whose round trip is the first
-
-    def act(self, now: int) -> None:
-        if self.syn_at:
-            super().act(now)
-            return
-        self.syn_at, self._due = now, NEVER
-        self.world.send([self.world.packet(self, SYN, 40, protocol=6)])
-
-    def delivered(self, serial: int, size: int, now: int) -> None:
-        if serial == SYN:
-            self.world.answer(self.world.packet(self, SYN, 40, protocol=6))
-        else:
-            super().delivered(serial, size, now)
-
-    # -- an acknowledgement
-
-    def answered(self, packet: bytes, now: int) -> None:
-        if self.world.parse(packet)[1] != SYN:
-            super().answered(packet, now)
-            return
-        self.least_rtt, self.least_at = now - self.syn_at, now
-        self.srtt = self.rtt_min = float(self.least_rtt)
-        self.pacing = HIGH_GAIN * INITIAL_WINDOW / self.least_rtt
-        self.cycle_at = self.epoch_at = self._due = now
+    def _connected(self, rtt: int, now: int) -> None:
+        self.least_rtt, self.least_at = rtt, now
+        self.pacing = HIGH_GAIN * INITIAL_WINDOW / rtt
+        self.cycle_at = self.epoch_at = now
 
     def _reduce(self, late: int, now: int) -> None:
         if self.recovering:

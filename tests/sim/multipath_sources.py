@@ -98,6 +98,10 @@ class Ping(_Source):
             self.rtts_ms.append((now - self.sent_at.pop(serial)) / MS)
 
 
+#: the serial of a handshake's packets
+SYN = 1 << 40
+
+
 @dataclass(slots=True)
 class Flight:
     """A packet on its way, and what tcp_rate.c notes of it: packets, ns."""
@@ -116,7 +120,10 @@ class Tcp(_Source):
     directly, as SACK would tell. Its congestion control is Cubic here or Bbr (multipath_bbr.py).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start_ms: float = 0, *, connected: bool = False) -> None:
+        self.start_ms = start_ms
+        self.connected = connected
+        self.syn_at = 1 if connected else 0
         self.cwnd = 10.0
         self.next_serial = 0
         self.flights: dict[int, Flight] = {}  # by serial, in order of sending
@@ -133,7 +140,8 @@ class Tcp(_Source):
         self._ack_serial = 0
         self._fresh: list[int] = []
         # sender
-        self.srtt = 0.0
+        self.srtt = self.rtt = 0.0  # smoothed, last: ns
+        self.una = 0
         self.rtt_min = 1e18
         self.reorder_window = 0.25
         self.recovery_until = 0
@@ -144,7 +152,14 @@ class Tcp(_Source):
         self._timeout = NEVER
         self.goodput = 0
 
+    def begin(self, world: World) -> None:
+        super().begin(world)
+        self._due = 0 if self.connected else world.now + int(self.start_ms * MS)
+
     # -- what a congestion control adds
+
+    def _connected(self, rtt: int, now: int) -> None:
+        """The handshake took so long."""
 
     def _room(self, now: int) -> int:
         """How many packets may leave; sets _due where it is a matter of time."""
@@ -174,6 +189,9 @@ class Tcp(_Source):
     # -- receiver, at B
 
     def delivered(self, serial: int, size: int, now: int) -> None:
+        if serial == SYN:
+            self.world.answer(self.world.packet(self, SYN, 40, protocol=6, flags=0x12))
+            return
         if serial >= self.expected and serial not in self.beyond:
             self.beyond.add(serial)
             self.goodput += size
@@ -205,6 +223,13 @@ class Tcp(_Source):
         if self._ack_at <= now:
             self._acknowledge()
             return
+        if not self.syn_at:
+            self.syn_at, self._due = now, now + SECOND
+            self.world.send([self.world.packet(self, SYN, 40, protocol=6, flags=2)])
+            return
+        if not self.connected:
+            self.syn_at = 0  # lost: again
+            return
         if self._timeout <= now:
             self.timeouts += 1
             self._timeout = now + SECOND // 2
@@ -216,6 +241,12 @@ class Tcp(_Source):
 
     def answered(self, packet: bytes, now: int) -> None:
         _, ack = self.world.parse(packet)
+        if ack == SYN:
+            if not self.connected:
+                self.connected, self._due = True, now
+                self.srtt = self.rtt_min = float(now - self.syn_at)
+                self._connected(now - self.syn_at, now)
+            return
         expected, *fresh = self._acks.pop(ack)
         taken, sample = [], 0.0
         for serial in fresh:
@@ -240,6 +271,7 @@ class Tcp(_Source):
             self.spurious += 1
         while self.flights and (oldest := next(iter(self.flights))) < expected:
             taken.append(self.flights.pop(oldest))  # their ACK was lost
+        self.rtt, self.una = sample, expected
         if sample:
             self.srtt = sample if not self.srtt else self.srtt + (sample - self.srtt) / 8
             self.rtt_min = min(self.rtt_min, sample)
@@ -306,16 +338,24 @@ class Tcp(_Source):
 
 
 class Cubic(Tcp):
-    """RFC 9438; HyStart's delay exit is left out."""
+    """RFC 9438 as Linux has it (tcp_cubic.c). A `first` flow begins with its handshake and
+    leaves slow start as HyStart says; else it is connected, and only a loss ends its slow start."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, first: bool = False) -> None:
+        super().__init__(connected=not first)
+        self.hystart = first
         self.ssthresh = 1e9
         self.w_max, self.epoch = 0.0, 0
+        self.begun = self.reno = 0.0  # the window when the epoch began; what a Reno would have
         self.before: tuple[float, float, float, int] | None = None
         self.in_time = (self.cwnd, self.ssthresh)  # before the timer ran out
         self.wrongly = 0  # sent again in this recovery, and not yet seen to have come
         self.full = False  # the last sending was stopped by the window
+        self.lost_once = False
+        #: of slow start's round: its end (serial), begin, last close ACK, least RTT, samples
+        self.round_end = self.round_began = self.train = self.samples = 0
+        self.round_rtt = 1e18
+        self.least_rtt = 1e18  # of data: a handshake does not count
 
     def _room(self, now: int) -> int:
         return int(self.cwnd) - len(self.flights)
@@ -332,10 +372,11 @@ class Cubic(Tcp):
 
     def _reduce(self, late: int, now: int) -> None:
         self.before = (self.cwnd, self.ssthresh, self.w_max, self.epoch)
-        self.wrongly = 0
+        self.wrongly, self.lost_once = 0, True
         self.w_max = self.cwnd
         self.cwnd = max(self.cwnd * 0.7, 2.0)
         self.ssthresh, self.epoch = self.cwnd, now
+        self.begun = self.reno = self.cwnd
 
     def _undo(self) -> None:
         """All that was sent again came after all: as if nothing had been (RFC 4015)."""
@@ -347,6 +388,10 @@ class Cubic(Tcp):
 
     def _acked(self, taken: list[Flight], late: int, now: int) -> None:
         self.wrongly += late
+        if self.rtt:
+            self.least_rtt = min(self.least_rtt, self.rtt)
+        if self.cwnd < self.ssthresh and taken and self._slow_start_is_over(now):
+            self.ssthresh = self.cwnd
         if now < self.recovery_until or not self.full:
             return
         self.full = False
@@ -354,10 +399,38 @@ class Cubic(Tcp):
             self.cwnd += len(taken)
             return
         if not self.epoch:
-            self.epoch, self.w_max = now, self.cwnd
-        k = (self.w_max * 0.3 / 0.4) ** (1 / 3)
+            # Where slow start ended by itself it grows from here on, at first hardly. A later flow
+            # knows its threshold, and is left where it is.
+            self.epoch, self.reno = now, self.cwnd
+            self.w_max = max(self.w_max, self.cwnd) if self.hystart else self.cwnd
+            self.begun = self.cwnd
+        fall = max(0.0, self.w_max - self.begun) if self.hystart else self.w_max * 0.3
+        k = (fall / 0.4) ** (1 / 3)
         target = 0.4 * ((now - self.epoch + self.srtt) / SECOND - k) ** 3 + self.w_max
+        if self.hystart:
+            self.reno += 0.53 * len(taken) / self.cwnd
+            target = max(target, self.reno)
+            if not self.lost_once:  # by 5 % a round trip at least
+                target = max(target, 1.05 * self.cwnd)
         if target > self.cwnd:
             self.cwnd += min(target - self.cwnd, self.cwnd / 2) / self.cwnd * len(taken)
         else:
             self.cwnd += 0.01 * len(taken) / self.cwnd
+
+    def _slow_start_is_over(self, now: int) -> bool:
+        """HyStart: close ACKs for half the least round trip, or a round whose least is longer."""
+        if self.una >= self.round_end:
+            self.round_end, self.round_began, self.train = self.next_serial, now, now
+            self.round_rtt, self.samples = 1e18, 0
+        if self.cwnd < 16 or not self.hystart:
+            return False
+        if now - self.train <= 2 * MS:
+            self.train = now
+            if now - self.round_began > (self.least_rtt + MS) / 2:
+                return True
+        if not self.rtt:
+            return False
+        self.round_rtt = min(self.round_rtt, self.rtt)
+        self.samples += 1
+        more = min(max(self.least_rtt / 8, 4 * MS), 16 * MS)
+        return self.samples > 8 and self.round_rtt > self.least_rtt + more

@@ -146,11 +146,13 @@ class World:
 
     # -- packets: an IPv4 header, UDP or TCP or ICMP, then source and serial
 
-    def packet(self, source: Source, serial: int, size: int = PACKET, protocol: int = 17) -> bytes:
-        """size: of the inner packet. Protocol 1 is urgent; 6 with size 60 is a TCP ACK."""
+    def packet(
+        self, source: Source, serial: int, size: int = PACKET, protocol: int = 17, flags: int = 0x10
+    ) -> bytes:
+        """size: of the inner packet. Protocol 1 is urgent; 6 with size 40 is TCP without data."""
         head = bytes((0x45, 0, size >> 8, size & 255, 0, 0, 0, 0, 64, protocol, 0, 0))
         head += bytes((10, 0, 0, self.sources.index(source), 10, 0, 1, 1))  # each its own flow
-        l4 = bytes((0,) * 12 + (0x50, 0x10)) + bytes(6)
+        l4 = bytes((0,) * 12 + (0x50, flags)) + bytes(6)
         body = self.sources.index(source).to_bytes(1, "big") + serial.to_bytes(8, "big")
         if protocol == 6 and size == 40:  # the serial hides in ports and seq
             return head[:12] + body[1:5] + body[5:9] + body[:1] + l4[1:]
