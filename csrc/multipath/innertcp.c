@@ -16,9 +16,6 @@
 #define DETOUR_MAX_US 200000
 /* With windows: paths that are farther apart are not made one. */
 #define ALIGN_MOST_US 50000
-/* A path that brought anything so lately may be used next: what waits for it from a flow's first packet on
- * makes no difference then. */
-#define ALIGN_KEEP_NS (1000 * MS_NS)
 /* What comes after a pause met no queue of ours: its delay is the path's, and jitter. */
 #define PAUSE_NS (5 * MS_NS)
 #define SPARSE_OLD_NS (10000 * MS_NS)
@@ -90,8 +87,7 @@ static uint32_t detour_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 
 /* With windows: how much later than this packet one over the slowest path would have come, queues
  * aside. So an inner TCP sees one round trip whichever path its packets take. */
-static uint32_t behind_us(const struct ws_multipath *mp, uint32_t path, bool ordered,
-			  uint64_t now_ns)
+static uint32_t behind_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
 	const struct rx_path *rx = &mp->rx[path];
 	uint32_t taken = (uint32_t)(rx->delay_ref_us + rx->delay_last_us);
@@ -101,8 +97,7 @@ static uint32_t behind_us(const struct ws_multipath *mp, uint32_t path, bool ord
 		uint32_t other = mp->rx[i].delay_least_us;
 
 		if (i == path || !mp->rx[i].seen ||
-		    (ordered ? now_ns - mp->rx[i].data_arrived_ns > ALIGN_KEEP_NS
-			     : now_ns - mp->inner.paths[i].ordered_ns > WS_ALIGN_WINDOW_NS) ||
+		    now_ns - mp->inner.paths[i].ordered_ns > WS_ALIGN_WINDOW_NS ||
 		    mp_diff24(other, rx->delay_least_us) > ALIGN_MOST_US)
 			continue;
 		if (mp_diff24(other, taken) > longest)
@@ -204,7 +199,7 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 		wait_us = detour_us(mp, path, now_ns);
 	/* Not behind what another path brought, which may wait for longer. */
 	if (on(mp) && mp_windowed(mp))
-		wait_us = behind_us(mp, path, true, now_ns);
+		wait_us = behind_us(mp, path, now_ns);
 	else if (on(mp) && path < WS_ALIGN_PATHS &&
 		 (!ws_align_waits(&mp->inner.line) || mp->inner.line.waiting[path])) {
 		early = early_us(mp, path, now_ns);
@@ -223,18 +218,14 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 
 /* A TCP takes the quickest packet's time for the round trip: where jitter makes it, it waits, and
  * where others take paths that are far slower. */
-static bool hold_early(struct ws_multipath *mp, uint32_t path, uint32_t number,
-		       const uint8_t *packet, size_t len, uint32_t flags, uint64_t now_ns)
+static bool hold_early(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
+		       uint32_t flags, uint64_t now_ns)
 {
 	uint32_t wait_us = 0;
 
-	/* Until its other copy says how long that way is. */
-	if (on(mp) && mp_windowed(mp) && number && mp_begins(packet, len) &&
-	    alone(mp, path, UINT64_MAX, now_ns))
-		wait_us = ALIGN_MOST_US;
-	else if (on(mp))
+	if (on(mp))
 		wait_us = mp_windowed(mp)
-				  ? behind_us(mp, path, mp_begins(packet, len), now_ns)
+				  ? behind_us(mp, path, now_ns)
 				  : early_us(mp, path, now_ns) + ws_get(mp->tune.tcp_wait_us);
 	if ((!wait_us && !ws_align_waits(&mp->inner.early)) || !mp_is_tcp(packet, len))
 		return false;
@@ -246,14 +237,8 @@ static bool hold_early(struct ws_multipath *mp, uint32_t path, uint32_t number,
 	return false;
 }
 
-void mp_inner_came_twice(struct ws_multipath *mp, const uint8_t *packet, size_t len)
-{
-	if (mp_begins(packet, len))
-		release_early(mp, UINT64_MAX);
-}
-
-bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, uint32_t number,
-			  const uint8_t *packet, size_t len, uint32_t flags, uint64_t now_ns)
+bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
+			  uint32_t flags, uint64_t now_ns)
 {
 	uint32_t bunch_us = on(mp) ? ws_get(mp->tune.bunch_us) : 0;
 
@@ -264,8 +249,7 @@ bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, uint32_t numbe
 	}
 	if (mp->inner.bunch.count && ws_bunch_fits(packet, len))
 		release_bunch(mp); /* it is older */
-	if (!(flags & WS_FRAME_FEEDBACK) ||
-	    !hold_early(mp, path, number, packet, len, flags, now_ns))
+	if (!(flags & WS_FRAME_FEEDBACK) || !hold_early(mp, path, packet, len, flags, now_ns))
 		return false;
 	ws_add(mp->stats.aligned, 1);
 	return true;

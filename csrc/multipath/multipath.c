@@ -126,13 +126,16 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 	ws_reorder_reset(mp->reorder);
 	mp->ops.flush(mp->arg);
 	memset(mp->rx, 0, sizeof(mp->rx));
-	mp->passed = false;
+	mp->passed = mp->begun = false;
 	mp->ack_wanted = false;
 	mp->ack_repeats = 0;
 	mp->gap_known = false;
 	mp->ack_seen = false;
 	mp->urgent_highest = 0;
 	memset(mp->urgent_seen, 0, sizeof(mp->urgent_seen));
+	/* Its reader begins with what comes first, not with 0. */
+	if (mp->seq_head == mp->seq_tail && mp->seq_tail && mp->seq_tail < BEGIN_SEQS)
+		mp->seq_head = mp->seq_tail = BEGIN_SEQS;
 	/* What was in flight went to one who is no more, or came before its reader keeps order. */
 	mp->seq_base = mp->arrived_seq = mp->seq_head;
 	mp->resend_head = mp->resend_tail;

@@ -31,6 +31,8 @@
 #define MS_NS 1000000ULL
 #define URGENT_MAX_BYTES 256
 #define URGENT_SEEN 1024 /* a second of 100 calls */
+#define BEGIN_SEQS                                                                                 \
+	64 /* a first seq below is of a sender that has just begun: it leaves so many at once */
 #define ACK_SOONEST_NS (2 * MS_NS)
 /* With windows: so many datagrams are worth an ACK, or what they free leaves as one burst. */
 #define ACK_PACKETS 16
@@ -163,6 +165,7 @@ struct ws_multipath {
 	uint32_t urgent_highest;
 	uint64_t urgent_seen[URGENT_SEEN / 64];
 	struct ws_reorder *reorder;
+	bool begun; /* something that takes its turn has come */
 	bool passed; /* the last data came over one path, and went by the buffer */
 	uint32_t pass_first,
 		pass_next; /* the first of those, at most WS_REORDER_MEMORY; the next */
@@ -230,7 +233,7 @@ static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
 	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
 }
 
-/* A TCP's handshake: what it takes is the first round trip that the TCP knows. */
+/* A TCP's handshake: one that is lost costs a second. */
 static inline bool mp_begins(const uint8_t *packet, size_t len)
 {
 	uint8_t protocol = 0;
@@ -271,10 +274,8 @@ void mp_inner_note(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* True: it is kept, and goes on later. */
 bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
 			   const uint8_t *packet, size_t len, uint64_t now_ns);
-bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, uint32_t number,
-			  const uint8_t *packet, size_t len, uint32_t flags, uint64_t now_ns);
-/* The second copy of an urgent packet came. */
-void mp_inner_came_twice(struct ws_multipath *mp, const uint8_t *packet, size_t len);
+bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
+			  uint32_t flags, uint64_t now_ns);
 /* What is held goes on: all; all but acknowledgements that wait for each other; what is due. */
 void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns);
 void mp_inner_release_ordered(struct ws_multipath *mp, uint64_t now_ns);

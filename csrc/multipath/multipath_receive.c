@@ -88,6 +88,7 @@ bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 	if (ws_multipath_expiry(mp) != UINT64_MAX)
 		return false; /* what is held goes first */
 	ws_add(mp->stats.paths[path].rx_packets, 1);
+	mp->begun = true;
 	if (!mp->passed) {
 		mp->pass_first = seq;
 		mp->pass_next = seq + 1;
@@ -128,6 +129,16 @@ static bool first_of_two(struct ws_multipath *mp, uint32_t number)
 	return true;
 }
 
+/* A sender begins with 0: what is missing of its first packets was lost, or is on a longer way. */
+static void begin_order(struct ws_multipath *mp, uint32_t seq, uint32_t flags)
+{
+	if (mp->begun || flags & (WS_FRAME_URGENT | WS_FRAME_AGAIN))
+		return;
+	mp->begun = true;
+	if (flags & WS_FRAME_FEEDBACK && seq < BEGIN_SEQS)
+		ws_reorder_start(mp->reorder, 0);
+}
+
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
 {
@@ -148,15 +159,14 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		mp->passed = false;
 		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
 	}
+	begin_order(mp, seq, flags);
 	mp->direct = packet;
 	if (mp_windowed(mp) && !(flags & WS_FRAME_URGENT) && !mp_is_tcp(packet, len))
 		flags |= WS_REORDER_LOOSE;
 	if (flags & WS_FRAME_URGENT) {
 		/* What somebody waits for goes on at once. */
-		if (!first_of_two(mp, seq))
-			mp_inner_came_twice(mp, packet, len);
-		else if (!(flags & WS_MULTIPATH_VOID) &&
-			 !mp_inner_hold_urgent(mp, path, seq, packet, len, flags, now_ns))
+		if (first_of_two(mp, seq) && !(flags & WS_MULTIPATH_VOID) &&
+		    !mp_inner_hold_urgent(mp, path, packet, len, flags, now_ns))
 			mp->ops.deliver(mp->arg, packet, len, flags);
 	} else if (!(flags & WS_FRAME_FEEDBACK)) {
 		ws_reorder_pass(mp->reorder, path, seq, packet, len, flags, now_ns);

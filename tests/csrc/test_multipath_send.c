@@ -566,7 +566,7 @@ static void urgent_leaves_twice(void)
 	ws_multipath_free(mp);
 }
 
-/* A handshake too: so each way is known before the first data. */
+/* A handshake too: what is urgent is not sent again, and one that is lost costs a second. */
 static void a_handshake_leaves_twice(void)
 {
 	uint8_t syn[40] = {0x45, [3] = 40, [9] = 6, [32] = 0x50, [33] = 0x02};
