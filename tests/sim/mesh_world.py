@@ -189,6 +189,8 @@ class World:
         self.skew = [0] * len(base.identities)
         self._queue: list[tuple[int, int, int, bytes | None, bytes]] = []
         self._calls: dict[int, Callable[[], None]] = {}
+        #: (member, node ID of another): which member has that ID there; the one of its number
+        self.twins: dict[tuple[int, bytes], int] = {}
         #: what a member's router lets in: "open", "address" (whose address it sent to), "port"
         self.filters: dict[int, str] = {}
         #: (who dialled, where, whether it got in)
@@ -249,6 +251,21 @@ class World:
             self[one].session_up(self[other].node_id, self.clock(one))
             self.drain(self.members[one])
 
+    def clone(self, number: int, neighbour: int) -> int:
+        """The number of a new member with the key and the disk of another one, and a session with
+        that neighbour: who is there has a session with one of the two alone, as in WireGuard."""
+        twin = len(self.members)
+        self.group.append(0)
+        self.skew.append(0)
+        self.base.identities.append(self.base.identities[number])
+        mesh = self._mesh(twin, None, self[number].directory.seq)
+        mesh.restore(self.disk(number)[0], self.now)
+        self.members.append(Member(twin, mesh))
+        self.drain(self.members[twin])
+        self.twins[neighbour, mesh.node_id] = twin
+        self.connect(neighbour, twin)
+        return twin
+
     def cut(self, a: int, b: int) -> None:
         for one, other in ((a, b), (b, a)):
             self[one].session_down(self[other].node_id, self.clock(one))
@@ -290,7 +307,9 @@ class World:
         member.bytes += len(event.frame)
         member.frames += 1
         assert len(event.frame) <= 1_000
-        other = self.numbers.get(event.node_id)
+        other = self.twins.get(
+            (member.number, event.node_id), self.numbers.get(event.node_id, None)
+        )
         if other is None or self.group[other] != self.group[member.number]:
             return
         if member.mesh.node_id not in self[other].sessions:

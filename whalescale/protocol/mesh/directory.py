@@ -38,7 +38,6 @@ MET_MAX: Final = 6
 #: what a member's seq may be above what we know of ours before we think of a clone and not of a
 #: restored disk: two agents of one key outdo each other without end
 CLONE_JUMPS: Final = 3
-CLONE_WINDOW: Final = 600 * NS_PER_S
 
 
 class How(IntEnum):
@@ -81,6 +80,7 @@ class Directory:
         "_public",
         "_table",
         "_verify",
+        "outdone",
         "seq",
     )
 
@@ -100,7 +100,11 @@ class Directory:
         self.seq = seq
         self._hints: dict[bytes, list[_Hint]] = {}
         self._met: dict[bytes, list[Met]] = {}
-        self._jumps: list[int] = []
+        #: words of our own key above ours. A disk that was put back hears of one or two after
+        #: its start, a clone of ours goes on, be it by turns with days between.
+        self._jumps = 0
+        #: what stands of our places is such a word
+        self.outdone = False
         #: who is on a link of ours, and where (lan.py)
         self._near: dict[bytes, tuple[Endpoint, ...]] = {}
         self._links: tuple[LocalLink, ...] = ()
@@ -137,16 +141,17 @@ class Directory:
         if not checked and not records.is_signed(raw, record.node_id, self._verify):
             raise RecordError("record_signature")
         if record.node_id == self._node_id:
-            self.seq = max(self.seq, record.seq)
-            self._jumps = [*self._jumps[-CLONE_JUMPS:], now]
+            before, self.seq = self.seq, max(self.seq, record.seq)
+            # One is kept from before: another word of that seq is another agent's.
+            self.outdone = record.seq > before or old is not None
+            self._jumps += self.outdone
         self._table.put(entry)
         return Merged(Outcome.TAKEN, entry, [entry], [], {record.node_id})
 
-    def is_cloned(self, now: int) -> bool:
+    @property
+    def is_cloned(self) -> bool:
         """Another agent signs with our key, again and again, or used up all that can be said."""
-        return (
-            self.seq >= SEQ_MAX or sum(now - at < CLONE_WINDOW for at in self._jumps) > CLONE_JUMPS
-        )
+        return self.seq >= SEQ_MAX or self._jumps > CLONE_JUMPS
 
     def _merge_hint(self, raw: bytes, record: ObservedRecord, now: int) -> Merged:
         if not self._membership.is_active(record.author):
@@ -187,6 +192,7 @@ class Directory:
         )
         raw = records.encode(record, seed)
         self._table.put(entry_of(raw))
+        self.outdone = False
         return raw
 
     # where somebody may be

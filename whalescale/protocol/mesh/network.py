@@ -17,6 +17,7 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.mesh import frames, present, reconcile, records
 from whalescale.protocol.mesh.admission import Admission
 from whalescale.protocol.mesh.anchors import Anchors, Tenure, known_anchors
+from whalescale.protocol.mesh.clones import Clones
 from whalescale.protocol.mesh.directory import Directory, How
 from whalescale.protocol.mesh.duties import Duties
 from whalescale.protocol.mesh.entry import entry_of, key_of
@@ -171,6 +172,7 @@ class Mesh:
         self._hinted: dict[bytes, tuple[int, Endpoint]] = {}
         self._hint_seq = 0
         self._stranger_at = 0
+        self._clones = Clones(self.directory)
         self._presents = Bucket(PRESENTS_PER_SECOND, PRESENTS_BURST, now)
 
     # what is known
@@ -456,7 +458,7 @@ class Mesh:
                 elif revoked or record.generation == 1:
                     self._events.append(Notice(word, record.node_id, record.name))
             elif isinstance(record, EndpointRecord) and record.node_id == self.node_id and not own:
-                if self.directory.is_cloned(now):
+                if self._clones.to_say(now):
                     self._events.append(Notice(Word.CLONED, self.node_id))
                 self._attest(now)
         self._choose_soon(now)
@@ -488,7 +490,7 @@ class Mesh:
     # our own word
 
     def _attest(self, now: int) -> None:
-        if self._places is None or not self.belongs:
+        if self._places is None or not self.belongs or not self._clones.may_sign(now):
             return
         self.duties.changed()
         raw = self.directory.attest(
@@ -538,6 +540,7 @@ class Mesh:
         found = [self.gossip.deadline()]
         for at in (
             self._choose_at,
+            self._clones.at,
             self.admission.invites.deadline(),
             self.recovery.deadline(),
             self.duties.deadline(),
@@ -552,6 +555,8 @@ class Mesh:
             self._events.append(SendFrame(node_id, frame))
         for over in self.admission.invites.expire(now):
             self._events.append(GuestGone(over.one_time))
+        if self._clones.at is not None and self._clones.at <= now:
+            self._attest(now)
         due = self.duties.deadline()
         if due is not None and due <= now:
             lost, changed = self.duties.handle_timeout(now)
