@@ -153,15 +153,9 @@ programs: $(STAMP)/test $(STAMP)/asan
 	@$(STEP) "test programs (C)" $(LOG)/csrc.log $(MAKE) -s -j2 -C tests/csrc all
 	@$(STEP) "fuzz targets (C)" $(LOG)/fuzz.log $(MAKE) -s -j2 -C tests/fuzz all
 
-# Those that measure a time or a rate have the machine to themselves, after the others. Of these
-# three run at a time, for those in namespaces mostly wait; they come first.
 test: setup $(STAMP)/test $(if $(strip $(PYTEST_ARGS)),,$(STAMP)/asan)
 ifeq ($(strip $(PYTEST_ARGS)),)
-	@failed=0; \
-	$(PY) -m pytest -n 3 --dist loadgroup -m "not long and not alone" \
-		tests/interop tests/netns tests/fuzz tests/sim tests/csrc tests/unit || failed=1; \
-	$(PY) -m pytest -m "not long and alone" tests/netns || failed=1; \
-	exit $$failed
+	@tools/suite.sh $(PY) $(LOG)/beside.log
 else
 	@$(PY) -m pytest $(PYTEST_ARGS)
 endif

@@ -117,19 +117,25 @@ def test_another_psk_gets_no_session(make_pair: MakePair, psk: str, kind: str) -
 
 @of_each_kind
 def test_rekey_in_mid_transfer(make_pair: MakePair, psk: str, kind: str) -> None:
-    """Ours initiates a new session every 2 s under load; nothing is lost."""
+    """Ours initiates a new session every 2 s under load; nothing is lost.
+
+    A transfer takes 5 s. On a busy machine an attempt may come late: then there is another one.
+    """
     pair = make_pair(kind, {"rekey_after_time": 2000, "rekey_timeout": 1000})
     if not _is_whalescale(pair.ours):
         pytest.skip("only Whalescale's limits can be set")
     pair.start(initiator="ours", psk=psk)
     pair.ours.ping(pair.theirs, count=1)
-    name, digest = pair.theirs.serve(5 * MIB)
+    name, digest = pair.theirs.serve(4 * MIB)
     seen = {pair.ours.latest_handshake()}
-    transfer = pair.ours.curl(http_url(pair.theirs, name), rate_bytes=MIB * 4 // 5)
-    while transfer.poll() is None:
-        seen.add(pair.ours.latest_handshake())
-        time.sleep(0.25)
-    assert pair.ours.curl_digest(transfer) == digest
+    for _ in range(4):
+        transfer = pair.ours.curl(http_url(pair.theirs, name), rate_bytes=MIB * 4 // 5)
+        while transfer.poll() is None:
+            seen.add(pair.ours.latest_handshake())
+            time.sleep(0.25)
+        assert pair.ours.curl_digest(transfer) == digest
+        if len(seen) >= 3:
+            break
     assert len(seen) >= 3, f"handshakes at {sorted(seen)}"
     # They know of the last one when ours has confirmed it: with a keepalive, if nothing else goes.
     last = max(seen) - 1
