@@ -41,6 +41,11 @@ def config_file(interface: str) -> Path:
     return CONFIG_DIR / f"{interface}.toml"
 
 
+def store_file(interface: str) -> Path:
+    """What is kept of a network (SQLite); there is none where this machine is in no network."""
+    return state_dir() / f"{interface}.db"
+
+
 def exit_table(interface: str) -> str:
     """The nftables table (family inet) that keeps traffic from going past the exit."""
     return f"whalescale-{interface}-exit"

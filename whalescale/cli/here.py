@@ -22,7 +22,9 @@ def show() -> None:
             print("next  `sudo ws`")
             return
         print("This machine has no tunnel yet.")
-        print("next  `sudo ws init --address 10.77.0.1/24` makes a configuration and a key,")
+        print("next  `sudo ws network create NAME` makes a network of your own machines,")
+        print("      `sudo ws join TICKET` enters one (`ws invite` in it prints a ticket),")
+        print("      `sudo ws init --address 10.77.0.1/24` is for peers that you add by hand,")
         print("      `sudo ws import FILE` takes over a wg-quick file")
         _more()
         return
@@ -62,6 +64,9 @@ def _of(name: str) -> tuple[str, list[str]]:
         return f"does not answer: {e.message}", [f"`ws{_choose(name)} logs`"]
     peers, option = found.peers, _choose(name)
     up = sum(p.state == "up" for p in peers)
+    if not peers and (network := found.network.name):
+        invite = f"`sudo ws{option} invite NAME` prints a ticket for another machine"
+        return f"is up, alone in {plain(network)} so far", [invite]
     if not peers:
         return "is up, and has no peers", _peer_steps(name, plain(found.agent.node_id))
     with_paths = sum(len(p.multipath.paths) for p in peers if p.multipath is not None)
@@ -88,7 +93,7 @@ def _down(name: str) -> tuple[str, list[str]]:
         if e.exit_code == PERMISSION:
             return "is not up", ["`sudo ws` says more"]
         return f"is not up, and its file is wrong: {plain(e.message)}", [plain(e.fix)]
-    if not loaded.peers:
+    if not loaded.peers and not locations.store_file(name).exists():
         return "is configured, without peers", _peer_steps(name, "")
     start = [f"`sudo ws{option} up` starts it now"]
     if Path("/run/systemd/system").is_dir():
@@ -97,6 +102,8 @@ def _down(name: str) -> tuple[str, list[str]]:
     with contextlib.suppress(OSError):
         if locations.log_file(name).stat().st_size:
             start.append(f"`ws{option} logs` shows what the last agent wrote")
+    if not peers:
+        return "is in a network, and not up", start
     return f"is configured with {peers} peer{'s' * (peers != 1)}, and not up", start
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whalescale import locations
 from whalescale.cli.common import (
     ConfigPath,
     Interface,
@@ -160,7 +161,7 @@ def _free_port(first: int = 51820) -> int:
 def keep(name: str, mesh: Mesh) -> None:
     """The network is this machine's from now on."""
     from whalescale.runtime.errors import AgentError
-    from whalescale.runtime.network_store import NETWORK, open_store, store_file
+    from whalescale.runtime.network_store import NETWORK, open_store
 
     try:
         store = open_store(name)
@@ -172,8 +173,8 @@ def keep(name: str, mesh: Mesh) -> None:
     trouble = store.trouble
     store.close()
     if not kept:
-        store_file(name).unlink(missing_ok=True)
-        raise CliError(f"{store_file(name)}: {trouble}", "make room there")
+        locations.store_file(name).unlink(missing_ok=True)
+        raise CliError(f"{locations.store_file(name)}: {trouble}", "make room there")
 
 
 def _own_name(given: str | None) -> str:
@@ -525,7 +526,7 @@ def leave(
 ) -> None:
     """Forget the network on this machine. An admin revokes it elsewhere."""
     from whalescale.runtime.errors import AgentError
-    from whalescale.runtime.network_store import has_network, open_store, store_file
+    from whalescale.runtime.network_store import has_network, open_store
 
     name = load_config(interface, config).interface.name
     if not has_network(name):
@@ -534,7 +535,7 @@ def leave(
         open_store(name).close()
     except AgentError as e:
         raise CliError(e.message, e.fix) from None
-    path = store_file(name)
+    path = locations.store_file(name)
     for suffix in ("", "-wal", "-shm", ".lock"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     if json:

@@ -28,14 +28,10 @@ SEAL_LABEL: Final = b"whalescale store seal v1"
 _HELD: Final = struct.Struct(">QHB")
 
 
-def store_file(interface: str) -> Path:
-    return locations.state_dir() / f"{interface}.db"
-
-
 def open_store(interface: str, *, made: bool = False) -> Store:
     """AgentError: another agent has it, or it cannot be written. `made`: its folder is there and
     ours, which the sandbox does not let us try again."""
-    path = store_file(interface)
+    path = locations.store_file(interface)
     if not made:
         private_directory(path.parent)
     try:
@@ -51,7 +47,7 @@ def seal_key(identity: Identity) -> bytes:
 
 
 def has_network(interface: str) -> bool:
-    return store_file(interface).exists()
+    return locations.store_file(interface).exists()
 
 
 def tenure(store: Store, now: int) -> Tenure | None:

@@ -41,8 +41,11 @@ def steps(out: str) -> list[str]:
 def test_nothing_yet(ws: Ws) -> None:
     done = ws()
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("This machine has no tunnel yet.\nnext  `sudo ws init ")
-    assert "ws --help" in steps(done.out)
+    assert done.out.startswith("This machine has no tunnel yet.\nnext  `sudo ws network create ")
+    named = steps(done.out)
+    for words in ("sudo ws join TICKET", "sudo ws import FILE", "ws --help"):
+        assert words in named
+    assert max(map(len, done.out.splitlines())) <= 80
 
 
 def test_a_configuration_on_its_way(ws: Ws, etc: Path) -> None:
@@ -78,6 +81,23 @@ def test_a_running_agent(ws: Ws, agent: FakeAgent, change: dict[str, Any], said:
     assert (done.code, done.err) == (0, "")
     assert said in done.out
     assert steps(done.out)
+
+
+def test_in_a_network(
+    ws: Ws, agent: FakeAgent, etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = agent.answers["status"]
+    told["peers"], told["network"] = [], {"name": "hearth"}
+    done = ws()
+    assert "ws0  is up, alone in hearth so far\nnext  `sudo ws invite NAME`" in done.out
+    assert steps(done.out)
+    agent.path.unlink()
+    monkeypatch.setenv("WHALESCALE_STATE_DIR", str(tmp_path))
+    assert ws("init").code == 0
+    locations.store_file("ws0").touch()
+    done = ws()
+    assert "ws0  is in a network, and not up\nnext  `sudo " in done.out
+    assert "starts it" in done.out
 
 
 def test_an_agent_that_does_not_answer_or_may_not(ws: Ws, agent: FakeAgent) -> None:
