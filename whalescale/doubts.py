@@ -6,6 +6,7 @@ import ipaddress
 
 from whalescale.config import Config, PeerConfig
 from whalescale.config_values import Address
+from whalescale.endpoints import is_host
 
 
 def of(config: Config) -> list[str]:
@@ -41,13 +42,13 @@ def of_peer(config: Config, peer: PeerConfig) -> list[str]:
         for endpoint in peer.endpoints
         if (ip := _number(endpoint.host)) is not None
         for a in config.interface.addresses
-        if ip in a.network and a.network.prefixlen < a.max_prefixlen
+        if ip in a.network and not is_host(a.network)
     ]
     return inside + [
         f"{n.network_address} is this host's own address, and allowed_ips of {peer.name} has it: "
         "are the two swapped?"
         for n in peer.allowed_ips
-        if n.prefixlen == n.max_prefixlen and n.network_address in own
+        if is_host(n) and n.network_address in own
     ]
 
 

@@ -21,6 +21,11 @@ class HostPort(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def is_host(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """One address."""
+    return network.prefixlen == network.max_prefixlen
+
+
 def parse_endpoint(text: str) -> HostPort:
     """Raises ValueError with a message for a user."""
     bracketed = text.startswith("[")

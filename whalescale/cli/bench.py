@@ -12,6 +12,7 @@ import typer
 
 from whalescale.cli.common import Interface, Json, console, interface_name, peer_names, print_json
 from whalescale.cli.ending import FAILED, OK, USAGE, CliError, plain
+from whalescale.endpoints import is_host
 
 #: seconds of a sample, so that a whole run stays well under two minutes
 PEER_S: Final = 3.0
@@ -107,7 +108,7 @@ def _address(host: str, interface: str | None) -> str:
     for network in peer.allowed_ips:
         with contextlib.suppress(ValueError):
             single = ipaddress.ip_network(network, strict=False)
-            if single.prefixlen == single.max_prefixlen:
+            if is_host(single):
                 return str(single.network_address)
     return address_of(peer)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from whalescale.cli.parts import Check
+from whalescale.endpoints import is_host
 
 Json = dict[str, Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -69,7 +70,7 @@ def _network(text: str, version: int) -> Network | None:
 
 def _some(network: Network) -> list[str]:
     """Addresses of it: if none of them leads there, the network does not."""
-    if network.prefixlen == network.max_prefixlen:
+    if is_host(network):
         return [str(network[0])]
     last = network.num_addresses - 1
     return [str(network[i]) for i in dict.fromkeys((last // 2 + 1, 1, last - 1)) if 0 < i <= last]

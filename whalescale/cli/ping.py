@@ -25,6 +25,7 @@ from whalescale.cli.common import (
     print_json,
 )
 from whalescale.cli.ending import CliError, plain
+from whalescale.endpoints import is_host
 
 if TYPE_CHECKING:
     from whalescale.status import Peer, Status
@@ -144,7 +145,7 @@ def addresses_of(peer: Peer) -> list[str]:
     except ValueError as e:
         raise CliError(f"the agent gave no address for {plain(peer.name)}: {plain(str(e))}") from e
     for network in networks:
-        if network.prefixlen == network.max_prefixlen:
+        if is_host(network):
             found.setdefault(network.version, str(network.network_address))
     if not found:
         for network in networks:

@@ -18,6 +18,7 @@ from whalescale.cli.common import load_config, note, note_loose_output
 from whalescale.cli.ending import USAGE, CliError, plain
 from whalescale.config import Config, PeerConfig
 from whalescale.config_values import Network
+from whalescale.endpoints import is_host
 
 EVERYTHING: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
@@ -215,7 +216,7 @@ def _text(
     else:
         lines.append(("#", f"only {peer.name} has this one; {_key_words(peer)}"))
         lines.append(("PrivateKey", "PRIVATE_KEY"))
-    addresses = [str(n) for n in peer.allowed_ips if n.prefixlen == n.max_prefixlen]
+    addresses = [str(n) for n in peer.allowed_ips if is_host(n)]
     if peer.node_id is not None:
         addresses.append(f"{identity.overlay_address(peer.node_id)}/128")
     if addresses:

@@ -18,6 +18,7 @@ from typing import Final
 from nacl import bindings
 
 from whalescale import config, config_values, endpoints, identity, keyfiles
+from whalescale.endpoints import is_host
 
 #: commands of wg-quick, run by nobody here
 HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
@@ -378,7 +379,7 @@ def _allowed_ip(peer: WgPeer, line: int, text: str, masked: list[str]) -> None:
         peer.allowed_ips.pop(name, None)
         return
     peer.allowed_ips.setdefault(name, line)
-    if name != bare and network.prefixlen < network.max_prefixlen:
+    if name != bare and not is_host(network):
         address = bare.partition("/")[0]
         if ipaddress.ip_address(address) != network.network_address:
             masked.append(f"line {line}: AllowedIPs {bare} is {network}: host bits are cleared")

@@ -113,7 +113,7 @@ def is_private(network: Network) -> bool:
 
 def _routed(networks: Sequence[Network]) -> Iterable[Network]:
     """Of what one tunnel or peer leads to: all that is no part of a default route."""
-    if all(n.prefixlen == n.max_prefixlen for n in networks):
+    if all(map(_is_host, networks)):
         yield from networks  # most members, and there may be thousands
         return
     for version in _BITS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from whalescale.config import Accept
+from whalescale.endpoints import is_host
 from whalescale.protocol.inside import Network, has_hosts, is_private
 from whalescale.runtime.netlink import LocalAddress
 
@@ -53,7 +54,7 @@ def connected(addresses: Iterable[LocalAddress]) -> tuple[Network, ...]:
     for a in addresses:
         if not a.link_local and a.prefix_length:
             network = ipaddress.ip_network((a.ip, a.prefix_length), strict=False)
-            if network.prefixlen < network.max_prefixlen:
+            if not is_host(network):
                 found.add(network)
     return tuple(sorted(found, key=str))
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from whalescale.config import Config
+from whalescale.endpoints import is_host
 from whalescale.protocol.inside import OVERLAY
 from whalescale.runtime.background import Background
 from whalescale.runtime.errors import AgentError
@@ -17,7 +18,7 @@ from whalescale.runtime.netlink import MAIN_TABLE, Interface, Netlink, Network, 
 from whalescale.runtime.notices import AddressesHeard, NetworksChanged, Notices
 from whalescale.runtime.part import Here, Part
 from whalescale.runtime.routes import Cover, Holders, Routes, free_table, wanted_routes
-from whalescale.runtime.tunnel import Tunnel, is_host
+from whalescale.runtime.tunnel import Tunnel
 from whalescale.runtime.wg_device import WgDevice
 
 log = logging.getLogger(__name__)

@@ -519,11 +519,6 @@ def _known(fixed: tuple[Endpoint, ...], resolver: Resolver | None) -> tuple[Endp
     return fixed if resolver is None else resolver.current()
 
 
-def is_host(network: Network) -> bool:
-    """One address."""
-    return network.prefixlen == network.max_prefixlen
-
-
 def _routed(peer: Peer) -> tuple[Network, ...]:
     """What routes lead to because of it."""
     return peer.networks if peer.spec.origin.routed else ()

@@ -11,13 +11,14 @@ import logging
 
 from whalescale.config import Config
 from whalescale.dataplane.engine import Engine
+from whalescale.endpoints import is_host
 from whalescale.runtime.background import Background
 from whalescale.runtime.netlink import Netlink, Network
 from whalescale.runtime.notices import LimitChanged, Notices, PeersChanged
 from whalescale.runtime.part import Part
 from whalescale.runtime.reload import tunnel_mtu
 from whalescale.runtime.routes import Routes
-from whalescale.runtime.tunnel import Origin, Tunnel, is_host
+from whalescale.runtime.tunnel import Origin, Tunnel
 
 log = logging.getLogger(__name__)
 
