@@ -94,7 +94,9 @@ def become(path: Path) -> int:
 
 
 def _agent(path: Path) -> list[str]:
-    return [sys.executable, "-P", "-m", foreground.__name__, str(path)]
+    # The Debian package's `ws` runs without site, by its own packages alone: so does the agent.
+    site = ["-S"] if sys.flags.no_site else []
+    return [sys.executable, "-P", *site, "-m", foreground.__name__, str(path)]
 
 
 def _start(name: str, path: Path) -> None:
