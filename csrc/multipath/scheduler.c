@@ -19,7 +19,7 @@
 #define CREDIT_PACKET_BYTES 65535u
 #define CREDIT_MAX (INT64_C(2) << (16 + CREDIT_SHIFT)) /* two of the longest packets */
 #define DEGRADED_PART 4
-#define FAR_US 50000 /* paths farther apart are not made one for an inner TCP (innertcp.c) */
+#define LATE_US 10000 /* a packet that is so late delays others by less than they wait for an ACK */
 #define NEARER_LEAST_US 1000 /* nearer by less is no nearer */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
@@ -219,20 +219,15 @@ static uint64_t delivery_ns(const struct ws_sched_path *path, uint64_t bytes, in
 	       path->silent_us * NS_PER_US;
 }
 
-/* What takes a far path comes later than all that waits would by a nearer one that is full now, and holds
- * that up: the next ACK makes room. */
-static bool nearer_has_all(const struct ws_sched *sched, uint32_t paths,
-			   const struct ws_sched_path *far, uint64_t far_ns, uint64_t bytes,
-			   int64_t least_us)
+/* Another path, full for the moment, would deliver all that waits sooner than `late` this packet: were it sent
+ * there, all that follows would wait for it. The next ACK makes room. */
+static bool other_has_all(const struct ws_sched *sched, uint32_t paths, uint32_t late,
+			  uint64_t late_ns, uint64_t bytes, int64_t least_us)
 {
-	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
-		const struct ws_sched_path *near = &sched->paths[i];
-
-		if (paths >> i & 1 && near->in_flight_bytes && far->delay_us > near->delay_us &&
-		    delay_ns(far, near->delay_us) > FAR_US * NS_PER_US &&
-		    delivery_ns(near, bytes, least_us) < far_ns)
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+		if (paths >> i & 1 && 1u << i != late && sched->paths[i].in_flight_bytes &&
+		    delivery_ns(&sched->paths[i], bytes, least_us) + LATE_US * NS_PER_US < late_ns)
 			return true;
-	}
 	return false;
 }
 
@@ -272,8 +267,7 @@ static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint3
 		return 0;
 	if (!best)
 		*wake_ns = earliest_pace(sched, paths, bytes);
-	else if (nearer_has_all(sched, paths, &sched->paths[__builtin_ctz(best)], best_ns,
-				max_u64(queued_bytes, bytes), least_us))
+	else if (other_has_all(sched, paths, best, best_ns, max_u64(queued_bytes, bytes), least_us))
 		return 0;
 	return best;
 }

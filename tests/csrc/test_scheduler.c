@@ -443,9 +443,11 @@ static uint32_t beside_a_full_one(int64_t by_us, uint64_t queued_bytes)
 
 static void a_far_path_is_for_long_queues(void)
 {
-	CHECK_EQ(beside_a_full_one(45000, 1500), 2);
-	/* 4 ms of it the full one has in its own queue: at 20 Mbit/s 71 are 178 kB. */
-	CHECK_EQ(beside_a_full_one(75000, 1500), 0);
+	CHECK_EQ(beside_a_full_one(10000, 1500), 2);
+	/* 10 ms are nothing, 4 the full one has in its own queue: at 20 Mbit/s 31 are 78 kB. */
+	CHECK_EQ(beside_a_full_one(45000, 1500), 0);
+	CHECK_EQ(beside_a_full_one(45000, 90000), 2);
+	CHECK_EQ(beside_a_full_one(75000, 90000), 0);
 	CHECK_EQ(beside_a_full_one(75000, 190000), 2);
 }
 
