@@ -152,7 +152,8 @@ def test_who_has_no_session_with_the_anchor_is_unknown_there():
     said = answers(net.hosts[3], net.handles[3][1])
     assert {type(f) for f in said} == {Refused}
     assert {f.reason for f in said} == {Refusal.UNKNOWN}
-    assert len(said) <= 6
+    # Soon at first, for it may have lost sight for a moment: 0, 1, 3, 7, 15 s, of two indices.
+    assert 8 <= len(said) <= 10
     net.walls.clear()
     net.run(180)
     assert set(net.hosts[1].relay.anchors_of(net.handles[1][2])) == {

@@ -44,9 +44,11 @@ TRIES: Final = 6
 SILENT_FOR: Final = 60 * NS_PER_S
 OFF_FOR: Final = 300 * NS_PER_S
 ROOM_FOR: Final = 60 * NS_PER_S
-UNKNOWN_FIRST: Final = 10 * NS_PER_S
+#: an anchor loses sight for a moment when one of both has moved
+UNKNOWN_FIRST: Final = NS_PER_S
 UNKNOWN_MOST: Final = 120 * NS_PER_S
-UNKNOWN_ANCHOR: Final = 1800 * NS_PER_S
+RESERVE_FIRST: Final = 10 * NS_PER_S
+RESERVE_MOST: Final = 1800 * NS_PER_S
 _CONTEXT: Final = b"whalescale relay"
 
 
@@ -554,10 +556,11 @@ class Relay(Guest):
             at.shut_until = now + ROOM_FOR
         else:
             # Between anchors it is a way in reserve, and not worth asking for again and again.
-            most = (
-                UNKNOWN_ANCHOR if self._host.peer(peer).node_id in self._anchors else UNKNOWN_MOST
+            reserve = self._host.peer(peer).node_id in self._anchors
+            first, most = (
+                (RESERVE_FIRST, RESERVE_MOST) if reserve else (UNKNOWN_FIRST, UNKNOWN_MOST)
             )
-            at.shut_until = now + min(UNKNOWN_FIRST << at.unknown, most)
+            at.shut_until = now + min(first << at.unknown, most)
             at.unknown = min(at.unknown + 1, 8)
         at.asked.clear()
         self._choose(peer, now)
