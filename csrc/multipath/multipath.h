@@ -88,7 +88,8 @@ void ws_multipath_publish(struct ws_multipath *mp, uint32_t packets);
 uint32_t ws_multipath_seq(struct ws_multipath *mp);
 /*
  * WS_MULTIPATH_KEEP: true if these packets are to go past ws_multipath_send, as more come than could be
- * kept for long enough. What was queued before has left.
+ * kept for long enough. What was queued before has left. Now and then they are a sample instead (false):
+ * acknowledged, but neither kept nor in order.
  */
 bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns);
 /*

@@ -137,7 +137,8 @@ struct ws_multipath {
 		carried_bps; /* data of a while, and of the one before */
 	uint64_t rush_ns, rush_packets,
 		rush_before; /* the same in packets, of what could be kept */
-	uint64_t sample_ns; /* of what went past the ring, the last that was kept all the same */
+	bool rushing, sampling; /* the last ones went past the ring, unacknowledged or not */
+	uint64_t sample_ns; /* of what went past the ring, the last that is to be acknowledged */
 	struct ws_sched sched; /* paths by id */
 
 	uint64_t seq_base, seq_head, seq_tail; /* kept from, first that waits, next to queue */

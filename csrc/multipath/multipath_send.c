@@ -65,13 +65,14 @@ uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t by
 {
 	uint64_t number;
 
-	if (!mp->schedule) {
+	if (!mp->schedule || (mp->rushing && path == mp->only)) {
 		/* Nobody acknowledges these, so nothing need be known of them later. */
 		struct tx_path *tx = &mp->tx[path];
 
 		tx->unpublished++;
 		tx->unpublished_bytes += bytes;
 		tx->acked = tx->next_number + 1;
+		mp->sched.paths[path].in_flight_bytes = 0;
 		return tx->next_number++;
 	}
 	count_sent(mp, path, bytes);
@@ -144,35 +145,23 @@ bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_n
 		mp->rush_ns = now_ns;
 	}
 	mp->rush_packets += packets;
+	mp->rushing = mp->sampling = false;
 	if (!mp->keep || (mp->rush_before < RUSH_PACKETS && mp->rush_packets < RUSH_PACKETS))
 		return false;
-	if (now_ns - mp->sample_ns >= SAMPLE_NS) {
-		mp->sample_ns = now_ns;
-		return false;
-	}
 	if (mp_waiting(mp))
 		ws_multipath_pump(mp, now_ns);
-	return !mp_waiting(mp) && mp->resend_head == mp->resend_tail;
-}
-
-/* In order, but nothing is kept of it. */
-static uint32_t seq_past(struct ws_multipath *mp)
-{
-	struct slot *slot = &mp->slots[mp->seq_tail % RING];
-
-	slot->len = 0;
-	slot->sent_ns = 1;
-	if (mp->seq_tail - mp->seq_base >= RING)
-		mp->seq_base = mp->seq_tail - RING + 1;
-	mp->seq_head = mp->seq_tail + 1;
-	return (uint32_t)mp->seq_tail++;
+	if (mp_waiting(mp) || mp->resend_head != mp->resend_tail)
+		return false;
+	mp->sampling = now_ns - mp->sample_ns >= SAMPLE_NS;
+	if (mp->sampling)
+		mp->sample_ns = now_ns;
+	mp->rushing = !mp->sampling;
+	return mp->rushing;
 }
 
 uint32_t ws_multipath_seq(struct ws_multipath *mp)
 {
-	if (mp->keep)
-		return seq_past(mp);
-	/* Not scheduled: nothing waits, and nothing is kept. */
+	/* Nothing waits, and nothing is kept: of what was, in a rush, neither. */
 	mp->seq_head = mp->seq_base = mp->seq_tail + 1;
 	mp->ahead = 0;
 	return (uint32_t)mp->seq_tail++;
@@ -364,6 +353,18 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 		return;
 	}
 	note_carried(mp, (uint32_t)len, now_ns);
+	if (mp->sampling) {
+		/* Acknowledged, and not in order: what went past before it may be lost, and nobody
+		 * sends that again. */
+		slot = &mp->slots[mp->seq_tail % RING];
+		slot->len = 0;
+		packet = mp_packet(mp, mp->seq_tail);
+		memcpy(packet, head, head_bytes);
+		memcpy(packet + head_bytes, body, body_bytes);
+		emit(mp, mp->only, NO_SEQ, 0, flags | WS_FRAME_URGENT, ecn, packet, (uint32_t)len,
+		     now_ns);
+		return;
+	}
 	if (mp_by_windows(mp)) {
 		queue_fair(mp, head, head_bytes, body, body_bytes, flags, ecn, part, now_ns);
 		return;
