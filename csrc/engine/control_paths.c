@@ -41,7 +41,8 @@ static int set_multipath(struct ws_worker *worker, void *arg)
 			change->replays[i] = NULL;
 		}
 	}
-	ws_multipath_start(ws_paths_core(change->paths), number, peer->stats.tx_bytes);
+	ws_multipath_start(ws_paths_core(change->paths), number, peer->stats.tx_bytes,
+			   peer->data_seq, peer->heard);
 	peer->paths = change->paths;
 	ws_paths_set(worker, peer, NULL, 0, 0);
 	return 0;

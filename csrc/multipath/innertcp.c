@@ -106,21 +106,6 @@ static uint32_t behind_us(const struct ws_multipath *mp, uint32_t path, uint64_t
 	return (uint32_t)(longest < ALIGN_MOST_US ? longest : ALIGN_MOST_US);
 }
 
-/* No other path has brought data for so long. */
-static bool alone(const struct ws_multipath *mp, uint32_t path, uint64_t for_ns, uint64_t now_ns)
-{
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
-		if (i != path && mp->rx[i].seen && now_ns - mp->rx[i].data_arrived_ns <= for_ns)
-			return false;
-	return true;
-}
-
-/* Neither end, as far as shows, spreads packets over several. */
-static bool one_path(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
-{
-	return (mp->keep || !mp->schedule) && alone(mp, path, SPARSE_OLD_NS, now_ns);
-}
-
 /* By how much the path's last packet came before its time: jitter made it quicker than others. Over one
  * path an inner TCP is to see that as it is. */
 static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
@@ -130,7 +115,7 @@ static uint32_t early_us(const struct ws_multipath *mp, uint32_t path, uint64_t 
 		     mp->rx[path].delay_last_us;
 
 	if (!inner->sparse_ns || now_ns - inner->sparse_ns > SPARSE_OLD_NS || by < 0 ||
-	    by > 2 * EARLY_MAX_US || one_path(mp, path, now_ns))
+	    by > 2 * EARLY_MAX_US || mp_one_path(mp, path, now_ns))
 		return 0;
 	return by < EARLY_MAX_US ? (uint32_t)by : EARLY_MAX_US;
 }

@@ -391,10 +391,14 @@ static void publish_reorder(struct ws_multipath *mp)
 	ws_set(to->depth_max, from->depth_max);
 }
 
-void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes)
+void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes, uint32_t seq,
+			bool heard)
 {
 	struct tx_path *tx = &mp->tx[0];
 
+	mp->seq_base = mp->seq_head = mp->seq_tail = mp->arrived_seq = seq;
+	/* What is missing of the peer's first ones went by, and is not to come twice. */
+	mp->begun = heard;
 	/* The peer may have begun to count before we did. */
 	tx->bytes_ever += bytes;
 

@@ -93,10 +93,12 @@ uint32_t ws_multipath_seq(struct ws_multipath *mp);
  */
 bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_ns);
 /*
- * The number that path 0 begins with: others used its first ones under the same keys. bytes: UDP
- * payload that was sent to the peer before.
+ * What went on before there were paths. number: the one that path 0 begins with, as the first ones were used
+ * under the same keys; bytes: UDP payload that was sent to the peer; seq: of the next data frame;
+ * heard: data frames of the peer came.
  */
-void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes);
+void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes, uint32_t seq,
+			bool heard);
 /* The path for control messages: usable, least delay. Path 0 if there is none. */
 uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns);
 /* Sends again what is in flight on `path`, elsewhere. Returns how many. */

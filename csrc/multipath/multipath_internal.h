@@ -261,6 +261,8 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint6
 /* Sends again what is in flight on `path`, elsewhere, and goes on waiting for it. */
 uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* multipath_receive.c */
+/* Data comes over this path, and neither end, as far as shows, spreads it over several. */
+bool mp_one_path(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
 /* When the next ACK is due, UINT64_MAX: none. */
 uint64_t mp_ack_deadline(const struct ws_multipath *mp);

@@ -9,6 +9,8 @@
 
 /* The least delay is that of the last one to two windows: clocks drift. */
 #define DELAY_WINDOW_NS (5000 * MS_NS)
+/* A path that has brought no data for so long is no longer one of several. */
+#define OTHERS_NS (10000 * MS_NS)
 
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
 			   uint64_t now_ns)
@@ -75,6 +77,16 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 	rx->echo_us = time_us;
 	rx->pause_ns = now_ns - rx->data_arrived_ns;
 	rx->data_arrived_ns = now_ns;
+}
+
+bool mp_one_path(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+{
+	if (mp->schedule && !mp->keep)
+		return false;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (i != path && mp->rx[i].seen && now_ns - mp->rx[i].data_arrived_ns <= OTHERS_NS)
+			return false;
+	return true;
 }
 
 void ws_multipath_moved(struct ws_multipath *mp, uint32_t path)
@@ -151,7 +163,8 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		note_delay(stats, &mp->rx[path], time_us, now_ns);
 		mp_inner_note(mp, path, now_ns);
 		mp->ack_wanted = true;
-		mp->ack_repeats = ACK_REPEATS;
+		/* Over one path its sender asks, should this be lost: no three ACKs for each key. */
+		mp->ack_repeats = mp->gap_known || !mp_one_path(mp, path, now_ns) ? ACK_REPEATS : 0;
 	} else {
 		mp_inner_release_ordered(mp, now_ns);
 	}

@@ -29,6 +29,7 @@ struct ws_peer {
 	struct ws_paths *paths; /* NULL: it is not known to understand several */
 	bool frames; /* extended mode: packets go as data frames */
 	bool bundles; /* the peer takes several packets in one frame */
+	bool heard; /* of its data frames some came before there were paths */
 	uint32_t frame_max_bytes; /* longest inner packet that goes as a frame, 0: any */
 	uint32_t data_seq; /* of the next data frame, low 32 bits */
 	uint64_t control_window_ns; /* when the peer's control frames began to be counted */

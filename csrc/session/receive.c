@@ -130,6 +130,8 @@ static void data_packet(struct ws_worker *worker, struct ws_peer *peer, const st
 			ws_drop(worker, WS_DROP_PATH, 1);
 		return;
 	}
+	if (!peer->paths)
+		peer->heard = true;
 	if (!peer->paths || (!(frame[0] & WS_FRAME_FEEDBACK) &&
 			     ws_multipath_pass(ws_paths_core(peer->paths), path, seq))) {
 		if (total)

@@ -152,7 +152,8 @@ static void other_path_comes(struct ws_multipath *mp)
 			  WS_FRAME_URGENT | WS_FRAME_FEEDBACK, packet, sizeof(packet), now_ns);
 }
 
-/* Over one path alone, which is kept for another that could take over, nothing waits. */
+/* Over one path alone, which is kept for another that could take over, nothing waits, and a key that is
+ * typed is worth one ACK. */
 static void one_path_is_as_it_is(void)
 {
 	const uint32_t kinds[] = {0, WS_FRAME_URGENT};
@@ -163,6 +164,13 @@ static void one_path_is_as_it_is(void)
 		ws_multipath_set_paths(mp, 3, 1, WS_MULTIPATH_KEEP, now_ns);
 		for (int i = 0; i < 60; i++, now_ns += 10 * MS)
 			CHECK_EQ(waits(mp, kinds[k], 6, i & 1 ? 18 * MS : 22 * MS), 0);
+		now_ns += 100 * MS;
+		ws_multipath_tick(mp, now_ns);
+		controls = 0;
+		(void)waits(mp, kinds[k], 6, 20 * MS);
+		for (int i = 0; i < 10; i++, now_ns += 50 * MS)
+			ws_multipath_tick(mp, now_ns);
+		CHECK_EQ(controls, 1);
 		other_path_comes(mp);
 		(void)waits(mp, kinds[k], 6, 22 * MS);
 		now_ns += 10 * MS;
@@ -313,6 +321,13 @@ static void a_sender_begins_with_none_missing(void)
 	CHECK_EQ(delivered, 2);
 	ws_multipath_reset(mp, now_ns);
 	CHECK(brought(mp, 0, 4, 64, WS_FRAME_FEEDBACK));
+	ws_multipath_free(mp);
+	/* What came before there were paths is not awaited, and ours go on where they were. */
+	mp = two_paths_with_late_ones();
+	ws_multipath_start(mp, 0, 0, 7, true);
+	CHECK(brought(mp, 0, 1, 2, WS_FRAME_FEEDBACK));
+	CHECK(!brought(mp, 1, 2, 0, again));
+	CHECK_EQ(ws_multipath_seq(mp), 7);
 	ws_multipath_free(mp);
 }
 
