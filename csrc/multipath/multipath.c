@@ -344,7 +344,7 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 	mp->present = present;
 	mp->usable = one;
 	mp->keep = mode == WS_MULTIPATH_KEEP && only;
-	mp->rushing = mp->sampling = false;
+	mp->sampling = false;
 	mp->schedule = mode == WS_MULTIPATH_SPREAD || mp->keep;
 	mp->only = only && mode != WS_MULTIPATH_SPREAD ? (uint32_t)__builtin_ctz(one) : 0;
 	mp->catching = mp->keep && mp->resend_head != mp->resend_tail;

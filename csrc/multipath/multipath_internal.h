@@ -137,7 +137,7 @@ struct ws_multipath {
 		carried_bps; /* data of a while, and of the one before */
 	uint64_t rush_ns, rush_packets,
 		rush_before; /* the same in packets, of what could be kept */
-	bool rushing, sampling; /* the last ones went past the ring, unacknowledged or not */
+	bool sampling; /* what is sent now is acknowledged, and neither kept nor in order */
 	uint64_t sample_ns; /* of what went past the ring, the last that is to be acknowledged */
 	struct ws_sched sched; /* paths by id */
 

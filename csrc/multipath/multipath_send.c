@@ -65,14 +65,13 @@ uint64_t ws_multipath_number(struct ws_multipath *mp, uint32_t path, uint32_t by
 {
 	uint64_t number;
 
-	if (!mp->schedule || (mp->rushing && path == mp->only)) {
+	if (!mp->schedule) {
 		/* Nobody acknowledges these, so nothing need be known of them later. */
 		struct tx_path *tx = &mp->tx[path];
 
 		tx->unpublished++;
 		tx->unpublished_bytes += bytes;
 		tx->acked = tx->next_number + 1;
-		mp->sched.paths[path].in_flight_bytes = 0;
 		return tx->next_number++;
 	}
 	count_sent(mp, path, bytes);
@@ -145,7 +144,7 @@ bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_n
 		mp->rush_ns = now_ns;
 	}
 	mp->rush_packets += packets;
-	mp->rushing = mp->sampling = false;
+	mp->sampling = false;
 	if (!mp->keep || (mp->rush_before < RUSH_PACKETS && mp->rush_packets < RUSH_PACKETS))
 		return false;
 	if (mp_waiting(mp))
@@ -155,8 +154,7 @@ bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_n
 	mp->sampling = now_ns - mp->sample_ns >= SAMPLE_NS;
 	if (mp->sampling)
 		mp->sample_ns = now_ns;
-	mp->rushing = !mp->sampling;
-	return mp->rushing;
+	return !mp->sampling;
 }
 
 uint32_t ws_multipath_seq(struct ws_multipath *mp)
