@@ -229,6 +229,9 @@ class Tunnel:
             node.netns.run(f"ip addr add {inside[6]}/64 dev {node.device} nodad")
             ends.append(End(node, inside))
         self.a, self.b = ends
+        # There is no handshake here that would wait until the neighbour is found.
+        outside = self.second.netns.outside[self.outer]
+        self.first.netns.run(f"ping -n -q -c 1 -w 15 {outside}")
         self.add_peer(self.a, self.b)
         self.add_peer(self.b, self.a)
         self.rotate()
