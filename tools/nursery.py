@@ -30,6 +30,7 @@ from typing import Any, NoReturn, Self
 #: what `ws up` imports on its way to a running agent
 MODULES = (
     "whalescale.cli.main",
+    "whalescale.cli.tree",
     "whalescale.cli.foreground",
     "whalescale.agent",
     "pyroute2.iproute",

@@ -21,14 +21,14 @@ if __package__ is None or __package__ == "":
 
 from tools.netlab import Lab, LabError
 from tools.peers import Peer, Whalescale
-from whalescale.cli import main as main_module
+from whalescale.cli.commands import COMMANDS as ALL
 from whalescale.identity import Identity, encode_node_id
 
 MUST_MS = 150.0
 COMMANDS = (
     *("", "version", "keygen", "status", "status --json", "peers", "paths", "members"),
     *("route show", "network show", "logs", "top --once -n 0.1", "reload"),
-    *("--help", *(f"{name} --help" for name in main_module.COMMANDS)),
+    *("--help", *(f"{name} --help" for name in ALL)),
 )
 #: it waits for the second look, which a rate needs
 WAITS_MS = {"top --once -n 0.1": 100.0}

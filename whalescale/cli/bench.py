@@ -8,10 +8,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
 from whalescale.cli.common import Interface, Json, console, interface_name, peer_names, print_json
 from whalescale.cli.ending import FAILED, OK, USAGE, CliError, plain
+from whalescale.cli.options import Argument, Option
 from whalescale.endpoints import is_host
 
 #: seconds of a sample, so that a whole run stays well under two minutes
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 def bench(
     host: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="[PEER]",
             help="A peer's name, or its address in the tunnel. None: two hosts here.",
             autocompletion=peer_names,
@@ -36,18 +35,18 @@ def bench(
     ] = None,
     bare: Annotated[
         str | None,
-        typer.Option("--bare", metavar="ADDRESS", help="The same host outside the tunnel."),
+        Option("--bare", metavar="ADDRESS", help="The same host outside the tunnel."),
     ] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Be the other end, until Ctrl-C.")] = False,
+    serve: Annotated[bool, Option("--serve", help="Be the other end, until Ctrl-C.")] = False,
     listen: Annotated[
         list[str] | None,
-        typer.Option("--listen", metavar="ADDRESS", help="With --serve [the tunnel's addresses]."),
+        Option("--listen", metavar="ADDRESS", help="With --serve [the tunnel's addresses]."),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP, of --serve.")] = 5299,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How many.")] = 3,
+    port: Annotated[int, Option("--port", min=1, max=65535, help="TCP, of --serve.")] = 5299,
+    rounds: Annotated[int, Option("--rounds", min=1, max=100, help="How many.")] = 3,
     seconds: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--seconds",
             min=1,
             max=60,
@@ -56,7 +55,7 @@ def bench(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="FIGURE", help="Of the figures of --json, this one."),
+        Option("--only", metavar="FIGURE", help="Of the figures of --json, this one."),
     ] = None,
     interface: Interface = None,
     json: Json = False,

@@ -1,4 +1,4 @@
-"""What every subcommand shares. Standard library and typer only: this is on the way of `--help`."""
+"""What every subcommand shares. Standard library only: every command is on its way."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from whalescale import locations
 from whalescale.cli.ending import (
     USAGE,
     CliError,
     plain,
 )
+from whalescale.cli.options import Argument, Option
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from typer import Context
 
     from whalescale.config import Config
     from whalescale.status import Peer, Status
@@ -41,7 +41,7 @@ def interfaces(incomplete: str) -> list[str]:
     return sorted(n for n in found if n.startswith(incomplete) and n.isprintable())
 
 
-def peer_names(context: typer.Context, incomplete: str) -> list[str]:
+def peer_names(context: Context, incomplete: str) -> list[str]:
     """For completion: the running agent's peers, and those of the file."""
     from whalescale import config as configuration
     from whalescale.cli import client
@@ -56,7 +56,7 @@ def peer_names(context: typer.Context, incomplete: str) -> list[str]:
     return [n for n in names if n.startswith(incomplete)]
 
 
-def member_names(context: typer.Context, incomplete: str) -> list[str]:
+def member_names(context: Context, incomplete: str) -> list[str]:
     """For completion: the network's members, this machine apart."""
     from whalescale.cli import client
 
@@ -67,7 +67,7 @@ def member_names(context: typer.Context, incomplete: str) -> list[str]:
     return [n for n in names if n.startswith(incomplete)]
 
 
-def exit_names(context: typer.Context, incomplete: str) -> list[str]:
+def exit_names(context: Context, incomplete: str) -> list[str]:
     """For completion: who may be an exit by its name."""
     both = [*peer_names(context, incomplete), *member_names(context, incomplete)]
     return list(dict.fromkeys(both))
@@ -75,7 +75,7 @@ def exit_names(context: typer.Context, incomplete: str) -> list[str]:
 
 Interface = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--interface",
         "-i",
         metavar="NAME",
@@ -85,24 +85,18 @@ Interface = Annotated[
 ]
 ConfigPath = Annotated[
     Path | None,
-    typer.Option(
-        "--config", "-c", metavar="PATH", help="Its TOML file [/etc/whalescale/NAME.toml]."
-    ),
+    Option("--config", "-c", metavar="PATH", help="Its TOML file [/etc/whalescale/NAME.toml]."),
 ]
 PeerArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="PEER", help="Its name, or how its key begins.", autocompletion=peer_names
-    ),
+    Argument(metavar="PEER", help="Its name, or how its key begins.", autocompletion=peer_names),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON with a version, for programs.")]
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Again and again.")]
+Json = Annotated[bool, Option("--json", help="JSON with a version, for programs.")]
+Watch = Annotated[bool, Option("--watch", "-w", help="Again and again.")]
 Interval = Annotated[
-    float, typer.Option("--interval", "-n", min=0.1, max=3600, help="Seconds between two.")
+    float, Option("--interval", "-n", min=0.1, max=3600, help="Seconds between two.")
 ]
-JsonLines = Annotated[
-    bool, typer.Option("--json", help="JSON with a version (--watch: a line each).")
-]
+JsonLines = Annotated[bool, Option("--json", help="JSON with a version (--watch: a line each).")]
 
 
 def interface_name(interface: str | None) -> str:

@@ -5,59 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from whalescale.cli.common import ConfigPath, Interface, PeerArgument
 from whalescale.cli.ending import USAGE, CliError
+from whalescale.cli.options import Option
 
 
 def export(
     peer: PeerArgument,
     wireguard: Annotated[
-        bool, typer.Option("--wireguard", help="The form of the file (the only one).")
+        bool, Option("--wireguard", help="The form of the file (the only one).")
     ] = False,
     new_key: Annotated[
         bool,
-        typer.Option("--new-key", help="Make its private key, note its public key here."),
+        Option("--new-key", help="Make its private key, note its public key here."),
     ] = False,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", metavar="HOST:PORT", help="Where this host is.")
+        str | None, Option("--endpoint", metavar="HOST:PORT", help="Where this host is.")
     ] = None,
     address: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--address", "--allowed-ip", "-a", metavar="IP", help="With a new peer: its address."
         ),
     ] = None,
     allowed_ips: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--allowed-ips",
             metavar="NETWORKS",
             help="What it sends here, with commas [this host's addresses].",
         ),
     ] = None,
     full_tunnel: Annotated[
-        bool, typer.Option("--full-tunnel", help="It sends everything here, IPv4 and IPv6.")
+        bool, Option("--full-tunnel", help="It sends everything here, IPv4 and IPv6.")
     ] = False,
     dns: Annotated[
         list[str] | None,
-        typer.Option("--dns", metavar="SERVERS", help="Name servers and search domains it takes."),
+        Option("--dns", metavar="SERVERS", help="Name servers and search domains it takes."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Not to stdout; mode 600.")
+        Path | None, Option("--output", "-o", metavar="FILE", help="Not to stdout; mode 600.")
     ] = None,
     qr_code: Annotated[
-        bool, typer.Option("--qr", help="Show it as a QR code, for WireGuard's app.")
+        bool, Option("--qr", help="Show it as a QR code, for WireGuard's app.")
     ] = False,
     qr_file: Annotated[
         Path | None,
-        typer.Option("--qr-file", metavar="FILE", help="QR code as .png or .svg; mode 600."),
+        Option("--qr-file", metavar="FILE", help="QR code as .png or .svg; mode 600."),
     ] = None,
     interface: Interface = None,
     config: ConfigPath = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Let --new-key replace its key, -o replace a file.")
+        bool, Option("--force", help="Let --new-key replace its key, -o replace a file.")
     ] = False,
 ) -> None:
     """Write a wg-quick file for a plain WireGuard peer."""

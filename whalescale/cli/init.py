@@ -8,11 +8,10 @@ import socket
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from whalescale.cli.common import ConfigPath, Interface, config_path, note
 from whalescale.cli.common import interface_name as chosen_name
 from whalescale.cli.ending import USAGE, CliError, plain
+from whalescale.cli.options import Option
 
 
 def init(
@@ -20,15 +19,13 @@ def init(
     config: ConfigPath = None,
     address: Annotated[
         list[str] | None,
-        typer.Option("--address", "-a", metavar="IP/PREFIX", help="Own address; repeatable."),
+        Option("--address", "-a", metavar="IP/PREFIX", help="Own address; repeatable."),
     ] = None,
     listen_port: Annotated[
-        int, typer.Option("--listen-port", "-p", min=0, max=65535, help="UDP port.")
+        int, Option("--listen-port", "-p", min=0, max=65535, help="UDP port.")
     ] = 51820,
-    anchor: Annotated[bool, typer.Option("--anchor", help="A node that others find.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what is there (kept as .old).")
-    ] = False,
+    anchor: Annotated[bool, Option("--anchor", help="A node that others find.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace what is there (kept as .old).")] = False,
 ) -> None:
     """Make a configuration and a private key, and print the node ID for your peers."""
     from whalescale import config as configuration

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from whalescale.cli.common import (
     ConfigPath,
     Interface,
@@ -26,23 +24,24 @@ from whalescale.cli.network import (
     no_network_yet,
     own_identity,
 )
+from whalescale.cli.options import Argument, Option
 
 
 def invite(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the new machine is called.")],
+    name: Annotated[str, Argument(metavar="NAME", help="What the new machine is called.")],
     route: Annotated[
         list[str] | None,
-        typer.Option("--route", metavar="NETWORK", help="A network behind it; repeatable."),
+        Option("--route", metavar="NETWORK", help="A network behind it; repeatable."),
     ] = None,
     hours: Annotated[
-        float, typer.Option("--hours", min=0.02, max=168, help="How long the ticket is good.")
+        float, Option("--hours", min=0.02, max=168, help="How long the ticket is good.")
     ] = 1.0,
     anchor: Annotated[
-        bool, typer.Option("--anchor/--no-anchor", help="Whether others may count on it.")
+        bool, Option("--anchor/--no-anchor", help="Whether others may count on it.")
     ] = True,
-    qr_code: Annotated[bool, typer.Option("--qr", help="Show it as a QR code as well.")] = False,
+    qr_code: Annotated[bool, Option("--qr", help="Show it as a QR code as well.")] = False,
     withdraw: Annotated[
-        bool, typer.Option("--withdraw", help="Call back the ticket that is out for NAME.")
+        bool, Option("--withdraw", help="Call back the ticket that is out for NAME.")
     ] = False,
     interface: Interface = None,
     json: Json = False,
@@ -77,7 +76,7 @@ def invite(
 
 
 def join(
-    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="What `ws invite` printed.")],
+    ticket: Annotated[str, Argument(metavar="TICKET", help="What `ws invite` printed.")],
     interface: Interface = None,
     config: ConfigPath = None,
     json: Json = False,

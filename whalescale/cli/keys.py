@@ -6,10 +6,9 @@ import os
 import sys
 from typing import Annotated
 
-import typer
-
 from whalescale.cli.common import note, note_loose_output
 from whalescale.cli.ending import USAGE, CliError
+from whalescale.cli.options import Option
 
 
 def keygen() -> None:
@@ -25,10 +24,10 @@ def keygen() -> None:
 
 def pubkey(
     fingerprint: Annotated[
-        bool, typer.Option("--fingerprint", help="Print its shorter fingerprint.")
+        bool, Option("--fingerprint", help="Print its shorter fingerprint.")
     ] = False,
     wireguard: Annotated[
-        bool, typer.Option("--wireguard", help="Print its WireGuard public key (base64).")
+        bool, Option("--wireguard", help="Print its WireGuard public key (base64).")
     ] = False,
 ) -> None:
     """Read a private key on standard input and print its node ID: ws pubkey < ws0.key"""

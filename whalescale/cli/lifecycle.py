@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import typer
-
 from whalescale import locations
 from whalescale.cli import foreground
 from whalescale.cli.common import (
@@ -26,6 +24,7 @@ from whalescale.cli.common import (
     note,
 )
 from whalescale.cli.ending import FAILED, UNREACHABLE, CliError, plain
+from whalescale.cli.options import Option
 
 START_S: Final = 30.0
 STOP_S: Final = 15.0
@@ -35,7 +34,7 @@ def up(
     interface: Interface = None,
     config: ConfigPath = None,
     foreground: Annotated[
-        bool, typer.Option("--foreground", "-f", help="Stay in the foreground (for systemd).")
+        bool, Option("--foreground", "-f", help="Stay in the foreground (for systemd).")
     ] = False,
 ) -> int:
     """Start the tunnel in the background; returns when it is ready, or says why it is not."""
@@ -231,7 +230,7 @@ def _alive(pid: int) -> bool:
 def reload(
     interface: Interface = None,
     config: ConfigPath = None,
-    check: Annotated[bool, typer.Option("--check", help="Only see whether it is right.")] = False,
+    check: Annotated[bool, Option("--check", help="Only see whether it is right.")] = False,
 ) -> None:
     """Let the running agent take over the changed configuration."""
     from whalescale.cli import client

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-import typer
-
 from whalescale import locations
 from whalescale.cli.common import Interface, interface_name, note
 from whalescale.cli.ending import UNREACHABLE, CliError, plain
+from whalescale.cli.options import Option
 
 TAIL_LINES = 200
 
 
 def logs(
     interface: Interface = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on with new lines.")] = False,
 ) -> None:
     """Show what the agent wrote. Without a running agent: what the last one left behind."""
     from whalescale.cli import client

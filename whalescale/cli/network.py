@@ -24,6 +24,7 @@ from whalescale.cli.common import (
     print_json,
 )
 from whalescale.cli.ending import UNREACHABLE, USAGE, CliError, plain
+from whalescale.cli.options import Argument, Option
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
@@ -51,7 +52,7 @@ VERSION = 1
 #: records in one request to the agent
 RECORDS_A_REQUEST = 50
 MemberName = Annotated[
-    str, typer.Argument(metavar="NAME", help="A member's name.", autocompletion=member_names)
+    str, Argument(metavar="NAME", help="A member's name.", autocompletion=member_names)
 ]
 
 
@@ -233,13 +234,13 @@ def _routed() -> list[IPv4Network]:
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="NETWORK", help="What to call it: hearth.")],
+    name: Annotated[str, Argument(metavar="NETWORK", help="What to call it: hearth.")],
     member: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="This machine's [host name].")
+        str | None, Option("--name", metavar="NAME", help="This machine's [host name].")
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option("--prefix", metavar="NETWORK", help="Of IPv4 inside, or none [100.64/10's]."),
+        Option("--prefix", metavar="NETWORK", help="Of IPv4 inside, or none [100.64/10's]."),
     ] = None,
     interface: Interface = None,
     config: ConfigPath = None,
@@ -555,7 +556,7 @@ def revoke(name: MemberName, interface: Interface = None, json: Json = False) ->
 
 def rename(
     name: MemberName,
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.")],
+    new: Annotated[str, Argument(metavar="NEW", help="Its name from now on.")],
     interface: Interface = None,
     json: Json = False,
 ) -> None:

@@ -6,8 +6,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from whalescale.cli.common import (
     Interface,
     Interval,
@@ -22,13 +20,16 @@ from whalescale.cli.common import (
     print_json_lines,
 )
 from whalescale.cli.ending import USAGE, CliError, plain
+from whalescale.cli.options import Argument, Option
 
 if TYPE_CHECKING:
+    from typer import Context
+
     from whalescale.status import Peer
     from whalescale.tui.snapshot import View
 
 
-def _known(context: typer.Context) -> tuple[Peer, ...]:
+def _known(context: Context) -> tuple[Peer, ...]:
     from whalescale.cli import client
 
     try:
@@ -37,7 +38,7 @@ def _known(context: typer.Context) -> tuple[Peer, ...]:
         return ()  # no agent, or not for us: nothing to complete with
 
 
-def _path_names(context: typer.Context, incomplete: str) -> list[str]:
+def _path_names(context: Context, incomplete: str) -> list[str]:
     """Numbers and interfaces, of all peers: the word before is not parsed while this one lacks."""
     found: dict[str, None] = {}
     for peer in _known(context):
@@ -50,7 +51,7 @@ def _path_names(context: typer.Context, incomplete: str) -> list[str]:
 def paths(
     peer: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="PEER",
             help="Its name, or how its key begins [all].",
             autocompletion=peer_names,
@@ -58,7 +59,7 @@ def paths(
     ] = None,
     pinned: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--set",
             metavar="PATH",
             help="Pin a path: its number, or all of an interface or local address.",
@@ -67,16 +68,16 @@ def paths(
     ] = None,
     tier: Annotated[
         str | None,
-        typer.Option(metavar="N|auto", help="Backup: lower goes first [by kind of interface]."),
+        Option(metavar="N|auto", help="Backup: lower goes first [by kind of interface]."),
     ] = None,
     weight_cap: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="0..1", help="Its share of the traffic at most."),
+        Option(min=0, max=1, metavar="0..1", help="Its share of the traffic at most."),
     ] = None,
     disable: Annotated[
-        bool | None, typer.Option("--disable/--enable", help="Send nothing over it.")
+        bool | None, Option("--disable/--enable", help="Send nothing over it.")
     ] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Take back what was pinned.")] = False,
+    reset: Annotated[bool, Option("--reset", help="Take back what was pinned.")] = False,
     watch: Watch = False,
     interval: Interval = 1.0,
     interface: Interface = None,

@@ -9,6 +9,7 @@ import typer
 
 from whalescale.cli.common import ConfigPath, Interface, PeerArgument, load_config
 from whalescale.cli.ending import USAGE, CliError, plain
+from whalescale.cli.options import Argument, Option
 
 app = typer.Typer(
     add_completion=False,
@@ -17,18 +18,18 @@ app = typer.Typer(
     help="Add or remove a peer in the configuration; a running agent takes it over at once.",
 )
 
-Reload = Annotated[bool, typer.Option("--reload/--no-reload", help="Tell a running agent.")]
+Reload = Annotated[bool, Option("--reload/--no-reload", help="Tell a running agent.")]
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    name: Annotated[str, Argument(metavar="NAME", help="What to call it.")],
     id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Its node ID or fingerprint.")
+        str | None, Option("--id", metavar="ID", help="Its node ID or fingerprint.")
     ] = None,
     wireguard_public_key: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--wireguard-public-key",
             metavar="KEY",
             help="Instead of --id, for a plain WireGuard peer (base64).",
@@ -36,17 +37,17 @@ def add(
     ] = None,
     endpoint: Annotated[
         list[str] | None,
-        typer.Option("--endpoint", "-e", metavar="HOST:PORT", help="Where it is; repeatable."),
+        Option("--endpoint", "-e", metavar="HOST:PORT", help="Where it is; repeatable."),
     ] = None,
     allowed_ip: Annotated[
         list[str] | None,
-        typer.Option("--allowed-ip", "-a", metavar="NETWORK", help="What is its; repeatable."),
+        Option("--allowed-ip", "-a", metavar="NETWORK", help="What is its; repeatable."),
     ] = None,
     preshared_key_file: Annotated[
-        str | None, typer.Option("--preshared-key-file", metavar="FILE", help="`wg genpsk`'s.")
+        str | None, Option("--preshared-key-file", metavar="FILE", help="`wg genpsk`'s.")
     ] = None,
     persistent_keepalive: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="SECONDS", help="0: off.")
+        int, Option(min=0, max=65535, metavar="SECONDS", help="0: off.")
     ] = 0,
     interface: Interface = None,
     config: ConfigPath = None,

@@ -13,8 +13,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
-
 from whalescale.cli.common import (
     Interface,
     Json,
@@ -25,6 +23,7 @@ from whalescale.cli.common import (
     print_json,
 )
 from whalescale.cli.ending import CliError, plain
+from whalescale.cli.options import Option
 from whalescale.endpoints import is_host
 
 if TYPE_CHECKING:
@@ -39,9 +38,7 @@ _TIMES: Final = re.compile(r"= ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms")
 
 def ping(
     peer: PeerArgument,
-    count: Annotated[
-        int, typer.Option("--count", "-c", min=1, max=100000, help="How many times.")
-    ] = 4,
+    count: Annotated[int, Option("--count", "-c", min=1, max=100000, help="How many times.")] = 4,
     interface: Interface = None,
     json: Json = False,
 ) -> int:

@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
-import typer
-
 from whalescale import locations
 from whalescale.cli.common import ConfigPath, Interface, config_path, interface_name, note
 from whalescale.cli.ending import CliError, plain
+from whalescale.cli.options import Option
 
 PART_BYTES_MAX: Final = 512 << 10
 COMMAND_S: Final = 10.0
@@ -57,9 +56,9 @@ def report(
     interface: Interface = None,
     config: ConfigPath = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to [here].")
+        Path | None, Option("--output", "-o", metavar="FILE", help="Where to [here].")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Make an archive for a bug report: state, logs, settings, and no private key.
 

@@ -19,6 +19,7 @@ from whalescale.cli.common import (
     print_json,
 )
 from whalescale.cli.ending import USAGE, CliError, plain
+from whalescale.cli.options import Argument, Option
 
 app = typer.Typer(
     add_completion=False,
@@ -35,9 +36,7 @@ exit_app = typer.Typer(
 
 VERSION = 1
 EVERYWHERE = ("0.0.0.0/0", "::/0")
-Networks = Annotated[
-    list[str], typer.Argument(metavar="NETWORK...", help="Such as 192.168.7.0/24.")
-]
+Networks = Annotated[list[str], Argument(metavar="NETWORK...", help="Such as 192.168.7.0/24.")]
 
 
 def _networks(texts: list[str]) -> list[str]:
@@ -123,11 +122,9 @@ def withdraw(networks: Networks, interface: Interface = None, config: ConfigPath
 
 @app.command()
 def sign(
-    member: Annotated[
-        str, typer.Argument(metavar="NAME", help="A member.", autocompletion=member_names)
-    ],
-    add: Annotated[list[str] | None, typer.Option("--add", metavar="NETWORK")] = None,
-    remove: Annotated[list[str] | None, typer.Option("--remove", metavar="NETWORK")] = None,
+    member: Annotated[str, Argument(metavar="NAME", help="A member.", autocompletion=member_names)],
+    add: Annotated[list[str] | None, Option("--add", metavar="NETWORK")] = None,
+    remove: Annotated[list[str] | None, Option("--remove", metavar="NETWORK")] = None,
     interface: Interface = None,
     json: Json = False,
 ) -> None:
@@ -144,7 +141,7 @@ def sign(
 @app.command()
 def accept(
     what: Annotated[
-        list[str], typer.Argument(metavar="private|all|none|NETWORK...", help="What to take.")
+        list[str], Argument(metavar="private|all|none|NETWORK...", help="What to take.")
     ],
     interface: Interface = None,
     config: ConfigPath = None,
@@ -196,7 +193,7 @@ def show(interface: Interface = None, json: Json = False) -> None:
 
 @exit_app.command()
 def serve(
-    off: Annotated[bool, typer.Option("--off", help="No more.")] = False,
+    off: Annotated[bool, Option("--off", help="No more.")] = False,
     interface: Interface = None,
     config: ConfigPath = None,
 ) -> None:
@@ -211,16 +208,14 @@ def serve(
 def use(
     peer: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="A peer or member that serves.", autocompletion=exit_names
-        ),
+        Argument(metavar="NAME", help="A peer or member that serves.", autocompletion=exit_names),
     ],
-    no_lan: Annotated[bool, typer.Option("--no-lan", help="Not even the LAN past it.")] = False,
+    no_lan: Annotated[bool, Option("--no-lan", help="Not even the LAN past it.")] = False,
     no_kill_switch: Annotated[
-        bool, typer.Option("--no-kill-switch", help="Without the tunnel, go the usual way.")
+        bool, Option("--no-kill-switch", help="Without the tunnel, go the usual way.")
     ] = False,
     dns: Annotated[
-        str | None, typer.Option("--dns", metavar="IP", help="Ask there, through the exit.")
+        str | None, Option("--dns", metavar="IP", help="Ask there, through the exit.")
     ] = None,
     interface: Interface = None,
     config: ConfigPath = None,

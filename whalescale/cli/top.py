@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import typer
-
 from whalescale.cli.common import (
     Interface,
     Interval,
@@ -15,13 +13,14 @@ from whalescale.cli.common import (
     is_screen,
     print_json_lines,
 )
+from whalescale.cli.options import Option
 
 
 def top(
     interface: Interface = None,
-    once: Annotated[bool, typer.Option("--once", help="One snapshot, then end.")] = False,
+    once: Annotated[bool, Option("--once", help="One snapshot, then end.")] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="A line of JSON each interval (with --once: one).")
+        bool, Option("--json", help="A line of JSON each interval (with --once: one).")
     ] = False,
     interval: Interval = 1.0,
 ) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
 from whalescale.cli.common import Interface, console, interface_name, note
 from whalescale.cli.ending import OK, PERMISSION, USAGE, CliError, plain
+from whalescale.cli.options import Option
 
 if TYPE_CHECKING:
     from whalescale.cli.client import Connection
@@ -36,25 +35,25 @@ REDRAW_S: Final = 0.2
 def trace(
     interface: Interface = None,
     peer: Annotated[
-        str | None, typer.Option("--peer", metavar="PEER", help="Only flows to this one.")
+        str | None, Option("--peer", metavar="PEER", help="Only flows to this one.")
     ] = None,
     flow: Annotated[
         str | None,
-        typer.Option("--flow", metavar="SRC:PORT-DST:PORT", help="Only this one; * for any part."),
+        Option("--flow", metavar="SRC:PORT-DST:PORT", help="Only this one; * for any part."),
     ] = None,
     interval: Annotated[
-        float, typer.Option("--interval", "-n", min=0.02, max=60, help="Seconds between two.")
+        float, Option("--interval", "-n", min=0.02, max=60, help="Seconds between two.")
     ] = 0.1,
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", min=0.1, max=SECONDS_MAX, help="How long [until Ctrl-C]."),
+        Option("--seconds", min=0.1, max=SECONDS_MAX, help="How long [until Ctrl-C]."),
     ] = None,
     events: Annotated[
-        bool, typer.Option(help="The time of each retransmission, by bcc where it is (root).")
+        bool, Option(help="The time of each retransmission, by bcc where it is (root).")
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="A line of JSON each interval.")] = False,
+    json: Annotated[bool, Option("--json", help="A line of JSON each interval.")] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw it at the end.")
+        Path | None, Option("--plot", metavar="FILE.png", help="Draw it at the end.")
     ] = None,
 ) -> int:
     """Trace TCP inside the tunnel beside the reordering buffer: sudo ws trace"""

@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
 from whalescale.cli.common import ConfigPath, Interface, config_path, interface_name, note
 from whalescale.cli.ending import USAGE, CliError
+from whalescale.cli.options import Argument, Option
 
 if TYPE_CHECKING:
     from whalescale.cli import wgquick
@@ -19,16 +18,14 @@ FILE_BYTES_MAX: Final = 16 << 20
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What wg-quick uses.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="What wg-quick uses.")],
     interface: Interface = None,
     config: ConfigPath = None,
     new_key: Annotated[
         bool,
-        typer.Option("--new-key", help="Not its private key: one with a node ID."),
+        Option("--new-key", help="Not its private key: one with a node ID."),
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what is there (kept as .old).")
-    ] = False,
+    force: Annotated[bool, Option("--force", help="Replace what is there (kept as .old).")] = False,
 ) -> None:
     """Take over a wg-quick file: ws import /etc/wireguard/wg0.conf
 

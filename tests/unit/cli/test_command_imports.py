@@ -12,20 +12,20 @@ from fake_agent import FakeAgent
 
 #: of the agent, of what measures, or of what few commands need
 HEAVY = (
-    *("asyncio", "pyroute2", "nacl", "cffi", "cryptography", "tomlkit", "zeroconf", "dns"),
+    *("typer", "asyncio", "pyroute2", "nacl", "cffi", "cryptography", "tomlkit", "zeroconf", "dns"),
     *("prometheus_client", "segno", "noise", "whalescale.agent", "whalescale.runtime"),
     *("whalescale.dataplane", "whalescale.protocol", "whalescale.trace", "whalescale.bench"),
 )
 #: words of a run, and how many modules it may have imported (some more than when it was written)
 RUNS = {
-    "version": 185,
-    "status": 275,
-    "status --json": 205,
-    "peers": 275,
-    "paths": 275,
-    "top -n 1": 280,
-    "reload": 185,
-    "down": 205,
+    "version": 100,
+    "status": 205,
+    "status --json": 125,
+    "peers": 205,
+    "paths": 205,
+    "top -n 1": 215,
+    "reload": 110,
+    "down": 135,
 }
 # One process has what all have in common, and forks for each.
 EACH = """

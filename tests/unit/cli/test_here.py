@@ -12,7 +12,8 @@ from fake_agent import FakeAgent, failure
 from run_ws import Ws
 
 from whalescale import keyfiles, locations
-from whalescale.cli import main as ws_main
+from whalescale.cli import tree
+from whalescale.cli.commands import COMMANDS
 
 PUBLIC = keyfiles.encode_wireguard_key(bytes([5]) * 32)
 
@@ -31,10 +32,10 @@ def steps(out: str) -> list[str]:
         words = [w for w in shlex.split(text) if w != "sudo"]
         if words[:1] != ["ws"] or words[1:] == ["--help"] or len(words) == 1:
             continue
-        root = typer.main.get_command(ws_main.app)
+        root = typer.main.get_command(tree.app)
         context = root.make_context("ws", words[1:])
         word = [*context._protected_args, *context.args][0]  # type: ignore[attr-defined]
-        assert word in ws_main.COMMANDS
+        assert word in COMMANDS
     return found
 
 

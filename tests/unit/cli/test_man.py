@@ -10,7 +10,8 @@ import pytest
 import typer
 
 from whalescale import config
-from whalescale.cli.main import COMMANDS, app
+from whalescale.cli.commands import COMMANDS
+from whalescale.cli.tree import app
 
 PAGE = Path(__file__).parents[3] / "docs" / "man" / "ws.1"
 TEXT = PAGE.read_text().replace("\\-", "-").replace("\\fR", "").replace("\\fB", "")

@@ -13,9 +13,9 @@ import typer
 from run_ws import Ws
 
 from whalescale import __version__
-from whalescale.cli import main as ws_main
+from whalescale.cli import show, tree
+from whalescale.cli.commands import COMMANDS
 from whalescale.cli.examples import EXAMPLES
-from whalescale.cli.main import COMMANDS
 
 
 def test_help_lists_every_command(ws: Ws) -> None:
@@ -51,7 +51,7 @@ def test_each_example_is_one(ws: Ws, name: str) -> None:
         assert f"    {line}\n        {what}\n" in shown
         program, *words = shlex.split(line)
         assert (program, words[0]) == ("ws", name)
-        command = typer.main.get_command(ws_main.app)
+        command = typer.main.get_command(tree.app)
         context = command.make_context("ws", words)
         while hasattr(command, "commands"):
             rest = [*context._protected_args, *context.args]
@@ -63,7 +63,8 @@ def test_no_help_imports_anything_heavy() -> None:
     """Of any command: 150 ms is the promise, and these take longer together."""
     heavy = "rich msgspec pyroute2 tomlkit nacl cffi asyncio whalescale.config whalescale.identity"
     code = (
-        "import sys; from whalescale.cli.main import main, COMMANDS\n"
+        "import sys; from whalescale.cli.main import main\n"
+        "from whalescale.cli.commands import COMMANDS\n"
         "for name in COMMANDS:\n"
         "    main([name, '--help'])\n"
         f"    bad = [m for m in {heavy.split()} if m in sys.modules]\n"
@@ -152,15 +153,20 @@ def test_a_group_without_a_command_is_a_usage_error(ws: Ws) -> None:
 def test_every_exception_ends_in_one_line(
     ws: Ws, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, piece: str
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
+    def fail() -> None:
         raise error
 
-    monkeypatch.setattr(ws_main, "app", fail)
-    done = ws("status")
-    assert done.code == code
-    assert piece in done.err
-    assert done.err.count("\n") == (1 if piece else 0)
-    assert "\x1b" not in done.err
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tree, "app", refuse)
+    monkeypatch.setattr(show, "status", fail)
+    for words in (("status",), ("status", "-h")):  # without typer, and with it
+        done = ws(*words)
+        assert done.code == code
+        assert piece in done.err
+        assert done.err.count("\n") == (1 if piece else 0)
+        assert "\x1b" not in done.err
 
 
 def test_debug_shows_the_traceback(ws_process: Ws) -> None:
