@@ -31,7 +31,7 @@ def top(
     if json:
         print_json_lines(lambda: {"version": 1, **client.status(name)[1]}, interval, once=once)
         return
-    from whalescale.tui import app, render, snapshot
+    from whalescale.tui import render, snapshot
 
     out = console()
     if once or not is_screen(out):
@@ -45,4 +45,6 @@ def top(
             view = snapshot.advance(view, client.status(name)[0])
             out.print(render.once(view, out.width))
         return
+    from whalescale.tui import app
+
     app.run(out, lambda: client.status(name)[0], interval)

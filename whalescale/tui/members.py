@@ -6,13 +6,12 @@ import textwrap
 import time
 from typing import Final
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from whalescale.status import Member, Network, Peer, Status
 from whalescale.tui import text
+from whalescale.tui.table import Column, Table
 
 #: from which width of the terminal on a column is there
 COLUMNS: Final = {
@@ -67,17 +66,8 @@ def table(status: Status, width: int, lines: int | None = None) -> RenderableTyp
     members = ordered(status.network)
     fits = len(members) if lines is None or len(members) <= lines else max(lines - 1, 1)
     names = [name for name, least in COLUMNS.items() if width >= least]
-    found = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        justify = "right" if name == "RTT" else "left"
-        least = {"member": 8, "role": 6, "reached": 12, "last seen": 10}.get(name)
-        found.add_column(
-            name,
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=least,
-            justify=justify,  # type: ignore[arg-type]
-        )
+    least = {"member": 8, "role": 6, "reached": 12, "last seen": 10}
+    found = Table(Column(n, least.get(n, 1), n == "RTT") for n in names)
     peers = {p.id: p for p in status.peers}
     for member in members[:fits]:
         cells = _cells(member, peers.get(member.id))
@@ -87,7 +77,7 @@ def table(status: Status, width: int, lines: int | None = None) -> RenderableTyp
     return Group(found, Text(f"and {len(members) - fits} more: `ws members`", style="dim"))
 
 
-def _cells(member: Member, peer: Peer | None) -> dict[str, RenderableType]:
+def _cells(member: Member, peer: Peer | None) -> dict[str, str | Text]:
     seen = text.NONE if member.here else text.human_ago(peer.last_received_s if peer else None)
     endpoint = peer.endpoint if peer is not None and member.session else None
     return {

@@ -6,16 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from whalescale.status import Agent, Counters, Forwarding, Peer, Sandbox, Status
 from whalescale.tui import members, multipath, paths, text
 from whalescale.tui.paths import Row
 from whalescale.tui.snapshot import UNKNOWN, View
+from whalescale.tui.table import Column, Table
 
 STATE_STYLES: Final = {"up": "green", "handshaking": "yellow", "idle": "cyan", "unreachable": "red"}
 #: the detail pane has at least so many lines, or is not there
@@ -223,9 +222,7 @@ def summary(status: Status) -> Table:
         "cost": f"{text.human_bytes(a.rss_bytes)} memory, {a.cpu_seconds:.1f} s CPU",
         "configuration": a.config,
     }
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = Table((Column(style="bold"), Column(fold=True)), head=False, margin=1)
     for name, value in rows.items():
         if not value:
             continue
@@ -242,12 +239,10 @@ def peers_table(peers: Sequence[Peer], width: int | None = None) -> RenderableTy
     names = ["peer", "state", "endpoint", "handshake", "RTT", "sent", "received", "allowed IPs"]
     least = {"endpoint": 78, "handshake": 96, "RTT": 106, "received": 52, "allowed IPs": 112}
     shown = [n for n in names if width is None or width >= least.get(n, 0)]
-    table = _table([n for n in shown if n != "allowed IPs"])
-    if "allowed IPs" in shown:
-        table.add_column("allowed IPs", overflow="fold")
+    table = _table(shown, fold="allowed IPs")
     below: list[RenderableType] = []
     for peer in peers:
-        cells: dict[str, RenderableType] = {
+        cells: dict[str, str | Text] = {
             "peer": _cell(peer.name),
             "state": state(peer),
             "endpoint": _cell(peer.endpoint or text.NONE),
@@ -274,7 +269,7 @@ def live_table(view: View, peers: Sequence[Peer], width: int) -> RenderableType:
         chosen = peer.name == view.selected
         r = view.rates.get(peer.name, UNKNOWN)
         more = f" +{len(peer.allowed_ips) - 1}" if len(peer.allowed_ips) > 1 else ""
-        cells: dict[str, RenderableType] = {
+        cells: dict[str, str | Text] = {
             "peer": _cell(f"{'>' if chosen else ' '} {peer.name}"),
             "state": Text(peer.state) if chosen else state(peer),
             "sent": text.human_rate(r.tx_bps),
@@ -295,19 +290,10 @@ def _used(peer: Peer) -> str:
     return f"{sum(p.usable for p in found)} of {len(found)}" if found else text.NONE
 
 
-def _table(names: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        figure = name in {"RTT", "sent", "received"}
-        least = {"peer": 10, "state": 11, "sent": 10, "received": 10, "RTT": 7}.get(name)
-        table.add_column(
-            name,
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=least,
-            justify="right" if figure else "left",
-        )
-    return table
+def _table(names: Sequence[str], fold: str = "") -> Table:
+    least = {"peer": 10, "state": 11, "sent": 10, "received": 10, "RTT": 7}
+    figures = {"RTT", "sent", "received"}
+    return Table(Column(n, least.get(n, 1), n in figures, n == fold) for n in names)
 
 
 def header(view: View, width: int, low: bool = False) -> Panel:
@@ -413,10 +399,8 @@ def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int
     found = paths.fitting(
         _detail_rows(view, peer, width), None if lines is None else max(lines - 2, 1)
     )
-    table = Table(box=None, show_header=False, padding=(0, 1))
     names = max(len(row.name) for row in found)
-    table.add_column(style="bold", no_wrap=True, min_width=names)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table = Table((Column(least=names, style="bold"), Column()), head=False, margin=1)
     for row in found:
         value = _cell(row.value) if isinstance(row.value, str) else row.value
         # What the frame would cut off without a word.
@@ -428,9 +412,7 @@ def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int
 
 
 def help_panel(width: int, height: int) -> Panel:
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table = Table((Column(style="bold"), Column(fold=True)), head=False, gap=4, margin=2)
     whole = (*HELP, *HELP_PATHS)
     for key, meaning in whole if len(whole) + 2 + HEADER_LINES <= height else HELP:
         style = STATE_STYLES.get(key) or multipath.STATE_STYLES.get(key.partition(",")[0], "")
