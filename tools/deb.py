@@ -170,13 +170,28 @@ def install_gz(path: Path, data: bytes) -> None:
 
 
 def changelog() -> str:
-    """Debian's form of the newest part of CHANGELOG.md (deb-changelog(5))."""
+    """Debian's form of CHANGELOG.md (deb-changelog(5)): of each version what its section begins
+    with. The newest has the time of the build, which is that of the commit."""
     import email.utils
+    import textwrap
+    from datetime import UTC, datetime
 
-    when = email.utils.formatdate(epoch(), usegmt=False)
-    items = "  * See README.md, and CHANGELOG.md of the source.\n"
-    head = f"{PACKAGE} ({deb_version()}) unstable; urgency=medium\n\n"
-    return f"{head}{items}\n -- {MAINTAINER}  {when}\n"
+    found = []
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for match in re.finditer(r"^## ([0-9.]+) \(([0-9-]+)\)\n\n(.+?)\n\n", text, re.M | re.S):
+        number, day, told = match.groups()
+        newest = number == version()
+        when = epoch() if newest else datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+        items = textwrap.fill(
+            " ".join(told.split()), 78, initial_indent="  * ", subsequent_indent="    "
+        )
+        found.append(
+            f"{PACKAGE} ({number}~deb{release()}) unstable; urgency=medium\n\n{items}\n\n"
+            f" -- {MAINTAINER}  {email.utils.formatdate(when)}\n"
+        )
+    if not found or not found[0].startswith(f"{PACKAGE} ({deb_version()})"):
+        raise SystemExit(f"deb: CHANGELOG.md has no section of {version()} at its top")
+    return "\n".join(found)
 
 
 def deb_version() -> str:

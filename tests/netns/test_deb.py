@@ -16,9 +16,12 @@ from tools import clean_system
 from tools.clean_system import CODENAMES
 from tools.netlab import run
 from tools.peers import ROOT
+from whalescale import __version__
 
 pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.long]
 
+#: the version that an upgrade comes from
+BEFORE = "0.1.0"
 #: of a Debian 12 or 13 that is not changed by us
 INSTALLED_MB_MAX = 60
 
@@ -40,12 +43,13 @@ def in_system(root: Path, command: str, *, network: bool = True) -> str:
 
 def built(debian: int) -> Path:
     """The package for a release, built in a clean system of that release (once)."""
-    found = sorted((ROOT / "dist").glob(f"whalescale_*~deb{debian}_*.deb"))
+    pattern = f"whalescale_{__version__}~deb{debian}_*.deb"
+    found = sorted((ROOT / "dist").glob(pattern))
     newest = max(p.stat().st_mtime for p in (ROOT / "whalescale").rglob("*.py"))
     if not found or found[-1].stat().st_mtime < newest:
         words = (sys.executable, ROOT / "tools/clean_system.py", "--debian", debian)
         run(*words, "--take", "dist", "deb", timeout=3600)
-        found = sorted((ROOT / "dist").glob(f"whalescale_*~deb{debian}_*.deb"))
+        found = sorted((ROOT / "dist").glob(pattern))
     return found[-1]
 
 
@@ -68,12 +72,20 @@ def system(debian: int) -> Iterator[Path]:
     clean_system.remove(root)
 
 
+def before(package: Path, folder: Path) -> Path:
+    """The package of the version before, where one was built; else the same by its number."""
+    real = package.parent / package.name.replace(__version__, BEFORE)
+    return real if real.exists() else older(package, folder)
+
+
 def older(package: Path, folder: Path) -> Path:
-    """The same with an earlier version, to upgrade from."""
+    """The same by the number of the version before, to upgrade from."""
     tree = folder / "older"
     run("dpkg-deb", "-R", package, tree)
     control = tree / "DEBIAN/control"
-    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 0.0.1~", 1))
+    control.write_text(
+        control.read_text().replace(f"\nVersion: {__version__}", f"\nVersion: {BEFORE}", 1)
+    )
     return_to = folder / "whalescale_older.deb"
     run("dpkg-deb", "--root-owner-group", "-Zgzip", "--build", tree, return_to, timeout=300)
     shutil.rmtree(tree)
@@ -91,9 +103,9 @@ def everything(root: Path) -> set[str]:
 @pytest.mark.timeout(5400)
 def test_install_upgrade_remove_purge(debian: int, system: Path, tmp_path: Path) -> None:
     package = built(debian)
-    before = everything(system)
+    at_first = everything(system)
     room = clean_system.room_mb(system / "usr/lib")
-    shutil.copy(older(package, tmp_path), system / "root/older.deb")
+    shutil.copy(before(package, tmp_path), system / "root/older.deb")
     shutil.copy(package, system / "root/new.deb")
     apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends"
     in_system(system, f"{apt} install ./older.deb")
@@ -111,7 +123,7 @@ def test_install_upgrade_remove_purge(debian: int, system: Path, tmp_path: Path)
     in_system(system, f"{apt} remove whalescale")
     assert (system / "etc/whalescale/ws0.key").exists()
     assert "/etc/whalescale stay" in in_system(system, "dpkg --purge whalescale 2>&1")
-    left = everything(system) - before
+    left = everything(system) - at_first
     assert left == {"etc/whalescale", "etc/whalescale/ws0.toml", "etc/whalescale/ws0.key"}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tools import deb
+from whalescale import __version__
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("postinst", "prerm", "postrm")
@@ -47,6 +48,15 @@ def test_nothing_tells_when_it_was_built(tree: Path, monkeypatch: pytest.MonkeyP
         assert path.stat().st_mode & 0o022 == 0
     assert (tree / "a.gz").read_bytes()[4:8] == bytes(4)
     assert gzip.decompress((tree / "a.gz").read_bytes()) == b"text"
+
+
+def test_one_version_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'\nversion = "{__version__}"\n' in text
+    newest, *older = re.findall(r"^whalescale \((\S+)~deb\d+\)", deb.changelog(), re.M)
+    assert newest == __version__ == deb.version()
+    assert older[0] == "0.1.0"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
