@@ -54,6 +54,6 @@ COMMANDS: Final = {
 
 
 def target(name: str) -> Any:
-    """What the entry names: a function, or a group of typer's."""
+    """What the entry names: a function, or a Group."""
     entry = COMMANDS[name]
     return getattr(import_module(f"whalescale.cli.{entry.module}"), entry.attribute)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from whalescale import locations
 from whalescale.cli.common import (
     ConfigPath,
@@ -24,7 +22,7 @@ from whalescale.cli.common import (
     print_json,
 )
 from whalescale.cli.ending import UNREACHABLE, USAGE, CliError, plain
-from whalescale.cli.options import Argument, Option
+from whalescale.cli.options import Argument, Group, Option
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
@@ -33,20 +31,14 @@ if TYPE_CHECKING:
     from whalescale.identity import Identity
     from whalescale.protocol.mesh.network import Mesh
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
+app = Group(
     help="Make a network of your machines, show it, keep its key, leave it.",
 )
 
-admin_app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
+admin_app = Group(
     help="Say which members may let others in and cut them off; needs the network key.",
 )
-app.add_typer(admin_app, name="admin")
+app.commands["admin"] = admin_app
 
 VERSION = 1
 #: records in one request to the agent

@@ -1,4 +1,4 @@
-"""Options and arguments of commands, declared once and without typer.
+"""Options, arguments and groups of commands, declared once and without typer.
 
 `cli/tree.py` makes typer's of them where help, completion or a mistake asks for it; what is typed
 every day is taken from them by `cli/quick.py`, in half the time.
@@ -7,7 +7,9 @@ every day is taken from them by `cli/quick.py`, in half the time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 class Option:
@@ -64,3 +66,20 @@ class Argument:
             "help": self.help,
             "autocompletion": self.autocompletion,
         }
+
+
+class Group:
+    """Commands under one word: `ws route show`."""
+
+    def __init__(self, help: str) -> None:
+        self.help: Final = help
+        self.commands: Final[dict[str, Callable[..., object] | Group]] = {}
+
+    def command(self, name: str | None = None) -> Callable[[Command], Command]:
+        """A decorator: the function by its own name, or another."""
+
+        def add(function: Command) -> Command:
+            self.commands[name or function.__name__] = function
+            return function
+
+        return add

@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import typer
-
 from whalescale.cli.common import ConfigPath, Interface, PeerArgument, load_config
 from whalescale.cli.ending import USAGE, CliError, plain
-from whalescale.cli.options import Argument, Option
+from whalescale.cli.options import Argument, Group, Option
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
+app = Group(
     help="Add or remove a peer in the configuration; a running agent takes it over at once.",
 )
 

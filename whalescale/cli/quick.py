@@ -1,7 +1,7 @@
 """Commands without typer, whose import takes as long as all the rest of `ws status`.
 
 Taken is only what is plainly right: known options in full, values of their kind and range, as many
-arguments as are declared. Everything else (help, mistakes, abbreviations, groups, lists) is left to
+arguments as are declared. Everything else (help, mistakes, abbreviations, lists) is left to
 typer, by the same declarations (`cli/options.py`), so that it says what is wrong.
 """
 
@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, get_type_hints
 
 from whalescale.cli import commands, common
-from whalescale.cli.options import Argument, Option
+from whalescale.cli.options import Argument, Group, Option
 
 _NUMBER: Final = {int: re.compile(r"[0-9]{1,9}"), float: re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")}
 _KINDS: Final[tuple[type, ...]] = (str, int, float, bool, Path)
@@ -54,17 +54,25 @@ def _here() -> None:
 
 
 def _call(name: str, words: Sequence[str]) -> Callable[[], object]:
-    function = commands.target(name)
+    function, words = chosen(name, words)
     given = given_to(function, words)
     return lambda: function(**given)
+
+
+def chosen(name: str, words: Sequence[str]) -> tuple[Callable[..., object], Sequence[str]]:
+    """The function, in its group if it is in one, and the words for it. NotPlain."""
+    found = commands.target(name)
+    while isinstance(found, Group):
+        if not words or words[0] not in found.commands:
+            raise NotPlain
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
 
 
 def given_to(function: Any, words: Sequence[str]) -> dict[str, Any]:
     """Its parameters that these words give. NotPlain."""
     if "-h" in words or "--help" in words or "--" in words:
         raise NotPlain
-    if not hasattr(function, "__code__"):
-        raise NotPlain  # a group of commands
     given = _parsed(get_type_hints(function, include_extras=True), words)
     code, defaults = function.__code__, function.__defaults__ or ()
     required = code.co_varnames[: code.co_argcount - len(defaults)]

@@ -6,8 +6,6 @@ import contextlib
 from ipaddress import ip_network
 from typing import Annotated, Any
 
-import typer
-
 from whalescale.cli.common import (
     ConfigPath,
     Interface,
@@ -19,18 +17,12 @@ from whalescale.cli.common import (
     print_json,
 )
 from whalescale.cli.ending import USAGE, CliError, plain
-from whalescale.cli.options import Argument, Option
+from whalescale.cli.options import Argument, Group, Option
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
+app = Group(
     help="Say which networks behind this machine others reach through it.",
 )
-exit_app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
+exit_app = Group(
     help="Send all traffic through a peer, or be the one that others use.",
 )
 

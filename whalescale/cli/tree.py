@@ -17,7 +17,7 @@ from whalescale.cli import examples
 from whalescale.cli.commands import COMMANDS, COMPLETE_VARIABLE, target
 from whalescale.cli.common import Chosen, interfaces
 from whalescale.cli.ending import INTERRUPTED, USAGE, plain, say, trace
-from whalescale.cli.options import Argument, Option
+from whalescale.cli.options import Argument, Group, Option
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -71,23 +71,26 @@ def _declared(function: Callable[..., object]) -> Callable[..., object]:
     return call
 
 
-def _declare_all(group: typer.Typer) -> None:
-    for command in group.registered_commands:
-        assert command.callback is not None
-        command.callback = _declared(command.callback)
-    for inner in group.registered_groups:
-        assert inner.typer_instance is not None
-        _declare_all(inner.typer_instance)
+def _made(found: Group) -> typer.Typer:
+    group = typer.Typer(
+        add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=found.help
+    )
+    for name, one in found.commands.items():
+        if isinstance(one, Group):
+            group.add_typer(_made(one), name=name)
+        else:
+            group.command(name)(_declared(one))
+    return group
 
 
 def _load(name: str) -> Command:
     found = target(name)
-    if not isinstance(found, typer.Typer):
-        single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(name, help=found.__doc__)(found)
-        found = single
-    _declare_all(found)
-    command = typer.main.get_command(found)
+    if isinstance(found, Group):
+        made = _made(found)
+    else:
+        made = typer.Typer(add_completion=False, rich_markup_mode=None)
+        made.command(name, help=found.__doc__)(_declared(found))
+    command = typer.main.get_command(made)
     command.name = name
     command.epilog = examples.epilog(name)
     return command

@@ -321,7 +321,8 @@ def header(view: View, width: int, low: bool = False) -> Panel:
     if not low:
         guard = Text(paths.guard(view), style="dim", no_wrap=True, overflow="ellipsis")
         lines.insert(2, guard)
-    title = text.plain(f"whalescale {a.interface}")
+    # As a str it would be looked through for markup and emojis.
+    title = Text(text.plain(f"whalescale {a.interface}"))
     return Panel(Group(*lines), title=title, title_align="left", width=width)
 
 
@@ -395,7 +396,7 @@ def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int
     peer = next((p for p in view.current.peers if p.name == view.selected), None)
     if peer is None:
         none = Text("no peer", style="dim")
-        return Panel(none, title="peer", title_align="left", width=width), 3
+        return Panel(none, title=Text("peer"), title_align="left", width=width), 3
     found = paths.fitting(
         _detail_rows(view, peer, width), None if lines is None else max(lines - 2, 1)
     )
@@ -417,7 +418,7 @@ def help_panel(width: int, height: int) -> Panel:
     for key, meaning in whole if len(whole) + 2 + HEADER_LINES <= height else HELP:
         style = STATE_STYLES.get(key) or multipath.STATE_STYLES.get(key.partition(",")[0], "")
         table.add_row(Text(key, style=style), meaning)
-    return Panel(table, title="help: any key closes it", title_align="left", width=width)
+    return Panel(table, title=Text("help: any key closes it"), title_align="left", width=width)
 
 
 def visible(view: View, lines: int) -> Sequence[Peer]:
