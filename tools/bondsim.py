@@ -3,7 +3,7 @@
 """One flow over a pair of recorded or made radio links, in virtual time, with the real C core.
 
     python -m tools.bondsim [--links FOLDER] [--seconds 30] [--seed 1] [--json]
-                            [--control rate|window] [--inner cubic|bbr] [PAIR ...]
+                            [--inner cubic|bbr] [PAIR ...]
 
 A PAIR is A+B; each is NAME[:DELAY_MS[:QUEUE_KB[:LOSS_PERCENT[:JITTER_MS]]]] with NAME a recording
 FOLDER/NAME.ms.gz (a line for each millisecond: bytes that may leave), a rate in Mbit/s, or
@@ -28,7 +28,6 @@ from multipath_world import HEADERS, PACKET, Link, LinkSpec, World
 from recorded_links import RecordedLink
 
 from tools.recordings import made, read
-from whalescale.protocol.paths.types import Control, MultipathSettings
 
 #: UDP payload of a full packet in a data frame, and what is around it
 WIRE = 32 + 8 + PACKET + HEADERS
@@ -80,14 +79,11 @@ def capacity(one: Link, seconds: int) -> float:
     return one.rate_bps * seconds
 
 
-def run(
-    pair: str, inner: str, folder: Path | None, seconds: int, seed: int, control: Control
-) -> Result:
+def run(pair: str, inner: str, folder: Path | None, seconds: int, seed: int) -> Result:
     tcp = Cubic(first=True) if inner == "cubic" else Bbr(seed=seed)
     ping = Ping()
-    settings = MultipathSettings(control=control)
     delays = [float([*text.split(":"), "20"][1]) for text in pair.split("+")]
-    world = World([LinkSpec(20, one) for one in delays], [tcp, ping], settings, seed)
+    world = World([LinkSpec(20, one) for one in delays], [tcp, ping], seed=seed)
     try:
         for i, text in enumerate(pair.split("+")):
             world.out[i] = link(text, folder, world, seed + i, seconds)
@@ -119,7 +115,6 @@ def main() -> int:
     parser.add_argument("--links", type=Path)
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--control", choices=list(Control), default=Control.RATE, type=Control)
     parser.add_argument("--inner", choices=("cubic", "bbr"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -130,7 +125,7 @@ def main() -> int:
             parser.error(f"{pair}: a pair is A+B")
         for inner in (options.inner,) if options.inner else ("cubic", "bbr"):
             try:
-                r = run(pair, inner, options.links, options.seconds, options.seed, options.control)
+                r = run(pair, inner, options.links, options.seconds, options.seed)
             except (OSError, ValueError, IndexError) as error:
                 parser.error(f"{pair}: {error}")
             if options.json:

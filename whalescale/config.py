@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from whalescale import identity, keyfiles
 from whalescale.config_shapes import (
@@ -136,7 +136,6 @@ _RIGHT: Final = {
     "multipath.interfaces": 'write names of interfaces, such as ["eth0", "wwan*"]',
     "multipath.exclude": 'write names of interfaces, such as ["docker*", "wg0"]',
     "multipath.repair": 'write "auto", true or false',
-    "multipath.control": 'write "rate" or "window"',
     "metrics": "write a table [metrics]",
     "metrics.listen": 'write "127.0.0.1:9586", the same with an address of this host inside the '
     'tunnel, "unix", or "" for off',
@@ -167,6 +166,8 @@ _RIGHT: Final = {
     "network.neighbours": f"write a number from 1 to {NEIGHBOURS_MAX}, such as 4",
     "metrics.peers_max": f"write a number from 0 to {PEERS_TOLD_MAX}, such as 1000",
 }
+#: known to older versions, (table, key): a file that has one is taken, and `doubts` says so
+_PAST: Final = (("multipath", "control"),)
 _FIELDS: Final = {
     "": Raw.__struct_fields__,
     "interface": RawInterface.__struct_fields__,
@@ -214,13 +215,20 @@ def parse(text: str, path: Path) -> Config:
         raise ConfigError(path, "", f"not TOML: {e}", "mend the named line") from None
     except RecursionError:
         raise ConfigError(path, "", "nested too deeply", "mend the brackets") from None
+    past = tuple(f"{name}.{key}" for name, key in _PAST if _taken_out(table, name, key))
     try:
         raw = msgspec.convert(table, Raw)
     except msgspec.ValidationError as e:
         raise _explained(e, path) from None
     except RecursionError:
         raise ConfigError(path, "", "nested too deeply", "mend the brackets") from None
-    return _Checker(path).config(raw)
+    return _Checker(path).config(raw, past)
+
+
+def _taken_out(table: dict[str, Any], name: str, key: str) -> bool:
+    """Whether it was there."""
+    inner = table.get(name)
+    return isinstance(inner, dict) and inner.pop(key, None) is not None
 
 
 def _right(key: str) -> str:
@@ -270,7 +278,7 @@ class _Checker:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def config(self, raw: Raw) -> Config:
+    def config(self, raw: Raw, past_keys: tuple[str, ...]) -> Config:
         networks = self._each("forward.networks", raw.forward.networks, parse_network)
         config = _checked(
             Config,
@@ -282,6 +290,7 @@ class _Checker:
             network=self._network(raw.network, raw.interface.anchor),
             forward=_checked(ForwardConfig, raw.forward, networks=networks),
             exit=self._exit(raw.exit),
+            past_keys=past_keys,
         )
         self._duplicates(config.peers)
         self._exit_fits(config)

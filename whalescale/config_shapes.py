@@ -136,8 +136,6 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interfaces: tuple[InterfacePattern, ...] = ()
     #: names of the interfaces where none may begin, with * ? [a-z]
     exclude: tuple[InterfacePattern, ...] = ()
-    #: what says how much may be in flight on a path: a measured rate, or a window moved at each ACK
-    control: Literal["rate", "window"] = "rate"
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -288,3 +286,5 @@ class Config(Struct, frozen=True, kw_only=True):
     relay: RelayConfig = RelayConfig()
     forward: ForwardConfig = ForwardConfig()
     exit: ExitConfig = ExitConfig()
+    #: keys in it that older versions knew
+    past_keys: tuple[str, ...] = ()

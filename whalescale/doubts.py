@@ -11,7 +11,10 @@ from whalescale.endpoints import is_host
 
 def of(config: Config) -> list[str]:
     """One sentence each, for a user."""
-    found = [problem for a in config.interface.addresses if (problem := of_address(a))]
+    found = [
+        f"{config.path}: {key} has no meaning any more: take it out" for key in config.past_keys
+    ]
+    found += [problem for a in config.interface.addresses if (problem := of_address(a))]
     for peer in config.peers:
         found += of_peer(config, peer)
     return found

@@ -1,4 +1,4 @@
-"""The C multipath core, compiled without the engine and loaded by cffi, beside its PathTuner.
+"""The C multipath core, compiled without the engine and loaded by cffi, beside its tuner.
 
 No sockets, keys or clock: what the core sends goes to the world's links (multipath_world.py).
 """
@@ -17,10 +17,8 @@ from typing import Any, TypeVar
 import cffi
 
 from tools.netlab import lock
-from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
-    Control,
     MultipathSettings,
     PathParams,
     PathSample,
@@ -93,9 +91,7 @@ class Core:
     ) -> None:
         self.ffi, self.lib = load()
         ffi = self.ffi
-        self.tuner: Tuner = (
-            WindowTuner(settings) if settings.control is Control.WINDOW else PathTuner(settings)
-        )
+        self.tuner: Tuner = WindowTuner(settings)
         self.params: dict[int, PathParams] = {}
         self.peer: PeerParams
         self.now = 0

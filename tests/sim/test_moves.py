@@ -9,26 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-import pytest
 from joint_world import JointWorld
 from multipath_sources import Steady
 from multipath_world import SECOND, LinkSpec
 
-from whalescale.protocol.paths.types import Control, MultipathSettings
-
 RATE = 15.0
 DIRECT, ANCHOR, FARTHER = LinkSpec(300, 20), LinkSpec(200, 40), LinkSpec(200, 45)
-CONTROLS = pytest.mark.parametrize("control", list(Control))
 
 
 class Flow:
     """A flow over such links, and what came of it since `mark`."""
 
-    def __init__(
-        self, links: list[LinkSpec], cut: set[int], control: Control, rate: float = RATE
-    ) -> None:
+    def __init__(self, links: list[LinkSpec], cut: set[int], rate: float = RATE) -> None:
         anchors = frozenset(range(1, len(links)))
-        self.world = JointWorld(links, MultipathSettings(control=control), anchors=anchors)
+        self.world = JointWorld(links, anchors=anchors)
         self.world.keep_log = True
         self.world.run(3000)  # addresses are told, and all ways probed
         for link in cut:
@@ -63,27 +57,24 @@ def told(serials: list[int], sent: int) -> str:
     return f"{lost} lost, {back} out of turn, {len(serials) - len(set(serials))} twice of {sent}"
 
 
-@CONTROLS
-def test_a_silent_direct_way_is_left_for_the_anchor(control: Control) -> None:
-    flow = Flow([DIRECT, ANCHOR], set(), control)
+def test_a_silent_direct_way_is_left_for_the_anchor() -> None:
+    flow = Flow([DIRECT, ANCHOR], set())
     assert flow.used == ({0}, {0})
     flow.move(lambda: flow.world.cut(0, True), 1)
     assert flow.used == ({1}, {1})
     assert flow.stall_ms < 250
 
 
-@CONTROLS
-def test_an_anchor_is_left_for_the_direct_way(control: Control) -> None:
-    flow = Flow([DIRECT, ANCHOR], {0}, control)
+def test_an_anchor_is_left_for_the_direct_way() -> None:
+    flow = Flow([DIRECT, ANCHOR], {0})
     assert flow.used == ({1}, {1})
     flow.move(lambda: flow.world.cut(0, False), 2)
     assert flow.used == ({0}, {0})
     assert flow.stall_ms < 50
 
 
-@CONTROLS
-def test_a_dead_anchor_is_left_for_the_other(control: Control) -> None:
-    flow = Flow([DIRECT, ANCHOR, FARTHER], {0}, control)
+def test_a_dead_anchor_is_left_for_the_other() -> None:
+    flow = Flow([DIRECT, ANCHOR, FARTHER], {0})
     assert flow.used == ({1}, {1}), "one anchor at a time: the other has no other link"
     flow.move(lambda: flow.world.cut(1, True), 1)
     assert flow.used == ({2}, {2})

@@ -11,7 +11,7 @@ from multipath_sources import Greedy, Steady
 from multipath_world import SECOND, LinkSpec, World
 
 from tests.params import first
-from whalescale.protocol.paths.types import Control, MultipathSettings, Scheduler
+from whalescale.protocol.paths.types import MultipathSettings, Scheduler
 
 RUN_MS = 2500
 #: after the last change everything is quiet for so long, links good again
@@ -55,7 +55,7 @@ def trouble(world: World, rng: random.Random) -> None:
             )
 
 
-def run(seed: int, control: Control = Control.RATE) -> None:
+def run(seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311
     late = rng.random() < 0.5
     settings = MultipathSettings(
@@ -63,7 +63,6 @@ def run(seed: int, control: Control = Control.RATE) -> None:
         reorder_depth=rng.choice([None, None, 128, 8]),
         deliver_late=late,
         repair=rng.choice([None, True, False]),
-        control=control,
     )
     source = Greedy(waiting=60) if rng.random() < 0.6 else Steady(rng.uniform(0.5, 30), 300)
     world = World(links(rng), [source], settings, seed)
@@ -91,7 +90,7 @@ def judge(
     assert len(set(serials)) == len(serials), "nothing is delivered twice"
     stats = world.b.stats
     backwards = sum(b < a for a, b in pairwise(serials))
-    # What is no TCP does not wait for long with windows.
+    # What is no TCP does not wait for long.
     allowed = stats.loose + (stats.late if late else 0)
     assert backwards <= allowed, "in order, but for what is late"
     assert got > 0, "what is well is used"
@@ -116,12 +115,6 @@ def judge(
 def test_random_links_and_troubles(block: int) -> None:
     for seed in range(block * 5, block * 5 + 5):
         run(seed)
-
-
-@pytest.mark.parametrize("block", first(1, range(4)))
-def test_random_links_and_troubles_with_windows(block: int) -> None:
-    for seed in range(100 + block * 6, 106 + block * 6):
-        run(seed, Control.WINDOW)
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whalescale import config, config_keys, config_values, identity, keyfiles
+from whalescale import config, config_keys, config_values, doubts, identity, keyfiles
 from whalescale.config import ConfigError
 from whalescale.endpoints import HostPort, parse_endpoint
 
@@ -537,3 +537,13 @@ def test_own_key_as_peer(folder: Path, line: str) -> None:
     error = failing(folder / "ws0.toml")
     assert error.key == f"peers[0].{line.split(maxsplit=1)[0]}"
     assert "this host itself" in str(error)
+
+
+@pytest.mark.parametrize("value", ["rate", "window"])
+def test_a_file_with_a_key_of_an_older_version_is_taken_and_said(value: str) -> None:
+    text = f'{INTERFACE}[multipath]\ncontrol = "{value}"\nlate = "drop"\n'
+    loaded = config.parse(text, FILE)
+    assert loaded.multipath == config.MultipathConfig(late="drop")
+    (said,) = doubts.of(loaded)
+    assert said == f"{FILE}: multipath.control has no meaning any more: take it out"
+    assert not doubts.of(config.parse(INTERFACE, FILE))

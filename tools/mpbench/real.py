@@ -16,13 +16,8 @@ from tools import recordings
 from tools.benchkit.model import SkipError
 from tools.mpbench.model import ALONE, MPTCP, WS, Scenario
 from tools.netlab import Shape
-from whalescale.config import MultipathConfig
 
 VARIABLE = "WHALESCALE_LINKS"
-#: the default control, and the one beside it
-DEFAULT_CONTROL = str(MultipathConfig().control)
-OTHER_CONTROL = "rate" if DEFAULT_CONTROL == "window" else "window"
-BOTH_CONTROLS = (WS, f"{WS}:control={OTHER_CONTROL}")
 #: of bursts and of another emulator, seconds: what they do shows at once
 SHORT_S = 10.0
 #: of made links: all of it comes twice
@@ -64,7 +59,7 @@ def _row(
 ) -> Scenario:
     alone = tuple(f"{ALONE}:{i}" for i in range(1, len(shapes) + 1))
     return Scenario(
-        *(f"real-{name}", title, "first", shapes, (*alone, MPTCP, *BOTH_CONTROLS)),
+        *(f"real-{name}", title, "first", shapes, (*alone, MPTCP, WS)),
         usual=False,
         own_s=seconds,
         recordings=recorded,

@@ -346,11 +346,10 @@ def never_worse(run: Run, congestion: str, name: str) -> Verdict | None:
 
 
 def summary(run: Run) -> list[Verdict]:
-    """Of first flows by their groups, and of all rows together; for each control that was run."""
+    """Of first flows by their groups, and of all rows together."""
     made = []
     for cc in run.options.congestion:
-        for name in real.BOTH_CONTROLS:
-            those = [group_verdict(run, t, cc, name) for t in GROUP_TARGETS]
-            those.append(never_worse(run, cc, name))
-            made += [v for v in those if v is not None and v.value is not None]
+        those = [group_verdict(run, t, cc, WS) for t in GROUP_TARGETS]
+        those.append(never_worse(run, cc, WS))
+        made += [v for v in those if v is not None and v.value is not None]
     return made

@@ -15,10 +15,7 @@ from whalescale.protocol.inside import Inside
 from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
-from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
-    Control,
     MultipathSettings,
     PacketLimit,
     PathSample,
@@ -34,11 +31,6 @@ from whalescale.protocol.types import MultipathStarted, PathAction, PeerSeen
 #: said of what names none
 NO_PATH: Final = -1
 FEATURES: Final = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
-
-
-def _tuner(settings: MultipathSettings) -> Tuner:
-    window = settings.control is Control.WINDOW
-    return WindowTuner(settings) if window else PathTuner(settings)
 
 
 class _State:
@@ -146,7 +138,7 @@ class Multipath(Guest):
             self._settings,
             self._host.random,
             self._port,
-            tuner=_tuner,
+            tuner=WindowTuner,
             mtu=self._mtu,
             highest=max_path,
             pins=state.pins,

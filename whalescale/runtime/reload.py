@@ -12,7 +12,7 @@ from whalescale import config_keys
 from whalescale.config import IPV6_MTU_MIN, Config, ConfigError
 from whalescale.dataplane.engine import Engine
 from whalescale.identity import PlainIdentity
-from whalescale.protocol.paths.types import Control, MultipathSettings, Scheduler
+from whalescale.protocol.paths.types import MultipathSettings, Scheduler
 from whalescale.protocol.types import PostQuantum
 from whalescale.runtime.errors import AgentError
 from whalescale.runtime.netlink import Interface, Netlink, Network, Route
@@ -69,7 +69,6 @@ def multipath(config: Config) -> MultipathSettings:
         deliver_late=c.late == "deliver",
         repair=None if c.repair == "auto" else c.repair,
         align=c.align,
-        control=Control(c.control),
         relay_also=config.relay.use == "also",
     )
 

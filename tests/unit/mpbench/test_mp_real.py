@@ -15,7 +15,6 @@ from tools.mpbench.model import ALONE, MPTCP, WS, Flow, Options, Run, Sample, Se
 from tools.mpbench.runner import Runner
 from tools.mpbench.scenarios import named
 
-OTHER = real.BOTH_CONTROLS[1]
 MACHINE = {
     **{"time": "now", "revision": "abc", "virtual": True, "cpus": 2, "cpu": "c", "kernel": "6"},
     **{"architecture": "x", "congestion_control": "bbr", "versions": {"python": "3.11"}},
@@ -71,8 +70,8 @@ def test_a_short_run_has_the_best_link_alone_only() -> None:
     def of(options: Options) -> list[str]:
         return Runner(Run(options, {}, "linkemu"), [LUMPS], Watcher()).contestants(LUMPS)
 
-    assert of(SHORT) == ["alone:1", MPTCP, WS, OTHER]
-    assert of(Options()) == ["alone:1", "alone:2", MPTCP, WS, OTHER]
+    assert of(SHORT) == ["alone:1", MPTCP, WS]
+    assert of(Options()) == ["alone:1", "alone:2", MPTCP, WS]
 
 
 def test_a_first_flow_counts_from_its_first_byte_and_has_its_own_length() -> None:
@@ -104,7 +103,7 @@ def test_first_flows_each_have_fresh_namespaces() -> None:
         discovery_s=0,
     ) as runner:
         runner.run()
-    assert made == ["alone:1", MPTCP, WS, OTHER] * 2
+    assert made == ["alone:1", MPTCP, WS] * 2
 
 
 def first(mbps: float, **values: float) -> Series:
@@ -119,19 +118,18 @@ def run_of(rows: dict[str, dict[str, Series]]) -> Run:
     return run
 
 
-def figure(run: Run, title: str, name: str = WS) -> targets.Verdict:
-    (found,) = [v for v in targets.summary(run) if title in v.target.title and v.contestant == name]
+def figure(run: Run, title: str) -> targets.Verdict:
+    (found,) = [v for v in targets.summary(run) if title in v.target.title]
     return found
 
 
 def test_the_worst_row_of_a_group_counts_and_the_others_are_told() -> None:
-    row = {"alone:1": first(60), MPTCP: first(100), OTHER: first(120)}
+    row = {"alone:1": first(60), MPTCP: first(100)}
     rows = {s.name: {**row, WS: first(90)} for s in real.ROWS[:3]}
     rows[real.ROWS[1].name][WS] = first(50, ping_p95_ms=160)
     run = run_of(rows)
     assert figure(run, "goodput / best link").value == pytest.approx(50 / 60)
     assert figure(run, "/ MPTCP").value == pytest.approx(0.5)
-    assert figure(run, "/ MPTCP", OTHER).text == "aim reached"
     assert figure(run, "median").value == pytest.approx(15)
     assert figure(run, "95 of 100").text == "BELOW"
     assert "3 of 3 rows below" in figure(run, "/ MPTCP").reason
@@ -161,6 +159,6 @@ def test_another_emulator_is_held_against_what_mptcp_leaves() -> None:
 
 def test_a_plot_shows_capacity_and_all_contestants(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    by_name = {f"{ALONE}:1": first(60), MPTCP: first(100), WS: first(90), OTHER: first(90)}
+    by_name = {f"{ALONE}:1": first(60), MPTCP: first(100), WS: first(90)}
     drawn = plots.draw(run_of({RADIO.name: by_name}), tmp_path / "run")
     assert [p.stat().st_size > 1000 for p in drawn] == [True]

@@ -20,7 +20,7 @@ from whalescale import identity as ident
 from whalescale.agent import Agent
 from whalescale.config import Config
 from whalescale.protocol.multipath import Multipath
-from whalescale.protocol.paths.types import Control, MultipathSettings, PacketLimit, Scheduler
+from whalescale.protocol.paths.types import MultipathSettings, PacketLimit, Scheduler
 from whalescale.protocol.types import PeerIdentified
 from whalescale.runtime import reload, snapshot
 from whalescale.runtime.bpf import Bpf
@@ -406,9 +406,8 @@ def test_a_reload_takes_multipath_over(tmp_path: Path, hosts: list[Host]) -> Non
         file.write(
             interface=INTERFACE + "[multipath]\nenabled = false\nscheduler = 'backup'\n"
             "reorder_depth = 128\nlate = 'drop'\nrepair = false\nalign = false\n"
-            "control = 'window'\n"
         )
-        names = ("enabled", "scheduler", "reorder_depth", "late", "repair", "align", "control")
+        names = ("enabled", "scheduler", "reorder_depth", "late", "repair", "align")
         assert await running.reload() == [f"multipath.{n} changed" for n in names]
         assert hosts[0].driver.multipath == MultipathSettings(
             False,
@@ -417,10 +416,9 @@ def test_a_reload_takes_multipath_over(tmp_path: Path, hosts: list[Host]) -> Non
             deliver_late=False,
             repair=False,
             align=False,
-            control=Control.WINDOW,
         )
         file.write()
-        assert len(await running.reload()) == 7
+        assert len(await running.reload()) == 6
         assert hosts[0].driver.multipath == MultipathSettings()
 
     run(test)

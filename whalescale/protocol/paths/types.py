@@ -20,13 +20,6 @@ class Scheduler(StrEnum):
     BACKUP = "backup"
 
 
-class Control(StrEnum):
-    """What says how much may be in flight on a path."""
-
-    RATE = "rate"  # a pace, measured from here
-    WINDOW = "window"  # the data plane, at each ACK
-
-
 @dataclass(frozen=True, slots=True)
 class MultipathSettings:
     """The `[multipath]` table of the configuration."""
@@ -40,7 +33,6 @@ class MultipathSettings:
     repair: bool | None = None
     #: in a lull hold what quick paths bring back to the slow ones' delay
     align: bool = True
-    control: Control = Control.RATE
     #: data also goes over anchors while direct paths work
     relay_also: bool = False
 

@@ -1,4 +1,4 @@
-"""The tuner of `[multipath] control = "window"` (docs/multipath.md section 8.1).
+"""What Python sets of a peer's paths (docs/multipath.md section 8).
 
 The data plane moves a window for each path at every ACK (csrc/multipath/window.c). What is left to
 set from here are preferences, when a path counts as silent, and how long packets wait for each
@@ -23,7 +23,6 @@ from whalescale.protocol.paths.tuner import (
     WRR_DEPTH,
 )
 from whalescale.protocol.paths.types import (
-    Control,
     MultipathSettings,
     PathParams,
     PathSample,
@@ -157,7 +156,7 @@ class WindowTuner:
             bunch_every_us=0,
             tcp_wait_us=0,
             loose_hold_us=LOOSE_HOLD_US,
-            control=self._settings.control is Control.WINDOW,
+            control=1,
         )
 
     # views

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
-from whalescale.protocol.paths.types import Control, MultipathSettings, PathSample
+from whalescale.protocol.paths.types import MultipathSettings, PathSample
 from whalescale.protocol.paths.windowed import WindowTuner
 
-SETTINGS = MultipathSettings(control=Control.WINDOW)
+SETTINGS = MultipathSettings()
 MBIT = 1_000_000
 
 
