@@ -28,7 +28,11 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "network": (
         ("ws network create hearth", "this machine is its first member and admin"),
         ("ws network show", "its name, addresses, anchors"),
+        ("ws network export-key", "as root: keep it elsewhere, it names admins"),
+        ("ws network import-key", "of standard input: ws network import-key < FILE"),
         ("ws network admin add laptop", "let it invite and revoke, too"),
+        ("ws network admin remove laptop", "no more"),
+        ("ws network leave", "after `ws down`, as `ws leave`"),
     ),
     "invite": (
         ("ws invite laptop", "print a ticket, good once and for an hour"),
@@ -43,6 +47,7 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("ws route advertise 192.168.7.0/24", "forward to the LAN behind this machine"),
         ("ws route withdraw 192.168.7.0/24", "no more"),
         ("ws route sign router --add 192.168.7.0/24", "as an admin, of another member"),
+        ("ws route accept 203.0.113.0/24", "take this public one too; private ones are taken"),
         ("ws route show", "which networks are behind whom"),
     ),
     "exit-node": (
@@ -109,7 +114,8 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }
 
 
-def epilog(name: str) -> str:
-    r"""As click prints it: the \b keeps its lines apart."""
-    lines = [f"  {line}\n      {what}" for line, what in EXAMPLES[name]]
-    return "\b\nExamples:\n" + "\n".join(lines)
+def epilog(*words: str) -> str:
+    r"""Of a command, or one in a group, as click prints it: the \b keeps its lines apart."""
+    begin = " ".join(("ws", *words))
+    chosen = [e for e in EXAMPLES[words[0]] if e[0] == begin or e[0].startswith(f"{begin} ")]
+    return "\b\nExamples:\n" + "\n".join(f"  {line}\n      {what}" for line, what in chosen)

@@ -71,22 +71,22 @@ def _declared(function: Callable[..., object]) -> Callable[..., object]:
     return call
 
 
-def _made(found: Group) -> typer.Typer:
+def _made(found: Group, *words: str) -> typer.Typer:
     group = typer.Typer(
         add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=found.help
     )
     for name, one in found.commands.items():
         if isinstance(one, Group):
-            group.add_typer(_made(one), name=name)
+            group.add_typer(_made(one, *words, name), name=name)
         else:
-            group.command(name)(_declared(one))
+            group.command(name, epilog=examples.epilog(*words, name))(_declared(one))
     return group
 
 
 def _load(name: str) -> Command:
     found = target(name)
     if isinstance(found, Group):
-        made = _made(found)
+        made = _made(found, name)
     else:
         made = typer.Typer(add_completion=False, rich_markup_mode=None)
         made.command(name, help=found.__doc__)(_declared(found))

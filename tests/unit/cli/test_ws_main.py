@@ -6,6 +6,7 @@ import resource
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import typer
 from run_ws import Ws
 
 from whalescale import __version__
-from whalescale.cli import show, tree
+from whalescale.cli import commands, show, tree
 from whalescale.cli.commands import COMMANDS
 from whalescale.cli.examples import EXAMPLES
+from whalescale.cli.options import Group
 
 
 def test_help_lists_every_command(ws: Ws) -> None:
@@ -57,6 +59,22 @@ def test_each_example_is_one(ws: Ws, name: str) -> None:
             rest = [*context._protected_args, *context.args]
             word, command, rest = command.resolve_command(context, rest)
             context = command.make_context(word, list(rest), parent=context)
+
+
+def leaves(found: object, *words: str) -> Iterator[tuple[str, ...]]:
+    if isinstance(found, Group):
+        for name, one in found.commands.items():
+            yield from leaves(one, *words, name)
+    else:
+        yield words
+
+
+def test_each_command_of_a_group_has_its_own(ws: Ws) -> None:
+    for name in COMMANDS:
+        for words in leaves(commands.target(name), name):
+            shown = ws(*words, "--help").out
+            assert "\n  Examples:\n" in shown, words
+            assert f"\n    ws {' '.join(words)}" in shown, words
 
 
 def test_no_help_imports_anything_heavy() -> None:
