@@ -3,14 +3,15 @@
 """`make bench-nat`: who reaches whom through which routers, and how soon (docs/nat.md).
 
     python -m tools.natbench [--seed 1] [--only NAME ...] [--json FILE]
-    python -m tools.natbench --only meetings [--meetings 10000] [--minutes M]
+    python -m tools.natbench --only meetings [--meetings 10000] [--from N] [--minutes M]
     python -m tools.natbench --join RUN.json RUN.json... [--docs]
 
 Parts that need no root are in virtual time: nodes with all their machines, routers and anchors as
 models (tests/sim/homeworld.py), 20 ms from anybody to anybody one way, and no data plane: what that
 rescues is not in the pauses. `homes` starts agents behind the kernel's own NAT (tools/homes.py), as
 root; the rows of tools/natbench_real.py too, with a flow through them in which something changes.
---join puts parts of several runs into one table; the latest of a name counts. --docs writes both
+--join puts parts of several runs into one table; the latest of a name counts, and of the meetings
+all (--from N leaves out the first N of the same seed: they were run before). --docs writes both
 tables into docs/nat.md, between its marks. What needs no root runs from the seed.
 """
 
@@ -74,12 +75,29 @@ class Cell:
 
 
 @dataclass
+class Met:
+    """Meetings of one run: those numbered from `begin` on."""
+
+    begin: int
+    count: int = 0
+    #: how many of them theory has directly, and how many were so
+    must: int = 0
+    did: int = 0
+    answered: int = 0
+    #: nanoseconds to direct, of those
+    took: list[int] = field(default_factory=list)
+
+
+@dataclass
 class Bench(Rows):
     """One run. What comes out is told at once."""
 
     meetings: int
     #: after these minutes the meetings end, and their row says of how many it is; 0: no limit
     minutes: float = 0
+    #: the first meeting
+    begin: int = 0
+    met: list[Met] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     #: parts that came to no end
     failed: list[str] = field(default_factory=list)
@@ -151,28 +169,43 @@ def meetings(bench: Bench) -> None:
             return made(f"5.7.{number}.1")
         return made(f"100.64.{number}.2", made(f"5.8.{number}.1"))
 
-    must = did = answered = count = 0
-    took: list[int] = []
+    met = Met(bench.begin)
+    bench.met.append(met)
     end = time.monotonic() + bench.minutes * 60 if bench.minutes else float("inf")
     for n in range(bench.meetings):
-        if n and time.monotonic() > end:
-            break
-        count += 1
         one, two = one_of(1), one_of(2)
-        world = HomeWorld(bench.seed * 100_000 + n, loss=0.02, delay=rng.randrange(5, 60) * MS)
+        delay = rng.randrange(5, 60) * MS
+        if n < bench.begin:
+            continue
+        if met.count and time.monotonic() > end:
+            break
+        met.count += 1
+        world = HomeWorld(bench.seed * 100_000 + n, loss=0.02, delay=delay)
         a, b, _ = world.meet(one, two)
         due = must_be_direct(one, two)
-        met = world.ping(a, b, 12 if due else 3)
-        if met.direct is not None and not due and not both_move(one, two):
+        found = world.ping(a, b, 12 if due else 3)
+        if found.direct is not None and not due and not both_move(one, two):
             print(f"meeting {n}: direct where theory has none")
-        answered += met.first is not None
-        must += due
-        if due and met.direct is not None:
-            did += 1
-            took.append(met.direct)
+        met.answered += found.first is not None
+        met.must += due
+        if due and found.direct is not None:
+            met.did += 1
+            met.took.append(found.direct)
+        elif due:
+            print(f"meeting {n}: not direct", flush=True)
         if n % 500 == 499:
-            print(f"{n + 1} meetings: {did} of {must} direct", flush=True)
-    took.sort()
+            print(f"{n + 1} meetings: {met.did} of {met.must} direct", flush=True)
+    tell_meetings(bench)
+
+
+def tell_meetings(bench: Bench) -> None:
+    """The rows of all meetings that the run has, or those that were joined into it."""
+    must, did, answered, count = (
+        sum(getattr(m, what) for m in bench.met) for what in ("must", "did", "answered", "count")
+    )
+    took = sorted(itertools.chain.from_iterable(m.took for m in bench.met))
+    if not took:
+        return
     note = f"{did} of {must}; median {took[len(took) // 2] / SECOND:.2f} s, "
     note += f"99 %: {took[len(took) * 99 // 100] / SECOND:.2f} s"
     share = 100 * did / must
@@ -307,17 +340,25 @@ def joined(files: Sequence[Path]) -> Bench:
     whole = Bench(0, 0)
     rows: dict[str, Row] = {}
     cells: dict[tuple[str, frozenset[str]], Cell] = {}
+    met: dict[int, Met] = {}
     for file in files:
         try:
             said = json.loads(file.read_text())
             whole.seed, whole.meetings = said["seed"], said["meetings"]
+            met |= {m["begin"]: Met(**m) for m in said.get("met", [])}
             rows |= {r["what"]: Row(**r) for r in said["rows"]}
             for c in said["cells"]:
                 c["pair"] = tuple(c["pair"])
                 cells[c["where"], frozenset(c["pair"])] = Cell(**c)
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise SystemExit(f"{file}: no run of this bench ({e})") from None
+    if len(met) > 1:
+        rows = {what: row for what, row in rows.items() if "meetings" not in what}
+        rows.pop("first packet answered there", None)
     whole.rows, whole.cells = list(rows.values()), list(cells.values())
+    whole.met = [met[begin] for begin in sorted(met)]
+    if len(met) > 1:
+        tell_meetings(whole)
     return whole
 
 
@@ -325,6 +366,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Who reaches whom through which routers.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--meetings", type=int, default=10_000)
+    parser.add_argument("--from", type=int, default=0, metavar="N", dest="begin")
     parser.add_argument("--minutes", type=float, default=0, help="for the meetings [0: all]")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME")
     parser.add_argument("--json", type=Path)
@@ -333,11 +375,13 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     if not 1 <= args.meetings <= 100_000:
         parser.error("--meetings: from 1 to 100000")
+    if not 0 <= args.begin < args.meetings:
+        parser.error("--from: one of the meetings")
     if args.join:
         bench = joined(args.join)
         print(markdown(bench))
     else:
-        bench = Bench(args.seed, args.meetings, args.minutes)
+        bench = Bench(args.seed, args.meetings, args.minutes, args.begin)
         for name in args.only or PARTS:
             if name in HOSTS and os.geteuid() != 0:
                 print(f"{name}: left out, it needs root (network namespaces)")
