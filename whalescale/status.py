@@ -11,6 +11,8 @@ from typing import Final, Literal
 from whalescale.structs import Struct, msgspec
 
 VERSION: Final = 1
+#: a path with data is heard each second, a spare beside it each 25 s
+QUIET_S: Final = 30.0
 
 State = Literal["up", "handshaking", "idle", "unreachable"]
 PathState = Literal["candidate", "probing", "healthy", "degraded", "failed"]
@@ -92,7 +94,11 @@ class Pin(Struct, frozen=True, kw_only=True):
 
 
 class Path(Struct, frozen=True, kw_only=True):
-    """One path to a peer (docs/multipath.md sections 5 to 8). None: not known yet."""
+    """One path to a peer (docs/multipath.md sections 5 to 8). None: not known yet.
+
+    `state`: as it was when it was last heard, `heard_s` ago. Where nothing is sent nothing is
+    heard, and one that is silent may be gone: `is_idle`.
+    """
 
     id: int
     remote: str
@@ -121,6 +127,13 @@ class Path(Struct, frozen=True, kw_only=True):
     pin: Pin = Pin()
     #: over an anchor (docs/nat.md)
     relayed: bool = False
+    heard_s: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """It worked when it was last heard, longer ago than any path in use is silent."""
+        works = self.state in ("healthy", "degraded")
+        return works and self.heard_s is not None and self.heard_s > QUIET_S
 
 
 class Reordering(Struct, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ class Member(Host):
         self.specs: dict[int, SetPaths] = {}
         self.explicit = False  # the frame's path is given
         self.sent = Counter[tuple[int, int]]()  # by peer and path, packets
+        self.came = Counter[tuple[int, int]]()  # by peer and path of the peer's, packets
         self.relayed = Counter[int]()  # by index, datagrams
         self.refused = Counter[int]()
         #: (when, peer, far end, data)
@@ -78,6 +79,7 @@ class Member(Host):
         p, known = self.peers[handle], self.specs.get(handle)
         if plain and plain[0] >> 4 != 1:
             self.by.append((self.world.now, handle, remote, plain))
+            self.came[handle, path] += 1
         before, stays = p.endpoint, known is not None and (known.schedule or known.stay)
         if stays:
             p.endpoint = remote
@@ -90,12 +92,15 @@ class Member(Host):
     def sample(self) -> None:
         """What csrc/multipath counted: that data flows."""
         for handle, known in self.specs.items():
-            if any(peer == handle for peer, _ in self.sent):
+            if any(peer == handle for peer, _ in (*self.sent, *self.came)):
+                theirs = {path for peer, path in self.came if peer == handle}
                 samples = {
-                    s.id: PathSample(tx_packets=self.sent[handle, s.id]) for s in known.paths
+                    n: PathSample(tx_packets=self.sent[handle, n], rx_packets=self.came[handle, n])
+                    for n in {s.id for s in known.paths} | theirs
                 }
                 self.node.guest(Multipath).path_samples(handle, samples, self.world.now)
         self.drain()
+        self.world.arm(self)
 
     def drain(self) -> None:
         super().drain()

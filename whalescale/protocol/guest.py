@@ -227,6 +227,10 @@ class Host(Protocol):
     def ways_changed(self, peer: PeerHandle, now: int) -> None:
         """`ways`, or `narrow`, may be others now."""
 
+    def doubt_relay(self, peer: PeerHandle, remote: Endpoint, now: int) -> None:
+        """What goes to the peer by there is not answered any more. If an anchor is there, see
+        whether that one still is, which an idle session with it does not show."""
+
     def relays(
         self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int
     ) -> None:
@@ -384,6 +388,9 @@ class Guest:
 
     def ways_changed(self, peer: PeerHandle, now: int) -> None:
         """`Host.ways` of the peer may be others now."""
+
+    def doubted(self, peer: PeerHandle, now: int) -> None:
+        """There is reason to think that nothing gets to the peer, an anchor: look."""
 
     def relays_changed(
         self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int

@@ -85,6 +85,13 @@ class NodeHost:
         for guest in self._core.guests:
             guest.ways_changed(peer, now)
 
+    def doubt_relay(self, peer: PeerHandle, remote: Endpoint, now: int) -> None:
+        anchor = self._core.anchors.get(remote, peer)
+        if anchor != peer and anchor in self._core.peers:
+            for guest in self._core.guests:
+                guest.doubted(anchor, now)
+            self.rearm(anchor)
+
     def relays(
         self, peer: PeerHandle, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int
     ) -> None:

@@ -16,6 +16,7 @@ from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.paths.types import (
+    AskAnchors,
     MultipathSettings,
     PacketLimit,
     PathSample,
@@ -36,7 +37,7 @@ FEATURES: Final = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
 class _State:
     """Of one peer. Pins and buckets outlive its managers."""
 
-    __slots__ = ("buckets", "lost", "paths", "pins", "relays")
+    __slots__ = ("buckets", "doubted", "lost", "paths", "pins", "relays")
 
     def __init__(self) -> None:
         #: None until the peer says that it speaks multipath
@@ -45,6 +46,8 @@ class _State:
         self.buckets = Buckets()
         #: as the others were told
         self.lost = False
+        #: there was reason to think that it is gone, and no answer since
+        self.doubted = False
         #: (remote, local) of the ways that lead over anchors
         self.relays: tuple[tuple[Endpoint, Endpoint | None], ...] = ()
 
@@ -185,6 +188,7 @@ class Multipath(Guest):
         paths = self._paths(peer)
         if paths is None or arrival.remote is None:
             raise ControlError("control_type")
+        self._states[peer].doubted = False
         paths.receive(
             frame, arrival.path, arrival.remote, arrival.local, arrival.datagram_bytes, now
         )
@@ -277,6 +281,13 @@ class Multipath(Guest):
     def lost(self, peer: PeerHandle) -> bool:
         paths = self._paths(peer)
         return paths is not None and bool(paths.paths) and not (paths.first_works or paths.routes())
+
+    def doubted(self, peer: PeerHandle, now: int) -> None:
+        state = self._states.get(peer)
+        if state is not None and state.paths is not None:
+            state.doubted = True
+            state.paths.look(now)
+            self._drain(peer, state.paths, now)
 
     def narrow(self, peer: PeerHandle) -> int:
         paths = self._paths(peer)
@@ -399,6 +410,10 @@ class Multipath(Guest):
         moved = False
         while (action := paths.poll_action()) is not None:
             moved = moved or isinstance(action, SetPaths | PacketLimit)
+            if isinstance(action, AskAnchors):
+                for remote in {remote for remote, _ in self._state(peer).relays}:
+                    self._host.doubt_relay(peer, remote, now)
+                continue
             if isinstance(action, SetPaths):
                 for spec in action.paths:
                     if spec.usable:
@@ -408,3 +423,7 @@ class Multipath(Guest):
         if moved or state.lost != self.lost(peer):
             state.lost = self.lost(peer)
             self._host.ways_changed(peer, now)
+            if state.lost and state.doubted:
+                # No data would show it, nor a keepalive for minutes: a handshake does.
+                self._host.renew(peer, now)
+            state.doubted = state.doubted and not state.lost

@@ -121,7 +121,8 @@ REORDER_WAIT: Final = counter(
 )
 AGAIN: Final = counter("peer_repaired_packets", "Second copies sent of what was lost.")
 
-PATH_UP: Final = gauge("path_up", "Whether the path works (healthy or degraded).")
+PATH_UP: Final = gauge("path_up", "Whether the path worked when it was last heard.")
+PATH_HEARD: Final = gauge("path_last_heard_timestamp_seconds", "When that was, 0: never.")
 PATH_USED: Final = gauge("path_used", "Whether data goes over it; a spare waits.")
 #: by the key of status.Path, with what it is multiplied by
 PATH: Final = {
@@ -270,6 +271,9 @@ def _of_peers(peers: Sequence[tuple[Labels, dict[str, Any]]], wall_s: float) -> 
     yield PATHS_UNTOLD.told([({}, len(paths) - len(few))])
     paths = few
     yield PATH_UP.told((n, int(p["state"] in _UP)) for n, p in paths)
+    yield PATH_HEARD.told(
+        (n, 0 if (ago := p["heard_s"]) is None else round(wall_s - ago, 1)) for n, p in paths
+    )
     yield PATH_USED.told((n, int(p["usable"])) for n, p in paths)
     for key, (family, scale) in PATH.items():
         yield family.told(

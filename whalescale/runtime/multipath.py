@@ -42,6 +42,8 @@ BEGINNING_NS: Final = 3 * NS_PER_S
 STEADY_NS: Final = 40 * NS_PER_MS
 #: the same while data takes one path each way: nothing is decided, the data plane wants the CPU
 ALONE_NS: Final = 250 * NS_PER_MS
+#: where another path could take over: it shall be seen soon that nothing comes any more
+KEPT_NS: Final = 100 * NS_PER_MS
 #: peers that are due within so little are looked at together
 TOGETHER_NS: Final = 5 * NS_PER_MS
 #: packets between two looks that make a peer busy, and how long it stays so after the last
@@ -73,6 +75,8 @@ class Watched:
     beginning_until: int = 0
     #: our data is scheduled over paths
     scheduled: bool = False
+    #: another path could take over
+    kept: bool = False
     #: data packets that came by each path of the peer's, when last sampled
     received: dict[int, int] = field(default_factory=dict)
     #: by so many paths some came since the sample before
@@ -92,7 +96,7 @@ class Watched:
     def every(self, now: int) -> int:
         """ns between two samples while busy."""
         if not self.scheduled and self.arriving <= 1:
-            return ALONE_NS
+            return KEPT_NS if self.kept else ALONE_NS
         return BUSY_NS if now < self.beginning_until else STEADY_NS
 
 
@@ -215,6 +219,9 @@ class Multipath:
 
     # views
 
+    def has_paths(self, handle: PeerHandle) -> bool:
+        return bool(self._managers.path_status(handle))
+
     def status(self, handle: PeerHandle) -> list[PathStatus]:
         """What the last sample made of each path, with its bytes as they are now: an idle peer is
         sampled so seldom that a short transfer would not show."""
@@ -284,7 +291,7 @@ class Multipath:
         )
         watched = self._watched.setdefault(handle, Watched())
         watched.ids = frozenset(p.id for p in action.paths)
-        watched.scheduled = action.schedule
+        watched.scheduled, watched.kept = action.schedule, action.keep
         now = self._now()
         watched.begin(now)
         if handle in self._busy:

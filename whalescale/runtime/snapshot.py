@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from whalescale.dataplane.relay import InKernel
 from whalescale.identity import PlainIdentity
 from whalescale.keyfiles import encode_wireguard_key
 from whalescale.protocol.limits import NS_PER_S, Limits
+from whalescale.protocol.mesh.guest import TRIES_LOST
 from whalescale.protocol.node import Node
 from whalescale.protocol.paths.types import PathStatus
 from whalescale.protocol.places import Endpoint
@@ -170,7 +171,8 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
     spec = peer.spec
     created = core.session_created
     if created is not None and now - created < s.limits.reject_after_time:
-        state = "up"
+        gone = seems_gone(core.handshake_attempts, stats.last_received, now)
+        state = "handshaking" if gone else "up"
     elif peer.unreachable:
         state = "unreachable"
     elif core.handshake_attempts:
@@ -212,9 +214,14 @@ def _peer(s: Subject, peer: Peer, now: int) -> dict[str, Any]:
         "pq": str(mode),
         "post_quantum": keys,
         "extended": core.extended,
-        "multipath": _multipath(s, peer),
+        "multipath": _multipath(s, peer, now, stats.last_received),
         "trouble": trouble.held(peer, mode, keys) if state == "up" else trouble.of(peer, core, now),
     }
+
+
+def seems_gone(attempts: int, received: int, now: int) -> bool:
+    """There are keys, but nobody answers: so the network counts it as lost, too (TRIES_LOST)."""
+    return attempts >= TRIES_LOST and now - received > TRIES_LOST * Limits().rekey_timeout
 
 
 def _post_quantum(s: Subject, peer: Peer) -> str:
@@ -233,7 +240,7 @@ def _reach(s: Subject, peer: Peer, at: Way) -> dict[str, Any]:
     return {"endpoint": format_endpoint(at.remote), "local": format_endpoint(at.local), **relays}
 
 
-def _multipath(s: Subject, peer: Peer) -> dict[str, Any] | None:
+def _multipath(s: Subject, peer: Peer, now: int, received: int) -> dict[str, Any] | None:
     paths = s.driver.path_status(peer.handle)
     counters = s.driver.multipath_counters(peer.handle)
     if counters is None and not paths:
@@ -246,14 +253,25 @@ def _multipath(s: Subject, peer: Peer) -> dict[str, Any] | None:
     return {
         "scheduling": bool(c["scheduling"]),
         "scheduler": str(s.driver.multipath.scheduler),
-        "paths": [path(p, relayed=over(p.remote)) for p in paths],
+        "paths": [
+            path(p, relayed=over(p.remote), heard_s=_ago(now, at))
+            for p, at in heard(paths, received)
+        ],
         "reordering": {name: c[name] for name in status.Reordering.__struct_fields__},
         "queue": {name: c[f"queue_{name}"] for name in status.Queue.__struct_fields__},
         **{name: c[name] for name in ("urgent", "again", "acks_tx", "acks_rx", "ack_refused")},
     }
 
 
-def path(p: PathStatus, *, relayed: bool = False) -> dict[str, Any]:
+def heard(paths: Sequence[PathStatus], received: int) -> Iterator[tuple[PathStatus, int]]:
+    """Each, and when it was last heard. `received`: when something last came from the peer, which
+    says by which path only where data goes by one."""
+    alone = sum(p.usable for p in paths) == 1
+    for p in paths:
+        yield p, max(p.heard_at or 0, received if alone and p.usable else 0)
+
+
+def path(p: PathStatus, *, relayed: bool = False, heard_s: float | None = None) -> dict[str, Any]:
     """The shape of `whalescale.status.Path`."""
     return {
         "id": p.id,
@@ -277,6 +295,7 @@ def path(p: PathStatus, *, relayed: bool = False) -> dict[str, Any]:
         "rx_bytes": p.rx_bytes,
         "pin": p.pin._asdict(),
         "relayed": relayed,
+        "heard_s": heard_s,
     }
 
 

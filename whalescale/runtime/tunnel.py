@@ -391,7 +391,9 @@ class Tunnel(Part):
                 peer.resolver.close()
             self._watch(peer, resolver)
         endpoints = self._reached(endpoints)
-        if spec.endpoints != old.endpoints and endpoints:
+        # A record is worth less than paths, which may lead through a hole or over an anchor.
+        told = spec.origin is not Origin.MESH or not self.driver.paths.has_paths(peer.handle)
+        if told and spec.endpoints != old.endpoints and endpoints:
             # Someone said where the peer is now; a roam since then may say otherwise again.
             in_use = self._node.peer_status(peer.handle).endpoint
             if in_use not in endpoints:

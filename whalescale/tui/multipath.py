@@ -58,7 +58,7 @@ COLUMNS: Final = (
         0,
         lambda p, _: state_words(p),
         left=True,
-        style=lambda p: "dim" if p.pin.disabled else STATE_STYLES[p.state],
+        style=lambda p: state_style(p),  # noqa: PLW0108 - it stands below
     ),
     Column("RTT", 1, lambda p, _: text.human_ms(p.rtt_ms)),
     Column("jitter", 6, lambda p, _: text.human_ms(p.jitter_ms)),
@@ -95,12 +95,18 @@ def percent(share: float) -> str:
 
 
 def state_words(path: Path) -> str:
-    """ "healthy", "healthy, spare", "healthy, relay", "failed", "disabled" """
+    """ "healthy", "healthy, spare", "healthy, relay", "failed", "disabled", "idle 40 s" """
     if path.pin.disabled:
         return "disabled"
     spare = path.state in ("healthy", "degraded") and not path.usable
-    words = f"{path.state}, spare" if spare else path.state
+    # What was not heard for so long may be gone: nobody shall read that it is well.
+    state = f"idle {text.human_duration(path.heard_s)}" if path.is_idle else path.state
+    words = f"{state}, spare" if spare else state
     return f"{words}, relay" if path.relayed else words
+
+
+def state_style(path: Path) -> str:
+    return "dim" if path.pin.disabled or path.is_idle else STATE_STYLES[path.state]
 
 
 def both(path: Path) -> str:

@@ -71,6 +71,7 @@ HELP_PATHS: Final = (
     ("", ""),
     ("healthy, spare", "a path that works, and waits until one in use fails"),
     ("healthy, relay", "a path over an anchor of the network"),
+    ("idle 40 s", "a path that worked when it was last heard, so long ago"),
     ("degraded", "a path that loses or is slow: it gets less"),
     ("failed", "a path without an answer: it gets nothing, and is tried again"),
     ("queue", "how long a packet waits on the path behind others"),

@@ -65,6 +65,8 @@ def test_the_numbers_in_the_units_of_prometheus() -> None:
         rate = values(found["whalescale_path_capacity_bytes_per_second"])[name]
         assert rate == pytest.approx(path["rate_bps"] / 8)
     assert len(values(found["whalescale_path_up"])) == len(paths)
+    heard = values(found["whalescale_path_last_heard_timestamp_seconds"])
+    assert set(heard.values()) == {WALL - 0.4}
     assert values(found["whalescale_dropped_packets"])[("replay",)] == 3
     assert found["whalescale_dropped_packets"].type == "counter"
 

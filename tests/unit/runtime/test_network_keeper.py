@@ -18,6 +18,7 @@ from whalescale.identity import Identity
 from whalescale.protocol import bootstrap
 from whalescale.protocol.mesh.directory import How, Met
 from whalescale.protocol.mesh.network import Anchoring
+from whalescale.protocol.peer import Peer as Session
 from whalescale.protocol.places import Endpoint
 from whalescale.runtime import network_store
 from whalescale.runtime.dialling import dial
@@ -209,6 +210,33 @@ def test_only_other_networks_move_routes():
                 seen.append(tunnel.changes)
             tunnel.commit(Change(remove=[peer]))
             assert [*seen, tunnel.changes] == [1, 1, 2, 3]
+        finally:
+            host.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("origin", "paths", "moves"),
+    [(Origin.MESH, True, False), (Origin.MESH, False, True), (Origin.FILE, True, True)],
+)
+def test_a_record_does_not_move_what_its_paths_have_found(origin, paths, moves, monkeypatch):
+    """A hole that was punched, or an anchor, stands in no record; a person's word is another."""
+
+    async def test() -> None:
+        host = Host(1, "192.0.2.1")
+        try:
+            first, there = (HostPort(f"192.0.2.{n}", 7, True) for n in (8, 9))
+            spec = PeerSpec("m", node_id=Identity(b"m" * 32).node_id, origin=origin)
+            host.tunnel.commit(Change(add=[replace(spec, endpoints=(first,))]))
+            (peer,) = host.tunnel.peers.values()
+            found = Endpoint("198.51.100.1", 7)
+            host.driver.set_endpoint(peer.handle, found)
+            monkeypatch.setattr(host.driver.paths, "has_paths", lambda _: paths)
+            monkeypatch.setattr(Session, "has_usable_session", lambda *_: True)
+            host.tunnel.commit(Change(update=[(peer, replace(peer.spec, endpoints=(there,)))]))
+            at = host.node.peer_status(peer.handle).endpoint
+            assert at == (Endpoint("192.0.2.9", 7) if moves else found)
         finally:
             host.close()
 

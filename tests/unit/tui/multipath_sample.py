@@ -30,6 +30,7 @@ def path(number: int, interface: str, local: str, **fields: Any) -> dict[str, An
         "tx_bytes": 1_300_000_000,
         "rx_bytes": 12_700_000,
         "pin": {"disabled": False, "tier": None, "weight_cap": 1.0},
+        "heard_s": 0.4,
         **fields,
     }
 

@@ -348,3 +348,25 @@ def test_the_chosen_peer_is_one_bar() -> None:
     line = line_with(screen(live(2), 60, 30, color=True), "> berlin")
     assert "\x1b[32m" not in line
     assert line.count("44m") >= 4  # each cell, and what is between two
+
+
+def test_what_was_not_heard_for_long_is_not_called_healthy() -> None:
+    value = three()
+    value["peers"][0]["multipath"]["paths"] = [
+        path(0, "lan0", "192.0.2.1", heard_s=40.2, usable=True),
+        path(1, "wlan0", "10.9.0.1", heard_s=130.0, usable=False, relayed=True),
+        path(2, "wwan0", "203.0.113.9", heard_s=20.0),
+        path(3, "wwan1", "203.0.113.10", heard_s=90.0, state="failed", usable=False),
+    ]
+    for what in (
+        multipath.of_peer(status.parse(value).peers[0], 120),
+        multipath.brief(status.parse(value).peers, 120),
+        render.screen(view_of(value), 120, 60),
+    ):
+        assert what is not None
+        picture = draw(what)
+        assert "idle 40 s" in line_with(picture, "lan0")
+        assert "idle 2 min 10 s, spare, relay" in line_with(picture, "wlan0")
+        assert "healthy" in line_with(picture, "wwan0")
+        assert "failed" in line_with(picture, "wwan1")
+        assert picture.count("healthy") == 1

@@ -39,6 +39,7 @@ from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
     MAX_PATHS,
     Action,
+    AskAnchors,
     MultipathSettings,
     PathEvent,
     PathState,
@@ -164,6 +165,8 @@ class Lifecycle:
                 return
             for other in self._other_anchors(path):
                 other.urge(now)
+        elif path.misses == 1 and path.used and self.busy:
+            self.actions.append(AskAnchors())
         elif path.keep_alive(self.busy, now):
             heartbeat = Heartbeat(path.id, now // 1000)
             self.actions.append(SendPathControl(path.id, frames.encode_heartbeat(heartbeat)))
@@ -294,6 +297,8 @@ class Lifecycle:
         for other in self.table:
             if other is not path:
                 other.urge(now)  # was it more than this path?
+        # Before data goes over them.
+        self.actions.append(AskAnchors())
         was_used = path.used
         self.choose(now)
         if was_used and not path.used:

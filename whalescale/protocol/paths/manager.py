@@ -21,6 +21,7 @@ from whalescale.protocol.paths.health import (
     ANSWERS,
     Path,
 )
+from whalescale.protocol.paths.hush import Incoming
 from whalescale.protocol.paths.lifecycle import NEVER, Lifecycle
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import PROBE_DATAGRAM, Buckets
@@ -89,6 +90,7 @@ class PathManager:
         self._mapped: tuple[tuple[str, Endpoint], ...] = ()
         self._busy_until = 0
         self._packets = 0
+        self._incoming = Incoming()
 
     # inputs: the session
 
@@ -181,6 +183,14 @@ class PathManager:
                 path.urge(now)
         self._update(now)
         self.handle_timeout(now)  # the probes leave now, as the peer's do
+
+    def look(self, now: int) -> None:
+        """Probe what is thought to work: there is reason to doubt it."""
+        for path in self._table:
+            if path.alive:
+                path.urge(now)
+        self._update(now)
+        self.handle_timeout(now)
 
     def set_relays(self, ways: Sequence[tuple[Endpoint, Endpoint | None]], now: int) -> None:
         """(remote, local) by which anchors relay to the peer; replaces the last list."""
@@ -279,6 +289,10 @@ class PathManager:
         if packets != self._packets:
             self._busy_until = now + BUSY_FOR
         self._packets = packets
+        if self._incoming.ended(sum(s.rx_packets for s in samples.values()), now):
+            for each in self._table:
+                if each.used:
+                    each.urge(now)
         for number, sample in samples.items():
             path = self._table.get(number)
             if path is None:

@@ -169,6 +169,7 @@ class Supply:
         sample = self._samples.get(path.id, PathSample())
         tuned = path.id in self._tuned
         tuner = self._tuner
+        heard = (path.answered_at, path.heard_at, sample.last_ack_ns)
         return PathStatus(
             id=path.id,
             local=path.local,
@@ -189,5 +190,6 @@ class Supply:
             tx_bytes=sample.tx_bytes,
             rx_bytes=sum(self._samples[n].rx_bytes for n in theirs if n in self._samples),
             pin=path.pin,
+            heard_at=max((at for at in heard if at), default=None),
             theirs=theirs,
         )

@@ -182,6 +182,12 @@ class RescuePath:
     path: int
 
 
+@dataclass(frozen=True, slots=True)
+class AskAnchors:
+    """What goes to the peer is not answered: routers may have forgotten us, and anchors may be gone
+    or send to where we were. See whether they answer, which tells them where we are."""
+
+
 class Reason(Enum):
     """Why a path's state is another."""
 
@@ -222,7 +228,16 @@ class PacketLimit:
     max_packet: int | None
 
 
-Action = SetPaths | TunePath | TunePeer | SendPathControl | RescuePath | PathEvent | PacketLimit
+Action = (
+    SetPaths
+    | TunePath
+    | TunePeer
+    | SendPathControl
+    | RescuePath
+    | PathEvent
+    | PacketLimit
+    | AskAnchors
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,5 +267,7 @@ class PathStatus:
     tx_bytes: int
     rx_bytes: int
     pin: Pin
+    #: when something last came by it, or an ACK of what went by it; ns
+    heard_at: int | None = None
     #: the peer's numbers of it: what comes is counted under these
     theirs: tuple[int, ...] = ()

@@ -1,0 +1,46 @@
+"""Whether what came from the peer in a stream has stopped (docs/multipath.md section 6).
+
+Who sends finds out by ACKs that do not come. Who receives would at its next heartbeat alone, up to
+a second later; if it is its own router that has forgotten it, nothing can tell it but the silence.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
+
+#: a stream: so many packets between two looks, at so many looks
+PACKETS: Final = 4
+LOOKS: Final = 2
+#: it has stopped: nothing for so long
+HUSH: Final = 80 * NS_PER_MS
+#: streams that stop and go on again and again are told of so often
+AGAIN: Final = NS_PER_S
+
+
+class Incoming:
+    """Looked at with each sample. Times are ns."""
+
+    __slots__ = ("_came_at", "_count", "_looks", "_told_at")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._looks = 0
+        self._came_at: int | None = None
+        self._told_at = -AGAIN
+
+    def ended(self, count: int, now: int) -> bool:
+        """`count`: data packets that came until now. True, once: a stream of them has stopped."""
+        came, self._count = count - self._count, count
+        if came > 0:
+            self._looks += came >= PACKETS
+            self._came_at = now
+            return False
+        if self._looks < LOOKS or self._came_at is None or now - self._came_at < HUSH:
+            return False
+        self._looks = 0
+        if now - self._told_at < AGAIN:
+            return False
+        self._told_at = now
+        return True
