@@ -49,6 +49,8 @@ REMOVED: Final = b"[a key, removed]"
 _LIKE_A_KEY: Final = re.compile(
     rb"[A-Za-z0-9+/_-]{43,}=|[0-9A-Fa-f]{64,}|[a-z2-7-]{56,400}|[A-Z2-7-]{56,400}"
 )
+#: what lets a machine into a network for an hour (protocol/mesh/invite.py)
+_TICKET: Final = re.compile(rb"wsnet1[a-z2-7]{20,}", re.IGNORECASE)
 _SEED_LETTERS: Final = 56
 
 
@@ -198,7 +200,9 @@ def keys_of(path: Path) -> tuple[set[bytes], set[bytes]]:
             public |= {k for k in (own.static_public, own.node_id) if k is not None}
             own.zero()
     for folder in {path.parent, locations.CONFIG_DIR}:
-        for file in (*_files(folder, "*.key*"), *_files(folder, "*.psk*")):
+        for file in (
+            f for kind in ("key", "network-key", "psk") for f in _files(folder, f"*.{kind}*")
+        ):
             with contextlib.suppress(OSError, ValueError):
                 text = file.read_text(encoding="ascii").strip()
                 with contextlib.suppress(ValueError):
@@ -229,6 +233,7 @@ def scrub(data: bytes, secrets: set[bytes], public: set[bytes]) -> bytes:
     for secret in secrets:
         for form in sorted(forms(secret), key=len, reverse=True):
             data = data.replace(form, REMOVED)
+    data = _TICKET.sub(REMOVED, data)
     kept = {form for key in public for form in forms(key)}
     return _LIKE_A_KEY.sub(lambda m: _kept_or_removed(m[0], kept), data)
 

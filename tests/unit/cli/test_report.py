@@ -14,6 +14,9 @@ from run_ws import Ws
 
 from whalescale import config, config_keys, identity, keyfiles, locations
 from whalescale.cli import report
+from whalescale.protocol.mesh import invite
+
+NETWORK_KEY = bytes(range(100, 132))
 
 
 @pytest.fixture
@@ -32,6 +35,7 @@ def file(tmp_path: Path, ws: Ws, monkeypatch: pytest.MonkeyPatch) -> Path:
     private = keyfiles.encode_wireguard_key(bytes(range(32)))
     conf.write_text(f"[Interface]\nPrivateKey = {private}\n")
     assert ws("import", conf, "-i", "vpn").code == 0
+    keyfiles.write(path.with_suffix(".network-key"), identity.encode_seed(NETWORK_KEY))
     return path
 
 
@@ -43,6 +47,7 @@ def every_key(file: Path) -> dict[str, bytes]:
         "x25519": bytes(own.static_private),
         "psk": bytes([7]) * 32,
         "imported": bytes(range(32)),
+        "network": NETWORK_KEY,
     }
 
 
@@ -95,6 +100,16 @@ def test_a_key_that_nobody_here_knows_is_removed_too(file: Path) -> None:
     for form in ("base64", "hex", "keygen", "grouped"):
         written = written_as(os.urandom(32))[form] + (b"=" if form == "base64" else b"")
         assert written not in report.scrub(b"key " + written + b" end", secrets, public)
+
+
+def test_a_ticket_is_removed(file: Path) -> None:
+    secrets, public = report.keys_of(file)
+    ticket = invite.Ticket(bytes(range(16)), bytes([9] * 32), bytes([8] * 16), 1_800_000_000, ())
+    said = invite.encode_ticket(ticket)
+    for text in (said, said.upper()):
+        assert report.scrub(f"ws join {text}!".encode(), secrets, public) == (
+            b"ws join [a key, removed]!"
+        )
 
 
 def test_what_everybody_may_know_stays(file: Path) -> None:
