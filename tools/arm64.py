@@ -153,8 +153,10 @@ def make_root() -> Path:
         (root / name).mkdir(exist_ok=True)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
-    if not (root / "usr/bin/sh").exists():
-        (root / "usr/bin/sh").symlink_to("dash")
+    # What the packages' scripts would have made.
+    for name, target in (("sh", "dash"), ("cc", "gcc")):
+        if not (root / "usr/bin" / name).exists():
+            (root / "usr/bin" / name).symlink_to(target)
     python_packages(root / "packages")
     stamp.write_text(PACKAGES)
     return root
