@@ -65,7 +65,7 @@ def test_a_chosen_row_is_one_bar() -> None:
 
 
 def test_a_picture_of_a_hundred_peers_costs_little() -> None:
-    """In calls, which are the same on every machine: with rich.table they were five times as many."""
+    """In calls, which are the same on every machine; with rich.table five times as many."""
     value = json.loads(Path(__file__).with_name("status.json").read_text())
     value["peers"] = [copy.deepcopy(value["peers"][-1]) | {"name": f"p{n}"} for n in range(100)]
     found = status.parse(value)
