@@ -169,8 +169,8 @@ class SystemdVm(vm.Vm):
         self.run("networkctl reload; networkctl reconfigure eth0")
         self.settle()
 
-    def settle(self, timeout: float = 300.0) -> None:
-        """Until systemd has started everything."""
+    def settle(self, timeout: float = 1200.0) -> None:
+        """Until systemd has started everything, an enabled agent too (SLOW)."""
         deadline = time.monotonic() + timeout
         while True:
             # Each word is answered at once: a console that waits for long shows nothing of it.
