@@ -85,6 +85,25 @@ static bool is_nearest(const struct ws_multipath *mp, uint32_t path)
 	return true;
 }
 
+/* What is urgent leaves over two paths: it comes soon if one of them has a short queue, and that costs least
+ * on the slowest. */
+static bool is_brief(struct ws_multipath *mp, uint32_t path)
+{
+	uint64_t mean_bps = mp->tx[path].window.mean_bps;
+	uint64_t brief_bps = mp->tx[mp->brief].window.mean_bps;
+
+	if (!(mp->usable >> mp->brief & 1) ||
+	    (mean_bps && mean_bps < brief_bps - brief_bps / BRIEF_SLOWER_PART))
+		mp->brief = path;
+	if (path != mp->brief || !(mp->usable & ~(1u << path)))
+		return false;
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (i != path && mp->usable >> i & 1 &&
+		    !ws_window_longer(&mp->tx[i].window, &mp->tx[path].window))
+			return false;
+	return true;
+}
+
 static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 			 const struct ws_ack_path *entry, uint64_t now_ns)
 {
@@ -148,6 +167,7 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 		.next_number = tx->next_number,
 		.waiting = mp_waiting(mp),
 		.nearest = is_nearest(mp, entry->path),
+		.brief = is_brief(mp, entry->path),
 	};
 	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us && rtt_us - hold_us < RTT_MAX_US) {
 		note_rtt(stats, rtt_us - hold_us);

@@ -38,6 +38,7 @@
 #define ACK_PACKETS 16
 #define ACK_PACKETS_NS MS_NS
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
+#define BRIEF_SLOWER_PART 5 /* another is slower by this part: two alike are not taken in turn */
 #define HEARTBEAT_BYTES 8
 /* Copies of one packet: one may be lost as well. */
 #define AGAIN_MOST 2
@@ -156,6 +157,7 @@ struct ws_multipath {
 	uint64_t again_credit; /* 1/100 packets */
 	uint64_t urgent_window_ns;
 	uint32_t urgent_bytes;
+	uint32_t brief; /* the path whose queue stays short, if any has to */
 	uint32_t urgent_number; /* of the last urgent packet that left twice */
 	struct tx_path tx[WS_PATH_COUNT];
 

@@ -9,6 +9,9 @@
 /* Of queue: what the path's own swings take from it must not empty it. */
 #define TARGET_LEAST_US 5000
 #define TARGET_MOST_US 50000
+/* Of one path, where all others have more: a ping beside recorded LTE takes 28 ms more than idle, not 50,
+ * and the bond carries a hundredth less. */
+#define TARGET_BRIEF_US 20000
 #define INTERVAL_NS (100 * MS_NS) /* what comes in lumps leaves nothing between them */
 #define SWING_RISE                                                                                 \
 	2 /* a greater swing is taken over by this part an interval: a fade is met at once */
@@ -117,7 +120,8 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 		w->rtt_us[0] = ack->rtt_us;
 	w->srtt_us = (uint32_t)((3ULL * w->srtt_us + ack->rtt_us) / 4);
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
-	note_queue(w, ack->now_ns, w->starting || draining(w, ack));
+	/* Unless packets wait, the queue is what the flow inside makes of it. */
+	note_queue(w, ack->now_ns, w->starting || !ack->waiting || draining(w, ack));
 	if (w->queue_us < w->round_least_us)
 		w->round_least_us = w->queue_us;
 	if (w->queue_us > w->round_queue_us)
@@ -134,6 +138,19 @@ static bool in_use(const struct ws_window *w)
 	uint64_t used = most(w->used_bytes, w->used_before_bytes);
 
 	return (w->ahead ? START_TIMES * used : used) + 2 * WS_WINDOW_PACKET_BYTES >= w->bytes;
+}
+
+static void note_mean(struct ws_window *w, uint64_t now_ns)
+{
+	uint64_t span_ns = least(now_ns - w->mean_ns, MEMORY_NS);
+	uint64_t part = span_ns / (MEMORY_NS / 1024);
+
+	if (!w->mean_bps)
+		w->mean_bps = w->rate_bps;
+	else if (!part)
+		return;
+	w->mean_bps = (w->mean_bps * (1024 - part) + w->rate_bps * part) / 1024;
+	w->mean_ns = now_ns;
 }
 
 /* Over the last RATE_SPAN_NS. What a path delivers that is not full is no rate of its own, unless it
@@ -163,6 +180,7 @@ static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
 		w->rate_ns[w->rate_at] = ack->now_ns;
 		w->rate_bytes[w->rate_at] = ack->delivered_bytes;
 	}
+	note_mean(w, ack->now_ns);
 }
 
 uint64_t ws_window_rate_bps(const struct ws_window *w)
@@ -294,9 +312,20 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 	w->starting = w->ahead = false;
 }
 
+static uint64_t most_us(const struct ws_window *w)
+{
+	return w->brief ? TARGET_BRIEF_US : TARGET_MOST_US;
+}
+
 static uint64_t aim(const struct ws_window *w)
 {
-	return least(TARGET_LEAST_US + (uint64_t)w->swing_us, TARGET_MOST_US);
+	return least(TARGET_LEAST_US + (uint64_t)w->swing_us, most_us(w));
+}
+
+bool ws_window_longer(const struct ws_window *other, const struct ws_window *window)
+{
+	return TARGET_LEAST_US + (uint64_t)other->swing_us + ws_window_base_us(other) / 2 >
+	       TARGET_BRIEF_US + (uint64_t)ws_window_base_us(window) / 2;
 }
 
 static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
@@ -335,8 +364,10 @@ static uint64_t target_us(struct ws_window *w, uint64_t now_ns)
 {
 	uint64_t holds_us, aim_us = aim(w);
 
-	if (w->roomy || w->starting)
+	if (w->starting)
 		aim_us = TARGET_MOST_US;
+	else if (w->roomy)
+		aim_us = most_us(w);
 	if (w->buffer_bytes == UINT64_MAX)
 		return aim_us;
 	if (now_ns - w->buffer_ns >= 1000 * MS_NS) {
@@ -366,6 +397,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	if (ack->rtt_us)
 		note_delay(w, ack);
 	w->ahead = w->starting && ack->nearest;
+	w->brief = ack->brief;
 	note_rate(w, ack);
 	target = target_us(w, ack->now_ns);
 	standing = standing_us(w);

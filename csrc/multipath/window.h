@@ -44,6 +44,7 @@ struct ws_window {
 	bool counted; /* the peer has told what it has */
 	bool starting; /* neither a queue nor losses yet: what it carries is not known */
 	bool ahead; /* so, and it is the nearest: it must not be what limits a flow that begins */
+	bool brief; /* as the last ACK said */
 	bool roomy; /* the last round was full, and its queue ran empty */
 	/* Least of this and of the last MEMORY_NS; delays are the difference of two clocks. */
 	uint64_t least_ns;
@@ -57,6 +58,7 @@ struct ws_window {
 	uint32_t standing_us[2], most_us;
 	int64_t swing_us; /* mean range of an interval */
 	uint64_t rate_bps; /* delivered lately; 0: not measured */
+	uint64_t mean_bps, mean_ns; /* its mean over some seconds, and until when */
 	uint64_t rate_ns[WS_WINDOW_RATES], rate_bytes[WS_WINDOW_RATES];
 	uint32_t rate_at;
 };
@@ -72,6 +74,7 @@ struct ws_window_ack {
 	uint32_t delay_us; /* 24 bits */
 	bool waiting; /* packets wait for a path */
 	bool nearest; /* no path has less delay: a flow begins here */
+	bool brief; /* its queue stays short, for what is urgent */
 };
 
 /* rtt_us: by a probe; 0: not known. */
@@ -96,6 +99,9 @@ static inline int64_t ws_window_delay_us(const struct ws_window *window)
 	return window->delay_us[0] < window->delay_us[1] ? window->delay_us[0]
 							 : window->delay_us[1];
 }
+/* Whether another path than `window`'s has to keep its queue short: this one will have a longer one than
+ * that, or is so much longer. */
+bool ws_window_longer(const struct ws_window *other, const struct ws_window *window);
 /* To be sent no quicker, bit/s: a burst would not fit a buffer that is shorter than the window.
  * UINT64_MAX: as it comes. */
 uint64_t ws_window_pace_bps(const struct ws_window *window);

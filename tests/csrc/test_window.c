@@ -22,7 +22,7 @@ struct link {
 	uint64_t now_ms;
 	uint64_t bytes_per_ms, base_ms, buffer_packets;
 	unsigned loss_percent;
-	bool nearest;
+	bool nearest, brief;
 	unsigned lump_ms; /* what may leave comes so seldom; 0: each ms */
 	uint64_t sent, left, told; /* datagrams: numbers of the next one */
 	uint64_t waiting; /* of those sent and not lost, at the link */
@@ -85,6 +85,7 @@ static void acknowledge(struct link *l)
 	ack.delay_us = (uint32_t)(16000000 + age_ms * 1000 - l->base_ms * 500) & 0xffffff;
 	ack.waiting = true;
 	ack.nearest = l->nearest;
+	ack.brief = l->brief;
 	ws_window_ack(&l->window, &ack);
 }
 
@@ -210,6 +211,59 @@ static void lumps_are_no_queue(void)
 		if (l.window.standing_us[0] < least_us)
 			least_us = l.window.standing_us[0];
 	CHECK(least_us < 100000);
+}
+
+/* 12 Mbit/s, and 3 for a fifth of a second: what it carries, and its mean queue. */
+static uint64_t fading_mbps(bool brief, uint64_t *mean_queue_us)
+{
+	static struct link l;
+	uint64_t sum_us = 0, got;
+
+	begin(&l, 12, 40, 100000);
+	l.brief = brief;
+	(void)mbps(&l, 2000);
+	got = l.delivered_bytes;
+	for (unsigned ms = 0; ms < 20000; ms++) {
+		l.bytes_per_ms = (ms % 600 < 200 ? 3 : 12) * 125;
+		step(&l);
+		sum_us += l.window.queue_us;
+	}
+	*mean_queue_us = sum_us / 20000;
+	return (l.delivered_bytes - got) / 125 / 20000;
+}
+
+static void a_brief_path_keeps_its_queue_short(void)
+{
+	uint64_t usual_us, brief_us;
+	uint64_t usual_mbps = fading_mbps(false, &usual_us);
+
+	CHECK(fading_mbps(true, &brief_us) + 1 >= usual_mbps);
+	CHECK(usual_mbps >= 8);
+	CHECK(brief_us * 10 < usual_us * 8);
+}
+
+/* Bursts of a flow that leaves room: twice the target of a queue, and none, each 40 ms. */
+static void what_the_flow_makes_is_no_swing(void)
+{
+	struct ws_window w;
+
+	for (unsigned waits = 0; waits < 2; waits++) {
+		struct ws_window_ack ack = {.acked_bytes = PACKET, .waiting = waits};
+
+		ws_window_init(&w, 40000, 0);
+		ws_window_collapse(&w, 0);
+		w.starting = false;
+		for (unsigned n = 1; n <= 200; n++) {
+			ack.now_ns = S + n * 20 * MS;
+			ack.highest = n;
+			ack.next_number = n + 1;
+			ack.delivered_bytes += PACKET;
+			ack.delay_us = 1000 + n % 2 * 10000;
+			ack.rtt_us = 40000 + n % 2 * 10000;
+			ws_window_ack(&w, &ack);
+		}
+		CHECK(waits ? w.swing_us > 8000 : w.swing_us < 1000);
+	}
 }
 
 static void grows_only_where_it_is_used(void)
@@ -373,6 +427,8 @@ int main(void)
 	many_chance_losses_are_the_links_own();
 	a_policer_is_not_chance();
 	lumps_are_no_queue();
+	a_brief_path_keeps_its_queue_short();
+	what_the_flow_makes_is_no_swing();
 	grows_only_where_it_is_used();
 	a_flow_that_begins_has_room();
 	a_start_ends_with_a_queue();

@@ -116,13 +116,14 @@ def test_a_thin_quick_link_holds_no_tcp_back(
 @pytest.mark.parametrize("seed", first(1, [3, 2]))
 def test_chance_losses_beside_a_short_queue_do_not_reach_a_cubic(seed: int) -> None:
     """Six packets of the thin link's queue are 13 ms: no reason to let what it loses by chance
-    through, each of which costs the whole flow a third of its window (seed 3)."""
+    through, each of which costs the whole flow a third of its window (seed 3). It waits for each
+    copy, though: 0.94 of the better link alone over eight seeds, 0.82 at worst."""
     links = (LinkSpec(80, 20, buffer_ms=50), LinkSpec(5, 20, loss=0.01, buffer_ms=50))
     tcp = Cubic()
     tcp.ssthresh = 600  # as Linux remembers it of an earlier flow: no overshoot
     with world(links, tcp, seed=seed) as both:
         both.run(2000)
-        assert both.run(4000) > 0.93 * alone(links[0])
+        assert both.run(4000) > 0.8 * alone(links[0])
         assert not tcp.retransmits
 
 
