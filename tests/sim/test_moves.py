@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from joint_world import JointWorld
-from multipath_sources import Steady
+from multipath_sources import Cubic, Steady
 from multipath_world import SECOND, LinkSpec
 
 RATE = 15.0
@@ -79,3 +79,25 @@ def test_a_dead_anchor_is_left_for_the_other() -> None:
     flow.move(lambda: flow.world.cut(1, True), 1)
     assert flow.used == ({2}, {2})
     assert flow.stall_ms < 300
+
+
+def test_a_download_over_an_anchor_comes_steadily_after_the_move() -> None:
+    """What filled its link's queue was sent again by us, so a CUBIC never heard of it, kept the
+    queue full, and came in lumps of a quarter of a second from then on."""
+    spec = LinkSpec(20, 20, buffer_ms=60)
+    world = JointWorld([LinkSpec(20, 15), spec, spec], anchors=frozenset({1, 2}))
+    world.keep_log = True
+    world.run(3000)
+    world.begin(Cubic())
+    world.run(1000)
+    world.cut(0, True)
+    world.run(4000)
+    again, counts = world.a.stats.again, []
+    for _ in range(40):
+        before = len(world.log)
+        world.run(100)
+        counts.append(len(world.log) - before)
+    assert world.a.stats.again == again
+    assert sum(counts) > 0.85 * 40 * 170
+    assert sum(count < 170 / 3 for count in counts) <= 2
+    world.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import MAX_DELAY_US, MAX_RATE_BPS, PathEstimator, clamp
 from whalescale.protocol.paths.tuner import (
     ACK_INTERVAL_MIN_US,
@@ -37,6 +38,8 @@ REPAIR_AGE_US: Final = 1_000_000
 #: what asks for no order (UDP) waits no longer behind a gap: a lag of voice that is just bearable
 #: (ITU-T G.114: 150 ms), less what its way takes
 LOOSE_HOLD_US: Final = 100_000
+#: what a path that failed had in flight may come by another for so long
+LEFT_FOR: Final = 2 * NS_PER_S
 #: the time of a copy, beside the round trips that it takes
 AGAIN_MARGIN_US: Final = 10_000
 
@@ -51,6 +54,8 @@ class _Path:
         "sample",
         "tier",
         "updated",
+        "usable",
+        "used_at",
     )
 
     def __init__(self, rtt_us: int, now: int) -> None:
@@ -62,6 +67,8 @@ class _Path:
         self.tier = 0
         self.cap = 1.0
         self.max_packet = 65535
+        self.usable = True
+        self.used_at = now
 
     @property
     def srtt_us(self) -> int:
@@ -98,7 +105,7 @@ class WindowTuner:
         path = self._paths.get(path_id)
         if path is not None:
             path.degraded, path.tier, path.max_packet = degraded, tier, max_packet
-            path.cap = clamp(cap, 0.0, 1.0)
+            path.cap, path.usable = clamp(cap, 0.0, 1.0), usable
 
     def sample(
         self, samples: Mapping[int, PathSample], rtts: Mapping[int, int], now: int
@@ -109,10 +116,16 @@ class WindowTuner:
             if path_id in samples:
                 path.sample, path.updated = samples[path_id], now
                 path.est.push(path.sample, now, path.rate_bps)
-        return {n: self._params(path) for n, path in self._paths.items()}, self._peer_params()
+            if path.usable:
+                path.used_at = now
+        return {n: self._params(path) for n, path in self._paths.items()}, self._peer_params(now)
+
+    def _used(self) -> list[_Path]:
+        """Those that data goes over; one that failed is known of still."""
+        return [path for path in self._paths.values() if path.usable]
 
     def _ack_interval_us(self) -> int:
-        least = min((path.srtt_us for path in self._paths.values()), default=ACK_INTERVAL_US)
+        least = min((path.srtt_us for path in self._used()), default=ACK_INTERVAL_US)
         return int(clamp(least / 2, ACK_INTERVAL_MIN_US, ACK_INTERVAL_US))
 
     def _params(self, path: _Path) -> PathParams:
@@ -131,12 +144,14 @@ class WindowTuner:
             rescue_us=int(min(max(RESCUE_MIN_US, silent), 3 * path.srtt_us + 50_000)),
         )
 
-    def _peer_params(self) -> PeerParams:
-        best = min((path.srtt_us for path in self._paths.values()), default=DEFAULT_RTT_US)
+    def _peer_params(self, now: int) -> PeerParams:
+        used = self._used()
+        best = min((path.srtt_us for path in used), default=DEFAULT_RTT_US)
         ack, fixed = self._ack_interval_us(), self._settings.reorder_depth
         packet = max((min(p.max_packet, 1500) for p in self._paths.values()), default=1500)
-        several = len(self._paths) > 1
-        repair = several if self._settings.repair is None else self._settings.repair
+        # On one path alone a loss is the inner flow's own: it is to hear of it, and soon.
+        lately = sum(now - path.used_at <= LEFT_FOR for path in self._paths.values())
+        repair = lately > 1 if self._settings.repair is None else self._settings.repair
         return PeerParams(
             scheduler=self._settings.scheduler,
             depth=WRR_DEPTH if fixed is None else fixed,
