@@ -14,6 +14,7 @@ Steps, all unless some are named:
     csrc    tests of the C leaves, without sanitizers, which do not run under emulation
     unit    tests/unit, but what asks for systemd, other packages or the agent's own kernel
     sim     tests/sim
+    deb     the package for arm64, in dist/; `ws` from it
     refuse  a compiler that says big-endian is refused
 Exit status 1: a step went wrong; its output is in build/arm64/STEP.log.
 """
@@ -44,6 +45,11 @@ PACKAGES = (
     "iproute2"
 )
 TEST_PACKAGES = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+_FOR_ARM64 = (
+    *(w for n in (17, 28, 34) for w in ("--platform", f"manylinux_2_{n}_aarch64")),
+    *("--platform", "manylinux2014_aarch64", "--python-version", PYTHON),
+    *("--only-binary", ":all:", "--implementation", "cp"),
+)
 #: /proc/sys/fs/binfmt_misc/register: an ELF of 64 bits, little-endian, for aarch64; F: opened now
 MAGIC = (
     r":aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
@@ -78,13 +84,18 @@ DESELECT = " ".join(f"--deselect tests/unit/{name}" for name in LEFT_OUT)
 PYTEST = f"python3 -m pytest -q -p no:cacheprovider --timeout 3000 -n 2 {DESELECT}"
 STEPS = {
     "build": (
-        "WS_CFLAGS='-Werror' python3 setup.py -q build_ext --inplace && "
+        "WS_CFLAGS='-Werror -g0 -ffile-prefix-map=/src=.' WS_LDFLAGS=-Wl,--build-id=none "
+        "python3 setup.py -q build_ext --inplace && "
         "python3 -c 'from whalescale.dataplane import engine; print(engine.__file__)'"
     ),
     "csrc": "make -s -j2 -C tests/csrc check SANITIZE= CC=aarch64-linux-gnu-gcc",
     "unit": f"{PYTEST} tests/unit/protocol tests/unit/runtime tests/unit/test_identity.py "
     "tests/unit/test_config.py tests/unit/test_keyfiles.py",
     "sim": f"{PYTEST} tests/sim",
+    # The package is made by this machine, of what `build` built, and run by the emulator.
+    "deb": "/usr/bin/ws version && WHALESCALE_STATE_DIR=/tmp /usr/bin/ws init -c /tmp/ws0.toml -a "
+    "10.77.0.1/24 && /usr/bin/ws pubkey < /tmp/ws0.key && cd / && PYTHONPATH=/usr/lib/whalescale "
+    "python3 -c 'from whalescale.dataplane import engine; print(engine.__file__)'",
     # as a compiler for such a machine would say it
     "refuse": (
         "echo '#include \"shared/wire.h\"' | gcc -U__BYTE_ORDER__ "
@@ -126,6 +137,15 @@ def emulator() -> Path:
     return made
 
 
+def _unpack(package: Path, root: Path) -> None:
+    """`dpkg-deb -x` would put a folder in the place of the link /lib."""
+    with subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
+    ) as unpacked:
+        words = ("tar", "-C", root, "-x", "--keep-directory-symlink")
+        subprocess.run(words, stdin=unpacked.stdout, check=True, timeout=300)
+
+
 def make_root() -> Path:
     """The unpacked system, made once."""
     root, stamp = FOLDER / "root", FOLDER / "root.made"
@@ -144,11 +164,7 @@ def make_root() -> Path:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
     for package in sorted((down / "var/cache/apt/archives").glob("*.deb")):
-        with subprocess.Popen(
-            ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
-        ) as unpacked:
-            words = ("tar", "-C", root, "-x", "--keep-directory-symlink")
-            subprocess.run(words, stdin=unpacked.stdout, check=True, timeout=300)
+        _unpack(package, root)
     for name in ("dev", "proc", "sys", "tmp", "root", "src"):
         (root / name).mkdir(exist_ok=True)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
@@ -162,20 +178,19 @@ def make_root() -> Path:
     return root
 
 
-def python_packages(target: Path) -> None:
-    """The lock's wheels for arm64, and what tests need. pip takes markers for this machine's, so
-    what the lock has for x86-64 alone goes first."""
+def locked(folder: Path, target: Path) -> list[str | Path]:
+    """pip's words for the lock's wheels for arm64. pip takes markers for this machine's, so what
+    the lock has for x86-64 alone goes first."""
     blocks = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
-    lock = FOLDER / "requirements.lock"
+    lock = folder / "requirements.lock"
     lock.write_text("\n".join(b for b in blocks if "== 'x86_64'" not in b) + "\n")
-    platforms = [w for n in (17, 28, 34) for w in ("--platform", f"manylinux_2_{n}_aarch64")]
-    pip: tuple[str | Path, ...] = (
-        *(sys.executable, "-m", "pip", "--quiet", "install", "--target", target, "--upgrade"),
-        *(*platforms, "--platform", "manylinux2014_aarch64", "--python-version", PYTHON),
-        *("--only-binary", ":all:", "--implementation", "cp"),
-    )
-    run(*pip, "--require-hashes", "--no-deps", "-r", lock, timeout=900)
-    run(*pip, *TEST_PACKAGES, timeout=900)
+    return [*_FOR_ARM64, "--target", target, "--require-hashes", "--no-deps", "-r", lock]
+
+
+def python_packages(target: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--quiet", "install", "--upgrade")
+    run(*pip, *locked(FOLDER, target), timeout=900)
+    run(*pip, *_FOR_ARM64, "--target", target, *TEST_PACKAGES, timeout=900)
 
 
 def copy_source(target: Path) -> None:
@@ -212,6 +227,13 @@ def emulated(root: Path, command: str, log: Path, seen: list[Path]) -> int:
         return process.returncode
 
 
+def _install(root: Path) -> None:
+    """Make the package, into dist/, and unpack it there."""
+    run(sys.executable, ROOT / "tools/deb.py", "--arm64", root, timeout=1200)
+    (package,) = (ROOT / "dist").glob("whalescale_*_arm64.deb")
+    _unpack(package, root)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build and tests on arm64, emulated.")
     parser.add_argument("steps", nargs="*", choices=[*STEPS, []], metavar="STEP")
@@ -229,6 +251,8 @@ def main() -> int:
         wrong = 0
         for name in (None if chosen.command else chosen.steps) or steps:
             log, began = FOLDER / f"{name}.log", time.monotonic()
+            if name == "deb":
+                _install(root)
             status = emulated(root, steps[name], log, seen)
             wrong += status != 0
             verdict = "ok" if status == 0 else f"FAILED ({status})"

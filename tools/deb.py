@@ -8,8 +8,9 @@ release has a package of its own); C libraries are Debian's. Nothing is fetched 
 not have by its hash. Two builds of one commit give the same bytes: times are the commit's, the
 order is that of names, and no path of the build is left in what was compiled.
 
-    tools/deb.py [--python /usr/bin/python3] [--out dist]
+    tools/deb.py [--python /usr/bin/python3] [--out dist] [--arm64 SYSTEM]
 
+With --arm64 it is for arm64: SYSTEM has the data plane, built by `python -m tools.arm64 build`.
 Needs dpkg-dev, binutils and what `tools/apt.sh build bpf` installs.
 """
 
@@ -26,6 +27,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+if __package__ is None or __package__ == "":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools import arm64
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "whalescale"
@@ -80,8 +86,8 @@ def epoch() -> int:
 # what goes in
 
 
-def packages(python: str, tree: Path, work: Path) -> None:
-    """Everything of the lock, and ourselves, for this Python."""
+def packages(python: str, tree: Path, work: Path, system: Path | None) -> None:
+    """Everything of the lock, and ourselves, for this Python; `system`: of arm64, with ours."""
     lib = tree / LIB
     env = {
         **os.environ,
@@ -97,13 +103,22 @@ def packages(python: str, tree: Path, work: Path) -> None:
     pip = (venv / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check")
     locked = ("--require-hashes", "--only-binary", ":all:", "-r", ROOT / "requirements.lock")
     run(*pip, "install", *locked, env=env)
-    run(*pip, "install", "--no-compile", "--target", lib, *locked, env=env)
+    if system is None:
+        run(*pip, "install", "--no-compile", "--target", lib, *locked, env=env)
+    else:
+        run(*pip, "install", "--no-compile", *arm64.locked(work, lib), env=env)
     source = work / "source"
     copy_source(source)
     run(*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", work / "wheel", source, env=env)
     (wheel,) = (work / "wheel").glob("*.whl")
     shutil.rmtree(lib / "bin", ignore_errors=True)
     run(*pip, "install", "--no-compile", "--no-deps", "--target", lib, wheel, env=env)
+    if system is not None:
+        ours = lib / "whalescale/dataplane"
+        for path in ours.glob("_lib*.so"):
+            path.unlink()
+        (built,) = (system / "src/whalescale/dataplane").glob("_lib*.so")
+        shutil.copyfile(built, ours / built.name)
     for name in LEFT_OUT:
         for path in (lib / name, *lib.glob(f"{name}-*.dist-info")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -115,7 +130,8 @@ def packages(python: str, tree: Path, work: Path) -> None:
         elif path.name in ("__pycache__", "tests") and path.is_dir():
             shutil.rmtree(path)
     for path in lib.rglob("*.so*"):
-        run("strip", "--strip-unneeded", "--remove-section=.comment", path)
+        strip = "strip" if system is None else "aarch64-linux-gnu-strip"
+        run(strip, "--strip-unneeded", "--remove-section=.comment", path)
         path.chmod(0o644)
 
 
@@ -261,19 +277,23 @@ def copyright_text(tree: Path) -> str:
 # the package
 
 
-def control(tree: Path, work: Path, python: str) -> str:
+def control(tree: Path, work: Path, python: str, system: Path | None) -> str:
     found = run(python, "-c", "import sys; print(*sys.version_info[:2])").split()
     minor = int(found[1])
-    depends = [f"python3 (>= 3.{minor}~)", f"python3 (<< 3.{minor + 1}~)", *libraries(tree, work)]
+    depends = [
+        f"python3 (>= 3.{minor}~)",
+        f"python3 (<< 3.{minor + 1}~)",
+        *libraries(tree, work, system),
+    ]
     kib = sum(-(-p.lstat().st_size // 1024) for p in tree.rglob("*") if p.is_file())
     lines = [
         f"Package: {PACKAGE}",
         f"Version: {deb_version()}",
-        f"Architecture: {run('dpkg', '--print-architecture').strip()}",
+        f"Architecture: {architecture(system)}",
         f"Maintainer: {MAINTAINER}",
         f"Installed-Size: {kib}",
         f"Depends: {', '.join(depends)}",
-        f"Recommends: {', '.join(recommends())}",
+        f"Recommends: {', '.join(recommends() if system is None else RECOMMENDS)}",
         f"Suggests: {', '.join(SUGGESTS)}",
         "Section: net",
         "Priority: optional",
@@ -288,6 +308,10 @@ def control(tree: Path, work: Path, python: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def architecture(system: Path | None) -> str:
+    return run("dpkg", "--print-architecture").strip() if system is None else "arm64"
+
+
 def recommends() -> list[str]:
     """With the cipher's library of the version compiled against, where the architecture has it:
     libipsec-mb1 in Debian 12, libipsec-mb2 in 13."""
@@ -297,14 +321,16 @@ def recommends() -> list[str]:
     return [*([found[0]] if found else []), *RECOMMENDS]
 
 
-def libraries(tree: Path, work: Path) -> list[str]:
-    """What the extensions are linked against, as dpkg-shlibdeps finds it."""
+def libraries(tree: Path, work: Path, system: Path | None) -> list[str]:
+    """What the extensions are linked against, as dpkg-shlibdeps finds it. For arm64, whose packages
+    are not installed here, what it finds of this machine's build: of one release the same."""
     stage = work / "shlibs"
     (stage / "debian").mkdir(parents=True)
     (stage / "debian/control").write_text(
         f"Source: {PACKAGE}\n\nPackage: {PACKAGE}\nArchitecture: any\n"
     )
-    objects = sorted(str(p) for p in (tree / LIB).rglob("*.so*"))
+    folders = [tree / LIB] if system is None else [work / "venv/lib", ROOT / "whalescale"]
+    objects = sorted(str(p) for folder in folders for p in folder.rglob("*.so*"))
     out = run("dpkg-shlibdeps", "-O", "--ignore-missing-info", *(f"-e{o}" for o in objects),
               cwd=stage, stderr=subprocess.DEVNULL)  # fmt: skip
     found = re.search(r"^shlibs:Depends=(.+)$", out, re.M)
@@ -337,21 +363,21 @@ def settle(tree: Path) -> None:
         os.utime(path, (when, when))
 
 
-def build(python: str, out: Path) -> Path:
+def build(python: str, out: Path, system: Path | None = None) -> Path:
     work = ROOT / "build/deb"
     shutil.rmtree(work, ignore_errors=True)
     tree = work / "tree"
     tree.mkdir(parents=True)
-    packages(python, tree, work)
+    packages(python, tree, work, system)
     files(tree, python)
     (tree / "DEBIAN").mkdir()
-    install(tree / "DEBIAN/control", control(tree, work, python))
+    install(tree / "DEBIAN/control", control(tree, work, python, system))
     scripts(tree)
     install(tree / "DEBIAN/md5sums", "".join(sums(tree)))
     settle(tree)
     out.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch())}
-    name = f"{PACKAGE}_{deb_version()}_{run('dpkg', '--print-architecture').strip()}.deb"
+    name = f"{PACKAGE}_{deb_version()}_{architecture(system)}.deb"
     # One thread: how many there are shows in the bytes.
     words = ("--root-owner-group", "-Zxz", "--threads-max=1", "--build", tree, out / name)
     run("dpkg-deb", *words, env=env)
@@ -362,8 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--python", default="/usr/bin/python3")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    parser.add_argument("--arm64", type=Path, metavar="SYSTEM")
     options = parser.parse_args(arguments)
-    made = build(options.python, options.out)
+    made = build(options.python, options.out, options.arm64)
     print(f"{made} ({made.stat().st_size >> 10} KiB)")
     return 0
 
