@@ -277,7 +277,7 @@ def copyright_text(tree: Path) -> str:
 # the package
 
 
-def control(tree: Path, work: Path, python: str, system: Path | None) -> str:
+def control(tree: Path, work: Path, python: str, system: Path | None = None) -> str:
     found = run(python, "-c", "import sys; print(*sys.version_info[:2])").split()
     minor = int(found[1])
     depends = [
@@ -321,7 +321,7 @@ def recommends() -> list[str]:
     return [*([found[0]] if found else []), *RECOMMENDS]
 
 
-def libraries(tree: Path, work: Path, system: Path | None) -> list[str]:
+def libraries(tree: Path, work: Path, system: Path | None = None) -> list[str]:
     """What the extensions are linked against, as dpkg-shlibdeps finds it. For arm64, whose packages
     are not installed here, what it finds of this machine's build: of one release the same."""
     stage = work / "shlibs"
