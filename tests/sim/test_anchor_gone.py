@@ -86,3 +86,19 @@ def test_who_receives_tells_the_anchors_when_its_router_forgot_it(seed: int) -> 
     after = [hub.node.peer_status(world.handle(hub, a)).endpoint for hub in (first, second)]
     assert before[0] != after[0]
     assert before[1] != after[1]
+
+
+def test_peers_that_come_and_go_have_an_anchor_probed_once_a_second() -> None:
+    """Whoever answers no probes makes us look at the anchors; they are not to pay for it."""
+    world = HomeWorld(1)
+    a, _, anchor, _ = relayed(world, symmetric(1), symmetric(2))
+    world.run(3)
+    guest, handle, before = a.node.guest(Multipath), world.handle(a, anchor), len(world.wire)
+    begin = world.now
+    while world.now - begin < 3 * SECOND:
+        guest.doubted(handle, world.now)
+        a.drain()
+        world.arm(a)
+        world.run(0.01)
+    sent = [to for _, source, to, _ in world.wire[before:] if (source, to) == (a.at, anchor.at)]
+    assert len(sent) <= 8

@@ -12,6 +12,7 @@ from typing import Final
 from whalescale.protocol.control import ControlError, Feature, FrameType, Offer
 from whalescale.protocol.guest import Arrival, Guest, Host, Observation
 from whalescale.protocol.inside import Inside
+from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
@@ -31,13 +32,15 @@ from whalescale.protocol.types import MultipathStarted, PathAction, PeerSeen
 
 #: said of what names none
 NO_PATH: Final = -1
+#: an anchor is looked at so often at most, whatever the peers do that it relays for
+LOOK_EACH: Final = NS_PER_S
 FEATURES: Final = Feature.URGENT | Feature.AGAIN | Feature.MULTIPATH
 
 
 class _State:
     """Of one peer. Pins and buckets outlive its managers."""
 
-    __slots__ = ("buckets", "doubted", "lost", "paths", "pins", "relays")
+    __slots__ = ("buckets", "doubted", "look_at", "lost", "paths", "pins", "relays")
 
     def __init__(self) -> None:
         #: None until the peer says that it speaks multipath
@@ -48,6 +51,8 @@ class _State:
         self.lost = False
         #: there was reason to think that it is gone, and no answer since
         self.doubted = False
+        #: not looked into before
+        self.look_at = 0
         #: (remote, local) of the ways that lead over anchors
         self.relays: tuple[tuple[Endpoint, Endpoint | None], ...] = ()
 
@@ -284,8 +289,8 @@ class Multipath(Guest):
 
     def doubted(self, peer: PeerHandle, now: int) -> None:
         state = self._states.get(peer)
-        if state is not None and state.paths is not None:
-            state.doubted = True
+        if state is not None and state.paths is not None and now >= state.look_at:
+            state.doubted, state.look_at = True, now + LOOK_EACH
             state.paths.look(now)
             self._drain(peer, state.paths, now)
 
