@@ -53,6 +53,7 @@ enum {
 	WS_CONTROL_PATH_PROBE =
 		0x12, /* the one that may be longer: it is padded to probe the MTU */
 	WS_CONTROL_HEARTBEAT = 0x14,
+	WS_HEARTBEAT_BYTES = 8,
 	WS_HEARTBEAT_ASK = 1, /* its byte 3: send an ACK; answered in C */
 	WS_CONTROL_ACK = 0x15, /* produced and consumed in C */
 	WS_CONTROL_GOSSIP_UPDATE = 0x16,

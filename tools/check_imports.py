@@ -69,8 +69,6 @@ ONLY = {
     "peer": {"node", "roster", "core", "handshake", "session_timers", "registry", "indices",
              "dialing"},
 }  # fmt: skip
-#: inside protocol/paths/: what is tuned for an inner TCP stands behind one door
-ONLY_PATHS = {"bunches": {"innertcp"}, "innertcp": {"rate", "tuner"}}
 #: know nothing of ours but each other
 GROUND = {"places", "limits", "tai64n", "timers"}
 
@@ -156,13 +154,10 @@ def upward(module: str, what: Import) -> str | None:
     ours, theirs = ([*m.split("."), "", ""][2] for m in (module, what.module))
     if ours in GROUND and theirs not in GROUND:
         return f"{ours} stands on the ground: it may import {', '.join(sorted(GROUND))}"
-    allowed, where = ONLY.get(theirs), "protocol"
-    if ours == theirs == "paths":
-        ours, theirs = (([*m.split("."), "", ""])[3] for m in (module, what.module))
-        allowed, where = ONLY_PATHS.get(theirs), "protocol.paths"
+    allowed = ONLY.get(theirs)
     if allowed is None or ours in allowed:
         return None
-    return f"in {where} only {', '.join(sorted(allowed)) or 'the outside'} may import {theirs}"
+    return f"in protocol only {', '.join(sorted(allowed)) or 'the outside'} may import {theirs}"
 
 
 def check_file(path: Path, root: Path) -> list[str]:

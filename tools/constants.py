@@ -20,14 +20,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: what decides; the formats (ack.py, frames) and the life of a path (manager.py) are others
-PYTHON = (
-    "rate", "tuner", "tuning", "estimator", "bunches", "incoming", "innertcp", "windowed",
-)  # fmt: skip
+PYTHON = ("tuner", "tuning", "estimator")
 C_FILES = (
     "multipath.c", "multipath_send.c", "multipath_pump.c", "multipath_receive.c", "multipath_ack.c",
     "multipath_internal.h", "scheduler.c", "scheduler.h", "innertcp.c", "window.c", "window.h",
     "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "reorder_internal.h",
-    "reorder_life.c", "align.c", "align.h", "bunch.c", "bunch.h",
+    "reorder_life.c", "align.c", "align.h", "multipath.h", "units.h",
 )  # fmt: skip
 
 _C_NUMBER = re.compile(

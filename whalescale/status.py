@@ -158,10 +158,8 @@ class Reordering(Struct, frozen=True, kw_only=True):
     refused: int = 0
     wait_us: int = 0
     wait_max_us: int = 0
-    #: held back in a lull, before the buffer
+    #: held back to the slower paths' delay, before the buffer
     aligned: int = 0
-    #: an inner TCP's acknowledgements that waited for each other
-    bunched: int = 0
 
 
 class Queue(Struct, frozen=True, kw_only=True):

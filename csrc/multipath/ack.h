@@ -13,6 +13,7 @@
 
 #define WS_ACK_MAX_PATHS 8
 #define WS_ACK_MAX_GAPS 32
+#define WS_ACK_HOLD_US 16 /* unit of hold_16us */
 #define WS_ACK_HEAD_BYTES 12
 #define WS_ACK_PATH_BYTES 32
 #define WS_ACK_GAP_BYTES 6

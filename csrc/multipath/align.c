@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "multipath/align.h"
 
+#include "multipath/units.h"
+
 #include <string.h>
 
-/* A wait below this is not worth a wake-up; wake-ups are so far apart. */
-#define LEAST_US 500
-#define GRID_NS UINT64_C(250000)
-#define LULL 4 /* less than one in so many of the usual */
+#define GRID_NS (MS_NS / 4) /* wake-ups are so far apart; a wait below two is not worth one */
 
 size_t ws_align_bytes(size_t stride)
 {
@@ -22,35 +21,13 @@ void ws_align_init(struct ws_align *align, void *memory, size_t stride)
 	};
 }
 
-bool ws_align_count(struct ws_align *align, uint64_t now_ns)
-{
-	uint64_t bucket = now_ns / WS_ALIGN_BUCKET_NS, recent;
-
-	if (bucket - align->newest >= WS_ALIGN_BUCKETS) { /* or the clock ran backwards */
-		memset(align->buckets, 0, sizeof(align->buckets));
-		align->sum = 0;
-		align->newest = bucket;
-	}
-	while (align->newest < bucket) {
-		uint32_t *oldest = &align->buckets[++align->newest % WS_ALIGN_BUCKETS];
-
-		align->sum -= *oldest;
-		*oldest = 0;
-	}
-	align->buckets[bucket % WS_ALIGN_BUCKETS]++;
-	align->sum++;
-	recent = (uint64_t)align->buckets[bucket % WS_ALIGN_BUCKETS] +
-		 align->buckets[(bucket - 1) % WS_ALIGN_BUCKETS];
-	return recent * (WS_ALIGN_BUCKETS / 2) * LULL < align->sum;
-}
-
 bool ws_align_hold(struct ws_align *align, uint32_t path, uint32_t seq, uint32_t flags,
 		   const uint8_t *packet, size_t len, uint32_t wait_us, uint64_t now_ns)
 {
 	uint32_t at = align->tail % WS_ALIGN_SLOTS;
-	uint64_t due_ns = (now_ns + wait_us * UINT64_C(1000)) / GRID_NS * GRID_NS;
+	uint64_t due_ns = (now_ns + wait_us * US_NS) / GRID_NS * GRID_NS;
 
-	if (path >= WS_ALIGN_PATHS || (wait_us < LEAST_US && !align->waiting[path]))
+	if (path >= WS_ALIGN_PATHS || (wait_us * US_NS < 2 * GRID_NS && !align->waiting[path]))
 		return false;
 	if (align->tail - align->head >= WS_ALIGN_SLOTS || len > align->stride)
 		return false;

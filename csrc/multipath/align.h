@@ -1,29 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A delay line in front of the reordering buffer, for lulls (docs/multipath.md
- * section 10). A flow over paths of unequal delay sees the slow one's round
- * trip, in order as its packets are. Where it pauses, the few packets of the
- * pause would go over the quick path and come back sooner than any packet of
- * the flow ever does: BBR, which pauses every 10 s for nothing but to see that
- * time, keeps its window at twice that, and so to the quick path. In a lull
- * what the quick path brings is held back to the slow one's delay.
+ * A delay line in front of the reordering buffer, and beside it for what takes no turn (docs/multipath.md
+ * section 10): what a quick path brought waits for as long as a slow one takes.
  *
  * Bounded: WS_ALIGN_SLOTS packets; without room nothing is held back.
  */
 #ifndef WS_ALIGN_H
 #define WS_ALIGN_H
 
+#include "shared/wire.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WS_ALIGN_PATHS 8
+#define WS_ALIGN_PATHS WS_PATH_COUNT
 #define WS_ALIGN_SLOTS 2048 /* 25 ms at 1 Gbit/s, 50 at 490 Mbit/s */
-#define WS_ALIGN_CROWDED 128
-#define WS_ALIGN_BUCKETS 32
-#define WS_ALIGN_BUCKET_NS UINT64_C(10000000)
-/* What a lull is measured against, and how long one lasts. */
-#define WS_ALIGN_WINDOW_NS (WS_ALIGN_BUCKETS * WS_ALIGN_BUCKET_NS)
 
 struct ws_align_packet {
 	uint64_t due_ns;
@@ -31,9 +23,6 @@ struct ws_align_packet {
 };
 
 struct ws_align {
-	uint32_t buckets[WS_ALIGN_BUCKETS]; /* data packets, at bucket number % WS_ALIGN_BUCKETS */
-	uint32_t sum;
-	uint64_t newest; /* number of the newest bucket */
 	uint32_t head, tail; /* of the slots; free running */
 	uint32_t waiting[WS_ALIGN_PATHS];
 	struct ws_align_packet *slots;
@@ -44,15 +33,9 @@ struct ws_align {
 /* Of memory that ws_align_init wants, for packets up to `stride` bytes (a multiple of 64). */
 size_t ws_align_bytes(size_t stride);
 void ws_align_init(struct ws_align *align, void *memory, size_t stride);
-/* A data packet came. True: in the last 10 to 20 ms there were less than a quarter of the usual. */
-bool ws_align_count(struct ws_align *align, uint64_t now_ns);
 static inline bool ws_align_waits(const struct ws_align *align)
 {
 	return align->head != align->tail;
-}
-static inline bool ws_align_crowded(const struct ws_align *align)
-{
-	return align->tail - align->head > WS_ALIGN_CROWDED;
 }
 /*
  * Copies the packet, to be due in wait_us; later if another is before it. False: it need not wait,

@@ -16,7 +16,7 @@ struct ws_fq_memory {
 
 size_t ws_fq_bytes(uint32_t stride)
 {
-	return (sizeof(struct ws_fq_memory) + (size_t)stride * WS_FQ_PACKETS + 63) & ~(size_t)63;
+	return ws_lines(sizeof(struct ws_fq_memory) + (size_t)stride * WS_FQ_PACKETS);
 }
 
 void ws_fq_init(struct ws_fq *fq, void *memory, uint32_t stride, uint32_t salt)
@@ -56,17 +56,15 @@ static uint32_t mix(uint32_t hash, uint32_t word)
 
 static uint32_t flow_of(const uint8_t *packet, uint32_t len, uint32_t salt)
 {
-	bool six = packet[0] >> 4 == 6;
-	uint32_t at = six ? WS_IPV6_ADDRESSES : WS_IPV4_ADDRESSES, end = at + (six ? 32 : 8);
-	size_t header = 0;
+	size_t header = 0, bytes, at = ws_ip_addresses(packet, &bytes), end = at + bytes;
 	uint8_t protocol = 0;
 	bool whole = ws_ip_l4(packet, len, &header, &protocol);
 	uint32_t hash = mix(salt, protocol);
 
-	for (; at < end && at + 4 <= len; at += 4)
+	for (; at < end && at + sizeof(hash) <= len; at += sizeof(hash))
 		hash = mix(hash, ws_get32(packet + at));
 	if (whole && (protocol == WS_PROTOCOL_TCP || protocol == WS_PROTOCOL_UDP) &&
-	    len >= header + 4)
+	    len >= header + sizeof(hash))
 		hash = mix(hash, ws_get32(packet + header));
 	return hash % WS_FQ_FLOWS;
 }
@@ -122,7 +120,7 @@ void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint6
 	fq->packets++;
 	fq->bytes += len;
 	if (to->list == LIST_NONE) {
-		to->deficit = WS_FQ_QUANTUM_BYTES;
+		to->deficit = WS_PACKET_BYTES;
 		list_add(m, LIST_NEW, flow);
 	}
 }
@@ -148,7 +146,7 @@ static uint32_t turn(struct ws_fq *fq)
 				list_add(m, LIST_OLD, flow - 1);
 			continue;
 		}
-		at->deficit += WS_FQ_QUANTUM_BYTES;
+		at->deficit += WS_PACKET_BYTES;
 		list_add(m, LIST_OLD, flow - 1);
 	}
 }

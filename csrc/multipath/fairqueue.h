@@ -10,13 +10,14 @@
 #ifndef WS_FAIRQUEUE_H
 #define WS_FAIRQUEUE_H
 
+#include "multipath/units.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define WS_FQ_FLOWS 256
-#define WS_FQ_PACKETS 8192 /* 1 s of 100 Mbit/s */
-#define WS_FQ_QUANTUM_BYTES 1514 /* a packet of an Ethernet link a turn */
+#define WS_FQ_PACKETS WS_RING
 
 struct ws_fq_packet {
 	uint64_t queued_ns;

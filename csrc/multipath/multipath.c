@@ -7,36 +7,21 @@
 
 /* Until Python has said something of a path: enough for a first few packets. */
 static const struct ws_path_params default_path = {
-	.rate_bps = 1000000,
-	.window_bytes = 15000,
-	.srtt_us = 100000,
-	.weight = 1,
-	.max_packet = 65535,
+	.cap_permille = 1000,
+	.max_packet = UINT16_MAX,
 	.rescue_us = 1000000,
 };
 
 static const struct ws_multipath_params default_tune = {
-	.depth = 128,
-	.slack_us = 20000,
-	.queue_us = 100000,
-	.queue_bytes = 1 << 20,
-	.repair_age_us = 200000,
-	.reorder_depth = 128,
-	.hold_us = 50000,
-	.path_idle_us = 500000,
+	.repair_age_us = 1000000,
 	.deliver_late = 1,
-	.ack_interval_us = 10000,
 	.align = 1,
 };
 
-/* As good as none. */
-#define ONLY_BPS 400000000000ULL
-#define ONLY_WINDOW (1ULL << 40)
+typedef uint32_t __attribute__((may_alias)) word;
 
-_Static_assert(sizeof(struct ws_path_params) % 8 == 0, "copied by words");
-_Static_assert(sizeof(struct ws_multipath_params) % 8 == 0, "copied by words");
-
-typedef uint64_t __attribute__((may_alias)) word;
+_Static_assert(sizeof(struct ws_path_params) % sizeof(word) == 0, "copied by words");
+_Static_assert(sizeof(struct ws_multipath_params) % sizeof(word) == 0, "copied by words");
 
 /* Both sides may run at once: each word is whole, and each set of words makes sense. */
 static void copy_words(void *to, const void *from, size_t bytes)
@@ -44,7 +29,7 @@ static void copy_words(void *to, const void *from, size_t bytes)
 	word *out = to;
 	const word *in = from;
 
-	for (size_t i = 0; i < bytes / 8; i++)
+	for (size_t i = 0; i < bytes / sizeof(word); i++)
 		ws_set(out[i], ws_get(in[i]));
 }
 
@@ -67,7 +52,7 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 		return NULL;
 	mp->ops = *ops;
 	mp->arg = arg;
-	mp->stride = (packet_bytes + 63) & ~63u;
+	mp->stride = (uint32_t)ws_lines(packet_bytes);
 	slots = sizeof(struct slot) * RING;
 	resend = sizeof(uint64_t) * RING;
 	records = sizeof(struct record) * RECORDS * WS_PATH_COUNT;
@@ -104,7 +89,6 @@ struct ws_multipath *ws_multipath_new(uint32_t packet_bytes, const struct ws_mul
 		mp->params[i] = default_path;
 	mp->pump_ns = UINT64_MAX;
 	mp->sched.count = WS_PATH_COUNT;
-	mp->again_credit = 100 * RUN_MAX;
 	mp_load(mp, 0);
 	return mp;
 }
@@ -150,7 +134,6 @@ void ws_multipath_reset(struct ws_multipath *mp, uint64_t now_ns)
 		mp->sched.paths[i].in_flight_bytes = 0;
 		ws_set(stats->acked_datagrams, 0);
 		ws_set(stats->acked_bytes, 0);
-		ws_set(stats->acked_arrived_us, 0);
 		ws_set(stats->in_flight_bytes, 0);
 		ws_set(stats->rx_datagrams, 0);
 		ws_set(stats->rx_bytes, 0);
@@ -165,14 +148,8 @@ static void set_rate(struct ws_pace *pace, uint64_t rate_bps, uint64_t now_ns)
 {
 	double scale = (double)pace->rate_bps / (double)rate_bps;
 
-	if (rate_bps != pace->rate_bps && pace->rate_bps) {
-		if (pace->next_ns > now_ns)
-			pace->next_ns =
-				now_ns + (uint64_t)((double)(pace->next_ns - now_ns) * scale);
-		if (pace->busy_ns > now_ns)
-			pace->busy_ns =
-				now_ns + (uint64_t)((double)(pace->busy_ns - now_ns) * scale);
-	}
+	if (rate_bps != pace->rate_bps && pace->rate_bps && pace->next_ns > now_ns)
+		pace->next_ns = now_ns + (uint64_t)((double)(pace->next_ns - now_ns) * scale);
 	pace->rate_bps = rate_bps;
 }
 
@@ -182,11 +159,8 @@ static void relent(struct ws_multipath *mp)
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if ((mp->usable >> i & 1) && !mp->tx[i].suspended)
 			return;
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		mp->tx[i].suspended = false;
-		if (!mp_windowed(mp)) /* there it is asked on, by `told` */
-			mp->tx[i].told = false;
-	}
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		mp->tx[i].suspended = false; /* and asked on, by `told` */
 }
 
 /* The least round trip; a probe's until data was acknowledged. */
@@ -194,7 +168,9 @@ static uint32_t base_us(const struct ws_multipath *mp, uint32_t id)
 {
 	const struct ws_window *window = &mp->tx[id].window;
 
-	return window->seen ? ws_window_base_us(window) : ws_get(mp->params[id].srtt_us);
+	uint32_t probed_us = ws_get(mp->params[id].srtt_us);
+
+	return window->seen || !probed_us ? ws_window_base_us(window) : probed_us;
 }
 
 /* Base one-way delay; half of the round trip until each path in use was measured by one clock. */
@@ -215,23 +191,45 @@ static int64_t base_delay_us(const struct ws_multipath *mp, uint32_t id)
 	return mp_diff24((uint32_t)ws_window_delay_us(window), (uint32_t)ws_window_delay_us(first));
 }
 
-/* What the path's own window says, in place of what Python set. */
-static void load_window(struct ws_multipath *mp, uint32_t id, uint64_t now_ns)
+/* The pace of a path that may have a part of what it carries alone. Until that is known it has all. With a
+ * cap it cannot show what it carries: what it did before counts, until it brings half of even that part. */
+static uint64_t capped_bps(struct tx_path *tx, uint64_t rate_bps, uint64_t permille)
+{
+	if (permille >= 1000 || tx->window.starting) {
+		tx->whole_bps = 0;
+		return UINT64_MAX;
+	}
+	if (!tx->whole_bps || rate_bps < tx->whole_bps * permille / 1000 / 2)
+		tx->whole_bps = rate_bps;
+	return tx->whole_bps * permille / 1000;
+}
+
+/* What the path's own window says. */
+static void load_window(struct ws_multipath *mp, uint32_t id, const struct ws_path_params *params,
+			uint64_t now_ns)
 {
 	struct ws_sched_path *path = &mp->sched.paths[id];
 	struct ws_path_stats *stats = &mp->stats.paths[id];
-	const struct ws_window *window = &mp->tx[id].window;
+	struct tx_path *tx = &mp->tx[id];
+	const struct ws_window *window = &tx->window;
+	uint64_t pace_bps;
 
-	if (window->seen)
-		path->srtt_us = window->srtt_us;
+	path->srtt_us = window->seen || !params->srtt_us ? window->srtt_us : params->srtt_us;
 	path->base_us = base_us(mp, id);
 	path->rate_bps = ws_window_rate_bps(window);
 	path->delay_us = base_delay_us(mp, id);
 	path->silent_us = mp_silent_us(mp, id, now_ns);
 	path->window_bytes = window->bytes;
 	path->starting = window->ahead;
+	pace_bps = capped_bps(tx, path->rate_bps, params->cap_permille);
+	path->weight = (uint32_t)((path->rate_bps < pace_bps ? path->rate_bps : pace_bps) / 1000);
+	if (pace_bps > ws_window_pace_bps(window))
+		pace_bps = ws_window_pace_bps(window);
+	set_rate(&path->pace, pace_bps, now_ns);
+	if (!window->seen)
+		return;
 	ws_set(stats->window_bytes, window->bytes);
-	ws_set(stats->window_rate_bps, path->rate_bps);
+	ws_set(stats->window_rate_bps, window->starting ? window->rate_bps : path->rate_bps);
 	ws_set(stats->window_queue_us, window->queue_us);
 }
 
@@ -241,10 +239,9 @@ static void load_only(struct ws_multipath *mp, uint64_t now_ns)
 {
 	struct ws_sched_path *path = &mp->sched.paths[mp->only];
 
-	path->window_bytes = ONLY_WINDOW;
-	path->rate_bps = 0;
+	path->window_bytes = UINT64_MAX;
 	path->silent_us = 0;
-	set_rate(&path->pace, mp->catching ? mp_catch_up_bps(mp, now_ns) : ONLY_BPS, now_ns);
+	set_rate(&path->pace, mp->catching ? mp_catch_up_bps(mp, now_ns) : UINT64_MAX, now_ns);
 }
 
 void mp_load(struct ws_multipath *mp, uint64_t now_ns)
@@ -255,13 +252,13 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 	copy_words(&tune, &mp->tune, sizeof(tune));
 	mp->sched.kind = (enum ws_scheduler)(tune.scheduler <= WS_SCHED_BACKUP ? tune.scheduler
 									       : WS_SCHED_EDF);
-	mp->sched.depth = tune.depth;
-	mp->sched.slack_us = tune.slack_us;
+	if (!tune.reorder_depth)
+		tune.reorder_depth = WS_REORDER_MAX_DEPTH;
+	mp->sched.depth = tune.reorder_depth;
 	relent(mp);
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		struct ws_sched_path *path = &mp->sched.paths[i];
 		struct ws_path_params params;
-		uint64_t rate_bps;
 
 		path->usable = (mp->usable >> i & 1) && !mp->tx[i].suspended;
 		if (!(mp->present >> i & 1))
@@ -269,29 +266,14 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 		copy_words(&params, &mp->params[i], sizeof(params));
 		path->degraded = params.degraded;
 		path->tier = params.tier;
-		path->weight = params.weight ? params.weight : 1;
-		path->srtt_us = params.srtt_us;
-		path->delay_us = params.delay_us;
-		path->window_bytes = params.window_bytes;
 		path->max_packet_bytes = params.max_packet;
-		path->rate_bps = 0;
-		path->silent_us = 0;
-		path->starting = false;
-		rate_bps = params.rate_bps ? params.rate_bps : 1;
-		if (tune.control == 1) {
-			load_window(mp, i, now_ns);
-			if (rate_bps > ws_window_pace_bps(&mp->tx[i].window))
-				rate_bps = ws_window_pace_bps(&mp->tx[i].window);
-		}
-		set_rate(&path->pace, rate_bps, now_ns);
-		/* A millisecond's worth, and two datagrams on the slowest path. */
-		path->pace.burst_us = 1000;
+		load_window(mp, i, &params, now_ns);
 	}
 	if (mp->keep)
 		load_only(mp, now_ns);
 	settings = (struct ws_reorder_settings){
 		.depth = tune.reorder_depth,
-		.hold_us = tune.hold_us,
+		.hold_us = tune.repair_age_us,
 		.loss_wait_us = tune.loss_wait_us,
 		.loose_hold_us = tune.loose_hold_us,
 		.path_idle_us = tune.path_idle_us,
@@ -299,6 +281,10 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 	};
 	ws_reorder_set(mp->reorder, &settings);
 }
+
+typedef uint64_t __attribute__((may_alias)) count;
+
+_Static_assert(sizeof(struct ws_path_stats) % sizeof(count) == 0, "whole counts");
 
 static void begin_path(struct ws_multipath *mp, uint32_t id)
 {
@@ -308,21 +294,19 @@ static void begin_path(struct ws_multipath *mp, uint32_t id)
 		/* The other direction goes on: its number is the peer's. */
 		.rx_datagrams = stats->rx_datagrams, .rx_bytes = stats->rx_bytes,
 		.rx_packets = stats->rx_packets,     .rx_highest = stats->rx_highest,
-		.rx_delay_us = stats->rx_delay_us,   .rx_jitter_us = stats->rx_jitter_us,
 		.rx_remote = stats->rx_remote,	     .rx_local = stats->rx_local,
 	};
 
-	copy_words(stats, &fresh, sizeof(fresh));
+	for (size_t i = 0; i < sizeof(fresh) / sizeof(count); i++)
+		ws_set(((count *)stats)[i], ((const count *)&fresh)[i]);
 	copy_words(&mp->params[id], &default_path, sizeof(default_path));
-	tx->acked = tx->next_number;
+	tx->acked = tx->given_up = tx->next_number;
 	tx->suspended = tx->told = false;
-	tx->limited_at_ns = tx->heartbeat_ns = tx->mark_ns = 0;
+	tx->whole_bps = tx->heartbeat_ns = tx->mark_ns = 0;
 	ws_window_init(&tx->window, 0, tx->next_number);
 	memset(&mp->sched.paths[id], 0, sizeof(mp->sched.paths[id]));
 	mp->sched.credit[id] = 0;
 }
-
-_Static_assert(sizeof(struct ws_path_stats) % 8 == 0, "copied by words");
 
 void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t usable,
 			    uint32_t mode, uint64_t now_ns)
@@ -447,7 +431,7 @@ void ws_multipath_forget(struct ws_multipath *mp, uint64_t now_ns)
 	/* It came under keys that held. */
 	mp_inner_release(mp, now_ns);
 	mp->seq_head = mp->seq_base = mp->arrived_seq = mp->seq_tail;
-	mp->queue_bytes = mp->ahead = 0;
+	mp->queue_bytes = 0;
 	ws_fq_forget(&mp->fair);
 	mp->resend_head = mp->resend_tail;
 	mp->pump_ns = UINT64_MAX;

@@ -18,8 +18,6 @@
 
 #include "api/multipath.h" /* the parameters and the statistics */
 
-#define WS_MULTIPATH_RING 8192 /* packets kept: those that wait and those in flight or just sent */
-
 struct ws_multipath;
 
 enum ws_multipath_mode {
@@ -30,7 +28,7 @@ enum ws_multipath_mode {
 	WS_MULTIPATH_KEEP = 2,
 };
 
-#define WS_MULTIPATH_HELD 0x100 /* flag of ops->deliver: the bytes are a buffer's */
+enum { WS_MULTIPATH_HELD = 0x100 }; /* flag of ops->deliver: the bytes are a buffer's */
 
 /* The `flags` of a packet are those of its frame (wire.h). */
 struct ws_multipath_ops {
@@ -100,7 +98,7 @@ bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_n
 void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes, uint32_t seq,
 			bool heard);
 /* The path for control messages: usable, least delay. Path 0 if there is none. */
-uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns);
+uint32_t ws_multipath_best(const struct ws_multipath *mp);
 /* Sends again what is in flight on `path`, elsewhere. Returns how many. */
 uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 
@@ -110,7 +108,7 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 /* Afterwards, for a data frame without FEEDBACK: true if it may be delivered as it is. */
 bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq);
 /* Flag: its arrival counts and its turn passes, but nobody gets it. */
-#define WS_MULTIPATH_VOID (1u << 30)
+enum { WS_MULTIPATH_VOID = 0x40000000 };
 /* Afterwards, for any other data frame: header fields and the packet, checked by the caller. */
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns);

@@ -8,13 +8,9 @@
 
 #include <string.h>
 
-#define RTT_MAX_US 10000000
 #define GAP_SEQS_MAX 512 /* looked at per ACK */
-/* With windows: what another path would bring so much sooner is sent there as well. */
+/* What another path would bring so much sooner is sent there as well; so often a silent one is asked. */
 #define STUCK_NS (100 * MS_NS)
-/* With windows: a path that is silent for so long has lost what was in flight on it. */
-#define GONE_NS (1000 * MS_NS)
-#define ASK_AGAIN_NS (100 * MS_NS)
 /* The only path is left for another that may be far worse, so not because a host was busy for a moment. */
 #define ONLY_SILENT_NS (150 * MS_NS)
 
@@ -49,16 +45,13 @@ static void note_rtt(struct ws_path_stats *stats, uint32_t rtt_us)
 		srtt = rtt_us;
 		rttvar = rtt_us / 2;
 	} else {
-		uint32_t off = rtt_us > srtt ? rtt_us - srtt : srtt - rtt_us;
+		int32_t off = (int32_t)(rtt_us - srtt);
 
-		rttvar = (uint32_t)((3ULL * rttvar + off) / 4);
-		srtt = (uint32_t)((7ULL * srtt + rtt_us) / 8);
+		rttvar += (uint32_t)(((off < 0 ? -off : off) - (int32_t)rttvar) / 4);
+		srtt += (uint32_t)(off / 8);
 	}
-	ws_set(stats->rtt_us, rtt_us);
 	ws_set(stats->srtt_us, srtt ? srtt : 1);
 	ws_set(stats->rttvar_us, rttvar);
-	if (!stats->rtt_min_us || rtt_us < stats->rtt_min_us)
-		ws_set(stats->rtt_min_us, rtt_us ? rtt_us : 1);
 }
 
 /* How many datagrams are missing up to `highest`, but for those that were too long for the path. */
@@ -110,23 +103,17 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 	struct ws_path_stats *stats = &mp->stats.paths[entry->path];
 	struct tx_path *tx = &mp->tx[entry->path];
 	uint64_t highest = widen(tx->next_number, entry->highest);
-	uint32_t hold_us = entry->hold_16us * 16u, rtt_us;
+	uint32_t hold_us = entry->hold_16us * (uint32_t)WS_ACK_HOLD_US, rtt_us;
 	struct ws_sched_path *path = &mp->sched.paths[entry->path];
 	uint64_t missing = tx->acked - tx->acked_count - tx->excused, lost;
 	uint64_t in_flight, seq, acked_bytes;
 	struct ws_window_ack told;
 	bool moved;
 
-	ws_add(stats->acks, 1);
 	/* Two ACKs that crossed: the counts only go up. */
 	if ((int32_t)(entry->datagrams - (uint32_t)tx->acked_count) > 0) {
-		uint64_t before = stats->acked_arrived_us;
-
 		tx->acked_count = widen(tx->acked_count, entry->datagrams);
 		ws_set(stats->acked_datagrams, tx->acked_count);
-		ws_set(stats->acked_arrived_us, before ? widen(before, entry->arrived_us)
-						       : (1ULL << 32) + entry->arrived_us);
-		ws_set(stats->delay_us, entry->delay_us);
 	}
 	acked_bytes = entry->bytes > stats->acked_bytes ? entry->bytes - stats->acked_bytes : 0;
 	if (acked_bytes)
@@ -169,7 +156,8 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 		.nearest = is_nearest(mp, entry->path),
 		.brief = is_brief(mp, entry->path),
 	};
-	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us && rtt_us - hold_us < RTT_MAX_US) {
+	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us &&
+	    rtt_us - hold_us < WS_DELAY_MAX_US) {
 		note_rtt(stats, rtt_us - hold_us);
 		told.rtt_us = rtt_us - hold_us ? rtt_us - hold_us : 1;
 		/* Of the last data frame: when it arrived, by the peer's clock, less its time. */
@@ -178,15 +166,15 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 	ws_window_ack(&tx->window, &told);
 }
 
-/* Its own path has brought later numbers: LOST_AFTER, or one and it is late (RFC 8985 in spirit). */
+/* Its own path has brought later numbers: WS_LOST_AFTER, or one and it is late (RFC 8985 in spirit). */
 static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
 {
 	const struct tx_path *tx = &mp->tx[slot->path];
 	uint64_t srtt_ns = 1000ULL * mp->stats.paths[slot->path].srtt_us;
 
-	return tx->acked > slot->number + LOST_AFTER ||
+	return tx->acked > slot->number + WS_LOST_AFTER ||
 	       (tx->acked > slot->number + 1 &&
-		now_ns - tx->records[slot->number % RECORDS].sent_ns > srtt_ns * 5 / 4);
+		now_ns - tx->records[slot->number % RECORDS].sent_ns > srtt_ns + srtt_ns / 4);
 }
 
 /* How much later than over another path a packet that is in flight will come, ns; 0: no later. */
@@ -209,12 +197,12 @@ static uint64_t stuck_ns(const struct ws_multipath *mp, const struct slot *slot,
 	return rest_ns > other_ns ? rest_ns - other_ns : 0;
 }
 
-/* What was sent on a path that has brought later numbers, and did not arrive; with windows also what
- * another path would bring far sooner: the oldest of a path, as those behind it come after it. */
+/* What was sent on a path that has brought later numbers, and did not arrive; also what another path would
+ * bring far sooner: the oldest of a path, as those behind it come after it. */
 static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t now_ns)
 {
-	uint64_t age_ns = 1000ULL * ws_get(mp->tune.repair_age_us);
-	uint32_t looked = 0, in_time = mp_windowed(mp) ? 0 : UINT32_MAX;
+	uint64_t age_ns = mp_worth_ns(mp);
+	uint32_t looked = 0, in_time = 0;
 
 	for (uint32_t i = 0; i < ack->gap_count; i++) {
 		uint64_t first = widen(mp->seq_head, ack->gaps[i].first);
@@ -256,8 +244,7 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 	next = widen(mp->seq_head, ack.next_seq);
 	if (next > mp->arrived_seq && next <= mp->seq_tail)
 		mp->arrived_seq = next;
-	if (mp_windowed(mp))
-		mp_load(mp, now_ns);
+	mp_load(mp, now_ns);
 	/* One that was overtaken by a later one tells of gaps that are filled by now. */
 	if (!mp->ack_seen || (int32_t)(ack.time_us - mp->ack_time_us) >= 0) {
 		mp->ack_seen = true;
@@ -294,9 +281,9 @@ static uint64_t quiet_since(const struct ws_multipath *mp, uint32_t path)
 
 	if (!oldest)
 		return UINT64_MAX;
-	/* With windows a silent path is asked until it answers, or has failed. */
-	if (mp_by_windows(mp) ? !(mp->usable >> path & 1)
-			      : mp->tx[path].told || !mp->sched.paths[path].usable)
+	/* One of several is asked until it answers, or has failed. */
+	if (mp->keep ? mp->tx[path].told || !mp->sched.paths[path].usable
+		     : !(mp->usable >> path & 1))
 		return UINT64_MAX;
 	return last < oldest ? oldest : last;
 }
@@ -311,20 +298,22 @@ static uint64_t rescue_after_ns(const struct ws_multipath *mp, uint32_t path)
 /* Halfway to silence the peer is asked, so that one lost datagram or ACK is no failure. */
 static uint64_t watch_at(const struct tx_path *tx, uint64_t since_ns, uint64_t rescue_ns)
 {
+	uint64_t last_ns = since_ns + rescue_ns - rescue_ns / 4;
+
 	if (tx->told)
-		return tx->heartbeat_ns + ASK_AGAIN_NS;
+		return tx->heartbeat_ns + STUCK_NS;
 	if (tx->heartbeat_ns < since_ns)
 		return since_ns + rescue_ns / 2;
 	/* Asked once; a second time halfway between, then it is silent. */
-	if (tx->heartbeat_ns < since_ns + rescue_ns * 3 / 4)
-		return since_ns + rescue_ns * 3 / 4;
+	if (tx->heartbeat_ns < last_ns)
+		return last_ns;
 	return since_ns + rescue_ns;
 }
 
 static void ask(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
 	uint32_t time_us = mp_time_us(now_ns);
-	uint8_t frame[HEARTBEAT_BYTES] = {
+	uint8_t frame[WS_HEARTBEAT_BYTES] = {
 		WS_CONTROL_HEARTBEAT,	  WS_CONTROL_VERSION,	    (uint8_t)path,
 		WS_HEARTBEAT_ASK,	  (uint8_t)time_us,	    (uint8_t)(time_us >> 8),
 		(uint8_t)(time_us >> 16), (uint8_t)(time_us >> 24),
@@ -346,8 +335,8 @@ uint32_t mp_silent_us(const struct ws_multipath *mp, uint32_t path, uint64_t now
 }
 
 /*
- * With windows. A fade more often than not: what is in flight will come, and is sent elsewhere as well.
- * After GONE_NS it counts no more, or a path that lost a whole window would stand still.
+ * A fade more often than not: what is in flight will come, and is sent elsewhere as well. Once it is worth
+ * nothing it counts no more, or a path that lost a whole window would stand still.
  */
 static void fades(struct ws_multipath *mp, uint32_t path, uint64_t since_ns, uint64_t now_ns)
 {
@@ -357,7 +346,7 @@ static void fades(struct ws_multipath *mp, uint32_t path, uint64_t since_ns, uin
 		tx->told = tx->suspended = true;
 		(void)mp_copy(mp, path, now_ns);
 		mp_load(mp, now_ns);
-	} else if (now_ns - since_ns > GONE_NS) {
+	} else if (now_ns - since_ns > mp_worth_ns(mp)) {
 		(void)ws_multipath_rescue(mp, path, now_ns);
 		ws_window_collapse(&tx->window, tx->next_number);
 		ws_add(mp->stats.paths[path].silent, 1);
@@ -365,30 +354,11 @@ static void fades(struct ws_multipath *mp, uint32_t path, uint64_t since_ns, uin
 	}
 }
 
-static void silent(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
+/* The only path. Who takes over is Python's to say; until then there is no other. */
+static void silent(struct ws_multipath *mp, uint32_t path)
 {
-	struct tx_path *tx = &mp->tx[path];
-	uint64_t oldest = oldest_ns(mp, path);
-	bool others = false;
-
 	ws_add(mp->stats.paths[path].silent, 1);
-	if (mp->keep) {
-		/* Who takes over is Python's to say; until then there is no other. */
-		tx->told = true;
-		mp->ops.silent(mp->arg, path);
-		return;
-	}
-	/* Where nobody speaks, all may be lost on the way back: stay. */
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
-		if (i != path && mp->sched.paths[i].usable &&
-		    mp->stats.paths[i].last_ack_ns > oldest)
-			others = true;
-	if (others) {
-		tx->suspended = tx->told = true;
-		mp_load(mp, now_ns);
-	}
-	/* What was in flight counts no more, or a path that lost a whole window would stand still. */
-	(void)ws_multipath_rescue(mp, path, now_ns);
+	mp->tx[path].told = true;
 	mp->ops.silent(mp->arg, path);
 }
 
@@ -407,11 +377,11 @@ void mp_watch(struct ws_multipath *mp, uint64_t now_ns)
 			continue;
 		due = now_ns - since_ns >= rescue_ns && mp->tx[i].heartbeat_ns > since_ns;
 
-		if (due && mp_by_windows(mp))
-			fades(mp, i, since_ns, now_ns);
+		if (due && mp->keep)
+			silent(mp, i);
 		else if (due)
-			silent(mp, i, now_ns);
-		if (!due || mp_by_windows(mp))
+			fades(mp, i, since_ns, now_ns);
+		if (!due || !mp->keep)
 			ask(mp, i, now_ns);
 	}
 }

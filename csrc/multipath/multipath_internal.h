@@ -13,41 +13,37 @@
 
 #include "multipath/ack.h"
 #include "multipath/align.h"
-#include "multipath/bunch.h"
 #include "multipath/fairqueue.h"
 #include "multipath/multipath.h"
 #include "multipath/reorder.h"
 #include "multipath/scheduler.h"
+#include "multipath/units.h"
 #include "multipath/window.h"
 #include "packet/counters.h"
 #include "packet/frame.h"
 #include "packet/ip.h"
 #include "shared/wire.h"
 
-#define RING WS_MULTIPATH_RING
+#define RING WS_RING
 #define RECORDS 4096 /* datagrams of one path that may be in flight */
 #define RUN_MAX 64 /* packets given to one path in one go */
 #define NO_SEQ UINT64_MAX
-#define MS_NS 1000000ULL
 #define URGENT_MAX_BYTES 256
 #define URGENT_SEEN 1024 /* a second of 100 calls */
-#define BEGIN_SEQS                                                                                 \
-	64 /* a first seq below is of a sender that has just begun: it leaves so many at once */
+/* A first seq below is of a sender that has just begun: it leaves so many at once. */
+#define BEGIN_SEQS RUN_MAX
 #define ACK_SOONEST_NS (2 * MS_NS)
-/* With windows: so many datagrams are worth an ACK, or what they free leaves as one burst. */
+/* So many datagrams are worth an ACK, or what they free leaves as one burst. */
 #define ACK_PACKETS 16
 #define ACK_PACKETS_NS MS_NS
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define BRIEF_SLOWER_PART 5 /* another is slower by this part: two alike are not taken in turn */
-#define HEARTBEAT_BYTES 8
-/* Copies of one packet: one may be lost as well. */
-#define AGAIN_MOST 2
-#define AGAIN_MOST_WINDOWED 4
-#define LOST_AFTER 3 /* later numbers of its own path, and a datagram is lost (RFC 9002) */
+#define AGAIN_MOST 4 /* copies of one packet: those may be lost as well */
+/* A packet earns one copy of what was lost, and a part of one of what is only late. */
+#define AGAIN_LATE_COST 5
 
 /* A packet in the ring, at seq % RING: waiting, or kept for a second sending. */
 struct slot {
-	uint64_t queued_ns;
 	uint64_t sent_ns; /* first; 0: waits */
 	uint64_t number; /* on `path`, of the last sending */
 	uint32_t len; /* 0: nothing kept under this seq */
@@ -69,6 +65,7 @@ struct record {
 struct tx_path {
 	uint64_t next_number;
 	uint64_t acked; /* one past the highest number that the peer has seen */
+	uint64_t given_up; /* one past the highest that nobody waits for: its path was left */
 	uint64_t data_bytes; /* data sent, UDP payload */
 	uint64_t unpublished, unpublished_bytes; /* sent outside the schedule, not yet counted */
 	uint64_t bytes_ever; /* everything sent under this number, whatever path it was */
@@ -77,8 +74,7 @@ struct tx_path {
 	uint64_t data_number; /* one past the number of the newest data datagram */
 	uint64_t longer_number; /* one past the number of the newest that was longer than data */
 	uint64_t excused; /* of these, did not arrive: that is no loss */
-	uint64_t
-		limited_at_ns; /* was at its limit, with packets waiting, when last looked; 0: not */
+	uint64_t whole_bps; /* what it carried when a cap came; 0: there is none */
 	uint64_t heartbeat_ns; /* last one sent because of silence */
 	/* The only path: a data datagram without an answer, and since when (0: there is none). */
 	uint64_t mark_number, mark_ns;
@@ -96,28 +92,18 @@ struct rx_path {
 	int64_t delay_min_us[2]; /* of this and the last window */
 	uint32_t delay_least_us; /* 24 bits: the least of both, by the two clocks */
 	uint64_t window_ns; /* when this window began */
-	uint32_t jitter_us;
 	/* With this number those missing before it are lost; then with the next. 0: none is. */
 	uint64_t hole_at, hole_next;
 	uint32_t echo_us;
 	uint64_t arrived_ns; /* any datagram */
 	uint64_t data_arrived_ns;
-	uint64_t pause_ns; /* between the last data frame and the one before */
-};
-
-/* innertcp.c: what is known of a path, and what is held back. */
-struct inner_path {
-	/* Mean delay, from the reference, of what came after a pause, and how far each is from it. */
-	int64_t sparse_us, sparse_off_us;
-	uint64_t sparse_ns; /* the last of these; 0: none */
 	uint64_t ordered_ns; /* a packet that takes its turn: no copy, not urgent */
 };
 
+/* innertcp.c: what is held back. */
 struct ws_inner {
-	struct inner_path paths[WS_PATH_COUNT];
 	struct ws_align line; /* what takes its turn */
-	struct ws_align early; /* what goes past it */
-	struct ws_bunch bunch;
+	struct ws_align urgent; /* what goes past it */
 };
 
 struct ws_multipath {
@@ -143,9 +129,8 @@ struct ws_multipath {
 	struct ws_sched sched; /* paths by id */
 
 	uint64_t seq_base, seq_head, seq_tail; /* kept from, first that waits, next to queue */
-	uint64_t ahead; /* behind seq_head, and sent already */
 	uint64_t queue_bytes;
-	struct ws_fq fair; /* with windows: what waits, not yet given a seq */
+	struct ws_fq fair; /* what waits for one of several paths, not yet given a seq */
 	uint64_t pump_ns; /* when the pump can go on; UINT64_MAX: not by itself */
 	struct slot *slots;
 	uint8_t *data;
@@ -154,7 +139,7 @@ struct ws_multipath {
 	uint64_t repaired_ns;
 	bool ack_seen;
 	uint32_t ack_time_us; /* of the newest ACK, the peer's clock */
-	uint64_t again_credit; /* 1/100 packets */
+	uint64_t again_credit; /* copies of what was lost */
 	uint64_t urgent_window_ns;
 	uint32_t urgent_bytes;
 	uint32_t brief; /* the path whose queue stays short, if any has to */
@@ -166,7 +151,7 @@ struct ws_multipath {
 	/* Numbers of urgent packets that came twice, or will: the highest, and who came, at number %
 	 * URGENT_SEEN. */
 	uint32_t urgent_highest;
-	uint64_t urgent_seen[URGENT_SEEN / 64];
+	uint8_t urgent_seen[URGENT_SEEN / 8];
 	struct ws_reorder *reorder;
 	bool begun; /* something that takes its turn has come */
 	bool passed; /* the last data came over one path, and went by the buffer */
@@ -216,18 +201,6 @@ static inline bool mp_waiting(const struct ws_multipath *mp)
 	return mp->seq_head != mp->seq_tail || mp->fair.packets;
 }
 
-/* The C core moves each path's window by itself; Python sets no rates. */
-static inline bool mp_windowed(const struct ws_multipath *mp)
-{
-	return ws_get(mp->tune.control) == 1;
-}
-
-/* With windows and several paths in use: the only path needs none. */
-static inline bool mp_by_windows(const struct ws_multipath *mp)
-{
-	return mp_windowed(mp) && !mp->keep;
-}
-
 static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
 {
 	uint8_t protocol = 0;
@@ -236,14 +209,10 @@ static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
 	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP;
 }
 
-/* A TCP's handshake: one that is lost costs a second. */
-static inline bool mp_begins(const uint8_t *packet, size_t len)
+/* So long a packet is worth something, and waits or is sent again. */
+static inline uint64_t mp_worth_ns(const struct ws_multipath *mp)
 {
-	uint8_t protocol = 0;
-	size_t ip;
-
-	return ws_ip_l4(packet, len, &ip, &protocol) && protocol == WS_PROTOCOL_TCP &&
-	       len >= ip + WS_TCP_BYTES && packet[ip + WS_TCP_FLAGS] & WS_TCP_SYN;
+	return US_NS * ws_get(mp->tune.repair_age_us);
 }
 
 /* multipath.c: parameters into the scheduler. */
@@ -268,22 +237,21 @@ bool mp_one_path(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
 /* When the next ACK is due, UINT64_MAX: none. */
 uint64_t mp_ack_deadline(const struct ws_multipath *mp);
-/* innertcp.c, the one door to it; ordered, urgent: a packet that takes its turn, or does not */
+/* innertcp.c, the one door to what is done for a TCP inside */
+/* Sent: whether it is a TCP's that takes the best path at once; whether it leaves twice. */
+bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
+bool mp_inner_leaves_twice(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
+/* Received; ordered, urgent: a packet that takes its turn, or does not. */
 /* Of memory that mp_inner_init wants, for packets up to `stride` bytes (a multiple of 64). */
 size_t mp_inner_bytes(size_t stride);
 void mp_inner_init(struct ws_multipath *mp, uint8_t *memory);
-/* Nothing is known of the path any more. */
-void mp_inner_fresh(struct ws_multipath *mp, uint32_t path);
-/* A data frame came, its delay is known. */
-void mp_inner_note(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* True: it is kept, and goes on later. */
 bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq, uint32_t flags,
 			   const uint8_t *packet, size_t len, uint64_t now_ns);
 bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
 			  uint32_t flags, uint64_t now_ns);
-/* What is held goes on: all; all but acknowledgements that wait for each other; what is due. */
+/* What is held goes on: all; what is due. */
 void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns);
-void mp_inner_release_ordered(struct ws_multipath *mp, uint64_t now_ns);
 void mp_inner_expire(struct ws_multipath *mp, uint64_t now_ns);
 /* When something is due; UINT64_MAX: nothing is held. */
 uint64_t mp_inner_deadline(const struct ws_multipath *mp);

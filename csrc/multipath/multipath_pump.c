@@ -2,32 +2,15 @@
 /*
  * What waits goes to the paths, as they have room and pace:
  *  1. pump_resend: what a silent path had under way (mp_copy, ws_multipath_rescue put it there)
- *  2. the scheduler gives the head of the queue to a path, again and again; a slower path takes what
- *     is due when it would deliver (further_back)
- *  3. pump_fair: with windows each flow in its turn
+ *  2. what the only path left waiting, as the scheduler says
+ *  3. pump_fair: each flow in its turn
  *  4. each path's packets leave together (flush_run): datagrams of one path are one send
  */
 #include "multipath/multipath_internal.h"
 
 #include <string.h>
 
-/* Share of the packets that may be sent again for loss, in 1/100, and what may be saved up. */
-#define AGAIN_PERCENT 5
-#define AGAIN_PERCENT_WINDOWED 20 /* a fade takes a window, and what drops is told by losses */
-#define AGAIN_SAVED (100 * RUN_MAX)
-#define AGAIN_SAVED_WINDOWED (20 * RECORDS) /* a whole window that was lost */
 #define PUMP_INTERVAL_NS (MS_NS / 2)
-/* What a silent path left behind is sent again up to this age: nothing of it has come, so the inner
- * TCP waits for it as long as the peer's buffer does. */
-#define RESCUE_AGE_NS (400 * MS_NS)
-#define RESCUE_AGE_WINDOWED_NS (1000 * MS_NS)
-#define RESCUE_AGE_KEPT_NS (1000 * MS_NS)
-/* Packets may wait for so many times as long as where their flow is told of it. */
-#define QUEUE_TIMES 2
-/* Paths that are closer than this take their turns at the head; how far a search goes. */
-#define AHEAD_LEAST_US 2000
-#define AHEAD_MOST_US 1000000
-#define AHEAD_LOOK 512
 
 /* The waiting packet at the head goes to the paths in `mask`. */
 struct run {
@@ -74,17 +57,13 @@ static uint64_t later(uint64_t now_ns, uint64_t wake_ns)
 static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 {
 	const struct slot *slot = &mp->slots[seq % RING];
+	const struct tx_path *tx = &mp->tx[slot->path];
 
-	if (seq < mp->seq_base || !slot->len)
+	if (seq < mp->seq_base || !slot->len || now_ns - slot->sent_ns > mp_worth_ns(mp))
 		return false;
-	/* The peer says what it awaits; nothing else would send it again. */
-	if (mp->keep)
-		return seq >= mp->arrived_seq && now_ns - slot->sent_ns <= RESCUE_AGE_KEPT_NS;
-	/* With windows it waits for its path as well, and may have come by now. */
-	if (mp_windowed(mp) && mp->schedule)
-		return seq >= mp->arrived_seq && slot->number >= mp->tx[slot->path].acked &&
-		       now_ns - slot->sent_ns <= RESCUE_AGE_WINDOWED_NS;
-	return now_ns - slot->sent_ns <= RESCUE_AGE_NS;
+	/* The peer says what it awaits; over several paths what is not given up may have come by now. */
+	return !mp->schedule || (seq >= mp->arrived_seq && (mp->keep || slot->number >= tx->acked ||
+							    slot->number < tx->given_up));
 }
 
 /*
@@ -132,25 +111,6 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 	return true;
 }
 
-/* How long packets wait while a path is at its pace or window. */
-static void note_limits(struct ws_multipath *mp, uint64_t now_ns)
-{
-	bool waiting = mp_waiting(mp);
-
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		const struct ws_sched_path *path = &mp->sched.paths[i];
-		struct tx_path *tx = &mp->tx[i];
-
-		if (tx->limited_at_ns)
-			ws_add(mp->stats.paths[i].limited_us, (now_ns - tx->limited_at_ns) / 1000);
-		tx->limited_at_ns = 0;
-		if (waiting && path->usable &&
-		    (!ws_pace_ready(&path->pace, now_ns) ||
-		     path->in_flight_bytes + mp->stride > path->window_bytes))
-			tx->limited_at_ns = now_ns;
-	}
-}
-
 /* Marks it; the head goes on to the next one that waits. */
 static void taken(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 {
@@ -158,11 +118,7 @@ static void taken(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 
 	mp->queue_bytes -= slot->len;
 	slot->sent_ns = now_ns;
-	mp->ahead++;
-	while (mp->seq_head != mp->seq_tail && mp->slots[mp->seq_head % RING].sent_ns) {
-		mp->seq_head++;
-		mp->ahead--;
-	}
+	mp->seq_head = seq + 1;
 }
 
 /* It gets the next seq, and a place among what is kept. */
@@ -174,7 +130,6 @@ static uint64_t number_fair(struct ws_multipath *mp, const struct ws_fq_packet *
 	if (seq - mp->seq_base >= RING)
 		mp->seq_base = seq - RING + 1;
 	mp->slots[seq % RING] = (struct slot){
-		.queued_ns = packet->queued_ns,
 		.len = packet->len,
 		.flags = packet->flags,
 		.ecn = packet->ecn,
@@ -192,12 +147,11 @@ static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *p
 			   uint64_t now_ns)
 {
 	struct ws_fq_flow *flow = ws_fq_flow(&mp->fair, packet);
-	uint64_t most_ns = 1000ULL * ws_get(mp->tune.queue_us);
 	uint64_t waited_ns = now_ns - packet->queued_ns;
 
-	if (waited_ns <= most_ns)
+	if (waited_ns <= mp_worth_ns(mp) / 2)
 		return false;
-	if (waited_ns <= QUEUE_TIMES * most_ns && now_ns - flow->told_ns <= waited_ns)
+	if (waited_ns <= mp_worth_ns(mp) && now_ns - flow->told_ns <= waited_ns)
 		return false;
 	flow->told_ns = now_ns;
 	return true;
@@ -205,63 +159,10 @@ static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *p
 
 static uint64_t waiting_packets(const struct ws_multipath *mp)
 {
-	return mp->seq_tail - mp->seq_head - mp->ahead + mp->fair.packets;
+	return mp->seq_tail - mp->seq_head + mp->fair.packets;
 }
 
-static uint64_t nearest_waiting(const struct ws_multipath *mp, uint64_t seq)
-{
-	for (uint64_t i = 0; i < AHEAD_LOOK && seq + i < mp->seq_tail; i++)
-		if (!mp->slots[(seq + i) % RING].sent_ns)
-			return seq + i;
-	for (uint64_t i = 0; i < AHEAD_LOOK && seq - i > mp->seq_head; i++)
-		if (!mp->slots[(seq - i) % RING].sent_ns)
-			return seq - i;
-	return mp->seq_head;
-}
-
-/*
- * Which of the waiting packets the path in `mask` shall take. What a slower path gets arrives when
- * the quicker ones have delivered what stands in the queue for as long; were it the head, all that
- * follows would wait for it in the peer's buffer. A queue that is somewhat shorter gives its last one,
- * one of less than three quarters its head.
- */
-static uint64_t further_back(const struct ws_multipath *mp, uint32_t mask)
-{
-	uint32_t path = (uint32_t)__builtin_ctz(mask);
-	uint64_t waiting = mp->seq_tail - mp->seq_head - mp->ahead, bps = 0, bytes, back, seq;
-	int64_t lag_us = 0;
-
-	if ((mask & (mask - 1)) || waiting < 2 ||
-	    (mp->sched.kind != WS_SCHED_EDF && mp->sched.kind != WS_SCHED_BACKUP))
-		return mp->seq_head;
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		const struct ws_sched_path *other = &mp->sched.paths[i];
-		int64_t by_us = (int64_t)mp->sched.paths[path].delay_us - other->delay_us;
-
-		if (!other->usable || by_us <= 0)
-			continue;
-		bps += other->pace.rate_bps;
-		if (by_us > lag_us)
-			lag_us = by_us;
-	}
-	if (lag_us < AHEAD_LEAST_US)
-		return mp->seq_head;
-	if (lag_us > AHEAD_MOST_US)
-		lag_us = AHEAD_MOST_US;
-	bytes = bps / 8000 * (uint64_t)lag_us / 1000;
-	if (bytes / 4 * 3 > mp->queue_bytes)
-		return mp->seq_head;
-	back = bytes * waiting / mp->queue_bytes;
-	if (back >= waiting)
-		back = waiting - 1;
-	seq = nearest_waiting(mp, mp->seq_head + back);
-	/* Room was found for the head; another may be longer. */
-	if (mp->slots[seq % RING].len > mp->sched.paths[path].max_packet_bytes)
-		return mp->seq_head;
-	return seq;
-}
-
-/* With windows: each flow in its turn, as the paths have room. */
+/* Each flow in its turn, as the paths have room. */
 static void pump_fair(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
 	const struct ws_fq_packet *packet;
@@ -287,7 +188,7 @@ static void pump_fair(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], u
 		else
 			ws_add(mp->stats.queue_drops, 1);
 		taken(mp, seq, now_ns);
-		mp->again_credit += AGAIN_PERCENT_WINDOWED;
+		mp->again_credit++;
 	}
 }
 
@@ -312,7 +213,6 @@ static void pump_all(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], ui
 void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 {
 	struct run runs[WS_PATH_COUNT];
-	uint64_t again_most;
 
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		runs[i].count = 0;
@@ -332,7 +232,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	} else if (pump_resend(mp, runs, now_ns)) {
 		while (mp->seq_head != mp->seq_tail) {
 			const struct slot *slot = &mp->slots[mp->seq_head % RING];
-			uint64_t wake = UINT64_MAX, seq = mp->seq_head;
+			uint64_t wake = UINT64_MAX;
 			uint32_t mask =
 				pick(mp, slot->len, mp->queue_bytes, mp->seq_head, now_ns, &wake);
 
@@ -341,13 +241,11 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 				break;
 			}
 			if (mask)
-				seq = further_back(mp, mask);
-			if (mask)
-				give(mp, runs, mask, seq, false, now_ns);
+				give(mp, runs, mask, mp->seq_head, false, now_ns);
 			else
 				ws_add(mp->stats.queue_drops, 1);
-			taken(mp, seq, now_ns);
-			mp->again_credit += AGAIN_PERCENT;
+			taken(mp, mp->seq_head, now_ns);
+			mp->again_credit++;
 		}
 		if (mp->seq_head == mp->seq_tail)
 			pump_fair(mp, runs, now_ns);
@@ -356,10 +254,9 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	}
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		flush_run(mp, i, &runs[i], now_ns);
-	again_most = mp_windowed(mp) ? AGAIN_SAVED_WINDOWED : AGAIN_SAVED;
-	if (mp->again_credit > again_most)
-		mp->again_credit = again_most;
-	note_limits(mp, now_ns);
+	/* A whole window that was lost. */
+	if (mp->again_credit > RECORDS)
+		mp->again_credit = RECORDS;
 	ws_set(mp->stats.queue_packets, waiting_packets(mp));
 	ws_set(mp->stats.queue_bytes, mp->queue_bytes + mp->fair.bytes);
 }
@@ -376,14 +273,10 @@ uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 		if (seq == NO_SEQ || seq < mp->seq_base || seq >= mp->seq_tail)
 			continue;
 		slot = &mp->slots[seq % RING];
-		if (!slot->len || slot->again >= (mp->keep ? AGAIN_MOST_WINDOWED : AGAIN_MOST) ||
-		    slot->path != path || slot->number != number ||
-		    mp->resend_tail - mp->resend_head >= RING)
+		if (!slot->len || slot->again >= AGAIN_MOST || slot->path != path ||
+		    slot->number != number || mp->resend_tail - mp->resend_head >= RING)
 			continue;
-		if (mp_windowed(mp) || mp->keep)
-			slot->again++;
-		else
-			slot->again = AGAIN_MOST; /* no ACK asks for another while it waits */
+		slot->again++;
 		mp->resend[mp->resend_tail++ % RING] = seq;
 		count++;
 	}
@@ -398,7 +291,7 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 	uint32_t count = mp_copy(mp, path, now_ns);
 
 	/* Nothing is known of these any more; were they to count, the path could never be used again. */
-	tx->acked = tx->next_number;
+	tx->acked = tx->given_up = tx->next_number;
 	mp->sched.paths[path].in_flight_bytes = 0;
 	ws_set(mp->stats.paths[path].in_flight_bytes, 0);
 	if (count || mp_waiting(mp))

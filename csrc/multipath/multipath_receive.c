@@ -7,11 +7,6 @@
 
 #include <string.h>
 
-/* The least delay is that of the last one to two windows: clocks drift. */
-#define DELAY_WINDOW_NS (5000 * MS_NS)
-/* A path that has brought no data for so long is no longer one of several. */
-#define OTHERS_NS (10000 * MS_NS)
-
 void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t number, uint32_t bytes,
 			   uint64_t now_ns)
 {
@@ -22,7 +17,7 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 	ws_add(stats->rx_bytes, bytes);
 	if (number > stats->rx_highest) {
 		if (stats->rx_highest && number > stats->rx_highest + 1) {
-			rx->hole_next = number - 1 + LOST_AFTER;
+			rx->hole_next = number - 1 + WS_LOST_AFTER;
 			if (!rx->hole_at)
 				rx->hole_at = rx->hole_next;
 		}
@@ -39,11 +34,10 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 }
 
 /* One-way delay by two clocks that agree on nothing but their pace. */
-static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t time_us,
-		       uint64_t now_ns)
+static void note_delay(struct rx_path *rx, uint32_t time_us, uint64_t now_ns)
 {
 	uint32_t raw = (mp_time_us(now_ns) - time_us) & 0xffffff;
-	int64_t delay, step;
+	int64_t delay;
 
 	if (!rx->seen) {
 		*rx = (struct rx_path){
@@ -55,27 +49,21 @@ static void note_delay(struct ws_path_stats *stats, struct rx_path *rx, uint32_t
 		};
 	}
 	delay = mp_diff24(raw, rx->delay_ref_us);
-	if (now_ns - rx->window_ns >= DELAY_WINDOW_NS) {
+	if (now_ns - rx->window_ns >= WS_MEMORY_NS) {
 		rx->window_ns = now_ns;
 		rx->delay_min_us[1] = rx->delay_min_us[0];
 		rx->delay_min_us[0] = delay;
 	}
 	if (delay < rx->delay_min_us[0])
 		rx->delay_min_us[0] = delay;
-	step = delay - rx->delay_last_us;
 	rx->delay_last_us = delay;
 	rx->delay_us += (delay - rx->delay_us) / 8;
-	/* RFC 3550 section 6.4.1 */
-	rx->jitter_us += (uint32_t)(((step < 0 ? -step : step) - (int64_t)rx->jitter_us) / 16);
-	ws_set(stats->rx_delay_us, (uint32_t)(rx->delay_ref_us + rx->delay_us) & 0xffffff);
 	rx->delay_least_us =
 		(uint32_t)(rx->delay_ref_us + (rx->delay_min_us[0] < rx->delay_min_us[1]
 						       ? rx->delay_min_us[0]
 						       : rx->delay_min_us[1])) &
 		0xffffff;
-	ws_set(stats->rx_jitter_us, rx->jitter_us);
 	rx->echo_us = time_us;
-	rx->pause_ns = now_ns - rx->data_arrived_ns;
 	rx->data_arrived_ns = now_ns;
 }
 
@@ -84,7 +72,8 @@ bool mp_one_path(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 	if (mp->schedule && !mp->keep)
 		return false;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
-		if (i != path && mp->rx[i].seen && now_ns - mp->rx[i].data_arrived_ns <= OTHERS_NS)
+		if (i != path && mp->rx[i].seen &&
+		    now_ns - mp->rx[i].data_arrived_ns <= 2 * WS_MEMORY_NS)
 			return false;
 	return true;
 }
@@ -120,24 +109,24 @@ bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 static bool first_of_two(struct ws_multipath *mp, uint32_t number)
 {
 	int32_t ahead = (int32_t)(number - mp->urgent_highest);
-	uint64_t *word = &mp->urgent_seen[number % URGENT_SEEN / 64];
-	uint64_t bit = UINT64_C(1) << number % 64;
+	uint8_t *byte = &mp->urgent_seen[number % URGENT_SEEN / 8];
+	uint8_t bit = (uint8_t)(1 << number % 8);
 
 	if (!number)
 		return true;
-	if (ahead > URGENT_SEEN || ahead < -64 * URGENT_SEEN) {
+	if (ahead > URGENT_SEEN || ahead < -8 * URGENT_SEEN) {
 		memset(mp->urgent_seen, 0, sizeof(mp->urgent_seen));
 		mp->urgent_highest = number;
 	} else if (ahead > 0) {
 		while (mp->urgent_highest != number) {
 			uint32_t next = ++mp->urgent_highest % URGENT_SEEN;
 
-			mp->urgent_seen[next / 64] &= ~(UINT64_C(1) << next % 64);
+			mp->urgent_seen[next / 8] &= (uint8_t) ~(1 << next % 8);
 		}
-	} else if (ahead <= -URGENT_SEEN || *word & bit) {
+	} else if (ahead <= -URGENT_SEEN || *byte & bit) {
 		return false;
 	}
-	*word |= bit;
+	*byte |= bit;
 	return true;
 }
 
@@ -154,19 +143,14 @@ static void begin_order(struct ws_multipath *mp, uint32_t seq, uint32_t flags)
 void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us, uint32_t seq,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
 {
-	struct ws_path_stats *stats = &mp->stats.paths[path];
-
-	ws_add(stats->rx_packets, 1);
+	ws_add(mp->stats.paths[path].rx_packets, 1);
 	if (flags & WS_FRAME_FEEDBACK) {
-		if (!mp->rx[path].seen)
-			mp_inner_fresh(mp, path);
-		note_delay(stats, &mp->rx[path], time_us, now_ns);
-		mp_inner_note(mp, path, now_ns);
+		note_delay(&mp->rx[path], time_us, now_ns);
 		mp->ack_wanted = true;
 		/* Over one path its sender asks, should this be lost: no three ACKs for each key. */
 		mp->ack_repeats = mp->gap_known || !mp_one_path(mp, path, now_ns) ? ACK_REPEATS : 0;
 	} else {
-		mp_inner_release_ordered(mp, now_ns);
+		mp_inner_release(mp, now_ns);
 	}
 	if (mp->passed) {
 		mp->passed = false;
@@ -174,7 +158,7 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 	}
 	begin_order(mp, seq, flags);
 	mp->direct = packet;
-	if (mp_windowed(mp) && !(flags & WS_FRAME_URGENT) && !mp_is_tcp(packet, len))
+	if (!(flags & WS_FRAME_URGENT) && !mp_is_tcp(packet, len))
 		flags |= WS_REORDER_LOOSE;
 	if (flags & WS_FRAME_URGENT) {
 		/* What somebody waits for goes on at once. */
@@ -207,23 +191,23 @@ void ws_multipath_heartbeat(struct ws_multipath *mp)
  * not for longer than two turns. */
 static uint32_t ack_path(struct ws_multipath *mp, uint64_t now_ns)
 {
-	uint64_t turns_ns = 2000ULL * ws_get(mp->tune.ack_interval_us);
+	uint64_t turns_ns = 2 * US_NS * ws_get(mp->tune.ack_interval_us);
 	bool next = mp->ack_soon ? now_ns - mp->ack_other_ns > turns_ns : mp->ack_turn & 1;
-	uint32_t best = ws_multipath_best(mp, now_ns);
+	uint32_t best = ws_multipath_best(mp);
 	int other;
 
 	if (!next || !(ws_sched_usable(&mp->sched) & ~(1u << best)))
 		return best;
-	other = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 1u << best, now_ns);
+	other = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 1u << best);
 	if (other < 0)
 		return best;
 	mp->ack_other_ns = now_ns;
 	return (uint32_t)other;
 }
 
-uint32_t ws_multipath_best(const struct ws_multipath *mp, uint64_t now_ns)
+uint32_t ws_multipath_best(const struct ws_multipath *mp)
 {
-	int path = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 0, now_ns);
+	int path = ws_sched_urgent(&mp->sched, WS_ACK_MAX_BYTES, 0);
 
 	if (path >= 0)
 		return (uint32_t)path;
@@ -255,7 +239,7 @@ static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 
 		if (!stats->rx_datagrams || !rx->seen)
 			continue;
-		hold = (now_ns - rx->data_arrived_ns) / 16000;
+		hold = (now_ns - rx->data_arrived_ns) / US_NS / WS_ACK_HOLD_US;
 		*entry = (struct ws_ack_path){
 			.path = (uint8_t)i,
 			.hold_16us = (uint16_t)(hold > UINT16_MAX ? UINT16_MAX : hold),
@@ -264,11 +248,11 @@ static void fill(struct ws_multipath *mp, struct ws_ack *ack, uint64_t now_ns)
 			.bytes = stats->rx_bytes,
 			.arrived_us = mp_time_us(rx->arrived_ns),
 			.echo_us = rx->echo_us,
-			.delay_us = stats->rx_delay_us,
+			.delay_us = (uint32_t)(rx->delay_ref_us + rx->delay_us) & 0xffffff,
 			.delay_min_us = rx->delay_least_us,
 		};
 		/* All that lately spoke: one lost ACK then costs nothing. */
-		if (rx->changed || now_ns - rx->arrived_ns < 100 * MS_NS)
+		if (rx->changed || now_ns - rx->arrived_ns < US_NS * ws_get(mp->tune.path_idle_us))
 			ack->path_count++;
 	}
 }
@@ -281,7 +265,7 @@ uint64_t mp_ack_deadline(const struct ws_multipath *mp)
 		return UINT64_MAX;
 	if (mp->ack_soon)
 		interval_ns = ACK_SOONEST_NS;
-	if (mp_windowed(mp) && mp->unacked >= ACK_PACKETS)
+	if (mp->unacked >= ACK_PACKETS)
 		return mp->acked_at_ns + ACK_PACKETS_NS;
 	return mp->acked_at_ns + (interval_ns < ACK_SOONEST_NS ? ACK_SOONEST_NS : interval_ns);
 }

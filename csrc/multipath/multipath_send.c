@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Outbound, in the order of a packet's way:
- *  1. ws_multipath_send: urgent packets leave at once, others get a seq and wait in the ring; with
- *     windows they wait with their flow (fairqueue.c), and get the seq when they leave
+ *  1. ws_multipath_send: urgent packets leave at once, others wait with their flow (fairqueue.c) and
+ *     get a seq when they leave; over the only path they get it at once, and wait in the ring
  *  2. multipath_pump.c: what waits goes to the paths
  *  3. mp_emit: frame header, the path's next number, sealed and sent by the caller
  *  4. the ring keeps the packet, so that it can be sent again: what an ACK shows as lost
@@ -13,22 +13,15 @@
 
 #include <string.h>
 
-/* Urgent packets go past the pace, so they may not be many: share of a window's bytes. */
+/* Urgent packets go past window and pace, so they may not be many: a part of what all paths carry. */
 #define URGENT_WINDOW_NS (10 * MS_NS)
-#define URGENT_SHARE 10
+#define URGENT_PART 10
 #define URGENT_FREE_BYTES 2048
-/* What goes past a path's pace may put it so far behind: else a slow path would send nothing else. */
-#define DEBT_NS (20 * MS_NS)
-/* The only path: what goes over it is measured in such pieces, and so much more is let go at once by
- * one that took over; at least so much. */
-#define CARRIED_NS (100 * MS_NS)
-#define CATCH_UP 2
+/* The only path: what goes over it is measured in such pieces. */
+#define PIECE_NS (50 * MS_NS)
 #define CATCH_UP_LEAST_BPS 10000000ULL
-/* Of more packets than these the ring holds less than a silence and the second sending take. */
-#define RUSH_NS (50 * MS_NS)
+/* Of more packets in a piece the ring holds less than a silence and the second sending take. */
 #define RUSH_PACKETS 1000
-#define SAMPLE_NS (20 * MS_NS) /* of what is not kept some is acknowledged: silence shows */
-#define AGAIN_LOST_COST 20 /* 1/100 copies: as many as there are packets, at most */
 
 static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
 			    uint32_t data_bytes, uint64_t now_ns)
@@ -111,13 +104,13 @@ uint64_t mp_catch_up_bps(const struct ws_multipath *mp, uint64_t now_ns)
 	uint64_t elapsed_ns = now_ns - mp->carried_ns, bps = mp->carried_bps;
 
 	/* A while that has hardly begun tells nothing. */
-	if (elapsed_ns >= CARRIED_NS / 4) {
+	if (elapsed_ns >= PIECE_NS / 2) {
 		uint64_t now_bps = mp->carried_bytes * 8000 / (elapsed_ns / 1000000 + 1);
 
 		if (now_bps > bps)
 			bps = now_bps;
 	}
-	bps *= CATCH_UP;
+	bps *= 2;
 	return bps > CATCH_UP_LEAST_BPS ? bps : CATCH_UP_LEAST_BPS;
 }
 
@@ -126,7 +119,7 @@ static void note_carried(struct ws_multipath *mp, uint32_t bytes, uint64_t now_n
 {
 	uint64_t elapsed_ns = now_ns - mp->carried_ns;
 
-	if (elapsed_ns >= CARRIED_NS) {
+	if (elapsed_ns >= PIECE_NS) {
 		mp->carried_bps = mp->carried_bytes * 8000 / (elapsed_ns / 1000000 + 1);
 		mp->carried_bytes = 0;
 		mp->carried_ns = now_ns;
@@ -138,8 +131,8 @@ bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_n
 {
 	uint64_t elapsed_ns = now_ns - mp->rush_ns;
 
-	if (elapsed_ns >= RUSH_NS) {
-		mp->rush_before = elapsed_ns < 2 * RUSH_NS ? mp->rush_packets : 0;
+	if (elapsed_ns >= PIECE_NS) {
+		mp->rush_before = elapsed_ns < 2 * PIECE_NS ? mp->rush_packets : 0;
 		mp->rush_packets = 0;
 		mp->rush_ns = now_ns;
 	}
@@ -151,7 +144,8 @@ bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_n
 		ws_multipath_pump(mp, now_ns);
 	if (mp_waiting(mp) || mp->resend_head != mp->resend_tail)
 		return false;
-	mp->sampling = now_ns - mp->sample_ns >= SAMPLE_NS;
+	/* Of what is not kept some is acknowledged: silence shows. */
+	mp->sampling = now_ns - mp->sample_ns >= PIECE_NS / 2;
 	if (mp->sampling)
 		mp->sample_ns = now_ns;
 	return !mp->sampling;
@@ -161,7 +155,6 @@ uint32_t ws_multipath_seq(struct ws_multipath *mp)
 {
 	/* Nothing waits, and nothing is kept: of what was, in a rush, neither. */
 	mp->seq_head = mp->seq_base = mp->seq_tail + 1;
-	mp->ahead = 0;
 	return (uint32_t)mp->seq_tail++;
 }
 
@@ -201,33 +194,27 @@ void mp_emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flag
 }
 
 /* By size and kind (docs/multipath.md section 7): what somebody waits for. */
-static bool is_urgent(const uint8_t *packet, size_t len)
+static bool is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len)
 {
 	size_t header;
 	uint8_t dscp, protocol;
-	const uint8_t *l4;
 
 	/* Fragments keep their order. */
 	if (len > URGENT_MAX_BYTES || !ws_ip_l4(packet, len, &header, &protocol))
 		return false;
-	dscp = packet[0] >> 4 == 4 ? packet[WS_IPV4_TOS] >> 2
-				   : (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
-	/* EF, VOICE-ADMIT, CS5 to CS7 (RFC 4594, RFC 5865) */
-	if (dscp == 46 || dscp == 44 || dscp == 40 || dscp == 48 || dscp == 56)
+	dscp = ws_ip_dscp(packet);
+	if (dscp == WS_DSCP_EF || dscp == WS_DSCP_VOICE_ADMIT || dscp == WS_DSCP_CS5 ||
+	    dscp == WS_DSCP_CS6 || dscp == WS_DSCP_CS7)
 		return true;
 	if (len < header + WS_UDP_BYTES)
 		return false;
-	l4 = packet + header;
 	switch (protocol) {
 	case WS_PROTOCOL_ICMP:
 	case WS_PROTOCOL_ICMPV6:
 	case WS_PROTOCOL_UDP:
 		return true;
 	case WS_PROTOCOL_TCP:
-		/* ACK or SYN without payload; a FIN or RST must not overtake what it follows. */
-		return len >= header + WS_TCP_BYTES &&
-		       len == header + (size_t)(l4[WS_TCP_DATA_OFFSET] >> 4) * 4 &&
-		       !(l4[WS_TCP_FLAGS] & (WS_TCP_FIN | WS_TCP_RST));
+		return mp_inner_is_urgent(mp, packet, len);
 	default:
 		return false;
 	}
@@ -235,7 +222,8 @@ static bool is_urgent(const uint8_t *packet, size_t len)
 
 static bool in_debt(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
-	return mp->sched.paths[path].pace.next_ns > now_ns + DEBT_NS;
+	/* Else a path that is paced would send nothing else. */
+	return mp->sched.paths[path].pace.next_ns > now_ns + 2 * URGENT_WINDOW_NS;
 }
 
 static void emit_urgent(struct ws_multipath *mp, uint32_t path, uint32_t told,
@@ -249,18 +237,16 @@ static void emit_urgent(struct ws_multipath *mp, uint32_t path, uint32_t told,
 	emit(mp, path, NO_SEQ, told, flags | WS_FRAME_URGENT, ecn, packet, len, now_ns);
 }
 
-/* With windows, while others wait for a path: both have a queue, and whichever fades next is not known.
- * Where a copy goes as well; -1: none. */
-static int second_path(const struct ws_multipath *mp, uint32_t len, uint32_t first, bool begins,
-		       uint64_t now_ns)
+/* While others wait for a path both have a queue, and whichever fades next is not known. Where a copy goes
+ * as well; -1: none. */
+static int second_path(const struct ws_multipath *mp, uint32_t len, uint32_t first, bool begins)
 {
 	const struct ws_sched_path *other;
 	int path;
 
-	if (!mp_windowed(mp) || !(mp_waiting(mp) || begins) ||
-	    !(ws_sched_usable(&mp->sched) & ~(1u << first)))
+	if (!(mp_waiting(mp) || begins) || !(ws_sched_usable(&mp->sched) & ~(1u << first)))
 		return -1;
-	path = ws_sched_urgent(&mp->sched, len, 1u << first, now_ns);
+	path = ws_sched_urgent(&mp->sched, len, 1u << first);
 	if (path < 0 || path == (int)first)
 		return -1;
 	other = &mp->sched.paths[path];
@@ -282,17 +268,14 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	}
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (mp->sched.paths[i].usable)
-			rate_bps +=
-				(mp->sched.paths[i].rate_bps ? mp->sched.paths[i].rate_bps
-							     : mp->sched.paths[i].pace.rate_bps) /
-				8;
-	share = rate_bps / 100 * (URGENT_WINDOW_NS / MS_NS) / 1000 * URGENT_SHARE;
+			rate_bps += mp->sched.paths[i].rate_bps / 8;
+	share = rate_bps / URGENT_PART * URGENT_WINDOW_NS / S_NS;
 	if (mp->urgent_bytes + bytes > URGENT_FREE_BYTES + share)
 		return false;
-	path = ws_sched_urgent(&mp->sched, len, 0, now_ns);
+	path = ws_sched_urgent(&mp->sched, len, 0);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return false;
-	second = second_path(mp, len, (uint32_t)path, mp_begins(packet, len), now_ns);
+	second = second_path(mp, len, (uint32_t)path, mp_inner_leaves_twice(mp, packet, len));
 	if (second >= 0) {
 		/* Of two that share a number the peer delivers one; 0 is none. */
 		mp->urgent_number += mp->urgent_number == UINT32_MAX ? 2 : 1;
@@ -305,18 +288,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	return true;
 }
 
-static bool queue_full(const struct ws_multipath *mp, uint64_t now_ns)
-{
-	const struct slot *oldest = &mp->slots[mp->seq_head % RING];
-
-	if (mp->seq_head == mp->seq_tail)
-		return false;
-	return mp->seq_tail - mp->seq_head >= RING - 1 ||
-	       mp->queue_bytes >= ws_get(mp->tune.queue_bytes) ||
-	       now_ns - oldest->queued_ns > 1000ULL * ws_get(mp->tune.queue_us);
-}
-
-/* With windows: behind what waits of its flow, whose longest gives way if there is no room. */
+/* Behind what waits of its flow, whose longest gives way if there is no room. */
 static void queue_fair(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,
 		       const uint8_t *body, size_t body_bytes, uint32_t flags, uint8_t ecn,
 		       bool part, uint64_t now_ns)
@@ -324,14 +296,14 @@ static void queue_fair(struct ws_multipath *mp, const uint8_t *head, size_t head
 	uint32_t len = (uint32_t)(head_bytes + body_bytes);
 	uint8_t *packet = ws_fq_place(&mp->fair);
 
-	if (!packet || mp->fair.bytes >= ws_get(mp->tune.queue_bytes)) {
+	if (!packet) {
 		(void)ws_fq_cut(&mp->fair);
 		ws_add(mp->stats.queue_drops, 1);
 		packet = ws_fq_place(&mp->fair);
 	}
 	memcpy(packet, head, head_bytes);
 	memcpy(packet + head_bytes, body, body_bytes);
-	if (!part && is_urgent(packet, len) && send_urgent(mp, packet, len, flags, ecn, now_ns))
+	if (!part && is_urgent(mp, packet, len) && send_urgent(mp, packet, len, flags, ecn, now_ns))
 		return;
 	if (!mp_waiting(mp))
 		mp->pump_ns = now_ns;
@@ -363,13 +335,11 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 		     now_ns);
 		return;
 	}
-	if (mp_by_windows(mp)) {
+	if (!mp->keep) {
 		queue_fair(mp, head, head_bytes, body, body_bytes, flags, ecn, part, now_ns);
 		return;
 	}
-	if (!mp->keep && queue_full(mp, now_ns))
-		ws_multipath_pump(mp, now_ns);
-	/* Its place in the ring serves as scratch for an urgent one too. */
+	/* Over the only path nothing waits for another, so nothing need overtake. */
 	slot = &mp->slots[mp->seq_tail % RING];
 	packet = mp_packet(mp, mp->seq_tail);
 	if (mp->seq_tail - mp->seq_base >= RING)
@@ -379,19 +349,9 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 		ws_add(mp->stats.queue_drops, 1);
 		return;
 	}
-	slot->len = 0;
 	memcpy(packet, head, head_bytes);
 	memcpy(packet + head_bytes, body, body_bytes);
-	/* Over the only path nothing waits, so nothing need overtake. */
-	if (!mp->keep && !part && is_urgent(packet, len) &&
-	    send_urgent(mp, packet, (uint32_t)len, flags, ecn, now_ns))
-		return;
-	if (!mp->keep && queue_full(mp, now_ns)) {
-		ws_add(mp->stats.queue_drops, 1);
-		return;
-	}
 	*slot = (struct slot){
-		.queued_ns = now_ns,
 		.len = (uint32_t)len,
 		.flags = (uint8_t)flags,
 		.ecn = ecn,
@@ -407,14 +367,13 @@ void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint6
 {
 	struct slot *slot = &mp->slots[seq % RING];
 	int path;
-	/* With windows what was lost costs less than a copy of what may come: the inner TCP would have to
-	 * send it as well, and a buffer that runs over loses many at once. */
-	uint64_t cost = mp_windowed(mp) && !except ? AGAIN_LOST_COST : 100;
+	/* What was lost costs less than a copy of what may come: the inner TCP would have to send it as
+	 * well, and a buffer that runs over loses many at once. */
+	uint64_t cost = except ? AGAIN_LATE_COST : 1;
 
-	if (slot->again >= (mp_windowed(mp) ? AGAIN_MOST_WINDOWED : AGAIN_MOST) ||
-	    mp->again_credit < cost)
+	if (slot->again >= AGAIN_MOST || mp->again_credit < cost)
 		return;
-	path = ws_sched_urgent(&mp->sched, slot->len, except, now_ns);
+	path = ws_sched_urgent(&mp->sched, slot->len, except);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return;
 	slot->again++;

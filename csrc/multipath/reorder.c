@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-#define US_NS UINT64_C(1000)
-
 static void pass_push(struct ws_reorder *r, unsigned who, uint64_t seq, uint64_t now_ns)
 {
 	struct passes *passes = &r->passes[who];

@@ -14,19 +14,29 @@
 #ifndef WS_REORDER_H
 #define WS_REORDER_H
 
+#include "multipath/ack.h"
+#include "shared/wire.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define WS_REORDER_MAX_DEPTH 4096 /* a power of two */
-#define WS_REORDER_PATHS 8
+#define WS_REORDER_PATHS WS_PATH_COUNT
 #define WS_REORDER_RANGE (1u << 20) /* seqs farther from the one awaited are refused */
-#define WS_REORDER_SPAN 8192 /* held ones are less than this ahead: else the oldest are skipped */
-#define WS_REORDER_MEMORY 24512
 /* So many refused in a row, all far ahead but near each other: starts anew there. */
 #define WS_REORDER_FOLLOW 32
-#define WS_REORDER_LOOSE (1u << 31) /* flag: its reader asks for no order (UDP): loose_hold_us */
-#define WS_REORDER_MAX_GAPS 32 /* that ws_reorder_gaps tells of */
+#define WS_REORDER_MAX_GAPS WS_ACK_MAX_GAPS /* that ws_reorder_gaps tells of */
+
+enum {
+	WS_REORDER_LOOSE = 0x20000000, /* flag: its reader asks for no order (UDP): loose_hold_us */
+	/* Held ones are less than this ahead, or the oldest are skipped: half of them may be lost. */
+	WS_REORDER_SPAN = 2 * WS_REORDER_MAX_DEPTH,
+	/* A bit for each seq ahead, and three times as many behind. */
+	WS_REORDER_BITS = 4 * WS_REORDER_SPAN,
+	/* What comes into reach ahead is cleared in whole words. */
+	WS_REORDER_MEMORY = WS_REORDER_BITS - WS_REORDER_SPAN - 8 * sizeof(uint64_t),
+};
 
 /* What may change while it runs. */
 struct ws_reorder_settings {
@@ -81,7 +91,7 @@ void ws_reorder_start(struct ws_reorder *reorder, uint32_t seq);
  * them for copies from here on. For a buffer that holds nothing.
  */
 void ws_reorder_went_by(struct ws_reorder *reorder, uint32_t first, uint32_t next);
-/* Until it is called: depth 128, hold 50 ms, loss wait 5 ms, idle 200 ms, late ones dropped. */
+/* Until it is called all is zero: one packet waits at most, and nothing for long. */
 void ws_reorder_set(struct ws_reorder *reorder, const struct ws_reorder_settings *settings);
 
 /*

@@ -11,14 +11,16 @@
 #define WS_REORDER_INTERNAL_H
 
 #include "multipath/reorder.h"
+#include "multipath/units.h"
 
 #include <string.h>
 
-#define SPAN WS_REORDER_SPAN /* twice the depth: half of what is ahead may be lost */
-#define BITS (4 * SPAN)
-#define WORD_BITS 64
+#define SPAN WS_REORDER_SPAN
+#define BITS WS_REORDER_BITS
 #define WORDS (BITS / WORD_BITS)
 #define MEMORY WS_REORDER_MEMORY
+enum { WORD_BITS = 8 * sizeof(uint64_t) };
+
 /*
  * Delivered slots wait for their release besides the held ones. One insert
  * before ws_reorder_must_release says so takes at most one more.
@@ -26,7 +28,6 @@
 #define MUST_RELEASE (WS_REORDER_MAX_DEPTH / 4)
 #define SLOTS (WS_REORDER_MAX_DEPTH + MUST_RELEASE)
 
-/* What comes into reach ahead is cleared in whole words. */
 _Static_assert(MEMORY <= BITS - SPAN - WORD_BITS, "what is remembered is not cleared");
 _Static_assert((SPAN & (SPAN - 1)) == 0, "seqs index the ring by their low bits");
 _Static_assert(SPAN >= 2 * WS_REORDER_MAX_DEPTH, "a full buffer, and as many lost");

@@ -8,10 +8,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define SLOT_ALIGN 64
 #define PAGE_MOST 65536 /* the largest page that a machine has */
 
-_Static_assert(SLOTS *SLOT_ALIGN % PAGE_MOST == 0, "whole pages");
+_Static_assert(SLOTS *WS_LINE_BYTES % PAGE_MOST == 0, "whole pages");
 
 const struct ws_reorder_stats *ws_reorder_stats(const struct ws_reorder *r)
 {
@@ -89,7 +88,7 @@ struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver delive
 
 	if (!r)
 		return NULL;
-	r->stride = ((size_t)slot_bytes + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
+	r->stride = ws_lines(slot_bytes);
 	/* So large that the allocator maps it afresh: no page is there before it is written. */
 	data = aligned_alloc(PAGE_MOST, r->stride * SLOTS);
 	if (!data) {
@@ -101,8 +100,7 @@ struct ws_reorder *ws_reorder_new(uint32_t slot_bytes, ws_reorder_deliver delive
 	r->deliver = deliver;
 	r->arg = arg;
 	r->deadline_ns = r->loose_ns = UINT64_MAX;
-	r->settings = (struct ws_reorder_settings){
-		.depth = 128, .hold_us = 50000, .loss_wait_us = 5000, .path_idle_us = 200000};
+	r->settings.depth = 1;
 	for (uint32_t i = 0; i < SLOTS; i++)
 		r->free[i] = (uint16_t)(SLOTS - 1 - i);
 	r->free_count = SLOTS;

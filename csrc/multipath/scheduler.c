@@ -9,18 +9,15 @@
 #include <stddef.h>
 
 #define RATE_MAX_BPS UINT64_C(400000000000)
-#define DELAY_MAX_US UINT64_C(10000000)
 #define FAR_NS (UINT64_C(1) << 60) /* 36 years */
-#define NS_PER_US UINT64_C(1000)
-#define NS_PER_S UINT64_C(1000000000)
+#define BURST_NS                                                                                   \
+	UINT64_C(1000000) /* saved up by a path that is paced: its datagrams are one send */
 
 /* wrr: credit in 1/4096 bytes, so that rounding stays below a millionth of a packet. */
 #define CREDIT_SHIFT 12
-#define CREDIT_PACKET_BYTES 65535u
-#define CREDIT_MAX (INT64_C(2) << (16 + CREDIT_SHIFT)) /* two of the longest packets */
 #define DEGRADED_PART 4
-#define LATE_US 10000 /* a packet that is so late delays others by less than they wait for an ACK */
-#define NEARER_LEAST_US 1000 /* nearer by less is no nearer */
+#define LATE_NS (10 * MS_NS) /* who is so late delays others by less than an ACK does */
+#define NEARER_LEAST_NS MS_NS /* nearer by less is no nearer */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -53,24 +50,22 @@ static uint64_t transmit_ns(uint64_t bytes, uint64_t rate_bps)
 {
 	uint64_t bits = bytes <= UINT64_MAX / 8 ? bytes * 8 : UINT64_MAX;
 
-	/* 18 Gbit x 10^9 is just below 2^64: above that (2 GB queued) both lose low bits. */
-	while (bits > UINT64_C(18000000000)) {
+	/* Above that (2 GB queued) both lose low bits. */
+	while (bits > (UINT64_MAX - RATE_MAX_BPS) / S_NS) {
 		bits >>= 1;
 		rate_bps >>= 1;
 	}
 	if (!rate_bps)
 		return FAR_NS;
-	return min_u64((bits * NS_PER_S + rate_bps / 2) / rate_bps, FAR_NS);
+	return min_u64((bits * S_NS + rate_bps / 2) / rate_bps, FAR_NS);
 }
 
 void ws_pace_sent(struct ws_pace *pace, uint32_t bytes, uint64_t now_ns)
 {
-	uint64_t burst_ns = pace->burst_us * NS_PER_US;
 	uint64_t cost_ns = transmit_ns(bytes, clamp_rate(pace->rate_bps));
-	uint64_t earliest_ns = now_ns > burst_ns ? now_ns - burst_ns : 0;
+	uint64_t earliest_ns = now_ns > BURST_NS ? now_ns - BURST_NS : 0;
 
 	pace->next_ns = later_ns(max_u64(pace->next_ns, earliest_ns), cost_ns);
-	pace->busy_ns = later_ns(max_u64(pace->busy_ns, now_ns), cost_ns);
 }
 
 static uint32_t path_count(const struct ws_sched *sched)
@@ -123,7 +118,7 @@ static int64_t least_delay_us(const struct ws_sched *sched, uint32_t paths)
 static uint64_t delay_ns(const struct ws_sched_path *path, int64_t least_us)
 {
 	/* Unsigned: right even if the difference does not fit an int64_t. */
-	return min_u64((uint64_t)path->delay_us - (uint64_t)least_us, DELAY_MAX_US) * NS_PER_US;
+	return min_u64((uint64_t)path->delay_us - (uint64_t)least_us, WS_DELAY_MAX_US) * US_NS;
 }
 
 static uint32_t healthy_paths(const struct ws_sched *sched, uint32_t paths)
@@ -160,63 +155,14 @@ static uint64_t earliest_pace(const struct ws_sched *sched, uint32_t paths, uint
 	return earliest_ns;
 }
 
-/* edf's view of a path; times are distances from now. */
-struct forecast {
-	uint64_t pace_ns; /* until its pace lets it send */
-	uint64_t busy_ns; /* until its link is idle */
-	uint64_t window_ns; /* until its window opens, from when it is looked at; a guess */
-	uint64_t packet_ns; /* from then to the delivery of the packet */
-	uint64_t queue_ns; /* from then to the delivery of all that is queued */
-	bool room;
-};
-
-static void make_forecast(struct forecast *cast, const struct ws_sched_path *path, uint32_t bytes,
-			  uint64_t queued_bytes, uint64_t rate_bps, uint64_t delay, uint64_t now_ns)
-{
-	cast->pace_ns = ahead_ns(path->pace.next_ns, now_ns);
-	cast->busy_ns = max_u64(cast->pace_ns, ahead_ns(path->pace.busy_ns, now_ns));
-	cast->room = has_room(path, bytes);
-	cast->window_ns = cast->room ? 0 : path->srtt_us * NS_PER_US / 4;
-	cast->packet_ns = transmit_ns(bytes, rate_bps) + delay;
-	cast->queue_ns = transmit_ns(max_u64(queued_bytes, bytes), rate_bps) + delay;
-}
-
-/*
- * The path that would be picked at_ns from now, or -1: the one that is ready and
- * delivers first, unless the best single path would deliver the whole queue
- * earlier than it this packet. Comparing with the whole queue is what BLEST and
- * ECF do (Ferlin 2016, Lim 2017).
- */
-static int earliest_delivery(const struct forecast *casts, uint32_t paths, uint64_t slack_ns,
-			     uint64_t at_ns)
-{
-	uint64_t best_ns = UINT64_MAX, alone_ns = UINT64_MAX;
-	int best = -1;
-
-	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
-		const struct forecast *cast = &casts[i];
-		uint64_t start_ns;
-
-		if (!(paths >> i & 1))
-			continue;
-		start_ns = max_u64(cast->busy_ns, at_ns + cast->window_ns);
-		alone_ns = min_u64(alone_ns, start_ns + cast->queue_ns);
-		if (cast->room && cast->pace_ns <= at_ns && start_ns + cast->packet_ns < best_ns) {
-			best_ns = start_ns + cast->packet_ns;
-			best = (int)i;
-		}
-	}
-	return best >= 0 && best_ns <= alone_ns + slack_ns ? best : -1;
-}
-
 /* More in flight than rate x round trip stands in a queue on the way. */
 static uint64_t delivery_ns(const struct ws_sched_path *path, uint64_t bytes, int64_t least_us)
 {
 	uint64_t ahead =
 		transmit_ns(later_ns(path->in_flight_bytes, bytes), clamp_rate(path->rate_bps));
 
-	return delay_ns(path, least_us) + ahead_ns(ahead, path->base_us * NS_PER_US) +
-	       path->silent_us * NS_PER_US;
+	return delay_ns(path, least_us) + ahead_ns(ahead, path->base_us * US_NS) +
+	       path->silent_us * US_NS;
 }
 
 /* Another path, full for the moment, would deliver all that waits sooner than `late` this packet: were it sent
@@ -226,7 +172,7 @@ static bool other_has_all(const struct ws_sched *sched, uint32_t paths, uint32_t
 {
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
 		if (paths >> i & 1 && 1u << i != late && sched->paths[i].in_flight_bytes &&
-		    delivery_ns(&sched->paths[i], bytes, least_us) + LATE_US * NS_PER_US < late_ns)
+		    delivery_ns(&sched->paths[i], bytes, least_us) + LATE_NS < late_ns)
 			return true;
 	return false;
 }
@@ -235,12 +181,13 @@ static bool other_has_all(const struct ws_sched *sched, uint32_t paths, uint32_t
  * farther one would bring, and who waits for that takes it for a queue. */
 static bool starts_nearer(const struct ws_sched *sched, uint32_t paths, uint32_t than)
 {
-	int64_t than_us = sched->paths[__builtin_ctz(than)].delay_us;
+	const struct ws_sched_path *farther = &sched->paths[__builtin_ctz(than)];
 
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
 		if (paths >> i & 1 && sched->paths[i].starting && !sched->paths[i].silent_us &&
 		    sched->paths[i].in_flight_bytes &&
-		    than_us - sched->paths[i].delay_us > NEARER_LEAST_US)
+		    farther->delay_us > sched->paths[i].delay_us &&
+		    delay_ns(farther, sched->paths[i].delay_us) > NEARER_LEAST_NS)
 			return true;
 	return false;
 }
@@ -270,37 +217,6 @@ static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint3
 	else if (other_has_all(sched, paths, best, best_ns, max_u64(queued_bytes, bytes), least_us))
 		return 0;
 	return best;
-}
-
-static uint32_t pick_edf(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
-			 uint64_t queued_bytes, uint64_t now_ns, uint64_t *wake_ns)
-{
-	struct forecast casts[WS_SCHED_PATHS];
-	int64_t least_us = least_delay_us(sched, paths);
-	uint32_t healthy = healthy_paths(sched, paths);
-	uint64_t slack_ns = sched->slack_us * NS_PER_US;
-	int best;
-
-	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
-		const struct ws_sched_path *path = &sched->paths[i];
-		uint64_t rate_bps = clamp_rate(path->pace.rate_bps);
-
-		if (!(paths >> i & 1))
-			continue;
-		if (healthy && path->degraded)
-			rate_bps = max_u64(rate_bps / DEGRADED_PART, 1);
-		make_forecast(&casts[i], path, bytes, queued_bytes, rate_bps,
-			      delay_ns(path, least_us), now_ns);
-	}
-	best = earliest_delivery(casts, paths, slack_ns, 0);
-	if (best >= 0)
-		return 1u << best;
-	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
-		if (paths >> i & 1 && casts[i].room && casts[i].pace_ns &&
-		    sched->paths[i].pace.next_ns < *wake_ns &&
-		    earliest_delivery(casts, paths, slack_ns, casts[i].pace_ns) >= 0)
-			*wake_ns = sched->paths[i].pace.next_ns;
-	return 0;
 }
 
 /* wrr: 4 x the weight, of a degraded path 1 x; 2^34 at most. */
@@ -347,7 +263,7 @@ static uint32_t ready_paths(const struct ws_sched *sched, uint32_t paths, uint32
  */
 static uint32_t most_owed(const struct ws_sched *sched, uint32_t ready, uint32_t bytes)
 {
-	int64_t price = (int64_t)min_u64(bytes, CREDIT_PACKET_BYTES) << CREDIT_SHIFT;
+	int64_t price = (int64_t)min_u64(bytes, UINT16_MAX) << CREDIT_SHIFT;
 	uint32_t best = WS_SCHED_PATHS;
 
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
@@ -394,8 +310,9 @@ static uint32_t pick_wrr(const struct ws_sched *sched, uint32_t paths, uint32_t 
 static void settle_wrr(struct ws_sched *sched, uint32_t path, uint32_t bytes, uint32_t seq,
 		       uint64_t now_ns)
 {
-	uint64_t price = min_u64(bytes, CREDIT_PACKET_BYTES) << CREDIT_SHIFT, total = 0;
+	uint64_t price = min_u64(bytes, UINT16_MAX) << CREDIT_SHIFT, total = 0;
 	uint32_t paths = within_depth(sched, fitting_paths(sched, bytes), seq);
+	int64_t most = INT64_C(2) * UINT16_MAX << CREDIT_SHIFT; /* two of the longest packets */
 
 	paths = ready_paths(sched, paths, bytes, now_ns) | 1u << path;
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
@@ -412,10 +329,10 @@ static void settle_wrr(struct ws_sched *sched, uint32_t path, uint32_t bytes, ui
 		sched->credit[path] -= (int64_t)part;
 	}
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
-		if (sched->credit[i] > CREDIT_MAX)
-			sched->credit[i] = CREDIT_MAX;
-		if (sched->credit[i] < -CREDIT_MAX)
-			sched->credit[i] = -CREDIT_MAX;
+		if (sched->credit[i] > most)
+			sched->credit[i] = most;
+		if (sched->credit[i] < -most)
+			sched->credit[i] = -most;
 	}
 }
 
@@ -468,9 +385,7 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
 	case WS_SCHED_EDF:
 		break;
 	}
-	if (sched->paths[__builtin_ctz(paths)].rate_bps)
-		return pick_soonest(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
-	return pick_edf(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
+	return pick_soonest(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
 }
 
 uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except)
@@ -481,13 +396,13 @@ uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint3
 
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
 		if (paths >> i & 1 && !(except >> i & 1))
-			soonest_ns = min_u64(soonest_ns,
-					     delivery_ns(&sched->paths[i], bytes, least_us) +
-						     sched->paths[i].base_us * NS_PER_US / 2);
+			soonest_ns =
+				min_u64(soonest_ns, delivery_ns(&sched->paths[i], bytes, least_us) +
+							    sched->paths[i].base_us * US_NS / 2);
 	return soonest_ns;
 }
 
-int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except, uint64_t now_ns)
+int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except)
 {
 	uint32_t paths = fitting_paths(sched, bytes);
 	uint64_t least_ns = UINT64_MAX;
@@ -502,20 +417,13 @@ int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t excep
 		paths = healthy_paths(sched, paths);
 	least_us = least_delay_us(sched, paths);
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
-		const struct ws_sched_path *path = &sched->paths[i];
-		uint64_t rate_bps = clamp_rate(path->pace.rate_bps), in_flight_ns, queue_ns;
+		uint64_t at_ns;
 
 		if (!(paths >> i & 1))
 			continue;
-		/* More in flight than rate x RTT stands in a queue somewhere on the way. */
-		in_flight_ns = transmit_ns(path->in_flight_bytes, rate_bps);
-		queue_ns = max_u64(ahead_ns(in_flight_ns, path->srtt_us * NS_PER_US),
-				   ahead_ns(path->pace.busy_ns, now_ns));
-		queue_ns += transmit_ns(bytes, rate_bps) + delay_ns(path, least_us);
-		if (path->rate_bps)
-			queue_ns = delivery_ns(path, bytes, least_us);
-		if (queue_ns < least_ns) {
-			least_ns = queue_ns;
+		at_ns = delivery_ns(&sched->paths[i], bytes, least_us);
+		if (at_ns < least_ns) {
+			least_ns = at_ns;
 			best = (int)i;
 		}
 	}

@@ -9,31 +9,31 @@
 #ifndef WS_SCHEDULER_H
 #define WS_SCHEDULER_H
 
+#include "multipath/units.h"
+#include "shared/wire.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WS_SCHED_PATHS 8
+#define WS_SCHED_PATHS WS_PATH_COUNT
+#define WS_DELAY_MAX_US 10000000 /* no path takes longer */
 
 enum ws_scheduler {
-	WS_SCHED_EDF = 0, /* earliest delivery first */
-	WS_SCHED_WRR = 1, /* credit-based weighted round robin */
-	WS_SCHED_MINRTT = 2,
-	WS_SCHED_REDUNDANT = 3, /* every path, the first copy wins */
-	WS_SCHED_BACKUP = 4 /* the lowest tier that has a usable path, edf within it */
+	WS_SCHED_EDF, /* earliest delivery first */
+	WS_SCHED_WRR, /* credit-based weighted round robin */
+	WS_SCHED_MINRTT,
+	WS_SCHED_REDUNDANT, /* every path, the first copy wins */
+	WS_SCHED_BACKUP /* the lowest tier that has a usable path, edf within it */
 };
 
 /*
  * One path's pace: a token bucket in time. What is sent moves next_ns ahead by
  * bytes / rate; a path may send while next_ns is not later than now, and saves
- * up burst_us of silence at most. busy_ns is when a link of this rate has sent
- * all that it was given: a burst leaves it up to burst_us later than next_ns.
- * All zero but the rate is a fresh one.
+ * up a millisecond of silence at most. All zero but the rate is a fresh one.
  */
 struct ws_pace {
 	uint64_t next_ns;
-	uint64_t busy_ns; /* ws_pace_sent's own */
 	uint64_t rate_bps; /* taken as 1 bit/s .. 400 Gbit/s */
-	uint32_t burst_us;
 };
 
 static inline bool ws_pace_ready(const struct ws_pace *pace, uint64_t now_ns)
@@ -46,18 +46,14 @@ void ws_pace_sent(struct ws_pace *pace, uint32_t bytes, uint64_t now_ns);
 /* What the scheduler is told of a path. */
 struct ws_sched_path {
 	bool usable; /* validated, not failed, not disabled */
-	bool degraded; /* its weight counts a quarter; no urgent packets while another is healthy */
+	bool degraded; /* no urgent packets while another is healthy; wrr: counts a quarter */
 	uint32_t tier; /* backup: lower first */
 	uint32_t weight; /* wrr: in proportion to its rate; 0 is taken as 1 */
 	uint32_t srtt_us;
 	/* One-way, base: only differences to the other paths mean anything, up to 10 s. */
 	int64_t delay_us;
-	/*
-	 * What it delivers; 0: its pace says that. With it edf takes the path with room that
-	 * delivers first, by base_us (round trip without queues) and what is in flight.
-	 */
-	uint64_t rate_bps;
-	uint32_t base_us;
+	uint64_t rate_bps; /* what it delivers */
+	uint32_t base_us; /* round trip without queues */
 	bool starting; /* what it carries is not known: a farther one is not used before it is full */
 	uint32_t silent_us; /* nothing was heard for so much longer than expected */
 	uint64_t in_flight_bytes;
@@ -76,8 +72,6 @@ struct ws_sched {
 	uint32_t count; /* paths */
 	/* wrr: how far ahead in seq of another path's acknowledged one while that has data out */
 	uint32_t depth;
-	/* edf: a path may deliver later than the best single one would the queue by this */
-	uint32_t slack_us;
 	struct ws_sched_path paths[WS_SCHED_PATHS];
 	int64_t credit[WS_SCHED_PATHS]; /* wrr's own: what a path is owed, 1/4096 bytes */
 };
@@ -88,8 +82,7 @@ struct ws_sched {
  * (UINT64_MAX: only an ACK or a change of the paths can help) or when an ACK
  * comes. More than one bit with WS_SCHED_REDUNDANT only.
  * A packet too long for every usable path: 0 with *wake_ns = 0: drop it. No usable
- * path: 0 with UINT64_MAX. A finite wake is later than now, and a pick then takes
- * the packet if nothing else has changed.
+ * path: 0 with UINT64_MAX. A finite wake is later than now.
  * seq: the packet's (wrr).
  */
 uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_bytes, uint32_t seq,
@@ -99,7 +92,7 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
  * pace or not, healthy before degraded (backup: the lowest tier before both); paths in
  * `except` (bits) only if there is no other. -1: no usable path takes it.
  */
-int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except, uint64_t now_ns);
+int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except);
 /* In what time the best of the paths but `except` (bits) would deliver it, ns; UINT64_MAX: none. */
 uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except);
 /*

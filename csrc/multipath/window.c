@@ -5,7 +5,6 @@
  */
 #include "multipath/window.h"
 
-#define MS_NS UINT64_C(1000000)
 /* Of queue: what the path's own swings take from it must not empty it. */
 #define TARGET_LEAST_US 5000
 #define TARGET_MOST_US 50000
@@ -21,9 +20,8 @@
 /* While nothing says that the path is full an inner TCP may double each round, and we hear of it an ACK's
  * interval later: its window stays ahead of that, or it would wait here and take that for a queue. */
 #define START_TIMES 2
-#define MOST_BYTES (3500 * WS_WINDOW_PACKET_BYTES) /* what is in flight is remembered so far */
-#define LEAST_PACKETS 4 /* so that losses show: LOST_AFTER later numbers, and one */
-#define MEMORY_NS (5000 * MS_NS) /* of the least delay: clocks drift, routes change */
+#define MOST_BYTES (3500 * WS_PACKET_BYTES) /* what is in flight is remembered so far */
+#define LEAST_BYTES ((WS_LOST_AFTER + 1) * WS_PACKET_BYTES) /* so that losses show */
 #define ROUND_PACKETS 16 /* a round has so many at least: of fewer a share says little */
 #define LOSSES 3 /* fewer in a round, or ... */
 #define LOSS_PERMILLE 50 /* a smaller share are the link's own */
@@ -35,12 +33,8 @@
 #define BUFFER_GROWTH_PERCENT 10 /* a second: it may be another by now */
 #define BUFFER_LEAST_US 2000
 #define PACE_TIMES 2 /* a window that doubles */
-#define POLICED_QUEUE_US 5000 /* losses without a queue are a policer's or the link's own */
 #define POLICED_ROUNDS 8 /* no growth for so long after what a policer took */
 #define ROUND_LEAST_US 20000
-#define RATE_STEP_NS (25 * MS_NS)
-#define RATE_SPAN_NS (200 * MS_NS)
-#define RATE_SPAN_LEAST_US 20000
 
 static uint64_t most(uint64_t a, uint64_t b)
 {
@@ -55,7 +49,7 @@ static uint64_t least(uint64_t a, uint64_t b)
 void ws_window_init(struct ws_window *w, uint32_t rtt_us, uint64_t next_number)
 {
 	*w = (struct ws_window){
-		.bytes = START_PACKETS * WS_WINDOW_PACKET_BYTES,
+		.bytes = START_PACKETS * WS_PACKET_BYTES,
 		.high_bytes = UINT64_MAX,
 		.buffer_bytes = UINT64_MAX,
 		.round_number = next_number,
@@ -107,7 +101,7 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 	/* 24 bits of it are told. */
 	w->delay_now_us +=
 		(int32_t)((ack->delay_us - (uint32_t)(w->delay_now_us & 0xffffff)) << 8) >> 8;
-	if (ack->now_ns - w->least_ns >= MEMORY_NS) {
+	if (ack->now_ns - w->least_ns >= WS_MEMORY_NS) {
 		w->least_ns = ack->now_ns;
 		w->delay_us[1] = w->delay_us[0];
 		w->rtt_us[1] = w->rtt_us[0];
@@ -137,13 +131,13 @@ static bool in_use(const struct ws_window *w)
 {
 	uint64_t used = most(w->used_bytes, w->used_before_bytes);
 
-	return (w->ahead ? START_TIMES * used : used) + 2 * WS_WINDOW_PACKET_BYTES >= w->bytes;
+	return (w->ahead ? START_TIMES * used : used) + 2 * WS_PACKET_BYTES >= w->bytes;
 }
 
 static void note_mean(struct ws_window *w, uint64_t now_ns)
 {
-	uint64_t span_ns = least(now_ns - w->mean_ns, MEMORY_NS);
-	uint64_t part = span_ns / (MEMORY_NS / 1024);
+	uint64_t span_ns = least(now_ns - w->mean_ns, WS_MEMORY_NS);
+	uint64_t part = span_ns / (WS_MEMORY_NS / 1024);
 
 	if (!w->mean_bps)
 		w->mean_bps = w->rate_bps;
@@ -153,7 +147,7 @@ static void note_mean(struct ws_window *w, uint64_t now_ns)
 	w->mean_ns = now_ns;
 }
 
-/* Over the last RATE_SPAN_NS. What a path delivers that is not full is no rate of its own, unless it
+/* Over the last 2 * INTERVAL_NS. What a path delivers that is not full is no rate of its own, unless it
  * is more than was thought. */
 static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
 {
@@ -162,20 +156,20 @@ static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
 	for (uint32_t n = 1; n < WS_WINDOW_RATES; n++) {
 		uint32_t before = (from + WS_WINDOW_RATES - 1) % WS_WINDOW_RATES;
 
-		if (!w->rate_ns[before] || ack->now_ns - w->rate_ns[from] >= RATE_SPAN_NS)
+		if (!w->rate_ns[before] || ack->now_ns - w->rate_ns[from] >= 2 * INTERVAL_NS)
 			break;
 		from = before;
 	}
 	if (w->rate_ns[from] && ack->now_ns > w->rate_ns[from]) {
 		uint64_t span_us = (ack->now_ns - w->rate_ns[from]) / 1000, rate_bps;
 
-		if (span_us >= RATE_SPAN_LEAST_US) {
+		if (span_us >= ROUND_LEAST_US) {
 			rate_bps = (ack->delivered_bytes - w->rate_bytes[from]) * 8000000 / span_us;
 			if (rate_bps > w->rate_bps || in_use(w) || standing_us(w) > TARGET_LEAST_US)
 				w->rate_bps = rate_bps;
 		}
 	}
-	if (!w->rate_ns[w->rate_at] || ack->now_ns - w->rate_ns[w->rate_at] >= RATE_STEP_NS) {
+	if (!w->rate_ns[w->rate_at] || ack->now_ns - w->rate_ns[w->rate_at] >= INTERVAL_NS / 4) {
 		w->rate_at = (w->rate_at + 1) % WS_WINDOW_RATES;
 		w->rate_ns[w->rate_at] = ack->now_ns;
 		w->rate_bytes[w->rate_at] = ack->delivered_bytes;
@@ -186,7 +180,7 @@ static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
 uint64_t ws_window_rate_bps(const struct ws_window *w)
 {
 	uint64_t floor_bps =
-		2 * WS_WINDOW_PACKET_BYTES * UINT64_C(8000000) / most(w->srtt_us, ROUND_LEAST_US);
+		2 * WS_PACKET_BYTES * UINT64_C(8000000) / most(w->srtt_us, ROUND_LEAST_US);
 
 	/* What did not fill it says nothing of what it carries. */
 	if (!w->rate_bps || w->ahead)
@@ -229,7 +223,7 @@ static void cut(struct ws_window *w, const struct ws_window_ack *ack)
 	if (queue_us > BUFFER_LEAST_US)
 		w->buffer_bytes = most(w->used_before_bytes * queue_us / (base_us + queue_us) *
 					       BUFFER_PERCENT / 100,
-				       LEAST_PACKETS * WS_WINDOW_PACKET_BYTES);
+				       LEAST_BYTES);
 	w->buffer_ns = ack->now_ns;
 	w->bytes = w->bytes * CUT_PERCENT / 100;
 	w->high_bytes = w->bytes;
@@ -299,7 +293,7 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 			w->doubt = WS_WINDOW_CALM;
 		return;
 	}
-	if (w->doubt == WS_WINDOW_CUT || w->round_queue_us < POLICED_QUEUE_US) {
+	if (w->doubt == WS_WINDOW_CUT || w->round_queue_us < TARGET_LEAST_US) {
 		try_half(w, ack, permille);
 		return;
 	}
@@ -338,7 +332,7 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 		return;
 	}
 	/* Bursts into a short buffer look like it while the window is small: it is asked again. */
-	if (ack->now_ns - w->own_ns > 2 * MEMORY_NS)
+	if (ack->now_ns - w->own_ns > 2 * WS_MEMORY_NS)
 		w->own_permille = 0;
 	if (w->round_number >= w->cut_number)
 		end_clean_round(w, ack, sent, lost);
@@ -420,13 +414,13 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 		end_start(w, ack);
 	if (ack->highest >= w->round_end)
 		end_round(w, ack);
-	w->bytes = most(w->bytes, LEAST_PACKETS * WS_WINDOW_PACKET_BYTES);
+	w->bytes = most(w->bytes, LEAST_BYTES);
 	w->bytes = least(w->bytes, MOST_BYTES);
 }
 
 void ws_window_collapse(struct ws_window *w, uint64_t next_number)
 {
-	w->bytes = LEAST_PACKETS * WS_WINDOW_PACKET_BYTES;
+	w->bytes = LEAST_BYTES;
 	w->cut_number = w->round_end = next_number;
 	w->used_bytes = w->used_before_bytes = 0;
 	w->doubt = WS_WINDOW_CALM;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How much may be in flight on one path (docs/multipath.md section 8.1): a window that is
+ * How much may be in flight on one path (docs/multipath.md section 8): a window that is
  * moved at each ACK towards a queue of T at the path's bottleneck,
  *
  *     W += acked x clamp((T - q) / (base + q), -1, 1)
@@ -15,10 +15,11 @@
 #ifndef WS_WINDOW_H
 #define WS_WINDOW_H
 
+#include "multipath/units.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WS_WINDOW_PACKET_BYTES 1500
 #define WS_WINDOW_RATES 16
 
 struct ws_window {
@@ -46,7 +47,7 @@ struct ws_window {
 	bool ahead; /* so, and it is the nearest: it must not be what limits a flow that begins */
 	bool brief; /* as the last ACK said */
 	bool roomy; /* the last round was full, and its queue ran empty */
-	/* Least of this and of the last MEMORY_NS; delays are the difference of two clocks. */
+	/* Least of this and of the last WS_MEMORY_NS; delays are the difference of two clocks. */
 	uint64_t least_ns;
 	uint32_t rtt_us[2];
 	int64_t delay_us[2];

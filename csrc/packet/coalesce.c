@@ -81,7 +81,7 @@ static enum kind parse_tcp(struct packet *p, const uint8_t *l4, size_t l4_bytes)
 
 	if (l4_bytes < WS_TCP_BYTES)
 		return KIND_OPAQUE;
-	bytes = (size_t)(l4[WS_TCP_DATA_OFFSET] >> 4) * 4;
+	bytes = ws_tcp_header_bytes(l4);
 	if (bytes < WS_TCP_BYTES || bytes > l4_bytes)
 		return KIND_OPAQUE;
 	flags = l4[WS_TCP_FLAGS];

@@ -55,6 +55,13 @@ enum {
 	WS_TCP_ACKED = 0x10,
 	WS_TCP_CWR = 0x80,
 
+	/* RFC 4594, RFC 5865 */
+	WS_DSCP_CS5 = 40,
+	WS_DSCP_VOICE_ADMIT = 44,
+	WS_DSCP_EF = 46,
+	WS_DSCP_CS6 = 48,
+	WS_DSCP_CS7 = 56,
+
 	WS_PROTOCOL_ICMP = 1,
 	WS_PROTOCOL_TCP = 6,
 	WS_PROTOCOL_UDP = 17,
@@ -92,6 +99,28 @@ static inline void ws_put32(uint8_t *p, uint32_t v)
 {
 	v = htobe32(v);
 	memcpy(p, &v, sizeof(v));
+}
+
+/* RFC 2474; an IP packet that ws_ip_l4 took. */
+static inline uint8_t ws_ip_dscp(const uint8_t *packet)
+{
+	return packet[0] >> 4 == 4 ? packet[WS_IPV4_TOS] >> 2
+				   : (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
+}
+
+/* Both addresses: where they begin, and their bytes. */
+static inline size_t ws_ip_addresses(const uint8_t *packet, size_t *bytes)
+{
+	bool six = packet[0] >> 4 == 6;
+
+	*bytes = six ? 32 : 8;
+	return six ? WS_IPV6_ADDRESSES : WS_IPV4_ADDRESSES;
+}
+
+/* With its options; `tcp`: WS_TCP_BYTES at least. */
+static inline size_t ws_tcp_header_bytes(const uint8_t *tcp)
+{
+	return (size_t)(tcp[WS_TCP_DATA_OFFSET] >> 4) * 4;
 }
 
 /* Where L4 begins and what it is; IPv6 extension headers count as L4. False: cut off, a fragment. */

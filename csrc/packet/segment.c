@@ -153,7 +153,7 @@ int ws_segment_begin(struct ws_segmenter *segmenter, const struct virtio_net_hdr
 	if (protocol == WS_PROTOCOL_TCP) {
 		if (l4_offset + WS_TCP_BYTES > len)
 			return -EBADMSG;
-		header_bytes = (size_t)(packet[l4_offset + WS_TCP_DATA_OFFSET] >> 4) * 4;
+		header_bytes = ws_tcp_header_bytes(packet + l4_offset);
 		if (header_bytes < WS_TCP_BYTES)
 			return -EBADMSG;
 		checksum_offset = WS_TCP_CHECKSUM;

@@ -395,7 +395,7 @@ int ws_send_control(struct ws_worker *worker, struct ws_peer *peer, const uint8_
 	uint32_t path = ws_peer_only(peer);
 
 	if (ws_paths_scheduled(peer->paths))
-		path = ws_multipath_best(ws_paths_core(peer->paths), worker->now_ns);
+		path = ws_multipath_best(ws_paths_core(peer->paths));
 	return ws_send_path_control(worker, peer, path, data, len, 0);
 }
 

@@ -28,7 +28,6 @@ static inline int answer_vectors(void)
 		uint32_t bytes, seq, except;
 
 		sched.depth = (uint32_t)number();
-		sched.slack_us = (uint32_t)number();
 		now_ns = number();
 		bytes = (uint32_t)number();
 		queued_bytes = number();
@@ -49,12 +48,15 @@ static inline int answer_vectors(void)
 			path->window_bytes = number();
 			path->max_packet_bytes = (uint32_t)number();
 			path->acked_seq = (uint32_t)number();
+			path->rate_bps = number();
+			path->base_us = (uint32_t)number();
+			path->starting = number();
+			path->silent_us = (uint32_t)number();
 			path->pace.next_ns = number();
 			path->pace.rate_bps = number();
-			path->pace.burst_us = (uint32_t)number();
 		}
 		if (!steps)
-			printf("%d\n", ws_sched_urgent(&sched, bytes, except, now_ns));
+			printf("%d\n", ws_sched_urgent(&sched, bytes, except));
 		for (; steps; steps--, seq++, queued_bytes -= bytes) {
 			uint32_t picked =
 				ws_sched_pick(&sched, bytes, queued_bytes, seq, now_ns, &wake_ns);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Lulls are told from traffic and from silence, and the line keeps what it was
- * given: each packet once, not before it is due, each path's in order.
+ * The line keeps what it was given: each packet once, not before it is due, each path's in order.
  */
 #include "multipath/align.h"
 
@@ -21,38 +20,6 @@ static void start(void)
 	memset(memory, 0, ws_align_bytes(STRIDE));
 	ws_align_init(&align, memory, STRIDE);
 	CHECK_EQ(ws_align_deadline(&align), UINT64_MAX);
-}
-
-/* Packets `gap` apart until `end`; true: the last one was in a lull. */
-static bool traffic(uint64_t *now_ns, uint64_t end_ns, uint64_t gap_ns)
-{
-	bool lull = false;
-
-	for (; *now_ns < end_ns; *now_ns += gap_ns)
-		lull = ws_align_count(&align, *now_ns);
-	return lull;
-}
-
-static void test_lull(void)
-{
-	uint64_t now = 1000 * MS;
-
-	start();
-	/* A beginning and a steady flow are none. */
-	CHECK(!ws_align_count(&align, now));
-	CHECK(!traffic(&now, now + 500 * MS, MS / 4));
-	/* A third of the rate is none, a tenth is. */
-	CHECK(!traffic(&now, now + 30 * MS, 3 * MS / 4));
-	CHECK(!traffic(&now, now + 500 * MS, MS / 4));
-	CHECK(traffic(&now, now + 30 * MS, 5 * MS / 2));
-	/* It lasts as long as the flow before is remembered. */
-	CHECK(!traffic(&now, now + 400 * MS, 5 * MS / 2));
-	/* What comes after silence is compared with nothing. */
-	CHECK(!traffic(&now, now + 500 * MS, MS / 4));
-	CHECK(!ws_align_count(&align, now + WS_ALIGN_WINDOW_NS + 20 * MS));
-	/* A clock that runs backwards begins anew. */
-	CHECK(!ws_align_count(&align, now));
-	CHECK_EQ(align.sum, 1);
 }
 
 static void test_room(void)
@@ -135,7 +102,6 @@ int main(void)
 	CHECK(memory != NULL);
 	if (!memory)
 		return check_done();
-	test_lull();
 	test_room();
 	test_order();
 	test_has();

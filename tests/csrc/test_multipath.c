@@ -50,7 +50,7 @@ struct node {
 };
 
 static uint64_t now_ns;
-static uint64_t aligned, bunched; /* over all seeds */
+static uint64_t aligned; /* over all seeds */
 
 static uint32_t put(struct node *node, uint32_t path, uint64_t number, bool control,
 		    const uint8_t *head, size_t head_len, const uint8_t *body, size_t len)
@@ -197,41 +197,27 @@ static void node_free(struct node *node)
 	free(node);
 }
 
-static bool windows; /* in this run: the core's own, not the rates that are set */
-
 static void tune(struct node *node, uint32_t paths, bool late, uint32_t scheduler)
 {
 	struct ws_multipath_params peer = {
 		.scheduler = scheduler,
-		.depth = 128,
-		.slack_us = 50000,
-		.queue_us = 100000,
-		.queue_bytes = 1 << 20,
 		.repair = check_random() & 1,
-		.repair_age_us = 200000,
+		.repair_age_us = 10000 + (uint32_t)(check_random() % 400000),
 		.reorder_depth = 1 + (uint32_t)(check_random() % 1024),
-		.hold_us = 1000 + (uint32_t)(check_random() % 100000),
 		.loss_wait_us = (uint32_t)(check_random() % 20000),
 		.path_idle_us = 200000,
 		.deliver_late = late,
 		.ack_interval_us = 10000,
 		.align = check_random() & 1,
-		.bunch_us = (uint32_t)(check_random() % 30000),
-		.bunch_every_us = (uint32_t)(check_random() % 200000),
-		.tcp_wait_us = (uint32_t)(check_random() % 5000),
-		.control = windows,
 	};
 
 	ws_multipath_tune(node->mp, &peer);
 	for (uint32_t i = 0; i < paths; i++) {
 		struct ws_path_params path = {
-			.rate_bps = node->links[i].byte_ns ? 8000000000ULL / node->links[i].byte_ns
-							   : 1000000000,
-			.window_bytes = 3000 + check_random() % 100000,
 			.srtt_us = (uint32_t)(2 * node->links[i].delay_ns / 1000),
-			.weight = 1 + (uint32_t)(check_random() % 100),
+			.cap_permille =
+				check_random() % 4 ? 1000 : (uint32_t)(check_random() % 1000),
 			.tier = (uint32_t)(check_random() % 3),
-			.delay_us = (int32_t)(node->links[i].delay_ns / 1000),
 			.max_packet = 256,
 			.rescue_us = 3 * (uint32_t)(2 * node->links[i].delay_ns / 1000) + 60000,
 		};
@@ -273,7 +259,6 @@ static void run(uint64_t seed)
 	paths = 1 + (uint32_t)(check_random() % LINKS);
 	scheduler = (uint32_t)(check_random() % 5);
 	late = check_random() & 1;
-	windows = seed % 3 == 0;
 	for (uint32_t i = 0; i < paths; i++) {
 		out[i].delay_ns = MS / 2 + check_random() % (60 * MS);
 		out[i].byte_ns = 20 + check_random() % 2000; /* 400 .. 4 Mbit/s */
@@ -312,7 +297,6 @@ static void run(uint64_t seed)
 		}
 		step(b);
 		step(a);
-		CHECK(ws_multipath_stats(a->mp)->queue_bytes <= (1 << 20) + 256);
 	}
 	for (uint32_t i = 0; i < 400; i++) {
 		now_ns += 5 * MS;
@@ -335,7 +319,6 @@ static void run(uint64_t seed)
 		CHECK(b->delivered + ws_multipath_stats(b->mp)->skipped >= a->made);
 	CHECK(b->delivered > 0 || a->made == 0);
 	aligned += ws_multipath_stats(a->mp)->aligned + ws_multipath_stats(b->mp)->aligned;
-	bunched += ws_multipath_stats(a->mp)->bunched + ws_multipath_stats(b->mp)->bunched;
 	node_free(a);
 	node_free(b);
 }
@@ -393,7 +376,7 @@ static void hostile(void)
 	}
 	CHECK(refused > check_rounds(25000, 100000));
 	/* Nothing is sent again without end: a share of what was sent at all. */
-	CHECK(ws_multipath_stats(a->mp)->again <= 64 + a->made);
+	CHECK(ws_multipath_stats(a->mp)->again <= a->made);
 	node_free(a);
 	node_free(b);
 }
@@ -409,9 +392,7 @@ int main(int argc, char **argv)
 		if (check_failures != before)
 			fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
 	}
-	/* The line of the lulls took part. */
 	CHECK(aligned > 0);
-	CHECK(bunched > 0);
 	hostile();
 	return check_done();
 }

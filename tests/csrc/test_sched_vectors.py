@@ -1,8 +1,8 @@
 """tests/vectors/scheduler.json against the C leaf: which path takes the packet in a given state.
 
-Each entry has a `name`, `in` and `want`. `in`: `kind` (the scheduler's name), `depth`, `slack_us`,
-`now_ns`, `bytes`, `queued_bytes` (that packet included), `seq`, and `paths`, each of which says
-what differs from `default_path`. Times in ns are absolute, `next_ns` and `now_ns` alike.
+Each entry has a `name`, `in` and `want`. `in`: `kind` (the scheduler's name), `depth`, `now_ns`,
+`bytes`, `queued_bytes` (that packet included), `seq`, and `paths`, each of which says what differs
+from `default_path`. Times in ns are absolute, `next_ns` and `now_ns` alike.
 
 `want` is either `picks`, the paths of successive picks at the same `now_ns`, each sent before the
 next (an empty one: wait), with the `wake_ns` of the last one where that is a wait ("ack": an ACK
@@ -35,9 +35,12 @@ PATH_FIELDS = (
     "window_bytes",
     "max_packet_bytes",
     "acked_seq",
-    "next_ns",
     "rate_bps",
-    "burst_us",
+    "base_us",
+    "starting",
+    "silent_us",
+    "next_ns",
+    "pace_bps",
 )
 WAKES = {"ack": 2**64 - 1, "drop": 0}
 
@@ -48,7 +51,6 @@ def numbers(vector: dict[str, Any]) -> list[int]:
     row = [
         KINDS.index(given["kind"]),
         given.get("depth", 128),
-        given.get("slack_us", 0),
         given["now_ns"],
         given["bytes"],
         given.get("queued_bytes", given["bytes"]),

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#define PACKET WS_WINDOW_PACKET_BYTES
+#define PACKET WS_PACKET_BYTES
 #define US UINT64_C(1000)
 #define MS UINT64_C(1000000)
 #define S UINT64_C(1000000000)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine whole with several paths: scheduling, feedback, second copies, lulls, bunches and the
+ * The engine whole with several paths: scheduling, feedback, second copies, alignment and the
  * reordering buffer, under a clock that the input moves.
  *
  * Peers 0 and 1 are each other's other end: what the engine sends to one lies in flight until the
@@ -299,27 +299,15 @@ static void receive(struct ws_worker *worker, uint8_t *data, size_t len, uint32_
 static void parameters(uint32_t peer)
 {
 	const struct ws_multipath_params tune = {.scheduler = 0,
-						 .depth = 64,
-						 .slack_us = 2000,
-						 .queue_us = 100000,
-						 .queue_bytes = 1 << 20,
 						 .repair = 1,
 						 .repair_age_us = 200000,
 						 .reorder_depth = 512,
-						 .hold_us = 100000,
 						 .loss_wait_us = 20000,
 						 .path_idle_us = 200000,
 						 .ack_interval_us = 10000,
-						 .align = 1,
-						 .bunch_us = 2000,
-						 .bunch_every_us = 4000,
-						 .tcp_wait_us = 2000};
-	struct ws_path_params path = {.rate_bps = 50000000,
-				      .window_bytes = 1 << 20,
-				      .srtt_us = 10000,
-				      .weight = 1,
-				      .max_packet = MTU,
-				      .rescue_us = 50000};
+						 .align = 1};
+	struct ws_path_params path = {
+		.srtt_us = 10000, .cap_permille = 1000, .max_packet = MTU, .rescue_us = 50000};
 
 	MUST(!ws_peer_tune(engine, (int)peer, &tune));
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
@@ -593,31 +581,19 @@ static void say_ack(struct ws_worker *worker, uint32_t path, const uint8_t *data
 static void tune(uint32_t peer, const uint8_t *data, size_t len)
 {
 	const struct ws_multipath_params all = {.scheduler = byte(data, len, 0) % 5,
-						.depth = byte(data, len, 1),
-						.slack_us = byte(data, len, 2) * 100,
-						.queue_us = byte(data, len, 3) * 1000,
-						.queue_bytes = 1 + byte(data, len, 4) * 4096,
 						.repair = byte(data, len, 5) & 1,
 						.repair_age_us = byte(data, len, 6) * 1000,
 						.reorder_depth = 1 + byte(data, len, 7) * 17,
-						.hold_us = byte(data, len, 8) * 1000,
 						.loss_wait_us = byte(data, len, 9) * 500,
 						.path_idle_us = byte(data, len, 10) * 1000,
 						.deliver_late = byte(data, len, 5) >> 1 & 1,
 						.ack_interval_us = byte(data, len, 11) * 500,
 						.align = byte(data, len, 5) >> 2 & 1,
-						.bunch_us = byte(data, len, 12) * 50,
-						.bunch_every_us = byte(data, len, 13) * 100,
-						.tcp_wait_us = byte(data, len, 14) * 100,
-						.control = byte(data, len, 5) >> 3 & 1,
 						.loose_hold_us = byte(data, len, 15) * 1000};
-	const struct ws_path_params one = {.rate_bps = 1 + byte(data, len, 1) * 400000ULL,
-					   .window_bytes = byte(data, len, 2) * 2048,
-					   .srtt_us = byte(data, len, 3) * 1000,
-					   .weight = byte(data, len, 4),
+	const struct ws_path_params one = {.srtt_us = byte(data, len, 3) * 1000,
+					   .cap_permille = byte(data, len, 4) * 5,
 					   .tier = byte(data, len, 5) & 3,
 					   .degraded = byte(data, len, 5) >> 2 & 1,
-					   .delay_us = (int32_t)byte(data, len, 6) * 500,
 					   .max_packet = 576 + byte(data, len, 7) * 4,
 					   .rescue_us = byte(data, len, 8) * 1000};
 

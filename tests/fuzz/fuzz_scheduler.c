@@ -5,7 +5,7 @@
  * which the packet is taken, or for an ACK where a window is full or a depth
  * reached, or a better path's window; credits stay bounded.
  *
- * Input: the scheduler's number, now (8 bytes), depth, slack (4 each), count,
+ * Input: the scheduler's number, now (8 bytes), depth, nothing (4 each), count,
  * then the paths as struct raw_path, then steps of 12 bytes.
  */
 #include "multipath/scheduler.h"
@@ -18,13 +18,13 @@
 
 struct raw_path {
 	uint64_t delay_us, in_flight_bytes, window_bytes, next_ns, rate_bps;
-	uint32_t flags, tier, weight, srtt_us, max_packet_bytes, acked_seq, burst_us;
+	uint32_t flags, tier, weight, srtt_us, max_packet_bytes, acked_seq, base_us;
 } __attribute__((packed));
 
 struct raw_head {
 	uint8_t kind, count;
 	uint64_t now_ns;
-	uint32_t depth, slack_us;
+	uint32_t depth, spare;
 } __attribute__((packed));
 
 struct raw_step {
@@ -71,9 +71,9 @@ static void check_wait(const struct ws_sched *sched, const struct raw_step *step
 	}
 	if (wake_ns <= now_ns)
 		abort();
-	/* What is further than FAR_NS away is not foreseen. */
-	if (wake_ns - now_ns < UINT64_C(1) << 59 &&
-	    !ws_sched_pick(&later, step->bytes, queued_bytes, step->seq, wake_ns, &again_ns))
+	/* Taken then, or an ACK is on its way that a nearer path is waited for with. */
+	if (!ws_sched_pick(&later, step->bytes, queued_bytes, step->seq, wake_ns, &again_ns) &&
+	    !something_in_flight(sched))
 		abort();
 }
 
@@ -82,7 +82,7 @@ static void take(struct ws_sched *sched, const struct raw_step *step, uint64_t n
 	uint64_t queued_bytes = (uint64_t)step->bytes * step->queued_packets, wake_ns;
 	uint32_t picked =
 		ws_sched_pick(sched, step->bytes, queued_bytes, step->seq, now_ns, &wake_ns);
-	int urgent = ws_sched_urgent(sched, step->bytes, step->seq, now_ns);
+	int urgent = ws_sched_urgent(sched, step->bytes, step->seq);
 
 	if (picked & ~fitting(sched, step->bytes))
 		abort();
@@ -119,7 +119,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	sched.kind = (enum ws_scheduler)(head.kind % 5);
 	sched.count = head.count % (WS_SCHED_PATHS + 1);
 	sched.depth = head.depth;
-	sched.slack_us = head.slack_us;
 	now_ns = head.now_ns;
 	for (uint32_t i = 0; i < sched.count; i++) {
 		struct ws_sched_path *path = &sched.paths[i];
@@ -139,8 +138,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		path->window_bytes = raw.window_bytes;
 		path->max_packet_bytes = raw.max_packet_bytes;
 		path->acked_seq = raw.acked_seq;
-		path->pace = (struct ws_pace){
-			.next_ns = raw.next_ns, .rate_bps = raw.rate_bps, .burst_us = raw.burst_us};
+		path->starting = raw.flags & 4;
+		path->silent_us = raw.flags & 8 ? raw.srtt_us : 0;
+		path->rate_bps = raw.rate_bps;
+		path->base_us = raw.base_us;
+		path->pace = (struct ws_pace){.next_ns = raw.next_ns, .rate_bps = raw.rate_bps};
 	}
 	for (; size >= sizeof(step); data += sizeof(step), size -= sizeof(step)) {
 		memcpy(&step, data, sizeof(step));

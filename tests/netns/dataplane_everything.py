@@ -32,16 +32,13 @@ def several_paths(end: End, other: Node, paths: Paths, schedule: bool = True) ->
 def tuned(end: End, paths: Paths, number: int) -> None:
     for path in (0, 1, 2):
         paths.tune_path(
-            end.peer, path, rate_bps=50_000_000 + number, window_bytes=1 << 20, weight=1,
-            tier=path & 1, degraded=0, srtt_us=1000, delay_us=100 * path, max_packet=1420,
-            rescue_us=100_000,
+            end.peer, path, cap_permille=1000 - number % 1000, tier=path & 1, degraded=0,
+            srtt_us=1000, max_packet=1420, rescue_us=100_000,
         )  # fmt: skip
     paths.tune(
-        end.peer, scheduler=Scheduler(number % 5), depth=64, slack_us=1000, queue_us=100_000,
-        queue_bytes=1 << 20, repair=1, repair_age_us=200_000, reorder_depth=256, hold_us=50_000,
-        loss_wait_us=5000, deliver_late=0, path_idle_us=200_000, ack_interval_us=5000,
-        align=number & 1, bunch_us=2000, bunch_every_us=4000, tcp_wait_us=1000,
-        control=number >> 1 & 1, loose_hold_us=20_000,
+        end.peer, scheduler=Scheduler(number % 5), repair=1, repair_age_us=200_000,
+        reorder_depth=256, loss_wait_us=5000, deliver_late=0, path_idle_us=200_000,
+        ack_interval_us=5000, align=number & 1, loose_hold_us=20_000,
     )  # fmt: skip
 
 

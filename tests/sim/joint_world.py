@@ -12,6 +12,7 @@ from multipath_core import CONTROL_ACK, CONTROL_HEARTBEAT, FRAME_HEAD_BYTES, MS,
 from multipath_world import Frame, Link, LinkSpec, Source, World
 
 from whalescale.protocol.paths.manager import PathManager
+from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import (
     MultipathSettings,
     PathEvent,
@@ -21,7 +22,6 @@ from whalescale.protocol.paths.types import (
     TunePath,
     TunePeer,
 )
-from whalescale.protocol.paths.windowed import WindowTuner
 from whalescale.protocol.places import Endpoint, LocalLink
 
 PORT = 51820
@@ -80,7 +80,7 @@ class JointWorld(World):
                 settings,
                 self.rng.randbytes,
                 PORT,
-                tuner=WindowTuner,
+                tuner=PathTuner,
                 relayed=lambda there: int(there.ip.split(".")[1]) in anchors,
             )
             side = self.sides[name] = Side(name, core, manager, out, one=bool(anchors))

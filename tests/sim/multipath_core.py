@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import cffi
 
 from tools.netlab import lock
+from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.tuning import Tuner
 from whalescale.protocol.paths.types import (
     MultipathSettings,
@@ -25,7 +26,6 @@ from whalescale.protocol.paths.types import (
     PeerParams,
     Scheduler,
 )
-from whalescale.protocol.paths.windowed import WindowTuner
 
 MS = 1_000_000
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,7 +91,7 @@ class Core:
     ) -> None:
         self.ffi, self.lib = load()
         ffi = self.ffi
-        self.tuner: Tuner = WindowTuner(settings)
+        self.tuner: Tuner = PathTuner(settings)
         self.params: dict[int, PathParams] = {}
         self.peer: PeerParams
         self.now = 0

@@ -133,7 +133,8 @@ class World:
         self.silences: list[tuple[int, str, int]] = []
         for core in (self.a, self.b):
             for path, spec in enumerate(links):
-                core.tuner.add(path, int(2000 * spec.delay_ms), self.now)
+                core.tuner.add(path, int(2000 * spec.delay_ms))
+                core.tuner.set_limits(path, False, 0, 1.0, 65535, usable=True)
             bits = (1 << len(links)) - 1
             core.set_paths(bits, bits, self.now)
             core.sample(self.paths, self.now)
@@ -215,7 +216,7 @@ class World:
             return
         core = self.a if at_a else self.b
         if self.failed[core].pop(path, None) is not None:
-            core.tuner.restart(path, self.now)
+            core.tuner.restart(path)
             core.set_paths((1 << len(self.paths)) - 1, self._usable(core), self.now)
 
     # -- time

@@ -41,14 +41,14 @@ class FlatTuner:
         self.restarts = Counter[int]()
         self.losses: dict[int, float] = {}
 
-    def add(self, path_id: int, rtt_us: int, now: int) -> None:
+    def add(self, path_id: int, rtt_us: int) -> None:
         assert path_id not in self.limits, "added twice"
         self.limits[path_id] = None
 
     def remove(self, path_id: int) -> None:
         del self.limits[path_id]
 
-    def restart(self, path_id: int, now: int) -> None:
+    def restart(self, path_id: int) -> None:
         assert path_id in self.limits
         self.restarts[path_id] += 1
 
@@ -62,14 +62,12 @@ class FlatTuner:
         self, samples: Mapping[int, PathSample], rtts: Mapping[int, int], now: int
     ) -> tuple[dict[int, PathParams], PeerParams]:
         params = {
-            n: PathParams(1_000_000, 100_000, 0, 1, limit[1], limit[0], 0, limit[3], 100_000)
+            n: PathParams(0, 1000, limit[1], limit[0], limit[3], 100_000)
             for n, limit in self.limits.items()
             if limit
         }
         s = self.settings
-        peer = PeerParams(
-            s.scheduler, 0, 0, 0, 0, False, 0, 128, 0, 0, 0, True, 10_000, True, 0, 0, 0
-        )
+        peer = PeerParams(s.scheduler, False, 0, 128, 0, 0, 0, True, 10_000, True)
         return params, peer
 
     def loss(self, path_id: int) -> float:

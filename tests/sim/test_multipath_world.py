@@ -286,3 +286,19 @@ def test_never_worse_than_the_best_link(links: tuple[LinkSpec, ...], kind: str) 
     with world(links, source(kind)) as both:
         both.run(RAMP_MS)
         assert both.run(2000) > 0.97 * max(alone(link) for link in links)
+
+
+def test_a_cap_is_a_share_of_what_the_path_carried_and_does_not_eat_itself_up() -> None:
+    with world(CLEAN, Greedy()) as both:
+        both.run(RAMP_MS)
+        for core in (both.a, both.b):
+            core.tuner.set_limits(0, False, 0, 0.25, 65535, usable=True)
+        both.run(1000)
+        before = both.paths_bytes[0]
+        both.run(3000)
+        share = (both.paths_bytes[0] - before) * 8 / 3 / (100 * MBIT)
+        assert 0.18 < share < 0.3
+        for core in (both.a, both.b):
+            core.tuner.set_limits(0, False, 0, 1.0, 65535, usable=True)
+        both.run(1500)
+        assert both.run(1000) > 0.95 * total(CLEAN)

@@ -19,8 +19,8 @@ from whalescale.protocol.paths.frames import (
     encode_probe,
 )
 from whalescale.protocol.paths.probing import PROBE_DATAGRAM
+from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import PathState, Pin
-from whalescale.protocol.paths.windowed import WindowTuner
 from whalescale.protocol.places import Endpoint
 
 
@@ -337,7 +337,7 @@ def test_random_link_schedules(batch):
 @pytest.mark.parametrize("batch", first(1, range(4)))
 def test_random_link_schedules_with_the_real_tuner(batch):
     for seed in range(3000 + batch * 10, 3010 + batch * 10):
-        world = run_schedule(seed, tuner=WindowTuner)
+        world = run_schedule(seed, tuner=PathTuner)
         for side in (world.a, world.b):
             for status in side.manager.status():
                 assert 0 <= status.weight <= 1

@@ -16,6 +16,7 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
+from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import (
     AskAnchors,
     MultipathSettings,
@@ -26,7 +27,6 @@ from whalescale.protocol.paths.types import (
     SendPathControl,
     SetPaths,
 )
-from whalescale.protocol.paths.windowed import WindowTuner
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
 from whalescale.protocol.types import MultipathStarted, PathAction, PeerSeen
 
@@ -146,7 +146,7 @@ class Multipath(Guest):
             self._settings,
             self._host.random,
             self._port,
-            tuner=WindowTuner,
+            tuner=PathTuner,
             mtu=self._mtu,
             highest=max_path,
             pins=state.pins,

@@ -46,5 +46,5 @@ def test_c() -> None:
 
 def test_all_that_is_named_is_there() -> None:
     names = {path.name for path, _ in constants.sources()}
-    assert {"rate.py", "tuner.py", "reorder.c", "scheduler.c"} <= names
+    assert {"tuner.py", "estimator.py", "window.c", "reorder.c", "scheduler.c"} <= names
     assert {path.suffix for path, python in constants.sources() if python} == {".py"}

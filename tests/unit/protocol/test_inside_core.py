@@ -20,8 +20,8 @@ from whalescale.protocol.node import Node, PeerConfig
 from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.frames import Announce, Entry, EntryKind
 from whalescale.protocol.paths.manager import PathManager
+from whalescale.protocol.paths.tuner import PathTuner
 from whalescale.protocol.paths.types import MultipathSettings, SendPathControl
-from whalescale.protocol.paths.windowed import WindowTuner
 from whalescale.protocol.places import Endpoint, LocalLink
 
 
@@ -216,7 +216,7 @@ def test_a_roam_to_inside_is_not_followed_and_what_the_user_says_is() -> None:
 
 def manager(rule: Inside, links: Sequence[LocalLink]) -> PathManager:
     made = PathManager(
-        MultipathSettings(), os.urandom, HERE.port, tuner=WindowTuner, inside=rule.holds
+        MultipathSettings(), os.urandom, HERE.port, tuner=PathTuner, inside=rule.holds
     )
     made.set_locals(links, NOW)
     made.primary(THERE, HERE, NOW)
@@ -274,7 +274,7 @@ def test_a_path_that_is_inside_from_now_on_is_left() -> None:
         MultipathSettings(),
         os.urandom,
         HERE.port,
-        tuner=WindowTuner,
+        tuner=PathTuner,
         inside=inside,
     )
     links = [LocalLink(HERE.ip, 2, "eth0", 1500, prefix_length=24)]

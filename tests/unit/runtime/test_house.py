@@ -273,7 +273,6 @@ def test_the_house_keeps_its_rules() -> None:
         ("protocol/a.py", "def f():\n    import random"),
         ("protocol/a.py", "import msgspec"),
         ("protocol/peer.py", "from whalescale.protocol.paths.pins import Pins"),
-        ("protocol/paths/tuner.py", "from whalescale.protocol.paths.bunches import Bunches"),
         ("protocol/handshake.py", "from whalescale.protocol.multipath import Multipath"),
         ("protocol/multipath.py", "from whalescale.protocol.core import Core"),
         ("protocol/asking.py", "from whalescale.protocol.peer import Peer"),

@@ -285,7 +285,7 @@ class Lifecycle:
         if brief:
             path.alarmed_at = now
         else:
-            self.supply.restart(path, now)
+            self.supply.restart(path)
         self.rest(self.table.paths[0], now)
         self.tell(path, Reason.UP_AGAIN)
 

@@ -339,7 +339,7 @@ class PathManager:
         """The user changed `[multipath]`, or the tunnel's MTU."""
         if settings != self._life.settings:
             self._life.settings = settings
-            self._supply.settings(settings, self._table, now)
+            self._supply.settings(settings, self._table)
             if not settings.enabled:
                 self._forget(now)
                 self._supply.lift()

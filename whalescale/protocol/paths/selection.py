@@ -50,7 +50,7 @@ class Selection:
             use = path.id in chosen
             if use and not path.used:
                 path.carried = True
-                self._supply.add(path, now)
+                self._supply.add(path)
             elif path.used and not use and path.alive:
                 self._supply.remove(path)
             if use != path.used:

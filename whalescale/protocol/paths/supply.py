@@ -63,7 +63,7 @@ class Supply:
         self._limit: int | None = None
         self._samples: dict[int, PathSample] = {}
 
-    def settings(self, settings: MultipathSettings, paths: Iterable[Path], now: int) -> None:
+    def settings(self, settings: MultipathSettings, paths: Iterable[Path]) -> None:
         """Begin anew with other settings."""
         self._tuner = self._make(settings)
         self._params.clear()
@@ -71,16 +71,16 @@ class Supply:
         tuned, self._tuned = self._tuned, set()
         for path in paths:
             if path.id in tuned:
-                self.add(path, now)
+                self.add(path)
 
     # paths
 
-    def add(self, path: Path, now: int) -> None:
+    def add(self, path: Path) -> None:
         """Data goes over it from here on."""
         if path.id not in self._tuned:
             self._tuned.add(path.id)
             self._params.pop(path.id, None)
-            self._tuner.add(path.id, path.srtt_us, now)
+            self._tuner.add(path.id, path.srtt_us)
             self._limits(path)
 
     def remove(self, path: Path) -> None:
@@ -89,10 +89,10 @@ class Supply:
             self._params.pop(path.id, None)
             self._tuner.remove(path.id)
 
-    def restart(self, path: Path, now: int) -> None:
-        """It works again: from the least weight up."""
+    def restart(self, path: Path) -> None:
+        """It works again."""
         if path.id in self._tuned:
-            self._tuner.restart(path.id, now)
+            self._tuner.restart(path.id)
 
     def _limits(self, path: Path) -> None:
         degraded = path.state is PathState.DEGRADED

@@ -1,4 +1,4 @@
-"""What the path manager asks of the estimator (tuner.py)."""
+"""What the path manager asks of who sets a peer's parameters (tuner.py)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from whalescale.protocol.paths.types import PathParams, PathSample, PeerParams
 
 
 class Tuner(Protocol):
-    """Rates and weights of one peer's paths. Times are ns, names and units those of types.py."""
+    """Of one peer's paths. Times are ns, names and units those of types.py."""
 
-    def add(self, path_id: int, rtt_us: int, now: int) -> None: ...
+    def add(self, path_id: int, rtt_us: int) -> None: ...
     def remove(self, path_id: int) -> None: ...
-    def restart(self, path_id: int, now: int) -> None: ...
+    def restart(self, path_id: int) -> None: ...
     def set_limits(
         self, path_id: int, degraded: bool, tier: int, cap: float, max_packet: int, *, usable: bool
     ) -> None: ...

@@ -31,7 +31,7 @@ class MultipathSettings:
     deliver_late: bool = True
     #: None: where there is more than one path
     repair: bool | None = None
-    #: in a lull hold what quick paths bring back to the slow ones' delay
+    #: what is done for a TCP inside: hold what quick paths bring back to the slow ones' delay
     align: bool = True
     #: data also goes over anchors while direct paths work
     relay_also: bool = False
@@ -71,13 +71,10 @@ class PathSpec:
 class PathParams:
     """struct ws_path_params, same names and units."""
 
-    rate_bps: int
-    window_bytes: int
     srtt_us: int
-    weight: int
+    cap_permille: int
     tier: int
     degraded: bool
-    delay_us: int
     max_packet: int
     rescue_us: int
 
@@ -87,25 +84,15 @@ class PeerParams:
     """struct ws_multipath_params, same names and units."""
 
     scheduler: Scheduler
-    depth: int
-    slack_us: int
-    queue_us: int
-    queue_bytes: int
     repair: bool
     repair_age_us: int
     reorder_depth: int
-    hold_us: int
+    loose_hold_us: int
     loss_wait_us: int
     path_idle_us: int
     deliver_late: bool
     ack_interval_us: int
     align: bool
-    bunch_us: int
-    bunch_every_us: int
-    tcp_wait_us: int
-    #: 1: windows of the data plane's own
-    control: int = 0
-    loose_hold_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +106,13 @@ class PathSample:
     acked_datagrams: int = 0
     acked_bytes: int = 0
     acked_highest: int = 0
-    acked_arrived_us: int = 0
-    acks: int = 0
-    rtt_us: int = 0
     srtt_us: int = 0
     rttvar_us: int = 0
-    rtt_min_us: int = 0
-    delay_us: int = 0
-    limited_us: int = 0
     silent: int = 0
     rx_datagrams: int = 0
     rx_bytes: int = 0
     rx_packets: int = 0
     rx_highest: int = 0
-    rx_delay_us: int = 0
-    rx_jitter_us: int = 0
     window_bytes: int = 0
     window_rate_bps: int = 0
     window_queue_us: int = 0
@@ -255,7 +234,7 @@ class PathStatus:
     jitter_us: int | None
     #: share of datagrams lost over about a second, 0..1
     loss: float
-    #: what we think it can carry
+    #: what it carries, as far as was seen
     rate_bps: int
     #: the design's estimate: acknowledged bytes over a rolling second
     acked_bps: int
