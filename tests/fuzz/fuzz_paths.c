@@ -311,7 +311,7 @@ static void parameters(uint32_t peer)
 
 	MUST(!ws_peer_tune(engine, (int)peer, &tune));
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		path.delay_us = (int32_t)(i * 3000);
+		path.srtt_us = 10000 + i * 3000;
 		MUST(!ws_peer_tune_path(engine, (int)peer, i, &path));
 	}
 }
