@@ -77,6 +77,8 @@ class Multipath(Guest):
         self._mapped: tuple[tuple[str, Endpoint], ...] = ()
         self._mtu = DEFAULT_MTU
         self._inside = Inside()
+        #: our addresses are others
+        self._moving = False
 
     def features(self, peer: PeerHandle) -> Feature:
         enabled = self._settings is not None and self._settings.enabled
@@ -232,11 +234,14 @@ class Multipath(Guest):
         self._relocate(now)
 
     def _relocate(self, now: int) -> None:
+        # What fails now does so for our own addresses: nobody is in doubt.
+        self._moving = True
         for peer in tuple(self._states):
             paths = self._paths(peer)
             if paths is not None:
                 paths.set_locals(self._links, now, port=self._port)
                 self._changed(peer, paths, now)
+        self._moving = False
 
     def _is_inside(self, ip: str) -> bool:
         return self._inside.holds(ip)
@@ -289,7 +294,9 @@ class Multipath(Guest):
 
     def doubted(self, peer: PeerHandle, now: int) -> None:
         state = self._states.get(peer)
-        if state is not None and state.paths is not None and now >= state.look_at:
+        if self._moving or state is None or state.paths is None:
+            return
+        if now >= state.look_at:
             state.doubted, state.look_at = True, now + LOOK_EACH
             state.paths.look(now)
             self._drain(peer, state.paths, now)
