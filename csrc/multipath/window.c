@@ -32,6 +32,7 @@
 #define BUFFER_PERCENT 70 /* of the bottleneck's buffer that is aimed at */
 #define BUFFER_GROWTH_PERCENT 10 /* a second: it may be another by now */
 #define BUFFER_LEAST_US 2000
+#define SAME_PERCENT 75 /* of a queue that stays, and of a rate that fell with the window */
 #define PACE_TIMES 2 /* a window that doubles */
 #define POLICED_ROUNDS 8 /* no growth for so long after what a policer took */
 #define ROUND_LEAST_US 20000
@@ -313,6 +314,9 @@ static uint64_t most_us(const struct ws_window *w)
 
 static uint64_t aim(const struct ws_window *w)
 {
+	/* Whoever fills a buffer leaves no room to one that keeps out of it. */
+	if (w->shared)
+		return most_us(w);
 	return least(TARGET_LEAST_US + (uint64_t)w->swing_us, most_us(w));
 }
 
@@ -378,6 +382,46 @@ static uint64_t move(const struct ws_window *w, uint64_t acked, uint64_t by_us, 
 	return least(acked * by_us / most(ws_window_base_us(w) + queue_us, 1), acked);
 }
 
+static void note_shrinking(struct ws_window *w)
+{
+	w->shrunk_bytes = w->bytes;
+	w->shrunk_bps = w->rate_bps;
+	w->shrunk_queue_us = standing_us(w);
+}
+
+/* The queue is another's, or what a path that jitters and keeps the order makes of any load. Until less is
+ * seen it counts as the path's own delay. */
+static void share(struct ws_window *w, uint64_t now_ns)
+{
+	uint32_t queue_us = standing_us(w);
+
+	for (unsigned i = 0; i < 2; i++) {
+		w->delay_us[i] += queue_us;
+		w->rtt_us[i] += queue_us;
+	}
+	w->least_ns = w->shared_ns = now_ns;
+	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
+	w->standing_us[0] = w->standing_us[1] = w->most_us = w->queue_us;
+	w->bytes = w->shrunk_bytes;
+}
+
+/* Half the window brings less, and the queue is what it was: it is not ours. (Where the path's rate falls it
+ * grows, or what arrives stays the same.) */
+static void ask_whose(struct ws_window *w, uint64_t now_ns)
+{
+	uint64_t queue_us = standing_us(w), before_us = w->shrunk_queue_us;
+
+	if (!w->shrunk_bytes || w->bytes >= w->shrunk_bytes)
+		note_shrinking(w);
+	if (w->bytes > w->shrunk_bytes / 2)
+		return;
+	if (w->rate_bps <= w->shrunk_bps / 100 * SAME_PERCENT &&
+	    queue_us >= before_us * SAME_PERCENT / 100 &&
+	    before_us >= queue_us * SAME_PERCENT / 100)
+		share(w, now_ns);
+	note_shrinking(w);
+}
+
 void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint64_t acked = least(ack->acked_bytes, w->bytes), target, standing, moved;
@@ -392,6 +436,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 		note_delay(w, ack);
 	w->ahead = w->starting && ack->nearest;
 	w->brief = ack->brief;
+	w->shared = w->shared_ns && ack->now_ns - w->shared_ns < 2 * WS_MEMORY_NS;
 	note_rate(w, ack);
 	target = target_us(w, ack->now_ns);
 	standing = standing_us(w);
@@ -409,6 +454,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	} else if (standing > target && !w->starting && !draining(w, ack)) {
 		moved = move(w, acked, standing - target, standing);
 		w->bytes -= least(moved, w->bytes / 2);
+		ask_whose(w, ack->now_ns);
 	}
 	if (standing > TARGET_MOST_US || w->bytes >= MOST_BYTES)
 		end_start(w, ack);

@@ -46,6 +46,11 @@ struct ws_window {
 	bool starting; /* neither a queue nor losses yet: what it carries is not known */
 	bool ahead; /* so, and it is the nearest: it must not be what limits a flow that begins */
 	bool brief; /* as the last ACK said */
+	/* Is a queue that stands ours? Since then the window shrinks for it. */
+	uint64_t shrunk_bytes, shrunk_bps; /* the window and the rate before; 0: it does not */
+	uint32_t shrunk_queue_us;
+	uint64_t shared_ns; /* when it was last found to be another's; 0: never */
+	bool shared; /* that was lately */
 	bool roomy; /* the last round was full, and its queue ran empty */
 	/* Least of this and of the last WS_MEMORY_NS; delays are the difference of two clocks. */
 	uint64_t least_ns;

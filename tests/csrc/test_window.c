@@ -22,6 +22,7 @@ struct link {
 	uint64_t now_ms;
 	uint64_t bytes_per_ms, base_ms, buffer_packets;
 	unsigned loss_percent;
+	uint64_t foreign; /* packets of another flow that stand in its queue, come what may */
 	bool nearest, brief;
 	unsigned lump_ms; /* what may leave comes so seldom; 0: each ms */
 	uint64_t sent, left, told; /* datagrams: numbers of the next one */
@@ -50,7 +51,8 @@ static void forward(struct link *l)
 	uint64_t count = 0;
 
 	if (!l->lump_ms)
-		l->credit += (double)l->bytes_per_ms;
+		l->credit += (double)l->bytes_per_ms * (double)l->waiting /
+			     (double)(l->waiting ? l->waiting + l->foreign : 1);
 	else if (l->now_ms % l->lump_ms == 0)
 		l->credit = (double)(l->bytes_per_ms * l->lump_ms);
 	for (; l->waiting && l->credit >= PACKET; l->credit -= PACKET, l->waiting--, count++) {
@@ -266,6 +268,22 @@ static void what_the_flow_makes_is_no_swing(void)
 	}
 }
 
+/* Somebody else's download keeps 120 ms of queue at the same link. */
+static void anothers_queue_leaves_it_a_share(void)
+{
+	static struct link l;
+
+	begin(&l, 20, 40, 100000);
+	(void)mbps(&l, 3000);
+	l.foreign = 200;
+	(void)mbps(&l, 5000);
+	CHECK(mbps(&l, 10000) >= 2);
+	l.foreign = 0;
+	(void)mbps(&l, 15000);
+	CHECK(mbps(&l, 1000) >= 19);
+	CHECK(l.window.queue_us < 20000);
+}
+
 static void grows_only_where_it_is_used(void)
 {
 	struct ws_window w;
@@ -429,6 +447,7 @@ int main(void)
 	lumps_are_no_queue();
 	a_brief_path_keeps_its_queue_short();
 	what_the_flow_makes_is_no_swing();
+	anothers_queue_leaves_it_a_share();
 	grows_only_where_it_is_used();
 	a_flow_that_begins_has_room();
 	a_start_ends_with_a_queue();

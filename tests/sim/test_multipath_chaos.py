@@ -96,7 +96,7 @@ def judge(
     assert got > 0, "what is well is used"
     for core in (world.a, world.b):
         for params in core.params.values():
-            assert 60_000 <= params.rescue_us <= 30_000_000
+            assert 50_000 <= params.rescue_us <= 30_000_000
         assert 0 <= core.tuner.share(0) <= 1
     times = [at for at, _ in world.log if at > world.start + (RUN_MS + 1000) * 1_000_000]
     if isinstance(world.sources[0], Greedy) and not world.failed[world.a]:
