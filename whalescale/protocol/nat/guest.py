@@ -385,6 +385,14 @@ class Signalling(Guest):
             meeting.unanswered(now)
         self._host.rearm(peer)
 
+    def _answering(self, carrier: PeerHandle, sender: PeerHandle, now: int) -> PeerHandle:
+        """Who brings the answer relays the session's first packets, and where we have no direct way
+        to an anchor, for it has none to us either, nothing is bound."""
+        if self._host.is_direct(carrier, now):
+            return carrier
+        others = self._carriers_of(sender, now)
+        return next((other for other in others if self._host.is_direct(other, now)), carrier)
+
     def _forwarded(self, carrier: PeerHandle, message: Message, now: int) -> None:
         sender = self._member(message.node)
         if sender is None or sender == carrier:
@@ -400,7 +408,8 @@ class Signalling(Guest):
                 raise ControlError("relay_none")
 
             def reply(data: bytes) -> None:
-                self._send(carrier, sender, Kind.HANDSHAKE, data, now)
+                over = self._answering(carrier, sender, now)
+                self._send(over, sender, Kind.HANDSHAKE, data, now)
 
             self._host.carried(sender, carrier, message.payload, reply, now)
         elif message.kind == Kind.CALL:

@@ -271,14 +271,15 @@ class Relay(Guest):
     def session_carried(
         self, peer: PeerHandle, carrier: PeerHandle, local_index: int, now: int
     ) -> None:
-        """Whoever carried it: the datagrams go over the first anchor, which is the same for both
-        ends. Where there are paths, those know better."""
+        """The datagrams go over who carried it, for there the peer has bound; else over the first
+        anchor, which is the same for both ends. Where there are paths, those know better."""
         self._consider(peer, now, called=True)
         state = self._peers.get(peer)
         if state is None or peer in self._spoken:
             return
         bound = [a for a in state.chosen if state.at[a].bound]
-        for anchor in (*bound, *state.chosen):
+        carried = [a for a in state.chosen if a == carrier]
+        for anchor in (*carried, *bound, *state.chosen):
             for remote, local in self._host.ways(anchor)[:1]:
                 self._host.move(peer, remote, local)
                 return
