@@ -258,3 +258,22 @@ def test_a_dead_anchor_is_left_for_the_other_before_its_link_counts_as_full():
     world.run(0.5)
     assert len(a.received) >= 8
     assert len(b.received) >= 8
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("end", [0, 1])
+def test_messages_come_through_an_anchor_that_nothing_is_bound_at(monkeypatch, which, end):
+    """While the only way to it is another anchor's relay: packets go where the answer came from."""
+    world = HomeWorld()
+    a, b, *hubs = world.meet(*homes(), anchors=2)
+    far = (a, b)[end]
+    hub, relay = world.handle(far, hubs[which]), far.node.guest(Relay)
+    is_direct = relay._host.is_direct
+
+    def known(peer, now):
+        return is_direct(peer, now) and peer != hub
+
+    for guest in (relay, far.node.guest(Signalling)):
+        monkeypatch.setattr(guest._host, "is_direct", known)
+    relay._look(hub, world.now)
+    assert world.ping(a, b).first is not None
