@@ -386,8 +386,8 @@ class Signalling(Guest):
         self._host.rearm(peer)
 
     def _answering(self, carrier: PeerHandle, sender: PeerHandle, now: int) -> PeerHandle:
-        """Who brings the answer relays the session's first packets, and where we have no direct way
-        to an anchor, for it has none to us either, nothing is bound."""
+        """The carrier of our answer. The session's first packets come over the same anchor, so it
+        has to be one that we have bound at: one that we have a direct way to."""
         if self._host.is_direct(carrier, now):
             return carrier
         others = self._carriers_of(sender, now)
