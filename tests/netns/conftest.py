@@ -110,6 +110,15 @@ def used(end: Whalescale) -> list[dict[str, Any]]:
     return [p for p in multipath(end)["paths"] if p["usable"]]
 
 
+def places(peer: dict[str, Any]) -> set[str]:
+    """Where a peer of `ws status --json` is heard: its endpoint and each path that works.
+
+    On one link its link-local address is as good as the one that was told, and data may go there.
+    """
+    paths = (peer.get("multipath") or {}).get("paths", [])
+    return {peer["endpoint"] or "", *(p["remote"] for p in paths if p["state"] == "healthy")}
+
+
 def known(end: Whalescale, at: str | None = None) -> Peer:
     """What the others are to be told of `end`. `at`: its endpoint."""
     networks = (f"{end.inside(4)}/32", f"{end.inside(6)}/128")
