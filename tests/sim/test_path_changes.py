@@ -234,3 +234,25 @@ def test_what_came_is_shown_at_the_path_that_it_came_by():
     manager.sample(samples, world.now)
     found = {s.id: (s.theirs, s.rx_bytes) for s in manager.status()}
     assert found == {0: ((1,), 1000), 1: ((0,), 5)}
+
+
+def test_a_path_that_comes_up_has_the_others_asked():
+    """The peer may have moved there, and no data shows that what was used before is dead. It was
+    the only one, and so had no heartbeats."""
+    world = PathWorld(1, 1, 3)
+    first, second, third = (
+        world.join("10.0.0.1", f"10.{k}.0.2", up=up) for k, up in enumerate((True, True, False))
+    )
+    world.a.busy = world.b.busy = True
+    world.begin()
+    world.run(5)
+    first.up = False
+    world.run(5)
+    world.a.busy = world.b.busy = False
+    world.run(30)
+    assert world.a.used == {("10.0.0.1", "10.1.0.2")}
+    second.up, third.up = False, True
+    world.a.manager.punch([Endpoint("10.2.0.2", PORT)], world.now)
+    world.a.drain()
+    world.run(2)
+    assert world.a.used == {("10.0.0.1", "10.2.0.2")}

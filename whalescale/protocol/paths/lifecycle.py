@@ -265,7 +265,7 @@ class Lifecycle:
         memory = self.book.entries.get(path.pair) if path.pair is not None else None
         if memory is not None:
             memory.rounds = 0
-        self.rest(self.table.paths[0], now)  # no longer alone
+        self._ask_others(path, now)
         self.tell(path, Reason.UP)
         old = (
             self.table.find(path.replaces[1], local_of(path.replaces[0]))
@@ -286,8 +286,20 @@ class Lifecycle:
             path.alarmed_at = now
         else:
             self.supply.restart(path)
-        self.rest(self.table.paths[0], now)
+        self._ask_others(path, now)
         self.tell(path, Reason.UP_AGAIN)
+
+    def _ask_others(self, up: Path, now: int) -> None:
+        """A path came up: the peer may have moved there from where we send, and without data nothing
+        shows that. Whichever was alone was not kept, and is from now on."""
+        since = up.probed_at or now
+        for other in self.table:
+            if other is up:
+                continue
+            if other.alive and max(other.heard_at or 0, other.answered_at or 0) < since:
+                other.urge(now)
+            else:
+                self.rest(other, now)
 
     def fail(self, path: Path, now: int, why: Reason) -> None:
         told = path.alive or path.state is PathState.PROBING
