@@ -290,8 +290,8 @@ class Lifecycle:
         self.tell(path, Reason.UP_AGAIN)
 
     def _ask_others(self, up: Path, now: int) -> None:
-        """A path came up: the peer may have moved there from where we send, and without data nothing
-        shows that. Whichever was alone was not kept, and is from now on."""
+        """A path came up: the peer may have moved there, and without data nothing shows that the
+        others are dead. Whichever was alone was not kept, and is from now on."""
         since = up.probed_at or now
         for other in self.table:
             if other is up:
