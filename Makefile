@@ -13,8 +13,10 @@ SOAK_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 DEBIAN ?= 13
-# of demo, setup, test, ci; without any: the first three
+# of demo, setup, test, ci, deb, packages; without any: the first three
 CLEAN_STEPS ?=
+# a command that `make test` runs beside the tests that mostly wait
+BESIDE ?=
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
@@ -27,7 +29,7 @@ BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
-.PHONY: help wheel deb setup build asan tsan programs test test-clean lint format fuzz demo demo-network demo-nat bench bench-multipath bench-nat bench-network soak install uninstall clean
+.PHONY: help wheel deb packages setup build asan tsan programs test test-clean lint format fuzz demo demo-network demo-nat bench bench-multipath bench-nat bench-network soak install uninstall clean
 .DEFAULT_GOAL := help
 # Where it is set each agent that a test starts compiles a hundred modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -55,6 +57,7 @@ help:
 	@echo "make soak       agents killed, links cut, hostile datagrams, SOAK_MINUTES=$(SOAK_MINUTES) (root)"
 	@echo "make deb        a Debian package in dist/, for this Debian; DEBIAN=13 for another (root)"
 	@echo "make wheel      a wheel in dist/"
+	@echo "make packages   both, and what is in them is looked at (root)"
 	@echo "make install    $(OPT), $(PREFIX)/bin/ws, systemd unit, man page, completion (root)"
 	@echo "make uninstall  take that away again; configurations stay"
 	@echo "make clean      everything built, the environment too"
@@ -97,6 +100,11 @@ $(STAMP)/lint: $(STAMP)/apt-dev $(STAMP)/venv-dev
 	@$(STEP) "system packages (lint)" $(LOG)/apt-lint.log tools/apt.sh lint
 	@$(STEP) "Python packages for lint" $(LOG)/venv-lint.log \
 		$(PY) -m pip install --quiet --group lint
+	@touch $@
+
+$(STAMP)/venv-wheel: $(STAMP)/venv
+	@$(STEP) "Python packages for the wheel" $(LOG)/venv-wheel.log \
+		$(PY) -m pip install --quiet --group wheel
 	@touch $@
 
 $(STAMP)/venv-demo: $(STAMP)/venv
@@ -155,7 +163,7 @@ programs: $(STAMP)/test $(STAMP)/asan
 
 test: setup $(STAMP)/test $(if $(strip $(PYTEST_ARGS)),,$(STAMP)/asan)
 ifeq ($(strip $(PYTEST_ARGS)),)
-	@tools/suite.sh $(PY) $(LOG)/beside.log
+	@tools/suite.sh $(PY) $(LOG)/beside.log $(BESIDE)
 else
 	@$(PY) -m pytest $(PYTEST_ARGS)
 endif
@@ -227,9 +235,13 @@ else
 endif
 
 # OpenSSL stays the system's, which gets its repairs; liburing and libsodium come along.
-wheel: $(STAMP)/venv $(STAMP)/bpf
+wheel: $(STAMP)/venv-wheel $(STAMP)/bpf
 	@$(STEP) "wheel" $(LOG)/wheel.log tools/wheel.sh $(VENV)
 	@ls -1 dist/*.whl
+
+# Both for this machine, and what is in them.
+packages: wheel deb
+	@$(STEP) "what is in them" $(LOG)/built.log $(PY) tools/built.py
 
 install: $(STAMP)/apt-bpf $(STAMP)/bpf
 	@tools/install.sh install "$(PYTHON)" "$(OPT)" "$(PREFIX)" "$(UNITDIR)"

@@ -13,7 +13,7 @@ Steps, all unless some are named:
     build   the data plane (`setup.py build_ext`), imported
     csrc    tests of the C leaves, without sanitizers, which do not run under emulation
     unit    tests/unit, but what asks for systemd, other packages or the agent's own kernel
-    sim     tests/sim
+    sim     tests/sim; hours: `--part 2/4 sim` is a quarter of its files
     deb     the package for arm64, in dist/; `ws` from it
     refuse  a compiler that says big-endian is refused
 Exit status 1: a step went wrong; its output is in build/arm64/STEP.log.
@@ -81,7 +81,8 @@ LEFT_OUT = {
     "runtime/test_wg_uapi.py::test_twenty_thousand_networks_are_set_in_a_moment": "measures",
 }
 DESELECT = " ".join(f"--deselect tests/unit/{name}" for name in LEFT_OUT)
-PYTEST = f"python3 -m pytest -q -p no:cacheprovider --timeout 3000 -n 2 {DESELECT}"
+# Each test's name is written as it ends: a run that takes hours may be cut short.
+PYTEST = f"python3 -m pytest -vv -p no:cacheprovider --timeout 3000 -n 2 {DESELECT}"
 STEPS = {
     "build": (
         "WS_CFLAGS='-Werror -g0 -ffile-prefix-map=/src=.' WS_LDFLAGS=-Wl,--build-id=none "
@@ -234,10 +235,27 @@ def _install(root: Path) -> None:
     _unpack(package, root)
 
 
+def part(text: str) -> tuple[int, int]:
+    """Of "2/4" the numbers. ValueError, which argparse tells."""
+    number, of = (int(word) for word in text.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError(text)
+    return number, of
+
+
+def files(folder: str, number: int, of: int) -> list[str]:
+    """Of its files of tests, by name, that part: the parts together are all of them."""
+    names = sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("test_*.py"))
+    return names[(number - 1) * len(names) // of : number * len(names) // of]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build and tests on arm64, emulated.")
     parser.add_argument("steps", nargs="*", choices=[*STEPS, []], metavar="STEP")
     parser.add_argument("--command", help="this one in place of the steps")
+    parser.add_argument(
+        "--part", type=part, default=(1, 1), metavar="I/N", help="of the files of `sim`, the I-th"
+    )
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         print("arm64: needs root (namespaces)", file=sys.stderr)
@@ -250,10 +268,14 @@ def main() -> int:
         steps = {"command": chosen.command} if chosen.command else STEPS
         wrong = 0
         for name in (None if chosen.command else chosen.steps) or steps:
-            log, began = FOLDER / f"{name}.log", time.monotonic()
+            command, log = steps[name], FOLDER / f"{name}.log"
+            if name == "sim" and chosen.part != (1, 1):
+                command = " ".join([PYTEST, *files("tests/sim", *chosen.part)])
+                log = FOLDER / "sim-{}of{}.log".format(*chosen.part)
+            began = time.monotonic()
             if name == "deb":
                 _install(root)
-            status = emulated(root, steps[name], log, seen)
+            status = emulated(root, command, log, seen)
             wrong += status != 0
             verdict = "ok" if status == 0 else f"FAILED ({status})"
             print(f"{name:8} {verdict}, {time.monotonic() - began:.0f} s", flush=True)

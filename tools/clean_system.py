@@ -72,6 +72,7 @@ STEPS = {
     "test": Step("make test"),
     "ci": Step("bash .ci/run"),
     "deb": Step("make deb"),
+    "packages": Step("make packages"),
 }
 
 

