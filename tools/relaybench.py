@@ -330,18 +330,26 @@ def main() -> int:
     if os.geteuid() != 0:
         print("relaybench: needs root (network namespaces)", file=sys.stderr)
         return 4
-    found = {
-        row: _middle([ROWS[row](chosen.seconds) for _ in range(chosen.rounds)])
-        for row in chosen.row or ROWS
-    }
+    found: dict[str, Figures] = {}
+    for row in chosen.row or ROWS:
+        rounds: list[Figures] = []
+        for number in range(1, chosen.rounds + 1):
+            began = time.monotonic()
+            rounds.append(ROWS[row](chosen.seconds))
+            took = time.monotonic() - began
+            print(f"{row}: round {number} of {chosen.rounds}, {took:.0f} s", file=sys.stderr)
+        found[row] = _middle(rounds)
+        if not chosen.json:
+            _show(row, found[row])
     if chosen.json:
         print(json.dumps(found))
-        return 0
-    for row, figures in found.items():
-        for name, values in figures.items():
-            words = "  ".join(f"{key} {value:,.3f}" for key, value in values.items())
-            print(f"{row:6} {name:9} {words}")
     return 0
+
+
+def _show(row: str, figures: Figures) -> None:
+    for name, values in figures.items():
+        words = "  ".join(f"{key} {value:,.3f}" for key, value in values.items())
+        print(f"{row:6} {name:9} {words}", flush=True)
 
 
 if __name__ == "__main__":

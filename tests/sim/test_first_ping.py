@@ -11,10 +11,10 @@ from test_punching import home
 from whalescale.protocol.multipath import Multipath
 from whalescale.protocol.nat import signalling
 from whalescale.protocol.nat.guest import Signalling
-from whalescale.protocol.nat.meeting import Meeting
+from whalescale.protocol.nat.meeting import Meeting, Phase
 from whalescale.protocol.nat.relay import Relay
 from whalescale.protocol.nat.relay_events import Use
-from whalescale.protocol.nat.signalling import RELAY_MESSAGE, Kind
+from whalescale.protocol.nat.signalling import RELAY_MESSAGE, Kind, Role
 from whalescale.protocol.postquantum import PostQuantumKeys
 
 
@@ -137,6 +137,62 @@ def test_a_carried_handshake_message_that_is_lost_is_carried_again(lost):
     assert dropped
     assert met.first is not None
     assert met.first < SECOND
+
+
+@pytest.mark.parametrize("lost", ["call", "answer", "two answers", "go"])
+@pytest.mark.parametrize("delay", [20, 60])
+def test_a_message_of_a_meeting_that_is_lost_costs_half_a_second(lost, delay):
+    """Whoever was called begins without GO, and so may be in its round when the CALL comes again:
+    it answers still. It was 9 s to the next call that anybody answered."""
+    world = HomeWorld(3, delay=delay * MS)
+    a, b, hub = world.meet(*homes())
+    carrier = hub.node.guest(Signalling).carrier
+    told, dropped = carrier._host.frame, []
+    kind = Kind.GO if lost == "go" else Kind.CALL
+    role = {"call": Role.CALL, "go": None}.get(lost, Role.ANSWER)
+
+    def frame(peer, data):
+        message = signalling.decode(data) if data[0] == RELAY_MESSAGE else None
+        if message is not None and message.kind == kind and role in (None, message.payload[0]):
+            dropped.append(peer)
+            if len(dropped) <= 1 + (lost == "two answers"):
+                return
+        told(peer, data)
+
+    carrier._host.frame = frame
+    met = world.ping(a, b, 5)
+    assert dropped
+    assert met.direct is not None
+    assert met.direct < (SECOND if lost != "two answers" else 1.5 * SECOND) + 8 * delay * MS
+    assert a.node.guest(Signalling).counts["rounds"] == 1
+    assert b.node.guest(Signalling).counts["rounds"] == 1
+
+
+def test_a_call_that_is_repeated_for_ever_aims_few_datagrams(monkeypatch):
+    """Each GO may begin the round again, but no more often than an honest caller calls."""
+    world = HomeWorld(3)
+    a, b, hub = world.meet(*homes())
+    called, begin, begun = b.node.guest(Signalling), Meeting.begin, []
+
+    def watched(meeting, places, start):
+        if meeting in called._meetings.values():
+            begun.append(start)
+        begin(meeting, places, start)
+
+    monkeypatch.setattr(Meeting, "begin", watched)
+    world.passes = lambda source, to, _: hub.at in (source, to)
+    a.node.want_handshake(world.handle(a, b), world.now)
+    a.drain()
+    world.run(0.3)
+    handle = world.handle(b, a)
+    meeting = called._meetings[handle]
+    assert meeting.phase is Phase.PUNCHING
+    for _ in range(40):
+        called._go(handle, meeting.token, world.now)
+        b.drain()
+        world.run(0.1)
+    assert 2 <= len(begun) <= 5
+    assert called.counts["rounds"] == 1
 
 
 def test_relay_also_uses_both():

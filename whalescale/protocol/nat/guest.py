@@ -432,8 +432,8 @@ class Signalling(Guest):
             and known.stamp == call.stamp
         )
         if again and known is not None and call.role is Role.CALL:
-            # Our answer was lost, or it came by two carriers.
-            if known.phase is Phase.CALLED:
+            # Our answer was lost, or it came by two carriers. Our round may have begun meanwhile.
+            if known.phase in (Phase.CALLED, Phase.PUNCHING):
                 self._send(carrier, sender, Kind.CALL, known.answer, now)
             return
         if known is not None and call.stamp <= known.stamp:
@@ -463,7 +463,7 @@ class Signalling(Guest):
         meeting = self._meetings.get(peer)
         if meeting is None or meeting.token != token:
             raise ControlError("call_token")
-        if meeting.phase is Phase.CALLED:
+        if meeting.phase is Phase.CALLED or meeting.may_begin_again():
             self._begin(peer, meeting, now)
             self._punch(peer, meeting, now)
 
@@ -537,7 +537,7 @@ class Signalling(Guest):
         assert self._network is not None
         if begins_last(meeting.token, self._network.node_id < other):
             start += LAST_BY
-        self.counts["rounds"] += 1
+        self.counts["rounds"] += meeting.phase is not Phase.PUNCHING
         meeting.begin(self._tried(meeting), start)
 
     def _punch(self, peer: PeerHandle, meeting: Meeting, now: int) -> None:

@@ -163,12 +163,21 @@ class Meeting:
     def invited(self, token: bytes, answer: bytes, now: int) -> None:
         """The peer called, and is answered."""
         self.phase, self.called = Phase.CALLED, True
-        self.token, self.answer = token, answer
+        self.token, self.answer, self.tries = token, answer, 0
         self.at = now + GO_LATE
+
+    def may_begin_again(self) -> bool:
+        """GO comes though our round has begun without it: the caller begins only now. No more often
+        than it calls."""
+        if self.phase is not Phase.PUNCHING or not self.called or self.tries >= len(CALL_AGAIN):
+            return False
+        self.tries += 1
+        return True
 
     def begin(self, places: tuple[tuple[Endpoint, bool], ...], start: int) -> None:
         self.missed = 0
-        self.rounds += 1
+        if self.phase is not Phase.PUNCHING:
+            self.rounds += 1
         self.phase = Phase.PUNCHING
         self.round = Round(places, start)
         self.at = start
