@@ -235,7 +235,7 @@ else
 endif
 
 # OpenSSL stays the system's, which gets its repairs; liburing and libsodium come along.
-wheel: $(STAMP)/venv-wheel $(STAMP)/bpf
+wheel: $(STAMP)/apt-bpf $(STAMP)/venv-wheel $(STAMP)/bpf
 	@$(STEP) "wheel" $(LOG)/wheel.log tools/wheel.sh $(VENV)
 	@ls -1 dist/*.whl
 

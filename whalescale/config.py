@@ -212,7 +212,8 @@ def parse(text: str, path: Path) -> Config:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
-        raise ConfigError(path, "", f"not TOML: {e}", "mend the named line") from None
+        fix = "mend the named line" if "line" in str(e) else "something is left open in it"
+        raise ConfigError(path, "", f"not TOML: {e}", fix) from None
     except RecursionError:
         raise ConfigError(path, "", "nested too deeply", "mend the brackets") from None
     past = tuple(f"{name}.{key}" for name, key in _PAST if _taken_out(table, name, key))

@@ -219,7 +219,7 @@ def numa(sys_fs: Path) -> Check:
     if nodes > 1:
         fix = (
             "NUMAPolicy, CPUAffinity (`systemctl edit ws@NAME`): the node of the network card; its"
-            " interrupts there too (/proc/irq/*/smp_affinity)"
+            " interrupts there too (/proc/irq/*/smp_affinity_list)"
         )
         return Check("NUMA", "warn", f"{nodes} nodes: memory of another one is slow", fix)
     return Check("NUMA", "ok", "one node")
@@ -339,6 +339,16 @@ def agent(interface: str) -> list[Check]:
     fix = "`ws peer add NAME --id ITS_NODE_ID`, if it is one of yours"
     found += [Check("stranger", "warn", text, fix) for text in troubles.strangers(status)]
     return found
+
+
+def pid(interface: str) -> int:
+    """The agent's, 0 without one."""
+    from whalescale.cli import client
+    from whalescale.cli.ending import CliError
+
+    with contextlib.suppress(CliError):
+        return client.status(interface)[0].agent.pid
+    return 0
 
 
 def own_datagrams(interface: str) -> hostchecks.Datagrams:

@@ -16,10 +16,11 @@ from whalescale.cli.ending import FAILED, OK, plain
 
 def doctor(interface: Interface = None, config: ConfigPath = None, json: Json = False) -> int:
     """Check what this machine lacks. Exit code 1 if something that is needed is missing."""
-    from whalescale.cli import checks, hostchecks
+    from whalescale.cli import checks, hostchecks, interrupts
 
     name, path = interface_name(interface), config_path(interface, config)
     report = [*checks.system(), *checks.configuration(path), *checks.agent(name)]
+    report.append(interrupts.check(checks.pid(name)))
     report += hostchecks.host(name, checks.own_datagrams(name))
     failed = sum(c.verdict == "fail" for c in report)
     if json:

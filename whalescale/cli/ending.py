@@ -36,8 +36,9 @@ def plain(text: str) -> str:
 
 def say(message: str, fix: str) -> None:
     line = plain(message).rstrip(".")
+    between = " " if line.endswith("?") else "; "
     with contextlib.suppress(OSError):
-        print(f"ws: {line}; {plain(fix)}" if fix else f"ws: {line}", file=sys.stderr)
+        print(f"ws: {line}{between}{plain(fix)}" if fix else f"ws: {line}", file=sys.stderr)
 
 
 #: for terminals and files that are not UTF-8: what stands for the few other characters

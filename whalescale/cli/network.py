@@ -367,12 +367,12 @@ def export_key(interface: Interface = None, config: ConfigPath = None, json: Jso
     """Print the network key, to be kept elsewhere."""
     from whalescale import keyfiles
 
-    note_loose_output()
     file = _key_file(load_config(interface, config))
     try:
         key = keyfiles.read(file)
     except keyfiles.SecretError as e:
         raise CliError(str(e), e.fix or "it is where `ws network create` was run") from None
+    note_loose_output()
     if json:
         print_json({"version": VERSION, "key": key.strip()})
     else:

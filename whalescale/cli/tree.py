@@ -214,15 +214,31 @@ def _with_shell(arguments: list[str]) -> list[str]:
     return [*arguments, shell if shell in SHELLS else "bash"]
 
 
-def _refused(error: ClickException) -> int:
+#: what typer says in words of its own code
+_PLAINER: Final = {
+    "is not a valid float range": "is no number",
+    "is not a valid int range": "is no whole number",
+    "is not a valid integer range": "is no whole number",
+    "is not a valid integer": "is no whole number",
+    "Got unexpected extra argument(s)": "Too many words",
+}
+
+
+def _refused(error: ClickException, arguments: list[str]) -> int:
     """One line for what typer has found wrong in the command line."""
     trace(error)
     code, context = getattr(error, "exit_code", None), getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         print(context.get_help())
         return USAGE
-    path = context.command_path if context is not None else "ws"
-    say(error.format_message(), f"`{path} --help` shows what there is")
+    if context is not None:
+        path = context.command_path
+    else:  # it says so of an option's value alone
+        path = " ".join(["ws", *(word for word in arguments[:1] if word in COMMANDS)])
+    message = error.format_message()
+    for theirs, ours in _PLAINER.items():
+        message = message.replace(theirs, ours)
+    say(message, f"`{path} --help` shows what there is")
     return code if isinstance(code, int) else USAGE
 
 
@@ -237,4 +253,4 @@ def run(arguments: list[str]) -> object:
     except typer.Abort:
         return INTERRUPTED
     except ClickException as error:
-        return _refused(error)
+        return _refused(error, arguments)

@@ -14,7 +14,7 @@ import pytest
 from fake_agent import FakeAgent
 from run_ws import Ws
 
-from whalescale.cli import checks, hostchecks, parts
+from whalescale.cli import checks, hostchecks, interrupts, parts
 from whalescale.dataplane import probe
 
 
@@ -199,6 +199,8 @@ def test_exit_codes_and_json(ws: Ws, tmp_path: Path, monkeypatch: pytest.MonkeyP
     good, bad = checks.Check("a", "warn", "d", "f"), checks.Check("b", "fail", "d\x1b", "mend")
     monkeypatch.setattr(checks, "system", lambda: [good])
     monkeypatch.setattr(hostchecks, "host", lambda *_: [good])
+    where = checks.Check("interrupts", "ok", "where they go")
+    monkeypatch.setattr(interrupts, "check", lambda _: where)
     words = ("doctor", "-c", tmp_path / "none.toml")
     assert ws(*words).code == 0
     monkeypatch.setattr(checks, "system", lambda: [good, bad])
@@ -209,4 +211,5 @@ def test_exit_codes_and_json(ws: Ws, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "4 to look at, 1 failed" in done.out
     report = json.loads(ws(*words, "--json").out)
     assert (report["version"], report["ok"]) == (1, False)
-    assert [c["name"] for c in report["checks"]] == ["a", "b", "configuration", "agent", "a"]
+    names = ["a", "b", "configuration", "agent", "interrupts", "a"]
+    assert [c["name"] for c in report["checks"]] == names

@@ -128,7 +128,7 @@ def test_help_is_fast(ws_process: Ws) -> None:
         (["peer", "adds"], "adds"),
         (["ping"], "PEER"),
         (["ping", "x", "-c", "0"], "not in the range 1<=x"),
-        (["ping", "x", "-c", "many"], "valid integer"),
+        (["ping", "x", "-c", "many"], "is no whole number"),
         (["init", "-p", "70000"], "65535"),
         (["init", "-i", "a/b"], "15 characters"),
         (["init", "-i", "a b"], "such as ws0"),
@@ -139,7 +139,9 @@ def test_help_is_fast(ws_process: Ws) -> None:
         (["export", "x"], "--wireguard"),
         (["top", "-n", "0"], "0"),
         (["paths", "x", "--set", "1", "--weight-cap", "1.1"], "not in the range 0<=x<=1"),
-        (["paths", "x", "--set", "1", "--weight-cap", "half"], "not a valid float"),
+        (["paths", "x", "--set", "1", "--weight-cap", "half"], "is no number"),
+        (["status", "--interface"], "`ws status --help`"),
+        (["doctor", "--json=3"], "`ws doctor --help`"),
         (["--show-completion", "tcsh"], "bash, zsh, fish"),
     ],
 )
@@ -150,6 +152,12 @@ def test_usage_errors(ws: Ws, words: list[str], piece: str) -> None:
     assert done.err.count("\n") == 1
     assert done.err.startswith("ws: ")
     assert piece in done.err
+    assert "?;" not in done.err
+
+
+def test_a_question_ends_with_its_own_mark(ws: Ws) -> None:
+    told = "ws: No such command 'stauts'. Did you mean 'status'? `ws --help` shows what there is\n"
+    assert ws("stauts").err == told
 
 
 def test_a_group_without_a_command_is_a_usage_error(ws: Ws) -> None:
