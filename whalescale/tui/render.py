@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -46,6 +47,8 @@ NO_PEERS: Final = Text("no peers yet: `ws peer add NAME --id ID --endpoint HOST:
 HINTS: Final = "? help   q quit   space pause   ↑/k ↓/j choose a peer"
 #: where there is a network; what does not fit is the part that everybody finds out
 HINTS_NETWORK: Final = HINTS.replace("q quit", "m members   q quit")
+#: of a terminal that is narrower than those
+HINTS_NARROW: Final = "? help  m members  q quit  space pause  ↑ ↓ choose"
 HELP: Final = (
     ("q, Ctrl-C", "quit"),
     ("space, p", "pause, and go on"),
@@ -309,15 +312,18 @@ def header(view: View, width: int, low: bool = False) -> Panel:
     line.append(f"{'peers ' if wide else ''}up {up} of {len(view.current.peers)}")
     second = Text(no_wrap=True, overflow="ellipsis", style="dim")
     second.append(f"up {text.human_duration(a.uptime_s)}  {a.backend}  {a.cipher}  ")
-    second.append(f"{text.human_bytes(a.rss_bytes)}  CPU {a.cpu_seconds:.1f} s  ")
-    second.append(f"dropped {drops(c)}")
+    second.append(f"{text.human_bytes(a.rss_bytes)}  CPU {a.cpu_seconds:.1f} s")
+    dropped = f"dropped {drops(c)}"
+    if wide:
+        second.append(f"  {dropped}")
     third = Text(no_wrap=True, overflow="ellipsis")
     if view.trouble:
         third.append(f"trouble: {text.plain(view.trouble)}", style="bold red")
     elif view.paused:
         third.append("paused: space goes on", style="bold yellow")
     else:
-        third.append(text.plain(", ".join(a.addresses)), style="dim")
+        own = text.plain(", ".join(a.addresses))
+        third.append(own if wide else f"{own}  {dropped}", style="dim")
     lines = [line, second, third]
     if not low:
         guard = Text(paths.guard(view), style="dim", no_wrap=True, overflow="ellipsis")
@@ -403,14 +409,48 @@ def detail(view: View, width: int, lines: int | None = None) -> tuple[Panel, int
     )
     names = max(len(row.name) for row in found)
     table = Table((Column(least=names, style="bold"), Column()), head=False, margin=1)
+    inside = max(width - names - BESIDE_NAME, 1)
+    if lines is not None:
+        found = _unfolded(found, inside, lines - 2)
     for row in found:
         value = _cell(row.value) if isinstance(row.value, str) else row.value
         # What the frame would cut off without a word.
         value.no_wrap, value.overflow = True, "ellipsis"
-        value.truncate(max(width - names - BESIDE_NAME, 1), overflow="ellipsis")
+        value.truncate(inside, overflow="ellipsis")
         table.add_row(row.name, value)
     title = Text.assemble(text.plain(peer.name), " ", state(peer))
     return Panel(table, title=title, title_align="left", width=width), len(found) + 2
+
+
+def _unfolded(rows: Sequence[Row], inside: int, lines: int) -> list[Row]:
+    """What is wider than the pane goes on below, as far as there are lines to spare."""
+    spare = lines - len(rows)
+    found: list[Row] = []
+    for row in rows:
+        parts = _pieces(row.value, inside) if isinstance(row.value, str) else []
+        if 1 < len(parts) <= spare + 1:
+            spare -= len(parts) - 1
+            found.append(Row(row.rank, row.name, parts[0]))
+            found += (Row(row.rank, "", part) for part in parts[1:])
+        else:
+            found.append(row)
+    return found
+
+
+def _pieces(value: str, width: int) -> list[str]:
+    """At commas and semicolons, where it has any; a key wherever the line ends."""
+    if len(value) <= width:
+        return [value]
+    parts = [p for p in re.split(r"(?<=[,;]) ", value) if p]
+    if any(len(p) > width for p in parts):
+        return [value[i : i + width] for i in range(0, len(value), width)]
+    found = [parts[0]]
+    for part in parts[1:]:
+        if len(found[-1]) + 1 + len(part) <= width:
+            found[-1] += f" {part}"
+        else:
+            found.append(part)
+    return found
 
 
 def help_panel(width: int, height: int) -> Panel:
@@ -441,6 +481,8 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     # The table's head takes two lines, the hints one.
     left = height - HEADER_LINES + low - 3
     hints = HINTS_NETWORK if view.current.network.members else HINTS
+    if len(hints) > width:
+        hints = HINTS_NARROW
     hint = Text(hints, style="dim", no_wrap=True, overflow="ellipsis")
     if view.members:
         return Group(*parts, members.body(view.current, width, left + 2), hint)

@@ -97,3 +97,10 @@ def test_a_warning_is_whole_where_there_is_room() -> None:
     assert "network would outlive it" in " ".join(narrow.split())
     low = draw(view(), 60, 16)
     assert "…" in next(line for line in low.splitlines() if line.startswith("warning"))
+
+
+def test_60_columns_have_every_hint() -> None:
+    hints = draw(view(), 60, 40).splitlines()[-1]
+    for key in ("help", "members", "quit", "pause", "choose"):
+        assert key in hints
+    assert "…" not in hints

@@ -277,3 +277,37 @@ def test_who_relays_what_is_said() -> None:
     value["counters"]["relayed_kernel"] = 0
     value["relay"] = {"kernel": {"state": "off", "reason": "[relay] kernel = false"}}
     assert "not by the kernel ([relay] kernel = false)" in render.relayed(status.parse(value))
+
+
+# a phone's terminal
+
+
+def test_60_columns_have_what_was_dropped() -> None:
+    picture = draw(first(), 60, 40)
+    assert "CPU 12.5 s " in picture
+    assert "dropped no_key 12, replay 3" in picture
+
+
+def test_what_is_wider_than_the_pane_goes_on_below_it() -> None:
+    """Where there are lines to spare; otherwise it ends with an ellipsis, and nothing else goes."""
+    high = draw(first(), 60, 60)
+    assert "packets 900, 800" in high
+    assert "khnpirirqho7ytkf4gbz4bu7vgqx3ziivxwk3o4rvqt2jtagwodhgzsa" in "".join(
+        line.strip("│ \n").removeprefix("key").strip() for line in high.splitlines()
+    )
+    low = draw(first(), 60, 24)
+    assert "packet…" in low
+    assert "last seen" in low
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("short", ["short"]),
+        ("one, two; three, four", ["one, two;", "three,", "four"]),
+        ("abcdefghijklmno", ["abcdefghij", "klmno"]),
+        ("", [""]),
+    ],
+)
+def test_pieces(value: str, expected: list[str]) -> None:
+    assert render._pieces(value, 10) == expected
