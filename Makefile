@@ -26,7 +26,7 @@ STAMP := build/stamp
 EXT_SOURCES := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h) whalescale/dataplane/_build.py setup.py
 BPF_FOLDER := whalescale/dataplane/bpf
 BPF_OBJECTS := $(patsubst bpf/%.c,$(BPF_FOLDER)/%.o,$(wildcard bpf/*.bpf.c))
-BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
+BPF_CFLAGS := -target bpf -mcpu=v3 -g -ffile-prefix-map=$(CURDIR)=. -O2 -Wall -Wextra -Werror -iquote . -idirafter /usr/include/$(shell uname -m)-linux-gnu
 C_STYLE := $(wildcard csrc/*.[ch] csrc/*/*.[ch] shared/*.h tests/csrc/*.[ch] tests/fuzz/*.[ch] tests/netns/*.[ch] tools/*.[ch] tools/bench/*.[ch] bpf/*.[ch])
 
 .PHONY: help wheel deb packages setup build asan tsan programs test test-clean lint format fuzz demo demo-network demo-nat bench bench-multipath bench-nat bench-network soak install uninstall clean
