@@ -10,6 +10,7 @@ Nobody but the exit knows of addresses inside the tunnel: what gets an answer wa
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -166,6 +167,16 @@ def test_all_traffic_by_an_exit_and_a_kill_switch(street: Street) -> None:
     told = street.a.status()["forwarding"]
     assert (told["problem"], told["kill_switch"]) == ("", False)
     assert "whalescale" not in client.run("nft", "list", "tables", check=False).stdout
+    maps = Path(f"/proc/{street.a.status()['agent']['pid']}/maps")
+    assert "nftables" not in maps.read_text()
+    # and once more: the confined agent opens the library again
+    street.a.dataplane = f'backend = "auto"\n\n{USE}'
+    street.a.write_config(street.peer(street.a))
+    street.a.ws("reload", "-i", street.a.interface)
+    wait_until("the exit once more", lambda: by_tunnel(street, "web"), 20)
+    told = street.a.status()["forwarding"]
+    assert (told["problem"], told["kill_switch"]) == ("", True)
+    assert "nftables" in maps.read_text()
 
 
 def test_each_is_the_others_exit(lab: Lab) -> None:

@@ -170,8 +170,8 @@ class Forwarding(Part):
         return self._config.interface.name
 
     def open(self) -> None:
-        """What later needs more than CAP_NET_ADMIN, and the kill switch, before any packet."""
-        self._nft, self._missing = open_nft()
+        """What later needs more than CAP_NET_ADMIN."""
+        self._nft, _ = open_nft()
         accept_ra = sorted((CONF / "ipv6/conf").glob("*/accept_ra"))
         for path in (CONF / "ipv4/ip_forward", CONF / "ipv6/conf/all/forwarding", *accept_ra):
             try:
@@ -189,9 +189,7 @@ class Forwarding(Part):
 
     async def close(self) -> None:
         """The kernel takes our table away with the socket; the kill switch stays."""
-        if self._nft is not None:
-            self._nft.close()
-            self._nft = None
+        self._release()
         for descriptor in self._sysctls.values():
             os.close(descriptor)
         self._sysctls.clear()
@@ -226,9 +224,11 @@ class Forwarding(Part):
         """OSError: what could not be done, and is tried again."""
         forward, exit, mark = self._config.forward, self._config.exit, self._mark()
         if self._nft is None:
-            if self._wanted:
-                raise OSError(0, self._missing)
-            return
+            if not self._wanted:
+                return
+            self._nft, missing = open_nft()
+            if self._nft is None:
+                raise OSError(0, missing)
         self._guard(self._nft, exit, mark)
         text = forward_commands(self._interface, forward, exit, mark) if self._wanted else ""
         if text != self._forward:
@@ -237,6 +237,13 @@ class Forwarding(Part):
             self._forward = text
         if forward.networks or forward.exit:
             self._let_through()
+        if not self._wanted:
+            self._release()  # it comes back once something is
+
+    def _release(self) -> None:
+        if self._nft is not None:
+            self._nft.close()
+            self._nft = None
 
     def _guard(self, nft: Nft, exit: ExitConfig, mark: int) -> None:
         """The kill switch: put back when somebody takes it away, or a rule of it."""

@@ -26,6 +26,12 @@ def prepare() -> None:
             importlib.import_module(f"{NAME}.iproute")
 
 
+def later(name: str) -> ModuleType:
+    """The module, which is executed when something of it is looked at. ImportError: none such."""
+    _lazily(name)
+    return importlib.import_module(name)
+
+
 class _Later:
     """In the place of a function or class: the real one, once it is called."""
 

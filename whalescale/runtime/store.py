@@ -12,11 +12,17 @@ import fcntl
 import hashlib
 import hmac
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from whalescale.runtime import lean
+
+if TYPE_CHECKING:
+    import sqlite3
+else:
+    sqlite3 = lean.later("sqlite3")  # 1.3 MB, for who is in a network
 
 SCHEMA: Final = 1
 #: changes that wait for a disk that takes none

@@ -27,6 +27,7 @@ class FakeNft:
         self.ran: list[str] = []
         self.tables: dict[str, int] = {}
         self.refuses = False
+        self.closed = 0
 
     def run(self, commands: str) -> None:
         if self.refuses:
@@ -43,7 +44,7 @@ class FakeNft:
         return self.tables.get(table)
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 @pytest.fixture
@@ -120,6 +121,22 @@ def test_a_kill_switch_of_an_earlier_life_stands_until_there_are_routes(nft: Fak
     assert nft.tables["whalescale-ws0-exit"] == 7
     begun("")
     assert "whalescale-ws0-exit" not in nft.tables
+
+
+def test_the_library_stays_as_long_as_something_stands(nft: FakeNft) -> None:
+    made = begun("")
+    assert nft.closed == 1
+    asyncio.run(made.apply(parsed("")))
+    assert nft.closed == 1
+    asyncio.run(made.apply(parsed(USE)))
+    assert "whalescale-ws0-exit" in nft.tables
+    assert nft.closed == 1
+    nft.refuses = True
+    asyncio.run(made.apply(parsed("")))
+    assert (nft.closed, made.status()["problem"]) == (1, "nftables: no")
+    nft.refuses = False
+    asyncio.run(made.apply(parsed("")))
+    assert (nft.closed, nft.tables, made.status()["problem"]) == (2, {}, "")
 
 
 def test_what_is_refused_is_told_and_tried_again(nft: FakeNft) -> None:

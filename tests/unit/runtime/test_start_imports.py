@@ -29,6 +29,7 @@ OTHERS = (
         "_ssl",
         "typer",
         "typing_extensions",
+        "sqlite3.dbapi2",
     ),
     *("unittest", "multiprocessing", "pickle", "argparse"),
 )
@@ -54,6 +55,16 @@ def test_what_pyroute2_itself_is_asked_for_is_there() -> None:
         "assert pyroute2.netns is netns and not hasattr(pyroute2, 'nonsense')\n"
     )
     run(code)
+
+
+def test_a_store_has_its_database() -> None:
+    run(
+        START + "from whalescale.runtime.store import sqlite3\n"
+        "assert 'libsqlite3' not in open('/proc/self/maps').read()\n"
+        "assert sqlite3.connect(':memory:').execute('select 7').fetchone() == (7,)\n"
+        "import sqlite3 as again; assert again is sqlite3\n"
+        "assert issubclass(sqlite3.OperationalError, sqlite3.DatabaseError)\n"
+    )
 
 
 def test_who_wants_tls_afterwards_has_it() -> None:
