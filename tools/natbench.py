@@ -33,7 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sim"))
 
 from eventqueue import MS, SECOND
 from homeworld import HomeWorld
-from natworld import Depends, Nat, both_move, must_be_direct
+from natworld import (
+    Depends,
+    Nat,
+    both_move,
+    most_within,
+    must_be_direct,
+    new_destinations,
+)
 
 from tools.benchkit.page import Section
 from tools.benchkit.rows import Row, Rows, lines_of
@@ -272,6 +279,24 @@ def idle(bench: Bench) -> None:
     bench.say("idle, 2 anchors warm: bytes sent an hour", size, "kB", 45, 30, note=note)
 
 
+def destinations(bench: Bench) -> None:
+    """Forty members are wanted at once, and 120 places are told where nobody is."""
+    world = HomeWorld(bench.seed)
+    a, _, hub = world.meet(behind("port-restricted", 1), behind("port-restricted", 2))
+    others = world.crowd(a, hub, 40)
+    before = len(world.wire)
+    for other in others:
+        a.send(world.handle(a, other), b"\x45x")
+    world.run(180)
+    times = new_destinations(world.wire[before:], a.at)
+    note = (
+        f"{len(times)} in 3 min; 40 members wanted at once, each told to be at three wrong places"
+    )
+    for name, span, must, aim in (("second", 1, 5, 2), ("minute", 60, 60, 60)):
+        what = f"new destinations tried by one node, in any {name}"
+        bench.say(what, most_within(times, span * SECOND), "", must, aim, note=note)
+
+
 def homes(bench: Bench) -> None:
     from tools.natbench_hosts import KERNEL, meet
 
@@ -303,6 +328,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "meetings": meetings,
     "moves": moves,
     "idle": idle,
+    "destinations": destinations,
     "homes": homes,
     **{name: real(name) for name in REAL},
 }

@@ -46,6 +46,19 @@ class HomeWorld(NatWorld):
     def make(self, at: Endpoint, identity: Identity, parts: Iterable[Part]) -> Member:
         return Member(self, at, identity, WHOLE)
 
+    def crowd(self, a: Member, hub: Member, count: int, told: int = 3) -> list[Member]:
+        """So many members more, each behind a router of its own; `a` was told of places of each
+        where nobody is."""
+        others = [self.member(Nat(f"5.8.{n}.1")) for n in range(count)]
+        self.settle()
+        for other in others:
+            self.meet_anchor(other, hub)
+        self.run(5)
+        for n, other in enumerate(others):
+            self.know(a, other, *(Endpoint(f"9.{k}.{n}.1", 51820) for k in range(told)))
+            self.know(other, a)
+        return [host for host in others if isinstance(host, Member)]
+
     def settle(self) -> None:
         """Everybody hears who is a member, and who an anchor."""
         anchors = [n for n, h in self.members.items() if h.anchor]  # type: ignore[attr-defined]

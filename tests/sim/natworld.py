@@ -7,6 +7,7 @@ RFC 4787 names them: what a mapping depends on (`maps`), and whom it lets in (`f
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -170,6 +171,25 @@ def both_move(a: Nat | None, b: Nat | None) -> bool:
     return any(nat.maps for nat in chain(a)) and any(nat.maps for nat in chain(b))
 
 
+def new_destinations(
+    wire: Iterable[tuple[int, Endpoint, Endpoint, bytes]], at: Endpoint
+) -> list[int]:
+    """When the host there sent to where it had sent nothing for two minutes."""
+    latest: dict[Endpoint, int] = {}
+    times = []
+    for when, source, to, _ in wire:
+        if source == at:
+            if when - latest.get(to, -1 << 62) > 120 * SECOND:
+                times.append(when)
+            latest[to] = when
+    return times
+
+
+def most_within(times: list[int], span: int) -> int:
+    """Of these sorted times, at worst."""
+    return max((n - bisect_right(times, at - span) + 1 for n, at in enumerate(times)), default=0)
+
+
 class NatWorld(World):
     """Hosts behind routers, members of one network; the first one is the anchor."""
 
@@ -236,7 +256,11 @@ class NatWorld(World):
     def know(self, host: Host, other: Host, *places: Endpoint, keepalive: int = 0) -> int:
         """`other` is a peer of `host`, thought to be at `places`."""
         return host.add(
-            other, endpoints=places, persistent_keepalive=keepalive, keepalive_adapts=True
+            other,
+            endpoints=places,
+            persistent_keepalive=keepalive,
+            keepalive_adapts=True,
+            told=True,
         )
 
     def meet_anchor(self, host: Host, anchor: Host) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from eventqueue import MS, SECOND
 from homeworld import HomeWorld
-from natworld import Nat
+from natworld import Nat, most_within, new_destinations
 from test_punching import home
 
 from whalescale.protocol.multipath import Multipath
@@ -193,6 +193,25 @@ def test_a_call_that_is_repeated_for_ever_aims_few_datagrams(monkeypatch):
         world.run(0.1)
     assert 2 <= len(begun) <= 5
     assert called.counts["rounds"] == 1
+
+
+def test_forty_members_at_once_are_tried_five_a_second():
+    """Home routers die of full tables: of all that a node tries, whatever it is that tries it."""
+    world = HomeWorld(1)
+    a, _, hub = world.meet(*homes())
+    others = world.crowd(a, hub, 40)
+    before, begun = len(world.wire), world.now
+    for other in others:
+        a.send(world.handle(a, other), b"\x45x")
+    world.run(20)
+    # They are spoken with meanwhile, over the anchor, which takes so many messages a second.
+    assert all(other.received for other in others)
+    world.run(70)
+    times = new_destinations(world.wire[before:], a.at)
+    assert most_within(times, SECOND) <= 5
+    assert 40 < most_within(times, 60 * SECOND) <= 60
+    assert times[0] == begun
+    assert sum(world.used(a, other) == {"direct"} for other in others) >= 12
 
 
 def test_relay_also_uses_both():

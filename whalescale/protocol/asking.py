@@ -123,7 +123,9 @@ class Bootstrap(Guest):
         view = self._host.peer(peer)
         if asked.answered_by is not None or view.has_usable_session(now):
             return
-        if view.endpoint is not None and view.fingerprint is not None:
+        if view.endpoint is None or view.fingerprint is None:
+            return
+        if not view.config.told or self._host.fresh.allow(view.endpoint, now):
             self._host.transmit(Transmit(self._request(peer, view.fingerprint), view.endpoint))
 
     def _request(self, peer: PeerHandle, fingerprint: bytes) -> bytes:

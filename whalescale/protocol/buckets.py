@@ -15,13 +15,13 @@ class Bucket:
         self._tokens = burst
         self._at: int | None = None
 
-    def ready(self, now: int) -> bool:
-        """Whether `take` would give one."""
+    def ready(self, now: int, least: float = 1.0) -> bool:
+        """Whether `take` would give one, and left so many."""
         if self._at is not None and now > self._at:
             self._tokens += (now - self._at) * self._rate / NS_PER_S
             self._tokens = min(self._tokens, self._burst)
         self._at = now
-        return self._tokens >= 1
+        return self._tokens >= least
 
     def take(self, now: int) -> bool:
         if not self.ready(now):

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Final
 
 from whalescale.protocol.candidates import Remote, Source, candidates, same_local
+from whalescale.protocol.fresh import AGAIN, Fresh
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
 from whalescale.protocol.places import Endpoint, LocalLink, Way
 
@@ -144,23 +145,31 @@ class Contacts:
         return [way for way, at in self._punched.items() if now - at < PUNCHED_FOR]
 
     def next(
-        self, ways: Sequence[Way], now: int, round_trip: int | None
+        self, ways: Sequence[Way], now: int, round_trip: int | None, fresh: Fresh | None = None
     ) -> tuple[bytes, Way] | None:
-        """What to send now. `round_trip`: of the last handshake; None: there was none."""
+        """What to send now. `round_trip`: of the last handshake; None: there was none. `fresh`: may
+        refuse places that the peer was not heard from."""
         if self._data is None or self.due_at is None or self.due_at > now:
             return None
         order = self._turned(ways)
         if self._answered is not None:
             order = [self._answered, *(w for w in order if w != self._answered)]
-        way = next((w for w in order if w not in self._dialled), None)
-        if way is None or len(self._dialled) >= MOST:
+        left = [w for w in order if w not in self._dialled]
+        if not left or len(self._dialled) >= MOST:
             self._rest()
+            return None
+        way = next((w for w in left if self._may_try(w.remote, now, fresh)), None)
+        if way is None:
+            self.due_at = now + AGAIN
             return None
         self._dialled[way] = now
         self.due_at = now + min(max(GAP, 2 * (round_trip or 0)), GAP_MOST)
         if len(self._dialled) >= min(MOST, len(order)):
             self._rest()
         return self._data, way
+
+    def _may_try(self, remote: Endpoint, now: int, fresh: Fresh | None) -> bool:
+        return fresh is None or remote in self._seen or fresh.allow(remote, now)
 
     def _turned(self, ways: Sequence[Way]) -> list[Way]:
         """The next message begins where this one did not get to, or else with another place.

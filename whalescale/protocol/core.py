@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from whalescale.identity import PlainIdentity
+from whalescale.protocol.fresh import Fresh
 from whalescale.protocol.guest import Guest
 from whalescale.protocol.indices import IndexTable
 from whalescale.protocol.limits import Limits
@@ -43,6 +44,7 @@ class Core:
         self.drops: Counter[str] = Counter()
         #: in the order in which they are asked; complete before the first peer is added
         self.guests: list[Guest] = []
+        self.fresh = Fresh()
         #: where anchors are that relay to us (docs/nat.md)
         self.anchors: dict[Endpoint, PeerHandle] = {}
 

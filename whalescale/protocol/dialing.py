@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from whalescale.protocol.fresh import Fresh
 from whalescale.protocol.guest import Guest
 from whalescale.protocol.peer import Peer
 from whalescale.protocol.places import Endpoint, LocalLink, Way
@@ -14,7 +15,10 @@ from whalescale.protocol.types import Transmit
 class Dialer:
     """One for all peers. Messages are added to `transmits`. `guests` know of routes."""
 
-    def __init__(self, transmits: deque[Transmit], guests: Sequence[Guest]) -> None:
+    def __init__(
+        self, transmits: deque[Transmit], guests: Sequence[Guest], fresh: Fresh | None = None
+    ) -> None:
+        self._fresh = fresh or Fresh()
         self._transmits = transmits
         self._guests = guests
         self._links: tuple[LocalLink, ...] = ()
@@ -71,7 +75,8 @@ class Dialer:
         due = peer.contacts.due_at
         if due is None or due > now:
             return
-        found = peer.contacts.next(self.ways(peer), now, peer.handshake.round_trip)
+        fresh = self._fresh if peer.config.told else None
+        found = peer.contacts.next(self.ways(peer), now, peer.handshake.round_trip, fresh)
         if found is not None:
             data, way = found
             self._transmits.append(Transmit(data, way.remote, way.local, way.ifindex))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from whalescale.protocol.control import Feature, Offer
+from whalescale.protocol.fresh import Fresh
 from whalescale.protocol.inside import Inside
 from whalescale.protocol.places import Endpoint, LocalLink, PeerHandle
 from whalescale.protocol.types import Event, PeerConfig, Transmit
@@ -103,6 +104,8 @@ class Host(Protocol):
     drops: Counter[str]
     #: our own; None: a WireGuard key alone
     node_id: bytes | None
+    #: destinations that the whole node tries
+    fresh: Fresh
 
     @property
     def peers(self) -> tuple[PeerHandle, ...]: ...

@@ -26,6 +26,7 @@ class NodeHost:
         self.random = core.random
         self.transmit = core.transmits.append
         self.event = core.events.append
+        self.fresh = core.fresh
         self.offers = Offers(self, core.guests, plain=plain)
 
     @property

@@ -13,7 +13,7 @@ from whalescale.protocol.control import ControlError, Feature, FrameType, Offer
 from whalescale.protocol.guest import Arrival, Guest, Host, Observation
 from whalescale.protocol.inside import Inside
 from whalescale.protocol.limits import NS_PER_S
-from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager
+from whalescale.protocol.paths.manager import DEFAULT_MTU, PathManager, always
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Buckets
 from whalescale.protocol.paths.tuner import PathTuner
@@ -156,6 +156,7 @@ class Multipath(Guest):
             buckets=state.buckets,
             inside=self._is_inside,
             relayed=partial(self._host.is_relay, peer),
+            may_try=self._host.fresh.allow if view.config.told else always,
         )
         self._host.event(MultipathStarted(peer, reset))
         state.paths.set_locals(self._links, now)

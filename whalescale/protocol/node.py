@@ -70,7 +70,7 @@ class Node:
         self.drops = core.drops
         self._inside = Inside()
         self._gate = Gate(identity.static_public, limits, random, core.transmits)
-        self._dialer = Dialer(core.transmits, core.guests)
+        self._dialer = Dialer(core.transmits, core.guests, core.fresh)
         self._handshakes = Handshakes(core, self._gate, self._dialer)
         self._sessions = SessionTimers(core, self._handshakes)
         self._roster = Roster(core, self._handshakes, self._sessions, self._dialer)

@@ -34,6 +34,8 @@ class PeerConfig:
     persistent_keepalive: int = 0
     #: a longer one will do, if it is found to
     keepalive_adapts: bool = False
+    #: others say where it is, and it is tried there as the node's budget allows (fresh.py)
+    told: bool = False
     post_quantum: PostQuantum = PostQuantum.AUTO
 
 

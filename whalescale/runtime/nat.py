@@ -60,8 +60,8 @@ class NatView(Part):
             "looking_for": signalling.looking_for(),
             "met": signalling.counts["met"],
             "rounds": signalling.counts["rounds"],
-            "destinations": signalling.budget.fresh,
-            "held_back": signalling.budget.refused,
+            "destinations": signalling.fresh.allowed,
+            "held_back": signalling.fresh.refused + signalling.budget.refused,
             "carried": {
                 name: signalling.carrier.counts[name] for name in ("messages", "bytes", "refused")
             },

@@ -338,6 +338,7 @@ class Tunnel(Part):
             endpoints=self._reached(endpoints),
             persistent_keepalive=spec.persistent_keepalive,
             keepalive_adapts=spec.origin is Origin.MESH,
+            told=spec.origin is Origin.MESH,
             post_quantum=spec.post_quantum or self.post_quantum,
         )
 

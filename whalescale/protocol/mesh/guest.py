@@ -77,19 +77,21 @@ class MeshGuest(Guest):
         if self.mesh is not None and node_id is not None:
             self.mesh.called(node_id, self._host.peer(peer).endpoint, now)
             if tries % PRESENT_EVERY == 1:
-                self._present(peer, node_id)
+                self._present(peer, node_id, now)
         if tries < TRIES_LOST:
             return
         if self.mesh is not None and node_id is not None and node_id in self.mesh.sessions:
             self.mesh.session_down(node_id, now)
             self._on_events()
 
-    def _present(self, peer: PeerHandle, node_id: bytes) -> None:
+    def _present(self, peer: PeerHandle, node_id: bytes, now: int) -> None:
         """Who never had a session with us may not know yet that we belong."""
         view = self._host.peer(peer)
         assert self.mesh is not None
         raws = self.mesh.presentation(node_id)
-        if raws and view.endpoint and view.fingerprint and view.static_public:
+        if not (raws and view.endpoint and view.fingerprint and view.static_public):
+            return
+        if not view.config.told or self._host.fresh.allow(view.endpoint, now):
             data = present.encode(raws, view.fingerprint, view.static_public, self._host.random)
             self._host.transmit(Transmit(data, view.endpoint, view.local))
 

@@ -15,6 +15,7 @@ from whalescale.protocol import tai64n
 from whalescale.protocol.buckets import Bucket
 from whalescale.protocol.candidates import near, parse
 from whalescale.protocol.control import ControlError, Offer
+from whalescale.protocol.fresh import Fresh
 from whalescale.protocol.guest import Arrival, Guest, Host
 from whalescale.protocol.inside import Inside
 from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
@@ -90,7 +91,7 @@ class Signalling(Guest):
         self.carrier = Carrier(host)
         #: handshake messages are carried: a relay will take the session's datagrams
         self.handshakes = False
-        self.budget = Budget()
+        self.budget = Budget(self._may_punch)
         #: "rounds" of punching, and direct ways found: "met"
         self.counts: Counter[str] = Counter()
         #: those that take frames
@@ -115,6 +116,14 @@ class Signalling(Guest):
         self._mapped: tuple[tuple[str, Endpoint], ...] = ()
         self._inside = Inside()
         self._stamp = b""
+
+    @property
+    def fresh(self) -> Fresh:
+        """Of the whole node."""
+        return self._host.fresh
+
+    def _may_punch(self, remote: Endpoint, now: int) -> bool:
+        return self._host.fresh.allow(remote, now, punch=True)
 
     def give(self, network: Membership | None) -> None:
         """The network that we are a member of from here on."""

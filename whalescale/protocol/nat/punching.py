@@ -8,9 +8,9 @@ than they remember: so few rounds, far apart, and none without an end.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
-from whalescale.protocol.buckets import Bucket
 from whalescale.protocol.limits import NS_PER_S, PUNCH_AT
 from whalescale.protocol.places import Endpoint
 
@@ -19,11 +19,6 @@ AGAIN_AFTER: Final = (35 * NS_PER_S, 120 * NS_PER_S)
 #: after the last datagram of a round
 LAST_WAIT: Final = NS_PER_S
 
-#: destinations that nothing was sent to lately: 5 in any second, 60 in any minute
-FRESH_PER_S: Final = (2.0, 3.0)
-FRESH_PER_MINUTE: Final = (0.5, 30.0)
-#: a router forgets a mapping after two minutes at most (RFC 4787: 2 min at least, some less)
-FRESH_AFTER: Final = 120 * NS_PER_S
 #: to an address that its owner alone names
 UNVOUCHED: Final = 2
 UNVOUCHED_EVERY: Final = 60 * NS_PER_S
@@ -33,15 +28,14 @@ REMEMBERED: Final = 512
 class Budget:
     """Of one node: where punching may send to. Times are ns."""
 
-    __slots__ = ("_minute", "_second", "_sent", "fresh", "refused")
+    __slots__ = ("_fresh", "_sent", "refused")
 
-    def __init__(self) -> None:
-        self._second = Bucket(*FRESH_PER_S)
-        self._minute = Bucket(*FRESH_PER_MINUTE)
+    def __init__(self, fresh: Callable[[Endpoint, int], bool]) -> None:
+        """`fresh`: whether a destination may be sent to as far as the whole node is concerned."""
+        self._fresh = fresh
         #: latest and last but one, by destination, the latest used last
         self._sent: OrderedDict[Endpoint, tuple[int, int | None]] = OrderedDict()
-        #: destinations that were new, and datagrams that were not sent
-        self.fresh = 0
+        #: datagrams that were not sent, for nobody but its owner names the place
         self.refused = 0
 
     def allow(self, remote: Endpoint, vouched: bool, now: int) -> bool:
@@ -53,14 +47,8 @@ class Budget:
         if not vouched and before is not None and now - before < UNVOUCHED_EVERY:
             self.refused += 1
             return False
-        if last is None or now - last > FRESH_AFTER:
-            # Both, so that neither is charged for what the other refuses.
-            if not (self._second.ready(now) and self._minute.ready(now)):
-                self.refused += 1
-                return False
-            self._second.take(now)
-            self._minute.take(now)
-            self.fresh += 1
+        if not self._fresh(remote, now):
+            return False
         self._sent[remote] = now, last
         self._sent.move_to_end(remote)
         while len(self._sent) > REMEMBERED:

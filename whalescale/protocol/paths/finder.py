@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from whalescale.protocol.buckets import Bucket
 from whalescale.protocol.paths.health import PROBE_INTERVAL, Path
 from whalescale.protocol.paths.pins import Pins
 from whalescale.protocol.paths.probing import Book, Memory
 from whalescale.protocol.paths.table import Table
 from whalescale.protocol.paths.types import PathState
+from whalescale.protocol.places import Endpoint
 
 
 class Finder:
     """Numbers are few: those pairs go first that the peer sends over, then the best."""
 
-    __slots__ = ("_book", "_pins", "_table", "_unheard", "crowded", "due_at")
+    __slots__ = ("_book", "_may_try", "_pins", "_table", "_unheard", "crowded", "due_at")
 
-    def __init__(self, book: Book, table: Table, pins: Pins, unheard: Bucket) -> None:
+    def __init__(
+        self,
+        book: Book,
+        table: Table,
+        pins: Pins,
+        unheard: Bucket,
+        may_try: Callable[[Endpoint, int], bool],
+    ) -> None:
+        """`may_try`: places that the peer was never heard from, as far as others are concerned."""
         self._book, self._table, self._pins = book, table, pins
-        self._unheard = unheard
+        self._unheard, self._may_try = unheard, may_try
         #: candidates wait for a number
         self.crowded = False
         #: when to look again
@@ -36,9 +47,15 @@ class Finder:
                 continue
             number = self._table.free_number(now)
             if number is not None:
-                if memory.heard_at is None and not self._unheard.take(now):
-                    self._later(now + PROBE_INTERVAL)
-                    return None
+                if memory.heard_at is None:
+                    if not self._unheard.ready(now):
+                        self._later(now + PROBE_INTERVAL)
+                        return None
+                    remote = candidate.remote
+                    if not (self._book.proven(remote) or self._may_try(remote, now)):
+                        self._later(now + PROBE_INTERVAL)
+                        continue
+                    self._unheard.take(now)
                 return number, memory
             self.crowded = True
             rested = self._table.next_rested(now)

@@ -77,6 +77,7 @@ class Lifecycle:
         buckets: Buckets,
         inside: Callable[[str], bool],
         relayed: Callable[[Endpoint], bool],
+        may_try: Callable[[Endpoint, int], bool],
     ) -> None:
         self.settings = settings
         self.random = random
@@ -87,7 +88,7 @@ class Lifecycle:
         self.announcer = Announcer(inside)
         self.pins = pins
         self.supply = Supply(settings, tuner, mtu, self.actions)
-        self.finder = Finder(self.book, self.table, pins, buckets.unheard)
+        self.finder = Finder(self.book, self.table, pins, buckets.unheard, may_try)
         self.selection = Selection(self.table, self.supply, self.actions)
         #: of the probes under way: the path's number
         self.tokens: dict[bytes, int] = {}
@@ -260,6 +261,7 @@ class Lifecycle:
 
     def validated(self, path: Path, now: int) -> None:
         path.validated = True
+        self.book.prove(path.remote)
         path.recover(now)
         path.mtu.start(now)
         memory = self.book.entries.get(path.pair) if path.pair is not None else None

@@ -46,6 +46,10 @@ LEAST_DATAGRAM: Final = 32
 DEFAULT_MTU: Final = 1420
 
 
+def always(_remote: Endpoint, _now: int) -> bool:
+    return True
+
+
 class PathManager:
     """One per peer that speaks multipath. `primary` names path 0 before the first session."""
 
@@ -63,18 +67,30 @@ class PathManager:
         buckets: Buckets | None = None,
         inside: Callable[[str], bool] = nowhere,
         relayed: Callable[[Endpoint], bool] = direct,
+        may_try: Callable[[Endpoint, int], bool] = always,
     ) -> None:
         """`port`: our UDP port. `mtu`: the tunnel's, as configured: longest inner packet.
         `highest`: path number that the peer takes. `pins`: what the user said before.
         `buckets`: the peer's; they outlive this. `inside`: of IPs, whether no peer can be there.
-        `relayed`: of the far ends of paths, whether an anchor is there (docs/nat.md).
+        `relayed`: of the far ends of paths, whether an anchor is there (docs/nat.md). `may_try`: of
+        places that the peer was never heard from.
         """
         #: every refused frame, by reason
         self.drops: Counter[str] = Counter() if drops is None else drops
         pins = Pins() if pins is None else pins
         self._buckets = Buckets() if buckets is None else buckets
         self._life = Lifecycle(
-            settings, random, port, tuner, mtu, highest, pins, self._buckets, inside, relayed
+            settings,
+            random,
+            port,
+            tuner,
+            mtu,
+            highest,
+            pins,
+            self._buckets,
+            inside,
+            relayed,
+            may_try,
         )
         self._actions = self._life.actions
         self._table = self._life.table

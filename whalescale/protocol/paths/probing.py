@@ -141,6 +141,20 @@ class Book:
     inside: Callable[[str], bool] = nowhere
     #: where the peer may be for some time, as a third one says, and until when
     punched: dict[Endpoint, int] = field(default_factory=dict)
+    #: where the peer has answered probes, the latest last
+    answered: dict[Endpoint, None] = field(default_factory=dict)
+
+    def prove(self, remote: Endpoint) -> None:
+        """The peer has answered from there."""
+        self.answered.pop(remote, None)
+        self.answered[remote] = None
+        while len(self.answered) > MAX_OBSERVED:
+            del self.answered[next(iter(self.answered))]
+
+    def proven(self, remote: Endpoint) -> bool:
+        """It did, or an anchor is there, or both ends try it now, which is counted elsewhere."""
+        known = self.answered.keys() | self.punched.keys()
+        return remote in known or any(remote == e for e, _ in self.relays)
 
     def link_of(self, local: Endpoint | None) -> LocalLink | None:
         """The link that has this address."""

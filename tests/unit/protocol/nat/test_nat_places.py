@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from whalescale.protocol.fresh import Fresh
 from whalescale.protocol.guest import Observation
 from whalescale.protocol.inside import Inside
 from whalescale.protocol.mesh.guest import _places
@@ -112,21 +113,21 @@ def test_where_observers_cannot_have_seen_us_is_told_to_nobody():
 
 
 def test_the_budget_of_a_node():
-    budget, sent = Budget(), []
+    fresh, sent = Fresh(), []
     for n in range(4000):
         at = NOW + n * S // 20
-        if budget.allow(Endpoint(f"9.9.{n // 250}.{n % 250}", 9), True, at):
+        if fresh.allow(Endpoint(f"9.9.{n // 250}.{n % 250}", 9), at, punch=n % 2 == 0):
             sent.append(at)
     assert 100 < len(sent) < 140
     assert all(late - early >= S for early, late in zip(sent, sent[5:], strict=False))
     assert all(late - early >= 60 * S for early, late in zip(sent, sent[60:], strict=False))
-    assert budget.fresh == len(sent)
-    assert budget.refused == 4000 - len(sent)
+    assert fresh.allowed == len(sent)
+    assert fresh.refused == 4000 - len(sent)
 
 
 def test_a_round_is_short_and_what_was_missed_is_not_made_up_for():
     places = ((Endpoint("9.9.9.9", 9), True), (Endpoint("8.8.8.8", 8), False))
-    run, budget = Round(places, NOW), Budget()
+    run, budget = Round(places, NOW), Budget(Fresh().allow)
     vouched = unvouched = 0
     while run.due_at is not None:
         sent = run.take(budget, run.due_at)
@@ -134,5 +135,5 @@ def test_a_round_is_short_and_what_was_missed_is_not_made_up_for():
         unvouched += places[1] in sent
     assert (vouched, unvouched) == (11, 2)
     late = Round(places, NOW)
-    assert len(late.take(Budget(), NOW + 3 * S)) == 2
+    assert len(late.take(Budget(Fresh().allow), NOW + 3 * S)) == 2
     assert late.due_at == NOW + 7 * S // 2
