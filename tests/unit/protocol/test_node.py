@@ -87,6 +87,20 @@ def couple():
     return a, b, pa, pb
 
 
+def test_an_answer_leaves_from_the_address_that_was_asked(couple):
+    """nebula#709: a host with several addresses; what answers from another one gets in nowhere."""
+    a, b, pa, pb = couple
+    b_also = Endpoint("198.51.100.2", 2)
+    a.want_handshake(pa, NOW)
+    [initiation] = sent(a)
+    b.receive_datagram(initiation.data, A_AT, b_also, NOW)
+    [response] = sent(b)
+    assert (response.remote, response.local) == (A_AT, b_also)
+    moved = [e for e in events(b) if isinstance(e, EndpointChanged)]
+    assert (moved[-1].remote, moved[-1].local) == (A_AT, b_also)
+    assert b.peer_status(pb).local == b_also
+
+
 # configuration
 
 
