@@ -50,6 +50,9 @@ DOCS = ("README.md", "SECURITY.md", "docs/deploy.md", "docs/troubleshooting.md",
 LEFT_OUT = ("bin", "share", "__pycache__", "pip", "setuptools", "pkg_resources", "_distutils_hack",
             "distutils-precedence.pth", "pycparser", "examples")  # fmt: skip
 
+#: pygments, with which rich would colour code if anybody here showed some, knows 500 languages: 8
+#: MB of the installed size. What is imported stays.
+LEXERS = ("__init__.py", "_mapping.py", "python.py", "special.py")
 #: of the lock, what compiles the data plane
 BUILDERS = ("cffi", "pip", "pycparser", "setuptools")
 
@@ -129,6 +132,9 @@ def packages(python: str, tree: Path, work: Path, system: Path | None) -> None:
     for name in LEFT_OUT:
         for path in (lib / name, *lib.glob(f"{name}-*.dist-info")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in (lib / "pygments/lexers").glob("*.py"):
+        if path.name not in LEXERS:
+            path.unlink()
     for path in sorted(lib.rglob("*")):
         if path.name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
             path.unlink()  # of pip, with the paths of this build
