@@ -256,3 +256,23 @@ def test_a_path_that_comes_up_has_the_others_asked():
     world.a.drain()
     world.run(2)
     assert world.a.used == {("10.0.0.1", "10.2.0.2")}
+
+
+def test_an_interface_that_the_peer_says_is_gone_is_left_at_once():
+    """Others may say still that the peer is there (its records, whoever called it), so the pair
+    stays; data is not to wait for its silence."""
+    world = PathWorld(1, 1, 2)
+    for k in range(2):
+        world.join("10.0.0.1", f"10.{k}.0.2")
+    world.a.manager.set_remotes([Endpoint(f"10.{k}.0.2", PORT) for k in range(2)], world.now)
+    world.a.busy = world.b.busy = True
+    world.begin()
+    world.run(10.5)
+    assert len(world.a.used) == 2
+    world.b.links = world.b.links[1:]
+    world.b.manager.set_locals(world.b.links, world.now)
+    world.b.drain()
+    world.run(0.03)
+    assert world.a.used == {("10.0.0.1", "10.1.0.2")}
+    assert world.a.rescued
+    assert world.a.rescued[-1][0] >= world.now - 0.03 * SECOND

@@ -14,7 +14,8 @@ from whalescale.runtime.uplinks import Uplinks
 
 log = logging.getLogger(__name__)
 
-#: a burst of address changes (DHCP, VPNs, containers) is one change
+#: a burst of address changes (DHCP, VPNs, containers) is one change; but an uplink that is gone is
+#: told of at once where there is another
 SETTLE_S: Final = 0.1
 #: changes of routes alone are looked at so often at most
 ROUTES_S: Final = 10.0
@@ -45,20 +46,33 @@ async def watch_addresses(
     loop = asyncio.get_running_loop()
     routes_due = loop.time()
     last: tuple[list[LocalAddress], list[LocalLink]] | None = None
+
+    async def look() -> tuple[list[LocalAddress], list[LocalLink]]:
+        addresses = await netlink.local_addresses(except_ifindex)
+        return addresses, await netlink.local_links(addresses, uplinks())
+
     while True:
-        dirty, routed = asyncio.Event(), asyncio.Event()
+        dirty, routed, linked = asyncio.Event(), asyncio.Event(), asyncio.Event()
         dirty.set()
         try:
             async with AsyncIPRoute() as ipr:
                 await ipr.bind(groups=groups)
-                reader = asyncio.create_task(_mark_changes(ipr, except_ifindex, dirty, routed))
+                reader = asyncio.create_task(
+                    _mark_changes(ipr, except_ifindex, dirty, routed, linked)
+                )
                 try:
                     while not reader.done():
                         await dirty.wait()
+                        if linked.is_set() and last is not None:
+                            linked.clear()
+                            current = await look()
+                            if current[1] and set(current[1]) < set(last[1]):
+                                changed(*current)
+                                last = current
                         await asyncio.sleep(SETTLE_S)
                         dirty.clear()
-                        addresses = await netlink.local_addresses(except_ifindex)
-                        current = addresses, await netlink.local_links(addresses, uplinks())
+                        linked.clear()
+                        current = await look()
                         now = loop.time()
                         if current != last or (routed.is_set() and now >= routes_due):
                             if routed.is_set():
@@ -81,8 +95,13 @@ async def watch_addresses(
 
 
 async def _mark_changes(
-    ipr: Any, except_ifindex: int, dirty: asyncio.Event, routed: asyncio.Event
+    ipr: Any,
+    except_ifindex: int,
+    dirty: asyncio.Event,
+    routed: asyncio.Event,
+    linked: asyncio.Event,
 ) -> None:
+    """`dirty`: anything; `routed`: routes; `linked`: links and addresses."""
     try:
         while True:
             async for message in ipr.get():
@@ -91,6 +110,8 @@ async def _mark_changes(
                     if message["proto"] == RTPROT_KERNEL or message.get("oif") == except_ifindex:
                         continue
                     routed.set()
+                else:
+                    linked.set()
                 dirty.set()
     finally:
         dirty.set()

@@ -188,6 +188,39 @@ asyncio.run(asyncio.wait_for(main(), 30))
 """
 
 
+GONE = """
+async def main():
+    from whalescale.runtime import watcher
+    watcher.SETTLE_S = 2.0
+    seen = asyncio.Queue()
+    os.system(
+        "sysctl -qw net.ipv6.conf.default.disable_ipv6=1;"
+        "for n in 1 2; do ip link add d$n type veth peer name e$n; ip link set e$n up;"
+        "ip link set d$n up; ip addr add 192.0.2.$n/24 dev d$n; done"
+    )
+    async with Netlink.open() as nl:
+        uplinks = Uplinks(("d1", "d2"))
+        watch = asyncio.create_task(
+            watch_addresses(nl, 0, lambda: uplinks, lambda *both: seen.put_nowait(both))
+        )
+
+        async def told(seconds):
+            _, links = await asyncio.wait_for(seen.get(), seconds)
+            return [k.interface for k in links]
+
+        assert await told(10) == ["d1", "d2"]
+        os.system("ip link set d1 down")
+        assert await told(1.5) == ["d2"]  # at once
+        await asyncio.sleep(2.5)
+        # The only one that is left goes, and another comes: that is one change.
+        os.system("ip link set d2 down; ip link set d1 up")
+        assert await told(10) == ["d1"]
+        watch.cancel()
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
+
 def run(script: str) -> str:
     done = subprocess.run(
         ["unshare", "-n", sys.executable, "-c", PREAMBLE + script],
@@ -220,6 +253,10 @@ def test_addresses_routes_and_rules() -> None:
     assert "suppress" not in none
     assert "fwmark" not in none
     assert "fe80" not in none  # no link-local address of its own
+
+
+def test_an_uplink_that_is_gone_is_told_of_at_once_where_there_is_another() -> None:
+    run(GONE)
 
 
 def test_addresses_are_watched() -> None:

@@ -228,6 +228,13 @@ class Lifecycle:
             if path.id and path.pair not in self.book.entries:
                 self.release(path, now, Reason.REMOTE_GONE)
 
+    def peer_left(self, links: set[int], now: int) -> None:
+        """The peer says that these interfaces of its are no more. Others may say still that it is
+        there, and a router that nobody is behind is silent."""
+        for path in self.table:
+            if path.alive and path.remote_link in links and not self.table.relayed(path):
+                self.fail(path, now, Reason.REMOTE_GONE)
+
     def link_after(self, path: Path) -> int:
         announced = self.book.remote_link(path.remote)
         return announced if announced != NO_LINK else path.remote_link

@@ -487,7 +487,7 @@ class PathManager:
         entries, left_out = self._listener.take(announce)
         self._count("announce_address", unknown + left_out)
         if entries != self._book.announced:
-            self._book.announce(entries)
+            self._life.peer_left(self._book.announce(entries), now)
             self._life.refresh(now)
 
     def _heard(

@@ -172,12 +172,17 @@ class Book:
                 return entry.link
         return NO_LINK
 
-    def announce(self, entries: tuple[Entry, ...]) -> None:
-        """The peer's new list. What it no longer names is gone, though it was seen there."""
+    def announce(self, entries: tuple[Entry, ...]) -> set[int]:
+        """The peer's new list. What it no longer names is gone, though it was seen there.
+
+        Returns the peer's numbers of interfaces that are gone, and are none of others now.
+        """
+        left = {e.link for e in self.announced} - {e.link for e in entries} - {NO_LINK}
         gone = {e.endpoint[:2] for e in self.announced} - {e.endpoint[:2] for e in entries}
         self.announced = entries
         for pair in [p for p in self.observed if p[1][:2] in gone]:
             del self.observed[pair]
+        return left
 
     def refresh(self, now: int, *, anew: bool = False) -> None:
         """Make the candidates again; `anew`: those that failed before are tried at once."""
