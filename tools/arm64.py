@@ -74,9 +74,12 @@ exec chroot "$root" /usr/bin/env -i "$@"
 #: what QEMU's user emulation, or a machine twenty times slower, cannot show: the test, and why
 LEFT_OUT = {
     "runtime/test_portmapper.py": "SO_BINDTOIFINDEX is unknown to it",
+    "runtime/test_upnp.py": "the same",
     "runtime/test_house.py::test_without_liburing_the_data_planes_own_trial_decides": "no io_uring",
     "runtime/test_outside.py::test_names_are_looked_up_by_a_process_of_no_rights": "no seccomp",
     "runtime/test_netlink.py::test_addresses_routes_and_rules": "has a thread of its own",
+    "protocol/test_postquantum_vectors.py::test_a_side_of_an_exchange_costs_less_than_a_"
+    "millisecond": "measures",
     "runtime/test_metrics.py::test_a_thousand_peers_cost_less_than_100_ms": "measures",
     "runtime/test_wg_uapi.py::test_twenty_thousand_networks_are_set_in_a_moment": "measures",
 }
