@@ -29,6 +29,7 @@ from recorded_links import RecordedLink
 
 from tools.recordings import made, read
 
+START_MS = 100
 #: UDP payload of a full packet in a data frame, and what is around it
 WIRE = 32 + 8 + PACKET + HEADERS
 MADE = ("fading=10:30:400+fading=6:35:400", "fading=80:20:600+fading=50:15:600",
@@ -80,7 +81,8 @@ def capacity(one: Link, seconds: int) -> float:
 
 
 def run(pair: str, inner: str, folder: Path | None, seconds: int, seed: int) -> Result:
-    tcp = Cubic(first=True) if inner == "cubic" else Bbr(seed=seed)
+    # By then the paths have been probed, as before any flow.
+    tcp = Cubic(START_MS, first=True) if inner == "cubic" else Bbr(START_MS, seed)
     ping = Ping()
     delays = [float([*text.split(":"), "20"][1]) for text in pair.split("+")]
     world = World([LinkSpec(20, one) for one in delays], [tcp, ping], seed=seed)

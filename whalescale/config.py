@@ -136,6 +136,7 @@ _RIGHT: Final = {
     "multipath.interfaces": 'write names of interfaces, such as ["eth0", "wwan*"]',
     "multipath.exclude": 'write names of interfaces, such as ["docker*", "wg0"]',
     "multipath.repair": 'write "auto", true or false',
+    "multipath.bbr": 'write "auto", true or false',
     "metrics": "write a table [metrics]",
     "metrics.listen": 'write "127.0.0.1:9586", the same with an address of this host inside the '
     'tunnel, "unix", or "" for off',

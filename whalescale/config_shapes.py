@@ -132,6 +132,8 @@ class MultipathConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: send lost packets once more; "auto": where there is more than one path
     repair: Literal["auto"] | bool = "auto"
     align: bool = True
+    #: this host's own TCPs are BBRs; "auto": as net.ipv4.tcp_congestion_control says
+    bbr: Literal["auto"] | bool = "auto"
     #: names of the interfaces where paths may begin, with * ? [a-z]; empty: all but tunnels
     interfaces: tuple[InterfacePattern, ...] = ()
     #: names of the interfaces where none may begin, with * ? [a-z]

@@ -25,6 +25,13 @@ struct ws_path_params {
 	uint32_t rescue_us; /* in flight for so long without a word: silent, send elsewhere */
 };
 
+/* Of ws_multipath_params. */
+enum ws_align_for {
+	WS_ALIGN_NOBODY = 0,
+	WS_ALIGN_TCP = 1,
+	WS_ALIGN_BBR = 2 /* and this host's own TCPs are BBRs */
+};
+
 /* What Python sets of a peer per interval. */
 struct ws_multipath_params {
 	uint32_t scheduler; /* 0 edf, 1 wrr, 2 minrtt, 3 redundant, 4 backup */
@@ -38,7 +45,7 @@ struct ws_multipath_params {
 	uint32_t deliver_late;
 	uint32_t ack_interval_us;
 	uint32_t
-		align; /* 1: what is done for a TCP inside (csrc/multipath/innertcp.c); 0: none of it */
+		align; /* enum ws_align_for: what is done for a TCP inside (csrc/multipath/innertcp.c) */
 };
 
 /* One path, both directions. Sums since it was made; times CLOCK_BOOTTIME ns, 0: never. */

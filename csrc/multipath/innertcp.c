@@ -6,16 +6,28 @@
  *    would be
  *  - what has no payload (SYN, acknowledgements) takes the best path at once
  *  - a SYN leaves twice: one that is lost costs a second
+ *  - where this host's own TCPs are BBRs, what comes for one is held back from its SYN on by what twice
+ *    its round trip lacks to fill all paths
  * Switched off, nothing is held back any more; what is held leaves in its time.
  */
 #include "multipath/multipath_internal.h"
 #include "packet/ip.h"
 
+#include <string.h>
+
 #define ALIGN_MOST_US 50000 /* paths that are farther apart are not made one */
+
+/* A BBR forgets the least round trip after so long (tcp_bbr.c, bbr_min_rtt_win_sec). */
+#define BBR_FORGETS_NS (10 * S_NS)
+/* What stands in the paths' own queues, and until an ACK comes. */
+#define LACK_MORE_US 10000
+/* Who was sent so much is no sender. */
+#define FULL_PACKETS 16
+#define SMALL_BYTES 256
 
 static bool on(const struct ws_multipath *mp)
 {
-	return ws_get(mp->tune.align);
+	return ws_get(mp->tune.align) != WS_ALIGN_NOBODY;
 }
 
 /* Its header, with *len bytes from there on; NULL: it is no TCP's, or cut short. */
@@ -40,22 +52,89 @@ bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, si
 	       !(tcp[WS_TCP_FLAGS] & (WS_TCP_FIN | WS_TCP_RST));
 }
 
-bool mp_inner_leaves_twice(const struct ws_multipath *mp, const uint8_t *packet, size_t len)
+static uint32_t mix(uint32_t hash, uint32_t word)
+{
+	hash = (hash ^ word) * 0x9e3779b1u;
+	return hash ^ hash >> 15;
+}
+
+/* The same for both directions. */
+static struct ws_inner_flow *flow_of(const struct ws_multipath *mp, const uint8_t *packet,
+				     const uint8_t *tcp)
+{
+	size_t both, at = ws_ip_addresses(packet, &both), half = both / 2;
+	uint32_t hash = 0;
+
+	for (size_t i = 0; i < half; i += sizeof(hash))
+		hash = mix(hash, ws_get32(packet + at + i) ^ ws_get32(packet + at + half + i));
+	/* A port each, of the first four bytes. */
+	hash = mix(hash, (uint32_t)(tcp[0] ^ tcp[2]) << 8 | (tcp[1] ^ tcp[3]));
+	return &mp->inner.flows[hash % WS_INNER_FLOWS];
+}
+
+/* A BBR lets itself twice the least round trip that it saw, so over paths that are farther apart it leaves
+ * the far ones. By how much longer than over the quickest path it must be. */
+static uint32_t lacks_us(const struct ws_multipath *mp)
+{
+	uint32_t least = UINT32_MAX, most = 0;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		uint32_t base_us = mp->sched.paths[i].base_us;
+
+		if (mp->usable >> i & 1 && base_us && base_us < least)
+			least = base_us;
+	}
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		uint32_t base_us = mp->sched.paths[i].base_us;
+
+		if (mp->usable >> i & 1 && base_us > most && base_us - least <= 2 * ALIGN_MOST_US)
+			most = base_us;
+	}
+	most = most / 2 + LACK_MORE_US;
+	if (least == UINT32_MAX || most <= least)
+		return 0;
+	return most - least < ALIGN_MOST_US ? most - least : ALIGN_MOST_US;
+}
+
+/* A SYN of either end. Held from there on or never: were its round trip to grow later, the BBR would fall
+ * to nothing until it forgets the shorter one. */
+static void begin_flow(struct ws_multipath *mp, const uint8_t *packet, const uint8_t *tcp,
+		       uint64_t now_ns)
+{
+	struct ws_inner_flow *flow = flow_of(mp, packet, tcp);
+
+	if (ws_get(mp->tune.align) != WS_ALIGN_BBR || tcp[WS_TCP_FLAGS] & WS_TCP_ACKED ||
+	    !mp->schedule || mp->keep)
+		return;
+	/* One for all: they wait in one line. */
+	if (now_ns - mp->inner.held_ns > BBR_FORGETS_NS)
+		mp->inner.hold_us = lacks_us(mp);
+	flow->held = mp->inner.hold_us;
+	flow->full = 0;
+	mp->inner.any = mp->inner.any || flow->held;
+}
+
+bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint64_t now_ns)
 {
 	const uint8_t *tcp = tcp_of(packet, &len);
 
-	return tcp && on(mp) && tcp[WS_TCP_FLAGS] & WS_TCP_SYN;
+	if (!tcp || !on(mp) || !(tcp[WS_TCP_FLAGS] & WS_TCP_SYN))
+		return false;
+	begin_flow(mp, packet, tcp, now_ns);
+	return true;
 }
 
 size_t mp_inner_bytes(size_t stride)
 {
-	return 2 * ws_align_bytes(stride);
+	return 3 * ws_align_bytes(stride) + ws_lines(WS_INNER_FLOWS * sizeof(struct ws_inner_flow));
 }
 
 void mp_inner_init(struct ws_multipath *mp, uint8_t *memory)
 {
 	ws_align_init(&mp->inner.line, memory, mp->stride);
 	ws_align_init(&mp->inner.urgent, memory + ws_align_bytes(mp->stride), mp->stride);
+	ws_align_init(&mp->inner.own, memory + 2 * ws_align_bytes(mp->stride), mp->stride);
+	mp->inner.flows = (struct ws_inner_flow *)(memory + 3 * ws_align_bytes(mp->stride));
 }
 
 /* How much later than this packet one over the slowest path would have come, queues aside. So an inner
@@ -100,13 +179,13 @@ static void release_line(struct ws_multipath *mp, uint64_t until_ns, uint64_t no
 		mp->ops.flush(mp->arg);
 }
 
-static void release_urgent(struct ws_multipath *mp, uint64_t until_ns)
+static void release(struct ws_multipath *mp, struct ws_align *from, uint64_t until_ns)
 {
 	const struct ws_align_packet *next;
 	uint8_t *packet;
 	bool any = false;
 
-	while ((next = ws_align_take(&mp->inner.urgent, until_ns, &packet))) {
+	while ((next = ws_align_take(from, until_ns, &packet))) {
 		mp->ops.deliver(mp->arg, packet, next->len, next->flags | WS_MULTIPATH_HELD);
 		any = true;
 	}
@@ -131,18 +210,81 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 	return true;
 }
 
+/* Of a flow that is held: false: it is not, and nothing of it waits any more. */
+static bool hold_own(struct ws_multipath *mp, struct ws_inner_flow *flow, const uint8_t *packet,
+		     size_t len, uint32_t flags, uint32_t wait_us, uint64_t now_ns)
+{
+	struct ws_align *own = &mp->inner.own;
+
+	if (flow->held) {
+		mp->inner.held_ns = now_ns;
+		if (wait_us < mp->inner.hold_us)
+			wait_us = mp->inner.hold_us;
+	} else if (flow->due_ns <= now_ns) {
+		return false;
+	}
+	if (!ws_align_hold(own, 0, 0, flags, packet, len, wait_us, now_ns)) {
+		/* Without room: what came before goes first. */
+		release(mp, own, UINT64_MAX);
+		return false;
+	}
+	flow->due_ns = own->slots[(own->tail - 1) % WS_ALIGN_SLOTS].due_ns;
+	ws_add(mp->stats.aligned, 1);
+	return true;
+}
+
+bool mp_inner_hold_own(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t flags)
+{
+	size_t rest = len;
+	const uint8_t *tcp = mp->inner.any ? tcp_of(packet, &rest) : NULL;
+	struct ws_inner_flow *flow;
+
+	if (!tcp)
+		return false;
+	flow = flow_of(mp, packet, tcp);
+	/* What it is sent by others it shall have at once. */
+	if (flow->held && len > SMALL_BYTES && ++flow->full > FULL_PACKETS)
+		flow->held = false;
+	return hold_own(mp, flow, packet, len, flags, 0, mp->inner.now_ns);
+}
+
+void mp_inner_forget_own(struct ws_multipath *mp)
+{
+	if (mp->inner.any)
+		memset(mp->inner.flows, 0, WS_INNER_FLOWS * sizeof(*mp->inner.flows));
+	mp->inner.any = false;
+}
+
+/* True: it waits with its flow. */
+static bool hold_urgent_own(struct ws_multipath *mp, const uint8_t *packet, size_t len,
+			    uint32_t flags, uint32_t wait_us, uint64_t now_ns)
+{
+	size_t rest = len;
+	const uint8_t *tcp = tcp_of(packet, &rest);
+
+	if (!tcp)
+		return false;
+	if (tcp[WS_TCP_FLAGS] & WS_TCP_SYN)
+		begin_flow(mp, packet, tcp, now_ns);
+	return mp->inner.any &&
+	       hold_own(mp, flow_of(mp, packet, tcp), packet, len, flags, wait_us, now_ns);
+}
+
 bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
 			  uint32_t flags, uint64_t now_ns)
 {
 	uint32_t wait_us = on(mp) ? behind_us(mp, path, now_ns) : 0;
 
+	if (ws_get(mp->tune.align) == WS_ALIGN_BBR && flags & WS_FRAME_FEEDBACK &&
+	    hold_urgent_own(mp, packet, len, flags, wait_us, now_ns))
+		return true;
 	if (!(flags & WS_FRAME_FEEDBACK) || (!wait_us && !ws_align_waits(&mp->inner.urgent)) ||
 	    !mp_is_tcp(packet, len))
 		return false;
 	if (!ws_align_hold(&mp->inner.urgent, path, 0, flags, packet, len, wait_us, now_ns)) {
 		/* Without room: what the path brought before goes first. */
 		if (mp->inner.urgent.waiting[path])
-			release_urgent(mp, UINT64_MAX);
+			release(mp, &mp->inner.urgent, UINT64_MAX);
 		return false;
 	}
 	ws_add(mp->stats.aligned, 1);
@@ -151,14 +293,16 @@ bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t 
 
 void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns)
 {
-	release_urgent(mp, UINT64_MAX);
+	release(mp, &mp->inner.urgent, UINT64_MAX);
 	release_line(mp, UINT64_MAX, now_ns);
+	release(mp, &mp->inner.own, UINT64_MAX);
 }
 
 void mp_inner_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
-	release_urgent(mp, now_ns);
+	release(mp, &mp->inner.urgent, now_ns);
 	release_line(mp, now_ns, now_ns);
+	release(mp, &mp->inner.own, now_ns);
 }
 
 uint64_t mp_inner_deadline(const struct ws_multipath *mp)
@@ -166,6 +310,9 @@ uint64_t mp_inner_deadline(const struct ws_multipath *mp)
 	uint64_t at = ws_align_deadline(&mp->inner.line);
 	uint64_t other = ws_align_deadline(&mp->inner.urgent);
 
+	if (other < at)
+		at = other;
+	other = ws_align_deadline(&mp->inner.own);
 	return other < at ? other : at;
 }
 

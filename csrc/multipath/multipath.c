@@ -37,6 +37,8 @@ static void delivered(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
 	struct ws_multipath *mp = arg;
 
+	if (mp_inner_hold_own(mp, packet, len, flags))
+		return;
 	mp->ops.deliver(mp->arg, packet, len,
 			flags | (packet == mp->direct ? 0 : WS_MULTIPATH_HELD));
 }
@@ -331,6 +333,8 @@ void ws_multipath_set_paths(struct ws_multipath *mp, uint32_t present, uint32_t 
 	mp->sampling = false;
 	mp->schedule = mode == WS_MULTIPATH_SPREAD || mp->keep;
 	mp->only = only && mode != WS_MULTIPATH_SPREAD ? (uint32_t)__builtin_ctz(one) : 0;
+	if (!mp->schedule || mp->keep)
+		mp_inner_forget_own(mp);
 	mp->catching = mp->keep && mp->resend_head != mp->resend_tail;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (!mp->keep || i != mp->only)
@@ -392,6 +396,7 @@ void ws_multipath_start(struct ws_multipath *mp, uint64_t number, uint64_t bytes
 
 void ws_multipath_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
+	mp->inner.now_ns = now_ns;
 	mp_inner_expire(mp, now_ns);
 	if (ws_reorder_deadline(mp->reorder) <= now_ns)
 		ws_reorder_expire(mp->reorder, now_ns);

@@ -100,10 +100,25 @@ struct rx_path {
 	uint64_t ordered_ns; /* a packet that takes its turn: no copy, not urgent */
 };
 
+/* A TCP of this host's own, by its addresses and ports. */
+struct ws_inner_flow {
+	uint64_t due_ns; /* of the last packet that was held for it */
+	bool held;
+	uint8_t full; /* packets of data that came for it while it was */
+};
+
+#define WS_INNER_FLOWS 1024
+
 /* innertcp.c: what is held back. */
 struct ws_inner {
 	struct ws_align line; /* what takes its turn */
 	struct ws_align urgent; /* what goes past it */
+	struct ws_align own; /* in their order, for those that are held */
+	struct ws_inner_flow *flows; /* WS_INNER_FLOWS */
+	bool any; /* of them is */
+	uint32_t hold_us; /* the same for all */
+	uint64_t held_ns; /* lately */
+	uint64_t now_ns;
 };
 
 struct ws_multipath {
@@ -240,7 +255,8 @@ uint64_t mp_ack_deadline(const struct ws_multipath *mp);
 /* innertcp.c, the one door to what is done for a TCP inside */
 /* Sent: whether it is a TCP's that takes the best path at once; whether it leaves twice. */
 bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
-bool mp_inner_leaves_twice(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
+/* A SYN leaves: it does so twice. */
+bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint64_t now_ns);
 /* Received; ordered, urgent: a packet that takes its turn, or does not. */
 /* Of memory that mp_inner_init wants, for packets up to `stride` bytes (a multiple of 64). */
 size_t mp_inner_bytes(size_t stride);
@@ -251,6 +267,10 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
 			  uint32_t flags, uint64_t now_ns);
 /* What is held goes on: all; what is due. */
+/* What has its turn, or waits for none. False: it goes on. */
+bool mp_inner_hold_own(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t flags);
+/* Over one path nothing is held: who begins there is not held later. */
+void mp_inner_forget_own(struct ws_multipath *mp);
 void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns);
 void mp_inner_expire(struct ws_multipath *mp, uint64_t now_ns);
 /* When something is due; UINT64_MAX: nothing is held. */

@@ -144,6 +144,7 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		       uint32_t flags, uint8_t *packet, size_t len, uint64_t now_ns)
 {
 	ws_add(mp->stats.paths[path].rx_packets, 1);
+	mp->inner.now_ns = now_ns;
 	if (flags & WS_FRAME_FEEDBACK) {
 		note_delay(&mp->rx[path], time_us, now_ns);
 		mp->ack_wanted = true;

@@ -275,7 +275,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	path = ws_sched_urgent(&mp->sched, len, 0);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return false;
-	second = second_path(mp, len, (uint32_t)path, mp_inner_leaves_twice(mp, packet, len));
+	second = second_path(mp, len, (uint32_t)path, mp_inner_begins(mp, packet, len, now_ns));
 	if (second >= 0) {
 		/* Of two that share a number the peer delivers one; 0 is none. */
 		mp->urgent_number += mp->urgent_number == UINT32_MAX ? 2 : 1;

@@ -28,6 +28,8 @@ INITIAL_WINDOW = 10
 class Bbr(Tcp):
     """One bulk flow. Rates are packets a nanosecond, times ns."""
 
+    bbr = True
+
     def __init__(self, start_ms: float = 0, seed: int = 1) -> None:
         super().__init__(start_ms)
         self.rng = random.Random(seed)  # noqa: S311

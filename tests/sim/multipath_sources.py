@@ -10,6 +10,7 @@ from multipath_world import NEVER, PACKET, SECOND, World
 
 
 class _Source:
+    bbr = False
     world: World
 
     def begin(self, world: World) -> None:
@@ -341,8 +342,8 @@ class Cubic(Tcp):
     """RFC 9438 as Linux has it (tcp_cubic.c). A `first` flow begins with its handshake and
     leaves slow start as HyStart says; else it is connected, and only a loss ends its slow start."""
 
-    def __init__(self, *, first: bool = False) -> None:
-        super().__init__(connected=not first)
+    def __init__(self, start_ms: float = 0, *, first: bool = False) -> None:
+        super().__init__(start_ms, connected=not first)
         self.hystart = first
         self.ssthresh = 1e9
         self.w_max, self.epoch = 0.0, 0

@@ -92,6 +92,9 @@ class Link:
 class Source(Protocol):
     """Makes packets for A's TUN device, and sees what B's delivers."""
 
+    #: of a host whose TCPs are BBRs
+    bbr: bool
+
     def begin(self, world: World) -> None: ...
     def due(self) -> int: ...
     def act(self, now: int) -> None: ...
@@ -115,7 +118,7 @@ class World:
         self.out = [Link(spec, self.rng) for spec in links]
         self.back = [Link(spec, self.rng) for spec in links]
         self.specs = links
-        settings = settings or MultipathSettings()
+        settings = settings or MultipathSettings(bbr=any(source.bbr for source in sources))
         self.a = Core(settings, self._leaves(self.out), self._at_a, self._silent_at_a)
         self.b = Core(settings, self._leaves(self.back), self._at_b, self._silent_at_b)
         self.failed: dict[Core, dict[int, int]] = {self.a: {}, self.b: {}}
@@ -155,15 +158,15 @@ class World:
         head += bytes((10, 0, 0, self.sources.index(source), 10, 0, 1, 1))  # each its own flow
         l4 = bytes((0,) * 12 + (0x50, flags)) + bytes(6)
         body = self.sources.index(source).to_bytes(1, "big") + serial.to_bytes(8, "big")
-        if protocol == 6 and size == 40:  # the serial hides in ports and seq
-            return head[:12] + body[1:5] + body[5:9] + body[:1] + l4[1:]
+        if protocol == 6 and size == 40:  # the serial hides in its two numbers
+            return head + l4[:4] + body[1:] + l4[12:]
         return (head + l4 + body).ljust(size, b"\0")
 
     @staticmethod
     def parse(packet: bytes) -> tuple[int, int]:
         """(source, serial)"""
         if packet[9] == 6 and len(packet) == 40:
-            return packet[20], int.from_bytes(packet[12:20], "big")
+            return packet[15], int.from_bytes(packet[24:32], "big")
         return packet[40], int.from_bytes(packet[41:49], "big")
 
     def _at_b(self, packet: bytes) -> None:

@@ -29,6 +29,8 @@ from tools.twohosts import TwoHosts, two_hosts
 from whalescale.config import Config
 
 OTHER = "other"
+#: an agent looks each second
+KNOWN_S = 1.2
 
 
 def label(name: str, shapes: tuple[object, ...] = ()) -> str:
@@ -116,6 +118,7 @@ class Stage(kit.Stage):
         self._name, self._scripts = name, scripts
         self.numbers = links_of(name, scenario)
         self._shapes = [scenario.shapes[n - 1] for n in self.numbers]
+        self._congestion = ""
         super().__init__(seed)
 
     def _bring_up(self) -> None:
@@ -132,6 +135,15 @@ class Stage(kit.Stage):
             self._mptcp()
         if base not in (BARE, MPTCP):
             self.warm_up(INSIDE[1])
+
+    def speak(self, congestion: str) -> None:
+        """From now on it is what these hosts' TCPs use, and the agents know."""
+        if congestion == self._congestion:
+            return
+        self._congestion = congestion
+        for host in (self.two.a, self.two.b):
+            host.sysctl("net.ipv4.tcp_congestion_control", congestion)
+        time.sleep(KNOWN_S)
 
     @property
     def devices(self) -> list[str]:

@@ -60,6 +60,7 @@ def ping(stage: Stage, target: str, seconds: float) -> list[float]:
 
 
 def _flow(stage: Stage, name: str, scenario: Scenario, options: Options, congestion: str) -> Flow:
+    stage.speak(congestion)
     two, target, port = stage.two, stage.target(name), str(next(_ports))
     length = scenario.length_s(options)
     common = ["--port", port, "--seconds", f"{length:g}", *(["--mptcp"] if name == MPTCP else [])]

@@ -14,6 +14,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from whalescale.dataplane import engine as dataplane
@@ -40,6 +41,7 @@ from whalescale.protocol.types import (
     SendKeepalive,
     Transmit,
 )
+from whalescale.runtime.congestion import CongestionControl
 from whalescale.runtime.frames import Frames
 from whalescale.runtime.known import Known
 from whalescale.runtime.multipath import Multipath
@@ -112,7 +114,9 @@ class Driver(Part):
         self._secret_set = 0
         self._last_now = 0
         self._managers = node.guest(core.Multipath)
-        self._managers.set_settings(self.multipath, engine.mtu, self.now())
+        self._congestion = CongestionControl()
+        self._mtu = engine.mtu
+        self._set_paths()
         self.paths = Multipath(
             node,
             engine,
@@ -155,6 +159,7 @@ class Driver(Part):
                 handle.cancel()
         self._timer = self._tick = self._resume = self._deadline = None
         self._loop = None
+        self._congestion.close()
 
     def now(self) -> int:
         """ns of CLOCK_BOOTTIME, never less than before."""
@@ -212,10 +217,17 @@ class Driver(Part):
 
     def set_multipath(self, settings: MultipathSettings, mtu: int) -> None:
         """Other [multipath] settings, for every peer. `mtu`: the tunnel's, as configured."""
-        self.multipath = settings
-        self._managers.set_settings(settings, mtu, self.now())
+        self.multipath, self._mtu = settings, mtu
+        self._set_paths()
         self.drain()
         self._frames.set_mtu(mtu)
+
+    def _set_paths(self) -> None:
+        """As the file has it; what it leaves to the host, as that is now."""
+        self._bbr, settings = self._congestion.is_bbr(), self.multipath
+        if settings.bbr is None:
+            settings = replace(settings, bbr=self._bbr)
+        self._managers.set_settings(settings, self._mtu, self.now())
 
     def want_handshake(self, handle: PeerHandle) -> None:
         """Ask for a session, as soon as those who asked before had their turn."""
@@ -370,6 +382,8 @@ class Driver(Part):
             log.info("the host slept for %d s: peers are called again", slept // NS_PER_S)
             self._node.woke(self.now())
         self._renew_secret(self.now())
+        if self._congestion.is_bbr() != self._bbr:
+            self._set_paths()
         self._sample(tuple(self._live), self.now())
         self._advance()
 

@@ -69,6 +69,7 @@ def multipath(config: Config) -> MultipathSettings:
         deliver_late=c.late == "deliver",
         repair=None if c.repair == "auto" else c.repair,
         align=c.align,
+        bbr=None if c.bbr == "auto" else c.bbr,
         relay_also=config.relay.use == "also",
     )
 

@@ -405,9 +405,9 @@ def test_a_reload_takes_multipath_over(tmp_path: Path, hosts: list[Host]) -> Non
         assert hosts[0].driver.multipath == MultipathSettings()
         file.write(
             interface=INTERFACE + "[multipath]\nenabled = false\nscheduler = 'backup'\n"
-            "reorder_depth = 128\nlate = 'drop'\nrepair = false\nalign = false\n"
+            "reorder_depth = 128\nlate = 'drop'\nrepair = false\nalign = false\nbbr = true\n"
         )
-        names = ("enabled", "scheduler", "reorder_depth", "late", "repair", "align")
+        names = ("enabled", "scheduler", "reorder_depth", "late", "repair", "align", "bbr")
         assert await running.reload() == [f"multipath.{n} changed" for n in names]
         assert hosts[0].driver.multipath == MultipathSettings(
             False,
@@ -416,9 +416,10 @@ def test_a_reload_takes_multipath_over(tmp_path: Path, hosts: list[Host]) -> Non
             deliver_late=False,
             repair=False,
             align=False,
+            bbr=True,
         )
         file.write()
-        assert len(await running.reload()) == 6
+        assert len(await running.reload()) == 7
         assert hosts[0].driver.multipath == MultipathSettings()
 
     run(test)

@@ -154,7 +154,7 @@ class PathTuner:
             path_idle_us=PATH_IDLE_US,
             deliver_late=self._settings.deliver_late,
             ack_interval_us=min(best // 2, ACK_INTERVAL_US),
-            align=self._settings.align,
+            align=self._settings.align * (2 if self._settings.bbr else 1),
         )
 
     # views

@@ -33,6 +33,8 @@ class MultipathSettings:
     repair: bool | None = None
     #: what is done for a TCP inside: hold what quick paths bring back to the slow ones' delay
     align: bool = True
+    #: this host's own TCPs are BBRs; None: as it says
+    bbr: bool | None = None
     #: data also goes over anchors while direct paths work
     relay_also: bool = False
 
@@ -92,7 +94,8 @@ class PeerParams:
     path_idle_us: int
     deliver_late: bool
     ack_interval_us: int
-    align: bool
+    #: enum ws_align_for: 0 nobody, 1 a TCP, 2 a BBR
+    align: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/* What comes for a BBR of this host's own is held from its SYN on (docs/multipath.md section 10). */
+#include "check.h"
+
+#include "packet/frame.h"
+#include "quiet.h"
+#include "shared/wire.h"
+
+#include <string.h>
+
+#define US 1000ULL
+#define MS 1000000ULL
+
+enum { SYN = 0x02, ACK = 0x10, QUICK_MS = 20, FAR_MS = 60, HOLD_MS = FAR_MS / 2 + 10 - QUICK_MS };
+
+static uint64_t now_ns;
+static uint32_t delivered, last_len;
+
+static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
+{
+	(void)arg, (void)packet, (void)flags;
+	delivered++;
+	last_len = (uint32_t)len;
+}
+
+static const struct ws_multipath_ops ops = {
+	.send = quiet_send,
+	.control = quiet_control,
+	.deliver = on_deliver,
+	.flush = quiet_flush,
+	.silent = quiet_silent,
+};
+
+static void tune(struct ws_multipath *mp, uint32_t align, uint32_t far_ms)
+{
+	struct ws_multipath_params all = {.reorder_depth = 1024,
+					  .repair_age_us = 1000000,
+					  .path_idle_us = 500000,
+					  .ack_interval_us = 10000,
+					  .align = align};
+	struct ws_path_params path = {.cap_permille = 1000, .max_packet = 1500};
+
+	ws_multipath_tune(mp, &all);
+	for (uint32_t i = 0; i < 2; i++) {
+		path.srtt_us = 1000 * (i ? far_ms : QUICK_MS);
+		ws_multipath_tune_path(mp, i, &path);
+	}
+	ws_multipath_pump(mp, now_ns);
+}
+
+static struct ws_multipath *two_paths(uint32_t align, uint32_t far_ms)
+{
+	struct ws_multipath *mp = ws_multipath_new(1500, &ops, NULL);
+
+	CHECK(mp != NULL);
+	now_ns = 9000 * MS;
+	ws_multipath_set_paths(mp, 3, 3, WS_MULTIPATH_SPREAD, now_ns);
+	tune(mp, align, far_ms);
+	return mp;
+}
+
+/* Of the flow from this port of ours to 443, in either direction. */
+static uint32_t make(uint8_t packet[1400], uint16_t port, bool out, uint8_t flags, uint32_t payload)
+{
+	static const uint8_t here[4] = {10, 0, 0, 1}, there[4] = {10, 0, 0, 2};
+	uint32_t len = 40 + payload;
+
+	memset(packet, 0, 1400);
+	packet[0] = 0x45;
+	packet[2] = (uint8_t)(len >> 8);
+	packet[3] = (uint8_t)len;
+	packet[9] = 6;
+	memcpy(packet + 12, out ? here : there, 4);
+	memcpy(packet + 16, out ? there : here, 4);
+	packet[out ? 20 : 22] = (uint8_t)(port >> 8);
+	packet[out ? 21 : 23] = (uint8_t)port;
+	packet[out ? 22 : 20] = 1;
+	packet[out ? 23 : 21] = 187;
+	packet[32] = 0x50;
+	packet[33] = flags;
+	return len;
+}
+
+static void leaves(struct ws_multipath *mp, uint16_t port, uint8_t flags)
+{
+	uint8_t packet[1400];
+	uint32_t len = make(packet, port, true, flags, 0);
+
+	ws_multipath_send(mp, packet, 20, packet + 20, len - 20, 0, 0, false, now_ns);
+}
+
+/* A packet for it comes: for how long it waits, ms. */
+static uint32_t waits_ms(struct ws_multipath *mp, uint16_t port, uint8_t flags, uint32_t payload)
+{
+	static uint64_t number;
+	static uint32_t seq;
+	uint8_t packet[1400];
+	uint32_t len = make(packet, port, false, flags, payload), before = delivered, waited = 0;
+	bool urgent = !payload;
+
+	ws_multipath_received(mp, 0, ++number, 200, now_ns);
+	ws_multipath_data(mp, 0, (uint32_t)(now_ns / US) & 0xffffff, urgent ? 0 : seq++,
+			  WS_FRAME_FEEDBACK | (urgent ? WS_FRAME_URGENT : 0), packet, len, now_ns);
+	for (; delivered == before && waited < 1000; waited++, now_ns += MS)
+		ws_multipath_tick(mp, now_ns);
+	CHECK_EQ(last_len, len);
+	/* Nothing else is on its way. */
+	now_ns += 60 * MS;
+	ws_multipath_tick(mp, now_ns);
+	return waited ? waited - 1 : 0;
+}
+
+/* Whoever began it. All that comes for it: an answer carries its acknowledgement as well. */
+static void held_from_the_first_packet_on(void)
+{
+	struct ws_multipath *mp = two_paths(WS_ALIGN_BBR, FAR_MS);
+
+	leaves(mp, 1000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, SYN | ACK, 0), HOLD_MS);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 0), HOLD_MS);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 1300), HOLD_MS);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 50), HOLD_MS);
+	CHECK_EQ(waits_ms(mp, 2000, SYN, 0), HOLD_MS);
+	leaves(mp, 2000, SYN | ACK);
+	CHECK_EQ(waits_ms(mp, 2000, ACK, 0), HOLD_MS);
+	/* One whose beginning was not seen. */
+	CHECK_EQ(waits_ms(mp, 3000, ACK, 0), 0);
+	CHECK_EQ(waits_ms(mp, 3000, ACK, 1300), 0);
+	ws_multipath_free(mp);
+}
+
+/* A round trip that grew would be more than twice the least. */
+static void as_long_as_at_first(void)
+{
+	struct ws_multipath *mp = two_paths(WS_ALIGN_BBR, QUICK_MS);
+
+	leaves(mp, 1000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, SYN | ACK, 0), 0);
+	tune(mp, WS_ALIGN_BBR, FAR_MS);
+	leaves(mp, 2000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 0), 0);
+	CHECK_EQ(waits_ms(mp, 2000, ACK, 0), HOLD_MS);
+	tune(mp, WS_ALIGN_BBR, FAR_MS + 20);
+	CHECK_EQ(waits_ms(mp, 2000, ACK, 0), HOLD_MS);
+	/* The same line, so the same time, until nobody has it any more. */
+	leaves(mp, 3000, SYN);
+	CHECK_EQ(waits_ms(mp, 3000, ACK, 0), HOLD_MS);
+	now_ns += 11000 * MS;
+	leaves(mp, 4000, SYN);
+	CHECK_EQ(waits_ms(mp, 4000, ACK, 0), HOLD_MS + 10);
+	ws_multipath_free(mp);
+}
+
+/* What it is sent it has at once, in its order. */
+static void who_receives_is_let_go(void)
+{
+	struct ws_multipath *mp = two_paths(WS_ALIGN_BBR, FAR_MS);
+	uint8_t packet[1400];
+	uint32_t len, before;
+
+	leaves(mp, 1000, SYN);
+	for (int i = 0; i < 16; i++)
+		CHECK_EQ(waits_ms(mp, 1000, ACK, 1300), HOLD_MS);
+	/* Small ones are no download. */
+	for (int i = 0; i < 50; i++)
+		CHECK_EQ(waits_ms(mp, 1000, ACK, 200), HOLD_MS);
+	leaves(mp, 2000, SYN);
+	before = delivered;
+	len = make(packet, 1000, false, ACK, 200);
+	ws_multipath_data(mp, 0, 0, 66, WS_FRAME_FEEDBACK, packet, len, now_ns);
+	len = make(packet, 1000, false, ACK, 1300);
+	ws_multipath_data(mp, 0, 0, 67, WS_FRAME_FEEDBACK, packet, len, now_ns);
+	CHECK_EQ(delivered, before);
+	now_ns += HOLD_MS * MS;
+	ws_multipath_tick(mp, now_ns);
+	CHECK_EQ(delivered, before + 2);
+	CHECK_EQ(last_len, len);
+	ws_multipath_data(mp, 0, 0, 68, WS_FRAME_FEEDBACK, packet, len, now_ns);
+	CHECK_EQ(delivered, before + 3);
+	ws_multipath_free(mp);
+}
+
+/* No BBR, paths that need none of it, one path: nobody waits, nor does who began there later. */
+static void who_needs_it(void)
+{
+	struct ws_multipath *mp = two_paths(WS_ALIGN_TCP, FAR_MS);
+
+	leaves(mp, 1000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, SYN | ACK, 0), 0);
+	ws_multipath_free(mp);
+
+	mp = two_paths(WS_ALIGN_BBR, QUICK_MS);
+	leaves(mp, 1000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, SYN | ACK, 0), 0);
+	ws_multipath_free(mp);
+
+	mp = two_paths(WS_ALIGN_BBR, QUICK_MS + 101);
+	leaves(mp, 1000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, SYN | ACK, 0), 0);
+	ws_multipath_free(mp);
+
+	mp = two_paths(WS_ALIGN_BBR, FAR_MS);
+	leaves(mp, 1000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 0), HOLD_MS);
+	ws_multipath_set_paths(mp, 3, 1, WS_MULTIPATH_KEEP, now_ns);
+	leaves(mp, 1000, SYN);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 0), 0);
+	ws_multipath_set_paths(mp, 3, 3, WS_MULTIPATH_SPREAD, now_ns);
+	tune(mp, WS_ALIGN_BBR, FAR_MS);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 0), 0);
+	ws_multipath_free(mp);
+}
+
+int main(void)
+{
+	held_from_the_first_packet_on();
+	as_long_as_at_first();
+	who_receives_is_let_go();
+	who_needs_it();
+	return 0;
+}
