@@ -108,4 +108,5 @@ class Turns(ABC, Generic[K, U, C]):
 
 
 def stamp() -> str:
-    return time.strftime("%Y%m%d-%H%M%S")
+    """Of a run; slow links can be measured several at a time, and those begin in one second."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

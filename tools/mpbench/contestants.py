@@ -29,8 +29,8 @@ from tools.twohosts import TwoHosts, two_hosts
 from whalescale.config import Config
 
 OTHER = "other"
-#: an agent looks each second
-KNOWN_S = 1.2
+#: the key of [multipath]
+BBR = "bbr"
 
 
 def label(name: str, shapes: tuple[object, ...] = ()) -> str:
@@ -118,7 +118,8 @@ class Stage(kit.Stage):
         self._name, self._scripts = name, scripts
         self.numbers = links_of(name, scenario)
         self._shapes = [scenario.shapes[n - 1] for n in self.numbers]
-        self._congestion = ""
+        self._nodes: tuple[Whalescale, ...] = ()
+        self._told = f"{BBR} = false"
         super().__init__(seed)
 
     def _bring_up(self) -> None:
@@ -128,7 +129,7 @@ class Stage(kit.Stage):
                 link.linkemu.police(self._scenario.policed_mbit[number - 1])
         base, _, rest = self._name.partition(":")
         if base in (WS, ALONE, PLAIN):
-            self._whalescale(base != PLAIN, multipath_toml(self._keys))
+            self._whalescale(base != PLAIN, multipath_toml({BBR: "false"} | self._keys))
         elif base == OTHER:
             self._other(self._scripts, rest)
         else:
@@ -137,13 +138,17 @@ class Stage(kit.Stage):
             self.warm_up(INSIDE[1])
 
     def speak(self, congestion: str) -> None:
-        """From now on it is what these hosts' TCPs use, and the agents know."""
-        if congestion == self._congestion:
-            return
-        self._congestion = congestion
-        for host in (self.two.a, self.two.b):
-            host.sysctl("net.ipv4.tcp_congestion_control", congestion)
-        time.sleep(KNOWN_S)
+        """From now on it is what these hosts' TCPs are, and the agents know.
+
+        A namespace may not be given every default, so that they could see for themselves.
+        """
+        told = f"{BBR} = {str(congestion == 'bbr').lower()}"
+        for end in self._nodes:
+            text = end.config.read_text()
+            if (new := text.replace(self._told, told)) != text:
+                end.config.write_text(new)
+                end.ws("reload", "-i", end.interface)
+        self._told = told
 
     @property
     def devices(self) -> list[str]:
@@ -206,7 +211,7 @@ class Stage(kit.Stage):
             for host, address in zip((self.two.a, self.two.b), INSIDE, strict=True)
         )
         one.multipath = two.multipath = multipath
-        self.ends = (one, two)
+        self.ends = self._nodes = (one, two)
         introduce(
             *(one, two, self.two.links[0].address),
             lambda _, other: other.node_id if extended else None,
