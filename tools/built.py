@@ -63,7 +63,8 @@ def both(name: str) -> tuple[str, ...]:
 def paths_of_the_build(tree: Path, root: Path = ROOT) -> Iterator[str]:
     """They would make the bytes others in another folder."""
     for path in sorted(p for p in tree.rglob("*") if p.is_file()):
-        if f"{root}/".encode() in path.read_bytes():
+        data = path.read_bytes()
+        if any(f"{root}{end}".encode() in data for end in "/\0"):
             yield f"{path.relative_to(tree)} names {root}"
 
 
@@ -121,6 +122,7 @@ def look_at_wheel(path: Path, folder: Path) -> Iterator[str]:
     for metadata in folder.glob("*.dist-info/METADATA"):
         if f"\nVersion: {deb.version()}\n" not in metadata.read_text():
             yield f"its metadata have not version {deb.version()}"
+    yield from paths_of_the_build(folder)
     yield from data_plane(folder, sys.executable)
 
 

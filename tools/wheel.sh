@@ -5,6 +5,11 @@ venv=$1
 work=build/wheel
 rm -rf "$work"
 mkdir -p "$work" dist
+# The same bytes from each build of a commit: its time, and no folder of the build.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -c 'safe.directory=*' log -1 --format=%ct)}
+WS_CFLAGS="-Werror -g0 -ffile-prefix-map=$PWD=."
+WS_LDFLAGS=-Wl,--build-id=none
+export SOURCE_DATE_EPOCH WS_CFLAGS WS_LDFLAGS
 # Another checkout's files must not come along.
 rm -rf build/lib build/bdist.*
 "$venv/bin/python" -m pip wheel --quiet --no-build-isolation --no-deps -w "$work" .
