@@ -129,7 +129,7 @@ $(STAMP)/bpf: $(BPF_OBJECTS) | $(STAMP)/apt-run
 	@touch $@
 
 # No clang (the demo asks for none): they stay unmade, and are made once it is there.
-$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h shared/*.h) | $(STAMP)/apt-run
+$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h shared/*.h) Makefile | $(STAMP)/apt-run
 	@mkdir -p $(BPF_FOLDER) $(STAMP)
 	@if command -v clang >/dev/null; then \
 		$(STEP) "eBPF program $*" $(LOG)/bpf-$*.log clang $(BPF_CFLAGS) -c $< -o $@; \

@@ -13,7 +13,7 @@ export SOURCE_DATE_EPOCH WS_CFLAGS WS_LDFLAGS
 # Another checkout's files must not come along.
 rm -rf build/lib build/bdist.*
 "$venv/bin/python" -m pip wheel --quiet --no-build-isolation --no-deps -w "$work" .
-PATH="$PWD/$venv/bin:$PATH" "$venv/bin/auditwheel" repair --exclude 'libcrypto.so.*' -w "$work/repaired" "$work"/*.whl
+PATH="$PWD/$venv/bin:$PATH" "$venv/bin/auditwheel" repair --strip --exclude 'libcrypto.so.*' -w "$work/repaired" "$work"/*.whl
 # dist/ may have others, of another Python or version.
 "$venv/bin/auditwheel" show "$work"/repaired/*.whl
 mv "$work"/repaired/*.whl dist/
