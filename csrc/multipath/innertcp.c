@@ -58,6 +58,11 @@ static uint32_t mix(uint32_t hash, uint32_t word)
 	return hash ^ hash >> 15;
 }
 
+bool mp_inner_listens(const struct ws_multipath *mp)
+{
+	return ws_get(mp->tune.align) != WS_ALIGN_BBR;
+}
+
 /* The same for both directions. */
 static struct ws_inner_flow *flow_of(const struct ws_multipath *mp, const uint8_t *packet,
 				     const uint8_t *tcp)

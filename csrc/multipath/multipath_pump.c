@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define PUMP_INTERVAL_NS (MS_NS / 2)
+#define TOLD_PART 4 /* of the time after which what waits is dropped */
 
 /* The waiting packet at the head goes to the paths in `mask`. */
 struct run {
@@ -142,16 +143,18 @@ static uint64_t number_fair(struct ws_multipath *mp, const struct ws_fq_packet *
 }
 
 /* A flow is told by one loss a round trip that its packets wait for too long: were all dropped that
- * come while a path fades, a TCP would have to begin anew. Who does not listen is stopped all the same. */
+ * come while a path fades, a TCP would have to begin anew. What it sends again waits as long, and all
+ * behind it: so it is told soon, and not where nobody listens. Those are stopped all the same. */
 static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *packet,
 			   uint64_t now_ns)
 {
 	struct ws_fq_flow *flow = ws_fq_flow(&mp->fair, packet);
 	uint64_t waited_ns = now_ns - packet->queued_ns;
 
-	if (waited_ns <= mp_worth_ns(mp) / 2)
+	if (waited_ns <= mp_worth_ns(mp) / TOLD_PART)
 		return false;
-	if (waited_ns <= mp_worth_ns(mp) && now_ns - flow->told_ns <= waited_ns)
+	if (waited_ns <= mp_worth_ns(mp) &&
+	    (!mp_inner_listens(mp) || now_ns - flow->told_ns <= waited_ns))
 		return false;
 	flow->told_ns = now_ns;
 	return true;
