@@ -422,6 +422,26 @@ static void for_ms(struct ws_multipath *mp, uint32_t ms)
 		ws_multipath_pump(mp, now_ns);
 }
 
+/* A flow that waits is told by one loss, and not again while no more time has passed than its packets had
+ * waited; a BBR is not. After a second all that waits is dropped. */
+static void who_waits_is_told(uint32_t align)
+{
+	struct ws_multipath *mp = windowed(200);
+	struct ws_multipath_params tune = {.repair_age_us = 1000000, .align = align};
+	uint32_t listens = align != WS_ALIGN_BBR;
+
+	ws_multipath_tune(mp, &tune);
+	for_ms(mp, 249);
+	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, 0);
+	for_ms(mp, 4);
+	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, listens);
+	for_ms(mp, 740);
+	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, listens);
+	for_ms(mp, 20);
+	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, 200 - left.count);
+	ws_multipath_free(mp);
+}
+
 /* While others wait, what is urgent leaves over both paths, with one number; else over one. */
 static void urgent_leaves_twice(void)
 {
@@ -521,6 +541,8 @@ int main(void)
 	rescue();
 	urgent();
 	urgent_share();
+	who_waits_is_told(WS_ALIGN_TCP);
+	who_waits_is_told(WS_ALIGN_BBR);
 	urgent_leaves_twice();
 	the_only_path();
 	who_takes_over();
