@@ -21,6 +21,7 @@ import atheris
 with atheris.instrument_imports(include=["whalescale"]):
     from whalescale.identity import Identity
     from whalescale.protocol.control import ControlError
+    from whalescale.protocol.fresh import Fresh
     from whalescale.protocol.guest import Arrival
     from whalescale.protocol.mesh import records
     from whalescale.protocol.nat import signalling
@@ -51,6 +52,7 @@ class Host:
         self.frames: list[tuple[int, bytes]] = []
         self.sent: list[tuple[int, Endpoint, bool]] = []
         self.now = NOW
+        self.fresh = Fresh()
 
     peers = tuple(PEERS)
 
