@@ -101,7 +101,7 @@ def run(pair: str, inner: str, folder: Path | None, seconds: int, seed: int) -> 
         return Result(
             pair, inner, round(good / 1e6, 2), round(may / 1e6, 2),
             round(good / may * WIRE / PACKET, 3), round(begin / may * WIRE / PACKET, 3),
-            round(world.longest_stall / 1e6, 1), (pings[0], pings[1], pings[2]),
+            round(tcp.longest_wait / 1e6, 1), (pings[0], pings[1], pings[2]),
             tcp.retransmits, tcp.timeouts, int(world.b.stats.skipped),
             tuple(one.dropped for one in world.out),
         )  # fmt: skip

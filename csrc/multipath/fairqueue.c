@@ -54,7 +54,8 @@ static uint32_t mix(uint32_t hash, uint32_t word)
 	return hash ^ hash >> 15;
 }
 
-static uint32_t flow_of(const uint8_t *packet, uint32_t len, uint32_t salt)
+/* Of all that belongs to one flow the same. *tcp: its header, if it is all there, else NULL. */
+static uint32_t hash_of(const uint8_t *packet, uint32_t len, uint32_t salt, const uint8_t **tcp)
 {
 	size_t header = 0, bytes, at = ws_ip_addresses(packet, &bytes), end = at + bytes;
 	uint8_t protocol = 0;
@@ -66,7 +67,29 @@ static uint32_t flow_of(const uint8_t *packet, uint32_t len, uint32_t salt)
 	if (whole && (protocol == WS_PROTOCOL_TCP || protocol == WS_PROTOCOL_UDP) &&
 	    len >= header + sizeof(hash))
 		hash = mix(hash, ws_get32(packet + header));
-	return hash % WS_FQ_FLOWS;
+	*tcp = whole && protocol == WS_PROTOCOL_TCP && len >= header + WS_TCP_BYTES
+		       ? packet + header
+		       : NULL;
+	return hash;
+}
+
+/* Whether it begins before the end of what its TCP sent already. Of two that share a place in the table neither
+ * is known. */
+static bool is_again(struct ws_fq_flow *flow, uint32_t key, const uint8_t *tcp, const uint8_t *end)
+{
+	uint32_t seq = ws_get32(tcp + WS_TCP_SEQ);
+	uint32_t payload = (uint32_t)(end - tcp) - (uint32_t)ws_tcp_header_bytes(tcp);
+
+	if (end - tcp <= (ptrdiff_t)ws_tcp_header_bytes(tcp))
+		return false;
+	if (key != flow->key) {
+		flow->key = key;
+		flow->sent = seq;
+	}
+	if ((int32_t)(seq - flow->sent) < 0)
+		return true;
+	flow->sent = seq + payload;
+	return false;
 }
 
 static void list_add(struct ws_fq_memory *m, enum list kind, uint32_t flow)
@@ -97,9 +120,13 @@ static void list_pop(struct ws_fq_memory *m, enum list kind)
 void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint64_t now_ns)
 {
 	struct ws_fq_memory *m = fq->memory;
-	uint32_t number = vacant(fq), flow = flow_of(data_of(fq, number), len, fq->salt);
-	struct ws_fq_flow *to = &m->flows[flow];
+	uint32_t number = vacant(fq), hash, flow;
+	const uint8_t *packet = data_of(fq, number), *tcp;
+	struct ws_fq_flow *to;
 
+	hash = hash_of(packet, len, fq->salt, &tcp);
+	flow = hash % WS_FQ_FLOWS;
+	to = &m->flows[flow];
 	if (m->free)
 		m->free = m->packets[number].next;
 	else
@@ -110,6 +137,7 @@ void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint6
 		.flow = (uint16_t)flow,
 		.flags = flags,
 		.ecn = ecn,
+		.again = tcp && is_again(to, hash, tcp, packet + len),
 	};
 	if (to->tail)
 		m->packets[to->tail - 1].next = number + 1;

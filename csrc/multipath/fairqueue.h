@@ -25,6 +25,7 @@ struct ws_fq_packet {
 	uint32_t len;
 	uint16_t flow;
 	uint8_t flags, ecn; /* the caller's */
+	bool again; /* a TCP sends it once more */
 };
 
 struct ws_fq_flow {
@@ -33,6 +34,7 @@ struct ws_fq_flow {
 	int32_t deficit;
 	uint64_t bytes;
 	uint64_t told_ns; /* the caller's: when a loss last told it that its queue is long */
+	uint32_t key, sent; /* of its last TCP: the whole hash, the seq behind what it sent */
 	uint8_t list; /* enum list; 0: in none */
 };
 

@@ -112,7 +112,7 @@ static void begin_flow(struct ws_multipath *mp, const uint8_t *packet, const uin
 	    !mp->schedule || mp->keep)
 		return;
 	/* One for all: they wait in one line. */
-	if (now_ns - mp->inner.held_ns > BBR_FORGETS_NS)
+	if (!mp->inner.hold_us || now_ns - mp->inner.held_ns > BBR_FORGETS_NS)
 		mp->inner.hold_us = lacks_us(mp);
 	flow->held = mp->inner.hold_us;
 	flow->full = 0;

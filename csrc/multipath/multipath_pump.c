@@ -151,7 +151,8 @@ static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *p
 	struct ws_fq_flow *flow = ws_fq_flow(&mp->fair, packet);
 	uint64_t waited_ns = now_ns - packet->queued_ns;
 
-	if (waited_ns <= mp_worth_ns(mp) / TOLD_PART)
+	/* What it sends again would be the next to reach the head when it is told again. */
+	if (packet->again || waited_ns <= mp_worth_ns(mp) / TOLD_PART)
 		return false;
 	if (waited_ns <= mp_worth_ns(mp) &&
 	    (!mp_inner_listens(mp) || now_ns - flow->told_ns <= waited_ns))

@@ -163,6 +163,45 @@ static void survives_anything(void)
 	}
 }
 
+/* A TCP's segment with this much of its stream. True: it is known to be sent once more. */
+static bool again(uint16_t port, uint32_t seq, uint32_t payload)
+{
+	uint32_t len = WS_IPV4_BYTES + WS_TCP_BYTES + payload;
+	uint8_t *packet = ws_fq_place(&fq), *tcp = packet + WS_IPV4_BYTES;
+	const struct ws_fq_packet *next;
+	const uint8_t *data;
+	bool is;
+
+	memset(packet, 0, len);
+	packet[0] = 0x45;
+	packet[WS_IPV4_PROTOCOL] = WS_PROTOCOL_TCP;
+	ws_put16(tcp, port);
+	ws_put32(tcp + WS_TCP_SEQ, seq);
+	tcp[WS_TCP_DATA_OFFSET] = WS_TCP_BYTES / 4 << 4;
+	ws_fq_put(&fq, len, 0, 0, 1);
+	next = ws_fq_peek(&fq, &data);
+	is = next->again;
+	ws_fq_take(&fq);
+	return is;
+}
+
+static void what_a_tcp_sends_again_is_known(void)
+{
+	begin();
+	CHECK(!again(1, 0xfffffe00, 1000)); /* round the end of its numbers */
+	CHECK(!again(1, 0xfffffe00 + 1000, 1000));
+	CHECK(again(1, 0xfffffe00, 1000));
+	CHECK(again(1, 0xfffffe00 + 1000, 500));
+	CHECK(!again(1, 0xfffffe00 + 2000, 1000));
+	CHECK(!again(1, 0xfffffe00 + 2500, 0)); /* says nothing */
+	/* Another flow has nothing of this one. */
+	for (uint16_t port = 2; port < 2000; port++) {
+		CHECK(!again(port, 5000, 100));
+		CHECK(again(port, 5000, 100));
+		CHECK(!again(port, 5100, 100));
+	}
+}
+
 int main(void)
 {
 	memory = malloc(ws_fq_bytes(STRIDE));
@@ -171,6 +210,7 @@ int main(void)
 	one_that_begins_goes_first();
 	the_longest_is_cut();
 	survives_anything();
+	what_a_tcp_sends_again_is_known();
 	free(memory);
 	return check_done();
 }

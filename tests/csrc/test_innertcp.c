@@ -14,7 +14,7 @@
 enum { SYN = 0x02, ACK = 0x10, QUICK_MS = 20, FAR_MS = 60, HOLD_MS = FAR_MS / 2 + 10 - QUICK_MS };
 
 static uint64_t now_ns;
-static uint32_t delivered, last_len;
+static uint32_t delivered, last_len, seq;
 
 static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
@@ -54,6 +54,7 @@ static struct ws_multipath *two_paths(uint32_t align, uint32_t far_ms)
 
 	CHECK(mp != NULL);
 	now_ns = 9000 * MS;
+	seq = 0;
 	ws_multipath_set_paths(mp, 3, 3, WS_MULTIPATH_SPREAD, now_ns);
 	tune(mp, align, far_ms);
 	return mp;
@@ -93,7 +94,6 @@ static void leaves(struct ws_multipath *mp, uint16_t port, uint8_t flags)
 static uint32_t waits_ms(struct ws_multipath *mp, uint16_t port, uint8_t flags, uint32_t payload)
 {
 	static uint64_t number;
-	static uint32_t seq;
 	uint8_t packet[1400];
 	uint32_t len = make(packet, port, false, flags, payload), before = delivered, waited = 0;
 	bool urgent = !payload;
@@ -167,15 +167,15 @@ static void who_receives_is_let_go(void)
 	leaves(mp, 2000, SYN);
 	before = delivered;
 	len = make(packet, 1000, false, ACK, 200);
-	ws_multipath_data(mp, 0, 0, 66, WS_FRAME_FEEDBACK, packet, len, now_ns);
+	ws_multipath_data(mp, 0, 0, seq++, WS_FRAME_FEEDBACK, packet, len, now_ns);
 	len = make(packet, 1000, false, ACK, 1300);
-	ws_multipath_data(mp, 0, 0, 67, WS_FRAME_FEEDBACK, packet, len, now_ns);
+	ws_multipath_data(mp, 0, 0, seq++, WS_FRAME_FEEDBACK, packet, len, now_ns);
 	CHECK_EQ(delivered, before);
 	now_ns += HOLD_MS * MS;
 	ws_multipath_tick(mp, now_ns);
 	CHECK_EQ(delivered, before + 2);
 	CHECK_EQ(last_len, len);
-	ws_multipath_data(mp, 0, 0, 68, WS_FRAME_FEEDBACK, packet, len, now_ns);
+	ws_multipath_data(mp, 0, 0, seq++, WS_FRAME_FEEDBACK, packet, len, now_ns);
 	CHECK_EQ(delivered, before + 3);
 	ws_multipath_free(mp);
 }
@@ -217,5 +217,5 @@ int main(void)
 	as_long_as_at_first();
 	who_receives_is_let_go();
 	who_needs_it();
-	return 0;
+	return check_done();
 }

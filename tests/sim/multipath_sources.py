@@ -127,6 +127,8 @@ class Tcp(_Source):
         self.syn_at = 1 if connected else 0
         self.cwnd = 10.0
         self.next_serial = 0
+        #: when it last had something for the application, and the longest time without
+        self.handed_on = self.longest_wait = 0
         self.flights: dict[int, Flight] = {}  # by serial, in order of sending
         self.lost: deque[int] = deque()
         self.given_up: dict[int, Flight] = {}  # in flight when the timer ran out
@@ -197,6 +199,9 @@ class Tcp(_Source):
             self.beyond.add(serial)
             self.goodput += size
         out_of_order = serial != self.expected
+        if not out_of_order:
+            self.longest_wait = max(self.longest_wait, now - (self.handed_on or now))
+            self.handed_on = now
         while self.expected in self.beyond:
             self.beyond.discard(self.expected)
             self.expected += 1
@@ -329,7 +334,7 @@ class Tcp(_Source):
             self.flights[serial] = Flight(
                 now, self.first_sent, self.count, self.delivered_at, again
             )
-            packets.append(self.world.packet(self, serial))
+            packets.append(self.world.packet(self, serial, protocol=6))
             room -= 1
         self._left(len(packets), now)
         if packets:

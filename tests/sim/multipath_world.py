@@ -156,7 +156,8 @@ class World:
         """size: of the inner packet. Protocol 1 is urgent; 6 with size 40 is TCP without data."""
         head = bytes((0x45, 0, size >> 8, size & 255, 0, 0, 0, 0, 64, protocol, 0, 0))
         head += bytes((10, 0, 0, self.sources.index(source), 10, 0, 1, 1))  # each its own flow
-        l4 = bytes((0,) * 12 + (0x50, flags)) + bytes(6)
+        seq = (serial * (size - 40)) & 0xFFFFFFFF  # of a TCP with data
+        l4 = bytes(4) + seq.to_bytes(4, "big") + bytes((0,) * 4 + (0x50, flags)) + bytes(6)
         body = self.sources.index(source).to_bytes(1, "big") + serial.to_bytes(8, "big")
         if protocol == 6 and size == 40:  # the serial hides in its two numbers
             return head + l4[:4] + body[1:] + l4[12:]
