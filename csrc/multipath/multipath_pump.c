@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define PUMP_INTERVAL_NS (MS_NS / 2)
-#define TOLD_PART 4 /* of the time after which what waits is dropped */
+#define TOLD_PART 2 /* of the time after which what waits is dropped */
 
 /* The waiting packet at the head goes to the paths in `mask`. */
 struct run {
@@ -144,7 +144,7 @@ static uint64_t number_fair(struct ws_multipath *mp, const struct ws_fq_packet *
 
 /* A flow is told by one loss a round trip that its packets wait for too long: were all dropped that
  * come while a path fades, a TCP would have to begin anew. What it sends again waits as long, and all
- * behind it: so it is told soon, and not where nobody listens. Those are stopped all the same. */
+ * behind it: so it is not told where nobody listens. Those are stopped all the same. */
 static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *packet,
 			   uint64_t now_ns)
 {

@@ -431,11 +431,11 @@ static void who_waits_is_told(uint32_t align)
 	uint32_t listens = align != WS_ALIGN_BBR;
 
 	ws_multipath_tune(mp, &tune);
-	for_ms(mp, 249);
+	for_ms(mp, 499);
 	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, 0);
 	for_ms(mp, 4);
 	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, listens);
-	for_ms(mp, 740);
+	for_ms(mp, 490);
 	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, listens);
 	for_ms(mp, 20);
 	CHECK_EQ(ws_multipath_stats(mp)->queue_drops, 200 - left.count);
