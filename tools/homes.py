@@ -38,6 +38,7 @@ table ip home {{
   chain forward {{
     type filter hook forward priority filter; policy drop;
     ct state established,related accept
+    ct status dnat accept
     iifname != "{device}" oifname "{device}" accept
   }}
 }}
@@ -99,15 +100,16 @@ class Internet:
         self.core.sysctl("net.ipv4.ip_forward", 1)
         #: of each machine that has one
         self.lines: dict[Host, Link] = {}
-        self._count = 0
+        #: of addresses given out
+        self.count = 0
 
-    def _line(self, host: Host) -> tuple[str, str]:
+    def line(self, host: Host) -> tuple[str, str]:
         """Give it a public address and a way out. (address, device)"""
-        self._count += 1
+        self.count += 1
         link = self.lab.link(host, self.core, Shape(delay_ms=self.delay_ms))
         self.lines[host] = link
         ours, theirs = link.device(host), link.device(self.core)
-        wan, gateway = f"5.6.{self._count}.1", "5.6.0.254"
+        wan, gateway = f"5.6.{self.count}.1", "5.6.0.254"
         for end, device in link.ends.items():
             run("ip", "-n", end.netns, "address", "flush", "dev", device)
         self.core.ip(f"address add {gateway}/32 dev {theirs}")
@@ -119,7 +121,7 @@ class Internet:
     def public(self, name: str) -> tuple[Host, str]:
         """A machine with a public address, and that."""
         host = self.lab.host(name)
-        wan, _ = self._line(host)
+        wan, _ = self.line(host)
         return host, wan
 
     def home(
@@ -139,12 +141,12 @@ class Internet:
         """
         if behind is None:
             router = self.lab.host(f"{name}-router")
-            wan, outer = self._line(router)
+            wan, outer = self.line(router)
             own = wan
         else:
             router, wan = behind.host, behind.wan
             outer, own = behind.link.device(router), behind.link.address(router)
-            self._count += 1
+            self.count += 1
         host = host or self.lab.host(name)
         router.sysctl("net.ipv4.ip_forward", 1)
         inner = self.lab.link(router, host, shape)
@@ -157,7 +159,7 @@ class Internet:
             host.sysctl(f"net.ipv6.conf.{device}.disable_ipv6", 1)
             host.ip(f"link set {device} up")
         host.ip(f"route replace default via {inner.address(router)}")
-        first = 20_000 + 100 * self._count
+        first = 20_000 + 100 * self.count
         home = Home(host, router, wan, outer, inner, kind, first, own)
         home.rules()
         return home

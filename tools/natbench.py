@@ -8,11 +8,12 @@
 
 Parts that need no root are in virtual time: nodes with all their machines, routers and anchors as
 models (tests/sim/homeworld.py), 20 ms from anybody to anybody one way, and no data plane: what that
-rescues is not in the pauses. `homes` starts agents behind the kernel's own NAT (tools/homes.py), as
-root; the rows of tools/natbench_real.py too, with a flow through them in which something changes.
---join puts parts of several runs into one table; the latest of a name counts, and of the meetings
-all (--from N leaves out the first N of the same seed: they were run before). --docs writes both
-tables into docs/nat.md, between its marks. What needs no root runs from the seed.
+rescues is not in the pauses. As root, `homes` starts agents behind the kernel's own NAT
+(tools/homes.py), `cells` behind routers of all kinds, several pairs at a time (tools/natcells.py;
+minutes), and the rows of tools/natbench_real.py have a flow through agents in which something
+changes. --join puts parts of several runs into one table; the latest of a name counts, and of the
+meetings all (--from N leaves out the first N of the same seed: they were run before). --docs writes
+both tables into docs/nat.md, between its marks. What needs no root runs from the seed.
 """
 
 from __future__ import annotations
@@ -33,9 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sim"))
 
 from eventqueue import MS, SECOND
 from homeworld import HomeWorld
+from natmodel import Depends, Nat
 from natworld import (
-    Depends,
-    Nat,
     both_move,
     most_within,
     must_be_direct,
@@ -44,41 +44,16 @@ from natworld import (
 
 from tools.benchkit.page import Section
 from tools.benchkit.rows import Row, Rows, lines_of
+from tools.natkinds import HELPED, IPV6, KINDS, MAPPING, Cell, behind, modelled
 from tools.netlab import LabError
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTION = Section("natbench", docs="--docs")
 
-KINDS: dict[str, dict[str, Any] | None] = {
-    "public": None,
-    "full cone": {"filters": Depends.NOTHING},
-    "restricted": {"filters": Depends.ADDRESS},
-    "port-restricted": {},
-    "symmetric": {"maps": Depends.PORT},
-    "carrier's behind home's": {},
-    "UDP blocked": {"blocked": True},
-}
 #: how often a packet is sent where a pause is looked for
 EACH = 10 * MS
-
-
-@dataclass
-class Cell:
-    """A pair of the table. Seconds; None: never."""
-
-    where: str
-    pair: tuple[str, str]
-    first: float | None
-    direct: float | None
-    theory: bool
-
-    def __str__(self) -> str:
-        if self.first is None:
-            return "nothing"
-        first = f"{self.first * 1000:.0f} ms"
-        if self.direct is None:
-            return f"**relay**, {first}"
-        return f"{first}, direct {self.direct * 1000:.0f} ms"
+#: cells that are run at a time: each is mostly waiting
+AT_ONCE = 2
 
 
 @dataclass
@@ -114,28 +89,9 @@ class Bench(Rows):
         print(f"{cell.where}: {' - '.join(cell.pair)}: {cell}", flush=True)
 
 
-def behind(kind: str, number: int) -> Nat | None:
-    """The routers of one home."""
-    known = KINDS[kind]
-    if known is None:
-        return None
-    if kind.startswith("carrier"):
-        return Nat(f"100.64.{number}.2", outside=Nat(f"5.8.{number}.1"))
-    return Nat(f"5.7.{number}.1", **known)
-
-
-def seconds(ns: int | None) -> float | None:
-    return None if ns is None else ns / SECOND
-
-
 def table(bench: Bench) -> None:
     for pair in itertools.combinations_with_replacement(KINDS, 2):
-        world = HomeWorld(bench.seed)
-        one, two = (behind(kind, n + 1) for n, kind in enumerate(pair))
-        a, b, _ = world.meet(one, two)
-        met = world.ping(a, b, 6)
-        theory = must_be_direct(one, two)
-        bench.cell(Cell("model", pair, seconds(met.first), seconds(met.direct), theory))
+        bench.cell(modelled(pair, bench.seed))
 
 
 def first(bench: Bench) -> None:
@@ -297,6 +253,35 @@ def destinations(bench: Bench) -> None:
         bench.say(what, most_within(times, span * SECOND), "", must, aim, note=note)
 
 
+def cells(bench: Bench) -> None:
+    """Every pair with agents and sockets, routers of all kinds, beside the model."""
+    from tools.natcells import cells as with_agents
+
+    pairs = list(itertools.combinations_with_replacement(KINDS, 2))
+    wanted = [(p, "") for p in pairs] + [(p, h) for h in (MAPPING, IPV6) for p in HELPED]
+    models = {one: modelled(one[0], bench.seed, one[1]) for one in wanted}
+    for one in wanted:
+        bench.cell(models[one])
+    for found in with_agents(wanted, AT_ONCE):
+        if isinstance(found, Cell):
+            bench.cell(found)
+        else:
+            bench.failed.append("cells")
+            print(f"cells: FAILED: {found}", flush=True)
+
+
+def differing(cells: Sequence[Cell]) -> list[str]:
+    """Cells that came out otherwise in namespaces than in the model."""
+    by = {(c.where, frozenset(c.pair)): c for c in cells}
+    said = []
+    for cell in cells:
+        place, comma, helped = cell.where.partition(",")
+        model = by.get((f"model{comma}{helped}", frozenset(cell.pair)))
+        if place != "model" and model is not None and model.way != cell.way:
+            said.append(f"{' - '.join(cell.pair)} ({cell.where}): {cell}; in the model: {model}")
+    return said
+
+
 def homes(bench: Bench) -> None:
     from tools.natbench_hosts import KERNEL, meet
 
@@ -330,10 +315,11 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "idle": idle,
     "destinations": destinations,
     "homes": homes,
+    "cells": cells,
     **{name: real(name) for name in REAL},
 }
 #: those that make agents
-HOSTS = ("homes", *REAL)
+HOSTS = ("homes", "cells", *REAL)
 
 
 def grid(cells: Sequence[Cell]) -> list[str]:
@@ -346,12 +332,38 @@ def grid(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
+def helped(cells: Sequence[Cell]) -> list[str]:
+    """Pairs that have no direct way by themselves, with what gives them one."""
+    by = {(c.where, c.pair): c for c in cells}
+    wheres = [f"{w}, {h}" for h in (MAPPING, IPV6) for w in ("boxes", "model")]
+    if not any((where, pair) in by for where in wheres for pair in HELPED):
+        return []
+    names = [w.replace("boxes", "namespaces") for w in ("boxes", *wheres)]
+    lines = ["", "With a port mapping, or IPv6:", "", f"| | {' | '.join(names)} |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for pair in HELPED:
+        alone = next((c for c in cells if c.where == "boxes" and set(c.pair) == set(pair)), "")
+        found = [str(alone), *(str(by.get((where, pair), "")) for where in wheres)]
+        lines.append(f"| {' - '.join(pair)} | {' | '.join(found)} |")
+    return lines
+
+
 def markdown(bench: Bench) -> str:
     lines = [f"`make bench-nat`, seed {bench.seed}: the first packet's answer, and direct since:"]
-    for where, words in (("model", "In the model"), ("kernel", "Behind the kernel's own NAT")):
+    for where, words in (
+        ("model", "In the model"),
+        ("boxes", "With agents in namespaces, behind routers of all kinds"),
+        ("kernel", "Behind the kernel's own NAT"),
+    ):
         cells = [c for c in bench.cells if c.where == where]
         if cells:
             lines += ["", f"{words}:", "", *grid(cells)]
+    lines += helped(bench.cells)
+    if any(c.where.startswith("boxes") for c in bench.cells):
+        unlike = differing(bench.cells)
+        word = "" if unlike else " none"
+        lines += ["", f"Otherwise in namespaces than in the model:{word}", ""]
+        lines += [f"- {line}" for line in unlike]
     if bench.rows:
         lines += ["", *lines_of(bench.rows)]
     return "\n".join(lines)
@@ -421,6 +433,8 @@ def main(words: Sequence[str] | None = None) -> int:
         save(bench, args.json)
     if args.docs:
         SECTION.put_into(ROOT / "docs/nat.md", markdown(bench))
+    for line in differing(bench.cells):
+        print(f"not as in the model: {line}")
     wrong = [c for c in bench.cells if c.theory != (c.direct is not None)]
     for c in wrong:
         print(f"not as theory says: {' - '.join(c.pair)} ({c.where})")

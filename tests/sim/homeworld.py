@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from eventqueue import MS, SECOND
-from natworld import Nat, NatWorld, chain
+from natmodel import Nat
+from natworld import NatWorld, chain
 from relay_world import Member
 
 from whalescale.identity import Identity

@@ -1,7 +1,6 @@
-"""Routers that translate addresses, as a model: mapping x filtering x time-out x port allocation.
+"""Hosts behind routers that translate addresses (`natmodel`), on one Internet.
 
-RFC 4787 names them: what a mapping depends on (`maps`), and whom it lets in (`filters`), each of
-`Depends`. Beside hosts and routers a reference says which pairs can have a direct path.
+Beside them a reference says which pairs can have a direct path.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import IntEnum
 
 from eventqueue import MS, SECOND
+from natmodel import Depends, Nat
 from world import Host, Link, World
 
 from whalescale.identity import Identity
@@ -23,109 +21,6 @@ from whalescale.protocol.nat.guest import Membership, Signalling
 from whalescale.protocol.parts import PARTS
 from whalescale.protocol.paths.types import MultipathSettings
 from whalescale.protocol.places import Endpoint, LocalLink
-
-
-class Depends(IntEnum):
-    """On the other end's ..."""
-
-    NOTHING = 0  # endpoint-independent
-    ADDRESS = 1
-    PORT = 2  # address and port
-
-    def of(self, remote: Endpoint) -> tuple[object, ...]:
-        return ((), (remote.ip,), (remote.ip, remote.port))[self]
-
-
-@dataclass(eq=False)
-class Mapping:
-    inner: Endpoint
-    port: int
-    key: tuple[object, ...]
-    used: int
-    #: to whom something was sent, and when
-    sent: dict[Endpoint, int] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class Nat:
-    """A router with one address outside; `outside` None: that is the Internet."""
-
-    ip: str
-    maps: Depends = Depends.NOTHING
-    filters: Depends = Depends.PORT
-    timeout: int = 60 * SECOND
-    hairpin: bool = False
-    #: what comes in keeps a mapping alive too
-    inbound_refresh: bool = True
-    #: the inner port, if it is free (else the next numbers)
-    preserve: bool = False
-    outside: Nat | None = None
-    #: nothing of UDP gets through
-    blocked: bool = False
-    #: as Linux does where unknown input is taken: what came first has the place, and our own flow
-    #: to it gets another port until there was silence
-    yields: bool = False
-    _came: dict[tuple[Endpoint, int], int] = field(default_factory=dict)
-    _mappings: list[Mapping] = field(default_factory=list)
-    _next_port: int = 20_000
-
-    def forget(self) -> None:
-        """It began anew, or its address is another."""
-        self._mappings.clear()
-
-    def forward(self, inner: Endpoint) -> Endpoint:
-        """A mapping by hand, or by PCP: endpoint-independent, and it lets everybody in."""
-        found = Mapping(inner, inner.port, ("static",), 1 << 62)
-        self._mappings.append(found)
-        return Endpoint(self.ip, found.port)
-
-    def _live(self, now: int) -> list[Mapping]:
-        self._mappings = [m for m in self._mappings if now - m.used < self.timeout]
-        return self._mappings
-
-    def out(self, source: Endpoint, to: Endpoint, now: int) -> Endpoint:
-        """Where it comes from as seen from outside."""
-        key = self.maps.of(to)
-        live = self._live(now)
-        usual = next((m for m in live if m.inner == source and m.key == key), None)
-        if usual is not None and to not in usual.sent:
-            came = self._came.get((to, usual.port), -self.timeout)
-            if now - came < self.timeout:
-                key = ("moved", to.ip, to.port)
-        static = next((m for m in live if m.key == ("static",) and m.inner == source), None)
-        found = static or next((m for m in live if m.inner == source and m.key == key), None)
-        if found is None:
-            taken = {m.port for m in live}
-            port = source.port if self.preserve else self._next_port
-            while port in taken:
-                port += 1
-            self._next_port = max(self._next_port + 7, port + 1) % 40_000 + 20_000
-            found = Mapping(source, port, key, now)
-            self._mappings.append(found)
-        if found is not static:
-            found.used = now
-        found.sent[to] = now
-        return Endpoint(self.ip, found.port)
-
-    def into(self, source: Endpoint, port: int, now: int) -> Endpoint | None:
-        """To whom it goes inside; None: to nobody."""
-        for found in self._live(now):
-            if found.port != port:
-                continue
-            if found.key == ("static",):
-                return found.inner
-            wanted = self.filters.of(source)
-            fresh = (to for to, at in found.sent.items() if now - at < self.timeout)
-            if self.filters is Depends.NOTHING or any(self.filters.of(t) == wanted for t in fresh):
-                if self.inbound_refresh:
-                    found.used = now
-                    for to in found.sent:
-                        if self.filters.of(to) == wanted:
-                            found.sent[to] = now
-                return found.inner
-            if self.yields:
-                self._came[source, port] = now
-        return None
 
 
 def chain(nat: Nat | None) -> list[Nat]:

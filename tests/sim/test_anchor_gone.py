@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from eventqueue import MS, SECOND
 from homeworld import HomeWorld
-from natworld import Depends, Nat
+from natmodel import Depends, Nat
 from relay_world import Member
 
 from whalescale.protocol.multipath import Multipath

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from eventqueue import MS, SECOND
 from homeworld import HomeWorld
-from natworld import Depends, Nat
+from natmodel import Depends, Nat
 from relay_world import Member, Network
 
 from whalescale.protocol.nat.guest import Signalling

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from eventqueue import MS, SECOND
 from homeworld import HomeWorld
-from natworld import Nat, most_within, new_destinations
+from natmodel import Nat
+from natworld import most_within, new_destinations
 from test_punching import home
 
 from whalescale.protocol.multipath import Multipath

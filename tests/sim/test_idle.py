@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from eventqueue import SECOND
 from homeworld import HomeWorld
-from natworld import Depends, Nat
+from natmodel import Depends, Nat
 
 from whalescale.protocol.control import ControlError, FrameType
 from whalescale.protocol.keeping import Keeping, What, decode, encode

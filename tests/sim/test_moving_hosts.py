@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from eventqueue import SECOND
-from natworld import Depends, NatWorld
+from natmodel import Depends
+from natworld import NatWorld
 from test_punching import home, meet, until_direct, want
 
 from whalescale.protocol import tai64n

@@ -7,7 +7,8 @@ import random
 
 import pytest
 from eventqueue import MS, SECOND
-from natworld import Depends, Nat, NatWorld, both_move, must_be_direct
+from natmodel import Depends, Nat
+from natworld import NatWorld, both_move, must_be_direct
 
 NO, AD, PO = Depends
 

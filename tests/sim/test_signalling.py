@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from natworld import Depends, Nat, NatWorld
+from natmodel import Depends, Nat
+from natworld import NatWorld
 
 from whalescale.protocol.guest import Guest
 from whalescale.protocol.nat import signalling

@@ -25,6 +25,26 @@ def test_runs_are_joined(tmp_path):
     assert "| first ping answered | 160 ms | 250 | 120 | must |" in text
 
 
+def test_cells_that_differ_from_the_model_are_told():
+    bench, pair, other = Bench(1, 1), ("symmetric", "port-restricted"), ("public", "UDP blocked")
+    bench.cells += [
+        Cell("model", pair, 0.16, None, False),
+        Cell("boxes", pair, 0.18, 0.4, False),
+        Cell("model", other, None, None, False),
+        Cell("boxes", other, None, None, False),
+        Cell("model, IPv6", pair, 0.16, 0.36, True),
+        Cell("boxes, IPv6", pair, 0.17, 0.37, True),
+    ]
+    (line,) = natbench.differing(bench.cells)
+    assert line.startswith("symmetric - port-restricted (boxes): 180 ms, direct 400 ms; in the")
+    text = markdown(bench)
+    assert f"- {line}" in text
+    alone, mapping, ipv6 = "180 ms, direct 400 ms", " |  |  | ", "170 ms, direct 370 ms | 160 ms"
+    assert f"| symmetric - port-restricted | {alone}{mapping}{ipv6}, direct 360 ms |" in text
+    bench.cells = [c for c in bench.cells if c.where != "boxes" or c.pair != pair]
+    assert "than in the model: none" in markdown(bench)
+
+
 def test_what_is_no_run_is_said(tmp_path):
     file = tmp_path / "x.json"
     file.write_text("[]")
