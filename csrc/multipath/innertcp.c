@@ -58,9 +58,17 @@ static uint32_t mix(uint32_t hash, uint32_t word)
 	return hash ^ hash >> 15;
 }
 
-bool mp_inner_listens(const struct ws_multipath *mp)
+/* What this host sends has a whole TTL, what it forwards for others has not: those are of another TCP. */
+static bool is_own(const uint8_t *packet)
 {
-	return ws_get(mp->tune.align) != WS_ALIGN_BBR;
+	uint8_t ttl = packet[packet[0] >> 4 == 4 ? WS_IPV4_TTL : WS_IPV6_HOP_LIMIT];
+
+	return ttl == 64 || ttl == 128 || ttl == 255;
+}
+
+bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet)
+{
+	return ws_get(mp->tune.align) != WS_ALIGN_BBR || !is_own(packet);
 }
 
 /* The same for both directions. */
@@ -101,16 +109,19 @@ static uint32_t lacks_us(const struct ws_multipath *mp)
 	return most - least < ALIGN_MOST_US ? most - least : ALIGN_MOST_US;
 }
 
-/* A SYN of either end. Held from there on or never: were its round trip to grow later, the BBR would fall
- * to nothing until it forgets the shorter one. */
+/* Our SYN, the first or the answer. Held from there on or never: were its round trip to grow later, the BBR
+ * would fall to nothing until it forgets the shorter one. */
 static void begin_flow(struct ws_multipath *mp, const uint8_t *packet, const uint8_t *tcp,
 		       uint64_t now_ns)
 {
 	struct ws_inner_flow *flow = flow_of(mp, packet, tcp);
 
-	if (ws_get(mp->tune.align) != WS_ALIGN_BBR || tcp[WS_TCP_FLAGS] & WS_TCP_ACKED ||
-	    !mp->schedule || mp->keep)
+	if (ws_get(mp->tune.align) != WS_ALIGN_BBR || !mp->schedule || mp->keep)
 		return;
+	if (!is_own(packet)) {
+		flow->held = false;
+		return;
+	}
 	/* One for all: they wait in one line. */
 	if (!mp->inner.hold_us || now_ns - mp->inner.held_ns > BBR_FORGETS_NS)
 		mp->inner.hold_us = lacks_us(mp);
@@ -265,14 +276,9 @@ static bool hold_urgent_own(struct ws_multipath *mp, const uint8_t *packet, size
 			    uint32_t flags, uint32_t wait_us, uint64_t now_ns)
 {
 	size_t rest = len;
-	const uint8_t *tcp = tcp_of(packet, &rest);
+	const uint8_t *tcp = mp->inner.any ? tcp_of(packet, &rest) : NULL;
 
-	if (!tcp)
-		return false;
-	if (tcp[WS_TCP_FLAGS] & WS_TCP_SYN)
-		begin_flow(mp, packet, tcp, now_ns);
-	return mp->inner.any &&
-	       hold_own(mp, flow_of(mp, packet, tcp), packet, len, flags, wait_us, now_ns);
+	return tcp && hold_own(mp, flow_of(mp, packet, tcp), packet, len, flags, wait_us, now_ns);
 }
 
 bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,

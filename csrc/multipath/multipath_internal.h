@@ -255,8 +255,8 @@ uint64_t mp_ack_deadline(const struct ws_multipath *mp);
 /* innertcp.c, the one door to what is done for a TCP inside */
 /* Sent: whether it is a TCP's that takes the best path at once; whether it leaves twice. */
 bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
-/* Whether this host's TCPs send less after a loss. */
-bool mp_inner_listens(const struct ws_multipath *mp);
+/* Whether who sent it sends less after a loss. */
+bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet);
 /* A SYN leaves: it does so twice. */
 bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint64_t now_ns);
 /* Received; ordered, urgent: a packet that takes its turn, or does not. */

@@ -146,7 +146,7 @@ static uint64_t number_fair(struct ws_multipath *mp, const struct ws_fq_packet *
  * come while a path fades, a TCP would have to begin anew. What it sends again waits as long, and all
  * behind it: so it is not told where nobody listens. Those are stopped all the same. */
 static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *packet,
-			   uint64_t now_ns)
+			   const uint8_t *data, uint64_t now_ns)
 {
 	struct ws_fq_flow *flow = ws_fq_flow(&mp->fair, packet);
 	uint64_t waited_ns = now_ns - packet->queued_ns;
@@ -155,7 +155,7 @@ static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *p
 	if (packet->again || waited_ns <= mp_worth_ns(mp) / TOLD_PART)
 		return false;
 	if (waited_ns <= mp_worth_ns(mp) &&
-	    (!mp_inner_listens(mp) || now_ns - flow->told_ns <= waited_ns))
+	    (!mp_inner_listens(mp, data) || now_ns - flow->told_ns <= waited_ns))
 		return false;
 	flow->told_ns = now_ns;
 	return true;
@@ -176,7 +176,7 @@ static void pump_fair(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], u
 		uint64_t wake = UINT64_MAX, seq;
 		uint32_t mask;
 
-		if (waits_too_long(mp, packet, now_ns)) {
+		if (waits_too_long(mp, packet, data, now_ns)) {
 			ws_fq_take(&mp->fair);
 			ws_add(mp->stats.queue_drops, 1);
 			continue;

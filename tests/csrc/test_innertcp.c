@@ -15,6 +15,7 @@ enum { SYN = 0x02, ACK = 0x10, QUICK_MS = 20, FAR_MS = 60, HOLD_MS = FAR_MS / 2 
 
 static uint64_t now_ns;
 static uint32_t delivered, last_len, seq;
+static uint8_t ttl = 64; /* of what leaves */
 
 static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
@@ -70,6 +71,7 @@ static uint32_t make(uint8_t packet[1400], uint16_t port, bool out, uint8_t flag
 	packet[0] = 0x45;
 	packet[2] = (uint8_t)(len >> 8);
 	packet[3] = (uint8_t)len;
+	packet[8] = out ? ttl : 50;
 	packet[9] = 6;
 	memcpy(packet + 12, out ? here : there, 4);
 	memcpy(packet + 16, out ? there : here, 4);
@@ -120,7 +122,7 @@ static void held_from_the_first_packet_on(void)
 	CHECK_EQ(waits_ms(mp, 1000, ACK, 0), HOLD_MS);
 	CHECK_EQ(waits_ms(mp, 1000, ACK, 1300), HOLD_MS);
 	CHECK_EQ(waits_ms(mp, 1000, ACK, 50), HOLD_MS);
-	CHECK_EQ(waits_ms(mp, 2000, SYN, 0), HOLD_MS);
+	CHECK_EQ(waits_ms(mp, 2000, SYN, 0), 0);
 	leaves(mp, 2000, SYN | ACK);
 	CHECK_EQ(waits_ms(mp, 2000, ACK, 0), HOLD_MS);
 	/* One whose beginning was not seen. */
@@ -197,6 +199,17 @@ static void who_needs_it(void)
 	mp = two_paths(WS_ALIGN_BBR, QUICK_MS + 101);
 	leaves(mp, 1000, SYN);
 	CHECK_EQ(waits_ms(mp, 1000, SYN | ACK, 0), 0);
+	ws_multipath_free(mp);
+
+	/* Others', that we forward. */
+	mp = two_paths(WS_ALIGN_BBR, FAR_MS);
+	leaves(mp, 1000, SYN);
+	ttl = 63;
+	leaves(mp, 1000, SYN);
+	leaves(mp, 2000, SYN | ACK);
+	CHECK_EQ(waits_ms(mp, 1000, SYN | ACK, 0), 0);
+	CHECK_EQ(waits_ms(mp, 2000, ACK, 0), 0);
+	ttl = 64;
 	ws_multipath_free(mp);
 
 	mp = two_paths(WS_ALIGN_BBR, FAR_MS);

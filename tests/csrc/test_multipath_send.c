@@ -393,12 +393,12 @@ static uint32_t note_left(void *arg, uint32_t path, uint64_t number, const uint8
 }
 
 /* Two paths, and so many packets for them. */
-static struct ws_multipath *windowed(uint32_t packets)
+static struct ws_multipath *windowed_for(uint32_t packets, uint8_t ttl)
 {
 	struct ws_multipath_ops note = ops;
 	struct ws_multipath_params tune = {.repair_age_us = 1000000, .align = 1};
 	struct ws_path_params path = {.max_packet = 1500, .cap_permille = 1000};
-	uint8_t packet[1400] = {0x45, [9] = 47};
+	uint8_t packet[1400] = {0x45, [8] = ttl, [9] = 47};
 	struct ws_multipath *mp;
 
 	memset(&left, 0, sizeof(left));
@@ -416,6 +416,11 @@ static struct ws_multipath *windowed(uint32_t packets)
 	return mp;
 }
 
+static struct ws_multipath *windowed(uint32_t packets)
+{
+	return windowed_for(packets, 64);
+}
+
 static void for_ms(struct ws_multipath *mp, uint32_t ms)
 {
 	for (uint32_t i = 0; i < 2 * ms; i++, now_ns += MS / 2)
@@ -423,12 +428,12 @@ static void for_ms(struct ws_multipath *mp, uint32_t ms)
 }
 
 /* A flow that waits is told by one loss, and not again while no more time has passed than its packets had
- * waited; a BBR is not. After a second all that waits is dropped. */
-static void who_waits_is_told(uint32_t align)
+ * waited; a BBR of this host is not. After a second all that waits is dropped. */
+static void who_waits_is_told(uint32_t align, uint8_t ttl)
 {
-	struct ws_multipath *mp = windowed(200);
+	struct ws_multipath *mp = windowed_for(200, ttl);
 	struct ws_multipath_params tune = {.repair_age_us = 1000000, .align = align};
-	uint32_t listens = align != WS_ALIGN_BBR;
+	uint32_t listens = align != WS_ALIGN_BBR || ttl != 64;
 
 	ws_multipath_tune(mp, &tune);
 	for_ms(mp, 499);
@@ -541,8 +546,9 @@ int main(void)
 	rescue();
 	urgent();
 	urgent_share();
-	who_waits_is_told(WS_ALIGN_TCP);
-	who_waits_is_told(WS_ALIGN_BBR);
+	who_waits_is_told(WS_ALIGN_TCP, 64);
+	who_waits_is_told(WS_ALIGN_BBR, 64);
+	who_waits_is_told(WS_ALIGN_BBR, 63);
 	urgent_leaves_twice();
 	the_only_path();
 	who_takes_over();
