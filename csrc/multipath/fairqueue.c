@@ -48,25 +48,19 @@ uint8_t *ws_fq_place(struct ws_fq *fq)
 	return number < WS_FQ_PACKETS ? data_of(fq, number) : NULL;
 }
 
-static uint32_t mix(uint32_t hash, uint32_t word)
-{
-	hash = (hash ^ word) * 0x9e3779b1u;
-	return hash ^ hash >> 15;
-}
-
 /* Of all that belongs to one flow the same. *tcp: its header, if it is all there, else NULL. */
 static uint32_t hash_of(const uint8_t *packet, uint32_t len, uint32_t salt, const uint8_t **tcp)
 {
 	size_t header = 0, bytes, at = ws_ip_addresses(packet, &bytes), end = at + bytes;
 	uint8_t protocol = 0;
 	bool whole = ws_ip_l4(packet, len, &header, &protocol);
-	uint32_t hash = mix(salt, protocol);
+	uint32_t hash = ws_flow_mix(salt, protocol);
 
 	for (; at < end && at + sizeof(hash) <= len; at += sizeof(hash))
-		hash = mix(hash, ws_get32(packet + at));
+		hash = ws_flow_mix(hash, ws_get32(packet + at));
 	if (whole && (protocol == WS_PROTOCOL_TCP || protocol == WS_PROTOCOL_UDP) &&
 	    len >= header + sizeof(hash))
-		hash = mix(hash, ws_get32(packet + header));
+		hash = ws_flow_mix(hash, ws_get32(packet + header));
 	*tcp = whole && protocol == WS_PROTOCOL_TCP && len >= header + WS_TCP_BYTES
 		       ? packet + header
 		       : NULL;
@@ -77,10 +71,10 @@ static uint32_t hash_of(const uint8_t *packet, uint32_t len, uint32_t salt, cons
  * is known. */
 static bool is_again(struct ws_fq_flow *flow, uint32_t key, const uint8_t *tcp, const uint8_t *end)
 {
+	ptrdiff_t payload = end - tcp - (ptrdiff_t)ws_tcp_header_bytes(tcp);
 	uint32_t seq = ws_get32(tcp + WS_TCP_SEQ);
-	uint32_t payload = (uint32_t)(end - tcp) - (uint32_t)ws_tcp_header_bytes(tcp);
 
-	if (end - tcp <= (ptrdiff_t)ws_tcp_header_bytes(tcp))
+	if (payload <= 0)
 		return false;
 	if (key != flow->key) {
 		flow->key = key;
@@ -88,7 +82,7 @@ static bool is_again(struct ws_fq_flow *flow, uint32_t key, const uint8_t *tcp, 
 	}
 	if ((int32_t)(seq - flow->sent) < 0)
 		return true;
-	flow->sent = seq + payload;
+	flow->sent = seq + (uint32_t)payload;
 	return false;
 }
 

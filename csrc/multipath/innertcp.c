@@ -52,12 +52,6 @@ bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, si
 	       !(tcp[WS_TCP_FLAGS] & (WS_TCP_FIN | WS_TCP_RST));
 }
 
-static uint32_t mix(uint32_t hash, uint32_t word)
-{
-	hash = (hash ^ word) * 0x9e3779b1u;
-	return hash ^ hash >> 15;
-}
-
 /* What this host sends has a whole TTL, what it forwards for others has not: those are of another TCP. */
 static bool is_own(const uint8_t *packet)
 {
@@ -79,9 +73,10 @@ static struct ws_inner_flow *flow_of(const struct ws_multipath *mp, const uint8_
 	uint32_t hash = 0;
 
 	for (size_t i = 0; i < half; i += sizeof(hash))
-		hash = mix(hash, ws_get32(packet + at + i) ^ ws_get32(packet + at + half + i));
+		hash = ws_flow_mix(hash,
+				   ws_get32(packet + at + i) ^ ws_get32(packet + at + half + i));
 	/* A port each, of the first four bytes. */
-	hash = mix(hash, (uint32_t)(tcp[0] ^ tcp[2]) << 8 | (tcp[1] ^ tcp[3]));
+	hash = ws_flow_mix(hash, (uint32_t)(tcp[0] ^ tcp[2]) << 8 | (tcp[1] ^ tcp[3]));
 	return &mp->inner.flows[hash % WS_INNER_FLOWS];
 }
 
@@ -232,7 +227,8 @@ static bool hold_own(struct ws_multipath *mp, struct ws_inner_flow *flow, const 
 {
 	struct ws_align *own = &mp->inner.own;
 
-	if (flow->held) {
+	/* Switched off meanwhile: only in its order behind what waits. */
+	if (flow->held && ws_get(mp->tune.align) == WS_ALIGN_BBR) {
 		mp->inner.held_ns = now_ns;
 		if (wait_us < mp->inner.hold_us)
 			wait_us = mp->inner.hold_us;
@@ -249,15 +245,21 @@ static bool hold_own(struct ws_multipath *mp, struct ws_inner_flow *flow, const 
 	return true;
 }
 
+/* NULL: it is no TCP's, or none is held. */
+static struct ws_inner_flow *own_of(const struct ws_multipath *mp, const uint8_t *packet,
+				    size_t len)
+{
+	const uint8_t *tcp = mp->inner.any ? tcp_of(packet, &len) : NULL;
+
+	return tcp ? flow_of(mp, packet, tcp) : NULL;
+}
+
 bool mp_inner_hold_own(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t flags)
 {
-	size_t rest = len;
-	const uint8_t *tcp = mp->inner.any ? tcp_of(packet, &rest) : NULL;
-	struct ws_inner_flow *flow;
+	struct ws_inner_flow *flow = own_of(mp, packet, len);
 
-	if (!tcp)
+	if (!flow)
 		return false;
-	flow = flow_of(mp, packet, tcp);
 	/* What it is sent by others it shall have at once. */
 	if (flow->held && len > SMALL_BYTES && ++flow->full > FULL_PACKETS)
 		flow->held = false;
@@ -271,23 +273,13 @@ void mp_inner_forget_own(struct ws_multipath *mp)
 	mp->inner.any = false;
 }
 
-/* True: it waits with its flow. */
-static bool hold_urgent_own(struct ws_multipath *mp, const uint8_t *packet, size_t len,
-			    uint32_t flags, uint32_t wait_us, uint64_t now_ns)
-{
-	size_t rest = len;
-	const uint8_t *tcp = mp->inner.any ? tcp_of(packet, &rest) : NULL;
-
-	return tcp && hold_own(mp, flow_of(mp, packet, tcp), packet, len, flags, wait_us, now_ns);
-}
-
 bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
 			  uint32_t flags, uint64_t now_ns)
 {
 	uint32_t wait_us = on(mp) ? behind_us(mp, path, now_ns) : 0;
+	struct ws_inner_flow *flow = flags & WS_FRAME_FEEDBACK ? own_of(mp, packet, len) : NULL;
 
-	if (ws_get(mp->tune.align) == WS_ALIGN_BBR && flags & WS_FRAME_FEEDBACK &&
-	    hold_urgent_own(mp, packet, len, flags, wait_us, now_ns))
+	if (flow && hold_own(mp, flow, packet, len, flags, wait_us, now_ns))
 		return true;
 	if (!(flags & WS_FRAME_FEEDBACK) || (!wait_us && !ws_align_waits(&mp->inner.urgent)) ||
 	    !mp_is_tcp(packet, len))

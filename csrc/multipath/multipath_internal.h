@@ -253,7 +253,7 @@ void mp_send_ack(struct ws_multipath *mp, uint64_t now_ns);
 /* When the next ACK is due, UINT64_MAX: none. */
 uint64_t mp_ack_deadline(const struct ws_multipath *mp);
 /* innertcp.c, the one door to what is done for a TCP inside */
-/* Sent: whether it is a TCP's that takes the best path at once; whether it leaves twice. */
+/* Sent: whether it is a TCP's that takes the best path at once. */
 bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
 /* Whether who sent it sends less after a loss. */
 bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet);
@@ -268,11 +268,11 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 			   const uint8_t *packet, size_t len, uint64_t now_ns);
 bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t *packet, size_t len,
 			  uint32_t flags, uint64_t now_ns);
-/* What is held goes on: all; what is due. */
-/* What has its turn, or waits for none. False: it goes on. */
+/* What has its turn, for a TCP of our own. False: it goes on. */
 bool mp_inner_hold_own(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t flags);
 /* Over one path nothing is held: who begins there is not held later. */
 void mp_inner_forget_own(struct ws_multipath *mp);
+/* What is held goes on: all; what is due. */
 void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns);
 void mp_inner_expire(struct ws_multipath *mp, uint64_t now_ns);
 /* When something is due; UINT64_MAX: nothing is held. */

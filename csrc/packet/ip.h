@@ -117,6 +117,13 @@ static inline size_t ws_ip_addresses(const uint8_t *packet, size_t *bytes)
 	return six ? WS_IPV6_ADDRESSES : WS_IPV4_ADDRESSES;
 }
 
+/* One word more in the hash of a flow. */
+static inline uint32_t ws_flow_mix(uint32_t hash, uint32_t word)
+{
+	hash = (hash ^ word) * 0x9e3779b1u;
+	return hash ^ hash >> 15;
+}
+
 /* With its options; `tcp`: WS_TCP_BYTES at least. */
 static inline size_t ws_tcp_header_bytes(const uint8_t *tcp)
 {

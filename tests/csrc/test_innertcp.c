@@ -16,6 +16,7 @@ enum { SYN = 0x02, ACK = 0x10, QUICK_MS = 20, FAR_MS = 60, HOLD_MS = FAR_MS / 2 
 static uint64_t now_ns;
 static uint32_t delivered, last_len, seq;
 static uint8_t ttl = 64; /* of what leaves */
+static bool six;
 
 static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
@@ -64,23 +65,25 @@ static struct ws_multipath *two_paths(uint32_t align, uint32_t far_ms)
 /* Of the flow from this port of ours to 443, in either direction. */
 static uint32_t make(uint8_t packet[1400], uint16_t port, bool out, uint8_t flags, uint32_t payload)
 {
-	static const uint8_t here[4] = {10, 0, 0, 1}, there[4] = {10, 0, 0, 2};
-	uint32_t len = 40 + payload;
+	static const uint8_t here[16] = {10, 0, 0, 1, [15] = 1},
+			     there[16] = {10, 0, 0, 2, [15] = 2};
+	uint32_t bytes = six ? 16 : 4, ip = six ? 40 : 20, len = ip + 20 + payload;
+	uint8_t *tcp = packet + ip;
 
 	memset(packet, 0, 1400);
-	packet[0] = 0x45;
-	packet[2] = (uint8_t)(len >> 8);
-	packet[3] = (uint8_t)len;
-	packet[8] = out ? ttl : 50;
-	packet[9] = 6;
-	memcpy(packet + 12, out ? here : there, 4);
-	memcpy(packet + 16, out ? there : here, 4);
-	packet[out ? 20 : 22] = (uint8_t)(port >> 8);
-	packet[out ? 21 : 23] = (uint8_t)port;
-	packet[out ? 22 : 20] = 1;
-	packet[out ? 23 : 21] = 187;
-	packet[32] = 0x50;
-	packet[33] = flags;
+	packet[0] = six ? 0x60 : 0x45;
+	packet[six ? 4 : 2] = (uint8_t)((six ? len - ip : len) >> 8);
+	packet[six ? 5 : 3] = (uint8_t)(six ? len - ip : len);
+	packet[six ? 7 : 8] = out ? ttl : 50;
+	packet[six ? 6 : 9] = 6;
+	memcpy(tcp - 2 * bytes, out ? here : there, bytes);
+	memcpy(tcp - bytes, out ? there : here, bytes);
+	tcp[out ? 0 : 2] = (uint8_t)(port >> 8);
+	tcp[out ? 1 : 3] = (uint8_t)port;
+	tcp[out ? 2 : 0] = 1;
+	tcp[out ? 3 : 1] = 187;
+	tcp[12] = 0x50;
+	tcp[13] = flags;
 	return len;
 }
 
@@ -128,6 +131,10 @@ static void held_from_the_first_packet_on(void)
 	/* One whose beginning was not seen. */
 	CHECK_EQ(waits_ms(mp, 3000, ACK, 0), 0);
 	CHECK_EQ(waits_ms(mp, 3000, ACK, 1300), 0);
+	/* Switched off. */
+	tune(mp, WS_ALIGN_TCP, FAR_MS);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 0), 0);
+	CHECK_EQ(waits_ms(mp, 1000, ACK, 1300), 0);
 	ws_multipath_free(mp);
 }
 
@@ -227,6 +234,9 @@ static void who_needs_it(void)
 int main(void)
 {
 	held_from_the_first_packet_on();
+	six = true;
+	held_from_the_first_packet_on();
+	six = false;
 	as_long_as_at_first();
 	who_receives_is_let_go();
 	who_needs_it();

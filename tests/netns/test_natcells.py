@@ -15,9 +15,9 @@ pytestmark = pytest.mark.netns
 @pytest.mark.parametrize(
     ("pair", "way"),
     [
-        # A new port for each destination gets in where the filter is by address...
+        # A new port for each destination gets in where the filter is by address alone.
         (("restricted", "symmetric"), "direct"),
-        # ... and not where it is by address and port.
+        # A filter by address and port lets no new port of a symmetric NAT in.
         (("port-restricted", "symmetric"), "relay"),
         (("port-restricted", "carrier's behind home's"), "direct"),
         (("public", "UDP blocked"), "nothing"),

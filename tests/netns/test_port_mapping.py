@@ -15,27 +15,18 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.netns.conftest import known, make_end, make_router, multipath
+from tools.natcells import CHAINS
 from tools.netlab import Host, Lab, Process, wait_until
 from tools.peers import Whalescale
 
 pytestmark = pytest.mark.netns
 
-#: its chains must be there beforehand
-RULES = """
-table inet miniupnpd {
-  chain miniupnpd {}
-  chain prerouting_miniupnpd {}
-  chain postrouting_miniupnpd {}
-  chain forward { type filter hook forward priority -5; jump miniupnpd; }
-  chain prerouting { type nat hook prerouting priority dstnat - 5; jump prerouting_miniupnpd; }
-  chain postrouting { type nat hook postrouting priority srcnat - 5; jump postrouting_miniupnpd; }
-}
-table ip home {
-  chain postrouting {
+RULES = f"""{CHAINS}table ip home {{
+  chain postrouting {{
     type nat hook postrouting priority srcnat;
     oifname "eth1" masquerade fully-random
-  }
-}
+  }}
+}}
 """
 CONFIG = """
 ext_ifname=eth1
