@@ -114,9 +114,11 @@ def places(peer: dict[str, Any]) -> set[str]:
     """Where a peer of `ws status --json` is heard: its endpoint and each path that works.
 
     On one link its link-local address is as good as the one that was told, and data may go there.
+    On a busy machine the other may be degraded, which is no more than one late answer.
     """
     paths = (peer.get("multipath") or {}).get("paths", [])
-    return {peer["endpoint"] or "", *(p["remote"] for p in paths if p["state"] == "healthy")}
+    working = {p["remote"] for p in paths if p["state"] in ("healthy", "degraded")}
+    return {peer["endpoint"] or "", *working}
 
 
 def known(end: Whalescale, at: str | None = None) -> Peer:

@@ -52,11 +52,12 @@ def test_the_address_derived_from_the_key_works(standing: Two) -> None:
 
 def test_status_tells_what_happened(two: Two) -> None:
     two.a.ping(two.b, count=5)
+    told = f"{two.link.address(two.b.host)}:{two.b.port}"
+    wait_until("its place", lambda: told in places(two.a.status()["peers"][0]), 10)
     status = two.a.status()
     (peer,) = status["peers"]
     assert peer["state"] == "up"
     assert peer["id"].replace("-", "") == two.b.node_id
-    assert f"{two.link.address(two.b.host)}:{two.b.port}" in places(peer)
     assert peer["tx_packets"] >= 5
     assert peer["rx_packets"] >= 5
     assert peer["last_handshake_s"] < 10
