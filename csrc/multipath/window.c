@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Each constant was varied over recorded LTE and 5G links and smooth ones (docs/decisions.md): but
- * for the targets, half and double of each change the goodput by 0.02 at most. SAME_PERCENT came later and
+ * for the targets, half and double of each change the goodput by 0.02 at most. SAME_PERMILLE came later and
  * was not varied.
  */
 #include "multipath/window.h"
@@ -13,30 +13,33 @@
  * and the bond carries a hundredth less. */
 #define TARGET_BRIEF_US 20000
 #define INTERVAL_NS (100 * MS_NS) /* what comes in lumps leaves nothing between them */
-#define SWING_RISE                                                                                 \
-	2 /* a greater swing is taken over by this part an interval: a fade is met at once */
-#define SWING_FALL 8 /* a lesser one by this part, so that a fade is remembered for a second */
+/* Of a greater swing half is taken over in an interval, as a fade is met at once; of a lesser one this part,
+ * so that a fade is remembered for a second. */
+#define SWING_FALL 8
 #define EMPTY_PART 4 /* a round whose queue was below this part of the aim: there is more */
-#define START_PACKETS 16
 /* While nothing says that the path is full an inner TCP may double each round, and we hear of it an ACK's
  * interval later: its window stays ahead of that, or it would wait here and take that for a queue. */
 #define START_TIMES 2
 #define MOST_BYTES (3500 * WS_PACKET_BYTES) /* what is in flight is remembered so far */
 #define LEAST_BYTES ((WS_LOST_AFTER + 1) * WS_PACKET_BYTES) /* so that losses show */
 #define ROUND_PACKETS 16 /* a round has so many at least: of fewer a share says little */
+#define START_RTT_US 100000 /* nothing was measured yet */
+#define RTT_PART 4 /* of a new round trip in the smooth one */
 #define LOSSES 3 /* fewer in a round, or ... */
 #define LOSS_PERMILLE 50 /* a smaller share are the link's own */
-#define CUT_PERCENT 85
-#define TRIAL_PERCENT 50
+#define CUT_PERMILLE 850
+#define CHANCE_PERMILLE 1500 /* half as much again is lost, or arrives, by chance */
+#define OWN_PART 3 /* of what was lost before: with half the window a full link loses less */
 #define TRIAL_PACKETS 64 /* at a tenth lost six are, give or take two */
 #define SLOW_PART 4 /* of the growth, above what the last cut left */
-#define BUFFER_PERCENT 70 /* of the bottleneck's buffer that is aimed at */
-#define BUFFER_GROWTH_PERCENT 10 /* a second: it may be another by now */
+#define BUFFER_PERMILLE 700 /* of the bottleneck's buffer that is aimed at */
+#define BUFFER_GROWTH_PERMILLE 100 /* a second: it may be another by now */
 #define BUFFER_LEAST_US 2000
-#define SAME_PERCENT 75 /* of a queue that stays, and of a rate that fell with the window */
-#define PACE_TIMES 2 /* a window that doubles */
+#define SAME_PERMILLE 750 /* of a queue that stays, and of a rate that fell with the window */
 #define POLICED_ROUNDS 8 /* no growth for so long after what a policer took */
 #define ROUND_LEAST_US 20000
+/* Rates are over two intervals; half of the places are as many steps of it. */
+#define RATE_STEP_NS (2 * (2 * INTERVAL_NS) / WS_WINDOW_RATES)
 
 static uint64_t most(uint64_t a, uint64_t b)
 {
@@ -51,7 +54,7 @@ static uint64_t least(uint64_t a, uint64_t b)
 void ws_window_init(struct ws_window *w, uint32_t rtt_us, uint64_t next_number)
 {
 	*w = (struct ws_window){
-		.bytes = START_PACKETS * WS_PACKET_BYTES,
+		.bytes = ROUND_PACKETS * WS_PACKET_BYTES,
 		.high_bytes = UINT64_MAX,
 		.buffer_bytes = UINT64_MAX,
 		.round_number = next_number,
@@ -59,7 +62,7 @@ void ws_window_init(struct ws_window *w, uint32_t rtt_us, uint64_t next_number)
 		.cut_number = next_number,
 		.roomy = true,
 		.starting = true,
-		.srtt_us = rtt_us ? rtt_us : 100000,
+		.srtt_us = rtt_us ? rtt_us : START_RTT_US,
 	};
 	w->rtt_us[0] = w->rtt_us[1] = w->srtt_us;
 }
@@ -78,7 +81,7 @@ static void note_queue(struct ws_window *w, uint64_t now_ns, bool ours)
 
 	if (now_ns - w->interval_ns >= INTERVAL_NS) {
 		more_us = (int64_t)(w->most_us - w->standing_us[0]) - w->swing_us;
-		w->swing_us += more_us / (more_us > 0 ? SWING_RISE : SWING_FALL);
+		w->swing_us += more_us / (more_us > 0 ? 2 : SWING_FALL);
 		w->interval_ns = now_ns;
 		w->standing_us[1] = w->standing_us[0];
 		w->standing_us[0] = w->most_us = w->queue_us;
@@ -114,7 +117,7 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 		w->delay_us[0] = w->delay_now_us;
 	if (ack->rtt_us < w->rtt_us[0])
 		w->rtt_us[0] = ack->rtt_us;
-	w->srtt_us = (uint32_t)((3ULL * w->srtt_us + ack->rtt_us) / 4);
+	w->srtt_us = (uint32_t)(((RTT_PART - 1ULL) * w->srtt_us + ack->rtt_us) / RTT_PART);
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
 	/* Unless packets wait, the queue is what the flow inside makes of it. */
 	note_queue(w, ack->now_ns, w->starting || !ack->waiting || draining(w, ack));
@@ -138,14 +141,13 @@ static bool in_use(const struct ws_window *w)
 
 static void note_mean(struct ws_window *w, uint64_t now_ns)
 {
-	uint64_t span_ns = least(now_ns - w->mean_ns, WS_MEMORY_NS);
-	uint64_t part = span_ns / (WS_MEMORY_NS / 1024);
+	uint64_t all_ms = WS_MEMORY_NS / MS_NS, ms = least((now_ns - w->mean_ns) / MS_NS, all_ms);
 
 	if (!w->mean_bps)
 		w->mean_bps = w->rate_bps;
-	else if (!part)
+	else if (!ms)
 		return;
-	w->mean_bps = (w->mean_bps * (1024 - part) + w->rate_bps * part) / 1024;
+	w->mean_bps = (w->mean_bps * (all_ms - ms) + w->rate_bps * ms) / all_ms;
 	w->mean_ns = now_ns;
 }
 
@@ -171,7 +173,7 @@ static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
 				w->rate_bps = rate_bps;
 		}
 	}
-	if (!w->rate_ns[w->rate_at] || ack->now_ns - w->rate_ns[w->rate_at] >= INTERVAL_NS / 4) {
+	if (!w->rate_ns[w->rate_at] || ack->now_ns - w->rate_ns[w->rate_at] >= RATE_STEP_NS) {
 		w->rate_at = (w->rate_at + 1) % WS_WINDOW_RATES;
 		w->rate_ns[w->rate_at] = ack->now_ns;
 		w->rate_bytes[w->rate_at] = ack->delivered_bytes;
@@ -196,7 +198,7 @@ uint64_t ws_window_pace_bps(const struct ws_window *w)
 {
 	if (w->buffer_bytes >= w->bytes)
 		return UINT64_MAX;
-	return PACE_TIMES * w->bytes * 8000000 / most(ws_window_base_us(w), 1);
+	return START_TIMES * w->bytes * 8000000 / most(ws_window_base_us(w), 1);
 }
 
 static void rest(struct ws_window *w, uint64_t now_ns)
@@ -224,10 +226,10 @@ static void cut(struct ws_window *w, const struct ws_window_ack *ack)
 
 	if (queue_us > BUFFER_LEAST_US)
 		w->buffer_bytes = most(w->used_before_bytes * queue_us / (base_us + queue_us) *
-					       BUFFER_PERCENT / 100,
+					       BUFFER_PERMILLE / 1000,
 				       LEAST_BYTES);
 	w->buffer_ns = ack->now_ns;
-	w->bytes = w->bytes * CUT_PERCENT / 100;
+	w->bytes = w->bytes * CUT_PERMILLE / 1000;
 	w->high_bytes = w->bytes;
 	w->cut_number = ack->next_number;
 }
@@ -240,21 +242,21 @@ static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint3
 	w->cut_permille = permille;
 	w->doubt = WS_WINDOW_TRIAL;
 	w->trial_bytes = w->bytes;
-	w->bytes = w->bytes * TRIAL_PERCENT / 100;
+	w->bytes = w->bytes / 2;
 	w->cut_number = ack->next_number;
 }
 
 /* Few packets of a path that loses lose more now and then. */
 static uint32_t bearable(const struct ws_window *w)
 {
-	return w->own_permille * 3 / 2 + LOSS_PERMILLE;
+	return w->own_permille * CHANCE_PERMILLE / 1000 + LOSS_PERMILLE;
 }
 
 static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
 {
 	/* Were it full, twice the share would arrive, or all. */
-	bool own = permille * 2 >= LOSS_PERMILLE && permille * 3 >= w->cut_permille &&
-		   (1000 - permille) * 2 < (1000 - w->cut_permille) * 3;
+	bool own = permille * 2 >= LOSS_PERMILLE && permille * OWN_PART >= w->cut_permille &&
+		   (1000 - permille) * 1000 < (1000 - w->cut_permille) * CHANCE_PERMILLE;
 
 	w->doubt = WS_WINDOW_CALM;
 	if (own) {
@@ -262,7 +264,7 @@ static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t
 		w->own_ns = ack->now_ns;
 	}
 	if (own || (w->own_permille && permille <= bearable(w))) {
-		w->bytes = w->trial_bytes * 100 / CUT_PERCENT;
+		w->bytes = w->trial_bytes * 1000 / CUT_PERMILLE;
 		w->high_bytes = w->buffer_bytes = UINT64_MAX;
 		w->rest_until_ns = 0;
 		return;
@@ -377,7 +379,7 @@ static uint64_t target_us(struct ws_window *w, uint64_t now_ns)
 		return aim_us;
 	if (now_ns - w->buffer_ns >= 1000 * MS_NS) {
 		w->buffer_ns = now_ns;
-		w->buffer_bytes += w->buffer_bytes * BUFFER_GROWTH_PERCENT / 100;
+		w->buffer_bytes += w->buffer_bytes * BUFFER_GROWTH_PERMILLE / 1000;
 	}
 	holds_us = w->buffer_bytes * (ws_window_base_us(w) + w->queue_us) / w->bytes;
 	return least(most(holds_us, BUFFER_LEAST_US), aim_us);
@@ -422,9 +424,9 @@ static void ask_whose(struct ws_window *w, uint64_t now_ns)
 		note_shrinking(w);
 	if (w->bytes > w->shrunk_bytes / 2)
 		return;
-	if (w->rate_bps <= w->shrunk_bps / 100 * SAME_PERCENT &&
-	    queue_us >= before_us * SAME_PERCENT / 100 &&
-	    before_us >= queue_us * SAME_PERCENT / 100)
+	if (w->rate_bps <= w->shrunk_bps / 1000 * SAME_PERMILLE &&
+	    queue_us >= before_us * SAME_PERMILLE / 1000 &&
+	    before_us >= queue_us * SAME_PERMILLE / 1000)
 		share(w, now_ns);
 	note_shrinking(w);
 }
