@@ -4,9 +4,10 @@
 
     python -m tools.constants [--list]
 
-Counted are names in capitals that are given a number (in C: #defines of one) and bare numbers in
-the code. Not counted: 0, 1 and 2, units (8 bits, powers of a thousand), hexadecimal masks, shifts
-and sizes of fields.
+Counted are names in capitals that are given a number or a unit (in C: #defines of one) and bare
+numbers in the code. Not counted: what follows from a constant (the same, twice it, half of it, one
+more), 0, 1 and 2, units (8 bits, powers of a thousand), what a machine is built like, hexadecimal
+masks, shifts and sizes of fields.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: what decides; the formats (ack.py, frames) and the life of a path (manager.py) are others
-PYTHON = ("tuner", "tuning", "estimator")
+PYTHON = ("tuner", "tuning", "estimator", "hush")
 C_FILES = (
     "multipath.c", "multipath_send.c", "multipath_pump.c", "multipath_receive.c", "multipath_ack.c",
     "multipath_internal.h", "scheduler.c", "scheduler.h", "innertcp.c", "window.c", "window.h",
@@ -32,6 +33,13 @@ _C_NUMBER = re.compile(
     r"(?<![\w.])(?:UINT64_C\()?(0x[0-9a-fA-F]+|\d+(?:\.\d+)?)[uUlL]*\)?(?![\w.])"
 )
 _DEFINE = re.compile(r"^#define\s+(\w+)\s+(.+)$")
+#: not within a line that goes on in the next one
+_LINE_END = re.compile(r"(?<!\\)\n")
+#: of an expression that is no constant of its own
+_NAME = re.compile(r"\b[A-Z][A-Z0-9_]+\b")
+UNITS = {"US_NS", "MS_NS", "S_NS", "NS_PER_US", "NS_PER_MS", "NS_PER_S", "WS_PACKET_BYTES"}
+#: units, and what a machine is built like: lines of caches, pages
+NOT_CHOSEN = {"US_NS", "MS_NS", "S_NS", "WS_LINE_BYTES", "PAGE_MOST"}
 _NOISE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\])*"', re.DOTALL)
 
 
@@ -44,6 +52,13 @@ def is_unit(value: float) -> bool:
         if value in (10.0**power, 10.0**-power, 8 * 10.0**power):
             return True
     return False
+
+
+def is_own(names: set[str], numbers: list[float]) -> bool:
+    """Whether a name that is given these is a constant of its own: by a number, or a unit alone."""
+    if any(not is_unit(n) or abs(n) == 8 for n in numbers):
+        return True
+    return not names - UNITS and bool(numbers or names)
 
 
 def python_constants(text: str) -> Iterator[tuple[int, str]]:
@@ -61,7 +76,8 @@ def python_constants(text: str) -> Iterator[tuple[int, str]]:
             continue
         numbers = [n for n in ast.walk(value) if _number(n) is not None]
         named.update(id(n) for n in numbers)
-        if numbers:
+        names = {n.id for n in ast.walk(value) if isinstance(n, ast.Name) and n.id.isupper()}
+        if is_own(names, [_number(n) or 0.0 for n in numbers]):
             yield node.lineno, target.id
     for each in ast.walk(tree):
         number = _number(each)
@@ -80,18 +96,26 @@ def _number(node: ast.AST) -> float | None:
 def c_constants(text: str) -> Iterator[tuple[int, str]]:
     """Of hexadecimal numbers (masks) and shifts none."""
     text = _NOISE.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
-    for number, line in enumerate(text.splitlines(), 1):
+    number = 1
+    for whole in _LINE_END.split(text):
+        line, first = whole.replace("\\\n", " "), number
+        number += whole.count("\n") + 1
         define = _DEFINE.match(line)
         if define:
-            if _C_NUMBER.search(define[2]) and not define[1].endswith("_H"):
-                yield number, define[1]
+            name, body = define[1], define[2]
+            numbers = [
+                float(int(n, 0) if n[:2] == "0x" else float(n)) for n in _C_NUMBER.findall(body)
+            ]
+            names = set(_NAME.findall(body)) - {"UINT64_C"}
+            if name not in NOT_CHOSEN and is_own(names, numbers):
+                yield first, name
             continue
         if line.startswith("#"):
             continue
         code = re.sub(r"(<<|>>)=?\s*\w+|u?int\d+_t|\[\w+\]", "", line)
         for found in _C_NUMBER.finditer(code):
             if not found[1].startswith("0x") and not is_unit(float(found[1])):
-                yield number, found[1]
+                yield first, found[1]
 
 
 def sources() -> Iterator[tuple[Path, bool]]:

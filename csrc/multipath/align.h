@@ -8,6 +8,7 @@
 #ifndef WS_ALIGN_H
 #define WS_ALIGN_H
 
+#include "multipath/units.h"
 #include "shared/wire.h"
 
 #include <stdbool.h>
@@ -15,7 +16,7 @@
 #include <stdint.h>
 
 #define WS_ALIGN_PATHS WS_PATH_COUNT
-#define WS_ALIGN_SLOTS 2048 /* 25 ms at 1 Gbit/s, 50 at 490 Mbit/s */
+#define WS_ALIGN_SLOTS (WS_FLIGHT / 2) /* 25 ms at 1 Gbit/s, 50 at 490 Mbit/s */
 
 struct ws_align_packet {
 	uint64_t due_ns;

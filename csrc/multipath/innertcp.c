@@ -23,7 +23,7 @@
 #define LACK_MORE_US 10000
 /* Who was sent so much is no sender. */
 #define FULL_PACKETS 16
-#define SMALL_BYTES 256
+#define SMALL_BYTES URGENT_MAX_BYTES
 
 static bool on(const struct ws_multipath *mp)
 {
@@ -55,9 +55,7 @@ bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, si
 /* What this host sends has a whole TTL, what it forwards for others has not: those are of another TCP. */
 static bool is_own(const uint8_t *packet)
 {
-	uint8_t ttl = packet[packet[0] >> 4 == 4 ? WS_IPV4_TTL : WS_IPV6_HOP_LIMIT];
-
-	return ttl == 64 || ttl == 128 || ttl == 255;
+	return ws_ip_ttl_is_whole(packet);
 }
 
 bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet)
@@ -137,15 +135,15 @@ bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len,
 
 size_t mp_inner_bytes(size_t stride)
 {
-	return 3 * ws_align_bytes(stride) + ws_lines(WS_INNER_FLOWS * sizeof(struct ws_inner_flow));
+	return INNER_LINES * ws_align_bytes(stride) +
+	       ws_lines(WS_INNER_FLOWS * sizeof(struct ws_inner_flow));
 }
 
 void mp_inner_init(struct ws_multipath *mp, uint8_t *memory)
 {
-	ws_align_init(&mp->inner.line, memory, mp->stride);
-	ws_align_init(&mp->inner.urgent, memory + ws_align_bytes(mp->stride), mp->stride);
-	ws_align_init(&mp->inner.own, memory + 2 * ws_align_bytes(mp->stride), mp->stride);
-	mp->inner.flows = (struct ws_inner_flow *)(memory + 3 * ws_align_bytes(mp->stride));
+	for (uint32_t i = 0; i < INNER_LINES; i++, memory += ws_align_bytes(mp->stride))
+		ws_align_init(&mp->inner.lines[i], memory, mp->stride);
+	mp->inner.flows = (struct ws_inner_flow *)memory;
 }
 
 /* How much later than this packet one over the slowest path would have come, queues aside. So an inner
@@ -177,7 +175,7 @@ static void release_line(struct ws_multipath *mp, uint64_t until_ns, uint64_t no
 	uint8_t *packet;
 
 	mp->direct = NULL; /* the bytes are the line's */
-	while ((next = ws_align_take(&mp->inner.line, until_ns, &packet))) {
+	while ((next = ws_align_take(&mp->inner.lines[INNER_ORDERED], until_ns, &packet))) {
 		ws_reorder_insert(mp->reorder, next->path, next->seq, false, packet, next->len,
 				  next->flags, now_ns);
 		any = true;
@@ -211,9 +209,10 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 	uint32_t wait_us = on(mp) ? behind_us(mp, path, now_ns) : 0;
 
 	mp->rx[path].ordered_ns = now_ns;
-	if (!ws_align_hold(&mp->inner.line, path, seq, flags, packet, len, wait_us, now_ns)) {
+	if (!ws_align_hold(&mp->inner.lines[INNER_ORDERED], path, seq, flags, packet, len, wait_us,
+			   now_ns)) {
 		/* Without room: what the path brought before goes first. */
-		if (mp->inner.line.waiting[path])
+		if (mp->inner.lines[INNER_ORDERED].waiting[path])
 			release_line(mp, UINT64_MAX, now_ns);
 		return false;
 	}
@@ -225,7 +224,7 @@ bool mp_inner_hold_ordered(struct ws_multipath *mp, uint32_t path, uint32_t seq,
 static bool hold_own(struct ws_multipath *mp, struct ws_inner_flow *flow, const uint8_t *packet,
 		     size_t len, uint32_t flags, uint32_t wait_us, uint64_t now_ns)
 {
-	struct ws_align *own = &mp->inner.own;
+	struct ws_align *own = &mp->inner.lines[INNER_OWN];
 
 	/* Switched off meanwhile: only in its order behind what waits. */
 	if (flow->held && ws_get(mp->tune.align) == WS_ALIGN_BBR) {
@@ -281,13 +280,15 @@ bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t 
 
 	if (flow && hold_own(mp, flow, packet, len, flags, wait_us, now_ns))
 		return true;
-	if (!(flags & WS_FRAME_FEEDBACK) || (!wait_us && !ws_align_waits(&mp->inner.urgent)) ||
+	if (!(flags & WS_FRAME_FEEDBACK) ||
+	    (!wait_us && !ws_align_waits(&mp->inner.lines[INNER_URGENT])) ||
 	    !mp_is_tcp(packet, len))
 		return false;
-	if (!ws_align_hold(&mp->inner.urgent, path, 0, flags, packet, len, wait_us, now_ns)) {
+	if (!ws_align_hold(&mp->inner.lines[INNER_URGENT], path, 0, flags, packet, len, wait_us,
+			   now_ns)) {
 		/* Without room: what the path brought before goes first. */
-		if (mp->inner.urgent.waiting[path])
-			release(mp, &mp->inner.urgent, UINT64_MAX);
+		if (mp->inner.lines[INNER_URGENT].waiting[path])
+			release(mp, &mp->inner.lines[INNER_URGENT], UINT64_MAX);
 		return false;
 	}
 	ws_add(mp->stats.aligned, 1);
@@ -296,30 +297,31 @@ bool mp_inner_hold_urgent(struct ws_multipath *mp, uint32_t path, const uint8_t 
 
 void mp_inner_release(struct ws_multipath *mp, uint64_t now_ns)
 {
-	release(mp, &mp->inner.urgent, UINT64_MAX);
+	release(mp, &mp->inner.lines[INNER_URGENT], UINT64_MAX);
 	release_line(mp, UINT64_MAX, now_ns);
-	release(mp, &mp->inner.own, UINT64_MAX);
+	release(mp, &mp->inner.lines[INNER_OWN], UINT64_MAX);
 }
 
 void mp_inner_expire(struct ws_multipath *mp, uint64_t now_ns)
 {
-	release(mp, &mp->inner.urgent, now_ns);
+	release(mp, &mp->inner.lines[INNER_URGENT], now_ns);
 	release_line(mp, now_ns, now_ns);
-	release(mp, &mp->inner.own, now_ns);
+	release(mp, &mp->inner.lines[INNER_OWN], now_ns);
 }
 
 uint64_t mp_inner_deadline(const struct ws_multipath *mp)
 {
-	uint64_t at = ws_align_deadline(&mp->inner.line);
-	uint64_t other = ws_align_deadline(&mp->inner.urgent);
+	uint64_t at = UINT64_MAX;
 
-	if (other < at)
-		at = other;
-	other = ws_align_deadline(&mp->inner.own);
-	return other < at ? other : at;
+	for (uint32_t i = 0; i < INNER_LINES; i++) {
+		uint64_t line_at = ws_align_deadline(&mp->inner.lines[i]);
+
+		at = line_at < at ? line_at : at;
+	}
+	return at;
 }
 
 bool mp_inner_has(const struct ws_multipath *mp, uint32_t first, uint32_t count)
 {
-	return ws_align_has(&mp->inner.line, first, count);
+	return ws_align_has(&mp->inner.lines[INNER_ORDERED], first, count);
 }

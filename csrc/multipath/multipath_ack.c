@@ -13,6 +13,7 @@
 #define STUCK_NS (100 * MS_NS)
 /* The only path is left for another that may be far worse, so not because a host was busy for a moment. */
 #define ONLY_SILENT_NS (150 * MS_NS)
+#define LATE_PART 4 /* so much more than a round trip is late (RFC 8985) */
 
 /* The 64-bit value with these low bits that is nearest to `near`. */
 static uint64_t widen(uint64_t near, uint32_t low)
@@ -47,7 +48,7 @@ static void note_rtt(struct ws_path_stats *stats, uint32_t rtt_us)
 	} else {
 		int32_t off = (int32_t)(rtt_us - srtt);
 
-		rttvar += (uint32_t)(((off < 0 ? -off : off) - (int32_t)rttvar) / 4);
+		rttvar += (uint32_t)(((off < 0 ? -off : off) - (int32_t)rttvar) / WS_RTT_PART);
 		srtt += (uint32_t)(off / 8);
 	}
 	ws_set(stats->srtt_us, srtt ? srtt : 1);
@@ -174,7 +175,8 @@ static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint
 
 	return tx->acked > slot->number + WS_LOST_AFTER ||
 	       (tx->acked > slot->number + 1 &&
-		now_ns - tx->records[slot->number % RECORDS].sent_ns > srtt_ns + srtt_ns / 4);
+		now_ns - tx->records[slot->number % RECORDS].sent_ns >
+			srtt_ns + srtt_ns / LATE_PART);
 }
 
 /* How much later than over another path a packet that is in flight will come, ns; 0: no later. */
@@ -298,12 +300,12 @@ static uint64_t rescue_after_ns(const struct ws_multipath *mp, uint32_t path)
 /* Halfway to silence the peer is asked, so that one lost datagram or ACK is no failure. */
 static uint64_t watch_at(const struct tx_path *tx, uint64_t since_ns, uint64_t rescue_ns)
 {
-	uint64_t last_ns = since_ns + rescue_ns - rescue_ns / 4;
+	uint64_t half_ns = rescue_ns / 2, last_ns = since_ns + (half_ns + rescue_ns) / 2;
 
 	if (tx->told)
 		return tx->heartbeat_ns + STUCK_NS;
 	if (tx->heartbeat_ns < since_ns)
-		return since_ns + rescue_ns / 2;
+		return since_ns + half_ns;
 	/* Asked once; a second time halfway between, then it is silent. */
 	if (tx->heartbeat_ns < last_ns)
 		return last_ns;

@@ -25,7 +25,7 @@
 #include "shared/wire.h"
 
 #define RING WS_RING
-#define RECORDS 4096 /* datagrams of one path that may be in flight */
+#define RECORDS WS_FLIGHT /* datagrams of one path that may be in flight */
 #define RUN_MAX 64 /* packets given to one path in one go */
 #define NO_SEQ UINT64_MAX
 #define URGENT_MAX_BYTES 256
@@ -33,9 +33,8 @@
 /* A first seq below is of a sender that has just begun: it leaves so many at once. */
 #define BEGIN_SEQS RUN_MAX
 #define ACK_SOONEST_NS (2 * MS_NS)
-/* So many datagrams are worth an ACK, or what they free leaves as one burst. */
+/* So many datagrams are worth an ACK, or what they free leaves as one burst: in half of that time. */
 #define ACK_PACKETS 16
-#define ACK_PACKETS_NS MS_NS
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define BRIEF_SLOWER_PART 5 /* another is slower by this part: two alike are not taken in turn */
 #define AGAIN_MOST 4 /* copies of one packet: those may be lost as well */
@@ -109,11 +108,11 @@ struct ws_inner_flow {
 
 #define WS_INNER_FLOWS 1024
 
-/* innertcp.c: what is held back. */
+/* What is held back (innertcp.c): what takes its turn, what goes past it, what is for those of our own. */
+enum inner_line { INNER_ORDERED, INNER_URGENT, INNER_OWN, INNER_LINES };
+
 struct ws_inner {
-	struct ws_align line; /* what takes its turn */
-	struct ws_align urgent; /* what goes past it */
-	struct ws_align own; /* in their order, for those that are held */
+	struct ws_align lines[INNER_LINES];
 	struct ws_inner_flow *flows; /* WS_INNER_FLOWS */
 	bool any; /* of them is */
 	uint32_t hold_us; /* the same for all */

@@ -10,9 +10,6 @@
 
 #include <string.h>
 
-#define PUMP_INTERVAL_NS (MS_NS / 2)
-#define TOLD_PART 2 /* of the time after which what waits is dropped */
-
 /* The waiting packet at the head goes to the paths in `mask`. */
 struct run {
 	uint64_t seq[RUN_MAX];
@@ -52,7 +49,9 @@ static void give(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint32
  * covers it, and datagrams that leave together are one send. */
 static uint64_t later(uint64_t now_ns, uint64_t wake_ns)
 {
-	return wake_ns < now_ns + PUMP_INTERVAL_NS ? now_ns + PUMP_INTERVAL_NS : wake_ns;
+	uint64_t soonest_ns = now_ns + WS_BURST_NS / 2;
+
+	return wake_ns < soonest_ns ? soonest_ns : wake_ns;
 }
 
 static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
@@ -142,7 +141,7 @@ static uint64_t number_fair(struct ws_multipath *mp, const struct ws_fq_packet *
 	return seq;
 }
 
-/* A flow is told by one loss a round trip that its packets wait for too long: were all dropped that
+/* A flow is told by one loss a round trip that its packets wait for too long, half of what they are worth: were all dropped that
  * come while a path fades, a TCP would have to begin anew. What it sends again waits as long, and all
  * behind it: so it is not told where nobody listens. Those are stopped all the same. */
 static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *packet,
@@ -152,7 +151,7 @@ static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *p
 	uint64_t waited_ns = now_ns - packet->queued_ns;
 
 	/* What it sends again would be the next to reach the head when it is told again. */
-	if (packet->again || waited_ns <= mp_worth_ns(mp) / TOLD_PART)
+	if (packet->again || waited_ns <= mp_worth_ns(mp) / 2)
 		return false;
 	if (waited_ns <= mp_worth_ns(mp) &&
 	    (!mp_inner_listens(mp, data) || now_ns - flow->told_ns <= waited_ns))

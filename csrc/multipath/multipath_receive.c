@@ -267,7 +267,7 @@ uint64_t mp_ack_deadline(const struct ws_multipath *mp)
 	if (mp->ack_soon)
 		interval_ns = ACK_SOONEST_NS;
 	if (mp->unacked >= ACK_PACKETS)
-		return mp->acked_at_ns + ACK_PACKETS_NS;
+		return mp->acked_at_ns + ACK_SOONEST_NS / 2;
 	return mp->acked_at_ns + (interval_ns < ACK_SOONEST_NS ? ACK_SOONEST_NS : interval_ns);
 }
 

@@ -13,9 +13,9 @@
 
 #include <string.h>
 
-/* Urgent packets go past window and pace, so they may not be many: a part of what all paths carry. */
+/* Urgent packets go past window and pace, so they may not be many: in so long what all paths carry in a
+ * burst, and a call's worth. */
 #define URGENT_WINDOW_NS (10 * MS_NS)
-#define URGENT_PART 10
 #define URGENT_FREE_BYTES 2048
 /* The only path: what goes over it is measured in such pieces. */
 #define PIECE_NS (50 * MS_NS)
@@ -269,7 +269,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
 		if (mp->sched.paths[i].usable)
 			rate_bps += mp->sched.paths[i].rate_bps / 8;
-	share = rate_bps / URGENT_PART * URGENT_WINDOW_NS / S_NS;
+	share = rate_bps * WS_BURST_NS / S_NS;
 	if (mp->urgent_bytes + bytes > URGENT_FREE_BYTES + share)
 		return false;
 	path = ws_sched_urgent(&mp->sched, len, 0);

@@ -15,25 +15,26 @@
 #define WS_REORDER_H
 
 #include "multipath/ack.h"
+#include "multipath/units.h"
 #include "shared/wire.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WS_REORDER_MAX_DEPTH 4096 /* a power of two */
+#define WS_REORDER_MAX_DEPTH WS_FLIGHT /* a power of two */
 #define WS_REORDER_PATHS WS_PATH_COUNT
 #define WS_REORDER_RANGE (1u << 20) /* seqs farther from the one awaited are refused */
 /* So many refused in a row, all far ahead but near each other: starts anew there. */
 #define WS_REORDER_FOLLOW 32
+#define WS_REORDER_SPANS 4 /* remembered: one ahead, the others behind */
 #define WS_REORDER_MAX_GAPS WS_ACK_MAX_GAPS /* that ws_reorder_gaps tells of */
 
 enum {
 	WS_REORDER_LOOSE = 0x20000000, /* flag: its reader asks for no order (UDP): loose_hold_us */
 	/* Held ones are less than this ahead, or the oldest are skipped: half of them may be lost. */
 	WS_REORDER_SPAN = 2 * WS_REORDER_MAX_DEPTH,
-	/* A bit for each seq ahead, and three times as many behind. */
-	WS_REORDER_BITS = 4 * WS_REORDER_SPAN,
+	WS_REORDER_BITS = WS_REORDER_SPANS * WS_REORDER_SPAN,
 	/* What comes into reach ahead is cleared in whole words. */
 	WS_REORDER_MEMORY = WS_REORDER_BITS - WS_REORDER_SPAN - 8 * sizeof(uint64_t),
 };

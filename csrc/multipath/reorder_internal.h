@@ -25,7 +25,7 @@ enum { WORD_BITS = 8 * sizeof(uint64_t) };
  * Delivered slots wait for their release besides the held ones. One insert
  * before ws_reorder_must_release says so takes at most one more.
  */
-#define MUST_RELEASE (WS_REORDER_MAX_DEPTH / 4)
+#define MUST_RELEASE (WS_REORDER_MAX_DEPTH / 2)
 #define SLOTS (WS_REORDER_MAX_DEPTH + MUST_RELEASE)
 
 _Static_assert(MEMORY <= BITS - SPAN - WORD_BITS, "what is remembered is not cleared");

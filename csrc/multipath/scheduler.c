@@ -10,8 +10,6 @@
 
 #define RATE_MAX_BPS UINT64_C(400000000000)
 #define FAR_NS (UINT64_C(1) << 60) /* 36 years */
-#define BURST_NS                                                                                   \
-	UINT64_C(1000000) /* saved up by a path that is paced: its datagrams are one send */
 
 /* wrr: credit in 1/4096 bytes, so that rounding stays below a millionth of a packet. */
 #define CREDIT_SHIFT 12
@@ -63,7 +61,7 @@ static uint64_t transmit_ns(uint64_t bytes, uint64_t rate_bps)
 void ws_pace_sent(struct ws_pace *pace, uint32_t bytes, uint64_t now_ns)
 {
 	uint64_t cost_ns = transmit_ns(bytes, clamp_rate(pace->rate_bps));
-	uint64_t earliest_ns = now_ns > BURST_NS ? now_ns - BURST_NS : 0;
+	uint64_t earliest_ns = now_ns > WS_BURST_NS ? now_ns - WS_BURST_NS : 0;
 
 	pace->next_ns = later_ns(max_u64(pace->next_ns, earliest_ns), cost_ns);
 }

@@ -17,6 +17,7 @@
 
 #define WS_SCHED_PATHS WS_PATH_COUNT
 #define WS_DELAY_MAX_US 10000000 /* no path takes longer */
+#define WS_BURST_NS MS_NS /* saved up by a path that is paced: its datagrams are one send */
 
 enum ws_scheduler {
 	WS_SCHED_EDF, /* earliest delivery first */
@@ -29,7 +30,7 @@ enum ws_scheduler {
 /*
  * One path's pace: a token bucket in time. What is sent moves next_ns ahead by
  * bytes / rate; a path may send while next_ns is not later than now, and saves
- * up a millisecond of silence at most. All zero but the rate is a fresh one.
+ * up WS_BURST_NS of silence at most. All zero but the rate is a fresh one.
  */
 struct ws_pace {
 	uint64_t next_ns;

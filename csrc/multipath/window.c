@@ -24,7 +24,6 @@
 #define LEAST_BYTES ((WS_LOST_AFTER + 1) * WS_PACKET_BYTES) /* so that losses show */
 #define ROUND_PACKETS 16 /* a round has so many at least: of fewer a share says little */
 #define START_RTT_US 100000 /* nothing was measured yet */
-#define RTT_PART 4 /* of a new round trip in the smooth one */
 #define LOSSES 3 /* fewer in a round, or ... */
 #define LOSS_PERMILLE 50 /* a smaller share are the link's own */
 #define CUT_PERMILLE 850
@@ -117,7 +116,7 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 		w->delay_us[0] = w->delay_now_us;
 	if (ack->rtt_us < w->rtt_us[0])
 		w->rtt_us[0] = ack->rtt_us;
-	w->srtt_us = (uint32_t)(((RTT_PART - 1ULL) * w->srtt_us + ack->rtt_us) / RTT_PART);
+	w->srtt_us = (uint32_t)(((WS_RTT_PART - 1ULL) * w->srtt_us + ack->rtt_us) / WS_RTT_PART);
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
 	/* Unless packets wait, the queue is what the flow inside makes of it. */
 	note_queue(w, ack->now_ns, w->starting || !ack->waiting || draining(w, ack));

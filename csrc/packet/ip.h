@@ -108,6 +108,15 @@ static inline uint8_t ws_ip_dscp(const uint8_t *packet)
 				   : (uint8_t)((packet[0] & 15) << 2 | packet[1] >> 6);
 }
 
+/* Whether it comes from its maker, and nobody has forwarded it: whole TTLs as hosts give them. Of a packet that
+ * ws_ip_l4 took. */
+static inline bool ws_ip_ttl_is_whole(const uint8_t *packet)
+{
+	uint8_t ttl = packet[packet[0] >> 4 == 4 ? WS_IPV4_TTL : WS_IPV6_HOP_LIMIT];
+
+	return ttl == 64 || ttl == 128 || ttl == 255;
+}
+
 /* Both addresses: where they begin, and their bytes. */
 static inline size_t ws_ip_addresses(const uint8_t *packet, size_t *bytes)
 {

@@ -157,7 +157,7 @@ static void last_slot(void)
 {
 	struct ws_reorder *reorder = make(&ROOMY);
 	const struct ws_reorder_stats *stats = ws_reorder_stats(reorder);
-	uint32_t seq = WS_REORDER_MAX_DEPTH / 4;
+	uint32_t seq = WS_REORDER_MAX_DEPTH / 2;
 
 	put(reorder, 0, 0, 0);
 	for (uint32_t i = 2; i <= seq; i++)

@@ -9,6 +9,8 @@ from typing import Final
 
 RAMP: Final = 2.5
 SPAN_NS: Final = 3 * 1_000_000
+TWICE_NS: Final = 2 * SPAN_NS
+SECOND: Final = NS_PER_S
 NAMES = ("a", "b")
 
 
@@ -19,11 +21,18 @@ def pace(rate: float) -> float:
     return rate + (1 if rate else 2) + 7
 '''
 
-C = """
+C = r"""
 #ifndef WS_X_H
 #define WS_X_H
 #define MS_NS UINT64_C(1000000)
 #define SHARE 10 /* in 100 */
+#define MORE (SHARE + 1)
+#define OTHER (SHARE / 4)
+#define LONG                                                                                       \
+	20 /* in 100 */
+#define ONE_NS MS_NS
+#define FLAG UINT64_MAX
+#define WS_LINE_BYTES 64
 #define CALL(x) name(x)
 static uint64_t a[16];
 uint32_t f(uint32_t x)
@@ -36,15 +45,17 @@ uint32_t f(uint32_t x)
 
 def test_python() -> None:
     found = [what for _, what in constants.python_constants(PYTHON)]
-    assert sorted(found) == ["0.85", "7", "RAMP", "SPAN_NS"]
+    assert sorted(found) == ["0.85", "7", "RAMP", "SECOND", "SPAN_NS"]
 
 
 def test_c() -> None:
-    found = [what for _, what in constants.c_constants(C)]
-    assert sorted(found) == ["3", "4", "MS_NS", "SHARE"]
+    found = list(constants.c_constants(C))
+    assert sorted(what for _, what in found) == ["3", "4", "LONG", "ONE_NS", "OTHER", "SHARE"]
+    line = next(line for line, what in found if what == "3")
+    assert "* 3 / 4" in C.splitlines()[line - 1]
 
 
 def test_all_that_is_named_is_there() -> None:
     names = {path.name for path, _ in constants.sources()}
-    assert {"tuner.py", "estimator.py", "window.c", "reorder.c", "scheduler.c"} <= names
+    assert {"tuner.py", "estimator.py", "hush.py", "window.c", "reorder.c", "scheduler.c"} <= names
     assert {path.suffix for path, python in constants.sources() if python} == {".py"}

@@ -25,18 +25,17 @@ DEFAULT_RTT_US: Final = 100_000
 ACK_INTERVAL_US: Final = 10_000
 #: a path is not silent before: hosts are busy for so long now and then
 RESCUE_MIN_US: Final = 60_000
-#: and so many round trips (half of them, and what the next say): by then it is
+#: after so many round trips and as long again it is (half of them, and what the next say)
 RESCUE_RTTS: Final = 3
 #: shorter ones take a fading link for a silent one (a BBR over two: 0.57 of them, not 0.62)
 RESCUE_MARGIN_US: Final = 20_000
-RESCUE_MORE_US: Final = 50_000
 #: mean deviations of the round trip that an answer may take longer (RFC 6298)
 DEVIATIONS: Final = 4
 #: what is in flight is sent again up to this age, and a gap is held for as long: a fade is over by
 #: then, or the path has failed
 REPAIR_AGE_US: Final = 1_000_000
 #: what a path that failed had in flight may come by another for so long
-LEFT_FOR: Final = 2 * NS_PER_S
+LEFT_FOR: Final = 2 * REPAIR_AGE_US * 1000
 #: copies that are waited for, each a round trip: they are lost as well
 AGAINS: Final = 4
 #: what asks for no order (UDP) waits no longer behind a gap: a lag of voice that is just bearable
@@ -136,7 +135,7 @@ class PathTuner:
             tier=path.tier,
             degraded=path.degraded,
             max_packet=path.max_packet,
-            rescue_us=min(max(silent, RESCUE_MIN_US), rtts + RESCUE_MORE_US),
+            rescue_us=min(max(silent, RESCUE_MIN_US), rtts + RESCUE_MIN_US),
         )
 
     def _peer_params(self) -> PeerParams:
