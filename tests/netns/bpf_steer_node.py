@@ -10,6 +10,7 @@ import fcntl
 import ipaddress
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -51,6 +52,7 @@ def messages(index: int) -> list[tuple[int, bytes]]:
 
 def drain(sockets: list[socket.socket]) -> list[bytes]:
     got = []
+    select.select(sockets, [], [], 5)  # the kernel may be a moment late with the first
     for number, s in enumerate(sockets):
         while True:
             try:

@@ -42,6 +42,8 @@ from whalescale.dataplane.multipath import Path, Paths
 from whalescale.runtime.tun import open_tun
 
 MIB = 1 << 20
+#: Engines end beside traffic within some ms; a worker of a busy machine waits for its turn.
+END_S = 10
 
 
 # changes while traffic runs
@@ -49,6 +51,10 @@ MIB = 1 << 20
 
 def _all_came(sender: Node, receiver: Node, what: str) -> bool:
     return sender.total(f"tx_{what}") == receiver.total(f"rx_{what}")
+
+
+def _all_kept(sender: Node, receiver: Node) -> bool:
+    return sender.total("keepalives_tx") == receiver.total("keepalives_rx")
 
 
 def _no_tunnel(netns: Netns) -> bool:
@@ -258,8 +264,7 @@ def statistics(hosts: Hosts, options: Options) -> None:
             raise AssertionError("the peer's and the worker's figures of what was sent differ")
         for what in ("packets", "bytes"):
             wait_for(f"all {what} to be received", partial(_all_came, node, other, what))
-        if node.total("keepalives_tx") != other.total("keepalives_rx"):
-            raise AssertionError("keepalives were lost")
+        wait_for("all keepalives to be received", partial(_all_kept, node, other))
     check_clean(a, b)
 
     # A source that the receiver does not allow, and one that it does.
@@ -422,8 +427,8 @@ def device_deleted(hosts: Hosts, options: Options) -> None:
                 raise AssertionError(f"upcalls were {seen}")
             a.close()
             b.close()
-            if time.monotonic() - before > 2:
-                raise AssertionError("an engine without its device took over 2 s to end")
+            if time.monotonic() - before > END_S:
+                raise AssertionError(f"an engine without its device took over {END_S} s to end")
         finally:
             stop.set()
 
@@ -465,8 +470,8 @@ def close_under_load(hosts: Hosts, options: Options, rounds: int) -> None:
                 before = time.monotonic()
                 a.close()
                 b.close()
-                if time.monotonic() - before > 2:
-                    raise AssertionError("closing under load took over 2 s")
+                if time.monotonic() - before > END_S:
+                    raise AssertionError(f"closing under load took over {END_S} s")
             finally:
                 stop.set()
 
@@ -664,18 +669,23 @@ def busy_peer(hosts: Hosts, options: Options) -> None:
         for _ in range(packets):
             sender.send(bytes(1000))
         wait_for("the packets to be queued", lambda: a.total("tx_packets") == before + packets)
+
+    def busy() -> int:
         told.update(up.type for up in a.upcalls())
+        return told[UpcallType.BUSY]
+
+    def told_more_than(before: int) -> bool:
+        return busy() > before
 
     for _ in range(5):
         time.sleep(0.3)  # longer than the window in which they are counted
         send(1)
-    if told[UpcallType.BUSY]:
+    if busy():
         raise AssertionError("single packets made the peer busy")
     for burst in range(2):
         time.sleep(1.1)  # told once a second
         send(20)
-        if told[UpcallType.BUSY] <= burst:
-            raise AssertionError(f"burst {burst} was not told: {told}")
+        wait_for(f"burst {burst} to be told", partial(told_more_than, burst))
     receiver.close()
     a.close()
     b.close()

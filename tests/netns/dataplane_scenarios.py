@@ -36,6 +36,7 @@ from tests.netns.dataplane_node import (
     hub,
     no_upcall_but,
     two_nodes,
+    wait_for,
 )
 from tests.netns.dataplane_traffic import (
     SO_RCVBUFFORCE,
@@ -254,6 +255,7 @@ def ecn(hosts: Hosts, options: Options, outer: int) -> None:
             came = _with_ecn(tunnel, family, value, 2.0 if expected else 0.05)
             if came != expected:
                 raise AssertionError(f"inner ECN {value} marked CE outside arrived as {dict(came)}")
+    wait_for("the drops", lambda: b.drops().get("ECN", 0) >= 10)
     if b.drops() != {"ECN": 10} or a.drops():
         raise AssertionError(f"drops were {b.drops()} and {a.drops()}")
     # TCP carries on when all that it sends is marked. Not ECN-capable (SYN, pure

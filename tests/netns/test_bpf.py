@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,13 @@ class Node:
         return int(self.b.run(sys.executable, FOLDER / "bpf_send.py", plan).stdout)
 
     def ask(self, what: str = "") -> Any:
+        """Its answer; the one to "" comes when nothing is under way any more."""
+        told = self._ask(what)
+        while not what and told != (told := self._ask()):
+            pass
+        return told
+
+    def _ask(self, what: str = "") -> Any:
         self.process.stdin.write(f"{what}\n".encode())
         self.process.stdin.flush()
         self._answers += 1
@@ -230,10 +238,11 @@ def test_limit_of_all_strangers_and_the_known_peer(lab: Lab) -> None:
     node = Node(lab, rates=(1000, 1000, 50, 100))
     node.known = (node.link.address(node.b),)
     node.start()
+    start = time.monotonic()
     count = node.send(INITIATION, count=20_000, spoof=20_000)
     flood = node.shield()
     assert sum(flood.values()) == count
-    assert 100 <= flood["handshake"] <= 600
+    assert 100 <= flood["handshake"] <= 150 + 50 * (time.monotonic() - start)
     assert flood["global_limit"] == count - flood["handshake"]
     node.send(INITIATION, count=200)
     after = node.shield()
@@ -287,8 +296,11 @@ def test_answers_pass_only_where_they_were_asked_for(lab: Lab) -> None:
 
 def test_a_flood_of_cookie_replies_leaves_initiations_their_share(lab: Lab) -> None:
     node = Node(lab, rates=(1000, 1000, 50, 100)).start()
+    start = time.monotonic()
     node.send(message(3, 64), message(0x57, 128), count=5000, spoof=5000)
-    assert node.shield()["handshake"] <= 300
+    took = time.monotonic() - start
+    # Of either kind a bucket of 100, and 50 a second; the flood is 10,000.
+    assert node.shield()["handshake"] <= 200 + 100 * took
     before = node.shield()["handshake"]
     node.send(INITIATION, count=50)
     assert node.shield()["handshake"] == before + 50
@@ -346,7 +358,7 @@ def test_a_tunnel_behind_the_shield(lab: Lab, outer: int, dataplane: str) -> Non
     assert shield["transport"] > 1000
     assert shield["handshake"] >= 1
     assert not any(n for k, n in shield.items() if k not in {"transport", "handshake"})
-    # Others are probed; the file came over one, and went out over whichever it was asked for by.
+    # Others are probed, and on a busy machine a file goes over several of this one link.
     path = max(told["paths"], key=lambda p: p["rx"]["bytes"])
     # Two link-local addresses are wider than a narrow terminal.
     wide = {**two.a.env, "COLUMNS": "160"}
@@ -355,8 +367,8 @@ def test_a_tunnel_behind_the_shield(lab: Lab, outer: int, dataplane: str) -> Non
     assert f"{path['local']} → {path['remote']}" in seen
     assert re.search(r"received +[\d,]+ datagrams, .*: transport [\d,]+", seen)
     assert f"shield on {two.link.device(two.a.host)} (" in seen
-    assert path["rx"]["bytes"] > 16 * MIB
-    assert max(p["tx"]["bytes"] for p in told["paths"]) > 16 * MIB
+    for way in ("rx", "tx"):
+        assert sum(p[way]["bytes"] for p in told["paths"]) > 16 * MIB
     assert path["tx"]["types"].get("other", 0) == 0
 
 
@@ -368,6 +380,7 @@ def test_the_shield_follows_a_change_of_the_port(lab: Lab) -> None:
     target = f"/dev/udp/{two.link.address(two.a.host)}"
     for port in (4321, two.a.port):
         two.b.run("bash", "-c", f"for i in 1 2 3; do printf xxxx >{target}/{port}; done")
+    wait_until("the three to be dropped", lambda: bpf_of(two.a)["shield"]["short"] >= 3)
     assert bpf_of(two.a)["shield"]["short"] == 3
     two.a.ping(two.b, count=1)
 
@@ -375,9 +388,10 @@ def test_the_shield_follows_a_change_of_the_port(lab: Lab) -> None:
 def programs_of(pid: int) -> set[int]:
     found = set()
     for file in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for line in file.read_text().splitlines():
-            if line.startswith("prog_id:"):
-                found.add(int(line.split()[1]))
+        with suppress(FileNotFoundError):  # the agent goes on opening and closing
+            for line in file.read_text().splitlines():
+                if line.startswith("prog_id:"):
+                    found.add(int(line.split()[1]))
     return found
 
 

@@ -156,6 +156,11 @@ def test_a_packet_from_an_address_that_is_not_the_peers(two: Two) -> None:
     said = two.b.run(*words, check=False).stdout
     sent = int(said.partition(" packets transmitted, 0 received")[0].rsplit("\n", 1)[1])
     assert sent > 0
+
+    def dropped() -> dict[str, int]:
+        return difference(counters(two.a)["drops"], before["drops"])
+
+    wait_until("them to be dropped", lambda: dropped().get("source", 0) >= sent)
     after = counters(two.a)
     # Once each: that it came is acknowledged, so that nobody sends it again.
     assert difference(after["drops"], before["drops"]) == {"source": sent}

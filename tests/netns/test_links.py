@@ -115,7 +115,8 @@ def test_a_policer_drops_udp_above_its_rate(lab: Lab) -> None:
     )
     two.a.run(sys.executable, "-c", script)
     assert len(pings(two, link, 20)) == 20  # no UDP
-    assert 60 <= counters(link)["dropped"][0] - before <= 72
+    # 30 pass at once; for each 8 ms that a busy machine takes to send them one more.
+    assert 40 <= counters(link)["dropped"][0] - before <= 72
 
 
 def test_what_makes_no_sense_is_refused(lab: Lab, tmp_path: Path) -> None:
