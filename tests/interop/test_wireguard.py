@@ -283,7 +283,11 @@ def test_a_plain_peer_that_is_taken_for_a_whalescale_node(
     ]
     _both_ways(pairs.values())
     for ping in pings:
-        assert " 0% packet loss" in ping.finish()
+        said = ping.finish()
+        # As with a transfer, a full socket buffer may lose one.
+        received = re.search(r"20 packets transmitted, (\d+) received", said)
+        assert received is not None, said
+        assert int(received[1]) >= 19, said
     time.sleep(max(0.0, up + 17 - time.monotonic()))
     for kind, pair in pairs.items():
         # A full socket buffer may lose a datagram of a transfer, but hardly of each.

@@ -121,6 +121,11 @@ def places(peer: dict[str, Any]) -> set[str]:
     return {peer["endpoint"] or "", *working}
 
 
+def addresses(host: Host) -> set[str]:
+    """All that a host has, link-local ones as well."""
+    return {a["local"] for row in host.ip_json("addr show") for a in row.get("addr_info", ())}
+
+
 def known(end: Whalescale, at: str | None = None) -> Peer:
     """What the others are to be told of `end`. `at`: its endpoint."""
     networks = (f"{end.inside(4)}/32", f"{end.inside(6)}/128")

@@ -53,7 +53,7 @@ def test_one_download_over_both_links_survives_a_cut(tmp_path: Path) -> None:
     paths, _, rest = said.partition("ws paths on the server, after the download")
     during = paths.partition("while the 5G link is cut\n")[2]
     assert re.search(r"0  wwan0 +failed", during), said
-    assert re.search(r"1  wlan0 +healthy", during), said
+    assert re.search(r"1  wlan0 +(healthy|degraded)", during), said
     assert re.search(r"0  wwan0 ", rest), said
     assert f"\n{png}\n" in said
     assert png.read_bytes().startswith(b"\x89PNG")
@@ -128,6 +128,6 @@ def test_two_laptops_behind_nats(tmp_path: Path) -> None:
     ):
         assert figure in said
     paths = said.partition("ws paths desk on the laptop")[2]
-    assert re.search(r"wlan0 +healthy", paths), said
+    assert re.search(r"wlan0 +(healthy|degraded)", paths), said
     assert f"\n{png}\n" in said
     assert png.read_bytes().startswith(b"\x89PNG")

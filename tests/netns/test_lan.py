@@ -46,9 +46,8 @@ def test_two_that_moved_to_one_link_meet_there(lab: Lab) -> None:
     # The session may have been home's doing, which heard laptop first.
     near = {"endpoint": f"192.168.77.1:{home.port}", "how": "near"}
     wait_until("laptop heard home", lambda: members(laptop)["home"]["places"][0] == near, 10)
-    (peer,) = laptop.status()["peers"]
-    assert near["endpoint"] in places(peer)
-    assert home.status()["lan"]["near"] == 1
+    wait_until("a path", lambda: near["endpoint"] in places(laptop.status()["peers"][0]), 10)
+    wait_until("home heard laptop", lambda: home.status()["lan"]["near"] == 1, 10)
 
     # Switched off it says goodbye, at once, and nothing more.
     laptop.config.write_text(laptop.config.read_text() + "\n[network]\nlan = false\n")

@@ -17,7 +17,7 @@ import pytest
 from tests.netns.conftest import Two, make_end, multipath, used
 from tests.params import long
 from tools.linkemu import LinkEmu
-from tools.netlab import Lab, Shape, wait_until
+from tools.netlab import Lab, Link, Shape, wait_until
 from tools.peers import Whalescale, http_url
 from tools.recordings import fading, write
 from tools.twohosts import two_hosts
@@ -128,7 +128,7 @@ def test_a_link_goes_silent_and_comes_back(pair: Pair) -> None:
     def cut() -> None:
         time.sleep(0.5)
         pair.links[1].silence(True)
-        wait_until("one path is left", lambda: len(used(pair.a)) == 1, timeout=5)
+        wait_until("one path is left", lambda: len(used(pair.a)) == 1, timeout=15)
 
     assert fetch(pair, cut) < 20
     pair.links[1].silence(False)
@@ -148,10 +148,14 @@ def test_an_interface_goes_away_and_another_comes(pair: Pair) -> None:
         pair.links[0].set_up(False)
 
     assert fetch(pair, down) < 20
-    assert {p["interface"] for p in used(pair.a)} == {pair.links[1].device(pair.hosts.a)}
+
+    def in_use(*links: Link) -> bool:
+        return {p["interface"] for p in used(pair.a)} == {x.device(pair.hosts.a) for x in links}
+
+    wait_until("the other one alone", lambda: in_use(pair.links[1]), 20)
     third = pair.hosts.lab.link(pair.hosts.a, pair.hosts.b, Shape(20, 5))
+    wait_until("the third one, too", lambda: in_use(pair.links[1], third), 20)
     pair.wait_for_paths(2)
-    assert third.device(pair.hosts.a) in {p["interface"] for p in used(pair.a)}
     fetch(pair)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.netns.conftest import known, make_end, make_router, multipath
+from tests.netns.conftest import known, make_end, make_router, places
 from tools.natcells import CHAINS
 from tools.netlab import Host, Lab, Process, wait_until
 from tools.peers import Whalescale
@@ -106,14 +106,14 @@ def test_mapped_announced_dialled_and_given_back(lab: Lab) -> None:
 
     # The home's NAT gives every flow another port: what b is told it could not have seen.
     def dialled() -> bool:
-        paths = multipath(b)["paths"]
-        return any(p["remote"] == f"5.6.7.8:{a.port}" and p["state"] == "healthy" for p in paths)
+        (peer,) = b.status()["peers"]
+        return f"5.6.7.8:{a.port}" in places(peer)
 
     a.run("ping", "-c1", "-W5", b.inside(4))
     wait_until("b reaches a by the mapping", dialled, 15)
 
     a.stop()
-    wait_until("the mapping is gone", lambda: str(a.port) not in rules(router), 5)
+    wait_until("the mapping is gone", lambda: str(a.port) not in rules(router), 10)
 
 
 def test_mapped_by_upnp_where_the_router_speaks_nothing_else(lab: Lab) -> None:

@@ -77,14 +77,22 @@ def difference(now: list[int], then: list[int]) -> list[int]:
 def test_each_path_takes_its_own_uplink(lab: Lab, family: int, backend: str) -> None:
     routed = Routed(lab, family, f'backend = "{backend}"')
     client, server, router = routed.client, routed.server, routed.router
-    for end, ours in ((client, 2), (server, 1)):
-        paths = used(end)
-        assert len({p["local"] for p in paths}) == ours
-        assert len({p["remote"] for p in paths}) == 3 - ours
-    interfaces = {p["local"]: p["interface"] for p in used(client)}
-    for link in routed.uplinks:
-        local = outside(link.address(client.host, family), client.port)
-        assert interfaces[local] == link.device(client.host)
+    ours = {
+        outside(link.address(client.host, family), client.port): link.device(client.host)
+        for link in routed.uplinks
+    }
+
+    def each_by_its_own() -> bool:
+        at_client, at_server = used(client), used(server)
+        return (
+            {p["local"]: p["interface"] for p in at_client} == ours
+            and {p["remote"] for p in at_server} == ours.keys()
+            and len({p["remote"] for p in at_client}) == 1
+            and len({p["local"] for p in at_server}) == 1
+        )
+
+    # A path may fail for a moment on a busy machine.
+    wait_until("a path by each uplink", each_by_its_own, 20)
 
     # Up, then down: by the client's own interfaces, then by the router's behind the server's one.
     for sender, receiver, at in ((client, server, client.host), (server, client, router)):
@@ -130,8 +138,7 @@ def test_addresses_of_interfaces_that_lead_nowhere(lab: Lab) -> None:
         name, digest = sender.serve(SIZE)
         assert receiver.fetch(http_url(sender, name)) == digest
 
-    def healthy() -> bool:
-        paths = [p for p in multipath(ends[0])["paths"] if p["usable"]]
-        return bool(paths) and all(p["state"] == "healthy" and p["rtt_ms"] for p in paths)
+    def answered() -> bool:
+        return bool(used(ends[0])) and all(p["rtt_ms"] for p in used(ends[0]))
 
-    wait_until("probes to be answered", healthy, 20)
+    wait_until("probes to be answered", answered, 20)
