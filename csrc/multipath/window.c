@@ -223,10 +223,9 @@ static void cut(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint64_t queue_us = w->round_queue_us, base_us = ws_window_base_us(w);
 
-	if (queue_us > BUFFER_LEAST_US)
-		w->buffer_bytes = most(w->used_before_bytes * queue_us / (base_us + queue_us) *
-					       BUFFER_PERMILLE / 1000,
-				       LEAST_BYTES);
+	w->buffer_bytes = most(w->used_before_bytes * queue_us / (base_us + queue_us) *
+				       BUFFER_PERMILLE / 1000,
+			       LEAST_BYTES);
 	w->buffer_ns = ack->now_ns;
 	w->bytes = w->bytes * CUT_PERMILLE / 1000;
 	w->high_bytes = w->bytes;

@@ -6,6 +6,7 @@
  */
 #include "check.h"
 #include "multipath/window.h"
+#include "window_bounds.h"
 
 #include <string.h>
 
@@ -438,6 +439,7 @@ static void survives_anything(void)
 
 int main(void)
 {
+	bounds();
 	fills_a_link();
 	keeps_within_a_shallow_buffer();
 	follows_the_rate();

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Each constant of window.c, just below and just above: half or double of one turns a check red. ACKs are
+ * made, of a path with a least round trip of 20 ms. SAME_PERMILLE shows in the model of test_window.c, and of
+ * WS_WINDOW_RATES the exact number does not matter: as many places hold the same time in smaller steps.
+ */
+#ifndef WS_TEST_WINDOW_BOUNDS_H
+#define WS_TEST_WINDOW_BOUNDS_H
+
+#include "check.h"
+#include "multipath/window.h"
+
+struct made {
+	struct ws_window w;
+	struct ws_window_ack ack;
+};
+
+/* So many packets arrive in one ACK, after as many ms, and behind so much of a queue. The window is full. */
+static void arrive(struct made *m, uint64_t packets, uint64_t lost, uint32_t queue_us, uint64_t ms)
+{
+	m->ack.now_ns += ms * MS_NS;
+	m->ack.highest += packets;
+	m->ack.next_number = m->ack.highest + 1;
+	m->ack.lost += lost;
+	m->ack.acked_bytes = (packets - lost) * WS_PACKET_BYTES;
+	m->ack.delivered_bytes += m->ack.acked_bytes;
+	m->ack.delay_us = 1000 + queue_us;
+	m->ack.rtt_us = 20000 + queue_us;
+	ws_window_used(&m->w, m->w.bytes);
+	ws_window_ack(&m->w, &m->ack);
+}
+
+/* Its start is over, of 200 packets, the first round as well. */
+static struct made settled(void)
+{
+	struct made m = {.ack = {.now_ns = S_NS, .waiting = true}};
+
+	ws_window_init(&m.w, 0, 0);
+	m.w.starting = false;
+	arrive(&m, 100, 0, 0, 1);
+	m.w.bytes = 200 * WS_PACKET_BYTES;
+	m.w.roomy = false;
+	m.w.round_least_us = UINT32_MAX;
+	m.w.cut_number = m.ack.highest;
+	m.w.swing_us = 0;
+	m.w.interval_ns = m.ack.now_ns;
+	return m;
+}
+
+/* By how much the window moves where this queue stands, bytes. */
+static int moves(struct made m, uint32_t queue_us)
+{
+	uint64_t before;
+
+	/* No round ends meanwhile, nor does the swing fade. */
+	m.w.round_end = UINT64_MAX;
+	for (int i = 0; i < 2; i++)
+		m.w.standing_us[i] = queue_us;
+	m.w.most_us = queue_us;
+	before = m.w.bytes;
+	arrive(&m, 20, 0, queue_us, 1);
+	return (int)(m.w.bytes - before);
+}
+
+static void aims(void)
+{
+	static const struct {
+		uint32_t brief, swing_us, below_us, above_us;
+		uint64_t buffer_bytes;
+	} aims[] = {
+		{0, 0, 3500, 7000, UINT64_MAX}, /* TARGET_LEAST_US */
+		{0, 100000, 35000, 70000, UINT64_MAX}, /* TARGET_MOST_US */
+		{1, 100000, 14000, 28000, UINT64_MAX}, /* TARGET_BRIEF_US */
+		{0, 0, 1400, 2800, 1}, /* BUFFER_LEAST_US */
+	};
+
+	for (uint32_t i = 0; i < sizeof(aims) / sizeof(*aims); i++) {
+		struct made m = settled();
+
+		m.ack.brief = aims[i].brief;
+		m.w.swing_us = aims[i].swing_us;
+		m.w.buffer_bytes = aims[i].buffer_bytes;
+		m.w.buffer_ns = m.ack.now_ns;
+		CHECK(moves(m, aims[i].below_us) > 0);
+		CHECK(moves(m, aims[i].above_us) < 0);
+	}
+}
+
+/* INTERVAL_NS: what is least stands for one to two of them. SWING_FALL: of the way down in each. */
+static void intervals(void)
+{
+	struct made m = settled();
+	uint64_t before = m.w.bytes;
+
+	m.w.round_end = UINT64_MAX;
+	arrive(&m, 1, 0, 0, 100); /* an interval begins */
+	for (int ms = 0; ms < 150; ms += 10)
+		arrive(&m, 1, 0, 30000, 10);
+	CHECK(m.w.bytes >= before);
+	before = m.w.bytes;
+	for (int ms = 150; ms < 280; ms += 10)
+		arrive(&m, 1, 0, 30000, 10);
+	CHECK(m.w.bytes < before);
+	m = settled();
+	m.w.swing_us = 40000;
+	arrive(&m, 1, 0, 0, 100);
+	CHECK(m.w.swing_us > 32000 && m.w.swing_us < 37000);
+}
+
+/* EMPTY_PART: a round whose queue ran below it. */
+static void rooms(void)
+{
+	for (uint32_t queue_us = 900; queue_us <= 1800; queue_us += 900) {
+		struct made m = settled();
+
+		m.w.rest_until_ns = UINT64_MAX; /* it stays as it is, and so is in use */
+		arrive(&m, 20, 0, queue_us, 10);
+		CHECK_EQ(m.w.roomy, queue_us == 900);
+	}
+}
+
+/* START_RTT_US, WS_RTT_PART, ROUND_PACKETS, MOST_BYTES. */
+static void begins(void)
+{
+	struct made m = {.ack = {.now_ns = S_NS}};
+
+	ws_window_init(&m.w, 0, 0);
+	CHECK_EQ(ws_window_rate_bps(&m.w), 2ULL * 16 * WS_PACKET_BYTES * 8 * 10);
+	arrive(&m, 1, 0, 0, 1);
+	arrive(&m, 1, 0, 20000, 1);
+	CHECK(m.w.srtt_us > 23000 && m.w.srtt_us < 28000);
+	m = settled();
+	arrive(&m, 12, 0, 0, 1); /* ends the last one */
+	CHECK_EQ(m.w.round_number, 100);
+	arrive(&m, 12, 0, 0, 1);
+	CHECK_EQ(m.w.round_number, 124);
+	for (int i = 0; i < 100; i++)
+		arrive(&m, 1000, 0, 0, 20);
+	CHECK_EQ(m.w.bytes, 3500 * WS_PACKET_BYTES);
+}
+
+/* SLOW_PART: of the growth above what a cut left. */
+static void slowly(void)
+{
+	struct made m = settled();
+
+	m.w.swing_us = 100000;
+	CHECK_EQ(moves(m, 0), 20 * WS_PACKET_BYTES);
+	m.w.high_bytes = m.w.bytes - 1;
+	CHECK(moves(m, 0) > 3 * WS_PACKET_BYTES && moves(m, 0) < 8 * WS_PACKET_BYTES);
+}
+
+/* What a round of `sent` packets with this loss, and this queue, makes of the window. */
+static struct made lossy(struct made m, uint64_t sent, uint64_t lost, uint32_t queue_us)
+{
+	arrive(&m, sent, lost, queue_us, 20);
+	return m;
+}
+
+static void losses(void)
+{
+	static const struct {
+		uint32_t own_permille, sent, lost;
+		bool ours;
+	} rounds[] = {
+		{0, 20, 2, false}, /* LOSSES */
+		{0, 20, 4, true},     {0, 100, 4, false}, /* LOSS_PERMILLE */
+		{0, 100, 7, true},    {100, 100, 17, false}, /* CHANCE_PERMILLE */
+		{100, 100, 24, true},
+	};
+
+	for (uint32_t i = 0; i < sizeof(rounds) / sizeof(*rounds); i++) {
+		struct made m = settled();
+
+		m.w.own_permille = rounds[i].own_permille;
+		m.w.own_ns = m.ack.now_ns;
+		m = lossy(m, rounds[i].sent, rounds[i].lost, 6000);
+		CHECK_EQ(m.w.doubt == WS_WINDOW_CUT, rounds[i].ours);
+		CHECK_EQ(m.w.bytes < 190 * WS_PACKET_BYTES, rounds[i].ours);
+	}
+}
+
+/* CUT_PERMILLE; BUFFER_PERMILLE, BUFFER_GROWTH_PERMILLE: of 200 packets 60 stand in the buffer. */
+static void cuts(void)
+{
+	struct made m = settled();
+	uint64_t buffer;
+
+	m.w.used_before_bytes = m.w.bytes;
+	m = lossy(m, 100, 10, 8571);
+	CHECK(m.w.bytes > 150 * WS_PACKET_BYTES && m.w.bytes < 190 * WS_PACKET_BYTES);
+	buffer = m.w.buffer_bytes;
+	CHECK(buffer > 33 * WS_PACKET_BYTES && buffer < 52 * WS_PACKET_BYTES);
+	for (int ms = 0; ms <= 1000; ms += 100)
+		arrive(&m, 1, 0, 6000, 100);
+	CHECK(m.w.buffer_bytes * 100 > buffer * 107);
+	CHECK(m.w.buffer_bytes * 100 < buffer * 118);
+}
+
+/* TRIAL_PACKETS; OWN_PART: of 180 permille 70 are the path's own, 45 are not. POLICED_ROUNDS after those. */
+static void trials(void)
+{
+	for (uint32_t own = 0; own < 2; own++) {
+		struct made m = lossy(settled(), 100, 18, 0);
+		uint64_t before;
+
+		CHECK_EQ(m.w.doubt, WS_WINDOW_TRIAL);
+		arrive(&m, 10, 0, 0, 1); /* sent before it */
+		arrive(&m, 45, own ? 3 : 2, 0, 1);
+		CHECK_EQ(m.w.doubt, WS_WINDOW_TRIAL);
+		arrive(&m, 45, own ? 3 : 2, 0, 1);
+		CHECK_EQ(m.w.doubt, WS_WINDOW_CALM);
+		CHECK_EQ(m.w.own_permille > 0, own);
+		if (own)
+			continue;
+		before = m.w.bytes;
+		for (int round = 0; round < 6; round++)
+			arrive(&m, 20, 0, 0, 20);
+		CHECK_EQ(m.w.bytes, before);
+		for (int round = 0; round < 5; round++)
+			arrive(&m, 20, 0, 0, 20);
+		CHECK(m.w.bytes > before);
+	}
+}
+
+/* ROUND_LEAST_US: what came in less tells no rate. */
+static void rates(void)
+{
+	for (uint64_t ms = 14; ms <= 28; ms += 14) {
+		struct made m = {.ack = {.now_ns = S_NS}};
+
+		ws_window_init(&m.w, 0, 0);
+		arrive(&m, 1, 0, 0, 1);
+		arrive(&m, 100, 0, 0, ms);
+		CHECK_EQ(m.w.rate_bps > 0, ms == 28);
+	}
+}
+
+/* WS_MEMORY_NS: the least is forgotten after one to two of them. */
+static void remembers(void)
+{
+	struct made m = settled();
+
+	for (int ms = 0; ms < 9500; ms += 100)
+		arrive(&m, 1, 0, 5000, 100);
+	CHECK_EQ(ws_window_base_us(&m.w), 20000);
+	for (int ms = 9500; ms < 10500; ms += 100)
+		arrive(&m, 1, 0, 5000, 100);
+	CHECK_EQ(ws_window_base_us(&m.w), 25000);
+}
+
+static void bounds(void)
+{
+	aims();
+	intervals();
+	rooms();
+	begins();
+	slowly();
+	losses();
+	cuts();
+	trials();
+	rates();
+	remembers();
+}
+
+#endif
