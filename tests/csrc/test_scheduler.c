@@ -394,6 +394,7 @@ static void a_far_path_is_for_long_queues(void)
 {
 	CHECK_EQ(beside_a_full_one(10000, 1500), 2);
 	/* 10 ms are nothing, 4 the full one has in its own queue: at 20 Mbit/s 31 are 78 kB. */
+	CHECK_EQ(beside_a_full_one(20000, 1500), 0);
 	CHECK_EQ(beside_a_full_one(45000, 1500), 0);
 	CHECK_EQ(beside_a_full_one(45000, 90000), 2);
 	CHECK_EQ(beside_a_full_one(75000, 90000), 0);
@@ -414,8 +415,43 @@ static void a_nearer_one_that_starts_is_waited_for(void)
 	sched.paths[0].silent_us = 1;
 	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 2);
 	sched.paths[0].silent_us = 0;
-	sched.paths[1].delay_us = 500;
+	sched.paths[1].delay_us = 700;
 	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 2);
+	sched.paths[1].delay_us = 1400;
+	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 0);
+}
+
+/* WS_DELAY_MAX_US: whoever says so. (Of FAR_NS the exact number does not matter: a few of it add up to less than
+ * 2^64 ns, and no wait comes near.) */
+static void no_path_takes_ages(void)
+{
+	struct ws_sched sched = full_and_behind(INT64_C(3600000000));
+	uint64_t ns = ws_sched_soonest_ns(&sched, 1500, 1);
+
+	CHECK(ns > 7 * S_NS && ns < 14 * S_NS);
+}
+
+/* Credits are so fine that a path of a 300,000th is not sent three times as much (CREDIT_SHIFT). */
+static void a_small_share_is_kept(void)
+{
+	struct ws_sched sched = full_and_behind(0);
+	uint32_t small = 0;
+	uint64_t wake_ns;
+
+	sched.kind = WS_SCHED_WRR;
+	sched.depth = 1u << 30;
+	sched.paths[0].weight = 1;
+	sched.paths[1].weight = 300000;
+	for (uint32_t seq = 0; seq < 150000; seq++) {
+		uint64_t now_ns = START_NS + seq * 1000;
+		uint32_t path;
+
+		sched.paths[0].in_flight_bytes = sched.paths[1].in_flight_bytes = 0;
+		path = ws_sched_pick(&sched, 1500, 1500, seq, now_ns, &wake_ns);
+		small += path == 1;
+		ws_sched_sent(&sched, path >> 1, 1500, seq, now_ns);
+	}
+	CHECK_EQ(small, 1);
 }
 
 static void paces(void)
@@ -538,6 +574,8 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "vectors"))
 		return answer_vectors();
 	paces();
+	no_path_takes_ages();
+	a_small_share_is_kept();
 	a_nearer_one_that_starts_is_waited_for();
 	a_far_path_is_for_long_queues();
 	redundant_takes_all();
