@@ -130,7 +130,7 @@ static inline size_t ws_ip_addresses(const uint8_t *packet, size_t *bytes)
 static inline uint32_t ws_flow_mix(uint32_t hash, uint32_t word)
 {
 	hash = (hash ^ word) * 0x9e3779b1u;
-	return hash ^ hash >> 15;
+	return hash ^ hash >> 16; /* the upper half of the last word shows in the lower bits too */
 }
 
 /* With its options; `tcp`: WS_TCP_BYTES at least. */

@@ -86,6 +86,24 @@ static void one_that_begins_goes_first(void)
 	CHECK_EQ(port_of(data), 1);
 }
 
+/* WS_FQ_FLOWS: of as many flows two thirds have a queue of their own. */
+static void queues(void)
+{
+	bool used[1 << 16] = {false};
+	const struct ws_fq_packet *packet;
+	const uint8_t *data;
+	uint32_t count = 0;
+
+	begin();
+	for (uint32_t i = 0; i < 256; i++)
+		CHECK(put((uint16_t)check_random(), 100, i));
+	for (; (packet = ws_fq_peek(&fq, &data)); ws_fq_take(&fq)) {
+		count += !used[packet->flow];
+		used[packet->flow] = true;
+	}
+	CHECK(count > 140 && count < 185);
+}
+
 static void the_longest_is_cut(void)
 {
 	const struct ws_fq_packet *packet;
@@ -208,6 +226,7 @@ int main(void)
 	CHECK(memory != NULL);
 	shares_by_bytes();
 	one_that_begins_goes_first();
+	queues();
 	the_longest_is_cut();
 	survives_anything();
 	what_a_tcp_sends_again_is_known();

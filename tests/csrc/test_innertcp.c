@@ -2,6 +2,7 @@
 /* What comes for a BBR of this host's own is held from its SYN on (docs/multipath.md section 10). */
 #include "check.h"
 
+#include "multipath/multipath_internal.h"
 #include "packet/frame.h"
 #include "quiet.h"
 #include "shared/wire.h"
@@ -154,6 +155,9 @@ static void as_long_as_at_first(void)
 	/* The same line, so the same time, until nobody has it any more. */
 	leaves(mp, 3000, SYN);
 	CHECK_EQ(waits_ms(mp, 3000, ACK, 0), HOLD_MS);
+	now_ns += 7000 * MS;
+	leaves(mp, 3500, SYN);
+	CHECK_EQ(waits_ms(mp, 3500, ACK, 0), HOLD_MS);
 	now_ns += 11000 * MS;
 	leaves(mp, 4000, SYN);
 	CHECK_EQ(waits_ms(mp, 4000, ACK, 0), HOLD_MS + 10);
@@ -231,8 +235,24 @@ static void who_needs_it(void)
 	ws_multipath_free(mp);
 }
 
+/* WS_INNER_FLOWS: of as many flows two thirds have a place of their own. */
+static void places(void)
+{
+	struct ws_multipath *mp = two_paths(WS_ALIGN_BBR, FAR_MS);
+	uint32_t held = 0;
+
+	/* More in less time do not leave at once. */
+	for (int i = 0; i < 1024; i++, now_ns += MS)
+		leaves(mp, (uint16_t)check_random(), SYN);
+	for (uint32_t i = 0; i < WS_INNER_FLOWS; i++)
+		held += mp->inner.flows[i].held;
+	CHECK(held > 550 && held < 750);
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
+	places();
 	held_from_the_first_packet_on();
 	six = true;
 	held_from_the_first_packet_on();

@@ -125,6 +125,7 @@ static void begins(void)
 	struct made m = {.ack = {.now_ns = S_NS}};
 
 	ws_window_init(&m.w, 0, 0);
+	CHECK_EQ(m.w.bytes, 16 * 1500);
 	CHECK_EQ(ws_window_rate_bps(&m.w), 2ULL * 16 * WS_PACKET_BYTES * 8 * 10);
 	arrive(&m, 1, 0, 0, 1);
 	arrive(&m, 1, 0, 20000, 1);
