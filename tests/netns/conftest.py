@@ -4,8 +4,10 @@ a 10.201.1.1 ── veth ── 10.201.1.2 b        outside (and fd00:201:1::1, 
   10.77.0.1 ══ tunnel ══ 10.77.0.2          inside  (and fd77::1, ::2)
 
 Tests of this folder run several at once, each in namespaces, folders and interface names of its own
-(`Lab`, `make_end`): wait for what is to happen, not for a time. A test that measures a time or a
-rate gets `@pytest.mark.alone` and then has the machine to itself; keep those few and short.
+(`Lab`, `make_end`): wait for what is to happen, not for a time. Which of a link's paths carries
+data, and whether one is degraded for a late answer, changes with the machine's load: see `places`.
+A test that measures a time or a rate gets `@pytest.mark.alone` and then has the machine to itself;
+keep those few and short.
 """
 
 from __future__ import annotations

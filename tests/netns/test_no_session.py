@@ -35,10 +35,14 @@ def test_a_server_that_does_not_know_us(lab: Lab) -> None:
     )
     two.a.start(two.peer_of(two.a))
     wait_until("the reason", lambda: "is there and answers" in trouble(two.a), 8)
-    log = two.b.ws("logs", "-i", two.b.interface).stdout
-    assert "asks for a session, but no peer here has its key" in log
-    told = json.loads(two.a.ws("doctor", "-i", two.a.interface, "--json", check=False).stdout)
-    assert any("is there and answers" in c["detail"] for c in told["checks"])
+
+    def told() -> bool:
+        log = two.b.ws("logs", "-i", two.b.interface).stdout
+        return "asks for a session, but no peer here has its key" in log
+
+    wait_until("b to say who asks", told)
+    doctor = json.loads(two.a.ws("doctor", "-i", two.a.interface, "--json", check=False).stdout)
+    assert any("is there and answers" in c["detail"] for c in doctor["checks"])
 
 
 def test_a_name_that_does_not_resolve(lab: Lab) -> None:

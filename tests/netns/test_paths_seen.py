@@ -38,7 +38,7 @@ class Seen:
             multipath = self.multipath()
             return multipath if condition(multipath) else None
 
-        return dict(wait_until("the paths", found, interval=0.1))
+        return dict(wait_until("the paths", found, timeout=20, interval=0.1))
 
     def set(self, path: str, *words: str) -> None:
         self.ws("paths", "peer0", "--set", path, *words)

@@ -109,7 +109,7 @@ def test_mapped_announced_dialled_and_given_back(lab: Lab) -> None:
         (peer,) = b.status()["peers"]
         return f"5.6.7.8:{a.port}" in places(peer)
 
-    a.run("ping", "-c1", "-W5", b.inside(4))
+    a.ping(b, count=1)
     wait_until("b reaches a by the mapping", dialled, 15)
 
     a.stop()
