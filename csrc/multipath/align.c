@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define GRID_NS (MS_NS / 4) /* wake-ups are so far apart; a wait below two is not worth one */
+#define GRID_NS (WS_BURST_NS / 2) /* wake-ups are so far apart; a wait below two is not worth one */
 
 size_t ws_align_bytes(size_t stride)
 {

@@ -19,8 +19,8 @@
 
 /* A BBR forgets the least round trip after so long (tcp_bbr.c, bbr_min_rtt_win_sec). */
 #define BBR_FORGETS_NS (10 * S_NS)
-/* What stands in the paths' own queues, and until an ACK comes. */
-#define LACK_MORE_US 10000
+/* What stands in the paths' own queues, and as long until an ACK comes. */
+#define LACK_MORE_US (2 * WS_QUEUE_LEAST_US)
 /* Who was sent so much is no sender. */
 #define FULL_PACKETS 16
 #define SMALL_BYTES URGENT_MAX_BYTES

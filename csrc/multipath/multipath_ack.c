@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define GAP_SEQS_MAX 512 /* looked at per ACK */
+#define GAP_SEQS_MAX (WS_ACK_MAX_GAPS * ACK_PACKETS) /* looked at per ACK */
 /* What another path would bring so much sooner is sent there as well; so often a silent one is asked. */
 #define STUCK_NS (100 * MS_NS)
 /* The only path is left for another that may be far worse, so not because a host was busy for a moment. */

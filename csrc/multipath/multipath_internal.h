@@ -29,7 +29,7 @@
 #define RUN_MAX 64 /* packets given to one path in one go */
 #define NO_SEQ UINT64_MAX
 #define URGENT_MAX_BYTES 256
-#define URGENT_SEEN 1024 /* a second of 100 calls */
+#define URGENT_SEEN WS_FLIGHT /* a copy is behind by no more than may be in flight */
 /* A first seq below is of a sender that has just begun: it leaves so many at once. */
 #define BEGIN_SEQS RUN_MAX
 #define ACK_SOONEST_NS (2 * MS_NS)

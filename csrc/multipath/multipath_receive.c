@@ -114,7 +114,7 @@ static bool first_of_two(struct ws_multipath *mp, uint32_t number)
 
 	if (!number)
 		return true;
-	if (ahead > URGENT_SEEN || ahead < -8 * URGENT_SEEN) {
+	if (ahead > URGENT_SEEN || ahead < -2 * URGENT_SEEN) {
 		memset(mp->urgent_seen, 0, sizeof(mp->urgent_seen));
 		mp->urgent_highest = number;
 	} else if (ahead > 0) {

@@ -9,13 +9,12 @@
 #include <stddef.h>
 
 #define RATE_MAX_BPS UINT64_C(400000000000)
-#define FAR_NS (UINT64_C(1) << 60) /* 36 years */
+#define FAR_NS (UINT64_MAX >> 4) /* 36 years */
 
 /* wrr: credit in 1/4096 bytes, so that rounding stays below a millionth of a packet. */
 #define CREDIT_SHIFT 12
 #define DEGRADED_PART 4
 #define LATE_NS (10 * MS_NS) /* who is so late delays others by less than an ACK does */
-#define NEARER_LEAST_NS MS_NS /* nearer by less is no nearer */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -175,7 +174,7 @@ static bool other_has_all(const struct ws_sched *sched, uint32_t paths, uint32_t
 	return false;
 }
 
-/* A nearer one, for the moment without room, may carry far more: its next ACK comes sooner than what a
+/* A nearer one (by more than a burst takes), for the moment without room, may carry far more: its next ACK comes sooner than what a
  * farther one would bring, and who waits for that takes it for a queue. */
 static bool starts_nearer(const struct ws_sched *sched, uint32_t paths, uint32_t than)
 {
@@ -185,7 +184,7 @@ static bool starts_nearer(const struct ws_sched *sched, uint32_t paths, uint32_t
 		if (paths >> i & 1 && sched->paths[i].starting && !sched->paths[i].silent_us &&
 		    sched->paths[i].in_flight_bytes &&
 		    farther->delay_us > sched->paths[i].delay_us &&
-		    delay_ns(farther, sched->paths[i].delay_us) > NEARER_LEAST_NS)
+		    delay_ns(farther, sched->paths[i].delay_us) > WS_BURST_NS)
 			return true;
 	return false;
 }

@@ -17,7 +17,6 @@
 
 #define WS_SCHED_PATHS WS_PATH_COUNT
 #define WS_DELAY_MAX_US 10000000 /* no path takes longer */
-#define WS_BURST_NS MS_NS /* saved up by a path that is paced: its datagrams are one send */
 
 enum ws_scheduler {
 	WS_SCHED_EDF, /* earliest delivery first */

@@ -9,6 +9,7 @@
 #define US_NS UINT64_C(1000)
 #define MS_NS UINT64_C(1000000)
 #define S_NS UINT64_C(1000000000)
+#define WS_BURST_NS MS_NS /* saved up by a path that is paced: its datagrams are one send */
 #define WS_PACKET_BYTES 1500 /* of a link: what windows and turns are counted in */
 #define WS_MEMORY_NS                                                                               \
 	(5 * S_NS) /* of the least delays, and once more: clocks drift, routes change */

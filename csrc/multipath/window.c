@@ -7,7 +7,7 @@
 #include "multipath/window.h"
 
 /* Of queue: what the path's own swings take from it must not empty it. */
-#define TARGET_LEAST_US 5000
+#define TARGET_LEAST_US WS_QUEUE_LEAST_US
 #define TARGET_MOST_US 50000
 /* Of one path, where all others have more: a ping beside recorded LTE takes 28 ms more than idle, not 50,
  * and the bond carries a hundredth less. */

@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define WS_QUEUE_LEAST_US 5000 /* that is aimed at */
 #define WS_WINDOW_RATES 16
 
 struct ws_window {

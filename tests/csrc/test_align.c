@@ -29,10 +29,10 @@ static void test_room(void)
 
 	start();
 	/* Too short a wait, too long a packet, no path of ours. */
-	CHECK(!ws_align_hold(&align, 0, 1, 0, packet, 64, 499, now));
+	CHECK(!ws_align_hold(&align, 0, 1, 0, packet, 64, 999, now));
 	CHECK(!ws_align_hold(&align, 0, 1, 0, packet, STRIDE + 1, 30000, now));
-	CHECK(ws_align_hold(&align, 0, 1, 0, packet, 64, 700, now));
-	CHECK(ws_align_take(&align, now + MS, &out) != NULL);
+	CHECK(ws_align_hold(&align, 0, 1, 0, packet, 64, 1400, now));
+	CHECK(ws_align_take(&align, now + 2 * MS, &out) != NULL);
 	CHECK(!ws_align_hold(&align, WS_ALIGN_PATHS, 1, 0, packet, 64, 30000, now));
 	for (uint32_t i = 0; i < WS_ALIGN_SLOTS; i++)
 		CHECK(ws_align_hold(&align, 0, i, 0, packet, 64, 30000, now));

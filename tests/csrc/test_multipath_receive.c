@@ -215,7 +215,7 @@ static void what_is_quick_waits(void)
 		CHECK_EQ(waits(mp, kinds[k], 6, 20 * MS), 0);
 		other_path_comes(mp, 35 * MS);
 		now_ns += MS;
-		/* As much as it is quicker, to the next quarter of a millisecond. */
+		/* As much as it is quicker, to the next half of a millisecond. */
 		CHECK_EQ(waits(mp, kinds[k], 6, 20 * MS), 15 * MS);
 		CHECK_EQ(waits(mp, kinds[k], 6, 30 * MS), 5 * MS);
 		CHECK_EQ(waits(mp, kinds[k], 6, 40 * MS), 0);
@@ -367,14 +367,14 @@ static void of_two_one_goes_on(void)
 	CHECK_EQ(go_on(mp, 5, 1), 1);
 	CHECK_EQ(go_on(mp, 3, 2), 1); /* overtaken */
 	CHECK_EQ(go_on(mp, 5, 1), 0);
-	CHECK_EQ(go_on(mp, 1000, 2), 1);
-	CHECK_EQ(go_on(mp, 300, 2), 1); /* of URGENT_SEEN */
-	CHECK_EQ(go_on(mp, 1026, 1), 1);
+	CHECK_EQ(go_on(mp, 4000, 2), 1);
+	CHECK_EQ(go_on(mp, 1300, 2), 1); /* of URGENT_SEEN */
+	CHECK_EQ(go_on(mp, 4098, 1), 1);
 	CHECK_EQ(go_on(mp, 2, 1), 0); /* so late that the other one came */
 	CHECK_EQ(go_on(mp, 3, 1), 0);
-	CHECK_EQ(go_on(mp, 1025, 2), 1);
+	CHECK_EQ(go_on(mp, 4097, 2), 1);
 	/* All numbers, and over their end: a place is free again when its turn comes. */
-	for (uint32_t number = 1027; number < 5000; number++)
+	for (uint32_t number = 4099; number < 20000; number++)
 		CHECK_EQ(go_on(mp, number, 2), 1);
 	ws_multipath_reset(mp, now_ns);
 	CHECK_EQ(go_on(mp, UINT32_MAX - 2, 2), 1);

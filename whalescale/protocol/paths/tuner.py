@@ -27,8 +27,9 @@ ACK_INTERVAL_US: Final = 10_000
 RESCUE_MIN_US: Final = 60_000
 #: after so many round trips and as long again it is (half of them, and what the next say)
 RESCUE_RTTS: Final = 3
-#: shorter ones take a fading link for a silent one (a BBR over two: 0.57 of them, not 0.62)
-RESCUE_MARGIN_US: Final = 20_000
+#: an ACK may be lost; shorter ones take a fading link for a silent one (a BBR over two: 0.57 of
+#: them, not 0.62)
+RESCUE_MARGIN_US: Final = 2 * ACK_INTERVAL_US
 #: mean deviations of the round trip that an answer may take longer (RFC 6298)
 DEVIATIONS: Final = 4
 #: what is in flight is sent again up to this age, and a gap is held for as long: a fade is over by
@@ -41,8 +42,8 @@ AGAINS: Final = 4
 #: what asks for no order (UDP) waits no longer behind a gap: a lag of voice that is just bearable
 #: (ITU-T G.114: 150 ms), less what its way takes
 LOOSE_HOLD_US: Final = 100_000
-#: a path that brought nothing for so long is not waited for
-PATH_IDLE_US: Final = 500_000
+#: a path that brought nothing for so long is not waited for: there is as long for what others bring
+PATH_IDLE_US: Final = REPAIR_AGE_US // 2
 
 
 class _Path:
