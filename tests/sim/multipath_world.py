@@ -22,7 +22,7 @@ SECOND = 1000 * MS
 NEVER = (1 << 64) - 1
 HEADERS = 28  # IPv4 and UDP
 PACKET = 1400
-TICK = 20 * MS
+TICK = 100 * MS
 PROBE = 250 * MS
 Frame = tuple[bytes, bytes] | bytes
 

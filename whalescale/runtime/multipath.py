@@ -36,14 +36,13 @@ from whalescale.protocol.places import LocalLink, PeerHandle
 
 log = logging.getLogger(__name__)
 
-#: between two samples of a busy peer: while data begins to flow (so long), and while it goes on
-BUSY_NS: Final = 20 * NS_PER_MS
-BEGINNING_NS: Final = 3 * NS_PER_S
-STEADY_NS: Final = 40 * NS_PER_MS
-#: the same while data takes one path each way: nothing is decided, the data plane wants the CPU
+#: between two samples of a busy peer: rates are the data plane's, but how long a silence may be
+#: follows the round trips, and that nothing comes any more shall be seen soon
+BUSY_NS: Final = 100 * NS_PER_MS
+#: the first one after data began to flow, or flows over other paths
+BEGIN_NS: Final = 20 * NS_PER_MS
+#: while data takes one path each way, and no other could take over: nothing is decided
 ALONE_NS: Final = 250 * NS_PER_MS
-#: where another path could take over: it shall be seen soon that nothing comes any more
-KEPT_NS: Final = 100 * NS_PER_MS
 #: peers that are due within so little are looked at together
 TOGETHER_NS: Final = 5 * NS_PER_MS
 #: packets between two looks that make a peer busy, and how long it stays so after the last
@@ -72,7 +71,6 @@ class Watched:
     #: while busy: when to sample it next
     due_at: int = 0
     busy_until: int = 0
-    beginning_until: int = 0
     #: our data is scheduled over paths
     scheduled: bool = False
     #: another path could take over
@@ -84,20 +82,18 @@ class Watched:
 
     def begin(self, now: int) -> None:
         """Data begins to flow, or flows over other paths."""
-        self.beginning_until = now + BEGINNING_NS
         # Soon, though one path alone takes it: what is silence there must be said.
-        self.due_at = now + BUSY_NS
+        self.due_at = now + BEGIN_NS
 
     def arrived(self, received: dict[int, int]) -> None:
         """Data packets by path, as sampled."""
         before, self.received = self.received, received
         self.arriving = sum(before.get(path) != count for path, count in received.items())
 
-    def every(self, now: int) -> int:
+    @property
+    def every(self) -> int:
         """ns between two samples while busy."""
-        if not self.scheduled and self.arriving <= 1:
-            return KEPT_NS if self.kept else ALONE_NS
-        return BUSY_NS if now < self.beginning_until else STEADY_NS
+        return BUSY_NS if self.scheduled or self.kept or self.arriving > 1 else ALONE_NS
 
 
 class Multipath:
@@ -352,7 +348,7 @@ class Multipath:
             number = self._numbers.get(handle)
             if watched is None:
                 continue
-            watched.due_at = now + watched.every(now)
+            watched.due_at = now + watched.every
             if number is None:
                 self._busy.discard(handle)
                 continue

@@ -109,8 +109,7 @@ def test_one_busy_peer_does_not_hurry_a_thousand_idle_ones() -> None:
     bench = Bench(1001)
     bench.rates[500] = 10_000
     bench.run(10)
-    # 20 ms for three seconds, 40 ms from then on
-    assert 300 <= bench.samples.pop(500) <= 335
+    assert 95 <= bench.samples.pop(500) <= 105
     bench.looks.pop(500)
     assert max(bench.looks.values()) <= 42
     assert 300 <= sum(bench.samples.values()) <= 8 * 42
@@ -130,7 +129,7 @@ def test_a_peer_lingers_and_then_is_idle() -> None:
     bench.rates.clear()
     before = bench.samples[0]
     bench.run(2)
-    assert 45 <= bench.samples[0] - before <= 55
+    assert 18 <= bench.samples[0] - before <= 22
     before = bench.samples[0]
     bench.run(10)
     assert 7 <= bench.samples[0] - before <= 13
@@ -148,7 +147,7 @@ def test_a_peer_whose_samples_fail_ends_nobody_elses() -> None:
     bench.broken.add(0)
     bench.rates.update({0: 1000, 1: 1000})
     bench.run(10)
-    assert bench.samples[1] >= 300
+    assert bench.samples[1] >= 95
     assert bench.samples[2] >= 7
     assert len(bench.faults) == bench.samples[0]
     assert set(bench.faults) == {"path samples"}
@@ -197,14 +196,15 @@ def test_the_first_look_comes_at_once() -> None:
 def test_a_peer_that_is_told_to_be_busy_is_sampled_from_then_on() -> None:
     bench = Bench(2)
     bench.run(0.26)  # the next look is a quarter of a second away
+    before = bench.samples[0]
     bench.rates[0] = 10_000
     bench.multipath.wake(0)
-    bench.run(0.1)
-    assert 4 <= bench.samples[0] <= 7
+    bench.run(0.03)
+    assert bench.samples[0] - before == 1
     bench.multipath.wake(0)  # it is busy already
     bench.multipath.wake(7)  # and this one is not known
-    bench.run(0.1)
-    assert 8 <= bench.samples[0] <= 13
+    bench.run(0.2)
+    assert bench.samples[0] - before == 3
 
 
 def test_who_falls_silent_at_once_is_idle_after_a_while() -> None:
@@ -236,8 +236,10 @@ def test_a_second_path_is_sampled_at_once() -> None:
     bench.run(5.01)
     before = bench.samples[0]
     one_path(bench, schedule=True)
-    bench.run(0.1)
-    assert 4 <= bench.samples[0] - before <= 6
+    bench.run(0.03)
+    assert bench.samples[0] - before == 1
+    bench.run(0.5)
+    assert bench.samples[0] - before >= 5
 
 
 def test_a_peer_that_sends_by_several_paths_is_sampled_often() -> None:
@@ -246,7 +248,7 @@ def test_a_peer_that_sends_by_several_paths_is_sampled_often() -> None:
     bench.rates[0] = 100_000
     bench.arriving = {0, 1}
     bench.run(5)
-    assert bench.samples[0] >= 100
+    assert bench.samples[0] >= 45
 
 
 def test_many_that_begin_together_do_not_put_each_other_off() -> None:
@@ -257,5 +259,5 @@ def test_many_that_begin_together_do_not_put_each_other_off() -> None:
     for handle in range(300):
         bench.multipath.wake(handle)
         bench.run(0.002)
-    assert bench.samples[0] - before >= 25
+    assert bench.samples[0] - before >= 5
     assert all(bench.samples[handle] for handle in range(250))
