@@ -11,8 +11,6 @@
 #define GAP_SEQS_MAX (WS_ACK_MAX_GAPS * ACK_PACKETS) /* looked at per ACK */
 /* What another path would bring so much sooner is sent there as well; so often a silent one is asked. */
 #define STUCK_NS (100 * MS_NS)
-/* The only path is left for another that may be far worse, so not because a host was busy for a moment. */
-#define ONLY_SILENT_NS (150 * MS_NS)
 #define LATE_PART 4 /* so much more than a round trip is late (RFC 8985) */
 
 /* The 64-bit value with these low bits that is nearest to `near`. */

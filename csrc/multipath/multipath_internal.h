@@ -26,6 +26,8 @@
 
 #define RING WS_RING
 #define RECORDS WS_FLIGHT /* datagrams of one path that may be in flight */
+/* The only path is left for another that may be far worse, so not because a host was busy for a moment. */
+#define ONLY_SILENT_NS (150 * MS_NS)
 #define RUN_MAX 64 /* packets given to one path in one go */
 #define NO_SEQ UINT64_MAX
 #define URGENT_MAX_BYTES 256

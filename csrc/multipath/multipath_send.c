@@ -20,8 +20,8 @@
 /* The only path: what goes over it is measured in such pieces. */
 #define PIECE_NS (50 * MS_NS)
 #define CATCH_UP_LEAST_BPS 10000000ULL
-/* Of more packets in a piece the ring holds less than a silence and the second sending take. */
-#define RUSH_PACKETS 1000
+/* Of more packets in a piece the ring holds less than a silence, a piece, and the second sending take. */
+#define RUSH_PACKETS (RING * PIECE_NS / (2 * (ONLY_SILENT_NS + PIECE_NS)))
 
 static uint64_t take_number(struct ws_multipath *mp, uint32_t path, uint64_t seq,
 			    uint32_t data_bytes, uint64_t now_ns)

@@ -29,6 +29,8 @@ ANSWERS: Final = 2
 FAILED_EAGER: Final = 10 * NS_PER_S
 FAILED_SLOWEST: Final = 5 * NS_PER_S
 
+#: mean deviations of the round trip that an answer may take longer (RFC 6298)
+DEVIATIONS: Final = 4
 WAIT_LEAST: Final = 100 * NS_PER_MS
 WAIT_FIRST: Final = 500 * NS_PER_MS
 WAIT_MOST: Final = 2 * NS_PER_S
@@ -200,7 +202,7 @@ class Path:
         """How long an answer may take: RFC 6298's timeout, within bounds. ns."""
         if self.rtt_us is None:
             return WAIT_FIRST
-        return min(max((self.srtt_us + 4 * self.rttvar_us) * 1000, WAIT_LEAST), WAIT_MOST)
+        return min(max((self.srtt_us + DEVIATIONS * self.rttvar_us) * 1000, WAIT_LEAST), WAIT_MOST)
 
     # probes
 

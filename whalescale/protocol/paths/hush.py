@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from whalescale.protocol.limits import NS_PER_MS, NS_PER_S
+from whalescale.protocol.limits import NS_PER_MS
+from whalescale.protocol.paths.health import HEARTBEAT_BUSY
 
 #: a stream: so many packets between two looks, at so many looks
 PACKETS: Final = 4
@@ -16,7 +17,7 @@ LOOKS: Final = 2
 #: it has stopped: nothing for so long
 HUSH: Final = 80 * NS_PER_MS
 #: streams that stop and go on again and again are told of so often
-AGAIN: Final = NS_PER_S
+AGAIN: Final = HEARTBEAT_BUSY
 
 
 class Incoming:

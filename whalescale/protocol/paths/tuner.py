@@ -12,6 +12,7 @@ from typing import Final
 
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.estimator import PathEstimator
+from whalescale.protocol.paths.health import DEVIATIONS
 from whalescale.protocol.paths.types import (
     MultipathSettings,
     PathParams,
@@ -30,8 +31,6 @@ RESCUE_RTTS: Final = 3
 #: an ACK may be lost; shorter ones take a fading link for a silent one (a BBR over two: 0.57 of
 #: them, not 0.62)
 RESCUE_MARGIN_US: Final = 2 * ACK_INTERVAL_US
-#: mean deviations of the round trip that an answer may take longer (RFC 6298)
-DEVIATIONS: Final = 4
 #: what is in flight is sent again up to this age, and a gap is held for as long: a fade is over by
 #: then, or the path has failed
 REPAIR_AGE_US: Final = 1_000_000
