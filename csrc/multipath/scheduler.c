@@ -2,14 +2,14 @@
 /*
  * What comes in here was measured against a peer that may lie, so every number
  * is clamped where it enters, and times are kept as distances from now: below
- * FAR_NS each, a sum of a few of them cannot overflow.
+ * FAR_NS each, a sum of two of them and seconds cannot overflow.
  */
 #include "multipath/scheduler.h"
 
 #include <stddef.h>
 
 #define RATE_MAX_BPS UINT64_C(400000000000)
-#define FAR_NS (UINT64_MAX >> 4) /* 36 years */
+#define FAR_NS ((uint64_t)INT64_MAX / 2) /* 146 years */
 
 /* wrr: credit in 1/4096 bytes, so that rounding stays below a millionth of a packet. */
 #define CREDIT_SHIFT 12

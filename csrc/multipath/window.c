@@ -24,7 +24,7 @@
 #define LEAST_BYTES ((WS_LOST_AFTER + 1) * WS_PACKET_BYTES) /* so that losses show */
 #define ROUND_PACKETS 16 /* a round has so many at least: of fewer a share says little */
 #define START_RTT_US 100000 /* nothing was measured yet */
-#define LOSSES 3 /* fewer in a round, or ... */
+#define LOSSES WS_LOST_AFTER /* fewer in a round, or ... */
 #define LOSS_PERMILLE 50 /* a smaller share are the link's own */
 #define CUT_PERMILLE 850
 #define CHANCE_PERMILLE 1500 /* half as much again is lost, or arrives, by chance */

@@ -421,7 +421,7 @@ static void a_nearer_one_that_starts_is_waited_for(void)
 	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 0);
 }
 
-/* WS_DELAY_MAX_US: whoever says so. (Of FAR_NS the exact number does not matter: a few of it add up to less than
+/* WS_DELAY_MAX_US: whoever says so. (Of FAR_NS the exact number does not matter: two of it add up to less than
  * 2^64 ns, and no wait comes near.) */
 static void no_path_takes_ages(void)
 {

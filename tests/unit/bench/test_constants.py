@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tools import constants
 
 PYTHON = '''
@@ -53,6 +55,18 @@ def test_c() -> None:
     assert sorted(what for _, what in found) == ["3", "4", "LONG", "ONE_NS", "OTHER", "SHARE"]
     line = next(line for line, what in found if what == "3")
     assert "* 3 / 4" in C.splitlines()[line - 1]
+
+
+def test_each_has_a_reason() -> None:
+    """In the table of docs/multipath.md, section 11; none is a bare number."""
+    text = (constants.ROOT / "docs/multipath.md").read_text()
+    section = text.partition("## 11. Constants")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("|")]
+    known = {name for row in rows if row[3].strip() for name in re.findall(r"\w+", row[1])}
+    for path, python in constants.sources():
+        found = constants.python_constants if python else constants.c_constants
+        names = {what.removeprefix("WS_") for _, what in found(path.read_text())}
+        assert names <= known, path.name
 
 
 def test_all_that_is_named_is_there() -> None:
