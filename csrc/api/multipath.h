@@ -40,7 +40,7 @@ struct ws_multipath_params {
 	/* the reordering buffer */
 	uint32_t reorder_depth; /* packets; 0: as many as there is room for. wrr: lead in seqs */
 	uint32_t loose_hold_us; /* what is no TCP waits no longer for its turn; 0: as the rest */
-	uint32_t loss_wait_us;
+	uint32_t loss_wait_us; /* for what is lost; with `repair` for each copy that may come */
 	uint32_t path_idle_us;
 	uint32_t deliver_late;
 	uint32_t ack_interval_us;

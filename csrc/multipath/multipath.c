@@ -276,7 +276,8 @@ void mp_load(struct ws_multipath *mp, uint64_t now_ns)
 	settings = (struct ws_reorder_settings){
 		.depth = tune.reorder_depth,
 		.hold_us = tune.repair_age_us,
-		.loss_wait_us = tune.loss_wait_us,
+		/* Copies are lost as well. */
+		.loss_wait_us = tune.loss_wait_us * (tune.repair ? AGAIN_MOST : 1),
 		.loose_hold_us = tune.loose_hold_us,
 		.path_idle_us = tune.path_idle_us,
 		.deliver_late = tune.deliver_late != 0,

@@ -260,6 +260,8 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 {
 	uint64_t rate_bps = 0, share;
 	uint32_t bytes = mp_wire_bytes(len), told = 0;
+	/* Also of one that waits with others. */
+	bool begins = mp_inner_begins(mp, packet, len, now_ns);
 	int path, second;
 
 	if (now_ns - mp->urgent_window_ns >= URGENT_WINDOW_NS) {
@@ -275,7 +277,7 @@ static bool send_urgent(struct ws_multipath *mp, const uint8_t *packet, uint32_t
 	path = ws_sched_urgent(&mp->sched, len, 0);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return false;
-	second = second_path(mp, len, (uint32_t)path, mp_inner_begins(mp, packet, len, now_ns));
+	second = second_path(mp, len, (uint32_t)path, begins);
 	if (second >= 0) {
 		/* Of two that share a number the peer delivers one; 0 is none. */
 		mp->urgent_number += mp->urgent_number == UINT32_MAX ? 2 : 1;

@@ -143,6 +143,33 @@ static void answers(void)
 	ws_multipath_free(mp);
 }
 
+/* Where copies are sent, what is lost is waited for as often as one may be sent again (AGAIN_MOST). */
+static void copies_are_waited_for(void)
+{
+	for (uint32_t repair = 0; repair < 2; repair++) {
+		struct ws_multipath *mp = two_paths();
+		struct ws_multipath_params tune = {.reorder_depth = 128,
+						   .repair = repair,
+						   .repair_age_us = 1000000,
+						   .loss_wait_us = 20000,
+						   .path_idle_us = 500000,
+						   .ack_interval_us = 50000};
+
+		ws_multipath_tune(mp, &tune);
+		ws_multipath_pump(mp, now_ns);
+		come(mp, 0, 9);
+		come(mp, 11, 11);
+		delivered = 0;
+		now_ns += (repair ? 70 : 15) * MS;
+		ws_multipath_tick(mp, now_ns);
+		CHECK_EQ(delivered, 0);
+		now_ns += 12 * MS;
+		ws_multipath_tick(mp, now_ns);
+		CHECK_EQ(delivered, 1);
+		ws_multipath_free(mp);
+	}
+}
+
 /* A packet of 40 bytes that was sent delay_ns ago; for how long it waits. */
 static uint64_t waits(struct ws_multipath *mp, uint32_t flags, uint8_t protocol, uint64_t delay_ns)
 {
@@ -420,6 +447,7 @@ int main(void)
 	copies_of_what_passed(40000);
 	copies_of_what_passed(60000);
 	answers();
+	copies_are_waited_for();
 	one_path_is_as_it_is();
 	what_is_quick_waits();
 	what_is_far_quicker_goes_on();

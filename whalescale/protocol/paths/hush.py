@@ -8,37 +8,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from whalescale.protocol.limits import NS_PER_MS
 from whalescale.protocol.paths.health import HEARTBEAT_BUSY
 
 #: a stream: so many packets between two looks, at so many looks
 PACKETS: Final = 4
 LOOKS: Final = 2
-#: it has stopped: nothing for so long
-HUSH: Final = 80 * NS_PER_MS
 #: streams that stop and go on again and again are told of so often
 AGAIN: Final = HEARTBEAT_BUSY
 
 
 class Incoming:
-    """Looked at with each sample. Times are ns."""
+    """Looked at with each sample, ten times a second. Times are ns."""
 
-    __slots__ = ("_came_at", "_count", "_looks", "_told_at")
+    __slots__ = ("_count", "_looks", "_told_at")
 
     def __init__(self) -> None:
         self._count = 0
         self._looks = 0
-        self._came_at: int | None = None
         self._told_at = -AGAIN
 
     def ended(self, count: int, now: int) -> bool:
-        """`count`: data packets that came until now. True, once: a stream of them has stopped."""
+        """`count`: data packets that came until now. True, once: a stream of them has stopped,
+        for nothing came since the last look."""
         came, self._count = count - self._count, count
         if came > 0:
             self._looks += came >= PACKETS
-            self._came_at = now
             return False
-        if self._looks < LOOKS or self._came_at is None or now - self._came_at < HUSH:
+        if self._looks < LOOKS:
             return False
         self._looks = 0
         if now - self._told_at < AGAIN:

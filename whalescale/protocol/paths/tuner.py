@@ -36,8 +36,6 @@ RESCUE_MARGIN_US: Final = 2 * ACK_INTERVAL_US
 REPAIR_AGE_US: Final = 1_000_000
 #: what a path that failed had in flight may come by another for so long
 LEFT_FOR: Final = 2 * REPAIR_AGE_US * 1000
-#: copies that are waited for, each a round trip: they are lost as well
-AGAINS: Final = 4
 #: what asks for no order (UDP) waits no longer behind a gap: a lag of voice that is just bearable
 #: (ITU-T G.114: 150 ms), less what its way takes
 LOOSE_HOLD_US: Final = 100_000
@@ -149,7 +147,7 @@ class PathTuner:
             repair_age_us=REPAIR_AGE_US,
             reorder_depth=self._settings.reorder_depth or 0,
             loose_hold_us=LOOSE_HOLD_US,
-            loss_wait_us=AGAINS * (best + ACK_INTERVAL_US) if repair else best,
+            loss_wait_us=best + ACK_INTERVAL_US if repair else best,
             path_idle_us=PATH_IDLE_US,
             deliver_late=self._settings.deliver_late,
             ack_interval_us=min(best // 2, ACK_INTERVAL_US),

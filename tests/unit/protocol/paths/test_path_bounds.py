@@ -47,14 +47,14 @@ def test_windows_are_moved_twice_in_a_round_trip(srtt_ms: int, interval_ms: int)
 
 def test_waits() -> None:
     quick, usual, slow = (params(ms)[1] for ms in (10, 40, 100))
-    # AGAINS: of copies and an ACK each.
-    assert usual.loss_wait_us == 4 * 50_000
+    # Of a copy and its ACK.
+    assert usual.loss_wait_us == 50_000
     # LOOSE_HOLD_US: as long as copies take over quick paths, and not as long as a talk bears.
-    assert quick.loss_wait_us <= quick.loose_hold_us < 150_000
+    assert 4 * quick.loss_wait_us <= quick.loose_hold_us < 150_000
     # PATH_IDLE_US: a silent path still counts, one whose packets are worth nothing does not.
     assert params(150, 20)[0].rescue_us < slow.path_idle_us < slow.repair_age_us
     # REPAIR_AGE_US: copies of copies come in time over slow paths; a TCP has given up by then.
-    assert slow.loss_wait_us * 2 < slow.repair_age_us < 2 * NS_PER_S // 1000
+    assert slow.loss_wait_us * 8 < slow.repair_age_us < 2 * NS_PER_S // 1000
 
 
 @pytest.mark.parametrize(("after_s", "repair"), [(1.5, True), (2.8, False)])
@@ -91,30 +91,28 @@ def test_a_share_of_few_is_no_share(a_second: int, all_of_it: bool) -> None:
     assert (estimator.loss() > 0) == all_of_it
 
 
-def told_at(looks: list[int], wait_ms: int) -> bool:
-    """Whether so long after looks each 40 ms, with so many packets, the stream has stopped."""
+def told_after(looks: list[int]) -> bool:
+    """Whether at the next look the stream has stopped that brought so many packets at each."""
     incoming = Incoming()
     now = count = 0
     for came in looks:
-        now += 40 * NS_PER_MS
+        now += 100 * NS_PER_MS
         count += came
         assert not incoming.ended(count, now)
-    return incoming.ended(count, now + wait_ms * NS_PER_MS)
+    return incoming.ended(count, now + 100 * NS_PER_MS)
 
 
 @pytest.mark.parametrize(
-    ("looks", "wait_ms", "stopped"),
+    ("looks", "stopped"),
     [
-        ([3] * 10, 100, False),  # PACKETS
-        ([6] * 10, 100, True),
-        ([20], 100, False),  # LOOKS
-        ([20] * 3, 100, True),
-        ([20] * 10, 60, False),  # HUSH
-        ([20] * 10, 110, True),
+        ([3] * 10, False),  # PACKETS
+        ([6] * 10, True),
+        ([20], False),  # LOOKS
+        ([20] * 3, True),
     ],
 )
-def test_a_stream_stops(looks: list[int], wait_ms: int, stopped: bool) -> None:
-    assert told_at(looks, wait_ms) == stopped
+def test_a_stream_stops(looks: list[int], stopped: bool) -> None:
+    assert told_after(looks) == stopped
 
 
 @pytest.mark.parametrize(("after_ms", "told"), [(700, False), (1400, True)])
