@@ -16,7 +16,8 @@
 #include <stdint.h>
 
 #define WS_SCHED_PATHS WS_PATH_COUNT
-#define WS_DELAY_MAX_US 10000000 /* no path takes longer */
+#define WS_DELAY_MAX_US                                                                            \
+	(2 * WS_MEMORY_NS / US_NS) /* nothing to compare it with is remembered longer */
 
 enum ws_scheduler {
 	WS_SCHED_EDF, /* earliest delivery first */
