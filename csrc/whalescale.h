@@ -44,7 +44,7 @@ WS_IS_BYTES(ws_path, 60);
 WS_IS_BYTES(ws_path_params, 24);
 WS_IS_BYTES(ws_multipath_params, 40);
 WS_IS_BYTES(ws_path_stats, 176);
-WS_IS_BYTES(ws_multipath_stats, 1600);
+WS_IS_BYTES(ws_multipath_stats, 1608);
 WS_IS_BYTES(ws_uring_parts, 24);
 WS_IS_BYTES(ws_udp_parts, 32);
 WS_IS_BYTES(ws_relay, 264);

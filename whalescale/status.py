@@ -163,11 +163,14 @@ class Reordering(Struct, frozen=True, kw_only=True):
 
 
 class Queue(Struct, frozen=True, kw_only=True):
-    """In front of all paths: packets and bytes that wait now, packets dropped as it was full."""
+    """In front of all paths: packets and bytes that wait now, packets dropped as it was full or they
+    waited too long."""
 
     packets: int = 0
     bytes: int = 0
     drops: int = 0
+    #: times that a TCP inside was told to send less than its receiver would take
+    narrowed: int = 0
 
 
 class Multipath(Struct, frozen=True, kw_only=True):

@@ -84,6 +84,7 @@ struct ws_multipath_stats {
 	uint64_t duplicates, refused, wait_us;
 	uint32_t wait_max_us, depth, depth_max;
 	uint64_t aligned; /* packets held back, see csrc/multipath/align.h */
+	uint64_t queue_narrowed; /* windows of TCPs inside, see csrc/multipath/innerwindow.h */
 };
 
 #endif

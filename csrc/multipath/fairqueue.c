@@ -26,7 +26,7 @@ void ws_fq_init(struct ws_fq *fq, void *memory, uint32_t stride, uint32_t salt)
 
 void ws_fq_forget(struct ws_fq *fq)
 {
-	fq->packets = 0;
+	fq->packets = fq->busy = 0;
 	fq->bytes = 0;
 }
 
@@ -111,7 +111,7 @@ static void list_pop(struct ws_fq_memory *m, enum list kind)
 	flow->list = LIST_NONE;
 }
 
-void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint64_t now_ns)
+uint32_t ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint64_t now_ns)
 {
 	struct ws_fq_memory *m = fq->memory;
 	uint32_t number = vacant(fq), hash, flow;
@@ -131,6 +131,7 @@ void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint6
 		.flow = (uint16_t)flow,
 		.flags = flags,
 		.ecn = ecn,
+		.tcp = tcp,
 		.again = tcp && is_again(to, hash, tcp, packet + len),
 	};
 	if (to->tail)
@@ -138,6 +139,7 @@ void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint6
 	else
 		to->head = number + 1;
 	to->tail = number + 1;
+	fq->busy += !to->bytes;
 	to->bytes += len;
 	fq->packets++;
 	fq->bytes += len;
@@ -145,6 +147,7 @@ void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint6
 		to->deficit = WS_PACKET_BYTES;
 		list_add(m, LIST_NEW, flow);
 	}
+	return flow;
 }
 
 /* The flow whose turn it is, at the head of its list, number + 1; 0: none waits. */
@@ -189,6 +192,11 @@ struct ws_fq_flow *ws_fq_flow(struct ws_fq *fq, const struct ws_fq_packet *packe
 	return &fq->memory->flows[packet->flow];
 }
 
+uint64_t ws_fq_flow_bytes(const struct ws_fq *fq, uint32_t flow)
+{
+	return fq->memory->flows[flow].bytes;
+}
+
 static uint32_t remove_head(struct ws_fq *fq, struct ws_fq_flow *from)
 {
 	struct ws_fq_memory *m = fq->memory;
@@ -198,6 +206,7 @@ static uint32_t remove_head(struct ws_fq *fq, struct ws_fq_flow *from)
 	if (!from->head)
 		from->tail = 0;
 	from->bytes -= len;
+	fq->busy -= !from->bytes;
 	fq->packets--;
 	fq->bytes -= len;
 	m->packets[number].next = m->free;

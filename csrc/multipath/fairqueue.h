@@ -25,6 +25,7 @@ struct ws_fq_packet {
 	uint32_t len;
 	uint16_t flow;
 	uint8_t flags, ecn; /* the caller's */
+	bool tcp; /* a TCP's */
 	bool again; /* a TCP sends it once more */
 };
 
@@ -50,6 +51,7 @@ struct ws_fq {
 	uint32_t stride; /* bytes of a packet at most */
 	uint32_t salt; /* differs from peer to peer */
 	uint32_t packets; /* that wait */
+	uint32_t busy; /* flows that have some */
 	uint64_t bytes;
 };
 
@@ -60,10 +62,13 @@ void ws_fq_init(struct ws_fq *fq, void *memory, uint32_t stride, uint32_t salt);
 void ws_fq_forget(struct ws_fq *fq);
 /* Where the next packet may be written, `stride` bytes; NULL: WS_FQ_PACKETS wait. */
 uint8_t *ws_fq_place(struct ws_fq *fq);
-/* What was written there waits, behind what waits of its flow. `len` is 1 to `stride`. */
-void ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint64_t now_ns);
+/* What was written there waits, behind what waits of its flow, whose number this is. `len` is 1 to
+ * `stride`. */
+uint32_t ws_fq_put(struct ws_fq *fq, uint32_t len, uint8_t flags, uint8_t ecn, uint64_t now_ns);
 /* Whose turn it is; the same one until it is taken or its flow is cut. NULL: none waits. */
 const struct ws_fq_packet *ws_fq_peek(struct ws_fq *fq, const uint8_t **data);
+/* That wait of the flow with this number. */
+uint64_t ws_fq_flow_bytes(const struct ws_fq *fq, uint32_t flow);
 struct ws_fq_flow *ws_fq_flow(struct ws_fq *fq, const struct ws_fq_packet *packet);
 /* Takes what ws_fq_peek gave; its bytes stay until the next ws_fq_put. */
 void ws_fq_take(struct ws_fq *fq);

@@ -6,6 +6,7 @@
  *    would be
  *  - what has no payload (SYN, acknowledgements) takes the best path at once
  *  - a SYN leaves twice: one that is lost costs a second
+ *  - the windows that come for it are made smaller, so that no loss need tell it how long its queue is
  *  - where this host's own TCPs are BBRs, what comes for one is held back from its SYN on by what twice
  *    its round trip lacks to fill all paths
  * Switched off, nothing is held back any more; what is held leaves in its time.
@@ -16,6 +17,9 @@
 #include <string.h>
 
 #define ALIGN_MOST_US 50000 /* paths that are farther apart are not made one */
+
+/* What may wait of all TCPs together: a path that comes back, or carries more, finds it there. */
+#define QUEUE_NS (125 * MS_NS)
 
 /* A BBR forgets the least round trip after so long (tcp_bbr.c, bbr_min_rtt_win_sec). */
 #define BBR_FORGETS_NS (10 * S_NS)
@@ -30,22 +34,9 @@ static bool on(const struct ws_multipath *mp)
 	return ws_get(mp->tune.align) != WS_ALIGN_NOBODY;
 }
 
-/* Its header, with *len bytes from there on; NULL: it is no TCP's, or cut short. */
-static const uint8_t *tcp_of(const uint8_t *packet, size_t *len)
-{
-	uint8_t protocol = 0;
-	size_t ip;
-
-	if (!ws_ip_l4(packet, *len, &ip, &protocol) || protocol != WS_PROTOCOL_TCP ||
-	    *len < ip + WS_TCP_BYTES)
-		return NULL;
-	*len -= ip;
-	return packet + ip;
-}
-
 bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len)
 {
-	const uint8_t *tcp = tcp_of(packet, &len);
+	const uint8_t *tcp = ws_ip_tcp(packet, &len);
 
 	/* A FIN or RST must not overtake what it follows. */
 	return tcp && on(mp) && len == ws_tcp_header_bytes(tcp) &&
@@ -58,24 +49,17 @@ static bool is_own(const uint8_t *packet)
 	return ws_ip_ttl_is_whole(packet);
 }
 
-bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet)
+bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet, size_t len)
 {
+	if (on(mp) && ws_inner_known(mp->inner.senders, packet, len))
+		return false;
 	return ws_get(mp->tune.align) != WS_ALIGN_BBR || !is_own(packet);
 }
 
-/* The same for both directions. */
 static struct ws_inner_flow *flow_of(const struct ws_multipath *mp, const uint8_t *packet,
 				     const uint8_t *tcp)
 {
-	size_t both, at = ws_ip_addresses(packet, &both), half = both / 2;
-	uint32_t hash = 0;
-
-	for (size_t i = 0; i < half; i += sizeof(hash))
-		hash = ws_flow_mix(hash,
-				   ws_get32(packet + at + i) ^ ws_get32(packet + at + half + i));
-	/* A port each, of the first four bytes. */
-	hash = ws_flow_mix(hash, (uint32_t)(tcp[0] ^ tcp[2]) << 8 | (tcp[1] ^ tcp[3]));
-	return &mp->inner.flows[hash % WS_INNER_FLOWS];
+	return &mp->inner.flows[ws_tcp_hash(packet, tcp) % WS_INNER_FLOWS];
 }
 
 /* A BBR lets itself twice the least round trip that it saw, so over paths that are farther apart it leaves
@@ -125,18 +109,21 @@ static void begin_flow(struct ws_multipath *mp, const uint8_t *packet, const uin
 
 bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint64_t now_ns)
 {
-	const uint8_t *tcp = tcp_of(packet, &len);
+	size_t whole = len;
+	const uint8_t *tcp = ws_ip_tcp(packet, &len);
 
 	if (!tcp || !on(mp) || !(tcp[WS_TCP_FLAGS] & WS_TCP_SYN))
 		return false;
 	begin_flow(mp, packet, tcp, now_ns);
+	ws_inner_leaves(mp->inner.senders, packet, whole, 0);
 	return true;
 }
 
 size_t mp_inner_bytes(size_t stride)
 {
 	return INNER_LINES * ws_align_bytes(stride) +
-	       ws_lines(WS_INNER_FLOWS * sizeof(struct ws_inner_flow));
+	       ws_lines(WS_INNER_FLOWS * sizeof(struct ws_inner_flow)) +
+	       ws_lines(WS_SENDERS * sizeof(struct ws_sender));
 }
 
 void mp_inner_init(struct ws_multipath *mp, uint8_t *memory)
@@ -144,6 +131,45 @@ void mp_inner_init(struct ws_multipath *mp, uint8_t *memory)
 	for (uint32_t i = 0; i < INNER_LINES; i++, memory += ws_align_bytes(mp->stride))
 		ws_align_init(&mp->inner.lines[i], memory, mp->stride);
 	mp->inner.flows = (struct ws_inner_flow *)memory;
+	memory += ws_lines(WS_INNER_FLOWS * sizeof(struct ws_inner_flow));
+	mp->inner.senders = (struct ws_sender *)memory;
+}
+
+uint64_t mp_inner_share(const struct ws_multipath *mp)
+{
+	uint64_t bps = 0, windows = 0, bytes;
+
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		if (!(mp->usable >> i & 1))
+			continue;
+		bps += mp->tx[i].window.mean_bps;
+		windows += mp->tx[i].window.bytes;
+	}
+	bytes = bps / 8 * (QUEUE_NS / MS_NS) / (S_NS / MS_NS);
+	return bytes > windows ? bytes : windows;
+}
+
+void mp_inner_queued(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t queue)
+{
+	if (on(mp))
+		ws_inner_leaves(mp->inner.senders, packet, len, queue);
+}
+
+void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags)
+{
+	const struct ws_sender *sender;
+	uint64_t room, queued;
+
+	if (!on(mp))
+		return;
+	sender = ws_inner_comes(mp->inner.senders, packet, len);
+	if (!sender || !mp->schedule || mp->keep)
+		return;
+	room = mp_inner_share(mp) / (mp->fair.busy ? mp->fair.busy : 1);
+	queued = ws_fq_flow_bytes(&mp->fair, sender->queue);
+	if (ws_inner_narrow(sender, packet, len, room > queued ? room - queued : 0,
+			    flags & WS_FRAME_PARTIAL))
+		ws_add(mp->stats.queue_narrowed, 1);
 }
 
 /* How much later than this packet one over the slowest path would have come, queues aside. So an inner
@@ -248,7 +274,7 @@ static bool hold_own(struct ws_multipath *mp, struct ws_inner_flow *flow, const 
 static struct ws_inner_flow *own_of(const struct ws_multipath *mp, const uint8_t *packet,
 				    size_t len)
 {
-	const uint8_t *tcp = mp->inner.any ? tcp_of(packet, &len) : NULL;
+	const uint8_t *tcp = mp->inner.any ? ws_ip_tcp(packet, &len) : NULL;
 
 	return tcp ? flow_of(mp, packet, tcp) : NULL;
 }

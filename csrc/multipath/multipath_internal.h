@@ -14,6 +14,7 @@
 #include "multipath/ack.h"
 #include "multipath/align.h"
 #include "multipath/fairqueue.h"
+#include "multipath/innerwindow.h"
 #include "multipath/multipath.h"
 #include "multipath/reorder.h"
 #include "multipath/scheduler.h"
@@ -116,6 +117,7 @@ enum inner_line { INNER_ORDERED, INNER_URGENT, INNER_OWN, INNER_LINES };
 struct ws_inner {
 	struct ws_align lines[INNER_LINES];
 	struct ws_inner_flow *flows; /* WS_INNER_FLOWS */
+	struct ws_sender *senders; /* WS_SENDERS */
 	bool any; /* of them is */
 	uint32_t hold_us; /* the same for all */
 	uint64_t held_ns; /* lately */
@@ -256,8 +258,15 @@ uint64_t mp_ack_deadline(const struct ws_multipath *mp);
 /* innertcp.c, the one door to what is done for a TCP inside */
 /* Sent: whether it is a TCP's that takes the best path at once. */
 bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
-/* Whether who sent it sends less after a loss. */
-bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet);
+/* Whether it takes a loss to tell who sent it that too much waits, and one does. */
+bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
+/* How many bytes may wait: what the paths carry in QUEUE_NS, by their mean over some seconds, so that nobody
+ * is stopped by a fade; as many as their windows where that is more (they start, or are long). */
+uint64_t mp_inner_share(const struct ws_multipath *mp);
+/* It waits in this queue of mp->fair. */
+void mp_inner_queued(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t queue);
+/* Received: it tells a TCP here how much it may send, which is made less. */
+void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags);
 /* A SYN leaves: it does so twice. */
 bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint64_t now_ns);
 /* Received; ordered, urgent: a packet that takes its turn, or does not. */

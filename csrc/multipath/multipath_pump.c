@@ -141,9 +141,10 @@ static uint64_t number_fair(struct ws_multipath *mp, const struct ws_fq_packet *
 	return seq;
 }
 
-/* A flow is told by one loss a round trip that its packets wait for too long, half of what they are worth: were all dropped that
- * come while a path fades, a TCP would have to begin anew. What it sends again waits as long, and all
- * behind it: so it is not told where nobody listens. Those are stopped all the same. */
+/* A flow is told by one loss a round trip that its packets wait for too long, half of what they are worth:
+ * were all dropped that come while a path fades, a TCP would have to begin anew. What it sends again waits
+ * as long, and all behind it: so it is not told where it needs no loss for that, or does not listen.
+ * What is worth nothing any more is so to all but a TCP: it would send it again, and begin anew. */
 static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *packet,
 			   const uint8_t *data, uint64_t now_ns)
 {
@@ -153,8 +154,8 @@ static bool waits_too_long(struct ws_multipath *mp, const struct ws_fq_packet *p
 	/* What it sends again would be the next to reach the head when it is told again. */
 	if (packet->again || waited_ns <= mp_worth_ns(mp) / 2)
 		return false;
-	if (waited_ns <= mp_worth_ns(mp) &&
-	    (!mp_inner_listens(mp, data) || now_ns - flow->told_ns <= waited_ns))
+	if ((waited_ns <= mp_worth_ns(mp) || packet->tcp) &&
+	    (now_ns - flow->told_ns <= waited_ns || !mp_inner_listens(mp, data, packet->len)))
 		return false;
 	flow->told_ns = now_ns;
 	return true;

@@ -158,6 +158,8 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
 	}
 	begin_order(mp, seq, flags);
+	if (!(flags & WS_MULTIPATH_VOID))
+		mp_inner_narrow(mp, packet, len, flags);
 	mp->direct = packet;
 	if (!(flags & WS_FRAME_URGENT) && !mp_is_tcp(packet, len))
 		flags |= WS_REORDER_LOOSE;

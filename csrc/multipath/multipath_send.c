@@ -309,7 +309,7 @@ static void queue_fair(struct ws_multipath *mp, const uint8_t *head, size_t head
 		return;
 	if (!mp_waiting(mp))
 		mp->pump_ns = now_ns;
-	ws_fq_put(&mp->fair, len, (uint8_t)flags, ecn, now_ns);
+	mp_inner_queued(mp, packet, len, ws_fq_put(&mp->fair, len, (uint8_t)flags, ecn, now_ns));
 }
 
 void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head_bytes,

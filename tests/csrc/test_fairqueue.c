@@ -127,6 +127,32 @@ static void the_longest_is_cut(void)
 	ws_fq_take(&fq);
 }
 
+static uint32_t busy(void)
+{
+	uint32_t count = 0;
+
+	for (uint32_t flow = 0; flow < WS_FQ_FLOWS; flow++)
+		count += ws_fq_flow_bytes(&fq, flow) > 0;
+	return count;
+}
+
+static void who_is_busy(void)
+{
+	const uint8_t *data;
+
+	begin();
+	for (uint32_t i = 0; i < 3; i++)
+		CHECK(put(1, 1000, i) && put(2, 100, i));
+	CHECK_EQ(fq.busy, 2);
+	CHECK_EQ(ws_fq_flow_bytes(&fq, ws_fq_peek(&fq, &data)->flow), 3000);
+	for (uint32_t i = 0; i < 6; i++) {
+		(void)ws_fq_peek(&fq, &data);
+		ws_fq_take(&fq);
+		CHECK_EQ(fq.busy, busy());
+	}
+	CHECK_EQ(fq.busy, 0);
+}
+
 /* Anything may stand in a packet. */
 static void survives_anything(void)
 {
@@ -170,6 +196,8 @@ static void survives_anything(void)
 			bytes += len;
 			waiting++;
 		}
+		if (i % 50 == 0)
+			CHECK_EQ(fq.busy, busy());
 		CHECK_EQ(fq.packets, waiting);
 		CHECK_EQ(fq.bytes, bytes);
 		if (i % 20000 == 19999) { /* the keys are gone */
@@ -228,6 +256,7 @@ int main(void)
 	one_that_begins_goes_first();
 	queues();
 	the_longest_is_cut();
+	who_is_busy();
 	survives_anything();
 	what_a_tcp_sends_again_is_known();
 	free(memory);

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from multipath_core import MS
-from multipath_world import NEVER, PACKET, SECOND, World
+from multipath_world import NEVER, PACKET, SECOND, SYN, WINDOW_SCALE, World
 
 
 class _Source:
@@ -99,10 +99,6 @@ class Ping(_Source):
             self.rtts_ms.append((now - self.sent_at.pop(serial)) / MS)
 
 
-#: the serial of a handshake's packets
-SYN = 1 << 40
-
-
 @dataclass(slots=True)
 class Flight:
     """A packet on its way, and what tcp_rate.c notes of it: packets, ns."""
@@ -145,6 +141,7 @@ class Tcp(_Source):
         # sender
         self.srtt = self.rtt = 0.0  # smoothed, last: ns
         self.una = 0
+        self.edge = 10  # the first packet that its receiver's window has no room for
         self.rtt_min = 1e18
         self.reorder_window = 0.25
         self.recovery_until = 0
@@ -193,7 +190,7 @@ class Tcp(_Source):
 
     def delivered(self, serial: int, size: int, now: int) -> None:
         if serial == SYN:
-            self.world.answer(self.world.packet(self, SYN, 40, protocol=6, flags=0x12))
+            self.world.answer(self.world.syn(self, 0x12))
             return
         if serial >= self.expected and serial not in self.beyond:
             self.beyond.add(serial)
@@ -217,7 +214,8 @@ class Tcp(_Source):
         self._unacked, self._ack_at = 0, NEVER
         self._acks[self._ack_serial] = [self.expected, *self._fresh]
         self._fresh = []
-        self.world.answer(self.world.packet(self, self._ack_serial, 40, protocol=6))
+        ack = self.expected * (PACKET - 40) & 0xFFFFFFFF
+        self.world.answer(self.world.packet(self, self._ack_serial, 40, protocol=6, ack=ack))
         self._ack_serial += 1
 
     # -- sender, at A
@@ -231,7 +229,7 @@ class Tcp(_Source):
             return
         if not self.syn_at:
             self.syn_at, self._due = now, now + SECOND
-            self.world.send([self.world.packet(self, SYN, 40, protocol=6, flags=2)])
+            self.world.send([self.world.syn(self, 2)])
             return
         if not self.connected:
             self.syn_at = 0  # lost: again
@@ -239,8 +237,8 @@ class Tcp(_Source):
         if self._timeout <= now:
             self.timeouts += 1
             self._timeout = now + SECOND // 2
-            self.lost = deque(sorted(self.flights))
-            self.given_up = dict(self.flights)
+            self.lost = deque(sorted({*self.lost, *self.flights}))
+            self.given_up |= self.flights
             self.flights.clear()
             self._timed_out(now)
         self._transmit(now)
@@ -254,6 +252,9 @@ class Tcp(_Source):
                 self._connected(now - self.syn_at, now)
             return
         expected, *fresh = self._acks.pop(ack)
+        window = int.from_bytes(packet[34:36], "big") << WINDOW_SCALE
+        if expected >= self.una:
+            self.edge = expected + window // (PACKET - 40)
         taken, sample = [], 0.0
         for serial in fresh:
             if serial in self.given_up and serial in self.lost:
@@ -326,6 +327,8 @@ class Tcp(_Source):
                 if serial < self.expected or serial in self.beyond:
                     continue  # SACKed meanwhile
                 self.retransmits += 1
+            elif self.next_serial >= self.edge:
+                break
             else:
                 serial = self.next_serial
                 self.next_serial += 1

@@ -19,6 +19,9 @@ from multipath_core import MS, Core
 from whalescale.protocol.paths.types import MultipathSettings
 
 SECOND = 1000 * MS
+#: the serial of a handshake's packets, and what they offer (RFC 7323)
+SYN = 1 << 40
+WINDOW_SCALE = 10
 NEVER = (1 << 64) - 1
 HEADERS = 28  # IPv4 and UDP
 PACKET = 1400
@@ -151,23 +154,35 @@ class World:
     # -- packets: an IPv4 header, UDP or TCP or ICMP, then source and serial
 
     def packet(
-        self, source: Source, serial: int, size: int = PACKET, protocol: int = 17, flags: int = 0x10
+        self, source: Source, serial: int, size: int = PACKET, protocol: int = 17, ack: int = 0
     ) -> bytes:
-        """size: of the inner packet. Protocol 1 is urgent; 6 with size 40 is TCP without data."""
+        """size: of the inner packet. Protocol 1 is urgent; 6 of size 40 is TCP without data, whose
+        window is the largest of the scale that `syn` offers."""
         head = bytes((0x45, 0, size >> 8, size & 255, 0, 0, 0, 0, 64, protocol, 0, 0))
         head += bytes((10, 0, 0, self.sources.index(source), 10, 0, 1, 1))  # each its own flow
         seq = (serial * (size - 40)) & 0xFFFFFFFF  # of a TCP with data
-        l4 = bytes(4) + seq.to_bytes(4, "big") + bytes((0,) * 4 + (0x50, flags)) + bytes(6)
+        if protocol == 6 and size == 40:
+            seq = serial
+        l4 = bytes(4) + seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + b"\x50\x10\xff\xff"
+        l4 += bytes(4)
+        if protocol == 6 and size == 40:
+            return head + l4
         body = self.sources.index(source).to_bytes(1, "big") + serial.to_bytes(8, "big")
-        if protocol == 6 and size == 40:  # the serial hides in its two numbers
-            return head + l4[:4] + body[1:] + l4[12:]
         return (head + l4 + body).ljust(size, b"\0")
+
+    def syn(self, source: Source, flags: int) -> bytes:
+        """Of a TCP, or the answer; with a window scale of WINDOW_SCALE."""
+        head = bytearray(self.packet(source, 0, 40, 6))
+        head[3], head[32], head[33] = 44, 0x60, flags
+        return bytes(head) + bytes((3, 3, WINDOW_SCALE, 0))
 
     @staticmethod
     def parse(packet: bytes) -> tuple[int, int]:
         """(source, serial)"""
+        if packet[9] == 6 and len(packet) == 44:
+            return packet[15], SYN
         if packet[9] == 6 and len(packet) == 40:
-            return packet[15], int.from_bytes(packet[24:32], "big")
+            return packet[15], int.from_bytes(packet[24:28], "big")
         return packet[40], int.from_bytes(packet[41:49], "big")
 
     def _at_b(self, packet: bytes) -> None:

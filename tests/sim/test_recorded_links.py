@@ -12,7 +12,9 @@ from multipath_sources import Cubic, Flight, Greedy, Steady
 from multipath_world import HEADERS, LinkSpec, World
 from recorded_links import RecordedLink
 
+from tools.bondsim import START_MS
 from tools.recordings import fading, handovers, lumps, read, steps
+from whalescale.protocol.paths.types import MultipathSettings
 
 
 @pytest.fixture
@@ -143,3 +145,23 @@ def test_a_timer_that_ran_out_too_soon_is_undone() -> None:
     tcp.answered(world.packet(tcp, 0, 40, protocol=6), world.now + MS)
     assert tcp.cwnd >= 8.0
     assert not tcp.lost
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_what_waits_of_a_tcp_is_bounded_by_its_window(align: bool) -> None:
+    """Its own queue tells it nothing by a loss; without a word in its window it has to."""
+    settings = MultipathSettings(align=align)
+    tcp = Cubic(START_MS, first=True)
+    world = World([LinkSpec(20, 30), LinkSpec(20, 35)], [tcp], settings)
+    try:
+        for i, mbps in enumerate((10, 6)):
+            made = fading(mbps, 20, 1 + i, lump_ms=5)
+            world.out[i] = RecordedLink(made, 30 + 5 * i, 400_000, world)
+        world.run(20_000)
+        stats = world.a.stats
+        assert (stats.queue_narrowed > 100) == align
+        assert (stats.queue_drops == 0) == align
+        # What the windows that end in a fade have under way, and 125 ms of what both carry.
+        assert (stats.queue_packets < 400) or not align
+    finally:
+        world.close()

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How much a TCP inside may have under way: the windows that come for it (RFC 9293 section 3.8.6)
+ * are made smaller, so that what waits here of it is as long as it has to be, and no loss need tell it.
+ * A window's right edge never moves behind what was sent, so none closes; where all is acknowledged it is
+ * left as it is, for no ACK would come to open it again. Only where both SYNs were seen: the windows' scale
+ * stands there (RFC 7323). Not with signed headers (RFC 2385, RFC 5925). Pure: memory is the caller's, and
+ * zeroed it is empty.
+ */
+#ifndef WS_INNERWINDOW_H
+#define WS_INNERWINDOW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WS_SENDERS 1024
+
+struct ws_sender {
+	uint32_t
+		key; /* the whole hash of its addresses and ports; of two that meet the later one is known */
+	uint32_t sent; /* behind the last byte that it sent */
+	uint16_t queue; /* the caller's */
+	uint8_t scale; /* of the windows that come for it */
+	uint8_t syns; /* that were seen */
+	bool sends; /* data was seen */
+};
+
+/* A whole packet leaves, to wait in `queue`; anything but a TCP's is left alone. */
+void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t len, uint32_t queue);
+/* Whether who sent this is told by its windows. */
+bool ws_inner_known(struct ws_sender *senders, const uint8_t *packet, size_t len);
+/* Of whom this came for. NULL: nothing is known of it, or there is nothing to make smaller. */
+struct ws_sender *ws_inner_comes(struct ws_sender *senders, const uint8_t *packet, size_t len);
+/* It may send `room` bytes more than it has. `packet`: one that ws_inner_comes found it by; partial: its
+ * checksum is still to be made. True: it was told less than its receiver would take. */
+bool ws_inner_narrow(const struct ws_sender *sender, uint8_t *packet, size_t len, uint64_t room,
+		     bool partial);
+
+#endif
