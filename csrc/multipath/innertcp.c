@@ -177,18 +177,18 @@ void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint3
 static uint32_t behind_us(const struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
 	const struct rx_path *rx = &mp->rx[path];
-	uint32_t taken = (uint32_t)(rx->delay_ref_us + rx->delay_last_us);
+	int64_t late_us = rx->delay_last_us - mp_least_us(rx);
 	uint64_t lately_ns = 1000ULL * ws_get(mp->tune.path_idle_us);
 	int64_t longest = 0;
 
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
-		uint32_t other = mp->rx[i].delay_least_us;
+		int32_t longer_us = mp_diff24(mp->rx[i].delay_least_us, rx->delay_least_us);
 
 		if (i == path || !mp->rx[i].seen || now_ns - mp->rx[i].ordered_ns > lately_ns ||
-		    mp_diff24(other, rx->delay_least_us) > ALIGN_MOST_US)
+		    longer_us > ALIGN_MOST_US)
 			continue;
-		if (mp_diff24(other, taken) > longest)
-			longest = mp_diff24(other, taken);
+		if (longer_us - late_us > longest)
+			longest = longer_us - late_us;
 	}
 	return (uint32_t)(longest < ALIGN_MOST_US ? longest : ALIGN_MOST_US);
 }

@@ -213,6 +213,13 @@ static inline int32_t mp_diff24(uint32_t a, uint32_t b)
 	return (int32_t)((a - b) << 8) >> 8;
 }
 
+/* The least delay, from the reference. */
+static inline int64_t mp_least_us(const struct rx_path *rx)
+{
+	return rx->delay_min_us[0] < rx->delay_min_us[1] ? rx->delay_min_us[0]
+							 : rx->delay_min_us[1];
+}
+
 /* Packets wait for a path. */
 static inline bool mp_waiting(const struct ws_multipath *mp)
 {

@@ -33,6 +33,16 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 	mp->unacked++;
 }
 
+/* From the reference, by 24 bits: later than the least by up to three quarters of what they can say (12.6 s, for
+ * a path may deliver after ten seconds of silence), else earlier. */
+static int64_t later_than_least(const struct rx_path *rx, uint32_t raw)
+{
+	int64_t least = mp_least_us(rx);
+	int64_t late = (raw - rx->delay_ref_us - (uint32_t)least) & 0xffffff;
+
+	return least + (late < 3 << 22 ? late : late - (1 << 24));
+}
+
 /* One-way delay by two clocks that agree on nothing but their pace. */
 static void note_delay(struct rx_path *rx, uint32_t time_us, uint64_t now_ns)
 {
@@ -48,7 +58,7 @@ static void note_delay(struct rx_path *rx, uint32_t time_us, uint64_t now_ns)
 			.arrived_ns = rx->arrived_ns,
 		};
 	}
-	delay = mp_diff24(raw, rx->delay_ref_us);
+	delay = later_than_least(rx, raw);
 	if (now_ns - rx->window_ns >= WS_MEMORY_NS) {
 		rx->window_ns = now_ns;
 		rx->delay_min_us[1] = rx->delay_min_us[0];
@@ -58,11 +68,7 @@ static void note_delay(struct rx_path *rx, uint32_t time_us, uint64_t now_ns)
 		rx->delay_min_us[0] = delay;
 	rx->delay_last_us = delay;
 	rx->delay_us += (delay - rx->delay_us) / 8;
-	rx->delay_least_us =
-		(uint32_t)(rx->delay_ref_us + (rx->delay_min_us[0] < rx->delay_min_us[1]
-						       ? rx->delay_min_us[0]
-						       : rx->delay_min_us[1])) &
-		0xffffff;
+	rx->delay_least_us = (uint32_t)(rx->delay_ref_us + mp_least_us(rx)) & 0xffffff;
 	rx->echo_us = time_us;
 	rx->data_arrived_ns = now_ns;
 }

@@ -96,15 +96,20 @@ static void note_queue(struct ws_window *w, uint64_t now_ns, bool ours)
 
 static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 {
+	int64_t late_us;
+
 	if (!w->seen) {
 		w->seen = true;
 		w->delay_now_us = w->delay_us[0] = w->delay_us[1] = ack->delay_us;
 		w->rtt_us[0] = w->rtt_us[1] = w->srtt_us = ack->rtt_us;
 		w->least_ns = ack->now_ns;
 	}
-	/* 24 bits of it are told. */
-	w->delay_now_us +=
-		(int32_t)((ack->delay_us - (uint32_t)(w->delay_now_us & 0xffffff)) << 8) >> 8;
+	/* 24 bits of it are told, 17 s. It is later than the least by less than the round trip took, or else it
+	 * is earlier: what a path delivers after ten seconds of silence is not six seconds early. */
+	late_us = (ack->delay_us - (uint32_t)(ws_window_delay_us(w) & 0xffffff)) & 0xffffff;
+	w->delay_now_us = ws_window_delay_us(w) + late_us;
+	if (late_us > ack->rtt_us)
+		w->delay_now_us -= 1 << 24;
 	if (ack->now_ns - w->least_ns >= WS_MEMORY_NS) {
 		w->least_ns = ack->now_ns;
 		w->delay_us[1] = w->delay_us[0];

@@ -246,6 +246,9 @@ static void what_is_quick_waits(void)
 		CHECK_EQ(waits(mp, kinds[k], 6, 20 * MS), 15 * MS);
 		CHECK_EQ(waits(mp, kinds[k], 6, 30 * MS), 5 * MS);
 		CHECK_EQ(waits(mp, kinds[k], 6, 40 * MS), 0);
+		/* What was stuck for longer than half of the clock says nothing of the least. */
+		other_path_comes(mp, 8800 * MS);
+		CHECK_EQ(waits(mp, kinds[k], 6, 20 * MS), 15 * MS);
 		/* Who asks a question, or speaks, does not. */
 		CHECK_EQ(waits(mp, WS_FRAME_URGENT, 17, 20 * MS), 0);
 		CHECK(ws_multipath_stats(mp)->aligned >= 2);

@@ -404,6 +404,36 @@ static void what_was_before_is_no_loss(void)
 	CHECK(mbps(&l, 500) >= 45);
 }
 
+/* A delay is told by 24 bits, of which half are 8.4 s. */
+static void late_by_ten_seconds_is_not_early(void)
+{
+	struct ws_window_ack ack = {.now_ns = S, .acked_bytes = PACKET, .rtt_us = 60000};
+	struct ws_window w;
+
+	/* Wherever the two clocks stand. */
+	for (uint32_t base = 0; base < 1 << 24; base += 1 << 20) {
+		ws_window_init(&w, 60000, 0);
+		ack.rtt_us = 60000;
+		for (int i = 0; i < 3; i++, ack.now_ns += S / 10) {
+			ack.delay_us = (base + 1000) & 0xffffff;
+			ws_window_ack(&w, &ack);
+		}
+		for (uint32_t late = 1000; late < 9900000; late += 990000, ack.now_ns += S / 10) {
+			ack.rtt_us = 60000 + late;
+			ack.delay_us = (base + 1000 + late) & 0xffffff;
+			ws_window_ack(&w, &ack);
+			CHECK_EQ(w.queue_us, late);
+		}
+		ack.rtt_us = 59000;
+		ack.delay_us = base & 0xffffff;
+		ws_window_ack(&w, &ack);
+		CHECK_EQ(w.queue_us, 0);
+		ack.delay_us = (base + 1000) & 0xffffff;
+		ws_window_ack(&w, &ack);
+		CHECK_EQ(w.queue_us, 1000);
+	}
+}
+
 /* Each of them may be a lie. */
 static void survives_anything(void)
 {
@@ -456,6 +486,7 @@ int main(void)
 	a_rate_that_left_room_is_no_capacity();
 	a_short_buffer_is_not_met_with_bursts();
 	what_was_before_is_no_loss();
+	late_by_ten_seconds_is_not_early();
 	survives_anything();
 	return check_done();
 }

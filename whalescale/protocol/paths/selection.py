@@ -19,15 +19,13 @@ LINGER = 12 * NS_PER_S
 class Selection:
     """Keeps `Path.used`, the tuner's paths and the data plane's in step."""
 
-    __slots__ = ("_actions", "_lingers", "_said", "_several", "_supply", "_table")
+    __slots__ = ("_actions", "_lingers", "_said", "_supply", "_table")
 
     def __init__(self, table: Table, supply: Supply, actions: deque[Action]) -> None:
         self._table, self._supply, self._actions = table, supply, actions
         self._said: SetPaths | None = None
         #: scheduled until this time
         self._lingers = 0
-        #: those that were used together last
-        self._several: set[int] = set()
 
     def choose(self, active: bool, now: int, *, also: bool = False) -> list[Path]:
         """Among the working ones; if none works the one that answered last. Returns the changed.
@@ -59,9 +57,8 @@ class Selection:
         if not active:
             self._lingers = 0
         elif len(chosen) > 1:
-            self._lingers, self._several = now + LINGER, chosen
-        elif now >= self._lingers or not chosen <= self._several:
-            # One that takes over has no pace to go on with.
+            self._lingers = now + LINGER
+        elif now >= self._lingers:
             self._lingers = 0
         self.tell()
         self._supply.limit(self._table, alone=not self._scheduling())
