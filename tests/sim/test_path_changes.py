@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from eventqueue import SECOND
 from pathworld import MTU, PORT, PathWorld, link
 
@@ -35,6 +36,26 @@ def test_the_tunnel_never_takes_less_than_ipv6_needs():
     (status,) = world.a.manager.status()
     assert status.max_packet < LEAST_PACKET
     assert world.a.limit == LEAST_PACKET
+
+
+@pytest.mark.parametrize("mtu", [1500, 1300])
+def test_a_path_that_was_dead_carries_at_once_what_it_did(mtu):
+    """No search before it takes full packets again; one that carries less by now is found."""
+    world = subnets(2)
+    way = world.find("10.1.0.1", "10.1.0.2")
+    world.run(10)
+    way.up = False
+    world.run(5)
+    assert world.a.manager.status()[1].state is PathState.FAILED
+    way.up, way.mtu = True, mtu
+    for _ in range(100):
+        if world.a.manager.status()[1].state is PathState.HEALTHY:
+            break
+        world.run(0.01)
+    assert world.a.manager.status()[1].max_packet == MTU
+    world.run(5)
+    (_, second) = world.a.manager.status()
+    assert second.max_packet == MTU if mtu == 1500 else 1200 < second.max_packet < 1300
 
 
 def test_one_path_over_ipv6_takes_what_wireguard_does():

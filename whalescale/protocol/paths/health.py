@@ -100,6 +100,7 @@ class Path:
         "source",
         "srtt_us",
         "state",
+        "unheard",
         "used",
         "validated",
     )
@@ -119,6 +120,8 @@ class Path:
         self.link = link
         #: path 0: the local address is gone for now
         self.away = False
+        #: the longest time without an answer around its last failure, ns
+        self.unheard = 0
         self.remote_link = NO_LINK
         self.source = source
         self.mtu = PmtuSearch(0, assumed=True)  # the table's owner sets the real one
@@ -317,9 +320,14 @@ class Path:
         self._min = rtt_us if self._min is None else min(self._min, rtt_us)
         self._least = rtt_us if self._least is None else min(self._least, rtt_us)
 
+    def answered(self, now: int) -> None:
+        if self.state is PathState.FAILED and self.answered_at is not None:
+            self.unheard = max(self.unheard, now - self.answered_at)
+        self.answered_at = now
+
     def arrived(self, now: int) -> None:
         """What we send over it arrives: an answer, or an ACK that moved on."""
-        self.answered_at = now
+        self.answered(now)
         self.awaiting = False
         self.misses = 0
 
@@ -331,6 +339,7 @@ class Path:
     def fail(self, now: int) -> None:
         self.state = PathState.FAILED
         self.failed_at = now
+        self.unheard = 0
         self.next_at = now
         self.row = self.misses = 0
         self.awaiting = False

@@ -20,6 +20,7 @@ from whalescale.protocol.paths.health import (
     HEARTBEAT_IDLE,
     MAX_OUT,
     PROBE_INTERVAL,
+    WAIT_MOST,
     Path,
 )
 from whalescale.protocol.paths.pins import Pins
@@ -288,7 +289,10 @@ class Lifecycle:
         brief = path.failed_at is not None and now - path.failed_at < BRIEF
         path.validated = True
         path.recover(now)
-        if not brief or (path.alarmed_at is not None and now - path.alarmed_at < ALARMS):
+        if path.unheard >= WAIT_MOST:
+            # Short ones were lost as well: what it carried it does until a probe says else.
+            path.mtu.start(now)
+        elif not brief or (path.alarmed_at is not None and now - path.alarmed_at < ALARMS):
             # It may be the long datagrams that were lost.
             path.mtu.suspect(now)
         if brief:

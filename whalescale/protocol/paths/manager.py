@@ -572,7 +572,7 @@ class PathManager:
             raise ControlError("probe_source")
         elapsed = now - out.sent
         hold = reply.hold_us * 1000
-        path.answered_at = now
+        path.answered(now)
         if out.mtu:
             if reply.size == out.size:
                 path.mtu.answered(out.size, now)
