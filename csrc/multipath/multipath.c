@@ -220,6 +220,7 @@ static void load_window(struct ws_multipath *mp, uint32_t id, const struct ws_pa
 	path->base_us = base_us(mp, id);
 	path->rate_bps = ws_window_rate_bps(window);
 	path->delay_us = base_delay_us(mp, id);
+	path->queue_us = window->queue_us;
 	path->silent_us = mp_silent_us(mp, id, now_ns);
 	path->window_bytes = window->bytes;
 	path->starting = window->ahead;

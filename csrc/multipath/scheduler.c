@@ -174,18 +174,21 @@ static bool other_has_all(const struct ws_sched *sched, uint32_t paths, uint32_t
 	return false;
 }
 
-/* A nearer one (by more than a burst takes), for the moment without room, may carry far more: its next ACK comes sooner than what a
- * farther one would bring, and who waits for that takes it for a queue. */
+/* A nearer one (by more than a burst takes, its queue counted), for the moment without room, may carry far
+ * more: its next ACK comes sooner than what a farther one would bring, and who waits for that takes it for
+ * a queue. */
 static bool starts_nearer(const struct ws_sched *sched, uint32_t paths, uint32_t than)
 {
 	const struct ws_sched_path *farther = &sched->paths[__builtin_ctz(than)];
 
-	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
+	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++) {
+		int64_t near_us = sched->paths[i].delay_us + sched->paths[i].queue_us;
+
 		if (paths >> i & 1 && sched->paths[i].starting && !sched->paths[i].silent_us &&
-		    sched->paths[i].in_flight_bytes &&
-		    farther->delay_us > sched->paths[i].delay_us &&
-		    delay_ns(farther, sched->paths[i].delay_us) > WS_BURST_NS)
+		    sched->paths[i].in_flight_bytes && farther->delay_us > near_us &&
+		    delay_ns(farther, near_us) > WS_BURST_NS)
 			return true;
+	}
 	return false;
 }
 

@@ -44,6 +44,7 @@ static inline int answer_vectors(void)
 			path->weight = (uint32_t)number();
 			path->srtt_us = (uint32_t)number();
 			path->delay_us = (int64_t)number();
+			path->queue_us = (uint32_t)number();
 			path->in_flight_bytes = number();
 			path->window_bytes = number();
 			path->max_packet_bytes = (uint32_t)number();

@@ -31,6 +31,7 @@ PATH_FIELDS = (
     "weight",
     "srtt_us",
     "delay_us",
+    "queue_us",
     "in_flight_bytes",
     "window_bytes",
     "max_packet_bytes",
