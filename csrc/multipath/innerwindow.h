@@ -10,11 +10,13 @@
 #ifndef WS_INNERWINDOW_H
 #define WS_INNERWINDOW_H
 
+#include "multipath/units.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WS_SENDERS 1024
+#define WS_SENDERS WS_INNER_FLOWS
 
 struct ws_sender {
 	uint32_t

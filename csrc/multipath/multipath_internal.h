@@ -109,8 +109,6 @@ struct ws_inner_flow {
 	uint8_t full; /* packets of data that came for it while it was */
 };
 
-#define WS_INNER_FLOWS 1024
-
 /* What is held back (innertcp.c): what takes its turn, what goes past it, what is for those of our own. */
 enum inner_line { INNER_ORDERED, INNER_URGENT, INNER_OWN, INNER_LINES };
 

@@ -33,14 +33,14 @@ void ws_multipath_received(struct ws_multipath *mp, uint32_t path, uint64_t numb
 	mp->unacked++;
 }
 
-/* From the reference, by 24 bits: later than the least by up to three quarters of what they can say (12.6 s, for
- * a path may deliver after ten seconds of silence), else earlier. */
+/* From the reference. 24 bits of it are told: later than the least by up to three quarters of what they can
+ * say, for a path may deliver after ten seconds of silence, else earlier. */
 static int64_t later_than_least(const struct rx_path *rx, uint32_t raw)
 {
 	int64_t least = mp_least_us(rx);
 	int64_t late = (raw - rx->delay_ref_us - (uint32_t)least) & 0xffffff;
 
-	return least + (late < 3 << 22 ? late : late - (1 << 24));
+	return least + (late < 0xc00000 ? late : late - 0x1000000);
 }
 
 /* One-way delay by two clocks that agree on nothing but their pace. */

@@ -14,6 +14,7 @@
 #define WS_MEMORY_NS                                                                               \
 	(5 * S_NS) /* of the least delays, and once more: clocks drift, routes change */
 #define WS_LOST_AFTER 3 /* later numbers of its own path, and a datagram is lost (RFC 9002) */
+#define WS_INNER_FLOWS 1024 /* TCPs that something is known of */
 #define WS_RING 8192 /* packets that wait or are kept: a second of 100 Mbit/s */
 #define WS_FLIGHT (WS_RING / 2) /* of one path in flight, or that wait for their order */
 /* Of a new round trip in the window's own mean, and in the deviation (RFC 6298). */
