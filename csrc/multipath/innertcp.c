@@ -21,6 +21,9 @@
 /* What may wait of all TCPs together: a path that comes back, or carries more, finds it there. */
 #define QUEUE_NS (125 * MS_NS)
 
+/* A BBR keeps its own queue short, but starts with 2.89 times what it saw a path carry (tcp_bbr.c,
+ * bbr_high_gain) and takes less for all that there is. */
+#define BBR_TIMES 4
 /* A BBR forgets the least round trip after so long (tcp_bbr.c, bbr_min_rtt_win_sec). */
 #define BBR_FORGETS_NS (10 * S_NS)
 /* What stands in the paths' own queues, and as long until an ACK comes. */
@@ -49,11 +52,16 @@ static bool is_own(const uint8_t *packet)
 	return ws_ip_ttl_is_whole(packet);
 }
 
+static bool is_own_bbr(const struct ws_multipath *mp, const uint8_t *packet)
+{
+	return ws_get(mp->tune.align) == WS_ALIGN_BBR && is_own(packet);
+}
+
 bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet, size_t len)
 {
 	if (on(mp) && ws_inner_known(mp->inner.senders, packet, len))
 		return false;
-	return ws_get(mp->tune.align) != WS_ALIGN_BBR || !is_own(packet);
+	return !is_own_bbr(mp, packet);
 }
 
 static struct ws_inner_flow *flow_of(const struct ws_multipath *mp, const uint8_t *packet,
@@ -115,7 +123,7 @@ bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len,
 	if (!tcp || !on(mp) || !(tcp[WS_TCP_FLAGS] & WS_TCP_SYN))
 		return false;
 	begin_flow(mp, packet, tcp, now_ns);
-	ws_inner_leaves(mp->inner.senders, packet, whole, 0);
+	ws_inner_leaves(mp->inner.senders, packet, whole, 0, false);
 	return true;
 }
 
@@ -152,7 +160,7 @@ uint64_t mp_inner_share(const struct ws_multipath *mp)
 void mp_inner_queued(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t queue)
 {
 	if (on(mp))
-		ws_inner_leaves(mp->inner.senders, packet, len, queue);
+		ws_inner_leaves(mp->inner.senders, packet, len, queue, is_own_bbr(mp, packet));
 }
 
 void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags)
@@ -166,6 +174,8 @@ void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint3
 	if (!sender || !mp->schedule || mp->keep)
 		return;
 	room = mp_inner_share(mp) / (mp->fair.busy ? mp->fair.busy : 1);
+	if (sender->bbr)
+		room *= BBR_TIMES;
 	queued = ws_fq_flow_bytes(&mp->fair, sender->queue);
 	if (ws_inner_narrow(sender, packet, len, room > queued ? room - queued : 0,
 			    flags & WS_FRAME_PARTIAL))

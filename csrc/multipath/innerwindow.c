@@ -61,7 +61,8 @@ static struct ws_sender *sender_of(struct ws_sender *senders, const uint8_t *pac
 	return sender->key == key && sender->syns == BOTH ? sender : NULL;
 }
 
-void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t len, uint32_t queue)
+void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t len, uint32_t queue,
+		     bool bbr)
 {
 	const uint8_t *tcp = ws_ip_tcp(packet, &len);
 	struct ws_sender *sender;
@@ -82,6 +83,7 @@ void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t le
 		sender->sent = end;
 	sender->sends = true;
 	sender->queue = (uint16_t)queue;
+	sender->bbr = bbr;
 }
 
 bool ws_inner_known(struct ws_sender *senders, const uint8_t *packet, size_t len)

@@ -26,10 +26,12 @@ struct ws_sender {
 	uint8_t scale; /* of the windows that come for it */
 	uint8_t syns; /* that were seen */
 	bool sends; /* data was seen */
+	bool bbr; /* the caller's */
 };
 
 /* A whole packet leaves, to wait in `queue`; anything but a TCP's is left alone. */
-void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t len, uint32_t queue);
+void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t len, uint32_t queue,
+		     bool bbr);
 /* Whether who sent this is told by its windows. */
 bool ws_inner_known(struct ws_sender *senders, const uint8_t *packet, size_t len);
 /* Of whom this came for. NULL: nothing is known of it, or there is nothing to make smaller. */

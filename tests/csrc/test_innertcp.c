@@ -15,14 +15,15 @@
 enum { SYN = 0x02, ACK = 0x10, QUICK_MS = 20, FAR_MS = 60, HOLD_MS = FAR_MS / 2 + 10 - QUICK_MS };
 
 static uint64_t now_ns;
-static uint32_t delivered, last_len, seq;
+static uint32_t delivered, last_len, seq, window;
 static uint8_t ttl = 64; /* of what leaves */
 static bool six;
 
 static void on_deliver(void *arg, uint8_t *packet, size_t len, uint32_t flags)
 {
-	(void)arg, (void)packet, (void)flags;
+	(void)arg, (void)flags;
 	delivered++;
+	window = ws_get16(packet + (six ? 40 : 20) + 14);
 	last_len = (uint32_t)len;
 }
 
@@ -249,8 +250,70 @@ static void places(void)
 	ws_multipath_free(mp);
 }
 
+static void with_scale(uint8_t packet[1400], uint32_t len)
+{
+	static const uint8_t option[4] = {1, 3, 3, 7};
+	uint8_t *tcp = packet + len - 24;
+
+	tcp[12] = 0x60;
+	memcpy(tcp + 20, option, sizeof(option));
+}
+
+/* What a TCP of ours is told that it may send, with 20 packets of it waiting and nothing acknowledged. */
+static uint32_t told(uint32_t align, uint32_t flows, uint64_t mean_bps)
+{
+	struct ws_multipath *mp = two_paths(align, QUICK_MS);
+	uint8_t packet[1400];
+	uint32_t len;
+
+	mp->tx[1].window.mean_bps = mean_bps;
+	for (uint16_t port = 1000; port < 1000 + flows; port++) {
+		len = make(packet, port, true, SYN, 4);
+		with_scale(packet, len);
+		ws_multipath_send(mp, packet, 20, packet + 20, len - 20, 0, 0, false, now_ns);
+		len = make(packet, port, false, SYN | ACK, 4);
+		with_scale(packet, len);
+		ws_multipath_data(mp, 0, 0, 0, WS_FRAME_FEEDBACK | WS_FRAME_URGENT, packet, len,
+				  now_ns);
+		for (uint32_t i = 0; i < 20; i++) {
+			len = make(packet, port, true, ACK, 1300);
+			ws_put32(packet + len - 1320 + 4, 1000 + 1300 * i);
+			ws_multipath_send(mp, packet, 20, packet + 20, len - 20, 0, 0, false,
+					  now_ns);
+		}
+	}
+	len = make(packet, 1000, false, ACK, 0);
+	ws_put32(packet + len - 20 + 8, 1000);
+	ws_put16(packet + len - 20 + 14, 0xffff);
+	window = 0;
+	ws_multipath_data(mp, 0, 0, 0, WS_FRAME_FEEDBACK | WS_FRAME_URGENT, packet, len, now_ns);
+	for (int i = 0; i < 100; i++, now_ns += MS)
+		ws_multipath_tick(mp, now_ns);
+	CHECK_EQ(ws_multipath_stats(mp)->queue_narrowed, align != WS_ALIGN_NOBODY);
+	ws_multipath_free(mp);
+	return window;
+}
+
+/* Two windows of 16 packets, or 125 ms of what the paths carry where that is more, among the flows that wait, less what waits of it (in units of 128): BBR_TIMES as
+ * much for a BBR of this host's own. */
+static void no_more_waits_than_the_windows(void)
+{
+	uint32_t under_way = 20 * 1300, waits = 20 * 1340, windows = 2 * 16 * 1500;
+
+	CHECK_EQ(told(WS_ALIGN_TCP, 1, 0), (under_way + windows - waits + 127) / 128);
+	CHECK_EQ(told(WS_ALIGN_TCP, 2, 0), (under_way + 127) / 128);
+	CHECK_EQ(told(WS_ALIGN_BBR, 1, 0), (under_way + 4 * windows - waits + 127) / 128);
+	CHECK_EQ(told(WS_ALIGN_TCP, 1, 3072000), (under_way + windows - waits + 127) / 128);
+	CHECK_EQ(told(WS_ALIGN_TCP, 1, 16000000), (under_way + 250000 - waits + 127) / 128);
+	ttl = 63;
+	CHECK_EQ(told(WS_ALIGN_BBR, 1, 0), (under_way + windows - waits + 127) / 128);
+	ttl = 64;
+	CHECK_EQ(told(WS_ALIGN_NOBODY, 1, 0), 0xffff);
+}
+
 int main(void)
 {
+	no_more_waits_than_the_windows();
 	places();
 	held_from_the_first_packet_on();
 	six = true;

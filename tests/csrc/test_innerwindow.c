@@ -75,7 +75,7 @@ static void leaves(struct segment s)
 
 	s.out = true;
 	len = make(packet, s);
-	ws_inner_leaves(senders, packet, len, 7);
+	ws_inner_leaves(senders, packet, len, 7, s.port == 5);
 }
 
 /* What its window is when it has gone by, with room for so much more. */
@@ -93,6 +93,7 @@ static uint16_t comes(struct segment s, uint64_t room, bool partial)
 		uint16_t after;
 
 		CHECK_EQ(sender->queue, 7);
+		CHECK(sender->bbr);
 		CHECK_EQ(ws_inner_narrow(sender, packet, len, room, partial),
 			 ws_get16(tcp_of(packet) + WS_TCP_WINDOW) != s.window);
 		after = ws_get16(tcp_of(packet) + WS_TCP_CHECKSUM);
@@ -329,7 +330,7 @@ static void anything(void)
 		if (len > WS_IPV6_BYTES + 4)
 			memset(packet + WS_IPV4_ADDRESSES, 0, WS_IPV6_BYTES - 8);
 		if (check_random() & 1) {
-			ws_inner_leaves(senders, packet, len, 7);
+			ws_inner_leaves(senders, packet, len, 7, true);
 			continue;
 		}
 		sender = ws_inner_comes(senders, packet, len);
