@@ -163,8 +163,7 @@ class Reordering(Struct, frozen=True, kw_only=True):
 
 
 class Queue(Struct, frozen=True, kw_only=True):
-    """In front of all paths: packets and bytes that wait now, packets dropped as it was full or they
-    waited too long."""
+    """In front of all paths: packets and bytes that wait now, packets dropped as it was full."""
 
     packets: int = 0
     bytes: int = 0
