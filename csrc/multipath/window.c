@@ -224,7 +224,8 @@ static void end_start(struct ws_window *w, const struct ws_window_ack *ack)
 	w->swing_us = 0;
 }
 
-static void cut(struct ws_window *w, const struct ws_window_ack *ack)
+/* By what was lost, which it does not carry: a rate that falls to a tenth loses most of a round. */
+static void cut(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
 {
 	uint64_t queue_us = w->round_queue_us, base_us = ws_window_base_us(w);
 
@@ -232,7 +233,7 @@ static void cut(struct ws_window *w, const struct ws_window_ack *ack)
 				       BUFFER_PERMILLE / 1000,
 			       LEAST_BYTES);
 	w->buffer_ns = ack->now_ns;
-	w->bytes = w->bytes * CUT_PERMILLE / 1000;
+	w->bytes = w->bytes * least(CUT_PERMILLE, 1000 - permille) / 1000;
 	w->high_bytes = w->bytes;
 	w->cut_number = ack->next_number;
 }
@@ -300,13 +301,14 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 			w->doubt = WS_WINDOW_CALM;
 		return;
 	}
+	w->shrunk_bytes = 0; /* it is no longer a queue alone that makes it smaller */
 	if (w->doubt == WS_WINDOW_CUT || w->round_queue_us < TARGET_LEAST_US) {
 		try_half(w, ack, permille);
 		return;
 	}
 	w->doubt = WS_WINDOW_CUT;
 	w->cut_permille = permille;
-	cut(w, ack);
+	cut(w, ack, permille);
 	/* A burst was too long for the buffer: that is no reason to grow slowly. */
 	if (w->starting)
 		w->high_bytes = UINT64_MAX;

@@ -190,6 +190,9 @@ static void cuts(void)
 	m.w.used_before_bytes = m.w.bytes;
 	m = lossy(m, 100, 10, 8571);
 	CHECK(m.w.bytes > 150 * WS_PACKET_BYTES && m.w.bytes < 190 * WS_PACKET_BYTES);
+	/* Of a round that lost more, what arrived. */
+	CHECK(lossy(settled(), 100, 40, 8571).w.bytes < 135 * WS_PACKET_BYTES);
+	CHECK(lossy(settled(), 100, 40, 8571).w.bytes > 105 * WS_PACKET_BYTES);
 	buffer = m.w.buffer_bytes;
 	CHECK(buffer > 33 * WS_PACKET_BYTES && buffer < 52 * WS_PACKET_BYTES);
 	for (int ms = 0; ms <= 1000; ms += 100)

@@ -83,7 +83,7 @@ def test_who_receives_tells_the_anchors_when_its_router_forgot_it(seed: int) -> 
     nat = world.homes[a.at]
     assert nat is not None
     nat.forget()
-    world.run(0.5)
+    world.run(0.8)  # a look that brings nothing, an answer that is late, and the way there
     after = [hub.node.peer_status(world.handle(hub, a)).endpoint for hub in (first, second)]
     assert before[0] != after[0]
     assert before[1] != after[1]
