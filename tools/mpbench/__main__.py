@@ -38,6 +38,7 @@ from tools.netlab import emulator
 from tools.peers import ROOT
 
 DOCUMENT = ROOT / "docs/multipath-results.md"
+REAL_DOCUMENT = ROOT / "docs/multipath-real.md"
 IMAGES = ROOT / "docs/images"
 #: from there on others take the processors that links and agents need
 BUSY_LOAD = 1.0
@@ -169,7 +170,11 @@ class SeveralPaths(command.Bench[Run, Scenario]):
             target = IMAGES / f"multipath-{path.name.removeprefix(f'{stem.name}-')}"
             shutil.copyfile(path, target)
             shown[f"images/{target.name}"] = what
-        report.SECTION.put_into(DOCUMENT, report.markdown(run, shown))
+        real = all(row.kind == "first" for name in run.results for row in named(name))
+        section, page = (
+            (report.REAL_SECTION, REAL_DOCUMENT) if real else (report.SECTION, DOCUMENT)
+        )
+        section.put_into(page, report.markdown(run, shown))
 
     def failed(self, run: Run) -> list[str]:
         return [

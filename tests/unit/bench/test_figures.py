@@ -140,6 +140,21 @@ def test_nothing_is_measured_for_a_document_without_markers(
     assert document.read_text() == "written by hand"
 
 
+@pytest.mark.parametrize("row", ["real-handover-100+50", "clean"])
+def test_rows_over_links_as_they_are_have_a_page_of_their_own(
+    row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {"real": tmp_path / "real.md", "all": tmp_path / "results.md"}
+    monkeypatch.setattr(mpbench_main, "REAL_DOCUMENT", pages["real"])
+    monkeypatch.setattr(mpbench_main, "DOCUMENT", pages["all"])
+    monkeypatch.setattr(mpbench_main, "IMAGES", tmp_path / "images")
+    run = mpbench_main.Run(mpbench_main.Options(), make_run({}).machine, "linkemu")
+    run.results = {row: {}}
+    mpbench_main.SeveralPaths().publish(run, tmp_path / "stem", {})
+    assert pages["real"].exists() == (row != "clean")
+    assert pages["all"].exists() == (row == "clean")
+
+
 def test_runs_of_one_revision_make_one_table() -> None:
     first, second = make_run(tcp(5.0)), make_run({"ping": {}})
     second.machine = {**second.machine, "time": "2026-01-02 00:00:00 UTC"}
