@@ -59,15 +59,24 @@ static bool is_own_bbr(const struct ws_multipath *mp, const uint8_t *packet)
 
 bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet, size_t len)
 {
-	if (on(mp) && ws_inner_known(mp->inner.senders, packet, len))
+	if (on(mp) && ws_inner_known(mp->inner.senders, mp->fair.salt, packet, len))
 		return false;
 	return !is_own_bbr(mp, packet);
 }
 
+/* The same for both directions. */
 static struct ws_inner_flow *flow_of(const struct ws_multipath *mp, const uint8_t *packet,
 				     const uint8_t *tcp)
 {
-	return &mp->inner.flows[ws_tcp_hash(packet, tcp) % WS_INNER_FLOWS];
+	size_t both, at = ws_ip_addresses(packet, &both), half = both / 2;
+	uint32_t hash = 0;
+
+	for (size_t i = 0; i < half; i += sizeof(hash))
+		hash = ws_flow_mix(hash,
+				   ws_get32(packet + at + i) ^ ws_get32(packet + at + half + i));
+	/* A port each, of the first four bytes. */
+	hash = ws_flow_mix(hash, (uint32_t)(tcp[0] ^ tcp[2]) << 8 | (tcp[1] ^ tcp[3]));
+	return &mp->inner.flows[hash % WS_INNER_FLOWS];
 }
 
 /* A BBR lets itself twice the least round trip that it saw, so over paths that are farther apart it leaves
@@ -123,7 +132,7 @@ bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len,
 	if (!tcp || !on(mp) || !(tcp[WS_TCP_FLAGS] & WS_TCP_SYN))
 		return false;
 	begin_flow(mp, packet, tcp, now_ns);
-	ws_inner_leaves(mp->inner.senders, packet, whole, 0, false);
+	ws_inner_leaves(mp->inner.senders, mp->fair.salt, packet, whole, 0, false);
 	return true;
 }
 
@@ -143,7 +152,9 @@ void mp_inner_init(struct ws_multipath *mp, uint8_t *memory)
 	mp->inner.senders = (struct ws_sender *)memory;
 }
 
-uint64_t mp_inner_share(const struct ws_multipath *mp)
+/* How many bytes may wait: what the paths carry in QUEUE_NS, by their mean over some seconds, so that nobody
+ * is stopped by a fade; as many as their windows where that is more (they start, or are long). */
+static uint64_t share(const struct ws_multipath *mp)
 {
 	uint64_t bps = 0, windows = 0, bytes;
 
@@ -160,7 +171,8 @@ uint64_t mp_inner_share(const struct ws_multipath *mp)
 void mp_inner_queued(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t queue)
 {
 	if (on(mp))
-		ws_inner_leaves(mp->inner.senders, packet, len, queue, is_own_bbr(mp, packet));
+		ws_inner_leaves(mp->inner.senders, mp->fair.salt, packet, len, queue,
+				is_own_bbr(mp, packet));
 }
 
 void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags)
@@ -170,15 +182,18 @@ void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint3
 
 	if (!on(mp))
 		return;
-	sender = ws_inner_comes(mp->inner.senders, packet, len);
+	sender = ws_inner_comes(mp->inner.senders, mp->fair.salt, packet, len);
 	if (!sender || !mp->schedule || mp->keep)
 		return;
-	room = mp_inner_share(mp) / (mp->fair.busy ? mp->fair.busy : 1);
+	room = share(mp) / (mp->fair.busy ? mp->fair.busy : 1);
 	if (sender->bbr)
 		room *= BBR_TIMES;
 	queued = ws_fq_flow_bytes(&mp->fair, sender->queue);
-	if (ws_inner_narrow(sender, packet, len, room > queued ? room - queued : 0,
-			    flags & WS_FRAME_PARTIAL))
+	/* Less than a segment would make its sender wait for all that is under way. */
+	room = room > queued ? room - queued : 0;
+	if (room < 2 * WS_PACKET_BYTES)
+		room = 2 * WS_PACKET_BYTES;
+	if (ws_inner_narrow(sender, packet, len, room, flags & WS_FRAME_PARTIAL))
 		ws_add(mp->stats.queue_narrowed, 1);
 }
 

@@ -5,78 +5,94 @@
 
 #define SCALE_MOST 14 /* RFC 7323 section 2.3 */
 
-enum { OPTION_END, OPTION_NONE, OPTION_SCALE = 3, OPTION_MD5 = 19, OPTION_AO = 29 };
+enum {
+	OPTION_END,
+	OPTION_NONE,
+	OPTION_SCALE = 3,
+	OPTION_SACK = 4,
+	OPTION_MD5 = 19,
+	OPTION_AO = 29,
+	OPTION_MPTCP = 30
+};
 
 /* Of the SYNs; both were seen, or hands off. */
-enum { SYN_LEFT = 1, SYN_CAME = 2, BOTH = SYN_LEFT | SYN_CAME, SIGNED = 4 };
+enum { SYN_LEFT = 1, SYN_CAME = 2, BOTH = SYN_LEFT | SYN_CAME, LEFT_ALONE = 4 };
 
-/* Of a SYN's options; false: without a scale. */
-static bool scale_of(const uint8_t *tcp, uint8_t *scale, bool *is_signed)
+/* Of our end and the other one, in this order whichever way the packet goes. */
+static uint32_t key_of(uint32_t salt, const uint8_t *packet, const uint8_t *tcp, bool leaves)
+{
+	size_t both, at = ws_ip_addresses(packet, &both), half = both / 2;
+	size_t ours = leaves ? 0 : half;
+	uint32_t hash = salt, ports = ws_get32(tcp);
+
+	for (size_t i = 0; i < both; i += sizeof(hash))
+		hash = ws_flow_mix(hash, ws_get32(packet + at + (ours + i) % both));
+	return ws_flow_mix(hash, leaves ? ports : ports << 16 | ports >> 16);
+}
+
+/* What a SYN offers; false: nothing that its windows could be made smaller with. */
+static bool offers(const uint8_t *tcp, uint8_t *scale)
 {
 	size_t end = ws_tcp_header_bytes(tcp), at = WS_TCP_BYTES;
-	bool found = false;
+	bool scaled = false, sack = false;
 
 	while (at < end && tcp[at] != OPTION_END) {
 		size_t bytes = tcp[at] == OPTION_NONE ? 1 : at + 1 < end ? tcp[at + 1] : 0;
 
 		if (!bytes || (bytes < 2 && tcp[at] != OPTION_NONE) || bytes > end - at)
-			break;
+			return false;
 		if (tcp[at] == OPTION_SCALE && bytes == 3) {
-			found = true;
+			scaled = true;
 			*scale = tcp[at + 2] < SCALE_MOST ? tcp[at + 2] : SCALE_MOST;
 		}
-		*is_signed = *is_signed || tcp[at] == OPTION_MD5 || tcp[at] == OPTION_AO;
+		if (tcp[at] == OPTION_MD5 || tcp[at] == OPTION_AO || tcp[at] == OPTION_MPTCP)
+			return false;
+		sack = sack || tcp[at] == OPTION_SACK;
 		at += bytes;
 	}
-	return found;
+	return scaled && sack;
 }
 
-static void note_syn(struct ws_sender *senders, const uint8_t *packet, const uint8_t *tcp,
-		     uint8_t way)
+/* Each end's first SYN counts: it leaves twice, may be sent again, and anybody could send another. */
+static void note_syn(struct ws_sender *sender, uint32_t key, const uint8_t *tcp, uint8_t way)
 {
-	uint32_t key = ws_tcp_hash(packet, tcp);
-	struct ws_sender *sender = &senders[key % WS_SENDERS];
-	bool is_signed = false;
+	bool answer = tcp[WS_TCP_FLAGS] & WS_TCP_ACKED;
+	uint32_t isn = answer ? ws_get32(tcp + WS_TCP_ACK) - 1 : ws_get32(tcp + WS_TCP_SEQ);
 	uint8_t scale = 0;
 
-	if (!(tcp[WS_TCP_FLAGS] & WS_TCP_ACKED))
-		*sender = (struct ws_sender){.key = key};
-	if (sender->key != key)
+	if (sender->key != key || sender->isn != isn) {
+		if (answer && sender->key != key)
+			return;
+		/* Another connection of the same ends; of an answer alone nothing can be known. */
+		*sender = (struct ws_sender){.key = key, .isn = isn};
+		if (answer)
+			sender->syns = LEFT_ALONE;
+	}
+	if (sender->syns & way)
 		return;
-	/* Both must offer one, or there is none. */
-	if (!scale_of(tcp, &scale, &is_signed))
-		is_signed = true;
+	/* Both must offer it, or there is none. */
+	sender->syns |= way | (offers(tcp, &scale) ? 0 : LEFT_ALONE);
 	if (way == SYN_CAME)
 		sender->scale = scale;
-	sender->syns |= way | (is_signed ? SIGNED : 0);
 }
 
-/* Who is at one of its ends; NULL: not known. */
-static struct ws_sender *sender_of(struct ws_sender *senders, const uint8_t *packet,
-				   const uint8_t *tcp)
-{
-	uint32_t key = ws_tcp_hash(packet, tcp);
-	struct ws_sender *sender = &senders[key % WS_SENDERS];
-
-	return sender->key == key && sender->syns == BOTH ? sender : NULL;
-}
-
-void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t len, uint32_t queue,
-		     bool bbr)
+void ws_inner_leaves(struct ws_sender *senders, uint32_t salt, const uint8_t *packet, size_t len,
+		     uint32_t queue, bool bbr)
 {
 	const uint8_t *tcp = ws_ip_tcp(packet, &len);
 	struct ws_sender *sender;
-	uint32_t payload, end;
+	uint32_t key, payload, end;
 
 	if (!tcp)
 		return;
+	key = key_of(salt, packet, tcp, true);
+	sender = &senders[key % WS_SENDERS];
 	if (tcp[WS_TCP_FLAGS] & WS_TCP_SYN) {
-		note_syn(senders, packet, tcp, SYN_LEFT);
+		note_syn(sender, key, tcp, SYN_LEFT);
 		return;
 	}
 	payload = (uint32_t)(len - ws_tcp_header_bytes(tcp));
-	sender = payload ? sender_of(senders, packet, tcp) : NULL;
-	if (!sender)
+	if (!payload || sender->key != key || sender->syns != BOTH)
 		return;
 	end = ws_get32(tcp + WS_TCP_SEQ) + payload;
 	if (!sender->sends || (int32_t)(end - sender->sent) > 0)
@@ -86,27 +102,34 @@ void ws_inner_leaves(struct ws_sender *senders, const uint8_t *packet, size_t le
 	sender->bbr = bbr;
 }
 
-bool ws_inner_known(struct ws_sender *senders, const uint8_t *packet, size_t len)
+bool ws_inner_known(const struct ws_sender *senders, uint32_t salt, const uint8_t *packet,
+		    size_t len)
 {
 	const uint8_t *tcp = ws_ip_tcp(packet, &len);
+	uint32_t key = tcp ? key_of(salt, packet, tcp, true) : 0;
+	const struct ws_sender *sender = &senders[key % WS_SENDERS];
 
-	return tcp && sender_of(senders, packet, tcp);
+	return tcp && sender->key == key && sender->syns == BOTH;
 }
 
-struct ws_sender *ws_inner_comes(struct ws_sender *senders, const uint8_t *packet, size_t len)
+struct ws_sender *ws_inner_comes(struct ws_sender *senders, uint32_t salt, const uint8_t *packet,
+				 size_t len)
 {
 	const uint8_t *tcp = ws_ip_tcp(packet, &len);
 	struct ws_sender *sender;
+	uint32_t key;
 
 	if (!tcp)
 		return NULL;
+	key = key_of(salt, packet, tcp, false);
+	sender = &senders[key % WS_SENDERS];
 	if (tcp[WS_TCP_FLAGS] & WS_TCP_SYN) {
-		note_syn(senders, packet, tcp, SYN_CAME);
+		note_syn(sender, key, tcp, SYN_CAME);
 		return NULL;
 	}
-	sender = sender_of(senders, packet, tcp);
 	/* With all acknowledged no more ACKs would come to open it again. */
-	if (!sender || !sender->sends || !(tcp[WS_TCP_FLAGS] & WS_TCP_ACKED) ||
+	if (sender->key != key || sender->syns != BOTH || !sender->sends ||
+	    !(tcp[WS_TCP_FLAGS] & WS_TCP_ACKED) ||
 	    (int32_t)(sender->sent - ws_get32(tcp + WS_TCP_ACK)) <= 0)
 		return NULL;
 	return sender;

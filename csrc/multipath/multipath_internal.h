@@ -116,7 +116,7 @@ struct ws_inner {
 	struct ws_align lines[INNER_LINES];
 	struct ws_inner_flow *flows; /* WS_INNER_FLOWS */
 	struct ws_sender *senders; /* WS_SENDERS */
-	bool any; /* of them is */
+	bool any; /* of the flows is held */
 	uint32_t hold_us; /* the same for all */
 	uint64_t held_ns; /* lately */
 	uint64_t now_ns;
@@ -265,9 +265,6 @@ uint64_t mp_ack_deadline(const struct ws_multipath *mp);
 bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
 /* Whether it takes a loss to tell who sent it that too much waits, and one does. */
 bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
-/* How many bytes may wait: what the paths carry in QUEUE_NS, by their mean over some seconds, so that nobody
- * is stopped by a fade; as many as their windows where that is more (they start, or are long). */
-uint64_t mp_inner_share(const struct ws_multipath *mp);
 /* It waits in this queue of mp->fair. */
 void mp_inner_queued(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t queue);
 /* Received: it tells a TCP here how much it may send, which is made less. */

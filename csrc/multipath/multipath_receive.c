@@ -94,6 +94,8 @@ bool ws_multipath_pass(struct ws_multipath *mp, uint32_t path, uint32_t seq)
 {
 	if (ws_multipath_expiry(mp) != UINT64_MAX)
 		return false; /* what is held goes first */
+	if (mp->schedule && !mp->keep)
+		return false; /* it may tell a TCP here how much it may send over our paths */
 	ws_add(mp->stats.paths[path].rx_packets, 1);
 	mp->begun = true;
 	if (!mp->passed) {
@@ -164,14 +166,16 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
 	}
 	begin_order(mp, seq, flags);
-	if (!(flags & WS_MULTIPATH_VOID))
-		mp_inner_narrow(mp, packet, len, flags);
 	mp->direct = packet;
 	if (!(flags & WS_FRAME_URGENT) && !mp_is_tcp(packet, len))
 		flags |= WS_REORDER_LOOSE;
+	if (flags & WS_FRAME_URGENT && !first_of_two(mp, seq))
+		flags |= WS_MULTIPATH_VOID;
+	if (!(flags & WS_MULTIPATH_VOID))
+		mp_inner_narrow(mp, packet, len, flags);
 	if (flags & WS_FRAME_URGENT) {
 		/* What somebody waits for goes on at once. */
-		if (first_of_two(mp, seq) && !(flags & WS_MULTIPATH_VOID) &&
+		if (!(flags & WS_MULTIPATH_VOID) &&
 		    !mp_inner_hold_urgent(mp, path, packet, len, flags, now_ns))
 			mp->ops.deliver(mp->arg, packet, len, flags);
 	} else if (!(flags & WS_FRAME_FEEDBACK)) {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Each constant was varied over recorded LTE and 5G links and smooth ones (docs/decisions.md): but
- * for the targets, half and double of each change the goodput by 0.02 at most. SAME_PERMILLE came later and
- * was not varied.
+ * for the targets, half and double of each change the goodput by 0.02 at most; SAME_PERMILLE was not varied.
  */
 #include "multipath/window.h"
+
+#include <string.h>
 
 /* Of queue: what the path's own swings take from it must not empty it. */
 #define TARGET_LEAST_US WS_QUEUE_LEAST_US
@@ -161,6 +162,11 @@ static void note_rate(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint32_t from = w->rate_at;
 
+	/* The peer counts anew. */
+	if (ack->delivered_bytes < w->rate_bytes[w->rate_at]) {
+		memset(w->rate_ns, 0, sizeof(w->rate_ns));
+		memset(w->rate_bytes, 0, sizeof(w->rate_bytes));
+	}
 	for (uint32_t n = 1; n < WS_WINDOW_RATES; n++) {
 		uint32_t before = (from + WS_WINDOW_RATES - 1) % WS_WINDOW_RATES;
 
@@ -233,8 +239,10 @@ static void cut(struct ws_window *w, const struct ws_window_ack *ack, uint32_t p
 				       BUFFER_PERMILLE / 1000,
 			       LEAST_BYTES);
 	w->buffer_ns = ack->now_ns;
-	w->bytes = w->bytes * least(CUT_PERMILLE, 1000 - permille) / 1000;
-	w->high_bytes = w->bytes;
+	w->before_bytes = w->bytes;
+	w->high_bytes = w->bytes * CUT_PERMILLE / 1000;
+	w->bytes = w->bytes *
+		   least(CUT_PERMILLE, 1000 - permille + least(w->own_permille, permille)) / 1000;
 	w->cut_number = ack->next_number;
 }
 
@@ -244,6 +252,8 @@ static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint3
 {
 	end_start(w, ack);
 	w->cut_permille = permille;
+	if (w->doubt != WS_WINDOW_CUT)
+		w->before_bytes = w->bytes;
 	w->doubt = WS_WINDOW_TRIAL;
 	w->trial_bytes = w->bytes;
 	w->bytes = w->bytes / 2;
@@ -268,7 +278,7 @@ static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t
 		w->own_ns = ack->now_ns;
 	}
 	if (own || (w->own_permille && permille <= bearable(w))) {
-		w->bytes = w->trial_bytes * 1000 / CUT_PERMILLE;
+		w->bytes = w->before_bytes;
 		w->high_bytes = w->buffer_bytes = UINT64_MAX;
 		w->rest_until_ns = 0;
 		return;

@@ -172,17 +172,4 @@ static inline const uint8_t *ws_ip_tcp(const uint8_t *packet, size_t *len)
 	return tcp;
 }
 
-/* Of a TCP's addresses and ports, the same for both directions. */
-static inline uint32_t ws_tcp_hash(const uint8_t *packet, const uint8_t *tcp)
-{
-	size_t both, at = ws_ip_addresses(packet, &both), half = both / 2;
-	uint32_t hash = 0;
-
-	for (size_t i = 0; i < half; i += sizeof(hash))
-		hash = ws_flow_mix(hash,
-				   ws_get32(packet + at + i) ^ ws_get32(packet + at + half + i));
-	/* A port each, of the first four bytes. */
-	return ws_flow_mix(hash, (uint32_t)(tcp[0] ^ tcp[2]) << 8 | (tcp[1] ^ tcp[3]));
-}
-
 #endif

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { SYN = 0x02, ACK = 0x10, RST = 0x04, WHOLE = 1400, MOST = 0xffff };
+enum { SYN = 0x02, ACK = 0x10, RST = 0x04, WHOLE = 1400, MOST = 0xffff, SALT = 99 };
 
 static struct ws_sender senders[WS_SENDERS];
 static bool six;
@@ -21,14 +21,17 @@ struct segment {
 	uint8_t flags;
 	uint32_t seq, acked;
 	uint16_t window;
-	const char *options; /* whole words */
+	const char *options; /* whole words; of a SYN, SACK comes behind them */
 	size_t option_bytes, payload;
+	bool no_sack;
 };
 
 static size_t make(uint8_t packet[WHOLE], struct segment s)
 {
+	static const char sack[4] = {4, 2, 1, 1};
 	size_t bytes = six ? 16 : 4, ip = six ? WS_IPV6_BYTES : WS_IPV4_BYTES;
-	size_t header = WS_TCP_BYTES + s.option_bytes, rest = header + s.payload;
+	size_t more = s.flags & SYN && !s.no_sack ? sizeof(sack) : 0;
+	size_t header = WS_TCP_BYTES + s.option_bytes + more, rest = header + s.payload;
 	uint8_t *tcp = packet + ip;
 
 	memset(packet, 0, WHOLE);
@@ -46,6 +49,7 @@ static size_t make(uint8_t packet[WHOLE], struct segment s)
 	ws_put16(tcp + WS_TCP_WINDOW, s.window);
 	if (s.option_bytes)
 		memcpy(tcp + WS_TCP_BYTES, s.options, s.option_bytes);
+	memcpy(tcp + WS_TCP_BYTES + s.option_bytes, sack, more);
 	for (size_t i = 0; i < s.payload; i++)
 		tcp[header + i] = (uint8_t)check_random();
 	return ip + rest;
@@ -75,7 +79,7 @@ static void leaves(struct segment s)
 
 	s.out = true;
 	len = make(packet, s);
-	ws_inner_leaves(senders, packet, len, 7, s.port == 5);
+	ws_inner_leaves(senders, SALT, packet, len, 7, s.port == 5);
 }
 
 /* What its window is when it has gone by, with room for so much more. */
@@ -88,7 +92,7 @@ static uint16_t comes(struct segment s, uint64_t room, bool partial)
 
 	ws_put16(tcp_of(packet) + WS_TCP_CHECKSUM, sum_of(packet, len));
 	before = ws_get16(tcp_of(packet) + WS_TCP_CHECKSUM);
-	sender = ws_inner_comes(senders, packet, len);
+	sender = ws_inner_comes(senders, SALT, packet, len);
 	if (sender) {
 		uint16_t after;
 
@@ -111,7 +115,7 @@ static bool known(uint16_t port)
 	uint8_t packet[WHOLE];
 	size_t len = make(packet, (struct segment){.out = true, .port = port, .payload = 100});
 
-	return ws_inner_known(senders, packet, len);
+	return ws_inner_known(senders, SALT, packet, len);
 }
 
 #define SCALED .options = "\x01\x03\x03\x04", .option_bytes = 4
@@ -199,6 +203,7 @@ static void around_the_end_of_the_numbers(void)
 				.option_bytes = 4});
 	(void)comes((struct segment){.port = 5,
 				     .flags = SYN | ACK,
+				     .acked = UINT32_MAX - 4999,
 				     .window = MOST,
 				     .options = "\x01\x03\x03\x04",
 				     .option_bytes = 4},
@@ -246,10 +251,12 @@ static void what_the_syns_say(void)
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		for (int begun_here = 0; begun_here < 2; begun_here++) {
 			struct segment ours = {.port = 5,
+					       .acked = 1,
 					       .flags = SYN,
 					       .options = all[i].ours,
 					       .option_bytes = all[i].bytes};
 			struct segment theirs = {.port = 5,
+						 .acked = 1,
 						 .flags = SYN,
 						 .window = MOST,
 						 .options = all[i].theirs,
@@ -268,9 +275,86 @@ static void what_the_syns_say(void)
 		}
 }
 
+/* Each SYN leaves twice, and comes twice. */
+static void copies_and_forgeries(void)
+{
+	struct segment first = {.port = 5, .flags = SYN, .seq = 999, SCALED};
+	struct segment answer = {.port = 5,
+				 .flags = SYN | ACK,
+				 .seq = 4000,
+				 .acked = 1000,
+				 .options = "\x01\x03\x03\x07",
+				 .option_bytes = 4};
+	struct segment forged = answer;
+
+	for (int begun_here = 0; begun_here < 2; begun_here++) {
+		memset(senders, 0, sizeof(senders));
+		for (int copy = 0; copy < 2; copy++) {
+			if (begun_here)
+				leaves(first);
+			else
+				(void)comes(first, 0, false);
+			if (begun_here)
+				(void)comes(answer, 0, false);
+			else
+				leaves(answer);
+		}
+		CHECK(known(5));
+		leaves((struct segment){.port = 5, .flags = ACK, .seq = 1000, .payload = 1280});
+		/* In units of 128 or 16, as the other end said. */
+		CHECK_EQ(comes(
+				 (struct segment){
+					 .port = 5, .flags = ACK, .acked = 1000, .window = MOST},
+				 0, false),
+			 begun_here ? 10 : 80);
+		/* Of that connection another one says nothing. */
+		forged.options = "\x01\x03\x03\x0e";
+		(void)comes(forged, 0, false);
+		CHECK_EQ(comes(
+				 (struct segment){
+					 .port = 5, .flags = ACK, .acked = 1000, .window = MOST},
+				 0, false),
+			 begun_here ? 10 : 80);
+		/* One of another connection ends what was known. */
+		forged.acked = 77;
+		(void)comes(forged, 0, false);
+		CHECK(!known(5));
+		forged = answer;
+	}
+	/* Without SACK, or for MPTCP. */
+	for (int kind = 0; kind < 2; kind++) {
+		struct segment plain = first;
+
+		memset(senders, 0, sizeof(senders));
+		plain.no_sack = !kind;
+		if (kind) {
+			plain.options = "\x1e\x04\x01\x01\x01\x03\x03\x07";
+			plain.option_bytes = 8;
+		}
+		leaves(plain);
+		(void)comes(answer, 0, false);
+		CHECK(!known(5));
+	}
+}
+
+/* What another pair of ports would come to, if both were only mixed. */
+static void nobody_shares_a_place_by_choice(void)
+{
+	uint8_t packet[WHOLE];
+	size_t len;
+
+	a_sender("\x01\x03\x03\x04");
+	len = make(packet, (struct segment){.out = true, .port = 5 ^ 443 ^ 22, .payload = 100});
+	ws_put16(tcp_of(packet) + 2, 22);
+	CHECK(!ws_inner_known(senders, SALT, packet, len));
+	/* The same two ends, turned round. */
+	len = make(packet, (struct segment){.port = 5, .payload = 100});
+	CHECK(!ws_inner_known(senders, SALT, packet, len));
+}
+
 static void who_is_not_known(void)
 {
-	struct segment other = told, half = {.port = 5, .flags = SYN, SCALED};
+	struct segment other = told, half = {.port = 5, .flags = SYN, .acked = 1, SCALED};
 
 	a_sender("\x01\x03\x03\x04");
 	other.port = 6;
@@ -330,10 +414,10 @@ static void anything(void)
 		if (len > WS_IPV6_BYTES + 4)
 			memset(packet + WS_IPV4_ADDRESSES, 0, WS_IPV6_BYTES - 8);
 		if (check_random() & 1) {
-			ws_inner_leaves(senders, packet, len, 7, true);
+			ws_inner_leaves(senders, SALT, packet, len, 7, true);
 			continue;
 		}
-		sender = ws_inner_comes(senders, packet, len);
+		sender = ws_inner_comes(senders, SALT, packet, len);
 		if (sender)
 			(void)ws_inner_narrow(sender, packet, len, check_random() % 100000,
 					      check_random() & 1);
@@ -348,6 +432,8 @@ int main(void)
 		open_where_all_is_acknowledged();
 		around_the_end_of_the_numbers();
 		what_the_syns_say();
+		copies_and_forgeries();
+		nobody_shares_a_place_by_choice();
 		who_is_not_known();
 	}
 	anything();

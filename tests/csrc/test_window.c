@@ -434,6 +434,30 @@ static void late_by_ten_seconds_is_not_early(void)
 	}
 }
 
+/* The peer's process began anew: what it has got is less than before, and no rate. */
+static void who_counts_anew(void)
+{
+	struct ws_window_ack ack = {.now_ns = S,
+				    .acked_bytes = PACKET,
+				    .rtt_us = 20000,
+				    .delay_us = 7,
+				    .waiting = true};
+	struct ws_window w;
+
+	ws_window_init(&w, 20000, 0);
+	for (int i = 0; i < 400; i++, ack.now_ns += S / 100) {
+		ack.delivered_bytes =
+			i < 200 ? 500000000 + (uint64_t)i * 125000 : (uint64_t)(i - 200) * 125000;
+		ack.next_number = ack.highest + 10;
+		ack.highest++;
+		ws_window_used(&w, w.bytes);
+		ws_window_ack(&w, &ack);
+		if (i > 50)
+			CHECK(w.rate_bps > 50000000 && w.rate_bps < 200000000);
+		CHECK(w.mean_bps < 200000000);
+	}
+}
+
 /* Each of them may be a lie. */
 static void survives_anything(void)
 {
@@ -461,7 +485,7 @@ static void survives_anything(void)
 			ws_window_ack(&w, &ack);
 			CHECK(w.bytes >= 4 * PACKET);
 			/* Doubled, or back from the half that was tried. */
-			CHECK(w.bytes <= 2 * before || w.bytes <= 2 * w.trial_bytes);
+			CHECK(w.bytes <= 2 * before || w.bytes <= 2 * w.before_bytes);
 			CHECK(ws_window_rate_bps(&w) > 0);
 		}
 	}
@@ -487,6 +511,7 @@ int main(void)
 	a_short_buffer_is_not_met_with_bursts();
 	what_was_before_is_no_loss();
 	late_by_ten_seconds_is_not_early();
+	who_counts_anew();
 	survives_anything();
 	return check_done();
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from multipath_core import CONTROL_ACK, CONTROL_HEARTBEAT, FRAME_HEAD_BYTES, MS, Core
-from multipath_world import Frame, Link, LinkSpec, Source, World
+from multipath_world import Frame, Link, LinkSpec, Source, World, turned
 
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.tuner import PathTuner
@@ -158,7 +158,7 @@ class JointWorld(World):
         self._packets(self.sides["a"], packets)
 
     def answer(self, packet: bytes) -> None:
-        self._packets(self.sides["b"], [packet])
+        self._packets(self.sides["b"], [turned(packet)])
 
     def _packets(self, side: Side, packets: list[bytes]) -> None:
         """With one path in use the engine sends by itself (csrc/session/send.c)."""

@@ -105,6 +105,11 @@ class Source(Protocol):
     def answered(self, packet: bytes, now: int) -> None: ...
 
 
+def turned(packet: bytes) -> bytes:
+    """The other way: from where it went."""
+    return packet[:12] + packet[16:20] + packet[12:16] + packet[20:]
+
+
 class World:
     """links[i] both ways; the sources' packets are numbered by `packet`."""
 
@@ -171,15 +176,16 @@ class World:
         return (head + l4 + body).ljust(size, b"\0")
 
     def syn(self, source: Source, flags: int) -> bytes:
-        """Of a TCP, or the answer; with a window scale of WINDOW_SCALE."""
-        head = bytearray(self.packet(source, 0, 40, 6))
-        head[3], head[32], head[33] = 44, 0x60, flags
-        return bytes(head) + bytes((3, 3, WINDOW_SCALE, 0))
+        """Of a TCP, or the answer; with SACK and a window scale of WINDOW_SCALE."""
+        answers = flags & 0x10
+        head = bytearray(self.packet(source, 0, 40, 6, ack=1 if answers else 0))
+        head[3], head[32], head[33] = 48, 0x70, flags
+        return bytes(head) + bytes((4, 2, 3, 3, WINDOW_SCALE, 0, 0, 0))
 
     @staticmethod
     def parse(packet: bytes) -> tuple[int, int]:
         """(source, serial)"""
-        if packet[9] == 6 and len(packet) == 44:
+        if packet[9] == 6 and len(packet) == 48:
             return packet[15], SYN
         if packet[9] == 6 and len(packet) == 40:
             return packet[15], int.from_bytes(packet[24:28], "big")
@@ -196,6 +202,7 @@ class World:
         self.sources[source].delivered(serial, len(packet), now)
 
     def _at_a(self, packet: bytes) -> None:
+        packet = turned(packet)
         source, _ = self.parse(packet)
         self.sources[source].answered(packet, self.a.now)
 
@@ -249,7 +256,7 @@ class World:
         self.a.send(packets, self.now)
 
     def answer(self, packet: bytes) -> None:
-        self.b.send([packet], self.now)
+        self.b.send([turned(packet)], self.now)
 
     def run(self, ms: float) -> float:
         """So long; returns what was delivered at B, inner bits a second."""

@@ -29,7 +29,8 @@ REAL_HEADING = """# Multipath over links as they are
 
 First flows over recorded radio links, lumps, handovers, steps, a policer and jitter
 ([multipath.md](multipath.md#12-test-bench)); the smooth rows and the grid are in
-[multipath-results.md](multipath-results.md). A plot has what the links might carry, MPTCP and Whalescale.
+[multipath-results.md](multipath-results.md). A plot has what the links might carry, MPTCP and
+Whalescale.
 """
 SECTION = Section("mpbench", HEADING)
 #: of a run that has rows over links as they are alone
