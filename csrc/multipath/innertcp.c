@@ -47,14 +47,9 @@ bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, si
 }
 
 /* What this host sends has a whole TTL, what it forwards for others has not: those are of another TCP. */
-static bool is_own(const uint8_t *packet)
-{
-	return ws_ip_ttl_is_whole(packet);
-}
-
 static bool is_own_bbr(const struct ws_multipath *mp, const uint8_t *packet)
 {
-	return ws_get(mp->tune.align) == WS_ALIGN_BBR && is_own(packet);
+	return ws_get(mp->tune.align) == WS_ALIGN_BBR && ws_ip_ttl_is_whole(packet);
 }
 
 bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet, size_t len)
@@ -112,7 +107,7 @@ static void begin_flow(struct ws_multipath *mp, const uint8_t *packet, const uin
 
 	if (ws_get(mp->tune.align) != WS_ALIGN_BBR || !mp->schedule || mp->keep)
 		return;
-	if (!is_own(packet)) {
+	if (!is_own_bbr(mp, packet)) {
 		flow->held = false;
 		return;
 	}

@@ -60,15 +60,12 @@ static void note_syn(struct ws_sender *sender, uint32_t key, const uint8_t *tcp,
 	uint32_t isn = answer ? ws_get32(tcp + WS_TCP_ACK) - 1 : ws_get32(tcp + WS_TCP_SEQ);
 	uint8_t scale = 0;
 
-	if (sender->key != key || sender->isn != isn) {
-		if (answer && sender->key != key)
-			return;
-		/* Another connection of the same ends; of an answer alone nothing can be known. */
+	/* Another connection, of these ends or of others; of an answer alone nothing can be known. */
+	if (!answer && (sender->key != key || sender->isn != isn))
 		*sender = (struct ws_sender){.key = key, .isn = isn};
-		if (answer)
-			sender->syns = LEFT_ALONE;
-	}
-	if (sender->syns & way)
+	else if (sender->key == key && sender->isn != isn)
+		*sender = (struct ws_sender){0};
+	if (sender->key != key || sender->syns & way)
 		return;
 	/* Both must offer it, or there is none. */
 	sender->syns |= way | (offers(tcp, &scale) ? 0 : LEFT_ALONE);
@@ -76,23 +73,41 @@ static void note_syn(struct ws_sender *sender, uint32_t key, const uint8_t *tcp,
 		sender->scale = scale;
 }
 
+static bool is_known(const struct ws_sender *sender, uint32_t key)
+{
+	return sender->key == key && sender->syns == BOTH;
+}
+
+/* Who is at our end of it; *tcp: its header, with *len bytes from there on. A SYN is noted, and has nobody. */
+static struct ws_sender *sender_of(struct ws_sender *senders, uint32_t salt, const uint8_t *packet,
+				   size_t *len, uint8_t way, const uint8_t **tcp)
+{
+	struct ws_sender *sender;
+	uint32_t key;
+
+	*tcp = ws_ip_tcp(packet, len);
+	if (!*tcp)
+		return NULL;
+	key = key_of(salt, packet, *tcp, way == SYN_LEFT);
+	sender = &senders[key % WS_SENDERS];
+	if ((*tcp)[WS_TCP_FLAGS] & WS_TCP_SYN) {
+		note_syn(sender, key, *tcp, way);
+		return NULL;
+	}
+	return is_known(sender, key) ? sender : NULL;
+}
+
 void ws_inner_leaves(struct ws_sender *senders, uint32_t salt, const uint8_t *packet, size_t len,
 		     uint32_t queue, bool bbr)
 {
-	const uint8_t *tcp = ws_ip_tcp(packet, &len);
-	struct ws_sender *sender;
-	uint32_t key, payload, end;
+	const uint8_t *tcp;
+	struct ws_sender *sender = sender_of(senders, salt, packet, &len, SYN_LEFT, &tcp);
+	uint32_t payload, end;
 
-	if (!tcp)
+	if (!sender)
 		return;
-	key = key_of(salt, packet, tcp, true);
-	sender = &senders[key % WS_SENDERS];
-	if (tcp[WS_TCP_FLAGS] & WS_TCP_SYN) {
-		note_syn(sender, key, tcp, SYN_LEFT);
-		return;
-	}
 	payload = (uint32_t)(len - ws_tcp_header_bytes(tcp));
-	if (!payload || sender->key != key || sender->syns != BOTH)
+	if (!payload)
 		return;
 	end = ws_get32(tcp + WS_TCP_SEQ) + payload;
 	if (!sender->sends || (int32_t)(end - sender->sent) > 0)
@@ -107,29 +122,18 @@ bool ws_inner_known(const struct ws_sender *senders, uint32_t salt, const uint8_
 {
 	const uint8_t *tcp = ws_ip_tcp(packet, &len);
 	uint32_t key = tcp ? key_of(salt, packet, tcp, true) : 0;
-	const struct ws_sender *sender = &senders[key % WS_SENDERS];
 
-	return tcp && sender->key == key && sender->syns == BOTH;
+	return tcp && is_known(&senders[key % WS_SENDERS], key);
 }
 
 struct ws_sender *ws_inner_comes(struct ws_sender *senders, uint32_t salt, const uint8_t *packet,
 				 size_t len)
 {
-	const uint8_t *tcp = ws_ip_tcp(packet, &len);
-	struct ws_sender *sender;
-	uint32_t key;
+	const uint8_t *tcp;
+	struct ws_sender *sender = sender_of(senders, salt, packet, &len, SYN_CAME, &tcp);
 
-	if (!tcp)
-		return NULL;
-	key = key_of(salt, packet, tcp, false);
-	sender = &senders[key % WS_SENDERS];
-	if (tcp[WS_TCP_FLAGS] & WS_TCP_SYN) {
-		note_syn(sender, key, tcp, SYN_CAME);
-		return NULL;
-	}
 	/* With all acknowledged no more ACKs would come to open it again. */
-	if (sender->key != key || sender->syns != BOTH || !sender->sends ||
-	    !(tcp[WS_TCP_FLAGS] & WS_TCP_ACKED) ||
+	if (!sender || !sender->sends || !(tcp[WS_TCP_FLAGS] & WS_TCP_ACKED) ||
 	    (int32_t)(sender->sent - ws_get32(tcp + WS_TCP_ACK)) <= 0)
 		return NULL;
 	return sender;
