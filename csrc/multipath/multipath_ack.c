@@ -9,8 +9,6 @@
 #include <string.h>
 
 #define GAP_SEQS_MAX (WS_ACK_MAX_GAPS * ACK_PACKETS) /* looked at per ACK */
-/* What another path would bring so much sooner is sent there as well; so often a silent one is asked. */
-#define STUCK_NS (100 * MS_NS)
 #define LATE_PART 4 /* so much more than a round trip is late (RFC 8985) */
 
 /* The 64-bit value with these low bits that is nearest to `near`. */
@@ -171,6 +169,9 @@ static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint
 	const struct tx_path *tx = &mp->tx[slot->path];
 	uint64_t srtt_ns = 1000ULL * mp->stats.paths[slot->path].srtt_us;
 
+	/* What was left behind goes elsewhere anyway. */
+	if (slot->number < tx->given_up)
+		return false;
 	return tx->acked > slot->number + WS_LOST_AFTER ||
 	       (tx->acked > slot->number + 1 &&
 		now_ns - tx->records[slot->number % RECORDS].sent_ns >
@@ -197,35 +198,56 @@ static uint64_t stuck_ns(const struct ws_multipath *mp, const struct slot *slot,
 	return rest_ns > other_ns ? rest_ns - other_ns : 0;
 }
 
-/* What was sent on a path that has brought later numbers, and did not arrive; also what another path would
- * bring far sooner: the oldest of a path, as those behind it come after it. */
+static bool is_kept(const struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
+{
+	const struct slot *slot = &mp->slots[seq % RING];
+
+	return seq >= mp->seq_base && seq < mp->seq_tail && slot->len && slot->sent_ns &&
+	       now_ns - slot->sent_ns <= mp_worth_ns(mp);
+}
+
+/* What another path would bring far sooner: the oldest of a path, as those behind it come after it. *in_time:
+ * whose oldest was looked at. */
+static void repair_late(struct ws_multipath *mp, uint64_t seq, uint32_t *in_time, uint64_t now_ns)
+{
+	const struct slot *slot = &mp->slots[seq % RING];
+
+	if (slot->again || *in_time >> slot->path & 1)
+		return;
+	if (stuck_ns(mp, slot, now_ns) > STUCK_NS)
+		mp_send_also(mp, seq, 1u << slot->path, now_ns);
+	else
+		*in_time |= 1u << slot->path;
+}
+
+/* What was sent on a path that has brought later numbers, and did not arrive, and what is late. */
 static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t now_ns)
 {
-	uint64_t age_ns = mp_worth_ns(mp);
 	uint32_t looked = 0, in_time = 0;
 
 	for (uint32_t i = 0; i < ack->gap_count; i++) {
-		uint64_t first = widen(mp->seq_head, ack->gaps[i].first);
+		uint64_t seq = widen(mp->seq_head, ack->gaps[i].first);
 
 		for (uint32_t k = 0; k < ack->gaps[i].count && looked < GAP_SEQS_MAX;
-		     k++, looked++) {
-			uint64_t seq = first + k;
-			const struct slot *slot;
-
-			if (seq < mp->seq_base || seq >= mp->seq_tail)
+		     k++, seq++, looked++) {
+			if (!is_kept(mp, seq, now_ns))
 				continue;
-			slot = &mp->slots[seq % RING];
-			if (!slot->len || !slot->sent_ns || now_ns - slot->sent_ns > age_ns)
-				continue;
-			if (is_lost(mp, slot, now_ns))
-				mp_send_again(mp, seq, 0, now_ns);
-			else if (slot->again || in_time >> slot->path & 1)
-				continue;
-			else if (stuck_ns(mp, slot, now_ns) > STUCK_NS)
-				mp_send_again(mp, seq, 1u << slot->path, now_ns);
+			if (is_lost(mp, &mp->slots[seq % RING], now_ns))
+				mp_send_again(mp, seq, now_ns);
 			else
-				in_time |= 1u << slot->path;
+				repair_late(mp, seq, &in_time, now_ns);
 		}
+	}
+	if (ack->gap_count)
+		return;
+	/* Nothing has come behind what is awaited, so no gap tells of what a slow path has alone. */
+	for (uint64_t seq = mp->arrived_seq;
+	     seq < mp->seq_head && looked < GAP_SEQS_MAX && (mp->usable & ~in_time);
+	     seq++, looked++) {
+		const struct slot *slot = &mp->slots[seq % RING];
+
+		if (is_kept(mp, seq, now_ns) && slot->number >= mp->tx[slot->path].acked)
+			repair_late(mp, seq, &in_time, now_ns);
 	}
 }
 

@@ -40,6 +40,8 @@
 #define ACK_PACKETS 16
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define BRIEF_SLOWER_PART 5 /* another is slower by this part: two alike are not taken in turn */
+/* What another path would bring so much sooner is sent there as well; so often a silent one is asked. */
+#define STUCK_NS (100 * MS_NS)
 #define AGAIN_MOST 4 /* copies of one packet: those may be lost as well */
 /* A packet earns one copy of what was lost, and a part of one of what is only late. */
 #define AGAIN_LATE_COST 5
@@ -52,7 +54,9 @@ struct slot {
 	uint8_t path;
 	uint8_t flags;
 	uint8_t ecn;
-	uint8_t again; /* copies sent; AGAIN_MOST: no more */
+	uint8_t again; /* copies sent, or waiting for it; AGAIN_MOST: no more */
+	bool queued; /* in `resend` */
+	bool lost; /* its path brought later ones */
 };
 
 /* A datagram that was sent, at number % RECORDS of its path. */
@@ -150,7 +154,7 @@ struct ws_multipath {
 	uint64_t pump_ns; /* when the pump can go on; UINT64_MAX: not by itself */
 	struct slot *slots;
 	uint8_t *data;
-	uint64_t *resend; /* seqs that a silent path left behind; ring of RING */
+	uint64_t *resend; /* seqs that were lost, or that a silent path left behind; ring of RING */
 	uint32_t resend_head, resend_tail;
 	uint64_t repaired_ns;
 	bool ack_seen;
@@ -249,9 +253,11 @@ void mp_emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t flag
 	     const uint8_t *packet, uint32_t len, uint64_t now_ns);
 /* At what pace the path that took over sends what the last one left behind. */
 uint64_t mp_catch_up_bps(const struct ws_multipath *mp, uint64_t now_ns);
-/* except: bits of paths that it shall not take. */
-void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns);
+/* A second copy past all windows, not on the paths of the mask. */
+void mp_send_also(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns);
 /* multipath_pump.c */
+/* What was lost goes before all that waits, as the paths have room. */
+void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns);
 /* Sends again what is in flight on `path`, elsewhere, and goes on waiting for it. */
 uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns);
 /* multipath_receive.c */

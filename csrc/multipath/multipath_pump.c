@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What waits goes to the paths, as they have room and pace:
- *  1. pump_resend: what a silent path had under way (mp_copy, ws_multipath_rescue put it there)
+ *  1. pump_resend: what was lost (mp_send_again), or a silent path had under way (mp_copy)
  *  2. what the only path left waiting, as the scheduler says
  *  3. pump_fair: each flow in its turn
  *  4. each path's packets leave together (flush_run): datagrams of one path are one send
@@ -62,8 +62,9 @@ static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_
 	if (seq < mp->seq_base || !slot->len || now_ns - slot->sent_ns > mp_worth_ns(mp))
 		return false;
 	/* The peer says what it awaits; over several paths what is not given up may have come by now. */
-	return !mp->schedule || (seq >= mp->arrived_seq && (mp->keep || slot->number >= tx->acked ||
-							    slot->number < tx->given_up));
+	return !mp->schedule ||
+	       (seq >= mp->arrived_seq && (mp->keep || slot->lost || slot->number >= tx->acked ||
+					   slot->number < tx->given_up));
 }
 
 /*
@@ -87,7 +88,24 @@ static uint32_t pick(struct ws_multipath *mp, uint32_t bytes, uint64_t queued_by
 	return ws_sched_pick(&mp->sched, most, queued_bytes, (uint32_t)seq, now_ns, wake_ns);
 }
 
-/* What a silent path left behind, as the paths have room. False: they have none. */
+/* A path that takes no packet so long would bring it far sooner than those that do: all behind it would wait.
+ * Its sender hears of the tunnel's MTU when it sends it again. */
+static bool is_too_long(const struct ws_multipath *mp, uint32_t bytes, uint64_t waited_ns)
+{
+	return waited_ns > mp_worth_ns(mp) / 2 && ws_sched_later_ns(&mp->sched, bytes) > STUCK_NS;
+}
+
+/* The seq at the head of what is sent again goes off. */
+static void unqueue(struct ws_multipath *mp)
+{
+	uint64_t seq = mp->resend[mp->resend_head++ % RING];
+
+	/* Else its place is another's by now. */
+	if (seq >= mp->seq_base)
+		mp->slots[seq % RING].queued = false;
+}
+
+/* What was lost, or a silent path left behind, as the paths have room. False: they have none. */
 static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
 	while (mp->resend_head != mp->resend_tail) {
@@ -96,15 +114,19 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 		uint32_t mask;
 
 		if (!worth_resending(mp, seq, now_ns)) {
-			mp->resend_head++;
+			unqueue(mp);
 			continue;
 		}
 		mask = pick(mp, slot->len, mp->queue_bytes + slot->len, seq, now_ns, &wake);
+		if (!mask && wake && is_too_long(mp, slot->len, now_ns - slot->sent_ns)) {
+			unqueue(mp);
+			continue;
+		}
 		if (!mask && wake) {
 			mp->pump_ns = later(now_ns, wake);
 			return false;
 		}
-		mp->resend_head++;
+		unqueue(mp);
 		if (mask)
 			give(mp, runs, mask & -mask, seq, true, now_ns);
 	}
@@ -182,6 +204,11 @@ static void pump_fair(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], u
 			continue;
 		}
 		mask = pick(mp, packet->len, mp->fair.bytes, mp->seq_tail, now_ns, &wake);
+		if (!mask && wake && is_too_long(mp, packet->len, now_ns - packet->queued_ns)) {
+			ws_fq_take(&mp->fair);
+			ws_add(mp->stats.queue_drops, 1);
+			continue;
+		}
 		if (!mask && wake) {
 			mp->pump_ns = later(now_ns, wake);
 			return;
@@ -224,7 +251,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	mp->pump_ns = UINT64_MAX;
 	if (!mp->schedule) {
 		/* No longer over several paths: what waited goes the one way there is. */
-		for (; mp->resend_head != mp->resend_tail; mp->resend_head++) {
+		for (; mp->resend_head != mp->resend_tail; unqueue(mp)) {
 			uint64_t seq = mp->resend[mp->resend_head % RING];
 			const struct slot *slot = &mp->slots[seq % RING];
 
@@ -265,6 +292,33 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 	ws_set(mp->stats.queue_bytes, mp->queue_bytes + mp->fair.bytes);
 }
 
+/* True: it waits to be sent again. */
+static bool queue_again(struct ws_multipath *mp, uint64_t seq)
+{
+	struct slot *slot = &mp->slots[seq % RING];
+
+	if (slot->again >= AGAIN_MOST || slot->queued || mp->resend_tail - mp->resend_head >= RING)
+		return false;
+	slot->again++;
+	slot->queued = true;
+	mp->resend[mp->resend_tail++ % RING] = seq;
+	return true;
+}
+
+void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
+{
+	struct slot *slot = &mp->slots[seq % RING];
+
+	if (!slot->queued) {
+		/* A buffer that runs over loses many at once. */
+		if (!mp->again_credit || !queue_again(mp, seq))
+			return;
+		mp->again_credit--;
+	}
+	slot->lost = true;
+	mp->pump_ns = now_ns;
+}
+
 uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 {
 	struct tx_path *tx = &mp->tx[path];
@@ -272,17 +326,13 @@ uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 
 	for (uint64_t number = tx->acked; number < tx->next_number; number++) {
 		uint64_t seq = tx->records[number % RECORDS].seq;
-		struct slot *slot;
+		const struct slot *slot;
 
 		if (seq == NO_SEQ || seq < mp->seq_base || seq >= mp->seq_tail)
 			continue;
 		slot = &mp->slots[seq % RING];
-		if (!slot->len || slot->again >= AGAIN_MOST || slot->path != path ||
-		    slot->number != number || mp->resend_tail - mp->resend_head >= RING)
-			continue;
-		slot->again++;
-		mp->resend[mp->resend_tail++ % RING] = seq;
-		count++;
+		if (slot->len && slot->path == path && slot->number == number)
+			count += queue_again(mp, seq);
 	}
 	if (count || mp_waiting(mp))
 		mp->pump_ns = now_ns;

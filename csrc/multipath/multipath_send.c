@@ -6,7 +6,7 @@
  *  2. multipath_pump.c: what waits goes to the paths
  *  3. mp_emit: frame header, the path's next number, sealed and sent by the caller
  *  4. the ring keeps the packet, so that it can be sent again: what an ACK shows as lost
- *     (mp_send_again), or what a silent path left behind (multipath_pump.c)
+ *     or a silent path left behind (multipath_pump.c), and what is late (mp_send_also)
  */
 #include "multipath/multipath_internal.h"
 #include "packet/ip.h"
@@ -175,6 +175,7 @@ static void emit(struct ws_multipath *mp, uint32_t path, uint64_t seq, uint32_t 
 
 		slot->path = (uint8_t)path;
 		slot->number = number;
+		slot->lost = false;
 		if (!(flags & WS_FRAME_AGAIN))
 			slot->sent_ns = now_ns;
 	}
@@ -365,21 +366,18 @@ void ws_multipath_send(struct ws_multipath *mp, const uint8_t *head, size_t head
 	mp->queue_bytes += len;
 }
 
-void mp_send_again(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns)
+void mp_send_also(struct ws_multipath *mp, uint64_t seq, uint32_t except, uint64_t now_ns)
 {
 	struct slot *slot = &mp->slots[seq % RING];
 	int path;
-	/* What was lost costs less than a copy of what may come: the inner TCP would have to send it as
-	 * well, and a buffer that runs over loses many at once. */
-	uint64_t cost = except ? AGAIN_LATE_COST : 1;
 
-	if (slot->again >= AGAIN_MOST || mp->again_credit < cost)
+	if (slot->again >= AGAIN_MOST || mp->again_credit < AGAIN_LATE_COST)
 		return;
 	path = ws_sched_urgent(&mp->sched, slot->len, except);
 	if (path < 0 || in_debt(mp, (uint32_t)path, now_ns))
 		return;
 	slot->again++;
-	mp->again_credit -= cost;
+	mp->again_credit -= AGAIN_LATE_COST;
 	ws_sched_sent(&mp->sched, (uint32_t)path, mp_wire_bytes(slot->len), (uint32_t)seq, now_ns);
 	mp_emit(mp, (uint32_t)path, seq, slot->flags | WS_FRAME_AGAIN, slot->ecn,
 		mp_packet(mp, seq), slot->len, now_ns);

@@ -141,13 +141,15 @@ static uint32_t lowest_tier(const struct ws_sched *sched, uint32_t paths)
 	return in_tier;
 }
 
-/* The earliest time at which the pace lets one of `paths` send that has room. */
-static uint64_t earliest_pace(const struct ws_sched *sched, uint32_t paths, uint32_t bytes)
+/* The earliest time at which the pace lets one of `paths` send that has room, and may not yet. */
+static uint64_t earliest_pace(const struct ws_sched *sched, uint32_t paths, uint32_t bytes,
+			      uint64_t now_ns)
 {
 	uint64_t earliest_ns = UINT64_MAX;
 
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
-		if (paths >> i & 1 && has_room(&sched->paths[i], bytes))
+		if (paths >> i & 1 && has_room(&sched->paths[i], bytes) &&
+		    !ws_pace_ready(&sched->paths[i].pace, now_ns))
 			earliest_ns = min_u64(earliest_ns, sched->paths[i].pace.next_ns);
 	return earliest_ns;
 }
@@ -210,13 +212,12 @@ static uint32_t pick_soonest(const struct ws_sched *sched, uint32_t paths, uint3
 			best = 1u << i;
 		}
 	}
-	if (best && starts_nearer(sched, paths, best))
-		return 0;
-	if (!best)
-		*wake_ns = earliest_pace(sched, paths, bytes);
-	else if (other_has_all(sched, paths, best, best_ns, max_u64(queued_bytes, bytes), least_us))
-		return 0;
-	return best;
+	if (best && !starts_nearer(sched, paths, best) &&
+	    !other_has_all(sched, paths, best, best_ns, max_u64(queued_bytes, bytes), least_us))
+		return best;
+	/* Nobody, or a better one for which an ACK or its pace has to be waited for. */
+	*wake_ns = earliest_pace(sched, paths, bytes, now_ns);
+	return 0;
 }
 
 /* wrr: 4 x the weight, of a degraded path 1 x; 2^34 at most. */
@@ -302,7 +303,7 @@ static uint32_t pick_wrr(const struct ws_sched *sched, uint32_t paths, uint32_t 
 	ready = ready_paths(sched, paths, bytes, now_ns);
 	if (ready)
 		return most_owed(sched, ready, bytes);
-	*wake_ns = earliest_pace(sched, paths, bytes);
+	*wake_ns = earliest_pace(sched, paths, bytes, now_ns);
 	return 0;
 }
 
@@ -347,7 +348,7 @@ static uint32_t pick_minrtt(const struct ws_sched *sched, uint32_t paths, uint32
 			best = i;
 	if (best < WS_SCHED_PATHS)
 		return 1u << best;
-	*wake_ns = earliest_pace(sched, paths, bytes);
+	*wake_ns = earliest_pace(sched, paths, bytes, now_ns);
 	return 0;
 }
 
@@ -357,7 +358,7 @@ static uint32_t pick_redundant(const struct ws_sched *sched, uint32_t paths, uin
 	uint32_t ready = ready_paths(sched, paths, bytes, now_ns);
 
 	if (!ready)
-		*wake_ns = earliest_pace(sched, paths, bytes);
+		*wake_ns = earliest_pace(sched, paths, bytes, now_ns);
 	return ready;
 }
 
@@ -388,18 +389,30 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
 	return pick_soonest(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
 }
 
-uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except)
+static uint64_t soonest_ns(const struct ws_sched *sched, uint32_t paths, uint32_t bytes)
 {
-	uint32_t paths = fitting_paths(sched, bytes);
 	int64_t least_us = least_delay_us(sched, ws_sched_usable(sched));
-	uint64_t soonest_ns = UINT64_MAX;
+	uint64_t soonest = UINT64_MAX;
 
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
-		if (paths >> i & 1 && !(except >> i & 1))
-			soonest_ns =
-				min_u64(soonest_ns, delivery_ns(&sched->paths[i], bytes, least_us) +
-							    sched->paths[i].base_us * US_NS / 2);
-	return soonest_ns;
+		if (paths >> i & 1)
+			soonest = min_u64(soonest, delivery_ns(&sched->paths[i], bytes, least_us) +
+							   sched->paths[i].base_us * US_NS / 2);
+	return soonest;
+}
+
+uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except)
+{
+	return soonest_ns(sched, fitting_paths(sched, bytes) & ~except, bytes);
+}
+
+uint64_t ws_sched_later_ns(const struct ws_sched *sched, uint32_t bytes)
+{
+	uint32_t fitting = fitting_paths(sched, bytes);
+	uint64_t fitting_ns = soonest_ns(sched, fitting, bytes);
+	uint64_t other_ns = soonest_ns(sched, ws_sched_usable(sched) & ~fitting, bytes);
+
+	return fitting_ns > other_ns ? fitting_ns - other_ns : 0;
 }
 
 int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except)

@@ -74,6 +74,7 @@ static void told(struct ws_multipath *mp, uint32_t highest, uint32_t first, uint
 		.highest = highest, .datagrams = highest + 1 - count, .hold_16us = UINT16_MAX};
 	ack.gaps[0] = (struct ws_ack_gap){first, count};
 	CHECK(ws_multipath_ack(mp, frame, ws_ack_encode(&ack, frame), now_ns));
+	ws_multipath_pump(mp, now_ns);
 }
 
 /* LATE_PART: with one later number a quarter more than a round trip is late. */
@@ -124,17 +125,20 @@ static void second_copies(void)
 {
 	struct ws_multipath *mp = under_way(60);
 
-	for (int i = 0; i < 20; i++)
-		mp_send_again(mp, 0, 0, now_ns);
+	for (int i = 0; i < 20; i++) {
+		mp_send_again(mp, 0, now_ns);
+		ws_multipath_pump(mp, now_ns);
+	}
 	CHECK_EQ(copies, 4);
 	copies = 0;
 	mp->again_credit = 20;
 	for (uint64_t seq = 1; seq < 50; seq++)
-		mp_send_again(mp, seq, 1, now_ns);
+		mp_send_also(mp, seq, 1, now_ns);
 	CHECK_EQ(copies, 4);
 	mp->again_credit = 20;
 	for (uint64_t seq = 20; seq < 60; seq++)
-		mp_send_again(mp, seq, 0, now_ns);
+		mp_send_again(mp, seq, now_ns);
+	ws_multipath_pump(mp, now_ns);
 	CHECK_EQ(copies, 24);
 	ws_multipath_free(mp);
 }
