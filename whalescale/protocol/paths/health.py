@@ -70,7 +70,7 @@ class Path:
         "_min_since",
         "alarmed_at",
         "answered_at",
-        "awaiting",
+        "asked_at",
         "away",
         "carried",
         "failed_at",
@@ -153,8 +153,8 @@ class Path:
         self.probes = 0  # of this round
         self.probed_at: int | None = None
         self.next_at = now
-        #: the answer to a heartbeat is outstanding
-        self.awaiting = False
+        #: the first heartbeat without an answer
+        self.asked_at: int | None = None
         self.misses = 0
         self.kept = 0
         self.row = 0  # answers in a row, while failed
@@ -166,6 +166,11 @@ class Path:
         self._bad_since: int | None = None
         self._good_since: int | None = None
         self.silent = 0
+
+    @property
+    def awaiting(self) -> bool:
+        """The answer to a heartbeat is outstanding."""
+        return self.asked_at is not None
 
     @property
     def pair(self) -> Pair | None:
@@ -223,7 +228,8 @@ class Path:
             if self.failed_at is not None and now - self.failed_at > FAILED_EAGER:
                 self._backoff = min(self._backoff * 3 // 2, FAILED_SLOWEST)
         else:
-            self.awaiting = True
+            if self.asked_at is None:
+                self.asked_at = now
             self.next_at = now + self.wait
 
     def forget_oldest(self) -> bytes:
@@ -328,7 +334,7 @@ class Path:
     def arrived(self, now: int) -> None:
         """What we send over it arrives: an answer, or an ACK that moved on."""
         self.answered(now)
-        self.awaiting = False
+        self.asked_at = None
         self.misses = 0
 
     def mtu_due(self, now: int, busy: bool) -> bool:
@@ -342,7 +348,7 @@ class Path:
         self.unheard = 0
         self.next_at = now
         self.row = self.misses = 0
-        self.awaiting = False
+        self.asked_at = None
         self._backoff = PROBE_INTERVAL
         self._bad_since = self._good_since = None
 
@@ -350,7 +356,7 @@ class Path:
         self.state = PathState.HEALTHY
         self.failed_at = None
         self.row = self.misses = 0
-        self.awaiting = False
+        self.asked_at = None
         self._bad_since = self._good_since = None
 
     def judge(self, loss: float, others_loss: float, srtt_us: int, now: int) -> bool:

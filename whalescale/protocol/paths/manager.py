@@ -19,6 +19,7 @@ from whalescale.protocol.paths.announce import Listener
 from whalescale.protocol.paths.frames import Probe, ProbeReply
 from whalescale.protocol.paths.health import (
     ANSWERS,
+    WAIT_MOST,
     Path,
 )
 from whalescale.protocol.paths.hush import Incoming
@@ -294,7 +295,11 @@ class PathManager:
             p is not found and p.alive and not p.misses and not p.pin.disabled for p in self._table
         )
         if found.alive and others:
+            several = sum(p.used for p in self._table) > 1
             self._life.fail(found, now, Reason.SILENT)
+            if several:
+                # The data plane asked ten times a second: short ones were lost as well.
+                found.unheard = WAIT_MOST
         else:
             found.urge(now)  # there is nothing better: first see
         self._update(now)
@@ -316,10 +321,10 @@ class PathManager:
             if sample.silent > path.silent:
                 self.path_silent(number, now)
             path.silent = sample.silent
-            # An ACK that came after an answer was due, and moved on, is as good as the answer.
+            # An ACK that came after an answer was due, and moved on, is as good as the answer. The
+            # first one's: on a full link each is late, and the next is due when this is looked at.
             acked = sample.last_ack_ns
-            awaited = path.probed_at if path.awaiting else None
-            if awaited is not None and acked >= awaited + path.wait:
+            if path.asked_at is not None and acked >= path.asked_at + path.wait:
                 path.arrived(acked)
                 self._life.rest(path, now)
         if self._life.active:

@@ -25,7 +25,9 @@ NEAR: Final = 0.8
 Ends = tuple[str, int | str]
 
 
-def _order(path: Path) -> tuple[bool, float, list[str], int]:
+def _order(path: Path, full: set[Ends]) -> tuple[bool, float, list[str], int]:
+    """`full`: interfaces whose path in use is degraded, so a spare over them is no better: nothing
+    that it could lose goes over it, and it would begin anew."""
     rtt = float(path.own_rtt_us + FLOOR_US)
     if path.used and not path.known:
         rtt = 0.0
@@ -37,7 +39,8 @@ def _order(path: Path) -> tuple[bool, float, list[str], int]:
         rtt *= NEAR
     # Equal ones: both sides choose the same.
     addresses = sorted((local, path.remote.ip))
-    return path.state is PathState.DEGRADED, rtt, addresses, path.id
+    degraded = path.state is PathState.DEGRADED or (path.link is not None and _ends(path) in full)
+    return degraded, rtt, addresses, path.id
 
 
 def _own_end(ends: Ends, all_: list[Ends]) -> bool:
@@ -48,6 +51,13 @@ def _own_end(ends: Ends, all_: list[Ends]) -> bool:
 
 def _ends(path: Path) -> Ends:
     return ends_of(path.interface, path.remote, path.remote_link)
+
+
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    """The best first."""
+    every = list(paths)
+    full = {_ends(p) for p in every if p.used and p.link and p.state is PathState.DEGRADED}
+    return sorted(every, key=lambda path: _order(path, full))
 
 
 def _meet(one: Ends, other: Ends) -> bool:
@@ -70,7 +80,7 @@ def choose(paths: Iterable[Path]) -> set[int]:
     """Numbers of the paths to use; empty if none works."""
     every = list(paths)
     failed = [p for p in every if p.state is PathState.FAILED and p.validated and p.link]
-    alive = sorted((p for p in every if p.alive and not p.pin.disabled), key=_order)
+    alive = _sorted(p for p in every if p.alive and not p.pin.disabled)
     working = [p for p in alive if not _doubtful(p, failed)] or alive
     known = [p for p in working if p.link is not None]
     chosen: dict[int, Ends] = {}
@@ -99,6 +109,6 @@ def choose(paths: Iterable[Path]) -> set[int]:
 def one_each(paths: Iterable[Path], chosen: set[int]) -> set[int]:
     """Of the chosen only the best from each interface of ours."""
     best: dict[str, int] = {}
-    for path in sorted((p for p in paths if p.id in chosen), key=_order):
+    for path in _sorted(p for p in paths if p.id in chosen):
         best.setdefault(path.interface, path.id)
     return set(best.values())

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
-from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.health import Path
 from whalescale.protocol.paths.matching import choose, one_each
 from whalescale.protocol.paths.supply import Supply
 from whalescale.protocol.paths.table import Table
+from whalescale.protocol.paths.tuner import LINGER
 from whalescale.protocol.paths.types import Action, PathSpec, PathState, RescuePath, SetPaths
-
-#: after several paths were used data goes on as over several, though only one of them is left: the
-#: queue leaves at its pace, order is kept, and an inner BBR forgets the other's round trip (10 s)
-LINGER = 12 * NS_PER_S
 
 
 class Selection:

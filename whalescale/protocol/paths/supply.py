@@ -27,6 +27,8 @@ from whalescale.protocol.paths.types import (
 #: IPv6 needs this much (RFC 8200 section 5), and the kernel takes it down where there is less: a
 #: path that carries less takes what fits
 LEAST_PACKET: Final = 1280
+#: IPv6's header is longer than IPv4's by so much
+IP_HEADERS: Final = 20
 #: so much loss while probes are answered: the long datagrams may be what is lost
 BLACK_HOLE_LOSS: Final = 0.5
 ANSWERED_LATELY: Final = 3 * NS_PER_S
@@ -138,12 +140,16 @@ class Supply:
 
     def limit(self, paths: Iterable[Path], *, alone: bool) -> None:
         """The tunnel's MTU: what every path in use carries. While one searches nothing is said.
-        `alone`: data is not scheduled over paths."""
+        `alone`: data is not scheduled over paths. Else a spare counts that takes less by no more
+        than its longer IP header: what waits when it takes over has to fit."""
+        paths = list(paths)
         used = [p for p in paths if p.used]
         settled = [self._room(p, alone) for p in used if not p.mtu.searching]
         if not settled or (len(settled) < len(used) and min(settled) >= (self._limit or self.mtu)):
             return
-        self._tell_limit(min((m for m in settled if m >= LEAST_PACKET), default=LEAST_PACKET))
+        limit = min((m for m in settled if m >= LEAST_PACKET), default=LEAST_PACKET)
+        spares = (p.mtu.max_packet for p in paths if p.validated and not p.used and not alone)
+        self._tell_limit(min((m for m in spares if limit - IP_HEADERS <= m < limit), default=limit))
 
     def _room(self, path: Path, alone: bool) -> int:
         """The longest packet that the path takes. Over IPv6 the only one sends those plain that a

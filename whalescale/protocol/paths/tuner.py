@@ -36,6 +36,10 @@ RESCUE_MARGIN_US: Final = 2 * ACK_INTERVAL_US
 REPAIR_AGE_US: Final = 1_000_000
 #: what a path that failed had in flight may come by another for so long
 LEFT_FOR: Final = 2 * REPAIR_AGE_US * 1000
+#: after several paths were used data goes on as over several, though only one of them is left: the
+#: queue leaves at its pace, order is kept and repaired, and an inner BBR forgets the other's round
+#: trip (10 s)
+LINGER: Final = 12 * NS_PER_S
 #: what asks for no order (UDP) waits no longer behind a gap: a lag of voice that is just bearable
 #: (ITU-T G.114: 150 ms), less what its way takes
 LOOSE_HOLD_US: Final = 100_000
@@ -84,6 +88,8 @@ class PathTuner:
         self._settings = settings
         self._paths: dict[int, _Path] = {}
         self._now = 0
+        #: when several were used together
+        self._together_at = -LINGER
 
     def add(self, path_id: int, rtt_us: int) -> None:
         self._paths[path_id] = _Path(rtt_us)
@@ -110,6 +116,8 @@ class PathTuner:
         self, samples: Mapping[int, PathSample], rtts: Mapping[int, int], now: int
     ) -> tuple[dict[int, PathParams], PeerParams]:
         self._now = now
+        if sum(path.usable for path in self._paths.values()) > 1:
+            self._together_at = now
         for path_id, path in self._paths.items():
             path.probe_rtt_us = rtts.get(path_id) or path.probe_rtt_us
             if path_id in samples:
@@ -138,9 +146,11 @@ class PathTuner:
 
     def _peer_params(self) -> PeerParams:
         best = self._best_rtt_us
-        # On one path alone a loss is the inner flow's own: it is to hear of it, and soon.
+        # On one path alone a loss is the inner flow's own: it is to hear of it, and soon. But where
+        # order is kept it would wait for what a path that was left brings late, or never.
         lately = sum(self._now - path.used_at <= LEFT_FOR for path in self._paths.values())
-        repair = lately > 1 if self._settings.repair is None else self._settings.repair
+        kept = lately > 1 or self._now - self._together_at < LINGER
+        repair = kept if self._settings.repair is None else self._settings.repair
         return PeerParams(
             scheduler=self._settings.scheduler,
             repair=repair,

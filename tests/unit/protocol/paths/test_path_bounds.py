@@ -62,10 +62,21 @@ def test_what_a_path_that_failed_had_in_flight_may_come(after_s: float, repair: 
     """LEFT_FOR."""
     tuner = PathTuner(MultipathSettings())
     tuner.add(0, 40_000)
+    tuner.sample({}, {}, NS_PER_S)
+    tuner.set_limits(0, False, 0, 1.0, 1400, usable=False)
+    tuner.add(1, 40_000)
+    assert tuner.sample({}, {}, NS_PER_S + int(after_s * NS_PER_S))[1].repair == repair
+
+
+@pytest.mark.parametrize(("after_s", "repair"), [(11, True), (13, False)])
+def test_what_is_kept_in_order_is_repaired(after_s: int, repair: bool) -> None:
+    """LINGER: else it waits for what a path that was left brings late, or never."""
+    tuner = PathTuner(MultipathSettings())
+    tuner.add(0, 40_000)
     tuner.add(1, 40_000)
     tuner.sample({}, {}, NS_PER_S)
     tuner.set_limits(1, False, 0, 1.0, 1400, usable=False)
-    assert tuner.sample({}, {}, NS_PER_S + int(after_s * NS_PER_S))[1].repair == repair
+    assert tuner.sample({}, {}, (1 + after_s) * NS_PER_S)[1].repair == repair
 
 
 @pytest.mark.parametrize(("ago_s", "seen"), [(2.4, True), (3.8, False)])

@@ -47,15 +47,15 @@ def test_a_gap_is_held_as_long_as_a_copy_may_come() -> None:
     assert paths[0].rescue_us < paths[1].rescue_us <= 650_000
 
 
-def test_a_path_that_failed_is_none_to_send_again_on() -> None:
-    """It is known of for minutes yet. Losses on the one that is left are the inner flow's: a CUBIC
-    that hears of none fills the link's queue for ever, and its packets wait for each other."""
+def test_a_path_that_was_never_used_with_another_repairs_nothing() -> None:
+    """Losses on the only one are the inner flow's: a CUBIC that hears of none fills the link's
+    queue for ever, and its packets wait for each other."""
     tuner = PathTuner(SETTINGS)
     tuner.add(0, 10_000)
-    tuner.add(1, 80_000)
     samples = {0: sample(10, 10), 1: sample(10, 80)}
-    assert tuner.sample(samples, {}, NS_PER_S)[1].repair
+    assert not tuner.sample(samples, {}, NS_PER_S)[1].repair
     tuner.set_limits(0, False, 0, 1.0, 1400, usable=False)
+    tuner.add(1, 80_000)
     # What was in flight on it comes by the other.
     assert tuner.sample(samples, {}, 2 * NS_PER_S)[1].repair
     _, peer = tuner.sample(samples, {}, 4 * NS_PER_S)
