@@ -28,7 +28,7 @@ from rich.table import Table
 
 from tools.benchkit import command, machine
 from tools.benchkit.progress import Turning
-from tools.mpbench import report, targets
+from tools.mpbench import idling, report, targets
 from tools.mpbench.contestants import settings
 from tools.mpbench.model import CONGESTION, MPTCP, PLAIN, WS, Options, Run, Scenario, Watcher
 from tools.mpbench.real import VARIABLE, folder
@@ -147,7 +147,9 @@ class SeveralPaths(command.Bench[Run, Scenario]):
         return report.Screen(console, run, total_s)
 
     def load(self, path: Path) -> Run:
-        return command.load(path, Run.from_json)
+        run = command.load(path, Run.from_json)
+        idling.fill_in(run, folder(None))
+        return run
 
     def save(self, run: Run, stem: Path) -> Path:
         said = (*targets.verdicts(run), *targets.summary(run))

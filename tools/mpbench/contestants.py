@@ -110,7 +110,7 @@ class Stage(kit.Stage):
         `links`: the folder of recordings.
         """
         _available(scenario.backend)
-        self._recorded = Recorded(scenario, links, seed)
+        self.recorded = Recorded(scenario, links, seed)
         self._scenario = scenario
         self._keys = settings(name)
         if self._keys and "multipath" not in Config.__struct_fields__:
@@ -163,7 +163,7 @@ class Stage(kit.Stage):
         """The recordings begin now, at their beginning. Returns CLOCK_MONOTONIC seconds."""
         began = time.monotonic()
         for number, link in zip(self.numbers, self.two.links, strict=True):
-            both = (self._recorded.there[number - 1], self._recorded.back[number - 1])
+            both = (self.recorded.there[number - 1], self.recorded.back[number - 1])
             for back, recording in enumerate(both):
                 if recording is not None:
                     path = self.lab.folder / f"link{number}-{back}.ms"
@@ -174,7 +174,7 @@ class Stage(kit.Stage):
 
     def capacity_mbps(self, from_s: float, seconds: float) -> float:
         """What the links that are here may carry in that time after `play`."""
-        return sum(self._recorded.capacity_mbps(n, seconds, from_s) for n in self.numbers)
+        return sum(self.recorded.capacity_mbps(n, seconds, from_s) for n in self.numbers)
 
     def target(self, name: str) -> str:
         """Where the contestant's flows go."""

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tools.mpbench import judge
+from tools.mpbench import idling, judge
 from tools.mpbench.contestants import Stage
 from tools.mpbench.model import MPTCP, WS, Flow, Options, Scenario
 from tools.netlab import LabError, Process, wait_until
@@ -44,6 +44,9 @@ def carry(
     values = figures(flow, scenario, options) | {"cpu_percent": 100 * share}
     if idle:
         values["idle_ms"] = measure.percentile(idle, 0.5)
+    if scenario.recordings:
+        times = scenario.warm_s(options), scenario.length_s(options)
+        values |= idling.figures(scenario, stage.recorded, stage.numbers, *times)
     time.sleep(SETTLE_S)
     if scenario.kind == "first" and options.counts and name.partition(":")[0] == WS:
         second = _flow(stage, name, scenario, options, congestion)

@@ -15,7 +15,7 @@ from tools.benchkit.report import (
     verdict_markdown,
     verdict_table,
 )
-from tools.mpbench import real, targets
+from tools.mpbench import idling, real, targets
 from tools.mpbench.contestants import label
 from tools.mpbench.model import WS, Run, Scenario, Series, Watcher
 from tools.mpbench.scenarios import LAN_ROUNDS, LAN_S, LAN_WARM_S, SCENARIOS
@@ -35,6 +35,12 @@ Whalescale.
 SECTION = Section("mpbench", HEADING)
 #: of a run that has rows over links as they are alone
 REAL_SECTION = Section("mpbench", REAL_HEADING)
+CAPTION = (
+    '"More than idle" is, over recordings, the median and 95 of 100 of the pings beside the flow, '
+    "less those that the best link by itself would have taken in the same seconds (computed; what "
+    "hosts and tunnel take remains). "
+    "No row's longest stall can be shorter than its links are silent together."
+)
 HEADS = ("links", "figure", "inner TCP", "measured", "must", "aim")
 
 #: (metric, heading, digits) of a scenario's table
@@ -94,7 +100,7 @@ def columns(
         case "ping":
             return (*_GOODPUT, *pings), (("p95 added, ms", targets.added("ping_p95_ms")),)
         case "first":
-            stall = (_TCP[-1],)
+            stall: tuple[Column, ...] = (_TCP[-1], (idling.SILENT, "links silent together, ms", 0))
             return (*_GOODPUT, *stall, *_TCP[:1], *pings[-1:], *cpu), (*_FIRST, *_FIRST_PINGS)
         case "lan":
             return (*_GOODPUT, *_TCP, *cpu), (("/ plain mode", targets.over_plain),)
@@ -242,7 +248,7 @@ def _real_markdown(run: Run) -> list[str]:
             remarks += [f"{scenario.title}: {one}" for one in said]
     if not body and not remarks:
         return []
-    lines = ["", "### First flows over links as they are", ""]
+    lines = ["", "### First flows over links as they are", "", CAPTION, ""]
     if body:
         lines += [table_row(["links", *heads]), "|---|---|---|" + "--:|" * (len(heads) - 2)]
         lines += [table_row(row) for row in body]

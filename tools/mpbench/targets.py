@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tools.benchkit.model import Bounds
-from tools.mpbench import judge, real
+from tools.mpbench import idling, judge, real
 from tools.mpbench.model import ALONE, BARE, CONGESTION, MPTCP, PLAIN, WS, Run, Sample, Scenario
 from tools.mpbench.scenarios import SCENARIOS, each
 from whalescale.bench.measure import median
@@ -84,10 +84,12 @@ def longest_stall_ms(samples: Round, name: str, _: Scenario, __: Run) -> float |
 
 
 def more_than_idle(metric: str) -> Figure:
-    """A ping's round trip beside the flow over those before it."""
+    """A ping's round trip beside the flow over those before it; over recordings, over the same
+    share of those that its best link would have taken meanwhile with nothing else on it."""
 
-    def figure(samples: Round, name: str, _: Scenario, __: Run) -> float | None:
-        found, idle = _mbps(samples, name, metric), _mbps(samples, name, "idle_ms")
+    def figure(samples: Round, name: str, scenario: Scenario, _: Run) -> float | None:
+        against = idling.IDLE_OF[metric][0] if scenario.recordings else "idle_ms"
+        found, idle = _mbps(samples, name, metric), _mbps(samples, name, against)
         return found - idle if found is not None and idle is not None else None
 
     return figure

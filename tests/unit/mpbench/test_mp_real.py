@@ -108,7 +108,8 @@ def test_first_flows_each_have_fresh_namespaces() -> None:
 
 def first(mbps: float, **values: float) -> Series:
     flow = Flow([10] * 100, 0.01, 1000.0, capacity=[150.0] * 10)
-    values = {"stall_ms": 100.0, "idle_ms": 30.0, "ping_p50_ms": 45.0, "ping_p95_ms": 90.0} | values
+    values = {"stall_ms": 100.0, "ping_p50_ms": 45.0, "ping_p95_ms": 90.0} | values
+    values = {"link_idle_p50_ms": 30.0, "link_idle_p95_ms": 30.0} | values
     return Series([Sample(1, {"mbps": mbps, "capacity_mbps": 150.0, **values}, flow=flow)])
 
 
