@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ TENTH = 0.1
 #: what is still in the queues of the last flow drains in that time
 SETTLE_S = 0.3
 
+_DATED = re.compile(r"^\[([\d.]+)\].*\btime=([\d.]+) ms", re.MULTILINE)
+_SENT = re.compile(r"(\d+) packets transmitted.*\btime (\d+)ms")
 _ports = itertools.cycle(range(6001, 6999))
 
 
@@ -75,6 +78,8 @@ def _flow(stage: Stage, name: str, scenario: Scenario, options: Options, congest
     )
     running = [receiver]
     pinger: Process | None = None
+    pings: list[float] = []
+    pings_sent = 0
     events: dict[str, float] = {}
     played = 0.0
     try:
@@ -91,14 +96,19 @@ def _flow(stage: Stage, name: str, scenario: Scenario, options: Options, congest
             # Started with the flow; the warm-up is cut off below.
             at = stage.ping_target(name, scenario)
             count = round(length / PING_INTERVAL_S)
-            pinger = two.a.spawn(*measure.ping_command(at, count, PING_INTERVAL_S))
+            program, *words = measure.ping_command(at, count, PING_INTERVAL_S)
+            since = time.time()
+            pinger = two.a.spawn(program, "-D", *words)
             running.append(pinger)
         if scenario.victim:
             events = _change(stage, scenario, options, receiver)
         receiver.wait(length + 20)
         sender.wait(10)
         got, sent = _result(receiver), _result(sender)
-        pings = _pings(pinger, scenario.warm_s(options)) if pinger is not None else []
+        if pinger is not None:
+            pinger.wait(30)
+            warm_s = scenario.warm_s(options)
+            pings, pings_sent = pings_within(pinger.log(), since + warm_s, since + length)
     finally:
         for process in running:
             process.stop(timeout=1)
@@ -121,6 +131,7 @@ def _flow(stage: Stage, name: str, scenario: Scenario, options: Options, congest
         error=got["error"] or sent.get("error", ""),
         events=events,
         pings=pings,
+        pings_sent=pings_sent,
         capacity=_capacity(stage, got["began"] - played, length) if played else [],
     )
 
@@ -163,10 +174,20 @@ def _result(process: Process) -> dict[str, Any]:
         raise LabError(f"flow.py said: {lines[-1] if lines else 'nothing'}") from None
 
 
-def _pings(pinger: Process, warm_s: float) -> list[float]:
-    pinger.wait(30)
-    times = measure.parse_ping(pinger.log())
-    return times[round(warm_s / PING_INTERVAL_S) :]
+def pings_within(said: str, first_s: float, last_s: float) -> tuple[list[float], int]:
+    """Of what `ping -D` said: round trips in ms of those sent in that time (of the day), and how
+    many were sent then. MeasureError: none came back at all.
+
+    Not by their number: ping's timer is the kernel's, and 20 ms become 24.
+    """
+    found = [(float(came), float(ms)) for came, ms in _DATED.findall(said)]
+    if not found:
+        measure.parse_ping(said)
+    interval = PING_INTERVAL_S
+    if (sums := _SENT.search(said)) and int(sums[1]) > 1:
+        interval = int(sums[2]) / 1000 / (int(sums[1]) - 1)
+    times = [ms for came, ms in found if first_s <= came - ms / 1000 < last_s]
+    return times, round((last_s - first_s) / interval)
 
 
 def figures(flow: Flow, scenario: Scenario, options: Options) -> dict[str, float]:
@@ -187,8 +208,7 @@ def figures(flow: Flow, scenario: Scenario, options: Options) -> dict[str, float
     if flow.pings:
         for key, share in (("ping_p50_ms", 0.5), ("ping_p95_ms", 0.95), ("ping_max_ms", 1.0)):
             values[key] = measure.percentile(flow.pings, share)
-        expected = (length - warm) / PING_INTERVAL_S
-        values["ping_lost_percent"] = max(0.0, 100 * (1 - len(flow.pings) / expected))
+        values["ping_lost_percent"] = max(0.0, 100 * (1 - len(flow.pings) / flow.pings_sent))
     return values | _phases(flow, scenario, length)
 
 

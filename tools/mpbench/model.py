@@ -113,6 +113,8 @@ class Flow:
     events: dict[str, float] = field(default_factory=dict)
     #: round trips in ms of the pings beside it
     pings: list[float] = field(default_factory=list)
+    #: how many of them were sent
+    pings_sent: int = 0
     #: Mbit/s that all its links might carry, each 0.1 s from its first byte; of recordings
     capacity: list[float] = field(default_factory=list)
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from tools.benchkit.model import SkipError
+from tools.mpbench import load
 from tools.mpbench.__main__ import _arguments, chosen_scenarios
 from tools.mpbench.model import MPTCP, WS, Options, Run, Scenario, Watcher
 from tools.mpbench.runner import STAGES_MAX, Runner
 from tools.mpbench.scenarios import SCENARIOS, named
 from tools.netlab import LabError, Shape
+from whalescale.bench.measure import MeasureError
 
 TWO = Scenario("two", "two", "goodput", (Shape(10, 1),), ("bare:1", "alone:1", MPTCP, WS))
 
@@ -149,3 +151,26 @@ def test_a_noisy_scenario_has_more_rounds_unless_the_run_is_short() -> None:
     assert rounds(9, 2) == 2
     assert rounds(1, 3) == 1
     assert rounds(0, 3) == 3
+
+
+PINGED = """\
+PING 10.77.0.2 (10.77.0.2) 56(84) bytes of data.
+[1000.010000] 64 bytes from 10.77.0.2: icmp_seq=1 ttl=64 time=10.0 ms
+[1000.034000] 64 bytes from 10.77.0.2: icmp_seq=2 ttl=64 time=10.0 ms
+[1000.148000] 64 bytes from 10.77.0.2: icmp_seq=3 ttl=64 time=100 ms
+[1000.106000] 64 bytes from 10.77.0.2: icmp_seq=5 ttl=64 time=10.0 ms
+[1000.220000] 64 bytes from 10.77.0.2: icmp_seq=6 ttl=64 time=100 ms
+
+--- 10.77.0.2 ping statistics ---
+6 packets transmitted, 5 received, 16.6667% packet loss, time 120ms
+rtt min/avg/max/mdev = 10.000/46.000/100.000/1.000 ms
+"""
+
+
+def test_pings_count_while_the_flow_runs_by_when_they_were_sent() -> None:
+    # Sent at 0, 24, 48, 72 (lost), 96 and 120 ms, each 24 ms though each 20 were asked for.
+    assert load.pings_within(PINGED, 1000.0, 1000.12) == ([10, 10, 100, 10], 5)
+    assert load.pings_within(PINGED, 1000.02, 1000.092) == ([10, 100], 3)
+    assert load.pings_within(PINGED, 1000.1, 1000.148) == ([100], 2)
+    with pytest.raises(MeasureError, match="0 received"):
+        load.pings_within("3 packets transmitted, 0 received, 100% packet loss, time 46ms", 0, 1)
