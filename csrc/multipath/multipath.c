@@ -179,7 +179,7 @@ static uint32_t base_us(const struct ws_multipath *mp, uint32_t id)
 static int64_t base_delay_us(const struct ws_multipath *mp, uint32_t id)
 {
 	const struct ws_window *window = &mp->tx[id].window, *first = NULL;
-	uint32_t later_us;
+	int64_t later_us, middle_us;
 
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
 		if (!(mp->usable >> i & 1))
@@ -191,10 +191,12 @@ static int64_t base_delay_us(const struct ws_multipath *mp, uint32_t id)
 	}
 	if (!first || !window->seen)
 		return base_us(mp, id) / 2;
-	/* By clocks that have nothing in common, modulo 2^24 µs. It is later than the other by no more than its
-	 * own round trip, or else it is sooner: a path may take nine seconds where the other one takes none. */
-	later_us = (uint32_t)(ws_window_delay_us(window) - ws_window_delay_us(first)) & 0xffffff;
-	return later_us <= ws_window_base_us(window) ? later_us : (int64_t)later_us - (1 << 24);
+	/* By clocks that have nothing in common, modulo 2^24 µs: a path may take nine seconds where the other one
+	 * takes none. It is later by no more than its own round trip, or sooner by no more than the other's;
+	 * what is between goes to the nearer, for clocks drift by more than a short one. */
+	later_us = (ws_window_delay_us(window) - ws_window_delay_us(first)) & 0xffffff;
+	middle_us = ((1 << 24) + (int64_t)ws_window_base_us(window) - ws_window_base_us(first)) / 2;
+	return later_us <= middle_us ? later_us : later_us - (1 << 24);
 }
 
 /* The pace of a path that may have a part of what it carries alone. Until that is known it has all. With a

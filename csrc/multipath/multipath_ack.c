@@ -169,9 +169,6 @@ static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint
 	const struct tx_path *tx = &mp->tx[slot->path];
 	uint64_t srtt_ns = 1000ULL * mp->stats.paths[slot->path].srtt_us;
 
-	/* What was left behind goes elsewhere anyway. */
-	if (slot->number < tx->given_up)
-		return false;
 	return tx->acked > slot->number + WS_LOST_AFTER ||
 	       (tx->acked > slot->number + 1 &&
 		now_ns - tx->records[slot->number % RECORDS].sent_ns >

@@ -412,7 +412,7 @@ uint64_t ws_sched_later_ns(const struct ws_sched *sched, uint32_t bytes)
 	uint64_t fitting_ns = soonest_ns(sched, fitting, bytes);
 	uint64_t other_ns = soonest_ns(sched, ws_sched_usable(sched) & ~fitting, bytes);
 
-	return fitting_ns > other_ns ? fitting_ns - other_ns : 0;
+	return fitting && fitting_ns > other_ns ? fitting_ns - other_ns : 0;
 }
 
 int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except)

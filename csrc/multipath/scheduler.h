@@ -97,7 +97,8 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
 int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except);
 /* In what time the best of the paths but `except` (bits) would deliver it, ns; UINT64_MAX: none. */
 uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except);
-/* How much later the best of the paths that take so long a packet delivers it than one would that does not, ns. */
+/* How much later the best of the paths that take so long a packet delivers it than one would that does not, ns;
+ * 0: none takes it, or none does it sooner. */
 uint64_t ws_sched_later_ns(const struct ws_sched *sched, uint32_t bytes);
 /*
  * The picked path sent it: pace, credit, last_seq, in_flight. Once for each bit picked; the
