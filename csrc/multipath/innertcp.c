@@ -148,18 +148,27 @@ void mp_inner_init(struct ws_multipath *mp, uint8_t *memory)
 }
 
 /* How many bytes may wait: what the paths carry in QUEUE_NS, by their mean over some seconds, so that nobody
- * is stopped by a fade; as many as their windows where that is more (they start, or are long). */
+ * is stopped by a fade, and the nearer ones in the time that the farthest one takes longer, for before that
+ * it is not worth taking; as many as their windows where that is more (they start, or are long). */
 static uint64_t share(const struct ws_multipath *mp)
 {
-	uint64_t bps = 0, windows = 0, bytes;
+	uint64_t windows = 0, bytes = 0;
+	int64_t farthest_us = INT64_MIN;
 
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		if (mp->usable >> i & 1 && mp->sched.paths[i].delay_us > farthest_us)
+			farthest_us = mp->sched.paths[i].delay_us;
 	for (uint32_t i = 0; i < WS_PATH_COUNT; i++) {
+		uint64_t bps = mp->tx[i].window.mean_bps, wait_us;
+
 		if (!(mp->usable >> i & 1))
 			continue;
-		bps += mp->tx[i].window.mean_bps;
+		wait_us = (uint64_t)(farthest_us - mp->sched.paths[i].delay_us);
+		if (wait_us > S_NS / US_NS)
+			wait_us = S_NS / US_NS;
+		bytes += bps / 8000 * (QUEUE_NS / US_NS + wait_us) / 1000;
 		windows += mp->tx[i].window.bytes;
 	}
-	bytes = bps / 8 * (QUEUE_NS / MS_NS) / (S_NS / MS_NS);
 	return bytes > windows ? bytes : windows;
 }
 

@@ -401,9 +401,23 @@ static uint64_t target_us(struct ws_window *w, uint64_t now_ns)
 }
 
 /* acked x by / (base + q), acked at most */
-static uint64_t move(const struct ws_window *w, uint64_t acked, uint64_t by_us, uint64_t queue_us)
+static uint64_t move(uint64_t acked, uint64_t by_us, uint64_t base_us, uint64_t queue_us)
 {
-	return least(acked * by_us / most(ws_window_base_us(w) + queue_us, 1), acked);
+	return least(acked * by_us / most(base_us + queue_us, 1), acked);
+}
+
+static uint64_t growth(const struct ws_window *w, const struct ws_window_ack *ack, uint64_t acked,
+		       uint64_t target)
+{
+	uint64_t base_us = ws_window_base_us(w), by_us = target - w->queue_us, whole;
+	uint64_t grown = move(acked, by_us, base_us, w->queue_us);
+
+	/* Where packets wait for it, it is what limits, and doubles as all else does. */
+	if (w->ahead && !ack->waiting)
+		grown *= START_TIMES;
+	/* A start doubles in a round trip, however long that is. */
+	whole = move(acked, by_us, least(base_us, target), w->queue_us);
+	return w->starting ? most(grown, whole) : grown;
 }
 
 static void note_shrinking(struct ws_window *w)
@@ -426,7 +440,6 @@ static void share(struct ws_window *w, uint64_t now_ns)
 	w->least_ns = w->shared_ns = now_ns;
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
 	w->standing_us[0] = w->standing_us[1] = w->most_us = w->queue_us;
-	w->bytes = w->shrunk_bytes;
 }
 
 /* Half the window brings less, and the queue is what it was: it is not ours. (Where the path's rate falls it
@@ -465,10 +478,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	target = target_us(w, ack->now_ns);
 	standing = standing_us(w);
 	if (w->queue_us < target) {
-		moved = move(w, acked, target - w->queue_us, w->queue_us);
-		/* Where packets wait for it, it is what limits, and doubles as all else does. */
-		if (w->ahead && !ack->waiting)
-			moved *= START_TIMES;
+		moved = growth(w, ack, acked, target);
 		if (w->bytes > w->high_bytes) {
 			moved = least(moved, acked / SLOW_PART);
 			w->high_bytes = w->bytes;
@@ -476,7 +486,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 		if (in_use(w) && ack->now_ns >= w->rest_until_ns && w->doubt != WS_WINDOW_TRIAL)
 			w->bytes += moved;
 	} else if (standing > target && !w->starting && !draining(w, ack)) {
-		moved = move(w, acked, standing - target, standing);
+		moved = move(acked, standing - target, ws_window_base_us(w), standing);
 		w->bytes -= least(moved, w->bytes / 2);
 		ask_whose(w, ack->now_ns);
 	}

@@ -285,6 +285,37 @@ static void anothers_queue_leaves_it_a_share(void)
 	CHECK(l.window.queue_us < 20000);
 }
 
+/* The rate falls to a quarter in so long, and the window with it, so that the queue stays: it is no other's. */
+static void a_fade_is_no_others_queue(void)
+{
+	static struct link l;
+
+	for (unsigned ms = 600; ms <= 4800; ms *= 2) {
+		uint32_t most_us = 0;
+
+		begin(&l, 200, 40, 100000);
+		(void)mbps(&l, 3000);
+		for (unsigned i = 0; i < ms; i++) {
+			l.bytes_per_ms = 25000 - 18750 * i / ms;
+			step(&l);
+			if (l.window.queue_us > most_us)
+				most_us = l.window.queue_us;
+		}
+		CHECK(most_us < 120000);
+	}
+}
+
+/* By satellite: in each round trip twice as much, as a TCP sends. */
+static void a_far_path_starts_as_quick(void)
+{
+	static struct link l;
+
+	begin(&l, 50, 560, 100000);
+	(void)mbps(&l, 9 * 560);
+	CHECK(l.window.bytes >= 600 * PACKET);
+	CHECK(l.window.queue_us < 560000);
+}
+
 static void grows_only_where_it_is_used(void)
 {
 	struct ws_window w;
@@ -504,6 +535,8 @@ int main(void)
 	a_brief_path_keeps_its_queue_short();
 	what_the_flow_makes_is_no_swing();
 	anothers_queue_leaves_it_a_share();
+	a_fade_is_no_others_queue();
+	a_far_path_starts_as_quick();
 	grows_only_where_it_is_used();
 	a_flow_that_begins_has_room();
 	a_start_ends_with_a_queue();
