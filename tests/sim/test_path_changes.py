@@ -58,6 +58,29 @@ def test_a_path_that_was_dead_carries_at_once_what_it_did(mtu):
     assert second.max_packet == MTU if mtu == 1500 else 1200 < second.max_packet < 1300
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_a_path_that_was_silent_for_a_second(several):
+    """Of one among several the data plane asked, ten times a second: the short ones were lost too.
+    Of the only one that was in use nobody knows: it may be its long ones that are."""
+    if several:
+        world = subnets(2)
+        world.run(10)
+    else:
+        world, _ = beside_ipv6(1)
+    way = world.find("10.0.0.1", "10.0.0.2")
+    way.up = False
+    world.run(0.9)
+    assert world.a.manager.status()[0].state is PathState.FAILED
+    assert world.a.manager.status()[0].max_packet == MTU
+    way.up = True
+    for _ in range(100):
+        if world.a.manager.status()[0].state is PathState.HEALTHY:
+            break
+        world.run(0.01)
+    base = PmtuSearch(MTU, assumed=False).max_packet
+    assert world.a.manager.status()[0].max_packet == (MTU if several else base)
+
+
 def test_one_path_over_ipv6_takes_what_wireguard_does():
     """1,420 and 32 and 48 make 1,500: longer packets than 1,412 go without a data frame."""
     world = PathWorld(1, 2, 2)
@@ -74,6 +97,47 @@ def test_one_path_over_ipv6_takes_what_wireguard_does():
     world.run(60)
     assert len(world.a.used) == 2
     assert world.a.limit == MTU - 8
+
+
+def beside_ipv6(count, mtu=1500):
+    """Over each interface an IPv4 path; a spare over IPv6 beside the first one's."""
+    world = PathWorld(1, count, count)
+    for k in range(count):
+        world.join(f"10.{k}.0.1", f"10.{k}.0.2")
+    for side, host in ((world.a, 1), (world.b, 2)):
+        side.links.append(side.links[0]._replace(ip=f"fd00::{host}"))
+    spare = world.join("fd00::1", "fd00::2", mtu=mtu, delay=30_000_000)
+    world.a.busy = world.b.busy = True
+    world.begin()
+    world.run(10)
+    assert world.a.used == {(f"10.{k}.0.1", f"10.{k}.0.2") for k in range(count)}
+    return world, spare
+
+
+def spare_of(world):
+    (found,) = (s for s in world.a.manager.status() if not s.usable)
+    assert ":" in found.remote.ip
+    return found
+
+
+def test_what_waits_fits_the_spare_that_has_the_longer_ip_header():
+    """It takes over in the middle of a stream; also where it has failed for now."""
+    world, spare = beside_ipv6(2)
+    assert spare_of(world).max_packet == MTU - 8
+    assert world.a.limit == MTU - 8
+    spare.up = False
+    world.run(60)
+    assert spare_of(world).state is PathState.FAILED
+    assert world.a.limit == MTU - 8
+
+
+@pytest.mark.parametrize(("count", "mtu"), [(2, 1370), (1, 1500)])
+def test_a_spare_that_takes_far_less_limits_nothing_nor_does_one_beside_a_lone_path(count, mtu):
+    """Few links are so narrow, and over IPv6 the only path takes what is longer without a frame."""
+    world, _ = beside_ipv6(count, mtu)
+    limit = mtu - 28 - 40 if mtu < 1500 else MTU - 8
+    assert limit - 16 <= spare_of(world).max_packet <= limit
+    assert world.a.limit == MTU
 
 
 def test_a_limit_ends_with_the_paths_and_comes_back_with_them():

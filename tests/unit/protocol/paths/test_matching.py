@@ -7,7 +7,7 @@ import pytest
 from whalescale.protocol.candidates import Source
 from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths.health import Path
-from whalescale.protocol.paths.matching import choose
+from whalescale.protocol.paths.matching import choose, one_each
 from whalescale.protocol.paths.types import PathState
 from whalescale.protocol.places import Endpoint, LocalLink
 
@@ -84,3 +84,37 @@ def test_path_0_is_gone_back_to_once_it_is_as_good() -> None:
     first.used, other.used = True, False
     loaded(first, 1_200)
     assert choose([first, other]) == {0}
+
+
+def crossed() -> list[Path]:
+    """One in use and its spare, of eth0 and the peer's interface 1; then two of the other pairs."""
+    paths = [path(0, "10.0.0.1", 20_000), path(1, "fd00::1", 19_000)]
+    paths += [path(2, "10.0.1.1", 30_000), path(3, "10.1.0.1", 30_000)]
+    paths[2].remote_link = 2
+    paths[3].link = LocalLink("10.1.0.1", 3, "eth1", 1500)
+    for each in paths:
+        each.arrived(NS_PER_S)
+    paths[0].used = True
+    return paths
+
+
+def test_a_full_link_is_not_left_for_its_other_address() -> None:
+    """Over the spare nothing goes that could be lost."""
+    first, spare, *_ = crossed()
+    assert choose([first, spare]) == {0}
+    first.state = PathState.DEGRADED
+    assert choose([first, spare]) == {0}
+    first.fail(2 * NS_PER_S)
+    spare.arrived(3 * NS_PER_S)
+    assert choose([first, spare]) == {1}
+
+
+def test_another_link_goes_before_a_full_one() -> None:
+    """Nor does its spare take that one's place."""
+    paths = crossed()
+    assert choose(paths) == {0, 2}
+    paths[0].state = PathState.DEGRADED
+    assert choose(paths) == {2, 3}
+    assert choose([paths[0], *paths[2:]]) == {2, 3}
+    # Of an interface of ours the better one: not the spare of the full link.
+    assert one_each(paths, {0, 1, 2}) == {2}
