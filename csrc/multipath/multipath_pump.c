@@ -28,6 +28,12 @@ static void flush_run(struct ws_multipath *mp, uint32_t path, struct run *run, u
 	run->count = 0;
 }
 
+static void flush_runs(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
+		flush_run(mp, i, &runs[i], now_ns);
+}
+
 static void give(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint32_t mask,
 		 uint64_t seq, bool again, uint64_t now_ns)
 {
@@ -105,7 +111,8 @@ static void unqueue(struct ws_multipath *mp)
 		mp->slots[seq % RING].queued = false;
 }
 
-/* What was lost, or a silent path left behind, as the paths have room. False: they have none. */
+/* What was lost, or a silent path left behind, as the paths have room. False: they have none. All of it has left
+ * then: the oldest one's place in the ring is the next new packet's. */
 static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
 	while (mp->resend_head != mp->resend_tail) {
@@ -130,6 +137,7 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 		if (mask)
 			give(mp, runs, mask & -mask, seq, true, now_ns);
 	}
+	flush_runs(mp, runs, now_ns);
 	return true;
 }
 
@@ -259,6 +267,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 			if (worth_resending(mp, seq, now_ns) && slot->path != mp->only)
 				give(mp, runs, 1u << mp->only, seq, true, now_ns);
 		}
+		flush_runs(mp, runs, now_ns);
 		pump_all(mp, runs, now_ns);
 	} else if (pump_resend(mp, runs, now_ns)) {
 		while (mp->seq_head != mp->seq_tail) {
@@ -283,8 +292,7 @@ void ws_multipath_pump(struct ws_multipath *mp, uint64_t now_ns)
 		if (!mp_waiting(mp))
 			mp->catching = false;
 	}
-	for (uint32_t i = 0; i < WS_PATH_COUNT; i++)
-		flush_run(mp, i, &runs[i], now_ns);
+	flush_runs(mp, runs, now_ns);
 	/* A whole window that was lost. */
 	if (mp->again_credit > RECORDS)
 		mp->again_credit = RECORDS;

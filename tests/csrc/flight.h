@@ -19,7 +19,7 @@ static uint32_t copies;
 
 /* What left since `copies` was set to 0 last, as far as there is room. */
 static struct went {
-	uint32_t seq;
+	uint32_t seq, len;
 	uint8_t path;
 	bool again;
 } went[256];
@@ -34,7 +34,8 @@ static uint32_t note_went(void *arg, uint32_t path, uint64_t number, const uint8
 	(void)arg, (void)number, (void)ecn, (void)packet;
 	copies += again;
 	if (went_count < sizeof(went) / sizeof(*went))
-		went[went_count++] = (struct went){ws_frame_seq(head), (uint8_t)path, again};
+		went[went_count++] =
+			(struct went){ws_frame_seq(head), (uint32_t)len, (uint8_t)path, again};
 	return mp_wire_bytes((uint32_t)len);
 }
 

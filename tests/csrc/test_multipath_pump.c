@@ -165,6 +165,28 @@ static void the_ring_moved_on(void)
 	ws_multipath_free(mp);
 }
 
+/* A copy of the oldest one that is kept leaves before the next packet, which takes its place. `usable`: of one
+ * path alone what another left behind does. */
+static void the_oldest_and_the_newest(uint32_t usable)
+{
+	struct ws_multipath *mp = five_lost();
+
+	mp->seq_base = 10;
+	mp->seq_head = mp->seq_tail = RING + 10;
+	give_room(mp, 1, 9);
+	if (usable == 2)
+		ws_multipath_set_paths(mp, 3, 0, WS_MULTIPATH_SPREAD, now_ns);
+	hand(mp, 3, LEN - 100);
+	if (usable == 2)
+		ws_multipath_set_paths(mp, 3, 2, WS_MULTIPATH_ALONE, now_ns);
+	CHECK(went_count >= 8);
+	for (uint32_t i = 0; i < went_count; i++) {
+		CHECK_EQ(went[i].again, went[i].seq < RING);
+		CHECK_EQ(went[i].len, went[i].seq < RING ? LEN : LEN - 100);
+	}
+	ws_multipath_free(mp);
+}
+
 /* What a path left behind is queued as it is left: ACKs that still miss it queue nothing a second time. */
 static void what_is_left_behind_leaves_once(void)
 {
@@ -269,6 +291,8 @@ int main(void)
 	it_waits_already();
 	so_often_and_so_many();
 	the_ring_moved_on();
+	the_oldest_and_the_newest(3);
+	the_oldest_and_the_newest(2);
 	what_is_left_behind_leaves_once();
 	too_long_for_the_near_path();
 	a_copy_that_is_too_long();
