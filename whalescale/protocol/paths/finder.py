@@ -47,7 +47,7 @@ class Finder:
                 continue
             number = self._table.free_number(now)
             if number is not None:
-                if memory.heard_at is None:
+                if memory.unasked:
                     if not self._unheard.ready(now):
                         self._later(now + PROBE_INTERVAL)
                         return None

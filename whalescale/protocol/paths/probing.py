@@ -89,14 +89,22 @@ class Memory:
     replaces: Pair | None = None
     #: both ends try it now
     punched: bool = False
+    #: the peer announced where it leads, or the user configured it
+    named: bool = False
+
+    @property
+    def unasked(self) -> bool:
+        """Nothing that came from there pays for a probe."""
+        return self.heard_at is None or self.credit < PROBE_DATAGRAM
 
     def heard(self, datagram_bytes: int, now: int) -> None:
         self.heard_at = now
         self.credit = min(self.credit + AMPLIFICATION * datagram_bytes, CREDIT_MOST)
 
     def begin(self) -> None:
-        """A round of probes: to an address that was named a few go unasked."""
-        if self.candidate.source is not Source.OBSERVED:
+        """A round of probes: to an address that was named a few go unasked. Also where the peer was
+        seen there once: when both ends have probed a link that was dead, neither is heard."""
+        if self.named and (self.unasked or self.candidate.source is not Source.OBSERVED):
             rounds = len(PUNCH_AT) if self.punched else ROUND
             self.credit = max(self.credit, rounds * PROBE_DATAGRAM)
 
@@ -199,6 +207,7 @@ class Book:
             *(Remote(e.endpoint, Source.ANNOUNCED, e.link) for e in self.announced),
             *(Remote(e, Source.CONFIGURED, self.remote_link(e)) for e in self.punched),
         ]
+        named = {r.endpoint for r in remotes if r.source is not Source.OBSERVED}
         old = self.entries
         self.entries = {}
         remotes = [r for r in remotes if not self.inside(r.endpoint.ip)]
@@ -210,6 +219,7 @@ class Book:
                 memory.candidate = candidate
                 if anew:
                     memory.next_at, memory.rounds = min(memory.next_at, now), 0
+            memory.named = candidate.remote in named
             self.entries[candidate.pair] = memory
 
     def observe(self, pair: Pair, link: int, now: int) -> Memory | None:

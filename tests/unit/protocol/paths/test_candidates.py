@@ -12,7 +12,8 @@ from whalescale.protocol.candidates import (
     candidates,
     reachable,
 )
-from whalescale.protocol.paths.probing import MAX_OBSERVED, Book
+from whalescale.protocol.paths.frames import Entry
+from whalescale.protocol.paths.probing import MAX_OBSERVED, PROBE_DATAGRAM, Book
 from whalescale.protocol.places import Endpoint, LocalLink
 
 PORT = 51820
@@ -142,6 +143,26 @@ def test_another_link_of_a_known_pair_is_noted_and_no_more(monkeypatch):
     monkeypatch.undo()
     book.refresh(2)
     assert book.entries[pair].candidate.remote_link == 5
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pair_that_both_ends_spent_their_bytes_on_is_tried_again(named):
+    """Its link was dead meanwhile. Where the peer announced it too, a round is paid for, as of a
+    pair that was never heard of; else only what comes from there pays."""
+    book = Book(links=(local("10.0.0.1"),), port=PORT)
+    there = Endpoint("10.0.0.2", PORT)
+    if named:
+        book.announced = (Entry(there),)
+    memory = book.observe(("10.0.0.1", there), 1, 0)
+    memory.heard(100, 0)
+    memory.begin()
+    assert not memory.unasked
+    for _ in range(300 // PROBE_DATAGRAM):
+        assert memory.spend(PROBE_DATAGRAM)
+    assert not memory.spend(PROBE_DATAGRAM)
+    assert memory.unasked
+    memory.begin()
+    assert [memory.spend(PROBE_DATAGRAM) for _ in range(6)] == [named] * 5 + [False]
 
 
 def test_observed_pairs_that_are_paths_stay():
