@@ -30,7 +30,7 @@
 #define CUT_PERMILLE 850
 #define CHANCE_PERMILLE 1500 /* half as much again is lost, or arrives, by chance */
 #define OWN_PART 3 /* of what was lost before: with half the window a full link loses less */
-#define TRIAL_PACKETS 64 /* at a tenth lost six are, give or take two */
+#define TRIAL_LOST 16 /* so many would be lost of the path's own, give or take four */
 #define SLOW_PART 4 /* of the growth, above what the last cut left */
 #define BUFFER_PERMILLE 700 /* of the bottleneck's buffer that is aimed at */
 #define BUFFER_GROWTH_PERMILLE 100 /* a second: it may be another by now */
@@ -211,11 +211,6 @@ uint64_t ws_window_pace_bps(const struct ws_window *w)
 	return START_TIMES * w->bytes * 8000000 / most(ws_window_base_us(w), 1);
 }
 
-static void rest(struct ws_window *w, uint64_t now_ns)
-{
-	w->rest_until_ns = now_ns + POLICED_ROUNDS * 1000 * most(w->srtt_us, ROUND_LEAST_US);
-}
-
 /* What was in flight, less the queue that it made. */
 static void end_start(struct ws_window *w, const struct ws_window_ack *ack)
 {
@@ -255,15 +250,48 @@ static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint3
 	if (w->doubt != WS_WINDOW_CUT)
 		w->before_bytes = w->bytes;
 	w->doubt = WS_WINDOW_TRIAL;
-	w->trial_bytes = w->bytes;
-	w->bytes = w->bytes / 2;
+	/* Of what is used: half of a window that nobody fills changes nothing. */
+	w->trial_bytes = least(w->bytes, most(w->used_bytes, w->used_before_bytes));
+	w->bytes = w->trial_bytes / 2;
 	w->cut_number = ack->next_number;
 }
 
-/* Few packets of a path that loses lose more now and then. */
+/* Few packets of a path that loses lose more now and then; where most are lost, what arrives tells. */
 static uint32_t bearable(const struct ws_window *w)
 {
-	return w->own_permille * CHANCE_PERMILLE / 1000 + LOSS_PERMILLE;
+	uint32_t lost = w->own_permille * CHANCE_PERMILLE / 1000 + LOSS_PERMILLE;
+	uint32_t arrive = (1000 - w->own_permille) * 1000 / CHANCE_PERMILLE;
+
+	return lost < 1000 - arrive ? lost : 1000 - arrive;
+}
+
+/* In a trial so many packets tell. */
+static uint64_t trial_packets(const struct ws_window *w)
+{
+	return most(ROUND_PACKETS, TRIAL_LOST * 1000 / most(w->cut_permille, 1));
+}
+
+static void rest(struct ws_window *w, const struct ws_window_ack *ack, uint64_t rounds)
+{
+	w->rest_until_ns = ack->now_ns + rounds * 1000 * most(w->srtt_us, ROUND_LEAST_US);
+}
+
+/* The next round, all of it sent with one window, tells what share it loses. */
+static void hold(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	w->doubt = WS_WINDOW_CUT;
+	w->before_bytes = w->bytes;
+	w->cut_number = ack->next_number;
+	rest(w, ack, 2);
+}
+
+/* W becomes what arrived, and rests. */
+static void take_lost(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
+{
+	w->bytes -= w->bytes * least(permille, 1000) / 1000;
+	w->high_bytes = w->bytes;
+	w->cut_number = ack->next_number;
+	rest(w, ack, POLICED_ROUNDS);
 }
 
 static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
@@ -277,20 +305,41 @@ static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t
 		w->own_permille = permille;
 		w->own_ns = ack->now_ns;
 	}
-	if (own || (w->own_permille && permille <= bearable(w))) {
+	if (own) {
 		w->bytes = w->before_bytes;
 		w->high_bytes = w->buffer_bytes = UINT64_MAX;
 		w->rest_until_ns = 0;
 		return;
 	}
-	w->bytes = w->trial_bytes - w->trial_bytes * least(w->cut_permille, 1000) / 1000;
-	w->high_bytes = w->bytes;
-	rest(w, ack->now_ns);
+	w->bytes = w->trial_bytes;
+	w->policed_ns = ack->now_ns;
+	take_lost(w, ack, w->cut_permille - least(w->own_permille, w->cut_permille));
 }
 
 static uint32_t permille_of(uint64_t lost, uint64_t sent)
 {
 	return (uint32_t)(sent ? least(lost, sent) * 1000 / sent : 0);
+}
+
+/* Rounds that lose without a queue, or after a cut: first what share they do with one window. */
+static void doubt(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
+{
+	uint64_t judged = ack->highest - w->judge_number;
+	uint64_t gone = least(ack->lost - w->judge_lost, judged);
+
+	/* A policer is asked once: it loses some whenever the window has grown. */
+	if (w->policed_ns && ack->now_ns - w->policed_ns <= 2 * WS_MEMORY_NS &&
+	    ack->now_ns >= w->rest_until_ns) {
+		take_lost(w, ack, permille);
+		return;
+	}
+	w->policed_ns = 0;
+	if (w->doubt != WS_WINDOW_CUT)
+		hold(w, ack);
+	else if (gone >= TRIAL_LOST)
+		try_half(w, ack, permille_of(gone, judged));
+	else
+		rest(w, ack, 2);
 }
 
 /* Losses of a round, all of it sent after the last cut. */
@@ -301,19 +350,19 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 	uint64_t judged = ack->highest - w->judge_number;
 
 	if (w->doubt == WS_WINDOW_TRIAL) {
-		if (judged >= TRIAL_PACKETS)
+		if (judged >= trial_packets(w))
 			judge(w, ack,
 			      permille_of(least(ack->lost - w->judge_lost, judged), judged));
 		return;
 	}
 	if (lost < LOSSES || permille <= bearable(w)) {
-		if (judged >= TRIAL_PACKETS)
+		if (judged >= TRIAL_LOST * 1000 / LOSS_PERMILLE)
 			w->doubt = WS_WINDOW_CALM;
 		return;
 	}
 	w->shrunk_bytes = 0; /* it is no longer a queue alone that makes it smaller */
 	if (w->doubt == WS_WINDOW_CUT || w->round_queue_us < TARGET_LEAST_US) {
-		try_half(w, ack, permille);
+		doubt(w, ack, permille);
 		return;
 	}
 	w->doubt = WS_WINDOW_CUT;

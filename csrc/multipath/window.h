@@ -33,6 +33,7 @@ struct ws_window {
 	uint64_t round_number, round_lost; /* highest number and losses when it began */
 	uint64_t cut_number; /* what was sent before it belongs to the last cut */
 	uint64_t rest_until_ns; /* no growth until then */
+	uint64_t policed_ns; /* a trial said so; 0: never */
 	/* Is a loss ours? */
 	enum { WS_WINDOW_CALM, WS_WINDOW_CUT, WS_WINDOW_TRIAL } doubt;
 	uint32_t own_permille; /* lost whatever is sent */

@@ -537,7 +537,7 @@ static void told(struct ws_multipath *mp, uint32_t highest, uint32_t datagrams)
 	CHECK(ws_multipath_ack(mp, frame, ws_ack_encode(&ack, frame), now_ns));
 }
 
-/* Of 40 datagrams three of `bytes` are lost, behind 20 of which the peer counted `counted`. */
+/* Of 40 datagrams four of `bytes` are lost, eight times, behind 20 of which the peer counted `counted`. */
 static uint64_t window_after(uint32_t bytes, uint32_t counted)
 {
 	struct ws_multipath *mp = windowed(0);
@@ -547,11 +547,15 @@ static uint64_t window_after(uint32_t bytes, uint32_t counted)
 	for (uint32_t i = 0; i < sent; i++)
 		(void)ws_multipath_number(mp, 0, 100, now_ns);
 	told(mp, sent - 1, counted);
-	for (uint32_t i = 0; i < 40; i++)
-		(void)ws_multipath_number(mp, 0, i % 10 == 3 ? bytes : 100, now_ns);
-	told(mp, sent + 39, counted + 36);
+	for (uint32_t round = 0; round < 8; round++) {
+		for (uint32_t i = 0; i < 40; i++)
+			(void)ws_multipath_number(mp, 0, i % 10 == 3 ? bytes : 100, now_ns);
+		sent += 40;
+		counted += 36;
+		told(mp, sent - 1, counted);
+	}
 	(void)ws_multipath_number(mp, 0, 100, now_ns);
-	told(mp, sent + 40, counted + 37);
+	told(mp, sent, counted + 1);
 	window = ws_multipath_path_stats(mp, 0)->window_bytes;
 	ws_multipath_free(mp);
 	return window;
