@@ -274,8 +274,8 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 			repair(mp, &ack, now_ns);
 		}
 	}
-	/* Room in a window; who waits for pace has its time already. */
-	if ((mp_waiting(mp) || mp->resend_head != mp->resend_tail) && mp->pump_ns == UINT64_MAX)
+	/* Room in a window, whoever's pace is waited for. */
+	if (mp_waiting(mp) || mp->resend_head != mp->resend_tail)
 		mp->pump_ns = now_ns;
 	return true;
 }

@@ -95,7 +95,7 @@ static uint32_t pick(struct ws_multipath *mp, uint32_t bytes, uint64_t queued_by
 }
 
 /* A path that takes no packet so long would bring it far sooner than those that do: all behind it would wait.
- * Its sender hears of the tunnel's MTU when it sends it again. */
+ * Its sender hears of the tunnel's MTU, once that is known, when it sends it again. */
 static bool is_too_long(const struct ws_multipath *mp, uint32_t bytes, uint64_t waited_ns)
 {
 	return waited_ns > mp_worth_ns(mp) / 2 && ws_sched_later_ns(&mp->sched, bytes) > STUCK_NS;
@@ -116,7 +116,7 @@ static void unqueue(struct ws_multipath *mp)
 static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], uint64_t now_ns)
 {
 	while (mp->resend_head != mp->resend_tail) {
-		uint64_t seq = mp->resend[mp->resend_head % RING], wake;
+		uint64_t seq = mp->resend[mp->resend_head % RING], wake, queued_bytes;
 		const struct slot *slot = &mp->slots[seq % RING];
 		uint32_t mask;
 
@@ -124,7 +124,9 @@ static bool pump_resend(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT],
 			unqueue(mp);
 			continue;
 		}
-		mask = pick(mp, slot->len, mp->queue_bytes + slot->len, seq, now_ns, &wake);
+		queued_bytes =
+			mp->queue_bytes + (uint64_t)(mp->resend_tail - mp->resend_head) * slot->len;
+		mask = pick(mp, slot->len, queued_bytes, seq, now_ns, &wake);
 		if (!mask && wake && is_too_long(mp, slot->len, now_ns - slot->sent_ns)) {
 			unqueue(mp);
 			continue;
@@ -212,7 +214,8 @@ static void pump_fair(struct ws_multipath *mp, struct run runs[WS_PATH_COUNT], u
 			continue;
 		}
 		mask = pick(mp, packet->len, mp->fair.bytes, mp->seq_tail, now_ns, &wake);
-		if (!mask && wake && is_too_long(mp, packet->len, now_ns - packet->queued_ns)) {
+		if (!mask && wake && !packet->again &&
+		    is_too_long(mp, packet->len, now_ns - packet->queued_ns)) {
 			ws_fq_take(&mp->fair);
 			ws_add(mp->stats.queue_drops, 1);
 			continue;
@@ -342,7 +345,7 @@ uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 		if (slot->len && slot->path == path && slot->number == number)
 			count += queue_again(mp, seq);
 	}
-	if (count || mp_waiting(mp))
+	if (mp->resend_head != mp->resend_tail || mp_waiting(mp))
 		mp->pump_ns = now_ns;
 	return count;
 }
@@ -356,7 +359,7 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 	tx->acked = tx->given_up = tx->next_number;
 	mp->sched.paths[path].in_flight_bytes = 0;
 	ws_set(mp->stats.paths[path].in_flight_bytes, 0);
-	if (count || mp_waiting(mp))
+	if (mp->resend_head != mp->resend_tail || mp_waiting(mp))
 		mp->pump_ns = now_ns;
 	return count;
 }

@@ -321,11 +321,17 @@ static uint32_t permille_of(uint64_t lost, uint64_t sent)
 	return (uint32_t)(sent ? least(lost, sent) * 1000 / sent : 0);
 }
 
+/* Lost since the count was `before`: it falls where a path brings late what was missing. */
+static uint64_t lost_since(const struct ws_window_ack *ack, uint64_t before)
+{
+	return (int64_t)(ack->lost - before) > 0 ? ack->lost - before : 0;
+}
+
 /* Rounds that lose without a queue, or after a cut: first what share they do with one window. */
 static void doubt(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
 {
 	uint64_t judged = ack->highest - w->judge_number;
-	uint64_t gone = least(ack->lost - w->judge_lost, judged);
+	uint64_t gone = lost_since(ack, w->judge_lost);
 
 	/* A policer is asked once: it loses some whenever the window has grown. */
 	if (w->policed_ns && ack->now_ns - w->policed_ns <= 2 * WS_MEMORY_NS &&
@@ -351,8 +357,7 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 
 	if (w->doubt == WS_WINDOW_TRIAL) {
 		if (judged >= trial_packets(w))
-			judge(w, ack,
-			      permille_of(least(ack->lost - w->judge_lost, judged), judged));
+			judge(w, ack, permille_of(lost_since(ack, w->judge_lost), judged));
 		return;
 	}
 	if (lost < LOSSES || permille <= bearable(w)) {
@@ -402,7 +407,7 @@ bool ws_window_longer(const struct ws_window *other, const struct ws_window *win
 static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint64_t sent = ack->highest - w->round_number;
-	uint64_t lost = ack->lost > w->round_lost ? ack->lost - w->round_lost : 0;
+	uint64_t lost = lost_since(ack, w->round_lost);
 
 	if (sent < ROUND_PACKETS && w->doubt != WS_WINDOW_TRIAL) { /* too few to tell */
 		w->round_end = ack->next_number;
@@ -556,4 +561,5 @@ void ws_window_collapse(struct ws_window *w, uint64_t next_number)
 	/* What it carries is another by now. */
 	w->starting = true;
 	w->high_bytes = UINT64_MAX;
+	w->rest_until_ns = w->policed_ns = 0;
 }

@@ -66,8 +66,14 @@ static void an_ack_makes_room(void)
 
 	ws_multipath_pump(mp, now_ns);
 	CHECK_EQ(mp->pump_ns, UINT64_MAX);
-	now_ns += MS_NS / 2; /* too soon to look for losses */
+	now_ns += MS_NS / 4; /* too soon to look for losses */
 	tell(mp, 50, 10, 10, 5);
+	CHECK(mp->pump_ns <= now_ns);
+	/* Also while another path's pace is waited for. */
+	ws_multipath_pump(mp, now_ns);
+	mp->pump_ns = now_ns + 100 * MS_NS;
+	now_ns += MS_NS / 4;
+	tell(mp, 51, 10, 10, 5);
 	CHECK(mp->pump_ns <= now_ns);
 	ws_multipath_free(mp);
 }

@@ -242,6 +242,39 @@ static void trials(void)
 	}
 }
 
+/* What was missing may come late: fewer are lost than were. */
+static void late_ones(void)
+{
+	for (int doubt = WS_WINDOW_CUT; doubt <= WS_WINDOW_TRIAL; doubt++) {
+		struct made m = settled();
+
+		m.w.doubt = doubt;
+		m.w.trial_bytes = m.w.before_bytes = m.w.bytes;
+		m.w.cut_permille = 100;
+		m.w.judge_lost = m.ack.lost + 30;
+		m.w.round_lost = m.ack.lost;
+		m.w.cut_number = m.w.round_number = m.ack.highest;
+		arrive(&m, 200, 24, 0, 20);
+		CHECK(m.w.bytes > 100 * WS_PACKET_BYTES);
+		CHECK(m.w.own_permille < 500);
+	}
+}
+
+/* A path that was silent starts again, whatever it did before. */
+static void starts_again(void)
+{
+	struct made m = settled();
+	uint64_t before;
+
+	m.w.policed_ns = m.ack.now_ns;
+	m.w.rest_until_ns = m.ack.now_ns + 20 * S_NS;
+	ws_window_collapse(&m.w, m.ack.next_number);
+	before = m.w.bytes;
+	arrive(&m, 20, 0, 0, 20);
+	CHECK(m.w.bytes > before);
+	CHECK_EQ(m.w.policed_ns, 0);
+}
+
 /* ROUND_LEAST_US: what came in less tells no rate. */
 static void rates(void)
 {
@@ -278,6 +311,8 @@ static void bounds(void)
 	losses();
 	cuts();
 	trials();
+	late_ones();
+	starts_again();
 	rates();
 	remembers();
 }

@@ -323,8 +323,9 @@ class PathManager:
             path.silent = sample.silent
             # An ACK that came after an answer was due, and moved on, is as good as the answer. The
             # first one's: on a full link each is late, and the next is due when this is looked at.
+            # (Of one without data it is our probes that arrive, and their answers may be lost.)
             acked = sample.last_ack_ns
-            if path.asked_at is not None and acked >= path.asked_at + path.wait:
+            if path.used and path.asked_at is not None and acked >= path.asked_at + path.wait:
                 path.arrived(acked)
                 self._life.rest(path, now)
         if self._life.active:

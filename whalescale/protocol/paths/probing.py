@@ -207,7 +207,8 @@ class Book:
             *(Remote(e.endpoint, Source.ANNOUNCED, e.link) for e in self.announced),
             *(Remote(e, Source.CONFIGURED, self.remote_link(e)) for e in self.punched),
         ]
-        named = {r.endpoint for r in remotes if r.source is not Source.OBSERVED}
+        # An announced link-local address has no zone yet.
+        named = {r.endpoint[:2] for r in remotes if r.source is not Source.OBSERVED}
         old = self.entries
         self.entries = {}
         remotes = [r for r in remotes if not self.inside(r.endpoint.ip)]
@@ -219,7 +220,7 @@ class Book:
                 memory.candidate = candidate
                 if anew:
                     memory.next_at, memory.rounds = min(memory.next_at, now), 0
-            memory.named = candidate.remote in named
+            memory.named = candidate.remote[:2] in named
             self.entries[candidate.pair] = memory
 
     def observe(self, pair: Pair, link: int, now: int) -> Memory | None:

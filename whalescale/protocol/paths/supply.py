@@ -148,7 +148,14 @@ class Supply:
         if not settled or (len(settled) < len(used) and min(settled) >= (self._limit or self.mtu)):
             return
         limit = min((m for m in settled if m >= LEAST_PACKET), default=LEAST_PACKET)
-        spares = (p.mtu.max_packet for p in paths if p.validated and not p.used and not alone)
+        spares = (
+            p.mtu.max_packet
+            for p in paths
+            if p.validated
+            and not (p.used or alone or p.pin.disabled)
+            # While it searches it is not known yet, and what it was is no reason to change.
+            and (not p.mtu.searching or p.mtu.max_packet == self._limit)
+        )
         self._tell_limit(min((m for m in spares if limit - IP_HEADERS <= m < limit), default=limit))
 
     def _room(self, path: Path, alone: bool) -> int:

@@ -165,6 +165,16 @@ def test_a_pair_that_both_ends_spent_their_bytes_on_is_tried_again(named):
     assert [memory.spend(PROBE_DATAGRAM) for _ in range(6)] == [named] * 5 + [False]
 
 
+def test_an_announced_link_local_pair_is_asked():
+    """Its zone is ours, not the announcement's."""
+    book = Book(links=(local("fe80::1", 2, "eth0"),), port=PORT)
+    book.announced = (Entry(Endpoint("fe80::2", PORT)),)
+    book.refresh(0)
+    (memory,) = book.entries.values()
+    memory.begin()
+    assert memory.spend(PROBE_DATAGRAM)
+
+
 def test_observed_pairs_that_are_paths_stay():
     keep = ("10.0.0.1", Endpoint("10.0.0.2", 1))
     book = Book(links=(local("10.0.0.1"),), port=PORT, in_use=lambda: {keep})
