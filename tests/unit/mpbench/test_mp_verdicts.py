@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tools.benchkit.command import joined
 from tools.mpbench import report, targets
 from tools.mpbench.contestants import lab_of, label, links_of, multipath_toml, settings
 from tools.mpbench.model import CONGESTION, MPTCP, WS, Flow, Options, Run, Sample, Series
@@ -150,6 +151,19 @@ def test_a_run_goes_through_json_whole() -> None:
         Run.from_json({"schema": 0})
     with pytest.raises(ValueError, match="damaged"):
         Run.from_json({"schema": 1, "options": {}})
+
+
+def test_parts_of_first_flows_are_joined_whatever_the_rest_is_long() -> None:
+    runs = []
+    for name, seconds in (("real-lumps-2ms-both", 8.0), ("real-steps-10+5", 36.0)):
+        run = Run(Options(seconds=seconds), MACHINE, "linkemu")
+        run.results[name] = {"bbr": {WS: Series(rates(10))}}
+        runs.append(Run.from_json(json.loads(json.dumps(run.as_json([])))))
+    assert set(joined(runs).results) == {"real-lumps-2ms-both", "real-steps-10+5"}
+    other = run_of("clean", "bbr", {WS: rates(10)})
+    other.machine = MACHINE
+    with pytest.raises(ValueError, match="rounds or seconds"):
+        joined([*runs, Run.from_json(json.loads(json.dumps(other.as_json([]))))])
 
 
 def test_a_short_run_has_no_verdict() -> None:
