@@ -137,8 +137,9 @@ def test_full_packets_go_round_a_link_that_is_too_narrow(lab: Lab) -> None:
     fetch_both_ways(net)
     # On a busy machine the wide path may be silent for a moment, and the narrow one alone count
     # until probes find it again, half a minute later at worst.
+    # A spare by link-local addresses has the longer IP header.
     wait_until(
-        "whole MTUs", lambda: [tunnel_mtu(e) for e in (net.a, net.b)] == [1420, 1420], timeout=60
+        "whole MTUs", lambda: all(tunnel_mtu(e) >= 1420 - 8 for e in (net.a, net.b)), timeout=60
     )
     assert [fragments(router) for router in (net.r1, net.r2)] == cut
     wait_until("both paths' MTUs still", lambda: net.found(most, least), timeout=20)
