@@ -195,14 +195,6 @@ static uint64_t stuck_ns(const struct ws_multipath *mp, const struct slot *slot,
 	return rest_ns > other_ns ? rest_ns - other_ns : 0;
 }
 
-static bool is_kept(const struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
-{
-	const struct slot *slot = &mp->slots[seq % RING];
-
-	return seq >= mp->seq_base && seq < mp->seq_tail && slot->len && slot->sent_ns &&
-	       now_ns - slot->sent_ns <= mp_worth_ns(mp);
-}
-
 /* What another path would bring far sooner: the oldest of a path, as those behind it come after it. *in_time:
  * whose oldest was looked at. */
 static void repair_late(struct ws_multipath *mp, uint64_t seq, uint32_t *in_time, uint64_t now_ns)
@@ -227,7 +219,7 @@ static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t n
 
 		for (uint32_t k = 0; k < ack->gaps[i].count && looked < GAP_SEQS_MAX;
 		     k++, seq++, looked++) {
-			if (!is_kept(mp, seq, now_ns))
+			if (!mp_kept(mp, seq, now_ns))
 				continue;
 			if (is_lost(mp, &mp->slots[seq % RING], now_ns))
 				mp_send_again(mp, seq, now_ns);
@@ -243,7 +235,7 @@ static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t n
 	     seq++, looked++) {
 		const struct slot *slot = &mp->slots[seq % RING];
 
-		if (is_kept(mp, seq, now_ns) && slot->number >= mp->tx[slot->path].acked)
+		if (mp_kept(mp, seq, now_ns) && slot->number >= mp->tx[slot->path].acked)
 			repair_late(mp, seq, &in_time, now_ns);
 	}
 }
@@ -275,7 +267,7 @@ bool ws_multipath_ack(struct ws_multipath *mp, const uint8_t *frame, size_t len,
 		}
 	}
 	/* Room in a window, whoever's pace is waited for. */
-	if (mp_waiting(mp) || mp->resend_head != mp->resend_tail)
+	if (mp_pending(mp))
 		mp->pump_ns = now_ns;
 	return true;
 }

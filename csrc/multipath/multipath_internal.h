@@ -228,6 +228,12 @@ static inline bool mp_waiting(const struct ws_multipath *mp)
 	return mp->seq_head != mp->seq_tail || mp->fair.packets;
 }
 
+/* They do, or what is sent again does. */
+static inline bool mp_pending(const struct ws_multipath *mp)
+{
+	return mp_waiting(mp) || mp->resend_head != mp->resend_tail;
+}
+
 static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
 {
 	uint8_t protocol = 0;
@@ -240,6 +246,15 @@ static inline bool mp_is_tcp(const uint8_t *packet, size_t len)
 static inline uint64_t mp_worth_ns(const struct ws_multipath *mp)
 {
 	return US_NS * ws_get(mp->tune.repair_age_us);
+}
+
+/* It was sent, can be sent again, and is worth it yet. */
+static inline bool mp_kept(const struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
+{
+	const struct slot *slot = &mp->slots[seq % RING];
+
+	return seq >= mp->seq_base && seq < mp->seq_tail && slot->len && slot->sent_ns &&
+	       now_ns - slot->sent_ns <= mp_worth_ns(mp);
 }
 
 /* multipath.c: parameters into the scheduler. */

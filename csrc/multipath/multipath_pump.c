@@ -65,7 +65,7 @@ static bool worth_resending(const struct ws_multipath *mp, uint64_t seq, uint64_
 	const struct slot *slot = &mp->slots[seq % RING];
 	const struct tx_path *tx = &mp->tx[slot->path];
 
-	if (seq < mp->seq_base || !slot->len || now_ns - slot->sent_ns > mp_worth_ns(mp))
+	if (!mp_kept(mp, seq, now_ns))
 		return false;
 	/* The peer says what it awaits; over several paths what is not given up may have come by now. */
 	return !mp->schedule ||
@@ -345,7 +345,7 @@ uint32_t mp_copy(struct ws_multipath *mp, uint32_t path, uint64_t now_ns)
 		if (slot->len && slot->path == path && slot->number == number)
 			count += queue_again(mp, seq);
 	}
-	if (mp->resend_head != mp->resend_tail || mp_waiting(mp))
+	if (mp_pending(mp))
 		mp->pump_ns = now_ns;
 	return count;
 }
@@ -359,7 +359,5 @@ uint32_t ws_multipath_rescue(struct ws_multipath *mp, uint32_t path, uint64_t no
 	tx->acked = tx->given_up = tx->next_number;
 	mp->sched.paths[path].in_flight_bytes = 0;
 	ws_set(mp->stats.paths[path].in_flight_bytes, 0);
-	if (mp->resend_head != mp->resend_tail || mp_waiting(mp))
-		mp->pump_ns = now_ns;
 	return count;
 }

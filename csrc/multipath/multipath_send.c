@@ -142,7 +142,7 @@ bool ws_multipath_past(struct ws_multipath *mp, uint32_t packets, uint64_t now_n
 		return false;
 	if (mp_waiting(mp))
 		ws_multipath_pump(mp, now_ns);
-	if (mp_waiting(mp) || mp->resend_head != mp->resend_tail)
+	if (mp_pending(mp))
 		return false;
 	/* Of what is not kept some is acknowledged: silence shows. */
 	mp->sampling = now_ns - mp->sample_ns >= PIECE_NS / 2;

@@ -247,8 +247,6 @@ static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint3
 {
 	end_start(w, ack);
 	w->cut_permille = permille;
-	if (w->doubt != WS_WINDOW_CUT)
-		w->before_bytes = w->bytes;
 	w->doubt = WS_WINDOW_TRIAL;
 	/* Of what is used: half of a window that nobody fills changes nothing. */
 	w->trial_bytes = least(w->bytes, most(w->used_bytes, w->used_before_bytes));
@@ -371,7 +369,6 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 		return;
 	}
 	w->doubt = WS_WINDOW_CUT;
-	w->cut_permille = permille;
 	cut(w, ack, permille);
 	/* A burst was too long for the buffer: that is no reason to grow slowly. */
 	if (w->starting)

@@ -38,8 +38,8 @@ struct ws_window {
 	enum { WS_WINDOW_CALM, WS_WINDOW_CUT, WS_WINDOW_TRIAL } doubt;
 	uint32_t own_permille; /* lost whatever is sent */
 	uint64_t own_ns; /* when that was found */
-	uint32_t cut_permille; /* lost when it was cut */
-	uint64_t before_bytes; /* the window before it was cut, */
+	uint32_t cut_permille; /* lost with the window that half of is tried */
+	uint64_t before_bytes; /* the window before it was cut or doubted, */
 	uint64_t trial_bytes; /* and before half of it was tried */
 	uint64_t judge_number, judge_lost; /* from where losses are counted for this */
 	uint32_t round_queue_us, round_least_us; /* most and least in this round */

@@ -316,7 +316,11 @@ class Lifecycle:
 
     def fail(self, path: Path, now: int, why: Reason) -> None:
         told = path.alive or path.state is PathState.PROBING
+        several = sum(p.used for p in self.table) > 1
         path.fail(now)
+        if why is Reason.SILENT and several:
+            # The data plane asked ten times a second: short datagrams were lost as well.
+            path.unheard = WAIT_MOST
         if told:
             self.tell(path, why)
         for other in self.table:

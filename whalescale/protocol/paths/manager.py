@@ -17,11 +17,7 @@ from whalescale.protocol.limits import NS_PER_S
 from whalescale.protocol.paths import frames
 from whalescale.protocol.paths.announce import Listener
 from whalescale.protocol.paths.frames import Probe, ProbeReply
-from whalescale.protocol.paths.health import (
-    ANSWERS,
-    WAIT_MOST,
-    Path,
-)
+from whalescale.protocol.paths.health import ANSWERS, Path
 from whalescale.protocol.paths.hush import Incoming
 from whalescale.protocol.paths.lifecycle import NEVER, Lifecycle
 from whalescale.protocol.paths.pins import Pins
@@ -295,11 +291,7 @@ class PathManager:
             p is not found and p.alive and not p.misses and not p.pin.disabled for p in self._table
         )
         if found.alive and others:
-            several = sum(p.used for p in self._table) > 1
             self._life.fail(found, now, Reason.SILENT)
-            if several:
-                # The data plane asked ten times a second: short ones were lost as well.
-                found.unheard = WAIT_MOST
         else:
             found.urge(now)  # there is nothing better: first see
         self._update(now)
