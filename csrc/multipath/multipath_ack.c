@@ -149,10 +149,13 @@ static void consume_path(struct ws_multipath *mp, const struct ws_ack *ack,
 		.highest = highest,
 		.lost = lost,
 		.next_number = tx->next_number,
+		.idle = !in_flight && tx->data_bytes - tx->empty_bytes <= WS_PACKET_BYTES,
 		.waiting = mp_waiting(mp),
 		.nearest = is_nearest(mp, entry->path),
 		.brief = is_brief(mp, entry->path),
 	};
+	if (!in_flight)
+		tx->empty_bytes = tx->data_bytes;
 	if (entry->hold_16us < UINT16_MAX && rtt_us >= hold_us &&
 	    rtt_us - hold_us < WS_DELAY_MAX_US) {
 		note_rtt(stats, rtt_us - hold_us);

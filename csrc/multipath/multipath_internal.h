@@ -73,6 +73,7 @@ struct tx_path {
 	uint64_t acked; /* one past the highest number that the peer has seen */
 	uint64_t given_up; /* one past the highest that nobody waits for: its path was left */
 	uint64_t data_bytes; /* data sent, UDP payload */
+	uint64_t empty_bytes; /* and when none of it was in flight any more */
 	uint64_t unpublished, unpublished_bytes; /* sent outside the schedule, not yet counted */
 	uint64_t bytes_ever; /* everything sent under this number, whatever path it was */
 	uint64_t

@@ -83,9 +83,15 @@ static void note_queue(struct ws_window *w, uint64_t now_ns, bool ours)
 		more_us = (int64_t)(w->most_us - w->standing_us[0]) - w->swing_us;
 		w->swing_us += more_us / (more_us > 0 ? 2 : SWING_FALL);
 		w->interval_ns = now_ns;
+		if (w->queue_count)
+			w->asked_least_us = (uint32_t)least(w->asked_least_us,
+							    w->queue_sum_us / w->queue_count);
+		w->queue_sum_us = w->queue_count = 0;
 		w->standing_us[1] = w->standing_us[0];
 		w->standing_us[0] = w->most_us = w->queue_us;
 	}
+	w->queue_sum_us += w->queue_us;
+	w->queue_count++;
 	if (w->queue_us < w->standing_us[0])
 		w->standing_us[0] = w->queue_us;
 	if (w->queue_us > w->most_us)
@@ -124,6 +130,11 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 		w->rtt_us[0] = ack->rtt_us;
 	w->srtt_us = (uint32_t)(((WS_RTT_PART - 1ULL) * w->srtt_us + ack->rtt_us) / WS_RTT_PART);
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
+	if (ack->idle) {
+		int64_t more_us = (int64_t)w->queue_us - w->idle_us;
+
+		w->idle_us += more_us / (more_us > 0 ? 2 : SWING_FALL);
+	}
 	/* Unless packets wait, the queue is what the flow inside makes of it. */
 	note_queue(w, ack->now_ns, w->starting || !ack->waiting || draining(w, ack));
 	if (w->queue_us < w->round_least_us)
@@ -199,7 +210,7 @@ uint64_t ws_window_rate_bps(const struct ws_window *w)
 	/* What did not fill it says nothing of what it carries. */
 	if (!w->rate_bps || w->ahead)
 		return most(w->rate_bps, START_TIMES * w->bytes * 8000000 / most(w->srtt_us, 1000));
-	if (standing_us(w) < TARGET_LEAST_US / EMPTY_PART)
+	if (w->starting || standing_us(w) < TARGET_LEAST_US / EMPTY_PART)
 		floor_bps = most(floor_bps, w->bytes * 8000000 / most(w->srtt_us, 1000));
 	return most(w->rate_bps, floor_bps);
 }
@@ -211,10 +222,16 @@ uint64_t ws_window_pace_bps(const struct ws_window *w)
 	return START_TIMES * w->bytes * 8000000 / most(ws_window_base_us(w), 1);
 }
 
+/* So that what the path's own swings take does not empty it. */
+static uint64_t wanted_us(const struct ws_window *w)
+{
+	return TARGET_LEAST_US + most((uint64_t)w->swing_us, (uint64_t)w->idle_us);
+}
+
 /* What was in flight, less the queue that it made. */
 static void end_start(struct ws_window *w, const struct ws_window_ack *ack)
 {
-	uint64_t base_us = ws_window_base_us(w), aim_us = base_us + TARGET_LEAST_US;
+	uint64_t base_us = ws_window_base_us(w), aim_us = base_us + wanted_us(w);
 
 	if (!w->starting)
 		return;
@@ -363,7 +380,7 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 			w->doubt = WS_WINDOW_CALM;
 		return;
 	}
-	w->shrunk_bytes = 0; /* it is no longer a queue alone that makes it smaller */
+	w->asked_bytes = 0; /* it is no longer a queue alone that makes it smaller */
 	if (w->doubt == WS_WINDOW_CUT || w->round_queue_us < TARGET_LEAST_US) {
 		doubt(w, ack, permille);
 		return;
@@ -379,12 +396,6 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 static uint64_t most_us(const struct ws_window *w)
 {
 	return w->brief ? TARGET_BRIEF_US : TARGET_MOST_US;
-}
-
-/* So that what the path's own swings take does not empty it. */
-static uint64_t wanted_us(const struct ws_window *w)
-{
-	return TARGET_LEAST_US + (uint64_t)w->swing_us;
 }
 
 static uint64_t aim(const struct ws_window *w)
@@ -419,7 +430,7 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 		w->judge_number = ack->highest;
 		w->judge_lost = ack->lost;
 	}
-	if (w->round_least_us != UINT32_MAX && w->round_least_us > TARGET_LEAST_US)
+	if (w->round_least_us != UINT32_MAX && w->round_least_us > wanted_us(w))
 		end_start(w, ack);
 	w->round_number = ack->highest;
 	w->round_lost = ack->lost;
@@ -471,13 +482,6 @@ static uint64_t growth(const struct ws_window *w, const struct ws_window_ack *ac
 	return w->starting ? most(grown, whole) : grown;
 }
 
-static void note_shrinking(struct ws_window *w)
-{
-	w->shrunk_bytes = w->bytes;
-	w->shrunk_bps = w->rate_bps;
-	w->shrunk_queue_us = standing_us(w);
-}
-
 /* The queue is another's, or what a path that jitters and keeps the order makes of any load. Until less is
  * seen it counts as the path's own delay. */
 static void share(struct ws_window *w, uint64_t now_ns)
@@ -491,23 +495,32 @@ static void share(struct ws_window *w, uint64_t now_ns)
 	w->least_ns = w->shared_ns = now_ns;
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
 	w->standing_us[0] = w->standing_us[1] = w->most_us = w->queue_us;
+	w->queue_sum_us = w->queue_count = 0;
 }
 
-/* Half the window brings less, and the queue is what it was: it is not ours. (Where the path's rate falls it
- * grows, or what arrives stays the same.) */
+/* Half the window brings less, or half as much again more, and the queue is what it was all the time: it is
+ * not ours, for that moves with the window. (Where the path's rate falls it grows, or what arrives stays the
+ * same; where it rises the queue runs empty first.) */
 static void ask_whose(struct ws_window *w, uint64_t now_ns)
 {
-	uint64_t queue_us = standing_us(w), before_us = w->shrunk_queue_us;
+	uint64_t base_us = ws_window_base_us(w), before_us = w->asked_queue_us;
+	uint64_t queue_us = most(w->srtt_us, base_us) - base_us;
+	bool less = w->bytes <= w->asked_bytes / 2,
+	     more = w->bytes / CHANCE_PERMILLE >= w->asked_bytes / 1000;
+	bool moved = less ? w->rate_bps <= w->asked_bps / 1000 * SAME_PERMILLE
+			  : w->asked_bps <= w->rate_bps / 1000 * SAME_PERMILLE;
 
-	if (!w->shrunk_bytes || w->bytes >= w->shrunk_bytes)
-		note_shrinking(w);
-	if (w->bytes > w->shrunk_bytes / 2)
+	if (w->asked_bytes && !less && !more)
 		return;
-	if (w->rate_bps <= w->shrunk_bps / 1000 * SAME_PERMILLE &&
-	    queue_us >= before_us * SAME_PERMILLE / 1000 &&
+	if (w->asked_bytes && moved && standing_us(w) > TARGET_LEAST_US &&
+	    least(queue_us, w->asked_least_us) >= before_us * SAME_PERMILLE / 1000 &&
 	    before_us >= queue_us * SAME_PERMILLE / 1000)
 		share(w, now_ns);
-	note_shrinking(w);
+	w->asked_bytes = w->bytes;
+	w->asked_bps = w->rate_bps;
+	base_us = ws_window_base_us(w);
+	w->asked_queue_us = (uint32_t)(most(w->srtt_us, base_us) - base_us);
+	w->asked_least_us = UINT32_MAX;
 }
 
 void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
@@ -524,7 +537,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 		note_delay(w, ack);
 	w->ahead = w->starting && ack->nearest;
 	w->brief = ack->brief;
-	w->shared = w->shared_ns && ack->now_ns - w->shared_ns < 2 * WS_MEMORY_NS;
+	w->shared = w->shared_ns && ack->now_ns - w->shared_ns < WS_MEMORY_NS;
 	note_rate(w, ack);
 	target = target_us(w, ack->now_ns);
 	standing = standing_us(w);
@@ -539,8 +552,8 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	} else if (standing > target && !w->starting && !draining(w, ack)) {
 		moved = move(acked, standing - target, ws_window_base_us(w), standing);
 		w->bytes -= least(moved, w->bytes / 2);
-		ask_whose(w, ack->now_ns);
 	}
+	ask_whose(w, ack->now_ns);
 	if (standing > TARGET_MOST_US || w->bytes >= MOST_BYTES)
 		end_start(w, ack);
 	if (ack->highest >= w->round_end)

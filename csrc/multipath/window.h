@@ -49,9 +49,9 @@ struct ws_window {
 	bool starting; /* neither a queue nor losses yet: what it carries is not known */
 	bool ahead; /* so, and it is the nearest: it must not be what limits a flow that begins */
 	bool brief; /* as the last ACK said */
-	/* Is a queue that stands ours? Since then the window shrinks for it. */
-	uint64_t shrunk_bytes, shrunk_bps; /* the window and the rate before; 0: it does not */
-	uint32_t shrunk_queue_us;
+	/* Is a queue that stands ours? As it was when that was last asked; 0: never, or there were losses. */
+	uint64_t asked_bytes, asked_bps;
+	uint32_t asked_queue_us, asked_least_us; /* its mean then, and the least since */
 	uint64_t shared_ns; /* when it was last found to be another's; 0: never */
 	bool shared; /* that was lately */
 	bool roomy; /* the last round was full, and its queue ran empty */
@@ -65,7 +65,9 @@ struct ws_window {
 	/* Of this interval, and least of the last one. */
 	uint64_t interval_ns;
 	uint32_t standing_us[2], most_us;
+	uint64_t queue_sum_us, queue_count; /* its mean, of this interval */
 	int64_t swing_us; /* mean range of an interval */
+	int64_t idle_us; /* what it swings by with nothing of ours on it */
 	uint64_t rate_bps; /* delivered lately; 0: not measured */
 	uint64_t mean_bps, mean_ns; /* its mean over some seconds, and until when */
 	uint64_t rate_ns[WS_WINDOW_RATES], rate_bytes[WS_WINDOW_RATES];
@@ -81,6 +83,7 @@ struct ws_window_ack {
 	uint64_t next_number; /* that will be sent */
 	uint32_t rtt_us; /* 0: none, and no delay */
 	uint32_t delay_us; /* 24 bits */
+	bool idle; /* it was measured with nothing of ours on the path */
 	bool waiting; /* packets wait for a path */
 	bool nearest; /* no path has less delay: a flow begins here */
 	bool brief; /* its queue stays short, for what is urgent */

@@ -305,6 +305,64 @@ static void a_fade_is_no_others_queue(void)
 	}
 }
 
+/* A path that keeps the order of what comes late delivers all of a load as late as the latest: so much stands
+ * with any window, and what arrives grows with that. On a full link it is the queue that grows. */
+static void a_queue_that_does_not_grow_with_the_window_is_not_ours(void)
+{
+	for (int full = 0; full <= 1; full++) {
+		struct made m = settled();
+		uint32_t queue_us = 12000;
+		uint64_t grew = 0;
+
+		for (int i = 0; i < 120; i++) {
+			uint64_t packets = m.w.bytes / PACKET * 8 / 32;
+
+			if (full) { /* 200 packets in 32 ms */
+				queue_us = (uint32_t)(m.w.bytes / PACKET * 160);
+				queue_us = queue_us > 20000 ? queue_us - 20000 : 0;
+				packets = 50;
+				m.w.roomy = true;
+			}
+			m.w.swing_us = 10000;
+			arrive(&m, packets, 0, queue_us, 8);
+			if (m.w.bytes > grew)
+				grew = m.w.bytes;
+		}
+		CHECK_EQ(m.w.shared_ns != 0, !full);
+		CHECK(full ? grew > 350 * PACKET : grew > 1000 * PACKET);
+	}
+}
+
+/* What its delay swings by with nothing on it is no queue, and no reason to end its start. */
+static void what_a_path_swings_by_at_rest_is_its_own(void)
+{
+	for (int swings = 0; swings <= 1; swings++) {
+		struct made m = {.ack = {.now_ns = S, .idle = true}};
+
+		ws_window_init(&m.w, 0, 0);
+		for (uint32_t i = 0; i < 20; i++)
+			arrive(&m, 0, 0, (uint32_t)swings * (i % 4 * 5000), 100);
+		m.ack.idle = false;
+		m.ack.waiting = true;
+		for (int i = 0; i < 6; i++)
+			arrive(&m, m.w.bytes / PACKET / 2, 0, 12000, 16);
+		CHECK_EQ(m.w.starting, swings);
+	}
+}
+
+/* A path that starts is not known to be slow by what little was sent on it, though its delay swings. */
+static void a_start_counts_by_its_window(void)
+{
+	struct made m = {.ack = {.now_ns = S}};
+
+	ws_window_init(&m.w, 0, 0);
+	arrive(&m, 1, 0, 0, 20);
+	for (int i = 0; i < 10; i++)
+		arrive(&m, 1, 0, 4000, 20);
+	CHECK(m.w.starting);
+	CHECK(ws_window_rate_bps(&m.w) >= m.w.bytes * 8 * 1000 / 25);
+}
+
 /* By satellite: in each round trip twice as much, as a TCP sends. */
 static void a_far_path_starts_as_quick(void)
 {
@@ -509,6 +567,7 @@ static void survives_anything(void)
 				.rtt_us = (uint32_t)check_random() % 10000001,
 				.delay_us = (uint32_t)check_random() & 0xffffff,
 				.waiting = check_random() & 1,
+				.idle = check_random() & 1,
 			};
 			uint64_t before = w.bytes;
 
@@ -536,6 +595,9 @@ int main(void)
 	what_the_flow_makes_is_no_swing();
 	anothers_queue_leaves_it_a_share();
 	a_fade_is_no_others_queue();
+	a_queue_that_does_not_grow_with_the_window_is_not_ours();
+	what_a_path_swings_by_at_rest_is_its_own();
+	a_start_counts_by_its_window();
 	a_far_path_starts_as_quick();
 	grows_only_where_it_is_used();
 	a_flow_that_begins_has_room();

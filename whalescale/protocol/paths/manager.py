@@ -357,6 +357,9 @@ class PathManager:
             if not settings.enabled:
                 self._forget(now)
                 self._supply.lift()
+            elif self._life.active:
+                # Who begins next is to find them: at rest it is half a minute until the next look.
+                self._supply.tell(self._table, now)
         if mtu is not None and mtu != self._life.mtu:
             self._life.mtu = self._supply.mtu = mtu
             for path in self._table:

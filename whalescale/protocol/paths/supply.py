@@ -125,10 +125,15 @@ class Supply:
             if loss > BLACK_HOLE_LOSS and lately and path.alive and not path.mtu.searching:
                 path.mtu.suspect(now)
             self._limits(path)
+        self.tell(paths, now)
+        return changed
+
+    def tell(self, paths: Iterable[Path], now: int) -> None:
+        """The data plane what follows from the last samples, where that is new."""
         # Those of spares too: how much later than the others one may come that takes over.
         rtts = {p.id: p.rtt_us for p in paths if p.alive and p.rtt_us is not None}
         # All of them: what arrives is counted under the peer's numbers.
-        params, peer = self._tuner.sample(samples, rtts, now)
+        params, peer = self._tuner.sample(self._samples, rtts, now)
         for number, of_path in params.items():
             if number in self._tuned and self._params.get(number) != of_path:
                 self._params[number] = of_path
@@ -136,7 +141,6 @@ class Supply:
         if peer != self._peer:
             self._peer = peer
             self._actions.append(TunePeer(peer))
-        return changed
 
     def limit(self, paths: Iterable[Path], *, alone: bool) -> None:
         """The tunnel's MTU: what every path in use carries. While one searches nothing is said.

@@ -14,7 +14,12 @@ from whalescale.protocol.paths.frames import Probe, ProbeReply
 from whalescale.protocol.paths.manager import PathManager
 from whalescale.protocol.paths.probing import PROBE_DATAGRAM
 from whalescale.protocol.paths.tuner import PathTuner
-from whalescale.protocol.paths.types import MultipathSettings, PathState, SendPathControl
+from whalescale.protocol.paths.types import (
+    MultipathSettings,
+    PathState,
+    SendPathControl,
+    TunePeer,
+)
 from whalescale.protocol.places import Endpoint, LocalLink
 
 HERE, OTHER_HERE = Endpoint("10.0.0.1", 51820), Endpoint("10.1.0.1", 51820)
@@ -104,3 +109,15 @@ def test_a_probe_shorter_than_its_reply_is_not_answered() -> None:
             isinstance(action, SendPathControl)
             and frame_type(action.frame) is FrameType.PATH_PROBE_REPLY
         )
+
+
+def test_other_settings_are_told_at_once() -> None:
+    """At rest nothing is sampled for half a minute, and the next flow would begin without them."""
+    probing = Probing()
+    probing.receive(probing.answer(), THERE, HERE)
+    probing.manager.sample({}, probing.now)
+    while probing.manager.poll_action() is not None:
+        pass
+    probing.manager.set_settings(MultipathSettings(bbr=True), probing.now)
+    told = [a.params for a in iter(probing.manager.poll_action, None) if isinstance(a, TunePeer)]
+    assert [params.align for params in told] == [2]
