@@ -7,7 +7,8 @@
 
 A PAIR is A+B; each is NAME[:DELAY_MS[:QUEUE_KB[:LOSS_PERCENT[:JITTER_MS]]]] with NAME a recording
 FOLDER/NAME.ms.gz (a line for each millisecond: bytes that may leave), a rate in Mbit/s, or
-one that is made: fading=MBPS, lumps=MBPS/MS, steps=MBPS/MBPS/...@SECONDS, handovers=MBPS/EVERY_S/S.
+one that is made: fading=MBPS, lumps=MBPS/MS, steps=MBPS/MBPS/...@SECONDS, handovers=MBPS/EVERY_S/S,
+or policed=MBPS/MBPS, of which the second is what passes.
 Without any: made links, from the seed. Goodput is told as a share of what both links may carry,
 headers taken off; pings are what they take above the quicker link's own round trip.
 """
@@ -62,6 +63,10 @@ def link(text: str, folder: Path | None, world: World, seed: int, seconds: int) 
         rate = float(name)
         spec = LinkSpec(rate, delay, jitter, loss / 100, buffer_ms=queue * 8 / rate)
         return Link(spec, world.rng)
+    if name.startswith("policed="):
+        rate, passes = (float(one) for one in name.partition("=")[2].split("/"))
+        spec = LinkSpec(rate, delay, jitter, loss / 100, queue * 8 / rate, passes)
+        return Link(spec, world.rng)
     if "=" in name:
         recording = made(name, seed, seconds)
     elif folder is None:
@@ -77,7 +82,7 @@ def capacity(one: Link, seconds: int) -> float:
     """Bits that may leave."""
     if isinstance(one, RecordedLink):
         return 8.0 * one.capacity(seconds * 1000)
-    return one.rate_bps * seconds
+    return (one.police_bps or one.rate_bps) * seconds
 
 
 def run(pair: str, inner: str, folder: Path | None, seconds: int, seed: int) -> Result:

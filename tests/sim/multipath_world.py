@@ -25,6 +25,8 @@ WINDOW_SCALE = 10
 NEVER = (1 << 64) - 1
 HEADERS = 28  # IPv4 and UDP
 PACKET = 1400
+#: of a policer, as tools/linkemu.c has it
+POLICE_BYTES = 30_000.0
 TICK = 100 * MS
 PROBE = 250 * MS
 Frame = tuple[bytes, bytes] | bytes
@@ -38,6 +40,8 @@ class LinkSpec:
     loss: float = 0.0
     #: of the queue, ms at the rate
     buffer_ms: float = 100.0
+    #: what a policer lets pass, behind a bucket of POLICE_BYTES; 0: there is none
+    police_mbps: float = 0.0
 
 
 class Link:
@@ -49,6 +53,7 @@ class Link:
         self.delay, self.jitter = int(spec.delay_ms * MS), int(spec.jitter_ms * MS)
         self.loss = spec.loss
         self.buffer_bytes = spec.rate_mbps * 1e3 / 8 * spec.buffer_ms + 3000
+        self.police_bps, self.bucket, self.bucket_at = spec.police_mbps * 1e6, 0.0, 0
         self.silent = False
         self.busy = self.last = 0
         self.pipe: deque[tuple[int, int, tuple[int, int, int, Frame] | int]] = deque()
@@ -58,9 +63,21 @@ class Link:
     def queue_ns(self, now: int) -> int:
         return max(0, self.busy - now)
 
+    def _polices(self, now: int, size: int) -> bool:
+        """Whether its bucket does not cover the frame."""
+        covered = self.bucket + (now - self.bucket_at) * self.police_bps / 8e9
+        self.bucket, self.bucket_at = min(covered, POLICE_BYTES), now
+        if self.bucket < size:
+            return True
+        self.bucket -= size
+        return False
+
     def send(self, now: int, size: int, what: tuple[int, int, int, Frame] | int) -> None:
         waits = max(0, self.busy - now)
         if self.silent or self.rng.random() < self.loss:
+            return
+        if self.police_bps and self._polices(now, size + HEADERS):
+            self.dropped += 1
             return
         if waits * self.rate_bps / 8e9 > self.buffer_bytes:
             self.dropped += 1
