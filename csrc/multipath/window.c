@@ -36,7 +36,7 @@
 #define BUFFER_GROWTH_PERMILLE 100 /* a second: it may be another by now */
 #define BUFFER_LEAST_US 2000
 #define SAME_PERMILLE 750 /* of a queue that stays, and of a rate that fell with the window */
-#define POLICED_ROUNDS 8 /* no growth for so long after what a policer took */
+#define PROBE_NS (2 * S_NS) /* between two looks whether a policer, or a short buffer, takes more */
 #define ROUND_LEAST_US 20000
 /* Rates are over two intervals; half of the places are as many steps of it. */
 #define RATE_STEP_NS (2 * (2 * INTERVAL_NS) / WS_WINDOW_RATES)
@@ -217,9 +217,12 @@ uint64_t ws_window_rate_bps(const struct ws_window *w)
 
 uint64_t ws_window_pace_bps(const struct ws_window *w)
 {
-	if (w->buffer_bytes >= w->bytes)
+	uint64_t times = w->starting && w->doubt == WS_WINDOW_CALM ? START_TIMES : 1;
+
+	/* A burst is lost where the window itself would pass, and would be taken for it. */
+	if (!w->paced)
 		return UINT64_MAX;
-	return START_TIMES * w->bytes * 8000000 / most(ws_window_base_us(w), 1);
+	return times * w->bytes * 8000000 / most(ws_window_base_us(w), 1);
 }
 
 /* So that what the path's own swings take does not empty it. */
@@ -262,11 +265,13 @@ static void cut(struct ws_window *w, const struct ws_window_ack *ack, uint32_t p
  * far less. */
 static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
 {
+	uint64_t packets = (ack->highest - w->judge_number) / (w->judge_rounds + 1);
+
 	end_start(w, ack);
 	w->cut_permille = permille;
 	w->doubt = WS_WINDOW_TRIAL;
-	/* Of what is used: half of a window that nobody fills changes nothing. */
-	w->trial_bytes = least(w->bytes, most(w->used_bytes, w->used_before_bytes));
+	/* Of what a round sends: half of a window that nobody fills, or of a burst, changes nothing. */
+	w->trial_bytes = least(w->bytes, packets * WS_PACKET_BYTES);
 	w->bytes = w->trial_bytes / 2;
 	w->cut_number = ack->next_number;
 }
@@ -286,9 +291,9 @@ static uint64_t trial_packets(const struct ws_window *w)
 	return most(ROUND_PACKETS, TRIAL_LOST * 1000 / most(w->cut_permille, 1));
 }
 
-static void rest(struct ws_window *w, const struct ws_window_ack *ack, uint64_t rounds)
+static void rest(struct ws_window *w, const struct ws_window_ack *ack)
 {
-	w->rest_until_ns = ack->now_ns + rounds * 1000 * most(w->srtt_us, ROUND_LEAST_US);
+	w->rest_until_ns = ack->now_ns + 2 * 1000 * most(w->srtt_us, ROUND_LEAST_US);
 }
 
 /* The next round, all of it sent with one window, tells what share it loses. */
@@ -297,38 +302,39 @@ static void hold(struct ws_window *w, const struct ws_window_ack *ack)
 	w->doubt = WS_WINDOW_CUT;
 	w->before_bytes = w->bytes;
 	w->cut_number = ack->next_number;
-	rest(w, ack, 2);
+	if (!w->policed)
+		rest(w, ack);
 }
 
-/* W becomes what arrived, and rests. */
-static void take_lost(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
+/* W becomes what passes, and rests. */
+static void fall_back(struct ws_window *w, const struct ws_window_ack *ack, uint64_t bytes)
 {
-	w->bytes -= w->bytes * least(permille, 1000) / 1000;
-	w->high_bytes = w->bytes;
+	w->bytes = w->high_bytes = w->passed_bytes = bytes;
 	w->cut_number = ack->next_number;
-	rest(w, ack, POLICED_ROUNDS);
+	if (ack->now_ns >= w->rest_until_ns)
+		w->rest_until_ns = ack->now_ns + PROBE_NS;
 }
 
 static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
 {
+	uint64_t arrive_permille = 1000 - w->cut_permille + least(permille, w->cut_permille);
 	/* Were it full, twice the share would arrive, or all. */
 	bool own = permille * 2 >= LOSS_PERMILLE && permille * OWN_PART >= w->cut_permille &&
 		   (1000 - permille) * 1000 < (1000 - w->cut_permille) * CHANCE_PERMILLE;
 
 	w->doubt = WS_WINDOW_CALM;
-	if (own) {
-		w->own_permille = permille;
-		w->own_ns = ack->now_ns;
-	}
+	/* Whatever else was lost. */
+	w->own_permille = permille;
+	w->own_ns = ack->now_ns;
 	if (own) {
 		w->bytes = w->before_bytes;
 		w->high_bytes = w->buffer_bytes = UINT64_MAX;
 		w->rest_until_ns = 0;
 		return;
 	}
-	w->bytes = w->trial_bytes;
 	w->policed_ns = ack->now_ns;
-	take_lost(w, ack, w->cut_permille - least(w->own_permille, w->cut_permille));
+	fall_back(w, ack, w->trial_bytes * arrive_permille / 1000);
+	w->rest_until_ns = 0; /* it may be less than passes: that shows at once */
 }
 
 static uint32_t permille_of(uint64_t lost, uint64_t sent)
@@ -348,19 +354,22 @@ static void doubt(struct ws_window *w, const struct ws_window_ack *ack, uint32_t
 	uint64_t judged = ack->highest - w->judge_number;
 	uint64_t gone = lost_since(ack, w->judge_lost);
 
-	/* A policer is asked once: it loses some whenever the window has grown. */
-	if (w->policed_ns && ack->now_ns - w->policed_ns <= 2 * WS_MEMORY_NS &&
-	    ack->now_ns >= w->rest_until_ns) {
-		take_lost(w, ack, permille);
+	uint64_t above = w->bytes > w->high_bytes ? w->bytes - w->high_bytes : 0;
+
+	w->lossy_ns = ack->now_ns;
+	/* It has grown above what passes, and lost that. */
+	if (w->policed && above && permille <= bearable(w) + above * 1000 / w->bytes) {
+		fall_back(w, ack, w->high_bytes);
 		return;
 	}
-	w->policed_ns = 0;
+	if (w->doubt != WS_WINDOW_CUT && w->policed)
+		fall_back(w, ack, w->bytes * (1000 - permille) / 1000);
 	if (w->doubt != WS_WINDOW_CUT)
 		hold(w, ack);
-	else if (gone >= TRIAL_LOST)
+	else if (gone >= TRIAL_LOST && permille_of(gone, judged) > bearable(w))
 		try_half(w, ack, permille_of(gone, judged));
-	else
-		rest(w, ack, 2);
+	else if (!w->policed)
+		rest(w, ack);
 }
 
 /* Losses of a round, all of it sent after the last cut. */
@@ -370,12 +379,19 @@ static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack
 	uint32_t permille = permille_of(lost, sent);
 	uint64_t judged = ack->highest - w->judge_number;
 
+	uint64_t gone = lost_since(ack, w->judge_lost);
+
 	if (w->doubt == WS_WINDOW_TRIAL) {
-		if (judged >= trial_packets(w))
-			judge(w, ack, permille_of(lost_since(ack, w->judge_lost), judged));
+		/* By then, or once it is as much as it takes to be its own. */
+		if (judged >= trial_packets(w) ||
+		    (judged >= ROUND_PACKETS && gone * OWN_PART >= TRIAL_LOST))
+			judge(w, ack, permille_of(gone, judged));
 		return;
 	}
 	if (lost < LOSSES || permille <= bearable(w)) {
+		/* What was sent while the window was no greater. */
+		if (w->policed && lost < LOSSES)
+			w->high_bytes = most(w->high_bytes, w->passed_bytes);
 		if (judged >= TRIAL_LOST * 1000 / LOSS_PERMILLE)
 			w->doubt = WS_WINDOW_CALM;
 		return;
@@ -429,9 +445,14 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 	if (w->doubt == WS_WINDOW_CALM || w->round_number < w->cut_number) {
 		w->judge_number = ack->highest;
 		w->judge_lost = ack->lost;
+		w->judge_rounds = 0;
+	} else {
+		w->judge_rounds++;
 	}
 	if (w->round_least_us != UINT32_MAX && w->round_least_us > wanted_us(w))
 		end_start(w, ack);
+	w->passed_bytes = w->begin_bytes;
+	w->begin_bytes = w->bytes;
 	w->round_number = ack->highest;
 	w->round_lost = ack->lost;
 	w->round_end = ack->next_number;
@@ -480,6 +501,14 @@ static uint64_t growth(const struct ws_window *w, const struct ws_window_ack *ac
 	/* A start doubles in a round trip, however long that is. */
 	whole = move(acked, by_us, least(base_us, target), w->queue_us);
 	return w->starting ? most(grown, whole) : grown;
+}
+
+/* By a packet in the first round, and what is above what passes doubles: little of it is lost. */
+static uint64_t look_up(const struct ws_window *w, uint64_t acked)
+{
+	if (w->bytes < w->high_bytes)
+		return acked;
+	return acked * (w->bytes - w->high_bytes + WS_PACKET_BYTES) / w->bytes;
 }
 
 /* The queue is another's, or what a path that jitters and keeps the order makes of any load. Until less is
@@ -538,12 +567,17 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	w->ahead = w->starting && ack->nearest;
 	w->brief = ack->brief;
 	w->shared = w->shared_ns && ack->now_ns - w->shared_ns < WS_MEMORY_NS;
+	w->policed = w->policed_ns && ack->now_ns - w->policed_ns < 2 * WS_MEMORY_NS;
+	w->paced = w->buffer_bytes < w->bytes ||
+		   (w->lossy_ns && ack->now_ns - w->lossy_ns < 2 * WS_MEMORY_NS);
 	note_rate(w, ack);
 	target = target_us(w, ack->now_ns);
 	standing = standing_us(w);
 	if (w->queue_us < target) {
 		moved = growth(w, ack, acked, target);
-		if (w->bytes > w->high_bytes) {
+		if (w->policed) {
+			moved = least(moved, look_up(w, acked));
+		} else if (w->bytes > w->high_bytes) {
 			moved = least(moved, acked / SLOW_PART);
 			w->high_bytes = w->bytes;
 		}

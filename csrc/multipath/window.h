@@ -26,7 +26,8 @@
 struct ws_window {
 	uint64_t bytes; /* the window */
 	uint64_t used_bytes, used_before_bytes; /* most in flight in this round and the last */
-	uint64_t high_bytes; /* above it growth is slower: what the last cut left, or since */
+	/* Above it growth is slower: what the last cut left, or since, or what a policer lets pass. */
+	uint64_t high_bytes;
 	uint64_t buffer_bytes; /* of the bottleneck, as losses told; UINT64_MAX: not known */
 	uint64_t buffer_ns; /* when that was last let grow */
 	uint64_t round_end; /* the round is over when this number is acknowledged */
@@ -34,6 +35,10 @@ struct ws_window {
 	uint64_t cut_number; /* what was sent before it belongs to the last cut */
 	uint64_t rest_until_ns; /* no growth until then */
 	uint64_t policed_ns; /* a trial said so; 0: never */
+	uint64_t lossy_ns; /* a round lost more than the path's own; 0: never */
+	uint64_t begin_bytes, passed_bytes; /* the window when this round and the last one began */
+	bool policed; /* that was lately */
+	bool paced; /* there were such rounds lately, or the buffer is short */
 	/* Is a loss ours? */
 	enum { WS_WINDOW_CALM, WS_WINDOW_CUT, WS_WINDOW_TRIAL } doubt;
 	uint32_t own_permille; /* lost whatever is sent */
@@ -42,6 +47,7 @@ struct ws_window {
 	uint64_t before_bytes; /* the window before it was cut or doubted, */
 	uint64_t trial_bytes; /* and before half of it was tried */
 	uint64_t judge_number, judge_lost; /* from where losses are counted for this */
+	uint32_t judge_rounds; /* that ended since then */
 	uint32_t round_queue_us, round_least_us; /* most and least in this round */
 	bool seen; /* a delay was measured */
 	bool ours; /* the queue is what our own start left: no swing of the path's */

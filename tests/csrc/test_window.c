@@ -197,7 +197,7 @@ static void a_policer_is_not_chance(void)
 	told = l.told;
 	CHECK(mbps(&l, 5000) >= 27);
 	CHECK((l.lost - lost) * 20 < l.told - told);
-	CHECK(l.window.own_permille == 0);
+	CHECK(l.window.own_permille < 25);
 }
 
 static void lumps_are_no_queue(void)

@@ -201,14 +201,44 @@ static void cuts(void)
 	CHECK(m.w.buffer_bytes * 100 < buffer * 118);
 }
 
-/* TRIAL_LOST are gone before half the window is tried, and again would be of the path's own; OWN_PART: of 180
- * permille 70 are, 45 are not. POLICED_ROUNDS after those; the window that has grown then loses what it lost,
- * and one that has not is tried anew. */
+/* PROBE_NS: it looks up by a packet, then by ever more; what that loses it gives back, and rests. What is lost
+ * while it rests it takes off, and asks anew if that does not help. */
+static void looks_up(struct made m)
+{
+	uint64_t high = m.w.high_bytes;
+
+	arrive(&m, 40, 0, 0, 20);
+	CHECK(m.w.bytes > high && m.w.bytes <= high + WS_PACKET_BYTES);
+	for (int round = 0; round < 5; round++)
+		arrive(&m, 40, 0, 0, 20);
+	CHECK(m.w.bytes > high + 4 * WS_PACKET_BYTES);
+	CHECK(m.w.high_bytes > high && m.w.high_bytes < m.w.bytes);
+	high = m.w.high_bytes;
+	arrive(&m, 50, 10, 0, 20);
+	CHECK_EQ(m.w.bytes, high);
+	for (int ms = 20; ms < 1900; ms += 20)
+		arrive(&m, 40, 0, 0, 20);
+	CHECK_EQ(m.w.bytes, high);
+	for (int ms = 1900; ms < 2200; ms += 20)
+		arrive(&m, 40, 0, 0, 20);
+	CHECK(m.w.bytes > high);
+	m.w.bytes = m.w.high_bytes = high;
+	m.w.rest_until_ns = m.ack.now_ns + S_NS;
+	arrive(&m, 40, 8, 0, 20);
+	CHECK_EQ(m.w.bytes, high * 800 / 1000);
+	for (int round = 0; round < 3; round++) {
+		CHECK_EQ(m.w.doubt, WS_WINDOW_CUT);
+		arrive(&m, 40, 8, 0, 20);
+	}
+	CHECK_EQ(m.w.doubt, WS_WINDOW_TRIAL);
+}
+
+/* TRIAL_LOST are gone before half of what a round sends is tried, and again would be of the path's own;
+ * OWN_PART: of 180 permille 70 are, 45 are not, and 100 are soon. */
 static void trials(void)
 {
-	for (uint32_t own = 0; own < 2; own++) {
+	for (uint32_t own = 0; own < 3; own++) {
 		struct made m = lossy(settled(), 100, 18, 0);
-		uint64_t before;
 
 		CHECK_EQ(m.w.doubt, WS_WINDOW_CUT);
 		arrive(&m, 20, 0, 0, 1); /* sent before it */
@@ -216,30 +246,38 @@ static void trials(void)
 		CHECK_EQ(m.w.doubt, WS_WINDOW_CUT);
 		arrive(&m, 40, 7, 0, 1);
 		CHECK_EQ(m.w.doubt, WS_WINDOW_TRIAL);
+		CHECK_EQ(m.w.trial_bytes, 50 * WS_PACKET_BYTES);
 		arrive(&m, 20, 0, 0, 1);
-		arrive(&m, 60, own ? 4 : 2, 0, 1);
-		CHECK_EQ(m.w.doubt, WS_WINDOW_TRIAL);
-		arrive(&m, 45, own ? 3 : 2, 0, 1);
+		arrive(&m, 60, own == 2 ? 6 : own ? 4 : 2, 0, 1);
+		CHECK_EQ(m.w.doubt == WS_WINDOW_TRIAL, own < 2);
+		if (own < 2)
+			arrive(&m, 45, own ? 3 : 2, 0, 1);
 		CHECK_EQ(m.w.doubt, WS_WINDOW_CALM);
-		CHECK_EQ(m.w.own_permille > 0, own);
-		if (own)
+		CHECK_EQ(m.w.policed_ns > 0, !own);
+		if (own) {
+			CHECK_EQ(m.w.bytes, m.w.before_bytes);
 			continue;
-		before = m.w.bytes;
-		CHECK_EQ(before, m.w.trial_bytes - m.w.trial_bytes * 180 / 1000);
-		for (int round = 0; round < 6; round++)
-			arrive(&m, 20, 0, 0, 20);
-		CHECK_EQ(m.w.bytes, before);
-		for (int round = 0; round < 5; round++)
-			arrive(&m, 20, 0, 0, 20);
-		CHECK(m.w.bytes > before);
-		before = m.w.bytes;
-		arrive(&m, 50, 5, 0, 20);
-		CHECK_EQ(m.w.doubt, WS_WINDOW_CALM);
-		CHECK(m.w.bytes < before); /* it grew by this ACK before */
-		arrive(&m, 20, 0, 0, 20);
-		arrive(&m, 50, 5, 0, 20);
-		CHECK_EQ(m.w.doubt, WS_WINDOW_CUT);
+		}
+		CHECK_EQ(m.w.bytes, m.w.trial_bytes * (1000 - 180 + m.w.own_permille) / 1000);
+		looks_up(m);
 	}
+}
+
+/* What loses is paced, so that bursts are not what loses; for two WS_MEMORY_NS. */
+static void paces(void)
+{
+	struct made m = settled();
+
+	CHECK_EQ(ws_window_pace_bps(&m.w), UINT64_MAX);
+	m = lossy(m, 100, 18, 0);
+	for (uint64_t ms = 0; ms < 9900; ms += 100) {
+		arrive(&m, 20, 0, 0, 100);
+		CHECK_EQ(ws_window_pace_bps(&m.w), m.w.bytes * 8 * 50);
+	}
+	m.w.starting = true;
+	CHECK_EQ(ws_window_pace_bps(&m.w), 2 * m.w.bytes * 8 * 50);
+	arrive(&m, 20, 0, 0, 200);
+	CHECK_EQ(ws_window_pace_bps(&m.w), UINT64_MAX);
 }
 
 /* What was missing may come late: fewer are lost than were. */
@@ -311,6 +349,7 @@ static void bounds(void)
 	losses();
 	cuts();
 	trials();
+	paces();
 	late_ones();
 	starts_again();
 	rates();

@@ -127,6 +127,20 @@ def test_chance_losses_beside_a_short_queue_do_not_reach_a_cubic(seed: int) -> N
         assert not tcp.retransmits
 
 
+@pytest.mark.parametrize("kind", first(1, ["cubic", "bbr"]))
+@pytest.mark.parametrize("loss", first(1, [0.0, 0.02]))
+def test_what_a_policer_lets_pass_is_found_and_kept(kind: str, loss: float) -> None:
+    """All above it is lost, and nothing waits; so little is that no inner TCP sees one."""
+    links = (LinkSpec(60, 10, loss=loss, buffer_ms=40, police_mbps=30), LinkSpec(16, 15))
+    tcp = Bbr(100) if kind == "bbr" else Cubic(100, first=True)
+    with world(links, tcp) as both:
+        both.run(1000)
+        dropped = both.out[0].dropped
+        assert both.run(5000) > 0.8 * 46 * MBIT
+        assert both.out[0].dropped - dropped < 600  # of 13,000
+        assert not tcp.retransmits
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_bbr_goes_on_when_its_quickest_path_is_gone(seed: int) -> None:
