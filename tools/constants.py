@@ -25,6 +25,7 @@ PYTHON = ("tuner", "tuning", "estimator", "hush")
 C_FILES = (
     "multipath.c", "multipath_send.c", "multipath_pump.c", "multipath_receive.c", "multipath_ack.c",
     "multipath_internal.h", "scheduler.c", "scheduler.h", "innertcp.c", "window.c", "window.h",
+    "window_internal.h", "window_loss.c",
     "fairqueue.c", "fairqueue.h", "reorder.c", "reorder.h", "reorder_internal.h",
     "reorder_life.c", "align.c", "align.h", "multipath.h", "units.h",
 )  # fmt: skip

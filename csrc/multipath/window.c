@@ -3,13 +3,11 @@
  * Each constant was varied over recorded LTE and 5G links and smooth ones (docs/decisions.md): but
  * for the targets, half and double of each change the goodput by 0.02 at most; SAME_PERMILLE was not varied.
  */
-#include "multipath/window.h"
+#include "multipath/window_internal.h"
 
 #include <string.h>
 
-/* Of queue: what the path's own swings take from it must not empty it. */
-#define TARGET_LEAST_US WS_QUEUE_LEAST_US
-#define TARGET_MOST_US 50000
+#define TARGET_MOST_US 50000 /* of queue: what a fade takes from it must not empty it */
 /* Of one path, where all others have more: a ping beside recorded LTE takes 28 ms more than idle, not 50,
  * and the bond carries a hundredth less. */
 #define TARGET_BRIEF_US 20000
@@ -22,34 +20,13 @@
  * interval later: its window stays ahead of that, or it would wait here and take that for a queue. */
 #define START_TIMES 2
 #define MOST_BYTES (3500 * WS_PACKET_BYTES) /* what is in flight is remembered so far */
-#define LEAST_BYTES ((WS_LOST_AFTER + 1) * WS_PACKET_BYTES) /* so that losses show */
-#define ROUND_PACKETS 16 /* a round has so many at least: of fewer a share says little */
 #define START_RTT_US 100000 /* nothing was measured yet */
-#define LOSSES WS_LOST_AFTER /* fewer in a round, or ... */
-#define LOSS_PERMILLE 50 /* a smaller share are the link's own */
-#define CUT_PERMILLE 850
-#define CHANCE_PERMILLE 1500 /* half as much again is lost, or arrives, by chance */
-#define OWN_PART 3 /* of what was lost before: with half the window a full link loses less */
-#define TRIAL_LOST 16 /* so many would be lost of the path's own, give or take four */
 #define SLOW_PART 4 /* of the growth, above what the last cut left */
-#define BUFFER_PERMILLE 700 /* of the bottleneck's buffer that is aimed at */
 #define BUFFER_GROWTH_PERMILLE 100 /* a second: it may be another by now */
 #define BUFFER_LEAST_US 2000
 #define SAME_PERMILLE 750 /* of a queue that stays, and of a rate that fell with the window */
-#define PROBE_NS (2 * S_NS) /* between two looks whether a policer, or a short buffer, takes more */
-#define ROUND_LEAST_US 20000
 /* Rates are over two intervals; half of the places are as many steps of it. */
 #define RATE_STEP_NS (2 * (2 * INTERVAL_NS) / WS_WINDOW_RATES)
-
-static uint64_t most(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
 
 void ws_window_init(struct ws_window *w, uint32_t rtt_us, uint64_t next_number)
 {
@@ -231,8 +208,7 @@ static uint64_t wanted_us(const struct ws_window *w)
 	return TARGET_LEAST_US + most((uint64_t)w->swing_us, (uint64_t)w->idle_us);
 }
 
-/* What was in flight, less the queue that it made. */
-static void end_start(struct ws_window *w, const struct ws_window_ack *ack)
+void ws_window_end_start(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint64_t base_us = ws_window_base_us(w), aim_us = base_us + wanted_us(w);
 
@@ -243,170 +219,6 @@ static void end_start(struct ws_window *w, const struct ws_window_ack *ack)
 		   most(base_us + w->round_queue_us, aim_us);
 	w->cut_number = ack->next_number;
 	w->swing_us = 0;
-}
-
-/* By what was lost, which it does not carry: a rate that falls to a tenth loses most of a round. */
-static void cut(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
-{
-	uint64_t queue_us = w->round_queue_us, base_us = ws_window_base_us(w);
-
-	w->buffer_bytes = most(w->used_before_bytes * queue_us / (base_us + queue_us) *
-				       BUFFER_PERMILLE / 1000,
-			       LEAST_BYTES);
-	w->buffer_ns = ack->now_ns;
-	w->before_bytes = w->bytes;
-	w->high_bytes = w->bytes * CUT_PERMILLE / 1000;
-	w->bytes = w->bytes *
-		   least(CUT_PERMILLE, 1000 - permille + least(w->own_permille, permille)) / 1000;
-	w->cut_number = ack->next_number;
-}
-
-/* It was cut and still loses, or has no queue: of a link that is full, or polices, half the window loses
- * far less. */
-static void try_half(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
-{
-	uint64_t packets = (ack->highest - w->judge_number) / (w->judge_rounds + 1);
-
-	end_start(w, ack);
-	w->cut_permille = permille;
-	w->doubt = WS_WINDOW_TRIAL;
-	/* Of what a round sends: half of a window that nobody fills, or of a burst, changes nothing. */
-	w->trial_bytes = least(w->bytes, packets * WS_PACKET_BYTES);
-	w->bytes = w->trial_bytes / 2;
-	w->cut_number = ack->next_number;
-}
-
-/* Few packets of a path that loses lose more now and then; where most are lost, what arrives tells. */
-static uint32_t bearable(const struct ws_window *w)
-{
-	uint32_t lost = w->own_permille * CHANCE_PERMILLE / 1000 + LOSS_PERMILLE;
-	uint32_t arrive = (1000 - w->own_permille) * 1000 / CHANCE_PERMILLE;
-
-	return lost < 1000 - arrive ? lost : 1000 - arrive;
-}
-
-/* In a trial so many packets tell. */
-static uint64_t trial_packets(const struct ws_window *w)
-{
-	return most(ROUND_PACKETS, TRIAL_LOST * 1000 / most(w->cut_permille, 1));
-}
-
-static void rest(struct ws_window *w, const struct ws_window_ack *ack)
-{
-	w->rest_until_ns = ack->now_ns + 2 * 1000 * most(w->srtt_us, ROUND_LEAST_US);
-}
-
-/* The next round, all of it sent with one window, tells what share it loses. */
-static void hold(struct ws_window *w, const struct ws_window_ack *ack)
-{
-	w->doubt = WS_WINDOW_CUT;
-	w->before_bytes = w->bytes;
-	w->cut_number = ack->next_number;
-	if (!w->policed)
-		rest(w, ack);
-}
-
-/* W becomes what passes, and rests. */
-static void fall_back(struct ws_window *w, const struct ws_window_ack *ack, uint64_t bytes)
-{
-	w->bytes = w->high_bytes = w->passed_bytes = bytes;
-	w->cut_number = ack->next_number;
-	if (ack->now_ns >= w->rest_until_ns)
-		w->rest_until_ns = ack->now_ns + PROBE_NS;
-}
-
-static void judge(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
-{
-	uint64_t arrive_permille = 1000 - w->cut_permille + least(permille, w->cut_permille);
-	/* Were it full, twice the share would arrive, or all. */
-	bool own = permille * 2 >= LOSS_PERMILLE && permille * OWN_PART >= w->cut_permille &&
-		   (1000 - permille) * 1000 < (1000 - w->cut_permille) * CHANCE_PERMILLE;
-
-	w->doubt = WS_WINDOW_CALM;
-	/* Whatever else was lost. */
-	w->own_permille = permille;
-	w->own_ns = ack->now_ns;
-	if (own) {
-		w->bytes = w->before_bytes;
-		w->high_bytes = w->buffer_bytes = UINT64_MAX;
-		w->rest_until_ns = 0;
-		return;
-	}
-	w->policed_ns = ack->now_ns;
-	fall_back(w, ack, w->trial_bytes * arrive_permille / 1000);
-	w->rest_until_ns = 0; /* it may be less than passes: that shows at once */
-}
-
-static uint32_t permille_of(uint64_t lost, uint64_t sent)
-{
-	return (uint32_t)(sent ? least(lost, sent) * 1000 / sent : 0);
-}
-
-/* Lost since the count was `before`: it falls where a path brings late what was missing. */
-static uint64_t lost_since(const struct ws_window_ack *ack, uint64_t before)
-{
-	return (int64_t)(ack->lost - before) > 0 ? ack->lost - before : 0;
-}
-
-/* Rounds that lose without a queue, or after a cut: first what share they do with one window. */
-static void doubt(struct ws_window *w, const struct ws_window_ack *ack, uint32_t permille)
-{
-	uint64_t judged = ack->highest - w->judge_number;
-	uint64_t gone = lost_since(ack, w->judge_lost);
-
-	uint64_t above = w->bytes > w->high_bytes ? w->bytes - w->high_bytes : 0;
-
-	w->lossy_ns = ack->now_ns;
-	/* It has grown above what passes, and lost that. */
-	if (w->policed && above && permille <= bearable(w) + above * 1000 / w->bytes) {
-		fall_back(w, ack, w->high_bytes);
-		return;
-	}
-	if (w->doubt != WS_WINDOW_CUT && w->policed)
-		fall_back(w, ack, w->bytes * (1000 - permille) / 1000);
-	if (w->doubt != WS_WINDOW_CUT)
-		hold(w, ack);
-	else if (gone >= TRIAL_LOST && permille_of(gone, judged) > bearable(w))
-		try_half(w, ack, permille_of(gone, judged));
-	else if (!w->policed)
-		rest(w, ack);
-}
-
-/* Losses of a round, all of it sent after the last cut. */
-static void end_clean_round(struct ws_window *w, const struct ws_window_ack *ack, uint64_t sent,
-			    uint64_t lost)
-{
-	uint32_t permille = permille_of(lost, sent);
-	uint64_t judged = ack->highest - w->judge_number;
-
-	uint64_t gone = lost_since(ack, w->judge_lost);
-
-	if (w->doubt == WS_WINDOW_TRIAL) {
-		/* By then, or once it is as much as it takes to be its own. */
-		if (judged >= trial_packets(w) ||
-		    (judged >= ROUND_PACKETS && gone * OWN_PART >= TRIAL_LOST))
-			judge(w, ack, permille_of(gone, judged));
-		return;
-	}
-	if (lost < LOSSES || permille <= bearable(w)) {
-		/* What was sent while the window was no greater. */
-		if (w->policed && lost < LOSSES)
-			w->high_bytes = most(w->high_bytes, w->passed_bytes);
-		if (judged >= TRIAL_LOST * 1000 / LOSS_PERMILLE)
-			w->doubt = WS_WINDOW_CALM;
-		return;
-	}
-	w->asked_bytes = 0; /* it is no longer a queue alone that makes it smaller */
-	if (w->doubt == WS_WINDOW_CUT || w->round_queue_us < TARGET_LEAST_US) {
-		doubt(w, ack, permille);
-		return;
-	}
-	w->doubt = WS_WINDOW_CUT;
-	cut(w, ack, permille);
-	/* A burst was too long for the buffer: that is no reason to grow slowly. */
-	if (w->starting)
-		w->high_bytes = UINT64_MAX;
-	w->starting = w->ahead = false;
 }
 
 static uint64_t most_us(const struct ws_window *w)
@@ -441,7 +253,7 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 	if (ack->now_ns - w->own_ns > 2 * WS_MEMORY_NS)
 		w->own_permille = 0;
 	if (w->round_number >= w->cut_number)
-		end_clean_round(w, ack, sent, lost);
+		ws_window_losses(w, ack, sent, lost);
 	if (w->doubt == WS_WINDOW_CALM || w->round_number < w->cut_number) {
 		w->judge_number = ack->highest;
 		w->judge_lost = ack->lost;
@@ -450,7 +262,7 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 		w->judge_rounds++;
 	}
 	if (w->round_least_us != UINT32_MAX && w->round_least_us > wanted_us(w))
-		end_start(w, ack);
+		ws_window_end_start(w, ack);
 	w->passed_bytes = w->begin_bytes;
 	w->begin_bytes = w->bytes;
 	w->round_number = ack->highest;
@@ -589,7 +401,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	}
 	ask_whose(w, ack->now_ns);
 	if (standing > TARGET_MOST_US || w->bytes >= MOST_BYTES)
-		end_start(w, ack);
+		ws_window_end_start(w, ack);
 	if (ack->highest >= w->round_end)
 		end_round(w, ack);
 	w->bytes = most(w->bytes, LEAST_BYTES);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each constant of window.c, just below and just above: half or double of one turns a check red. ACKs are
+ * Each constant of the window, just below and just above: half or double of one turns a check red. ACKs are
  * made, of a path with a least round trip of 20 ms. SAME_PERMILLE shows in the model of test_window.c, and of
  * WS_WINDOW_RATES the exact number does not matter: as many places hold the same time in smaller steps.
  */

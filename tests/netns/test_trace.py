@@ -40,6 +40,8 @@ def start_flow(a: Host, b: Host, address: str) -> tuple[Process, Process]:
     sender = a.spawn(sys.executable, FLOW, "send", "--to", address, *words, "--congestion", "cubic")
 
     def established() -> str:
+        if sender.poll() is not None:
+            pytest.fail(f"the sender ended: {sender.log()}")
         return a.run("ss", "-Hnt", "state", "established", f"dport = :{PORT}").stdout.strip()
 
     wait_until("the flow to run", established)
