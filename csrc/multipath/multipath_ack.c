@@ -178,8 +178,9 @@ static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint
 			srtt_ns + srtt_ns / LATE_PART);
 }
 
-/* How much later than over another path a packet that is in flight will come, ns; 0: no later. */
-static uint64_t stuck_ns(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
+/* How much later a packet that is in flight will come than another path would bring it and all that is before it,
+ * ns; 0: no later. It has more to carry than copies: of its time they may have no more than packets earn. */
+static uint64_t late_ns(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
 {
 	const struct tx_path *tx = &mp->tx[slot->path];
 	const struct ws_sched_path *path = &mp->sched.paths[slot->path];
@@ -194,28 +195,24 @@ static uint64_t stuck_ns(const struct ws_multipath *mp, const struct slot *slot,
 	if (age_ns + rest_ns < base_ns / 2)
 		rest_ns = base_ns / 2 - age_ns;
 	rest_ns += path->silent_us * 1000ULL;
-	other_ns = ws_sched_soonest_ns(&mp->sched, slot->len, 1u << slot->path);
+	other_ns = ws_sched_soonest_ns(&mp->sched, slot->len, AGAIN_LATE_COST * ahead,
+				       1u << slot->path);
 	return rest_ns > other_ns ? rest_ns - other_ns : 0;
 }
 
-/* What another path would bring far sooner: the oldest of a path, as those behind it come after it. *in_time:
- * whose oldest was looked at. */
-static void repair_late(struct ws_multipath *mp, uint64_t seq, uint32_t *in_time, uint64_t now_ns)
+/* What another path would bring sooner, though both forecasts be wrong by what matters: paths jitter. */
+static void repair_late(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 {
 	const struct slot *slot = &mp->slots[seq % RING];
 
-	if (slot->again || *in_time >> slot->path & 1)
-		return;
-	if (stuck_ns(mp, slot, now_ns) > STUCK_NS)
+	if (!slot->again && late_ns(mp, slot, now_ns) > 2 * WS_LATE_NS)
 		mp_send_also(mp, seq, 1u << slot->path, now_ns);
-	else
-		*in_time |= 1u << slot->path;
 }
 
 /* What was sent on a path that has brought later numbers, and did not arrive, and what is late. */
 static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t now_ns)
 {
-	uint32_t looked = 0, in_time = 0;
+	uint32_t looked = 0;
 
 	for (uint32_t i = 0; i < ack->gap_count; i++) {
 		uint64_t seq = widen(mp->seq_head, ack->gaps[i].first);
@@ -227,19 +224,18 @@ static void repair(struct ws_multipath *mp, const struct ws_ack *ack, uint64_t n
 			if (is_lost(mp, &mp->slots[seq % RING], now_ns))
 				mp_send_again(mp, seq, now_ns);
 			else
-				repair_late(mp, seq, &in_time, now_ns);
+				repair_late(mp, seq, now_ns);
 		}
 	}
 	if (ack->gap_count)
 		return;
 	/* Nothing has come behind what is awaited, so no gap tells of what a slow path has alone. */
-	for (uint64_t seq = mp->arrived_seq;
-	     seq < mp->seq_head && looked < GAP_SEQS_MAX && (mp->usable & ~in_time);
+	for (uint64_t seq = mp->arrived_seq; seq < mp->seq_head && looked < GAP_SEQS_MAX;
 	     seq++, looked++) {
 		const struct slot *slot = &mp->slots[seq % RING];
 
 		if (mp_kept(mp, seq, now_ns) && slot->number >= mp->tx[slot->path].acked)
-			repair_late(mp, seq, &in_time, now_ns);
+			repair_late(mp, seq, now_ns);
 	}
 }
 

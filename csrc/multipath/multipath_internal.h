@@ -40,7 +40,8 @@
 #define ACK_PACKETS 16
 #define ACK_REPEATS 2 /* after the last data: an ACK may be lost */
 #define BRIEF_SLOWER_PART 5 /* another is slower by this part: two alike are not taken in turn */
-/* What another path would bring so much sooner is sent there as well; so often a silent one is asked. */
+/* What another path would bring so much sooner, if it were not too long, is dropped; so often a silent one is
+ * asked. */
 #define STUCK_NS (100 * MS_NS)
 #define AGAIN_MOST 4 /* copies of one packet: those may be lost as well */
 /* A packet earns one copy of what was lost, and a part of one of what is only late. */

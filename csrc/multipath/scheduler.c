@@ -14,7 +14,6 @@
 /* wrr: credit in 1/4096 bytes, so that rounding stays below a millionth of a packet. */
 #define CREDIT_SHIFT 12
 #define DEGRADED_PART 4
-#define LATE_NS (10 * MS_NS) /* who is so late delays others by less than an ACK does */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -171,7 +170,7 @@ static bool other_has_all(const struct ws_sched *sched, uint32_t paths, uint32_t
 {
 	for (uint32_t i = 0; i < WS_SCHED_PATHS; i++)
 		if (paths >> i & 1 && 1u << i != late && sched->paths[i].in_flight_bytes &&
-		    delivery_ns(&sched->paths[i], bytes, least_us) + LATE_NS < late_ns)
+		    delivery_ns(&sched->paths[i], bytes, least_us) + WS_LATE_NS < late_ns)
 			return true;
 	return false;
 }
@@ -389,7 +388,7 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
 	return pick_soonest(sched, paths, bytes, queued_bytes, now_ns, wake_ns);
 }
 
-static uint64_t soonest_ns(const struct ws_sched *sched, uint32_t paths, uint32_t bytes)
+static uint64_t soonest_ns(const struct ws_sched *sched, uint32_t paths, uint64_t bytes)
 {
 	int64_t least_us = least_delay_us(sched, ws_sched_usable(sched));
 	uint64_t soonest = UINT64_MAX;
@@ -401,9 +400,10 @@ static uint64_t soonest_ns(const struct ws_sched *sched, uint32_t paths, uint32_
 	return soonest;
 }
 
-uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except)
+uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t longest, uint64_t bytes,
+			     uint32_t except)
 {
-	return soonest_ns(sched, fitting_paths(sched, bytes) & ~except, bytes);
+	return soonest_ns(sched, fitting_paths(sched, longest) & ~except, bytes);
 }
 
 uint64_t ws_sched_later_ns(const struct ws_sched *sched, uint32_t bytes)

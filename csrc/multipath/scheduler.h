@@ -18,6 +18,7 @@
 #define WS_SCHED_PATHS WS_PATH_COUNT
 #define WS_DELAY_MAX_US                                                                            \
 	(2 * WS_MEMORY_NS / US_NS) /* nothing to compare it with is remembered longer */
+#define WS_LATE_NS (10 * MS_NS) /* who is so late delays others by less than an ACK does */
 
 enum ws_scheduler {
 	WS_SCHED_EDF, /* earliest delivery first */
@@ -95,8 +96,10 @@ uint32_t ws_sched_pick(struct ws_sched *sched, uint32_t bytes, uint64_t queued_b
  * `except` (bits) only if there is no other. -1: no usable path takes it.
  */
 int ws_sched_urgent(const struct ws_sched *sched, uint32_t bytes, uint32_t except);
-/* In what time the best of the paths but `except` (bits) would deliver it, ns; UINT64_MAX: none. */
-uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t bytes, uint32_t except);
+/* In what time the best of the paths but `except` (bits) that take a packet of `longest` would deliver `bytes`, ns;
+ * UINT64_MAX: none. */
+uint64_t ws_sched_soonest_ns(const struct ws_sched *sched, uint32_t longest, uint64_t bytes,
+			     uint32_t except);
 /* How much later the best of the paths that take so long a packet delivers it than one would that does not, ns;
  * 0: none takes it, or none does it sooner. */
 uint64_t ws_sched_later_ns(const struct ws_sched *sched, uint32_t bytes);

@@ -21,23 +21,59 @@ static void one_later_number(void)
 	}
 }
 
-/* STUCK_NS: 40 packets are ahead at a rate at which they take as long, less a round trip of 20 ms; the other
- * path takes half of that. */
-static void stuck(void)
+/* What a path carries that is known to have a queue of 5 ms: so many packets in so many ms. */
+static void carries(struct ws_multipath *mp, uint32_t path, uint64_t packets, uint64_t ms)
 {
-	for (uint32_t ms = 70; ms <= 140; ms += 70) {
-		struct ws_multipath *mp = under_way(42);
-		struct ws_window *w = &mp->tx[0].window;
+	struct ws_window *w = &mp->tx[path].window;
 
-		w->srtt_us = w->rtt_us[0] = w->rtt_us[1] = 20000;
-		w->bytes = 50 * WS_PACKET_BYTES;
-		w->standing_us[0] = w->standing_us[1] = 5000;
-		w->rate_bps = 40ULL * DATAGRAM * 1000 / (ms + 30);
-		w->high_bytes = 1;
+	w->seen = true;
+	w->srtt_us = w->rtt_us[0] = w->rtt_us[1] = 20000;
+	w->bytes = 50 * WS_PACKET_BYTES;
+	w->standing_us[0] = w->standing_us[1] = 5000;
+	w->rate_bps = packets * 8 * mp_wire_bytes(LEN) * 1000 / ms;
+	w->high_bytes = 1;
+}
+
+/* Twice WS_LATE_NS: 40 packets are ahead at a rate at which they take as long, less a round trip of 20 ms; the other
+ * path takes half of that. Before them nothing is missing: the last one is late, not the first. */
+static void late(void)
+{
+	for (uint64_t ms = 14; ms <= 28; ms += 14) {
+		struct ws_multipath *mp = under_way(42);
+
+		carries(mp, 0, 40, ms + 30);
 		told(mp, 0, 40, 1);
-		CHECK_EQ(copies, ms == 140);
+		CHECK_EQ(copies, ms == 28);
 		ws_multipath_free(mp);
 	}
+}
+
+/* AGAIN_LATE_COST: 40 packets come after 210 ms. The other path would bring five times as many after 160 ms, or
+ * after 230. */
+static void late_is_worth_its_copies(void)
+{
+	for (uint64_t ms = 170; ms <= 240; ms += 70) {
+		struct ws_multipath *mp = under_way(42);
+
+		carries(mp, 0, 40, 230);
+		carries(mp, 1, 200, ms);
+		told(mp, 0, 40, 1);
+		CHECK_EQ(copies, ms == 170);
+		ws_multipath_free(mp);
+	}
+}
+
+/* The first of a path is in time, and those behind it are not. */
+static void the_first_is_in_time(void)
+{
+	struct ws_multipath *mp = under_way(42);
+
+	mp->again_credit = 1000;
+	carries(mp, 0, 40, 400);
+	told(mp, 0, 1, 40);
+	CHECK(copies > 30 && copies < 40);
+	CHECK_EQ(went[copies - 1].seq, 40);
+	ws_multipath_free(mp);
 }
 
 /* GAP_SEQS_MAX: however many a peer asks for. */
@@ -89,18 +125,18 @@ static void the_slowest_is_brief(void)
 	}
 }
 
-/* Nothing has come behind the fifth packet, which path 0 alone has: with a round trip of 280 ms path 1, of 20,
- * brings it and those behind it 100 ms sooner, with 200 not. What path 0 has brought is not sent, though the peer
+/* Nothing has come behind the fifth packet, which path 0 alone has: with a round trip of 70 ms path 1, of 20,
+ * brings it and those behind it 25 ms sooner, with 50 not. What path 0 has brought is not sent, though the peer
  * awaits it: it may be held there. */
 static void no_gap_tells_of_it(void)
 {
-	for (uint32_t ms = 200; ms <= 280; ms += 80) {
+	for (uint32_t ms = 50; ms <= 70; ms += 20) {
 		struct ws_multipath *mp = under_way(10);
 
 		mp->again_credit = 100;
 		tune_path(mp, 0, 1500, 1000 * ms);
 		tell(mp, 6, 4, 0, 0);
-		CHECK_EQ(copies, ms == 280 ? 3 : 0);
+		CHECK_EQ(copies, ms == 70 ? 3 : 0);
 		for (uint32_t i = 0; i < went_count; i++) {
 			CHECK_EQ(went[i].seq, 7 + i);
 			CHECK_EQ(went[i].path, 1);
@@ -168,7 +204,9 @@ static void nine_seconds_later(void)
 int main(void)
 {
 	one_later_number();
-	stuck();
+	late();
+	late_is_worth_its_copies();
+	the_first_is_in_time();
 	many_are_lost();
 	second_copies();
 	the_slowest_is_brief();

@@ -426,7 +426,7 @@ static void a_nearer_one_that_starts_is_waited_for(void)
 static void no_path_takes_ages(void)
 {
 	struct ws_sched sched = full_and_behind(INT64_C(3600000000));
-	uint64_t ns = ws_sched_soonest_ns(&sched, 1500, 1);
+	uint64_t ns = ws_sched_soonest_ns(&sched, 1500, 1500, 1);
 
 	CHECK(ns > 7 * S_NS && ns < 14 * S_NS);
 }
