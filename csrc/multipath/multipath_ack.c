@@ -178,9 +178,10 @@ static bool is_lost(const struct ws_multipath *mp, const struct slot *slot, uint
 			srtt_ns + srtt_ns / LATE_PART);
 }
 
-/* How much later a packet that is in flight will come than another path would bring it and all that is before it,
- * ns; 0: no later. It has more to carry than copies: of its time they may have no more than packets earn. */
-static uint64_t late_ns(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
+/* Whether another path would bring a packet that is in flight, and all that is before it, sooner, though both
+ * forecasts be wrong by what matters: paths jitter. It has more to carry than copies: of its time they may have no
+ * more than packets earn. */
+static bool is_late(const struct ws_multipath *mp, const struct slot *slot, uint64_t now_ns)
 {
 	const struct tx_path *tx = &mp->tx[slot->path];
 	const struct ws_sched_path *path = &mp->sched.paths[slot->path];
@@ -195,17 +196,19 @@ static uint64_t late_ns(const struct ws_multipath *mp, const struct slot *slot, 
 	if (age_ns + rest_ns < base_ns / 2)
 		rest_ns = base_ns / 2 - age_ns;
 	rest_ns += path->silent_us * 1000ULL;
+	/* Nearly all are in time, and this is asked of each at each ACK. */
+	if (rest_ns <= 2 * WS_LATE_NS)
+		return false;
 	other_ns = ws_sched_soonest_ns(&mp->sched, slot->len, AGAIN_LATE_COST * ahead,
 				       1u << slot->path);
-	return rest_ns > other_ns ? rest_ns - other_ns : 0;
+	return other_ns < rest_ns - 2 * WS_LATE_NS;
 }
 
-/* What another path would bring sooner, though both forecasts be wrong by what matters: paths jitter. */
 static void repair_late(struct ws_multipath *mp, uint64_t seq, uint64_t now_ns)
 {
 	const struct slot *slot = &mp->slots[seq % RING];
 
-	if (!slot->again && late_ns(mp, slot, now_ns) > 2 * WS_LATE_NS)
+	if (!slot->again && is_late(mp, slot, now_ns))
 		mp_send_also(mp, seq, 1u << slot->path, now_ns);
 }
 

@@ -123,14 +123,15 @@ static void doubt(struct ws_window *w, const struct ws_window_ack *ack, uint32_t
 		fall_back(w, ack, w->high_bytes);
 		return;
 	}
-	if (w->doubt != WS_WINDOW_CUT && w->policed)
-		fall_back(w, ack, w->bytes * (1000 - permille) / 1000);
-	if (w->doubt != WS_WINDOW_CUT)
+	if (w->doubt != WS_WINDOW_CUT) {
+		if (w->policed)
+			fall_back(w, ack, w->bytes * (1000 - permille) / 1000);
 		hold(w, ack);
-	else if (gone >= TRIAL_LOST && permille_of(gone, judged) > bearable(w))
+	} else if (gone >= TRIAL_LOST && permille_of(gone, judged) > bearable(w)) {
 		try_half(w, ack, permille_of(gone, judged));
-	else if (!w->policed)
+	} else if (!w->policed) {
 		rest(w, ack);
+	}
 }
 
 void ws_window_losses(struct ws_window *w, const struct ws_window_ack *ack, uint64_t sent,

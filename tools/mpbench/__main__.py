@@ -172,8 +172,9 @@ class SeveralPaths(command.Bench[Run, Scenario]):
             target = IMAGES / f"multipath-{path.name.removeprefix(f'{stem.name}-')}"
             shutil.copyfile(path, target)
             shown[f"images/{target.name}"] = what
-        real = all(row.kind == "first" for name in run.results for row in named(name))
-        section, page = (report.REAL_SECTION, REAL_DOCUMENT) if real else (report.SECTION, DOCUMENT)
+        section, page = report.SECTION, DOCUMENT
+        if run.is_of_first_flows:
+            section, page = report.REAL_SECTION, REAL_DOCUMENT
         section.put_into(page, report.markdown(run, shown))
 
     def failed(self, run: Run) -> list[str]:

@@ -157,6 +157,11 @@ class Run:
     results: dict[str, Results] = field(default_factory=dict)
     complete: bool = False
 
+    @property
+    def is_of_first_flows(self) -> bool:
+        """Of the rows of `real.py` and no others."""
+        return bool(self.results) and all(name.startswith("real-") for name in self.results)
+
     def series(self, scenario: str, congestion: str, contestant: str) -> Series:
         by_name = self.results.get(scenario, {}).get(congestion, {})
         return by_name.get(contestant, Series(skipped="not run"))
@@ -195,7 +200,7 @@ class Run:
                 }
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged multipath bench result: {error}") from None
-        if run.results and all(name.startswith("real-") for name in run.results):
+        if run.is_of_first_flows:
             # First flows have a length of their own: parts where the rest has another join.
             run.options = replace(run.options, seconds=run.options.first_s)
         return run
