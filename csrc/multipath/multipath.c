@@ -222,6 +222,7 @@ static void load_window(struct ws_multipath *mp, uint32_t id, const struct ws_pa
 	const struct ws_window *window = &tx->window;
 	uint64_t pace_bps;
 
+	ws_window_eager(&tx->window, ws_get(mp->tune.align) == WS_ALIGN_BBR);
 	path->srtt_us = window->seen || !params->srtt_us ? window->srtt_us : params->srtt_us;
 	path->base_us = base_us(mp, id);
 	path->rate_bps = ws_window_rate_bps(window);
@@ -230,6 +231,8 @@ static void load_window(struct ws_multipath *mp, uint32_t id, const struct ws_pa
 	path->silent_us = mp_silent_us(mp, id, now_ns);
 	path->window_bytes = window->bytes;
 	path->starting = window->ahead;
+	/* Its rate is a guess, so that a CUBIC stays on it until it is full: a BBR need not. */
+	path->stands_us = window->ahead && window->eager ? window->queue_us : 0;
 	pace_bps = capped_bps(tx, path->rate_bps, params->cap_permille);
 	path->weight = (uint32_t)((path->rate_bps < pace_bps ? path->rate_bps : pace_bps) / 1000);
 	if (pace_bps > ws_window_pace_bps(window))

@@ -159,8 +159,8 @@ static uint64_t delivery_ns(const struct ws_sched_path *path, uint64_t bytes, in
 	uint64_t ahead =
 		transmit_ns(later_ns(path->in_flight_bytes, bytes), clamp_rate(path->rate_bps));
 
-	return delay_ns(path, least_us) + ahead_ns(ahead, path->base_us * US_NS) +
-	       path->silent_us * US_NS;
+	ahead = max_u64(ahead_ns(ahead, path->base_us * US_NS), path->stands_us * US_NS);
+	return delay_ns(path, least_us) + ahead + path->silent_us * US_NS;
 }
 
 /* Another path, full for the moment, would deliver all that waits sooner than `late` this packet: were it sent

@@ -55,6 +55,7 @@ struct ws_sched_path {
 	/* One-way, base: only differences to the other paths mean anything, up to 10 s. */
 	int64_t delay_us;
 	uint32_t queue_us; /* on top of that, by its last ACK */
+	uint32_t stands_us; /* of it, whatever its rate says */
 	uint64_t rate_bps; /* what it delivers */
 	uint32_t base_us; /* round trip without queues */
 	bool starting; /* what it carries is not known: a farther one is not used before it is full */

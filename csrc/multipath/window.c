@@ -44,6 +44,13 @@ void ws_window_init(struct ws_window *w, uint32_t rtt_us, uint64_t next_number)
 	w->rtt_us[0] = w->rtt_us[1] = w->srtt_us;
 }
 
+void ws_window_eager(struct ws_window *w, bool eager)
+{
+	if (eager && !w->eager && !w->seen)
+		w->bytes = most(w->bytes, START_TIMES * ROUND_PACKETS * WS_PACKET_BYTES);
+	w->eager = eager;
+}
+
 /* What was sent before the last cut arrives. */
 static bool draining(const struct ws_window *w, const struct ws_window_ack *ack)
 {
@@ -208,6 +215,12 @@ static uint64_t wanted_us(const struct ws_window *w)
 	return TARGET_LEAST_US + most((uint64_t)w->swing_us, (uint64_t)w->idle_us);
 }
 
+/* The queue that a start makes: so much more than what the path swings by at rest. */
+static uint64_t start_us(const struct ws_window *w)
+{
+	return TARGET_MOST_US + (uint64_t)w->idle_us;
+}
+
 void ws_window_end_start(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint64_t base_us = ws_window_base_us(w), aim_us = base_us + wanted_us(w);
@@ -261,7 +274,8 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 	} else {
 		w->judge_rounds++;
 	}
-	if (w->round_least_us != UINT32_MAX && w->round_least_us > wanted_us(w))
+	/* What a farther one swings by is not known before it is used. */
+	if (w->ahead && w->round_least_us != UINT32_MAX && w->round_least_us > wanted_us(w))
 		ws_window_end_start(w, ack);
 	w->passed_bytes = w->begin_bytes;
 	w->begin_bytes = w->bytes;
@@ -282,7 +296,7 @@ static uint64_t target_us(struct ws_window *w, uint64_t now_ns)
 	uint64_t holds_us, aim_us = aim(w);
 
 	if (w->starting)
-		aim_us = TARGET_MOST_US;
+		aim_us = start_us(w);
 	else if (w->roomy)
 		aim_us = most_us(w);
 	if (w->buffer_bytes == UINT64_MAX)
@@ -312,6 +326,8 @@ static uint64_t growth(const struct ws_window *w, const struct ws_window_ack *ac
 		grown *= START_TIMES;
 	/* A start doubles in a round trip, however long that is. */
 	whole = move(acked, by_us, least(base_us, target), w->queue_us);
+	if (w->eager && !w->ahead)
+		whole *= START_TIMES;
 	return w->starting ? most(grown, whole) : grown;
 }
 
@@ -400,7 +416,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 		w->bytes -= least(moved, w->bytes / 2);
 	}
 	ask_whose(w, ack->now_ns);
-	if (standing > TARGET_MOST_US || w->bytes >= MOST_BYTES)
+	if (standing > start_us(w) || w->bytes >= MOST_BYTES)
 		ws_window_end_start(w, ack);
 	if (ack->highest >= w->round_end)
 		end_round(w, ack);

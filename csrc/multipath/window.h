@@ -54,6 +54,7 @@ struct ws_window {
 	bool counted; /* the peer has told what it has */
 	bool starting; /* neither a queue nor losses yet: what it carries is not known */
 	bool ahead; /* so, and it is the nearest: it must not be what limits a flow that begins */
+	bool eager; /* those inside are BBRs (ws_window_eager) */
 	bool brief; /* as the last ACK said */
 	/* Is a queue that stands ours? As it was when that was last asked; 0: never, or there were losses. */
 	uint64_t asked_bytes, asked_bps;
@@ -103,6 +104,10 @@ static inline void ws_window_used(struct ws_window *window, uint64_t in_flight_b
 		window->used_bytes = in_flight_bytes;
 }
 void ws_window_ack(struct ws_window *window, const struct ws_window_ack *ack);
+/* A BBR takes no longer round trip for a queue, as a CUBIC does, but ends its own start once three of them
+ * have brought it nothing (tcp_bbr.c, bbr_full_bw_cnt): what begins beside a path that is full has to carry
+ * something by then. */
+void ws_window_eager(struct ws_window *window, bool eager);
 /* Nothing was heard for so long that what was in flight is gone. */
 void ws_window_collapse(struct ws_window *window, uint64_t next_number);
 

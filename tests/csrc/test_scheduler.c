@@ -421,6 +421,20 @@ static void a_nearer_one_that_starts_is_waited_for(void)
 	CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 0);
 }
 
+/* A guess of what it carries hides a queue that was measured. */
+static void what_stands_counts_whatever_the_rate(void)
+{
+	struct ws_sched sched = full_and_behind(30000);
+	uint64_t wake_ns = 0;
+
+	sched.paths[0].window_bytes = UINT64_MAX;
+	sched.paths[0].rate_bps = UINT64_C(1000000000);
+	for (uint32_t i = 0; i < 2; i++) {
+		CHECK_EQ(ws_sched_pick(&sched, 1500, 1500, 0, START_NS, &wake_ns), 1 << i);
+		sched.paths[0].stands_us = 31000;
+	}
+}
+
 /* WS_DELAY_MAX_US: whoever says so. (Of FAR_NS the exact number does not matter: two of it add up to less than
  * 2^64 ns, and no wait comes near.) */
 static void no_path_takes_ages(void)
@@ -577,6 +591,7 @@ int main(int argc, char **argv)
 	no_path_takes_ages();
 	a_small_share_is_kept();
 	a_nearer_one_that_starts_is_waited_for();
+	what_stands_counts_whatever_the_rate();
 	a_far_path_is_for_long_queues();
 	redundant_takes_all();
 	depth_holds();

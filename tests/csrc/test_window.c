@@ -337,7 +337,7 @@ static void a_queue_that_does_not_grow_with_the_window_is_not_ours(void)
 static void what_a_path_swings_by_at_rest_is_its_own(void)
 {
 	for (int swings = 0; swings <= 1; swings++) {
-		struct made m = {.ack = {.now_ns = S, .idle = true}};
+		struct made m = {.ack = {.now_ns = S, .idle = true, .nearest = true}};
 
 		ws_window_init(&m.w, 0, 0);
 		for (uint32_t i = 0; i < 20; i++)
@@ -438,8 +438,11 @@ static void a_start_ends_with_a_queue(void)
 static void a_rate_that_left_room_is_no_capacity(void)
 {
 	struct ws_window w;
-	struct ws_window_ack ack = {
-		.now_ns = S, .acked_bytes = PACKET, .rtt_us = 20000, .delay_us = 7};
+	struct ws_window_ack ack = {.now_ns = S,
+				    .acked_bytes = PACKET,
+				    .rtt_us = 20000,
+				    .delay_us = 7,
+				    .nearest = true};
 
 	ws_window_init(&w, 0, 0);
 	for (unsigned i = 0; i < 100; i++) {

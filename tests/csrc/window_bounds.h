@@ -339,8 +339,58 @@ static void remembers(void)
 	CHECK_EQ(ws_window_base_us(&m.w), 25000);
 }
 
+/* START_TIMES: what a host of BBRs begins with, and what a round trip then adds. */
+static void eager_starts(void)
+{
+	for (int eager = 0; eager <= 1; eager++) {
+		struct made m = {.ack = {.now_ns = S_NS, .waiting = true}};
+
+		ws_window_init(&m.w, 0, 0);
+		ws_window_eager(&m.w, eager);
+		CHECK_EQ(m.w.bytes, (eager ? 32 : 16) * WS_PACKET_BYTES);
+		arrive(&m, m.w.bytes / WS_PACKET_BYTES, 0, 0, 20);
+		CHECK_EQ(m.w.bytes, (eager ? 96 : 32) * WS_PACKET_BYTES);
+		/* It is another's by now. */
+		m.w.bytes = 10 * WS_PACKET_BYTES;
+		ws_window_eager(&m.w, 0);
+		ws_window_eager(&m.w, 1);
+		CHECK_EQ(m.w.bytes, 10 * WS_PACKET_BYTES);
+	}
+}
+
+/* Of a path that is not the nearest it takes TARGET_MOST_US of queue, for what it swings by is not known; of the
+ * nearest what it does not swing by. */
+static void far_starts_end_late(void)
+{
+	for (int nearest = 0; nearest <= 1; nearest++) {
+		struct made m = {.ack = {.now_ns = S_NS, .waiting = true, .nearest = nearest}};
+
+		ws_window_init(&m.w, 0, 0);
+		arrive(&m, 16, 0, 0, 20);
+		for (int i = 0; i < 20; i++)
+			arrive(&m, 40, 0, 35000, 20);
+		CHECK_EQ(m.w.starting, !nearest);
+		for (int i = 0; i < 20; i++)
+			arrive(&m, 40, 0, 55000, 20);
+		CHECK(!m.w.starting);
+	}
+	/* Nor by what it swings by at rest and those together. */
+	for (int idle = 0; idle <= 1; idle++) {
+		struct made m = {.ack = {.now_ns = S_NS, .waiting = true}};
+
+		ws_window_init(&m.w, 0, 0);
+		arrive(&m, 16, 0, 0, 20);
+		m.w.idle_us = 30000;
+		for (int i = 0; i < 20; i++)
+			arrive(&m, 40, 0, idle ? 75000 : 85000, 20);
+		CHECK_EQ(m.w.starting, idle);
+	}
+}
+
 static void bounds(void)
 {
+	eager_starts();
+	far_starts_end_late();
 	aims();
 	intervals();
 	rooms();
