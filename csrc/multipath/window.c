@@ -19,6 +19,9 @@
 /* While nothing says that the path is full an inner TCP may double each round, and we hear of it an ACK's
  * interval later: its window stays ahead of that, or it would wait here and take that for a queue. */
 #define START_TIMES 2
+/* The queue that ends a start of the nearest path is longer by this part of its round trip: the longer a path,
+ * the more it swings (RFC 9406 section 4.3). */
+#define START_END_PART 8
 #define MOST_BYTES (3500 * WS_PACKET_BYTES) /* what is in flight is remembered so far */
 #define START_RTT_US 100000 /* nothing was measured yet */
 #define SLOW_PART 4 /* of the growth, above what the last cut left */
@@ -275,7 +278,8 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 		w->judge_rounds++;
 	}
 	/* What a farther one swings by is not known before it is used. */
-	if (w->ahead && w->round_least_us != UINT32_MAX && w->round_least_us > wanted_us(w))
+	if (w->ahead && w->round_least_us != UINT32_MAX &&
+	    w->round_least_us > wanted_us(w) + ws_window_base_us(w) / START_END_PART)
 		ws_window_end_start(w, ack);
 	w->passed_bytes = w->begin_bytes;
 	w->begin_bytes = w->bytes;

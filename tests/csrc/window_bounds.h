@@ -374,6 +374,16 @@ static void far_starts_end_late(void)
 			arrive(&m, 40, 0, 55000, 20);
 		CHECK(!m.w.starting);
 	}
+	/* START_END_PART: of a round trip of 20 ms. */
+	for (int ended = 0; ended <= 1; ended++) {
+		struct made m = {.ack = {.now_ns = S_NS, .waiting = true, .nearest = true}};
+
+		ws_window_init(&m.w, 0, 0);
+		arrive(&m, 16, 0, 0, 20);
+		for (int i = 0; i < 20; i++)
+			arrive(&m, 40, 0, ended ? 9000 : 7000, 20);
+		CHECK_EQ(m.w.starting, !ended);
+	}
 	/* Nor by what it swings by at rest and those together. */
 	for (int idle = 0; idle <= 1; idle++) {
 		struct made m = {.ack = {.now_ns = S_NS, .waiting = true}};
