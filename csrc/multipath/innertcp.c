@@ -7,6 +7,7 @@
  *  - what has no payload (SYN, acknowledgements) takes the best path at once
  *  - a SYN leaves twice: one that is lost costs a second
  *  - the windows that come for it are made smaller, so that no loss need tell it how long its queue is
+ *  - one of this host's own that starts is told in few ACKs, or it would end that for the second path's delay
  *  - where this host's own TCPs are BBRs, what comes for one is held back from its SYN on by what twice
  *    its round trip lacks to fill all paths
  * Switched off, nothing is held back any more; what is held leaves in its time.
@@ -28,8 +29,13 @@
 #define BBR_FORGETS_NS (10 * S_NS)
 /* What stands in the paths' own queues, and as long until an ACK comes. */
 #define LACK_MORE_US (2 * WS_QUEUE_LEAST_US)
-/* Who was sent so much is no sender. */
+/* Who was sent so much is no sender; and HyStart judges no less. */
 #define FULL_PACKETS 16
+/* Linux' HyStart judges a round trip by nine ACKs or more (tcp_cubic.c, HYSTART_MIN_SAMPLES); of a start's rounds each
+ * has so many, and the first. */
+#define START_PARTS 4
+/* It doubles in each: more is under way after so many than all paths may have. */
+#define START_ROUNDS 8
 #define SMALL_BYTES URGENT_MAX_BYTES
 
 static bool on(const struct ws_multipath *mp)
@@ -127,7 +133,7 @@ bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len,
 	if (!tcp || !on(mp) || !(tcp[WS_TCP_FLAGS] & WS_TCP_SYN))
 		return false;
 	begin_flow(mp, packet, tcp, now_ns);
-	ws_inner_leaves(mp->inner.senders, mp->fair.salt, packet, whole, 0, false);
+	ws_inner_leaves(mp->inner.senders, mp->fair.salt, packet, whole, 0, true, false);
 	return true;
 }
 
@@ -176,19 +182,52 @@ void mp_inner_queued(struct ws_multipath *mp, const uint8_t *packet, size_t len,
 {
 	if (on(mp))
 		ws_inner_leaves(mp->inner.senders, mp->fair.salt, packet, len, queue,
-				is_own_bbr(mp, packet));
+				ws_ip_ttl_is_whole(packet), is_own_bbr(mp, packet));
 }
 
-void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags)
+/* A CUBIC ends its slow start for good when the least of a round is a few milliseconds longer than before, and grows by
+ * 5 % a round trip from then on. Over several paths that is so as soon as the nearest is full. By its windows it is told
+ * how much it may have, so of an ACK that tells little of the round, and nothing of a loss, it need not know: the next
+ * one says it as well. Not where it stood still for long: its timer runs. (Who counts ACKs instead of bytes would
+ * start slowly; Linux counts bytes.) */
+static bool is_spare(struct ws_sender *sender, const uint8_t *packet, size_t len, uint64_t now_ns)
 {
-	const struct ws_sender *sender;
+	const uint8_t *tcp = ws_ip_tcp(packet, &len);
+	uint32_t acked = ws_get32(tcp + WS_TCP_ACK), under_way = sender->sent - acked;
+
+	if (!sender->own || sender->bbr || sender->again || sender->rounds > START_ROUNDS ||
+	    (int32_t)(acked - sender->acked) <= 0)
+		return false;
+	sender->acked = acked;
+	if ((int32_t)(acked - sender->round_end) > 0) {
+		/* Twice as many when it is over. */
+		bool few = under_way < FULL_PACKETS / 2 * WS_PACKET_BYTES;
+
+		sender->round_end = sender->sent;
+		sender->part = few ? 0 : under_way / START_PARTS;
+		sender->rounds += !few;
+	} else if (acked - sender->told < sender->part && now_ns - sender->told_ns < STUCK_NS &&
+		   tcp[WS_TCP_FLAGS] == WS_TCP_ACKED && len == ws_tcp_header_bytes(tcp)) {
+		return true;
+	}
+	sender->told = acked;
+	sender->told_ns = now_ns;
+	return false;
+}
+
+bool mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags)
+{
+	struct ws_sender *sender;
 	uint64_t room, queued;
 
 	if (!on(mp))
-		return;
+		return true;
 	sender = ws_inner_comes(mp->inner.senders, mp->fair.salt, packet, len);
 	if (!sender || !mp->schedule || mp->keep)
-		return;
+		return true;
+	/* What takes its turn leaves no hole there. */
+	if (flags & WS_FRAME_URGENT && is_spare(sender, packet, len, mp->inner.now_ns))
+		return false;
 	room = share(mp) / (mp->fair.busy ? mp->fair.busy : 1);
 	if (sender->bbr)
 		room *= BBR_TIMES;
@@ -199,6 +238,7 @@ void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint3
 		room = 2 * WS_PACKET_BYTES;
 	if (ws_inner_narrow(sender, packet, len, room, flags & WS_FRAME_PARTIAL))
 		ws_add(mp->stats.queue_narrowed, 1);
+	return true;
 }
 
 /* How much later than this packet one over the slowest path would have come, queues aside. So an inner

@@ -98,7 +98,7 @@ static struct ws_sender *sender_of(struct ws_sender *senders, uint32_t salt, con
 }
 
 void ws_inner_leaves(struct ws_sender *senders, uint32_t salt, const uint8_t *packet, size_t len,
-		     uint32_t queue, bool bbr)
+		     uint32_t queue, bool own, bool bbr)
 {
 	const uint8_t *tcp;
 	struct ws_sender *sender = sender_of(senders, salt, packet, &len, SYN_LEFT, &tcp);
@@ -110,10 +110,15 @@ void ws_inner_leaves(struct ws_sender *senders, uint32_t salt, const uint8_t *pa
 	if (!payload)
 		return;
 	end = ws_get32(tcp + WS_TCP_SEQ) + payload;
+	if (!sender->sends)
+		sender->acked = sender->told = sender->round_end = end - payload;
 	if (!sender->sends || (int32_t)(end - sender->sent) > 0)
 		sender->sent = end;
+	else
+		sender->again = true;
 	sender->sends = true;
 	sender->queue = (uint16_t)queue;
+	sender->own = own;
 	sender->bbr = bbr;
 }
 

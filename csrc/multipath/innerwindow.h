@@ -26,16 +26,21 @@ struct ws_sender {
 	uint32_t key; /* the whole hash of its addresses and ports */
 	uint32_t isn; /* of the first SYN: a copy of it says nothing new */
 	uint32_t sent; /* behind the last byte that it sent */
+	uint32_t acked, told; /* by the last ACK, by the last one that it got */
+	uint32_t round_end, part; /* of its round trip; bytes that are worth an ACK in it, 0: any */
+	uint64_t told_ns;
 	uint16_t queue; /* the caller's */
 	uint8_t scale; /* of the windows that come for it */
 	uint8_t syns; /* that were seen */
+	uint8_t rounds; /* of more than few packets */
 	bool sends; /* data was seen */
-	bool bbr; /* the caller's */
+	bool again; /* it sent something twice */
+	bool own, bbr; /* the caller's */
 };
 
 /* A whole packet leaves, to wait in `queue`; anything but a TCP's is left alone. */
 void ws_inner_leaves(struct ws_sender *senders, uint32_t salt, const uint8_t *packet, size_t len,
-		     uint32_t queue, bool bbr);
+		     uint32_t queue, bool own, bool bbr);
 /* Whether who sent this can be told by its windows. */
 bool ws_inner_known(const struct ws_sender *senders, uint32_t salt, const uint8_t *packet,
 		    size_t len);

@@ -290,8 +290,8 @@ bool mp_inner_is_urgent(const struct ws_multipath *mp, const uint8_t *packet, si
 bool mp_inner_listens(const struct ws_multipath *mp, const uint8_t *packet, size_t len);
 /* It waits in this queue of mp->fair. */
 void mp_inner_queued(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint32_t queue);
-/* Received: it tells a TCP here how much it may send, which is made less. */
-void mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags);
+/* Received: it tells a TCP here how much it may send, which is made less. False: it need not be told. */
+bool mp_inner_narrow(struct ws_multipath *mp, uint8_t *packet, size_t len, uint32_t flags);
 /* A SYN leaves: it does so twice. */
 bool mp_inner_begins(struct ws_multipath *mp, const uint8_t *packet, size_t len, uint64_t now_ns);
 /* Received; ordered, urgent: a packet that takes its turn, or does not. */

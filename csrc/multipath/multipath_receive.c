@@ -166,13 +166,13 @@ void ws_multipath_data(struct ws_multipath *mp, uint32_t path, uint32_t time_us,
 		ws_reorder_went_by(mp->reorder, mp->pass_first, mp->pass_next);
 	}
 	begin_order(mp, seq, flags);
-	mp->direct = packet;
 	if (!(flags & WS_FRAME_URGENT) && !mp_is_tcp(packet, len))
 		flags |= WS_REORDER_LOOSE;
 	if (flags & WS_FRAME_URGENT && !first_of_two(mp, seq))
 		flags |= WS_MULTIPATH_VOID;
-	if (!(flags & WS_MULTIPATH_VOID))
-		mp_inner_narrow(mp, packet, len, flags);
+	if (!(flags & WS_MULTIPATH_VOID) && !mp_inner_narrow(mp, packet, len, flags))
+		return;
+	mp->direct = packet;
 	if (flags & WS_FRAME_URGENT) {
 		/* What somebody waits for goes on at once. */
 		if (!(flags & WS_MULTIPATH_VOID) &&

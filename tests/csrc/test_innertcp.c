@@ -12,7 +12,14 @@
 #define US 1000ULL
 #define MS 1000000ULL
 
-enum { SYN = 0x02, ACK = 0x10, QUICK_MS = 20, FAR_MS = 60, HOLD_MS = FAR_MS / 2 + 10 - QUICK_MS };
+enum {
+	FIN = 0x01,
+	SYN = 0x02,
+	ACK = 0x10,
+	QUICK_MS = 20,
+	FAR_MS = 60,
+	HOLD_MS = FAR_MS / 2 + 10 - QUICK_MS
+};
 
 static uint64_t now_ns;
 static uint32_t delivered, last_len, seq, window;
@@ -315,8 +322,125 @@ static void no_more_waits_than_the_windows(void)
 	CHECK_EQ(told(WS_ALIGN_NOBODY, 1, 0), 0xffff);
 }
 
+#define MSS 1300
+
+/* Data of ours, from this packet on. */
+static void sends(struct ws_multipath *mp, uint16_t port, uint32_t from, uint32_t count)
+{
+	uint8_t packet[1400];
+
+	for (uint32_t i = from; i < from + count; i++) {
+		uint32_t len = make(packet, port, true, ACK, MSS);
+
+		ws_put32(packet + len - MSS - 20 + 4, 1000 + MSS * i);
+		ws_multipath_send(mp, packet, 20, packet + 20, len - 20, 0, 0, false, now_ns);
+	}
+}
+
+/* Whether an acknowledgement up to this packet is passed on. */
+static bool hears(struct ws_multipath *mp, uint16_t port, uint32_t packets, uint8_t flags,
+		  uint32_t payload)
+{
+	uint8_t packet[1400];
+	uint32_t len = make(packet, port, false, flags, payload), before = delivered;
+
+	ws_put32(packet + len - payload - 20 + 8, 1000 + MSS * packets);
+	ws_put16(packet + len - payload - 20 + 14, 0xffff);
+	ws_multipath_data(mp, 0, 0, 0, WS_FRAME_FEEDBACK | WS_FRAME_URGENT, packet, len, now_ns);
+	return delivered > before;
+}
+
+static void begins(struct ws_multipath *mp, uint16_t port)
+{
+	uint8_t packet[1400];
+	uint32_t len = make(packet, port, true, SYN, 8);
+
+	with_scale(packet, len);
+	ws_multipath_send(mp, packet, 20, packet + 20, len - 20, 0, 0, false, now_ns);
+	len = make(packet, port, false, SYN | ACK, 8);
+	with_scale(packet, len);
+	ws_multipath_data(mp, 0, 0, 0, WS_FRAME_FEEDBACK | WS_FRAME_URGENT, packet, len, now_ns);
+}
+
+/* Of a round's packets, each acknowledged, how often it hears. */
+static uint32_t heard(struct ws_multipath *mp, uint32_t from, uint32_t count)
+{
+	uint32_t times = 0;
+
+	sends(mp, 1000, from, count);
+	for (uint32_t i = from + 1; i <= from + count; i++)
+		times += hears(mp, 1000, i, ACK, 0);
+	return times;
+}
+
+/* The first of a round, each fourth part of it, and the last of all. */
+static void a_start_is_told_in_few_acknowledgements(void)
+{
+	struct ws_multipath *mp = two_paths(WS_ALIGN_TCP, QUICK_MS);
+	uint32_t from = 0;
+
+	begins(mp, 1000);
+	/* Fewer than HyStart judges, also when they are twice as many. */
+	CHECK_EQ(heard(mp, from, 9), 9);
+	for (int round = 0; round < 8; round++)
+		CHECK_EQ(heard(mp, from += round ? 40 : 9, 40), 5);
+	/* By then it has all that there may be. */
+	CHECK_EQ(heard(mp, from += 40, 40), 40);
+	ws_multipath_free(mp);
+
+	/* A BBR, what others send, and with all of it switched off. */
+	for (int i = 0; i < 3; i++) {
+		mp = two_paths(i == 1 ? WS_ALIGN_BBR
+			       : i    ? WS_ALIGN_NOBODY
+				      : WS_ALIGN_TCP,
+			       QUICK_MS);
+		ttl = i ? 64 : 63;
+		begins(mp, 1000);
+		CHECK_EQ(heard(mp, 0, 40), 40);
+		ws_multipath_free(mp);
+	}
+}
+
+/* What tells of a loss, of an end, or comes with data; and nothing is held back from one that may be losing
+ * patience. */
+static void what_it_must_hear(void)
+{
+	struct ws_multipath *mp = two_paths(WS_ALIGN_TCP, QUICK_MS);
+	uint8_t packet[1400];
+	uint32_t len, before;
+
+	begins(mp, 1000);
+	sends(mp, 1000, 0, 80);
+	CHECK(hears(mp, 1000, 1, ACK, 0));
+	CHECK(!hears(mp, 1000, 3, ACK, 0));
+	CHECK(hears(mp, 1000, 3, ACK, 0));
+	CHECK(!hears(mp, 1000, 4, ACK, 0));
+	CHECK(hears(mp, 1000, 2, ACK, 0));
+	CHECK(hears(mp, 1000, 5, ACK | FIN, 0));
+	CHECK(hears(mp, 1000, 6, ACK, 100));
+	CHECK(!hears(mp, 1000, 7, ACK, 0));
+	CHECK(hears(mp, 1000, 26, ACK, 0));
+	now_ns += 99 * MS;
+	CHECK(!hears(mp, 1000, 27, ACK, 0));
+	now_ns += 1 * MS;
+	CHECK(hears(mp, 1000, 28, ACK, 0));
+	/* One that takes its turn leaves no hole there. */
+	before = delivered;
+	len = make(packet, 1000, false, ACK, 0);
+	ws_put32(packet + len - 20 + 8, 1000 + MSS * 29);
+	ws_multipath_data(mp, 0, 0, seq++, WS_FRAME_FEEDBACK, packet, len, now_ns);
+	CHECK_EQ(delivered, before + 1);
+	/* It has seen a loss: its start is over. */
+	sends(mp, 1000, 40, 1);
+	for (uint32_t i = 30; i < 40; i++)
+		CHECK(hears(mp, 1000, i, ACK, 0));
+	ws_multipath_free(mp);
+}
+
 int main(void)
 {
+	a_start_is_told_in_few_acknowledgements();
+	what_it_must_hear();
 	no_more_waits_than_the_windows();
 	places();
 	held_from_the_first_packet_on();

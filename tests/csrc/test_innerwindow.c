@@ -79,7 +79,7 @@ static void leaves(struct segment s)
 
 	s.out = true;
 	len = make(packet, s);
-	ws_inner_leaves(senders, SALT, packet, len, 7, s.port == 5);
+	ws_inner_leaves(senders, SALT, packet, len, 7, true, s.port == 5);
 }
 
 /* What its window is when it has gone by, with room for so much more. */
@@ -414,7 +414,7 @@ static void anything(void)
 		if (len > WS_IPV6_BYTES + 4)
 			memset(packet + WS_IPV4_ADDRESSES, 0, WS_IPV6_BYTES - 8);
 		if (check_random() & 1) {
-			ws_inner_leaves(senders, SALT, packet, len, 7, true);
+			ws_inner_leaves(senders, SALT, packet, len, 7, true, true);
 			continue;
 		}
 		sender = ws_inner_comes(senders, SALT, packet, len);

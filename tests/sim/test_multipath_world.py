@@ -114,6 +114,13 @@ def test_a_thin_quick_link_holds_no_tcp_back(
         assert both.run(ms) > share * alone(links[0])
 
 
+@pytest.mark.parametrize("seed", first(1, [1, 2, 3]))
+def test_a_first_cubic_is_not_slow_for_the_second_links_delay(seed: int) -> None:
+    """Its HyStart takes that for a queue, and it grows by 5 % a round trip then: 0.3 to 0.4."""
+    with world(LOSSY, Cubic(100, first=True), seed=seed) as both:
+        assert both.run(3000) > 0.55 * total(LOSSY)
+
+
 @pytest.mark.parametrize("seed", first(1, [3, 2]))
 def test_chance_losses_beside_a_short_queue_do_not_reach_a_cubic(seed: int) -> None:
     """Six packets of the thin link's queue are 13 ms: no reason to let what it loses by chance
@@ -131,14 +138,15 @@ def test_chance_losses_beside_a_short_queue_do_not_reach_a_cubic(seed: int) -> N
 @pytest.mark.parametrize("kind", first(1, ["cubic", "bbr"]))
 @pytest.mark.parametrize("loss", first(1, [0.0, 0.02]))
 def test_what_a_policer_lets_pass_is_found_and_kept(kind: str, loss: float) -> None:
-    """All above it is lost, and nothing waits; so little is that no inner TCP sees one."""
+    """All above it is lost, and nothing waits; so little is that no inner TCP sees one. (After a
+    CUBIC's start what half a window lost counts as the path's own, and 8 % are borne.)"""
     links = (LinkSpec(60, 10, loss=loss, buffer_ms=40, police_mbps=30), LinkSpec(16, 15))
     tcp = Bbr(100) if kind == "bbr" else Cubic(100, first=True)
     with world(links, tcp) as both:
         both.run(1000)
         dropped = both.out[0].dropped
         assert both.run(5000) > 0.8 * 46 * MBIT
-        assert both.out[0].dropped - dropped < 600  # of 13,000
+        assert both.out[0].dropped - dropped < (600 if kind == "bbr" else 1200)  # of 13,000
         assert not tcp.retransmits
 
 

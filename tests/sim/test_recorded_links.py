@@ -147,6 +147,21 @@ def test_a_timer_that_ran_out_too_soon_is_undone() -> None:
     assert not tcp.lost
 
 
+def test_what_a_lost_ack_told_the_next_one_tells() -> None:
+    """In one sample, and an older one that comes later tells nothing."""
+    tcp = Cubic(first=True)
+    tcp.connected, tcp.cwnd, tcp.next_serial, tcp.full = True, 8.0, 8, True
+    tcp.flights = {n: Flight(0, 0, 0, 0, False) for n in range(8)}
+    world = World([LinkSpec(10, 10)], [tcp])
+    tcp._acks |= {0: [4, 0, 1, 2, 3], 1: [8, 4, 5, 6, 7]}
+    tcp.answered(world.packet(tcp, 1, 40, protocol=6), world.now + MS)
+    assert tcp.cwnd == 16.0
+    assert tcp.samples == 0  # of a round that is judged
+    assert not tcp.flights
+    tcp.answered(world.packet(tcp, 0, 40, protocol=6), world.now + MS)
+    assert tcp.cwnd == 16.0
+
+
 @pytest.mark.parametrize("align", [True, False])
 def test_what_waits_of_a_tcp_is_bounded_by_its_window(align: bool) -> None:
     """Its own queue tells it nothing by a loss; without a word in its window it has to."""
