@@ -229,7 +229,7 @@ static void load_window(struct ws_multipath *mp, uint32_t id, const struct ws_pa
 	path->delay_us = base_delay_us(mp, id);
 	path->queue_us = window->queue_us;
 	path->silent_us = mp_silent_us(mp, id, now_ns);
-	path->window_bytes = window->bytes;
+	path->window_bytes = ws_window_may(window);
 	path->starting = window->ahead;
 	/* Its rate is a guess, so that a CUBIC stays on it until it is full: a BBR need not. */
 	path->stands_us = window->ahead && window->eager ? window->queue_us : 0;

@@ -60,14 +60,34 @@ static bool draining(const struct ws_window *w, const struct ws_window_ack *ack)
 	return ack->highest < w->cut_number;
 }
 
+/* What was sent while it was let run empty (below) arrives. */
+static bool emptying(const struct ws_window *w, const struct ws_window_ack *ack)
+{
+	return ack->highest < w->empty_number;
+}
+
+/* What an ACK frees leaves at once: between the first of it and the last the queue grows by the time between two
+ * ACKs, less that of a packet. */
+static uint64_t burst_us(const struct ws_window *w, uint64_t now_ns)
+{
+	uint64_t packet_us = WS_PACKET_BYTES * UINT64_C(8000000) / most(w->rate_bps, 1);
+	uint64_t between_us = (now_ns - w->interval_ns) / 1000 / most(w->queue_count, 1);
+
+	/* Half of the least target holds it, beside what else may come. */
+	return least(between_us > packet_us ? between_us - packet_us : 0, TARGET_LEAST_US / 2);
+}
+
 /* Least queue, and its range, of each interval. Our own window moves it little in so
  * short a time, but for a start and what it left (`ours`). */
 static void note_queue(struct ws_window *w, uint64_t now_ns, bool ours)
 {
-	int64_t more_us;
+	int64_t range_us = w->most_us - w->standing_us[0], more_us;
 
 	if (now_ns - w->interval_ns >= INTERVAL_NS) {
-		more_us = (int64_t)(w->most_us - w->standing_us[0]) - w->swing_us;
+		/* A steady link, as far as others than we swing it. */
+		if (range_us < TARGET_LEAST_US + (int64_t)burst_us(w, now_ns))
+			range_us -= (int64_t)least(range_us, burst_us(w, now_ns));
+		more_us = range_us - w->swing_us;
 		w->swing_us += more_us / (more_us > 0 ? 2 : SWING_FALL);
 		w->interval_ns = now_ns;
 		if (w->queue_count)
@@ -88,6 +108,28 @@ static void note_queue(struct ws_window *w, uint64_t now_ns, bool ours)
 	w->ours = ours;
 }
 
+/* A queue of ours that never runs empty would count as the path's own delay once what was before it is
+ * forgotten, and the next one would come on top: so before that the path is let run empty, for a round trip. */
+static bool emptied(struct ws_window *w, const struct ws_window_ack *ack)
+{
+	uint64_t base_us = ws_window_base_us(w), aim_us = base_us + w->queue_us + TARGET_LEAST_US;
+
+	if (w->empty_bytes) {
+		if (ack->highest < w->empty_number)
+			return false;
+		/* And what fills it again. */
+		w->empty_number = ack->next_number + w->bytes / WS_PACKET_BYTES;
+		return true;
+	}
+	/* One that swings does by itself. */
+	if (w->starting || w->doubt != WS_WINDOW_CALM || w->swing_us >= TARGET_LEAST_US ||
+	    w->delay_us[0] - w->delay_us[1] < TARGET_LEAST_US / EMPTY_PART)
+		return true;
+	w->empty_bytes = most(w->bytes * base_us / aim_us, LEAST_BYTES);
+	w->empty_number = ack->next_number;
+	return false;
+}
+
 static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	int64_t late_us;
@@ -104,17 +146,17 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 	w->delay_now_us = ws_window_delay_us(w) + late_us;
 	if (late_us > ack->rtt_us)
 		w->delay_now_us -= 1 << 24;
-	if (ack->now_ns - w->least_ns >= WS_MEMORY_NS) {
+	if (w->delay_now_us < w->delay_us[0])
+		w->delay_us[0] = w->delay_now_us;
+	if (ack->rtt_us < w->rtt_us[0])
+		w->rtt_us[0] = ack->rtt_us;
+	if (ack->now_ns - w->least_ns >= WS_MEMORY_NS && emptied(w, ack)) {
 		w->least_ns = ack->now_ns;
 		w->delay_us[1] = w->delay_us[0];
 		w->rtt_us[1] = w->rtt_us[0];
 		w->delay_us[0] = w->delay_now_us;
 		w->rtt_us[0] = ack->rtt_us;
 	}
-	if (w->delay_now_us < w->delay_us[0])
-		w->delay_us[0] = w->delay_now_us;
-	if (ack->rtt_us < w->rtt_us[0])
-		w->rtt_us[0] = ack->rtt_us;
 	w->srtt_us = (uint32_t)(((WS_RTT_PART - 1ULL) * w->srtt_us + ack->rtt_us) / WS_RTT_PART);
 	w->queue_us = (uint32_t)(w->delay_now_us - ws_window_delay_us(w));
 	if (ack->idle) {
@@ -123,7 +165,8 @@ static void note_delay(struct ws_window *w, const struct ws_window_ack *ack)
 		w->idle_us += more_us / (more_us > 0 ? 2 : SWING_FALL);
 	}
 	/* Unless packets wait, the queue is what the flow inside makes of it. */
-	note_queue(w, ack->now_ns, w->starting || !ack->waiting || draining(w, ack));
+	note_queue(w, ack->now_ns,
+		   w->starting || !ack->waiting || draining(w, ack) || emptying(w, ack));
 	if (w->queue_us < w->round_least_us)
 		w->round_least_us = w->queue_us;
 	if (w->queue_us > w->round_queue_us)
@@ -281,13 +324,13 @@ static void end_round(struct ws_window *w, const struct ws_window_ack *ack)
 	if (w->ahead && w->round_least_us != UINT32_MAX &&
 	    w->round_least_us > wanted_us(w) + ws_window_base_us(w) / START_END_PART)
 		ws_window_end_start(w, ack);
+	w->roomy = in_use(w) && w->round_least_us < aim(w) / EMPTY_PART &&
+		   w->bytes <= w->high_bytes && w->round_number >= w->empty_number;
 	w->passed_bytes = w->begin_bytes;
 	w->begin_bytes = w->bytes;
 	w->round_number = ack->highest;
 	w->round_lost = ack->lost;
 	w->round_end = ack->next_number;
-	w->roomy =
-		in_use(w) && w->round_least_us < aim(w) / EMPTY_PART && w->bytes <= w->high_bytes;
 	w->round_queue_us = 0;
 	w->round_least_us = UINT32_MAX;
 	w->used_before_bytes = w->used_bytes;
@@ -384,6 +427,16 @@ static void ask_whose(struct ws_window *w, uint64_t now_ns)
 	w->asked_least_us = UINT32_MAX;
 }
 
+/* It ran empty, and gets back what was taken; not as one burst, for which the buffer may be too short. */
+static void fill(struct ws_window *w, const struct ws_window_ack *ack, uint64_t acked)
+{
+	if (!w->empty_bytes || ack->now_ns - w->least_ns >= WS_MEMORY_NS)
+		return;
+	w->empty_bytes += acked;
+	if (w->empty_bytes >= w->bytes)
+		w->empty_bytes = 0;
+}
+
 void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 {
 	uint64_t acked = least(ack->acked_bytes, w->bytes), target, standing, moved;
@@ -405,7 +458,10 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 	note_rate(w, ack);
 	target = target_us(w, ack->now_ns);
 	standing = standing_us(w);
-	if (w->queue_us < target) {
+	fill(w, ack, acked);
+	if (emptying(w, ack)) {
+		moved = 0; /* the queue tells nothing */
+	} else if (w->queue_us < target) {
 		moved = growth(w, ack, acked, target);
 		if (w->policed) {
 			moved = least(moved, look_up(w, acked));
@@ -431,6 +487,7 @@ void ws_window_ack(struct ws_window *w, const struct ws_window_ack *ack)
 void ws_window_collapse(struct ws_window *w, uint64_t next_number)
 {
 	w->bytes = LEAST_BYTES;
+	w->empty_bytes = w->empty_number = 0;
 	w->cut_number = w->round_end = next_number;
 	w->used_bytes = w->used_before_bytes = 0;
 	w->doubt = WS_WINDOW_CALM;

@@ -33,6 +33,8 @@ struct ws_window {
 	uint64_t round_end; /* the round is over when this number is acknowledged */
 	uint64_t round_number, round_lost; /* highest number and losses when it began */
 	uint64_t cut_number; /* what was sent before it belongs to the last cut */
+	uint64_t empty_bytes; /* instead of the window, while it is let run empty; 0: it is not */
+	uint64_t empty_number; /* what was sent before it belongs to that */
 	uint64_t rest_until_ns; /* no growth until then */
 	uint64_t policed_ns; /* a trial said so; 0: never */
 	uint64_t lossy_ns; /* a round lost more than the path's own; 0: never */
@@ -111,6 +113,11 @@ void ws_window_eager(struct ws_window *window, bool eager);
 /* Nothing was heard for so long that what was in flight is gone. */
 void ws_window_collapse(struct ws_window *window, uint64_t next_number);
 
+/* How much may be in flight. */
+static inline uint64_t ws_window_may(const struct ws_window *window)
+{
+	return window->empty_bytes ? window->empty_bytes : window->bytes;
+}
 /* The least round trip. */
 static inline uint32_t ws_window_base_us(const struct ws_window *window)
 {

@@ -103,7 +103,7 @@ static void step(struct link *l)
 		l->told = l->left = l->sent;
 		ws_window_collapse(&l->window, l->sent);
 	}
-	while ((l->sent - l->told + 1) * PACKET <= l->window.bytes) {
+	while ((l->sent - l->told + 1) * PACKET <= ws_window_may(&l->window)) {
 		l->sent_ms[l->sent % RING] = (uint32_t)l->now_ms;
 		l->gone[l->sent % RING] =
 			l->waiting >= l->buffer_packets || check_random() % 100 < l->loss_percent;
@@ -134,6 +134,19 @@ static void fills_a_link(void)
 	CHECK(l.window.queue_us < 20000); /* it does not swing: a ping waits no longer */
 	CHECK(ws_window_rate_bps(&l.window) > 90000000);
 	CHECK(ws_window_rate_bps(&l.window) < 110000000);
+}
+
+/* A queue of its own that stood while the least was forgotten would count as the path's delay, and the next
+ * one come on top. */
+static void a_long_flow_keeps_its_queue_short(void)
+{
+	static struct link l;
+
+	begin(&l, 100, 20, 100000);
+	(void)mbps(&l, 40000);
+	CHECK(mbps(&l, 20000) >= 99);
+	CHECK(ws_window_base_us(&l.window) <= 22000);
+	CHECK(l.window.srtt_us < 35000);
 }
 
 static void keeps_within_a_shallow_buffer(void)
@@ -588,6 +601,7 @@ int main(void)
 {
 	bounds();
 	fills_a_link();
+	a_long_flow_keeps_its_queue_short();
 	keeps_within_a_shallow_buffer();
 	follows_the_rate();
 	chance_losses_do_not_matter();

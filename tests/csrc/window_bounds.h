@@ -107,6 +107,62 @@ static void intervals(void)
 	CHECK(m.w.swing_us > 32000 && m.w.swing_us < 37000);
 }
 
+/* What an ACK frees leaves at once: a queue that moves by no more than that, between two, does not swing. One
+ * packet is no burst. */
+static void own_bursts_are_no_swing(void)
+{
+	static const struct {
+		uint64_t packets, ms;
+		int64_t least_us, most_us;
+	} bursts[] = {
+		{20, 1, 2000, 2800}, {20, 3, 400, 700}, {20, 8, 400, 700}, {1, 4, 2900, 3100}};
+
+	for (uint32_t i = 0; i < sizeof(bursts) / sizeof(*bursts); i++) {
+		struct made m = settled();
+
+		m.w.round_end = UINT64_MAX;
+		for (int n = 0; n < 1000; n++)
+			arrive(&m, bursts[i].packets, 0, 5000 + n % 2 * 3000, bursts[i].ms);
+		CHECK(m.w.swing_us >= bursts[i].least_us);
+		CHECK(m.w.swing_us <= bursts[i].most_us);
+	}
+}
+
+/* A queue that stood for WS_MEMORY_NS and more is let run empty before what was less is forgotten; what that
+ * shows is no swing of the path's, no room, and moves no window. */
+static void runs_empty(void)
+{
+	for (uint32_t queue_us = 500; queue_us <= 5000; queue_us += 4500) {
+		struct made m = settled();
+		uint64_t before;
+
+		for (int ms = 0; ms < 9900; ms += 100)
+			arrive(&m, 1, 0, queue_us, 100);
+		CHECK_EQ(ws_window_may(&m.w), m.w.bytes);
+		before = m.w.bytes;
+		m.w.swing_us = 0;
+		m.w.rest_until_ns = UINT64_MAX;
+		arrive(&m, 1, 0, queue_us, 200);
+		CHECK_EQ(ws_window_may(&m.w) < before, queue_us == 5000);
+		if (queue_us < 5000)
+			continue;
+		CHECK_EQ(ws_window_may(&m.w), before * 20 / 30);
+		m.w.rest_until_ns = 0;
+		arrive(&m, 1, 0, 0, 20);
+		CHECK_EQ(ws_window_may(&m.w), before * 20 / 30 + WS_PACKET_BYTES);
+		for (int i = 0; i < 10; i++)
+			arrive(&m, 16, 0, i * 500, 20);
+		CHECK_EQ(ws_window_may(&m.w), before);
+		CHECK_EQ(m.w.bytes, before);
+		CHECK(!m.w.roomy);
+		CHECK_EQ(m.w.swing_us, 0);
+		CHECK_EQ(ws_window_base_us(&m.w), 20000);
+		for (int i = 0; i < 10; i++)
+			arrive(&m, 20, 0, 1000, 20);
+		CHECK(m.w.bytes > before);
+	}
+}
+
 /* EMPTY_PART: a round whose queue ran below it. */
 static void rooms(void)
 {
@@ -403,6 +459,8 @@ static void bounds(void)
 	far_starts_end_late();
 	aims();
 	intervals();
+	own_bursts_are_no_swing();
+	runs_empty();
 	rooms();
 	begins();
 	slowly();
